@@ -1,0 +1,328 @@
+"""The checkpoint file: written whole or not at all, verified before it is read, and free of code.
+
+A file is `torch.save` of plain values and tensors (so `torch.load(weights_only=True)` reads it), followed by a trailer
+with the SHA-256 of everything before it. It is written under a temporary name, made durable and renamed, so that a
+crash leaves either the old file or the new one.
+
+Older files are read too: v1 (`model_args`, as nanoGPT's) and 2.x (`config` with a `model` section).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from config import OPTIONS, Values
+from tokenizer import Tokenizer, from_definition
+from utils import UserError, __version__, byte_count, log
+
+FORMAT_VERSION = 3
+TRAILER_MARK = b"jojo-sha256:"  # followed by 64 hex digits
+TRAILER_BYTES = len(TRAILER_MARK) + 64
+PREFIXES = ("_orig_mod.", "module.")  # left in names by torch.compile and data parallelism
+
+
+# --- the file -----------------------------------------------------------------------------------------------------
+
+
+class _HashingFile:
+    """Passes writes on and hashes them; all that torch.save needs of a file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write_file(state: Mapping[str, Any], path: Path) -> None:
+    """Save atomically and durably. Raises UserError when the disk refuses; the previous file is then untouched."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            hashing = _HashingFile(file)
+            torch.save(dict(state), hashing)  # type: ignore[arg-type]
+            file.write(TRAILER_MARK + hashing.digest.hexdigest().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise UserError(f"Could not save '{path}' ({cause}); check the folder's permissions and free space.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, on systems where folders can be synced."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def verify_file(path: Path) -> bool:
+    """Compare the file with its SHA-256. True: intact; False: it has no trailer (an older format).
+
+    Raises:
+        UserError: the contents are not what was written.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.seek(max(0, size - TRAILER_BYTES))
+        trailer = file.read()
+        if not trailer.startswith(TRAILER_MARK):
+            return False
+        file.seek(0)
+        left = size - TRAILER_BYTES
+        while left:
+            block = file.read(min(left, 1 << 22))
+            digest.update(block)
+            left -= len(block)
+    if trailer[len(TRAILER_MARK) :] != digest.hexdigest().encode():
+        raise UserError(f"The checkpoint '{path}' is damaged (its SHA-256 does not match); use another one of the run.")
+    return True
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Verify and read a checkpoint of any format, on the CPU. Executes nothing that is in it.
+
+    Raises:
+        UserError: missing, damaged, not a checkpoint, or holding anything but plain values and tensors.
+    """
+    if not path.is_file():
+        raise UserError(_missing(path))
+    has_trailer = verify_file(path)
+    if not has_trailer and not zipfile.is_zipfile(path):
+        raise UserError(f"'{path}' is not a checkpoint, or was cut short.")
+    try:
+        with torch.serialization.safe_globals([torch.torch_version.TorchVersion]):  # 2.x metadata holds one
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({found.group(1)})" if found else ""
+        raise UserError(f"'{path}' holds something other than plain data{what}; refused, and nothing was run.") from error
+    except (RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"'{path}' is not a checkpoint, or is damaged.") from error
+    if not isinstance(state, dict):
+        raise UserError(f"'{path}' is not a checkpoint: it holds a {type(state).__name__}, not a dictionary.")
+    if state.get("format_version") == FORMAT_VERSION and not has_trailer:
+        raise UserError(f"The checkpoint '{path}' is damaged (its SHA-256 is missing); use another one of the run.")
+    return state
+
+
+def _missing(path: Path) -> str:
+    if path.is_dir():
+        return f"'{path}' is a folder; name a checkpoint (.pt) in it."
+    there = sorted(p.name for p in path.parent.glob("*.pt")) if path.parent.is_dir() else []
+    known = f"'{path.parent}' holds: {', '.join(there[:8])}" if there else f"'{path.parent}' holds no checkpoint"
+    return f"No checkpoint '{path}' ({known})."
+
+
+# --- what is in it --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint of any format, in the terms of this one."""
+
+    path: Path
+    version: str  # "3", "2.x" or "1"
+    model: dict[str, Tensor]
+    config: Values  # nested, as in a JSON file; only what this version knows
+    tokenizer: dict[str, Any] | None  # None: an older format, which always meant GPT-2 with ChatML
+    state: dict[str, Any] = field(repr=False)  # the whole file
+
+    @property
+    def has_training_state(self) -> bool:
+        """Whether training can go on from it exactly."""
+        return self.version == "3" and "optimizer" in self.state
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of any version. Raises UserError for what is not one."""
+    state = read_file(path)
+    config = state.get("config")
+    if state.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+        raise UserError(f"'{path}' has format {state['format_version']}, newer than this version of Jojo reads.")
+    if not isinstance(state.get("model"), dict):
+        raise UserError(f"'{path}' is not a checkpoint: Missing 'model' (it has: {', '.join(map(str, state)) or 'nothing'}).")
+    weights = {_plain_name(name): tensor for name, tensor in state["model"].items()}
+    if isinstance(config, dict) and isinstance(config.get("model"), dict):
+        version = "3" if "format_version" in state else "2.x"
+        known = {
+            section: {key: value for key, value in entries.items() if f"{section}.{key}" in OPTIONS}
+            for section, entries in config.items() if isinstance(entries, dict)
+        }  # fmt: skip
+    elif isinstance(state.get("model_args"), dict):
+        version = "1"
+        known = {"model": {k: v for k, v in state["model_args"].items() if f"model.{k}" in OPTIONS}}
+    else:
+        raise UserError(f"'{path}' has an unknown format: Missing 'model_args' or 'config.model'.")
+    return Checkpoint(path, version, weights, known, state.get("tokenizer"), state)
+
+
+def _plain_name(name: str) -> str:
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer a checkpoint was trained with; older formats always meant GPT-2, with ChatML where it fits."""
+    if checkpoint.tokenizer:
+        return from_definition(checkpoint.tokenizer)
+    full = Tokenizer()
+    vocab_size = checkpoint.config.get("model", {}).get("vocab_size") or full.padded_vocab_size
+    return full if vocab_size >= full.n_vocab else Tokenizer(chatml=False)
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy the checkpoint's weights into the model. Raises UserError naming what is missing, extra or of another shape."""
+    own = model.state_dict()
+    problems = [f"'{name}' is missing" for name in own if name not in checkpoint.model]
+    problems += [f"'{name}' is not part of this model" for name in checkpoint.model if name not in own]
+    problems += [
+        f"'{name}' has the shape {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+        for name, tensor in checkpoint.model.items()
+        if name in own and tensor.shape != own[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"The weights in '{checkpoint.path}' do not fit: {'; '.join(problems[:3])}{more}.")
+    model.load_state_dict(checkpoint.model)
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raises UserError naming the first weight with a NaN or infinity: such a model is never saved."""
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"The weight '{name}' is not finite; nothing was saved over the last good checkpoint.")
+
+
+def git_commit() -> str | None:
+    """The commit this code is at, read from .git without running anything; None outside a checkout."""
+    git = Path(__file__).resolve().parent / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        ref = head.removeprefix("ref: ")
+        if (git / ref).is_file():
+            return (git / ref).read_text().strip()
+        packed = (git / "packed-refs").read_text().splitlines()
+        return next((line.split()[0] for line in packed if line.endswith(" " + ref)), None)
+    except OSError:
+        return None
+
+
+# --- the files of a run ---------------------------------------------------------------------------------------------
+
+
+class CheckpointManager:
+    """The files of one run: models/<run>.pt, <run>_best.pt, <run>_batch<N>.pt, <run>.metrics.jsonl, <run>.png."""
+
+    def __init__(self, last: Path) -> None:
+        self.last = last
+        self.folder, self.run = last.parent, last.name.removesuffix(".pt")
+
+    @property
+    def best(self) -> Path:
+        return self.folder / f"{self.run}_best.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / f"{self.run}.metrics.jsonl"
+
+    @property
+    def plot(self) -> Path:
+        return self.folder / f"{self.run}.png"
+
+    def numbered(self, batch: int) -> Path:
+        return self.folder / f"{self.run}_batch{batch}.pt"
+
+    def existing(self) -> list[Path]:
+        """Files of this run that are there now."""
+        numbered = [p for p in self.folder.glob(f"{_literal(self.run)}_batch*.pt") if re.search(r"_batch\d+\.pt$", p.name)]
+        return [p for p in (self.last, self.best, self.metrics, self.plot, *sorted(numbered)) if p.exists()]
+
+    def make_room(self, time: str) -> None:
+        """Before a fresh start: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
+        if files := self.existing():
+            old = self.folder / "old" / f"{self.run}-{time}"
+            old.mkdir(parents=True)
+            for path in files:
+                os.replace(path, old / path.name)
+            log.info("Moved the files of an earlier run '%s' to %s/.", self.run, old)
+
+    def check_writable(self) -> None:
+        """Raises UserError now rather than at the first save when the folder cannot be written."""
+        probe = self.folder / f".{self.run}.{os.getpid()}.probe"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"Cannot write to '{self.folder}' ({error.strerror}); "
+                "check its permissions, or name another place with --output_checkpoint."
+            ) from error
+
+    def save(self, state: Mapping[str, Any], *paths: Path) -> None:
+        """Write one state to each path, after checking that its weights are finite."""
+        check_finite(state["model"])
+        for path in paths:
+            write_file(state, path)
+            log.debug("Saved %s (%s)", path, byte_count(path.stat().st_size))
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", text)
+
+
+def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
+    """Where a run's last checkpoint goes: --output_checkpoint, else models/<dataset>_epoch<max_epochs>.pt."""
+    if output is None:
+        return Path("models") / f"{dataset}_epoch{max_epochs}.pt"
+    path = Path(output).expanduser()
+    return path if path.suffix == ".pt" else path.with_name(path.name + ".pt")
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The checkpoint written last in a folder; what gen.py talks to when none is named."""
+    found = [p for p in folder.glob("*.pt") if not p.name.startswith(".")]
+    if not found:
+        raise UserError(f"No model in '{folder}/'; train one first: python train.py --config configs/story-small.json")
+    return max(found, key=lambda p: p.stat().st_mtime)
+
+
+def metadata(dataset: Mapping[str, str]) -> dict[str, Any]:
+    """Where and with what a checkpoint was made; plain values."""
+    import datetime
+
+    return {
+        "trainer_version": __version__,
+        "pytorch_version": str(torch.__version__),
+        "git_commit": git_commit(),
+        "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "dataset": dict(dataset),
+    }

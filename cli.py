@@ -1,0 +1,22 @@
+"""The command-line parser that every verb uses."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that answers a mistyped flag with the nearest one, in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one sentence and exit with 2, as argparse does."""
+        if message.startswith("unrecognized arguments: "):
+            word = message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
+            close = difflib.get_close_matches(word, self._option_string_actions, n=1)
+            hint = f"; did you mean {close[0]}?" if close else "; see --help."
+            message = f"unknown flag {word}{hint}" if word.startswith("-") else f"unexpected '{word}'; see --help."
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)

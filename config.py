@@ -1,0 +1,437 @@
+"""What a run is: six dataclasses, read from JSON files and flags, checked before anything is built.
+
+Where a value comes from, later wins:
+
+    field default < a loaded checkpoint's config < "extends" < the JSON file < flags
+
+Every field below is also a flag (`--model.n_layer 8`) and a row of docs/configuration.md; both are made from, or
+compared with, the field itself. `null` means "derive it". All problems are reported at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from utils import UserError
+
+Value = Any  # what a field may hold: bool, int, float, str or None
+Values = dict[str, dict[str, Value]]  # {"model": {"n_layer": 6}, ...}, as in a JSON file
+T = TypeVar("T")
+
+
+def option(
+    default: T,
+    help: str,
+    *,
+    unit: str = "",
+    at_least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> T:
+    """A config field: its default, the one line that `--help` and the docs show, its unit and its limits."""
+    limits = {"at_least": at_least, "above": above, "below": below, "at_most": at_most}
+    metadata = {"help": help, "unit": unit, "choices": choices, "limits": limits}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class ModelConfig:
+    """The network's shape; a checkpoint fixes it for good."""
+
+    n_layer: int = option(6, "transformer blocks", at_least=1)
+    n_head: int = option(6, "attention heads per block; must divide n_embd", at_least=1)
+    n_embd: int = option(384, "width of the residual stream", unit="channels", at_least=1)
+    block_size: int = option(256, "context length: how far back the model can look", unit="tokens", at_least=2)
+    dropout: float = option(0.0, "dropout probability; 0 suits less than one epoch of data", at_least=0, below=1)
+    bias: bool = option(False, "biases in linear and LayerNorm layers, as GPT-2 has; without is a little faster")
+    vocab_size: int | None = option(
+        None, "embedding rows; null = the tokenizer's size rounded up to 64 (GPT-2: 50304)", unit="tokens", at_least=1
+    )
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW (Loshchilov & Hutter 2019) with decay on matrices only."""
+
+    learning_rate: float = option(6e-4, "peak learning rate", above=0)
+    weight_decay: float = option(0.1, "decoupled weight decay of matrices and embeddings", at_least=0)
+    beta1: float = option(0.9, "AdamW's first-moment decay", at_least=0, below=1)
+    beta2: float = option(0.95, "AdamW's second-moment decay", at_least=0, below=1)
+    grad_clip: float = option(1.0, "largest global gradient norm; 0 = no clipping", at_least=0)
+
+
+@dataclass
+class SchedulerConfig:
+    """The learning rate as a function of the batch number."""
+
+    kind: str = option("cosine", "shape of the cool-down: cosine, or wsd (linear)", choices=("cosine", "wsd"))
+    decay_lr: bool = option(True, "false = constant learning rate after the warm-up")
+    warmup_iters: int | None = option(None, "warm-up length; null = warmup_fraction of the run", unit="batches", at_least=0)
+    lr_decay_iters: int | None = option(
+        None, "batch at which min_lr is reached; null = the run's end", unit="batches", at_least=1
+    )
+    min_lr: float | None = option(None, "final learning rate; null = a tenth of learning_rate", at_least=0)
+    warmup_fraction: float = option(0.05, "warm-up as a share of the run", at_least=0, below=1)
+    cooldown_fraction: float | None = option(
+        None, "where the cool-down starts, as a share of the run; null = cosine: after the warm-up, wsd: 0.8",
+        at_least=0, at_most=1,
+    )  # fmt: skip
+
+
+@dataclass
+class TrainingConfig:
+    """How long, how much at a time, and how often to look and to save."""
+
+    max_epochs: int = option(1, "passes over the training split", at_least=1)
+    max_iters: int | None = option(None, "length of the run; overrides max_epochs", unit="batches", at_least=1)
+    max_minutes: float | None = option(None, "stop cleanly (saved, resumable) after this long", unit="minutes", above=0)
+    batch_size: int = option(12, "sequences per micro-batch: what must fit in memory", unit="sequences", at_least=1)
+    gradient_accumulation_steps: int = option(
+        1, "micro-batches per batch (optimizer step), over all ranks; each is new data", at_least=1
+    )
+    eval_iters: int = option(20, "micro-batches per evaluation, of each split", unit="micro-batches", at_least=1)
+    eval_interval: int = option(100, "evaluate every so many batches; 0 = only at the end of an epoch", unit="batches", at_least=0)
+    log_interval: int = option(10, "print a line every so many batches when there is no terminal; 0 = never", unit="batches", at_least=0)  # noqa: E501
+    save_checkpoints: bool = option(True, "write checkpoints; false = keep nothing but the metrics")
+    checkpoint_interval: int = option(
+        0, "keep a numbered checkpoint every so many batches; 0 = none", unit="batches", at_least=0
+    )
+    checkpoint_minutes: float = option(15.0, "save the run's checkpoint this often; 0 = never", unit="minutes", at_least=0)
+    compile_model: bool | None = option(None, "torch.compile; null = on CUDA only")
+    train_batches: int | None = option(None, "use at most so many batches of each epoch", unit="batches", at_least=1)
+    val_batches: int | None = option(
+        None, "use at most so many micro-batches of the validation split", unit="micro-batches", at_least=1
+    )
+
+
+@dataclass
+class SystemConfig:
+    """The machine: nothing here changes what is learned, except through rounding."""
+
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps; auto = CUDA with most free memory, MPS, CPU")
+    dtype: str = option(
+        "auto", "auto, float32, bfloat16, or float16 (GPUs only); auto = bfloat16 where the hardware is fast at it",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )  # fmt: skip
+    seed: int = option(1337, "decides the initial weights, the order of the data and dropout", at_least=0)
+    num_workers: int | None = option(None, "processes that tokenize; null = one per core, 0 = none", at_least=0)
+    pin_memory: bool = option(True, "page-locked buffers for copies to a CUDA device")
+    memory_fraction: float | None = option(
+        None, "share of the CUDA device's memory this process may use; null = all", above=0, at_most=1
+    )
+    optimize_memory: bool = option(False, "return cached CUDA memory to the device before training and after every evaluation")
+    allow_tf32_matmul: bool = option(True, "TF32 matrix products on CUDA (float32 only)")
+    allow_tf32_cudnn: bool = option(True, "TF32 in cuDNN on CUDA (float32 only)")
+
+
+@dataclass
+class DataConfig:
+    """Where the text is and how it becomes tokens."""
+
+    dataset_name: str = option("story", "reads <data_dir>/<dataset_name>-train.jsonl and -val.jsonl")
+    data_dir: str = option("data/", "folder of the prepared JSONL files")
+    tokenizer: str = option("gpt2", "gpt2 (GPT-2's vocabulary and ChatML)", choices=("gpt2",))
+    parse_special: bool = option(False, "read <|im_start|> and the like in `text` records as control tokens")
+    max_bad_lines: int = option(100, "unreadable lines to skip before giving up", unit="lines", at_least=0)
+    cache_tokenized: bool = option(True, "keep token ids in cache_dir; false = tokenize for this run only")
+    cache_dir: str = option("cache/", "folder of the token caches")
+
+
+@dataclass
+class Config:
+    """One run. Plain data: `to_dict` and `from_dict` are inverses, through JSON as well."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    system: SystemConfig = field(default_factory=SystemConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def to_dict(self) -> Values:
+        """Nested plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Values, source: str = "config") -> Config:
+        """Build and check a config. Raises UserError naming every problem."""
+        return resolve([(source, values)])[0]
+
+    def get(self, name: str) -> Value:
+        """The value of a field by its dotted name, `model.n_layer`."""
+        section, key = name.split(".")
+        return getattr(getattr(self, section), key)
+
+    def set(self, name: str, value: Value) -> None:
+        """Set a field by its dotted name."""
+        section, key = name.split(".")
+        setattr(getattr(self, section), key, value)
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Sequences per optimizer step, over all micro-batches."""
+        return self.training.batch_size * self.training.gradient_accumulation_steps
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Tokens per optimizer step."""
+        return self.rows_per_batch * self.model.block_size
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelConfig,
+    "optimizer": OptimizerConfig,
+    "scheduler": SchedulerConfig,
+    "training": TrainingConfig,
+    "system": SystemConfig,
+    "data": DataConfig,
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One config field, described for flags, docs and validation."""
+
+    name: str  # "model.n_layer"
+    type: type  # bool, int, float or str
+    optional: bool  # may be null
+    default: Value
+    help: str
+    unit: str
+    choices: tuple[str, ...] | None
+    limits: dict[str, float | None]
+
+
+def _describe(section: str, item: dataclasses.Field[Any], hint: Any) -> Option:
+    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    kind = next(k for k in kinds if k is not type(None))
+    facts = item.metadata
+    return Option(
+        name=f"{section}.{item.name}", type=kind, optional=type(None) in kinds, default=item.default,
+        help=facts["help"], unit=facts["unit"], choices=facts["choices"], limits=facts["limits"],
+    )  # fmt: skip
+
+
+def options() -> Iterator[Option]:
+    """Every config field in order."""
+    for section, cls in SECTIONS.items():
+        hints = get_type_hints(cls)
+        for item in dataclasses.fields(cls):
+            yield _describe(section, item, hints[item.name])
+
+
+OPTIONS: dict[str, Option] = {o.name: o for o in options()}
+
+
+# --- reading and merging ----------------------------------------------------------------------------------------
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """" (did you mean 'x'?)" for the closest known name, or nothing."""
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean '{match[0]}'?)" if match else ""
+
+
+def check_value(opt: Option, value: Value) -> tuple[Value, str | None]:
+    """The value as the field's type (an int is a fine float), or a problem in words."""
+    if value is None:
+        return value, None if opt.optional else f"must be {_type_name(opt)}, not null"
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if opt.type is float and is_number:
+        if not math.isfinite(value):
+            return value, "must be a finite number"
+        value = float(value)
+    elif opt.type is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not opt.type:
+        return value, f"must be {_type_name(opt)}, not {json.dumps(value, default=str)[:60]}"
+    if opt.choices and value not in opt.choices:
+        return value, f"must be one of {', '.join(opt.choices)}, not '{value}'" + nearest(str(value), list(opt.choices))
+    return value, _limit_problem(opt, value)
+
+
+def _type_name(opt: Option) -> str:
+    name = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[opt.type]
+    return name + (" or null" if opt.optional else "")
+
+
+def _limit_problem(opt: Option, value: Value) -> str | None:
+    at_least, above, below, at_most = (opt.limits[k] for k in ("at_least", "above", "below", "at_most"))
+    if at_least is not None and value < at_least:
+        return f"must be at least {at_least:g}, not {value:g}"
+    if above is not None and value <= above:
+        return f"must be above {above:g}, not {value:g}"
+    if below is not None and value >= below:
+        return f"must be below {below:g}, not {value:g}"
+    if at_most is not None and value > at_most:
+        return f"must be at most {at_most:g}, not {value:g}"
+    return None
+
+
+def resolve(layers: list[tuple[str, Values]]) -> tuple[Config, dict[str, str]]:
+    """Merge layers of values, later over earlier, and check the result.
+
+    Args:
+        layers: (where it comes from, nested values) pairs, lowest precedence first.
+
+    Returns:
+        The config, and for every dotted name the source its value came from ("default" where none set it).
+
+    Raises:
+        UserError: naming every unknown key, wrong type, broken limit and contradiction at once.
+    """
+    config, problems, refused = Config(), [], set()
+    sources = dict.fromkeys(OPTIONS, "default")
+    for source, values in layers:
+        if not isinstance(values, dict):
+            problems.append(f"{source}: must hold a JSON object with the sections {', '.join(SECTIONS)}")
+            continue
+        for section, entries in values.items():
+            if section not in SECTIONS:
+                problems.append(f"{source}: unknown section '{section}'" + nearest(section, [*SECTIONS, "extends"]))
+            elif not isinstance(entries, dict):
+                problems.append(f"{source}: section '{section}' must be an object of options")
+            else:
+                for key, value in entries.items():
+                    problem = _apply(config, sources, source, f"{section}.{key}", value)
+                    if problem:
+                        problems.append(f"{source}: {problem}")
+                        refused.add(f"{section}.{key}")
+    problems += [problem for names, problem in contradictions(config) if not refused & names]
+    if problems:
+        raise UserError(join_problems(problems))
+    return config, sources
+
+
+def _apply(config: Config, sources: dict[str, str], source: str, name: str, value: Value) -> str | None:
+    if name not in OPTIONS:
+        section, key = name.split(".", 1)
+        keys = [n.split(".")[1] for n in OPTIONS if n.startswith(section + ".")]
+        hint = nearest(key, keys)
+        if not hint:  # perhaps the right name in the wrong section
+            elsewhere = [n for n in OPTIONS if n.endswith("." + key)]
+            hint = f" (did you mean '{elsewhere[0]}'?)" if elsewhere else ""
+        return f"unknown option '{name}'{hint}"
+    value, problem = check_value(OPTIONS[name], value)
+    if problem:
+        return f"'{name}' {problem}"
+    config.set(name, value)
+    sources[name] = source
+    return None
+
+
+def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
+    """Problems between fields that are each fine alone: the fields, and the problem in words."""
+    model, scheduler, name = config.model, config.scheduler, config.data.dataset_name
+    if model.n_embd % model.n_head:
+        fits = [h for h in range(1, model.n_embd + 1) if model.n_embd % h == 0]
+        best = min(fits, key=lambda h: abs(h - model.n_head))
+        yield (
+            {"model.n_embd", "model.n_head"},
+            f"model.n_embd {model.n_embd} is not divisible by model.n_head {model.n_head}; {best} heads would fit",
+        )
+    if scheduler.min_lr is not None and scheduler.min_lr > config.optimizer.learning_rate:
+        yield (
+            {"scheduler.min_lr", "optimizer.learning_rate"},
+            f"scheduler.min_lr {scheduler.min_lr:g} is above optimizer.learning_rate "
+            f"{config.optimizer.learning_rate:g}; lower it, or set it to null for a tenth of the learning rate",
+        )
+    if not name or Path(name).name != name:
+        yield {"data.dataset_name"}, f"data.dataset_name '{name}' must be a plain name, without folders"
+
+
+def join_problems(problems: list[str]) -> str:
+    """One problem as a sentence, several as a list."""
+    if len(problems) == 1:
+        return problems[0] + "."
+    return f"{len(problems)} problems in the configuration:\n" + "\n".join(f"  - {p}" for p in problems)
+
+
+# --- JSON files -------------------------------------------------------------------------------------------------
+
+
+def strip_comments(text: str) -> str:
+    """Blank out `// ...` outside strings, keeping every other character's place (so that errors point right)."""
+    out, in_string, i = list(text), False, 0
+    while i < len(text):
+        if in_string:
+            if text[i] == "\\":
+                i += 1
+            elif text[i] == '"':
+                in_string = False
+        elif text[i] == '"':
+            in_string = True
+        elif text.startswith("//", i):
+            while i < len(text) and text[i] != "\n":
+                out[i] = " "
+                i += 1
+            continue
+        i += 1
+    return "".join(out)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file with // comments. Raises UserError with line and column for what is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        beside = sorted(p.name for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
+        known = f"; there are: {', '.join(beside)}" if beside else ""
+        raise UserError(f"No config file '{path}'{known}.") from None
+    except IsADirectoryError:
+        raise UserError(f"'{path}' is a folder; name a JSON file in it.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{path}' is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [k for k, _ in pairs]
+        twice = sorted({k for k in keys if keys.count(k) > 1})
+        if twice:
+            raise UserError(f"'{path}' has the key '{twice[0]}' twice in one object; remove one.")
+        return dict(pairs)
+
+    try:
+        return json.loads(strip_comments(text), object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise UserError(f"'{path}' is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
+    except RecursionError:
+        raise UserError(f"'{path}' is nested too deeply to be a config; it holds six sections of plain values.") from None
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"'{path}' is not valid JSON: {error}.") from None
+
+
+def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Values]]:
+    """The layers a config file stands for: what it extends, then itself.
+
+    Raises:
+        UserError: missing or broken file, or a cycle of "extends".
+    """
+    if path.resolve() in above:
+        chain = " -> ".join(p.name for p in (*above, path))
+        raise UserError(f"The configs extend each other in a circle: {chain}; remove one \"extends\".")
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise UserError(f"'{path}' must hold a JSON object with the sections {', '.join(SECTIONS)}.")
+    base = values.pop("extends", None)
+    if base is not None and not isinstance(base, str):
+        raise UserError(f"'{path}': \"extends\" must be the name of one JSON file.")
+    below = file_layers(path.parent / base, (*above, path.resolve())) if base else []
+    return [*below, (str(path), values)]
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write a config file that `--config` reads back to an equal config."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")

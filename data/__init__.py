@@ -1,0 +1,1 @@
+"""Recipes for data sets, and (git-ignored) the sets built from them."""

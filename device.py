@@ -1,0 +1,159 @@
+"""The choices a machine forces, made once: device, precision, compile. Everything else just uses the answer."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass
+
+import torch
+
+from config import SystemConfig
+from utils import UserError, byte_count, log
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision and why it was taken, as the summary prints it."""
+
+    value: str
+    reason: str
+
+
+def cuda_device_with_most_free_memory() -> str:
+    """ "cuda:N" of the device with most free memory right now."""
+    free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
+    return f"cuda:{free.index(max(free))}"
+
+
+def available_devices() -> list[str]:
+    """Devices of this machine that training can use, best first."""
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def choose_device(wanted: str, from_flag: bool) -> Choice:
+    """Resolve `system.device`.
+
+    Args:
+        wanted: auto, cpu, cuda, cuda:N or mps.
+        from_flag: asked for on the command line: then its absence is an error. A config file or checkpoint may come
+            from another machine: then it is a warning, and auto.
+
+    Raises:
+        UserError: a device that is not one, or that a flag named and this machine lacks.
+    """
+    known = available_devices()
+    if wanted != "auto":
+        if wanted in known or (wanted == "cuda" and known[0].startswith("cuda")):
+            return Choice(cuda_device_with_most_free_memory() if wanted == "cuda" else wanted, "as asked")
+        message = f"The device '{wanted}' does not exist here; this machine has: {', '.join(known)}"
+        kind, _, index = wanted.partition(":")
+        if from_flag or kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+            raise UserError(message + ". Use --device auto to let Jojo choose.")
+        log.warning("%s. Going on as with device auto.", message)
+    if known[0].startswith("cuda"):
+        return Choice(cuda_device_with_most_free_memory(), "the CUDA device with most free memory")
+    if "mps" in known:
+        return Choice("mps", "Apple GPU")
+    return Choice("cpu", "no GPU found")
+
+
+def cpu_is_fast_at_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware (AVX512_BF16 or AMX); elsewhere it is emulated, slowly."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def choose_dtype(wanted: str, device: str, strict: bool = True) -> Choice:
+    """Resolve `system.dtype` for a device.
+
+    Args:
+        wanted: auto, float32, bfloat16 or float16.
+        device: the resolved device.
+        strict: refuse float16 on a CPU; else (a file meant it for a GPU that is not here) warn and choose.
+
+    Raises:
+        UserError: float16 on a CPU, or bfloat16 on a GPU that lacks it.
+    """
+    kind = device.partition(":")[0]
+    if wanted == "float16" and kind == "cpu":
+        message = "float16 on a CPU is hundreds of times slower than float32"
+        if strict:
+            raise UserError(f"{message}; use --dtype auto, bfloat16 or float32.")
+        log.warning("%s. Going on as with dtype auto.", message)
+        wanted = "auto"
+    if wanted == "bfloat16" and kind == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError(f"{torch.cuda.get_device_name(device)} has no bfloat16; use --dtype float16 or float32.")
+    if wanted != "auto":
+        return Choice(wanted, "as asked")
+    if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return Choice("bfloat16", "this GPU has bfloat16 tensor cores")
+    if kind == "cpu" and cpu_is_fast_at_bfloat16():
+        return Choice("bfloat16", "this processor has fast bfloat16")
+    return Choice("float32", f"no fast bfloat16 on this {'processor' if kind == 'cpu' else 'device'}")
+
+
+def choose_compile(wanted: bool | None, device: str) -> Choice:
+    """Whether to torch.compile, "yes" or "no". null means: on CUDA, where it wins and its compiler is at hand."""
+    if wanted is None:
+        return Choice("yes", "CUDA") if device.startswith("cuda") else Choice("no", "it gains little on this device")
+    if wanted and device == "cpu" and not (shutil.which("g++") or shutil.which("clang++") or shutil.which("cl")):
+        log.warning("No C++ compiler found, which torch.compile needs on a CPU. Going on without it.")
+        return Choice("no", "no C++ compiler")
+    return Choice("yes" if wanted else "no", "as asked")
+
+
+def set_up_device(system: SystemConfig, device: str) -> None:
+    """Apply the settings that belong to the device: TF32, memory share."""
+    if not device.startswith("cuda"):
+        return
+    torch.cuda.set_device(device)
+    torch.backends.cuda.matmul.allow_tf32 = system.allow_tf32_matmul
+    torch.backends.cudnn.allow_tf32 = system.allow_tf32_cudnn
+    if system.optimize_memory:
+        torch.cuda.empty_cache()
+    if system.memory_fraction is not None:
+        torch.cuda.set_per_process_memory_fraction(system.memory_fraction, device)
+
+
+def empty_cache(system: SystemConfig, device: str) -> None:
+    """Give cached memory back to the CUDA device, where `optimize_memory` asks for it."""
+    if system.optimize_memory and device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
+def autocast(device: str, dtype: str) -> contextlib.AbstractContextManager[object]:
+    """Mixed precision for the forward pass: weights stay float32, matrix products run in `dtype`."""
+    if dtype == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.partition(":")[0], dtype=getattr(torch, dtype))
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has done what was queued (a CPU has)."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory_bytes(device: str) -> int | None:
+    """Most memory used so far: the GPU's allocations, or on a CPU this process's resident memory. None: unknown."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    except ImportError:  # Windows
+        return None
+
+
+def describe_device(device: str) -> str:
+    """What the summary says of a device: its name and memory."""
+    if device.startswith("cuda"):
+        facts = torch.cuda.get_device_properties(device)
+        return f"{device} ({facts.name}, {byte_count(facts.total_memory)})"
+    return f"cpu ({torch.get_num_threads()} threads)" if device == "cpu" else device

@@ -1,0 +1,80 @@
+"""What a model costs: parameters, FLOPs, and the peak FLOP/s of the hardware it runs on."""
+
+from __future__ import annotations
+
+import time
+
+from config import ModelConfig
+
+# Dense peaks in TFLOP/s by product name, from the makers' data sheets (no sparsity): float32 (TF32 where there is
+# such a mode), bfloat16, float16. None: the hardware lacks it. The first name found in the device's name counts.
+GPU_PEAK_TFLOPS: dict[str, tuple[float | None, float | None, float | None]] = {
+    "B200": (1125.0, 2250.0, 2250.0),
+    "H200": (494.7, 989.4, 989.4),
+    "H100 PCIe": (378.0, 756.0, 756.0),
+    "H100": (494.7, 989.4, 989.4),
+    "A100": (156.0, 312.0, 312.0),
+    "A10G": (35.0, 70.0, 70.0),
+    "L40S": (183.0, 362.0, 362.0),
+    "L4": (60.0, 121.0, 121.0),
+    "T4": (8.1, None, 65.0),
+    "V100": (15.7, None, 125.0),
+    "RTX 5090": (104.8, 209.5, 209.5),
+    "RTX 4090": (82.6, 165.2, 165.2),
+    "RTX 4080": (48.7, 97.5, 97.5),
+    "RTX 3090": (35.6, 71.0, 71.0),
+    "RTX 3080": (29.8, 59.5, 59.5),
+    "MI300X": (653.7, 1307.4, 1307.4),
+}
+
+
+def n_parameters(model: ModelConfig) -> int:
+    """Parameters of a shape, the tied matrix counted once."""
+    assert model.vocab_size is not None
+    C, norms = model.n_embd, 2 if model.bias else 1
+    block = 12 * C * C + (9 * C if model.bias else 0) + 2 * norms * C
+    return (model.vocab_size + model.block_size) * C + model.n_layer * block + norms * C
+
+
+def flops_per_token(model: ModelConfig) -> float:
+    """FLOPs of forward and backward per trained token.
+
+    6 per parameter that takes part in a matrix product (12·C² a block, V·C for the output layer; looking up an
+    embedding is none), and 12·L·C·T for attention scores and values over the whole context
+    (Chowdhery et al. 2022, "PaLM", appendix B).
+    """
+    assert model.vocab_size is not None
+    matrices = 12 * model.n_layer * model.n_embd**2 + model.vocab_size * model.n_embd
+    return 6.0 * matrices + 12.0 * model.n_layer * model.n_embd * model.block_size
+
+
+def gpu_peak_flops(name: str, dtype: str) -> float | None:
+    """Published dense peak of a GPU by name, FLOP/s; None where this table does not know it."""
+    column = ("float32", "bfloat16", "float16").index(dtype)
+    known = next((peaks for part, peaks in GPU_PEAK_TFLOPS.items() if part.lower() in name.lower()), None)
+    peak = known[column] if known else None
+    return peak * 1e12 if peak else None
+
+
+def measure_cpu_peak_flops(dtype: str, seconds: float = 0.3, size: int = 2048) -> float:
+    """Best rate at which this processor multiplies two size x size matrices, FLOP/s."""
+    import torch
+
+    a = torch.full((size, size), 0.5, dtype=getattr(torch, dtype))
+    best, deadline = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        start = time.perf_counter()
+        torch.mm(a, a)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
+
+
+def peak_flops(device: str, dtype: str) -> float | None:
+    """What MFU is measured against: a GPU's published peak, a CPU's measured one, None where neither is known."""
+    if device == "cpu":
+        return measure_cpu_peak_flops(dtype)
+    if device.startswith("cuda"):
+        import torch
+
+        return gpu_peak_flops(torch.cuda.get_device_name(device), dtype)
+    return None

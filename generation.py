@@ -1,0 +1,179 @@
+"""Sampling, the decoding loop, and chat: used by gen.py and wherever else a model is made to speak.
+
+Cached and uncached decoding are the same function with `use_cache` on or off, and give the same tokens. When the
+context is full, the window restarts from its newest half: learned positions cannot slide, so its tokens are read again
+from position 0. That happens once every block_size / 2 tokens, so the time per token stays flat.
+
+Shape letters: B samples decoded together, V tokens of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint, load_weights
+from config import Config
+from model import GPT, KVCache
+from tokenizer import Message, Tokenizer
+from utils import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn.
+
+    temperature: 0 = always the likeliest token; 1 = as the model says.
+    top_k: only the k likeliest; 0 = off.
+    top_p: only the likeliest that together reach this probability (Holtzman et al. 2020); 1 = off.
+    repetition_penalty: above 1 makes tokens already in the context less likely (Keskar et al. 2019).
+    """
+
+    temperature: float = 0.8
+    top_k: int = 200
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises UserError for values that mean nothing."""
+        if self.temperature < 0:
+            raise UserError(f"--temp must be 0 (greedy) or more, not {self.temperature:g}.")
+        if self.top_k < 0:
+            raise UserError(f"--top_k must be 0 (off) or more, not {self.top_k}.")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"--top_p must be above 0 and at most 1 (off), not {self.top_p:g}.")
+        if self.repetition_penalty <= 0:
+            raise UserError(f"--repetition_penalty must be above 0 (1 = off), not {self.repetition_penalty:g}.")
+
+
+def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> Tensor:
+    """The next token of each sample.
+
+    Args:
+        logits: float32 (B, V) on any device; drawn on the CPU, so that a seed means the same everywhere.
+        context: int64 (B, n), tokens that the repetition penalty counts.
+        sampling: how to draw.
+        generator: where randomness comes from; None: torch's own.
+
+    Returns:
+        int64 (B,), on the CPU.
+    """
+    logits = logits.float().cpu()
+    if sampling.repetition_penalty != 1:
+        seen = logits.gather(1, context)
+        penalty = sampling.repetition_penalty
+        logits = logits.scatter(1, context, torch.where(seen > 0, seen / penalty, seen * penalty))
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = logits / sampling.temperature
+    if 0 < sampling.top_k < logits.size(1):
+        weakest = logits.topk(sampling.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < weakest, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, places = logits.softmax(-1).sort(descending=True)
+        beyond = ordered.cumsum(-1) - ordered >= sampling.top_p  # what comes before already reaches top_p
+        logits = logits.masked_fill(beyond.gather(1, places.argsort(-1)), -torch.inf)
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
+
+
+@torch.no_grad()
+def generate(
+    model: GPT,
+    prompt: Sequence[int],
+    *,
+    max_tokens: int,
+    sampling: Sampling | None = None,
+    stop: Collection[int] = (),
+    num_samples: int = 1,
+    generator: torch.Generator | None = None,
+    use_cache: bool = True,
+) -> Iterator[list[int | None]]:
+    """Continue a prompt, yielding tokens as they are decoded.
+
+    Args:
+        model: in eval mode.
+        prompt: at least one token id.
+        max_tokens: new tokens per sample, at most.
+        sampling: how to draw; None: the defaults.
+        stop: ids that end a sample (they are not yielded).
+        num_samples: continuations decoded together, as one batch.
+        generator: where randomness comes from.
+        use_cache: keep keys and values of earlier tokens; without, every step reads the whole window again.
+
+    Yields:
+        One list per step with the next id of each sample, None for samples that have ended.
+    """
+    assert prompt, "a prompt needs at least one token"
+    sampling = sampling or Sampling()
+    block_size = model.config.block_size
+    window = torch.tensor([list(prompt)] * num_samples, device=model.device)  # (B, n)
+    cache = KVCache(model.config, num_samples, model.device, model.lm_head.weight.dtype) if use_cache else None
+    running = [True] * num_samples
+    for _ in range(max_tokens):
+        if window.size(1) > block_size:
+            window = window[:, -max(1, block_size // 2) :]
+            if cache:
+                cache.length = 0
+        fresh = window[:, cache.length :] if cache else window  # all of it, or what the cache has not seen
+        chosen = choose(model.next_logits(fresh, cache), window.cpu(), sampling, generator)
+        tokens = chosen.tolist()
+        running = [going and token not in stop for going, token in zip(running, tokens, strict=True)]
+        if not any(running):
+            return
+        yield [token if going else None for going, token in zip(running, tokens, strict=True)]
+        window = torch.cat([window, chosen.to(window.device).unsqueeze(1)], dim=1)
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def load_model(
+    path: Path, device: str = "cpu", dtype: str = "float32", chatml: bool = True
+) -> tuple[GPT, Tokenizer, Checkpoint]:
+    """A model to talk to, from a checkpoint of any version.
+
+    Args:
+        path: the checkpoint.
+        device: where to put it.
+        dtype: what its weights are kept in.
+        chatml: False: GPT-2's own 50,257 tokens only; chat tokens are then never sampled.
+
+    Returns:
+        The model in eval mode, its tokenizer, and the checkpoint.
+    """
+    checkpoint = load_checkpoint(path)
+    tokenizer = checkpoint_tokenizer(checkpoint) if chatml else Tokenizer(chatml=False)
+    config = Config.from_dict({"model": checkpoint.config.get("model", {})}, str(path)).model
+    config.vocab_size = config.vocab_size or len(checkpoint.model["transformer.wte.weight"])
+    model = GPT(config, tokenizer.n_vocab)
+    load_weights(model, checkpoint)
+    return model.to(device=device, dtype=getattr(torch, dtype)).eval(), tokenizer, checkpoint
+
+
+# --- chat -----------------------------------------------------------------------------------------------------------
+
+
+def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) -> tuple[list[int], int]:
+    """The ids the assistant's next turn follows, cut from the front to fit.
+
+    Args:
+        tokenizer: with ChatML.
+        messages: the conversation so far, perhaps with a system message first.
+        room: tokens the prompt may take.
+
+    Returns:
+        The ids, and how many of the oldest messages were left out (never the system's, never the last).
+    """
+    system = [m for m in messages[:1] if m["role"] == "system"]
+    turns = list(messages[len(system) :])
+    opening = tokenizer.open_turn("assistant")
+    dropped = 0
+    while True:
+        ids = [tokenizer.eot_id, *tokenizer.encode_chat([*system, *turns[dropped:]]), *opening]
+        if len(ids) <= room or dropped >= len(turns) - 1:
+            return ids, dropped
+        dropped += 1

@@ -1,0 +1,145 @@
+"""The record of a run: one JSON object per batch in models/<run>.metrics.jsonl, and a short copy for checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils import log
+
+MAX_POINTS = 4096  # kept of each per-batch series; the file has them all
+
+Point = tuple[int, float]  # (batches done, value)
+
+
+@dataclass
+class Series:
+    """A per-batch series thinned to at most MAX_POINTS: every 1st, 2nd, 4th ... batch, as it grows."""
+
+    points: list[Point] = field(default_factory=list)
+    stride: int = 1
+
+    def add(self, step: int, value: float) -> None:
+        if step % self.stride == 0:
+            self.points.append((step, value))
+            if len(self.points) > MAX_POINTS:
+                self.stride *= 2
+                self.points = [p for p in self.points if p[0] % self.stride == 0]
+
+
+@dataclass
+class Extremes:
+    """Best (lowest) and worst (highest) value of evaluations; infinities stand for "none yet"."""
+
+    best: float = math.inf
+    worst: float = -math.inf
+
+    def add(self, value: float) -> bool:
+        """Take a value in; True when it is the best so far."""
+        is_best = value < self.best
+        self.best, self.worst = min(self.best, value), max(self.worst, value)
+        return is_best
+
+
+@dataclass
+class MetricsTracker:
+    """What a run has seen so far. Lives in checkpoints through state_dict() / load_state_dict()."""
+
+    train_loss_batch: Series = field(default_factory=Series)
+    learning_rate: Series = field(default_factory=Series)
+    train_loss_eval: list[Point] = field(default_factory=list)
+    val_loss_eval: list[Point] = field(default_factory=list)
+    bpb: list[Point] = field(default_factory=list)
+    train: Extremes = field(default_factory=Extremes)
+    val: Extremes = field(default_factory=Extremes)
+    elapsed_s: float = 0.0  # wall clock of training, summed over resumes
+    tokens: int = 0  # predicted so far
+
+    def add_batch(self, row: Mapping[str, Any]) -> None:
+        """Take in the row of one batch."""
+        self.train_loss_batch.add(row["step"], row["loss"])
+        self.learning_rate.add(row["step"], row["lr"])
+
+    def add_evaluation(self, step: int, losses: Mapping[str, float]) -> bool:
+        """Take in an evaluation; True when its validation loss is the best so far."""
+        for name in ("train_loss_eval", "val_loss_eval", "bpb"):
+            key = "val_loss" if name == "val_loss_eval" else name
+            if key in losses:
+                getattr(self, name).append((step, losses[key]))
+        self.train.add(losses["train_loss_eval"])
+        return self.val.add(losses["val_loss"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The parts of a checkpoint that are the metrics' own."""
+        return {
+            "best_val_loss": self.val.best,
+            "worst_val_loss": self.val.worst,
+            "best_train_loss": self.train.best,
+            "worst_train_loss": self.train.worst,
+            "metrics": {
+                "train_loss_batch": list(self.train_loss_batch.points),
+                "learning_rate": list(self.learning_rate.points),
+                "train_loss_eval": list(self.train_loss_eval),
+                "val_loss_eval": list(self.val_loss_eval),
+                "bpb": list(self.bpb),
+                "stride": self.train_loss_batch.stride,
+                "elapsed_s": self.elapsed_s,
+                "tokens": self.tokens,
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of state_dict."""
+        self.val = Extremes(state["best_val_loss"], state["worst_val_loss"])
+        self.train = Extremes(state["best_train_loss"], state["worst_train_loss"])
+        saved = state["metrics"]
+        self.train_loss_batch = Series(list(saved["train_loss_batch"]), saved["stride"])
+        self.learning_rate = Series(list(saved["learning_rate"]), saved["stride"])
+        for name in ("train_loss_eval", "val_loss_eval", "bpb"):
+            setattr(self, name, list(saved[name]))
+        self.elapsed_s, self.tokens = saved["elapsed_s"], saved["tokens"]
+
+
+class MetricsFile:
+    """Appends one row per batch, each line complete before the next begins."""
+
+    def __init__(self, path: Path, keep_until: int) -> None:
+        """Open for appending after the row of batch `keep_until`; later rows (of batches lost to a crash) are cut."""
+        self.path = path
+        self._cut(keep_until)
+        self._file = open(path, "a", encoding="utf-8")
+
+    def _cut(self, keep_until: int) -> None:
+        if not self.path.exists():
+            return
+        end = 0
+        with open(self.path, "rb") as file:
+            for line in file:
+                if not line.endswith(b"\n") or _step(line) > keep_until:
+                    break
+                end += len(line)
+        os.truncate(self.path, end)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one row. Non-finite numbers become null: JSON has none."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        try:
+            self._file.write(json.dumps(clean) + "\n")
+            self._file.flush()
+        except OSError as error:  # a full disk must not end the training
+            log.warning("Could not write to %s (%s).", self.path, error.strerror)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _step(line: bytes) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -1,0 +1,250 @@
+"""Text to a data set: files -> data/<name>-{train,val}.jsonl -> token cache.
+
+    python prepare.py --input book.txt stories/ more.jsonl --name mine
+    python train.py --dataset mine
+
+Takes .txt and .jsonl files, and folders of them. A .jsonl line is one document: {"text": "..."}, a conversation
+{"messages": [{"role": "user", "content": "..."}, ...]}, or {"input": "...", "output": "..."}. A .txt file is one
+document; a line <|endoftext|> ends one, and a long text is cut into pieces of about 32 kB at empty lines.
+
+Which split a document goes to is decided by its own contents, so it stays there when more data is added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from cli import Parser
+from utils import UserError, __version__, log, run_command
+
+SEPARATOR = "<|endoftext|>"
+PIECE_CHARACTERS = 32_000  # a longer text is cut near this length: far longer than any context
+SUFFIXES = (".txt", ".jsonl")
+
+
+def build_parser() -> Parser:
+    """Flags of prepare.py."""
+    parser = Parser(
+        prog="prepare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--input", nargs="+", metavar="PATH", help=".txt and .jsonl files, or folders of them")
+    add("--name", metavar="NAME", help="name of the data set, as in train.py --dataset NAME")
+    add("--val_fraction", type=float, default=0.05, metavar="X", help="share of documents that validate [%(default)s]")
+    add("--separator", default=SEPARATOR, metavar="TEXT", help="line that ends a document in .txt files [%(default)s]")
+    add("--data.data_dir", dest="data_dir", default="data/", metavar="DIR", help="where the JSONL files go [%(default)s]")
+    add("--data.cache_dir", dest="cache_dir", default="cache/", metavar="DIR", help="where the token cache goes [%(default)s]")
+    add("--data.parse_special", dest="parse_special", nargs="?", const="true", default="false", choices=("true", "false"),
+        help="read <|im_start|> and the like in `text` records as control tokens")  # fmt: skip
+    add("--data.max_bad_lines", dest="max_bad_lines", type=int, default=100, metavar="N", help="unreadable lines to skip [%(default)s]")  # noqa: E501
+    add("--num_workers", type=int, default=None, metavar="N", help="processes that tokenize; default: one per core")
+    add("--force", action="store_true", help="write over a data set of this name")
+    add("--verify", action="store_true", help="check every block of the token caches (of --name, or all) and exit")
+    add("--no_color", "--no-color", action="store_true", help="no colours, even on a terminal")
+    add("--debug", action="store_true", help="more detail, and tracebacks with errors")
+    add("--version", action="version", version=f"Jojo {__version__}")
+    return parser
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def find_files(inputs: Sequence[str]) -> list[Path]:
+    """The files that --input names, folders searched, in a fixed order. Raises UserError for what is not there."""
+    files: list[Path] = []
+    for name in inputs:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise UserError(f"The folder '{path}' holds no {' or '.join(SUFFIXES)} file.")
+            files += inside
+        elif not path.exists():
+            raise UserError(f"No file or folder '{path}'; check --input.")
+        elif path.suffix.lower() not in SUFFIXES:
+            raise UserError(f"'{path}' is neither {' nor '.join(SUFFIXES)}; convert it, or rename it if it is one of them.")
+        else:
+            files.append(path)
+    return list(dict.fromkeys(files))
+
+
+def read_documents(path: Path, separator: str, problems: list[str], limit: int) -> Iterator[dict[str, Any]]:
+    """The documents of one file as records; unreadable lines are added to `problems`, up to the limit."""
+    if path.suffix.lower() == ".txt":
+        yield from ({"text": text} for text in split_text(_read_text(path), separator))
+        return
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise ValueError("must be a JSON object")
+                yield record
+            except (ValueError, RecursionError) as error:
+                problems.append(f"{path}, line {number}: {'not JSON' if isinstance(error, json.JSONDecodeError) else error}")
+                if len(problems) > limit:
+                    shown = "; ".join(problems[:3])
+                    raise UserError(f"More than {limit} unreadable lines ({shown}; ...); mend them, or raise --data.max_bad_lines.") from None  # noqa: E501
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{path}' is not UTF-8 text (byte {error.start:,}); convert it, for example with iconv.") from None
+
+
+def split_text(text: str, separator: str = SEPARATOR) -> Iterator[str]:
+    """Documents of a text: what stands between separator lines, long ones cut into pieces at empty lines."""
+    for document in re.split(rf"^[ \t]*{re.escape(separator)}[ \t]*$", text, flags=re.MULTILINE):
+        yield from (piece.strip() for piece in _pieces(document) if piece.strip())
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut at the first empty line (failing that, line end, space, anywhere) past PIECE_CHARACTERS."""
+    start = 0
+    while len(text) - start > 1.5 * PIECE_CHARACTERS:
+        near, far = start + PIECE_CHARACTERS, start + int(1.5 * PIECE_CHARACTERS)
+        cut = next((at + len(mark) for mark in ("\n\n", "\n", " ") if (at := text.find(mark, near, far)) >= 0), near)
+        yield text[start:cut]
+        start = cut
+    yield text[start:]
+
+
+# --- splitting and writing --------------------------------------------------------------------------------------------
+
+
+def split_of(line: bytes, val_fraction: float) -> str:
+    """ "train" or "val", by the document's own SHA-256: the same whatever else is in the set."""
+    share = int.from_bytes(hashlib.sha256(line).digest()[:8], "big") / 2**64
+    return "val" if share < val_fraction else "train"
+
+
+def write_splits(args: argparse.Namespace, paths: dict[str, Path]) -> None:
+    """Read all inputs and write both JSONL files, each whole or not at all."""
+    temporary = {split: path.with_name(f".{path.name}.{os.getpid()}.tmp") for split, path in paths.items()}
+    counts = dict.fromkeys(paths, 0)
+    problems: list[str] = []
+    kept = b""  # one training document that can validate, should none be drawn
+    try:
+        with ExitStack() as stack:
+            files = {split: stack.enter_context(open(path, "wb")) for split, path in temporary.items()}
+            for path in find_files(args.input):
+                for record in read_documents(path, args.separator, problems, args.max_bad_lines):
+                    line = json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+                    split = split_of(line, args.val_fraction)
+                    counts[split] += 1
+                    if split == "train" and not counts["val"]:
+                        kept = line if not kept or hashlib.sha256(line).digest() < hashlib.sha256(kept).digest() else kept
+                    files[split].write(line)
+        if problems:
+            log.warning("Skipped %d unreadable lines (%s).", len(problems), "; ".join(problems[:3]))
+        if not sum(counts.values()):
+            raise UserError(f"No documents in {', '.join(args.input)}; nothing was written.")
+        if not all(counts.values()):
+            move_one_to_the_empty_split(temporary, counts, kept)
+        for split, path in paths.items():
+            os.replace(temporary[split], path)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+
+
+def move_one_to_the_empty_split(files: dict[str, Path], counts: dict[str, int], kept: bytes) -> None:
+    """Sets of a few documents: make sure that both splits have one, and say so."""
+    if counts["train"] + counts["val"] == 1:
+        only = next(path for path in files.values() if path.stat().st_size)
+        record = json.loads(only.read_bytes())
+        text = record.get("text")
+        if not isinstance(text, str) or len(text) < 100:
+            raise UserError("One short document cannot be split into training and validation; add more text.")
+        cut = text.rfind("\n", 0, int(0.9 * len(text)))
+        cut = cut if cut > len(text) // 2 else int(0.9 * len(text))
+        for split, part in (("train", text[:cut]), ("val", text[cut:])):
+            files[split].write_text(json.dumps(record | {"text": part.strip()}) + "\n", encoding="utf-8")
+        log.warning("There is one document only: its last tenth validates.")
+    elif not counts["val"]:
+        lines = files["train"].read_bytes().splitlines(keepends=True)
+        lines.remove(kept)
+        files["train"].write_bytes(b"".join(lines))
+        files["val"].write_bytes(kept)
+        log.warning("No document was drawn for validation: took one from training. More text, or a larger --val_fraction, helps.")
+    else:
+        raise UserError("Every document was drawn for validation; lower --val_fraction.")
+
+
+# --- the verb ---------------------------------------------------------------------------------------------------------
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Write the data set and its token cache, and print what is in it."""
+    from data_loader import statistics, warn_of_lookalikes
+    from token_cache import Rendering, Source, open_cache
+    from tokenizer import get_tokenizer
+
+    if Path(args.name).name != args.name:
+        raise UserError(f"--name '{args.name}' must be a plain name, without folders.")
+    if not 0 < args.val_fraction < 1:
+        raise UserError(f"--val_fraction must be between 0 and 1, not {args.val_fraction:g}.")
+    folder = Path(args.data_dir).expanduser()
+    paths = {split: folder / f"{args.name}-{split}.jsonl" for split in ("train", "val")}
+    there = [str(path) for path in paths.values() if path.exists()]
+    if there and not args.force:
+        raise UserError(f"{' and '.join(there)} exist already; --force writes over them, another --name keeps them.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_splits(args, paths)
+    workers = args.num_workers if args.num_workers is not None else os.cpu_count() or 1
+    caches = []
+    for split, path in paths.items():
+        cache = open_cache(
+            Source(args.name, split, str(path), path), get_tokenizer("gpt2"), Path(args.cache_dir).expanduser(),
+            Rendering(parse_special=args.parse_special == "true"), max_bad_lines=args.max_bad_lines, num_workers=workers,
+        )  # fmt: skip
+        assert cache is not None
+        caches.append(cache)
+        log.info("%s\n%s", path, statistics(cache))
+    warn_of_lookalikes(caches, args.parse_special == "true")
+    log.info("Train on it with: python train.py --dataset %s", args.name)
+
+
+def verify(args: argparse.Namespace) -> None:
+    """Read every block of the caches. Raises UserError at the first damaged one."""
+    from token_cache import TokenCache
+
+    found = sorted(Path(args.cache_dir).expanduser().glob(f"{args.name or '*'}-*-{'[0-9a-f]' * 16}.json"))
+    if not found:
+        raise UserError(f"No token cache{f' of {args.name!r}' if args.name else ''} in '{args.cache_dir}'.")
+    for path in found:
+        try:
+            TokenCache(path).verify()
+        except UserError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise UserError(f"The token cache '{path}' is {error}; delete it, and it is built anew.") from None
+        log.info("%s is intact.", path)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run prepare.py with these arguments; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    if args.verify:
+        verify(args)
+    elif args.input and args.name:
+        prepare(args)
+    else:
+        raise UserError("Name the text and the data set: python prepare.py --input FILES --name NAME (see --help).")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

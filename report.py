@@ -1,0 +1,120 @@
+"""What a person sees of a run: the summary before it, the progress during it, the result after it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from device import describe_device
+from estimate import n_parameters
+from run import Run
+from utils import duration, log, paint, short_count, use_color
+
+WIDTH = 78
+
+
+def summary(run: Run) -> str:
+    """What is about to happen, before the first batch."""
+    config, model, training = run.config, run.config.model, run.config.training
+    facts = run.train.facts
+    intervals = [
+        f"evaluation every {training.eval_interval:,} batches" if training.eval_interval else "evaluation at epoch ends",
+        f"checkpoint every {training.checkpoint_minutes:g} min" if training.checkpoint_minutes else "",
+        f"numbered checkpoint every {training.checkpoint_interval:,} batches" if training.checkpoint_interval else "",
+    ]
+    bias = "with" if model.bias else "without"
+    rows = [
+        ("model", f"{n_parameters(model):,} parameters: {model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, "
+                  f"context {model.block_size}, vocabulary {model.vocab_size:,}, {bias} biases, dropout {model.dropout:g}"),
+        ("data", f"{facts.source['label']}: {facts.n_documents:,} documents, {facts.n_tokens:,} tokens "
+                 f"(validation {run.val.n_documents:,} and {run.val.n_tokens:,})"),
+        ("batches", f"{run.total_batches:,} of {config.tokens_per_batch:,} tokens "
+                    f"({training.gradient_accumulation_steps} x {training.batch_size} sequences of {model.block_size}); "
+                    f"an epoch is {run.batches_per_epoch:,}"),
+        ("intervals", ", ".join(filter(None, intervals))),
+        ("learning rate", run.schedule.describe(run.total_batches)),
+        ("system", f"{describe_device(run.device)}, {run.dtype}, compile {'on' if training.compile_model else 'off'}, "
+                   f"seed {config.system.seed}"),
+        ("starts from", _origin(run)),
+        ("writes", f"{run.files.last}" if training.save_checkpoints else "no checkpoint (save_checkpoints is false)"),
+    ]  # fmt: skip
+    return "\n".join([_rule("TRAINING"), *_rows(rows), _rule()])
+
+
+def _origin(run: Run) -> str:
+    if run.checkpoint is None:
+        return "random weights"
+    if not run.continues:
+        return f"the weights of {run.checkpoint.path}"
+    return f"batch {run.checkpoint.state['batch_counter']:,} of {run.checkpoint.path}"
+
+
+def completed(run: Run, losses: Mapping[str, float], elapsed_s: float, title: str = "TRAINING COMPLETED") -> str:
+    """The box after the last batch: six losses, time, where the model went and how to talk to it."""
+    color = use_color(sys.stdout)
+
+    def loss(name: str) -> str:
+        value = losses[name]
+        text = f"{value:.4f}" if math.isfinite(value) else "-"
+        return paint(text, "31") if color and name.startswith("worst") and text != "-" else text
+
+    rows = [
+        ("total time", duration(elapsed_s)),
+        ("training loss", f"final {loss('final_train_loss')}, best {loss('best_train_loss')}, worst {loss('worst_train_loss')}"),
+        ("validation loss", f"final {loss('final_val_loss')}, best {loss('best_val_loss')}, worst {loss('worst_val_loss')}"),
+    ]  # fmt: skip
+    if math.isfinite(losses["bpb"]):
+        rows.append(("bits per byte", f"{losses['bpb']:.4f} (validation)"))
+    if run.config.training.save_checkpoints:
+        rows.append(("model", str(run.files.last)))
+        if run.files.best.exists():
+            rows.append(("best model", str(run.files.best)))
+    if run.files.plot.exists():
+        rows.append(("loss curve", str(run.files.plot)))
+    if run.config.training.save_checkpoints:
+        rows.append(("talk to it", f'python gen.py {run.files.last} --prompt "Once upon a time"'))
+    return "\n".join([_rule(title), *_rows(rows), _rule()])
+
+
+def _rule(title: str = "") -> str:
+    return f"--- {title} ".ljust(WIDTH, "-") if title else "-" * WIDTH
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"  {name:<16} {value}" for name, value in rows]
+
+
+class Progress:
+    """A live bar on a terminal; plain lines every `log_interval` batches everywhere else."""
+
+    def __init__(self, total: int, done: int, log_interval: int) -> None:
+        from tqdm import tqdm
+
+        self.total, self.log_interval = total, log_interval
+        self.live = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, initial=done, unit="batch", disable=not self.live, smoothing=0.1, leave=False,
+            dynamic_ncols=True, bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+        )  # fmt: skip
+
+    def batch(self, row: Mapping[str, Any]) -> None:
+        """Show the row of a finished batch."""
+        mfu = f"{row['mfu']:.0%}" if row["mfu"] is not None else "n/a"
+        rates = f"{row['samples_per_s']:.1f} seq/s, {short_count(row['tokens_per_s'])} tok/s, MFU {mfu}"
+        if self.live:
+            self.bar.set_postfix_str(f"loss {row['loss']:.3f}, lr {row['lr']:.1e}, {rates}", refresh=False)
+            self.bar.update()
+        elif self.log_interval and (row["step"] % self.log_interval == 0 or row["step"] == self.total):
+            log.info("batch %d/%d  loss %.4f  lr %.2e  %s", row["step"], self.total, row["loss"], row["lr"], rates)
+
+    def evaluation(self, step: int, losses: Mapping[str, float], is_best: bool) -> None:
+        """Show an evaluation."""
+        log.info(
+            "batch %d/%d  evaluation: training loss %.4f, validation loss %.4f, %.4f bits per byte%s",
+            step, self.total, losses["train_loss_eval"], losses["val_loss"], losses["bpb"], " (best)" if is_best else "",
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self.bar.close()

@@ -1,0 +1,532 @@
+"""Documents to token ids on disk, once: cache/<name>-<split>-<fingerprint>.{bin,idx,json}
+
+    .bin    the ids of all documents back to back, each ending with <|endoftext|>; uint16 or uint32, little-endian
+    .idx    uint64 offsets into .bin: document i is ids[offsets[i]:offsets[i + 1]]
+    .json   facts: counts, tokenizer, what it was made from, and a CRC-32 of every 1 MiB block of the other two
+
+The fingerprint covers the source's contents, the tokenizer and the rendering, so a cache is never used for anything
+but what it was made from. Files are written under a temporary name and renamed when complete; two processes that
+want the same cache build it once. Nothing here imports torch: worker processes stay small.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from filelock import FileLock
+
+from tokenizer import Tokenizer, record_messages
+from utils import UserError, byte_count, log
+
+FORMAT = 1
+BLOCK_BYTES = 1 << 20  # one checksum per MiB
+TASK_BYTES = 1 << 20  # text per worker task
+PARALLEL_FROM_BYTES = 8 << 20  # below this, starting processes costs more than it saves
+
+
+# --- rendering: one line of JSON → ids ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How a record becomes ids; part of the fingerprint."""
+
+    parse_special: bool = False
+
+
+def render(record: Any, tokenizer: Tokenizer, rendering: Rendering) -> tuple[list[int], int, bool]:
+    """Ids of one record without the final <|endoftext|>, its bytes of text, and whether it holds look-alikes.
+
+    Raises:
+        ValueError: the record has none of the accepted forms.
+    """
+    if not isinstance(record, dict):
+        raise ValueError("must be a JSON object")
+    messages = record_messages(record)
+    if messages is None:
+        text = record["text"]
+        lookalike = tokenizer.looks_controlled(text)
+        if lookalike and rendering.parse_special:
+            ids, lookalike = tokenizer.encode_parsed(text), False
+            while ids and ids[-1] == tokenizer.eot_id:  # the end is added once, for every document alike
+                ids.pop()
+        else:
+            ids = tokenizer.encode(text)
+        return ids, len(text.encode("utf-8", "surrogatepass")), lookalike
+    text_bytes = sum(len(m["content"].encode("utf-8", "surrogatepass")) for m in messages)
+    return tokenizer.encode_chat(messages), text_bytes, any(tokenizer.looks_controlled(m["content"]) for m in messages)
+
+
+@dataclass
+class Encoded:
+    """What one task gives back: ids of several documents, and what was noticed."""
+
+    ids: np.ndarray  # all documents back to back, each with its <|endoftext|>
+    lengths: np.ndarray  # ids per document
+    text_bytes: int = 0
+    control_tokens: int = 0
+    lookalikes: int = 0
+    empty: int = 0
+    bad_lines: list[tuple[int, str]] = field(default_factory=list)
+
+
+_tokenizer: Tokenizer | None = None  # one per worker process
+
+
+def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering) -> Encoded:
+    """Parse and encode consecutive JSONL lines (the work of one task)."""
+    global _tokenizer
+    tokenizer = _tokenizer = _tokenizer or Tokenizer()
+    ids: list[int] = []
+    lengths: list[int] = []
+    result = Encoded(np.empty(0), np.empty(0))
+    for number, line in enumerate(lines, first_line):
+        if not line.strip():
+            continue
+        try:
+            document, text_bytes, lookalike = render(json.loads(line), tokenizer, rendering)
+        except (ValueError, RecursionError) as error:
+            result.bad_lines.append((number, _reason(error)))
+            continue
+        if not document:
+            result.empty += 1
+            continue
+        document.append(tokenizer.eot_id)
+        ids += document
+        lengths.append(len(document))
+        result.text_bytes += text_bytes
+        result.lookalikes += lookalike
+    result.ids = np.array(ids, dtype=id_dtype(tokenizer.n_vocab))
+    result.control_tokens = int((result.ids >= tokenizer.eot_id).sum())
+    result.lengths = np.array(lengths, dtype=np.int64)
+    return result
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg}"
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def id_dtype(n_vocab: int) -> np.dtype[Any]:
+    """The smallest little-endian integer that holds every id."""
+    return np.dtype("<u2" if n_vocab <= 1 << 16 else "<u4")
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Facts:
+    """The .json beside a cache; see the module's first lines."""
+
+    name: str
+    split: str
+    fingerprint: str
+    tokenizer: dict[str, Any]
+    rendering: dict[str, Any]
+    source: dict[str, Any]  # label, sha256, and for a file its size and mtime_ns when it was last compared
+    dtype: str
+    n_documents: int = 0
+    n_tokens: int = 0  # with the control tokens
+    n_control_tokens: int = 0
+    n_text_bytes: int = 0
+    longest_document: int = 0  # tokens
+    lookalike_documents: int = 0
+    empty_documents: int = 0
+    bad_lines: int = 0
+    bin_crc32: str = ""  # eight hex digits per block
+    idx_crc32: str = ""
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """JSON with a checksum of its own, so that no flipped bit goes unseen."""
+        values = asdict(self)
+        return json.dumps(values | {"facts_sha256": _digest(values)}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Facts:
+        """Raises ValueError where the text is not intact facts of this format."""
+        values = json.loads(text)
+        if not isinstance(values, dict) or values.pop("facts_sha256", None) != _digest(values):
+            raise ValueError("damaged")
+        if values.get("format") != FORMAT:
+            raise ValueError("of another format")
+        return cls(**values)
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+class CheckedFile:
+    """Reads byte ranges of a file, verifying each 1 MiB block's CRC-32 before its first use.
+
+    Ranges are read, not mapped: resident memory stays flat over an epoch, and a file that was cut short is an error
+    instead of a crash.
+    """
+
+    def __init__(self, path: Path, checksums: str, size: int) -> None:
+        self.path = path
+        self.size = size
+        self._checksums = checksums
+        self._verified = bytearray(len(checksums) // 8)
+        self._file = open(path, "rb", buffering=0)
+        actual = os.fstat(self._file.fileno()).st_size
+        if actual != size:
+            raise self._damaged(f"holds {actual:,} bytes instead of {size:,}")
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Bytes start to stop."""
+        for block in range(start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)):
+            if not self._verified[block]:
+                self.verify(block)
+        return self._read(start, stop)
+
+    def verify(self, block: int) -> None:
+        """Raises UserError when the block's contents are not what was written."""
+        begin = block * BLOCK_BYTES
+        content = self._read(begin, min(begin + BLOCK_BYTES, self.size))
+        if f"{zlib.crc32(content):08x}" != self._checksums[8 * block : 8 * block + 8]:
+            raise self._damaged(f"is damaged near byte {begin:,}")
+        self._verified[block] = 1
+
+    def verify_all(self) -> None:
+        for block in range(len(self._verified)):
+            self.verify(block)
+
+    def _read(self, start: int, stop: int) -> bytes:
+        self._file.seek(start)
+        content = self._file.read(stop - start)
+        while len(content) < stop - start:  # a raw read may stop early at 2 GiB
+            more = self._file.read(stop - start - len(content))
+            if not more:
+                raise self._damaged("was cut short while in use")
+            content += more
+        return content
+
+    def _damaged(self, how: str) -> UserError:
+        return UserError(f"The token cache '{self.path}' {how}; delete it, and it is built anew from the data.")
+
+
+class TokenCache:
+    """A finished cache, open for reading."""
+
+    def __init__(self, facts_path: Path) -> None:
+        self.facts = Facts.from_json(facts_path.read_text(encoding="utf-8"))
+        self.path = facts_path
+        self.dtype = np.dtype(self.facts.dtype)
+        self.n_tokens, self.n_documents = self.facts.n_tokens, self.facts.n_documents
+        self._bin = CheckedFile(facts_path.with_suffix(".bin"), self.facts.bin_crc32, self.n_tokens * self.dtype.itemsize)
+        self._idx = CheckedFile(facts_path.with_suffix(".idx"), self.facts.idx_crc32, (self.n_documents + 1) * 8)
+
+    def tokens(self, start: int, stop: int) -> np.ndarray:
+        """Ids start to stop of all documents back to back, as stored (uint16 or uint32)."""
+        size = self.dtype.itemsize
+        return np.frombuffer(self._bin.read(start * size, stop * size), dtype=self.dtype)
+
+    def offsets(self, start: int, stop: int) -> np.ndarray:
+        """Where documents start to stop - 1 begin, in tokens; entry n_documents is the end. uint64."""
+        return np.frombuffer(self._idx.read(start * 8, stop * 8), dtype="<u8")
+
+    def verify(self) -> None:
+        """Read every block. Raises UserError at the first damaged one."""
+        self._bin.verify_all()
+        self._idx.verify_all()
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+class ChecksummedWriter:
+    """Appends to a file and collects the CRC-32 of each block."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = open(path, "wb")
+        self._pending = bytearray()
+        self.checksums: list[str] = []
+
+    def write(self, content: bytes) -> None:
+        self._pending += content
+        while len(self._pending) >= BLOCK_BYTES:
+            self._flush(BLOCK_BYTES)
+
+    def _flush(self, size: int) -> None:
+        block = bytes(self._pending[:size])
+        del self._pending[:size]
+        self.checksums.append(f"{zlib.crc32(block):08x}")
+        self._file.write(block)
+
+    def close(self) -> str:
+        """Write what is left, make it durable; returns the checksums as one string."""
+        if self._pending:
+            self._flush(len(self._pending))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return "".join(self.checksums)
+
+
+def write_cache(
+    facts: Facts,
+    lines: Iterable[bytes],
+    cache_dir: Path,
+    rendering: Rendering,
+    *,
+    source_bytes: int | None,
+    max_bad_lines: int,
+    num_workers: int,
+) -> Path:
+    """Encode lines and write the three files; returns the path of the .json.
+
+    Raises:
+        UserError: too many bad lines, or no document at all.
+    """
+    stem = f"{facts.name}-{facts.split}-{facts.fingerprint}"
+    temporary = {suffix: cache_dir / f".{stem}.{os.getpid()}.tmp{suffix}" for suffix in (".bin", ".idx", ".json")}
+    try:
+        ids, index = ChecksummedWriter(temporary[".bin"]), ChecksummedWriter(temporary[".idx"])
+        bad_lines: list[tuple[int, str]] = []
+        index.write(np.zeros(1, "<u8").tobytes())
+        for part in _encode_all(lines, rendering, num_workers, source_bytes):
+            bad_lines += part.bad_lines
+            _check_bad_lines(bad_lines, facts, max_bad_lines)
+            ids.write(part.ids.tobytes())
+            index.write((facts.n_tokens + np.cumsum(part.lengths)).astype("<u8").tobytes())
+            _add(facts, part)
+        facts.bad_lines = len(bad_lines)
+        facts.bin_crc32, facts.idx_crc32 = ids.close(), index.close()
+        _report_bad_lines(bad_lines, facts)
+        if not facts.n_documents:
+            raise UserError(f"{facts.source['label']} holds no document; every line should be like {{\"text\": \"...\"}}.")
+        temporary[".json"].write_text(facts.to_json(), encoding="utf-8")
+        for suffix in (".bin", ".idx", ".json"):  # the .json last: a cache without it does not exist
+            os.replace(temporary[suffix], cache_dir / (stem + suffix))
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+    return cache_dir / f"{stem}.json"
+
+
+def _add(facts: Facts, part: Encoded) -> None:
+    facts.n_documents += len(part.lengths)
+    facts.n_tokens += len(part.ids)
+    facts.n_control_tokens += part.control_tokens
+    facts.n_text_bytes += part.text_bytes
+    facts.longest_document = max(facts.longest_document, int(part.lengths.max(initial=0)))
+    facts.lookalike_documents += part.lookalikes
+    facts.empty_documents += part.empty
+
+
+def _check_bad_lines(bad_lines: list[tuple[int, str]], facts: Facts, limit: int) -> None:
+    if len(bad_lines) > limit:
+        raise UserError(
+            f"{facts.source['label']} has more than {limit} unreadable lines ({_first(bad_lines)}); "
+            "mend them, or raise data.max_bad_lines."
+        )
+
+
+def _report_bad_lines(bad_lines: list[tuple[int, str]], facts: Facts) -> None:
+    if bad_lines:
+        plural = "s" if len(bad_lines) > 1 else ""
+        log.warning("%s: skipped %d unreadable line%s (%s).", facts.source["label"], len(bad_lines), plural, _first(bad_lines))
+
+
+def _first(bad_lines: list[tuple[int, str]]) -> str:
+    shown = "; ".join(f"line {number}: {reason}" for number, reason in bad_lines[:3])
+    return shown + ("; ..." if len(bad_lines) > 3 else "")
+
+
+def _tasks(lines: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Group lines into tasks of about TASK_BYTES: (number of the first line, lines)."""
+    first, batch, size = 1, [], 0
+    for line in lines:
+        batch.append(line)
+        size += len(line)
+        if size >= TASK_BYTES:
+            yield first, batch
+            first, batch, size = first + len(batch), [], 0
+    if batch:
+        yield first, batch
+
+
+def _encode_all(
+    lines: Iterable[bytes], rendering: Rendering, num_workers: int, source_bytes: int | None
+) -> Iterator[Encoded]:
+    """Encode every task, in order, in this process or in workers; at most two tasks per worker are in flight."""
+    from tqdm import tqdm
+
+    tasks = _tasks(lines)
+    bar = tqdm(total=source_bytes, unit="B", unit_scale=True, desc="Tokenizing", leave=False, disable=not sys.stderr.isatty())
+    with bar:
+        if num_workers < 2 or (source_bytes or 0) < PARALLEL_FROM_BYTES:
+            for first, batch in tasks:
+                yield encode_lines(first, batch, rendering)
+                bar.update(sum(map(len, batch)))
+            return
+        with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+            pending: list[tuple[Future[Encoded], int]] = []
+            for first, batch in tasks:
+                pending.append((pool.submit(encode_lines, first, batch, rendering), sum(map(len, batch))))
+                if len(pending) >= 2 * num_workers:
+                    future, size = pending.pop(0)
+                    yield future.result()
+                    bar.update(size)
+            for future, size in pending:
+                yield future.result()
+                bar.update(size)
+
+
+# --- finding or building ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a split's documents come from: a JSONL file, or a generator that the project ships."""
+
+    name: str  # data set, as in the cache's file name
+    split: str  # "train" or "val"
+    label: str  # what messages call it: the path as the user wrote it, or "the built-in sample"
+    path: Path | None = None
+    generator: Any = None  # () -> Iterator[bytes] of JSONL lines, when there is no file
+    generator_sha256: str = ""
+
+    def lines(self) -> Iterator[bytes]:
+        if self.path is None:
+            yield from self.generator()
+            return
+        with open(self.path, "rb") as file:
+            yield from file
+
+    def stat(self) -> dict[str, int]:
+        """Size and time of the file now; {} for a generator."""
+        if self.path is None:
+            return {}
+        status = self.path.stat()
+        return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+    def sha256(self) -> str:
+        if self.path is None:
+            return self.generator_sha256
+        digest = hashlib.sha256()
+        with open(self.path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def exists(self) -> bool:
+        return self.path is None or self.path.is_file()
+
+
+def open_cache(
+    source: Source,
+    tokenizer: Tokenizer,
+    cache_dir: Path,
+    rendering: Rendering | None = None,
+    *,
+    max_bad_lines: int = 100,
+    num_workers: int = 0,
+    rebuild: bool = False,
+) -> TokenCache | None:
+    """The cache of a source, found by size and time, else by contents, else built.
+
+    Args:
+        cache_dir: created when missing.
+        num_workers: processes that tokenize; below 2, this one does.
+        rebuild: build even where a cache exists.
+
+    Returns:
+        The open cache, or None where neither the source nor a cache of it exists.
+
+    Raises:
+        UserError: the source cannot be read as documents, or the cache cannot be written.
+    """
+    rendering = rendering or Rendering()
+    if not source.exists():
+        return next((c for c in _caches(source, tokenizer, rendering, cache_dir) if c.facts.source["label"] == source.label), None)
+    if not rebuild and (cache := _find(source, tokenizer, rendering, cache_dir)):
+        return cache
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_dir / f".{source.name}-{source.split}.lock"):  # a second process waits, then finds the cache
+        if not rebuild and (cache := _find(source, tokenizer, rendering, cache_dir)):
+            return cache
+        before, sha256 = source.stat(), source.sha256()
+        facts = _new_facts(source, sha256, before, tokenizer, rendering)
+        path = cache_dir / f"{facts.name}-{facts.split}-{facts.fingerprint}.json"
+        if not rebuild and (cache := _open_intact(path)):  # same contents, new time or place: remember it
+            cache.facts.source = facts.source
+            _replace_text(path, cache.facts.to_json())
+            return cache
+        size = before.get("size")
+        log.info("Tokenizing %s%s", source.label, f" ({byte_count(size)})" if size else "")
+        write_cache(
+            facts, source.lines(), cache_dir, rendering,
+            source_bytes=size, max_bad_lines=max_bad_lines, num_workers=num_workers,
+        )  # fmt: skip
+        if source.stat() != before:
+            path.unlink()
+            raise UserError(f"{source.label} was changed while it was being read; start again when it is complete.")
+        return TokenCache(path)
+
+
+def _new_facts(
+    source: Source, sha256: str, stat: dict[str, int], tokenizer: Tokenizer, rendering: Rendering
+) -> Facts:
+    identity = [FORMAT, sha256, tokenizer.definition(), asdict(rendering)]
+    return Facts(
+        name=source.name,
+        split=source.split,
+        fingerprint=_digest(identity)[:16],
+        tokenizer=tokenizer.definition(),
+        rendering=asdict(rendering),
+        source={"label": source.label, "sha256": sha256} | stat,
+        dtype=id_dtype(tokenizer.n_vocab).str,
+    )
+
+
+def _open_intact(path: Path) -> TokenCache | None:
+    """The cache at path, or None (with a warning where it exists but is damaged: it will be built anew)."""
+    try:
+        return TokenCache(path)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        log.warning("Ignoring the token cache '%s': %s", path, str(error).rstrip("."))
+        return None
+
+
+def _caches(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir: Path) -> Iterator[TokenCache]:
+    """Intact caches of this data set and split, made with this tokenizer and rendering, newest first."""
+    paths = cache_dir.glob(f"{source.name}-{source.split}-{'[0-9a-f]' * 16}.json")
+    for path in sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True):
+        cache = _open_intact(path)
+        if cache and (cache.facts.tokenizer, cache.facts.rendering) == (tokenizer.definition(), asdict(rendering)):
+            yield cache
+
+
+def _find(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir: Path) -> TokenCache | None:
+    """A cache whose source has not changed since, by size and time only (a generator: by its own hash)."""
+    known = source.stat() or {"sha256": source.generator_sha256}
+    for cache in _caches(source, tokenizer, rendering, cache_dir):
+        if all(cache.facts.source.get(key) == value for key, value in known.items()):
+            return cache
+    return None
+
+
+def _replace_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,380 @@
+"""The training loop, and nothing that another file could own.
+
+One *batch* is one optimizer step. It takes `gradient_accumulation_steps` micro-batches of new data; its gradient is the
+mean over all its predicted tokens, however they fall into micro-batches. Everything periodic (log, evaluate, save,
+draw) stands apart from the step and cannot touch its randomness: the order of the data and the seed of every
+micro-batch's dropout are pure functions of (seed, position).
+
+Shape letters: A micro-batches per batch, B sequences per micro-batch, T tokens per sequence.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import device as devices
+import estimate
+import report
+from checkpoint import load_weights, metadata
+from config import Config
+from data_loader import Batch, PackedLoader, mix_key
+from metrics import MetricsFile, MetricsTracker
+from model import GPT
+from optim import load_optimizer_state, make_optimizer, optimizer_state
+from plotting import PlotManager
+from run import Run
+from utils import Every, Shutdown, UserError, duration, log
+
+MAX_SKIPPED_UPDATES = 20  # float16: so many overflowing batches in a row mean divergence, not a scale to be found
+PLOT_SECONDS = 30.0
+DAY_S = 86_400.0
+
+
+@dataclass
+class StepResult:
+    """What a batch reports. loss: nats per predicted token; grad_norm: before clipping."""
+
+    loss: float
+    grad_norm: float
+
+
+class Trainer:
+    """Trains a prepared Run.
+
+    The state that survives a restart is what state_dict() lists; everything else follows from the Run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.config = run, run.config
+        system, training = run.config.system, run.config.training
+        devices.set_up_device(system, run.device)
+        self.model = build_model(run).to(run.device)
+        self.optimizer = make_optimizer(self.model, run.config.optimizer)
+        self.scaler = torch.amp.GradScaler(run.device.partition(":")[0], enabled=run.dtype == "float16")
+        if training.compile_model:
+            compile_blocks(self.model)
+        self.loader = run.loader()
+        self.eval_loaders = {split: run.evaluation_loader(cache) for split, cache in (("train", run.train), ("val", run.val))}
+        self.byte_lengths = torch.tensor(run.tokenizer.byte_lengths, device=run.device)  # (n_vocab,)
+        self.metrics = MetricsTracker()
+        self.epoch, self.position, self.batches_done, self.skipped_updates = 0, 0, 0, 0
+        self.last_evaluation: tuple[int, dict[str, float]] | None = None
+        if run.continues and run.checkpoint:
+            self.load_state_dict(run.checkpoint.state)
+        self.flops_per_token = estimate.flops_per_token(run.config.model)
+        self.peak_flops: float | None = None
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a restart needs, as plain values and tensors: the contents of a checkpoint."""
+        return {
+            "format_version": 3,
+            "model": self.model.state_dict(),
+            "config": self.config.to_dict(),
+            "derived": sorted(self.run.derived),
+            "tokenizer": self.run.tokenizer.definition(),
+            "optimizer": optimizer_state(self.optimizer, self.model),
+            "lr_scheduler": {"schedule": self.run.schedule.to_dict(), "total_batches": self.run.total_batches},
+            "scaler": self.scaler.state_dict(),
+            "rng": {"torch": torch.get_rng_state()},
+            "loader": {"epoch": self.epoch, "position": self.position},
+            "epoch": self.epoch,
+            "batch_counter": self.batches_done,
+            "global_iter_num": self.batches_done * self.config.training.gradient_accumulation_steps,
+            "skipped_updates": self.skipped_updates,
+            "metadata": metadata(self.run.dataset_fingerprints) | {"run": self.run.files.run},
+            **self.metrics.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of state_dict (the weights are in the model already)."""
+        load_optimizer_state(self.optimizer, self.model, state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"]["torch"])
+        self.epoch, self.position = state["loader"]["epoch"], state["loader"]["position"]
+        self.batches_done, self.skipped_updates = state["batch_counter"], state["skipped_updates"]
+        self.metrics.load_state_dict(state)
+
+    # --- one batch --------------------------------------------------------------------------------------------------
+
+    def to_device(self, ids: np.ndarray) -> Tensor:
+        """Ids on the device; to CUDA from page-locked memory, without waiting for the copy."""
+        tensor = torch.from_numpy(ids)
+        if self.run.device.startswith("cuda") and self.config.system.pin_memory:
+            return tensor.pin_memory().to(self.run.device, non_blocking=True)
+        return tensor.to(self.run.device)
+
+    def step(self, batch: Batch) -> StepResult:
+        """Train on one batch: forward and backward per micro-batch, one update. One device synchronisation.
+
+        Raises:
+            UserError: loss or gradient is not finite; the weights are as they were before.
+        """
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.run.schedule.lr(self.batches_done)
+        total = torch.zeros((), device=self.run.device)
+        inputs, targets = self.to_device(batch.inputs), self.to_device(batch.targets)  # (A, B, T)
+        for micro in range(len(inputs)):
+            if self.config.model.dropout:
+                torch.manual_seed(mix_key(self.config.system.seed, self.batches_done, micro, self.loader.rank))
+            with devices.autocast(self.run.device, self.run.dtype):
+                loss = self.model(inputs[micro], targets[micro]) / batch.n_targets
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        self.scaler.unscale_(self.optimizer)
+        clip = self.config.optimizer.grad_clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+        result = StepResult(*torch.stack([total, norm]).tolist())  # the batch's one synchronisation
+        self.check_finite(result)
+        self.scaler.step(self.optimizer)  # skips the update where float16 gradients overflowed, as it is meant to
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return result
+
+    def check_finite(self, result: StepResult) -> None:
+        """Stop before the update when the numbers have gone bad."""
+        what = "loss" if not math.isfinite(result.loss) else "gradient" if not math.isfinite(result.grad_norm) else None
+        overflow = what == "gradient" and self.scaler.is_enabled()
+        self.skipped_updates = self.skipped_updates + 1 if overflow else 0
+        if what is None or (overflow and self.skipped_updates < MAX_SKIPPED_UPDATES):
+            return
+        documents = self.loader.documents(self.epoch, self.position)
+        shown = ", ".join(map(str, documents[:8])) + (", ..." if len(documents) > 8 else "")
+        self.optimizer.zero_grad(set_to_none=True)
+        raise UserError(
+            f"The {what} of batch {self.batches_done + 1} is not finite (documents {shown} of the training split); stopped "
+            "before it reached the weights. Resume from the last checkpoint with a lower --learning_rate and "
+            "--allow_changes, a stronger --optimizer.grad_clip, or --dtype float32, and look at those documents."
+        )
+
+    # --- evaluation -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Losses on fixed micro-batches of both splits, weighed by token; training randomness is left alone.
+
+        Returns:
+            train_loss_eval and val_loss in nats per token, and bpb: bits per byte of the validation text.
+        """
+        self.model.eval()
+        losses = {}
+        for split, name in (("train", "train_loss_eval"), ("val", "val_loss")):
+            nats, tokens, text_nats, text_bytes = self._evaluate_split(self.eval_loaders[split])
+            losses[name] = nats / tokens
+            if split == "val":
+                losses["bpb"] = text_nats / math.log(2) / text_bytes if text_bytes else math.nan
+        devices.empty_cache(self.config.system, self.run.device)
+        return losses
+
+    def _evaluate_split(self, loader: PackedLoader) -> tuple[float, float, float, float]:
+        """Summed loss and count of all targets, then summed loss and bytes of those that are text."""
+        sums = torch.zeros(4, device=self.run.device)
+        parts: list[Tensor] = []
+        for index in range(loader.batches_per_epoch):
+            batch = loader.batch(0, index)
+            inputs, targets = self.to_device(batch.inputs[0]), self.to_device(batch.targets[0])  # (B, T)
+            with devices.autocast(self.run.device, self.run.dtype):
+                losses = self.model.losses(inputs, targets)
+            size = self.byte_lengths[targets.clamp_min(0)] * (targets >= 0)
+            parts.append(torch.stack([losses.sum(), (targets >= 0).sum(), (losses * (size > 0)).sum(), size.sum()]))
+        sums = torch.stack(parts).cpu().double().sum(0)
+        return tuple(sums.tolist())  # type: ignore[return-value]
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def train(self) -> int:
+        """Train to the end, or until a signal or the time limit. Returns the process's exit code."""
+        training, files = self.config.training, self.run.files
+        if self.batches_done >= self.run.total_batches:
+            log.info("This run is complete (%s batches); raise --epochs or --max_iters to go on.", f"{self.batches_done:,}")
+            return 0
+        self.start_files()
+        log.info(report.summary(self.run))
+        self.peak_flops = estimate.peak_flops(self.run.device, self.run.dtype)
+        rows = MetricsFile(files.metrics, keep_until=self.batches_done)
+        progress = report.Progress(self.run.total_batches, self.batches_done, training.log_interval)
+        plot = PlotManager(files.plot, files.run)
+        evaluate, number = Every(training.eval_interval), Every(training.checkpoint_interval)
+        save, draw = Every(seconds=training.checkpoint_minutes * 60), Every(seconds=PLOT_SECONDS)
+        limit = Every(seconds=(training.max_minutes or 0) * 60)
+        forecast = Forecast(self)
+
+        with Shutdown() as stop:
+            out_of_time = False
+            while self.batches_done < self.run.total_batches and not stop.requested and not out_of_time:
+                started = time.perf_counter()
+                batch = self.loader.batch(self.epoch, self.position)
+                result = self.step(batch)
+                epoch_ended = self.advance()
+                row = self.row(batch, result, time.perf_counter() - started)
+                progress.batch(row)
+                forecast.batch(row)
+                ended = epoch_ended or self.batches_done == self.run.total_batches
+
+                if ended or evaluate.due(self.batches_done):
+                    row |= self.evaluate_and_keep_best(progress)
+                rows.append(row)
+                if number.due(self.batches_done):
+                    self.save(files.numbered(self.batches_done))
+                if ended or save.due(self.batches_done):
+                    self.save(files.last)
+                if draw.due(self.batches_done):
+                    plot.draw(self.metrics)
+                out_of_time = limit.due(self.batches_done)
+
+            progress.close()
+            if self.batches_done < self.run.total_batches:
+                self.save(files.last)
+        rows.close()
+        plot.draw(self.metrics)
+        return self.finish(stop)
+
+    def start_files(self) -> None:
+        """Make sure that the run's files can be written; move an earlier run of the same name out of the way."""
+        self.run.files.check_writable()
+        if not self.run.continues:
+            self.run.files.make_room(time.strftime("%Y%m%d-%H%M%S"))
+
+    def advance(self) -> bool:
+        """Count a finished batch; True at the end of an epoch."""
+        self.batches_done += 1
+        self.position += 1
+        if self.position < self.run.batches_per_epoch:
+            return False
+        self.epoch, self.position = self.epoch + 1, 0
+        return True
+
+    def row(self, batch: Batch, result: StepResult, seconds: float) -> dict[str, Any]:
+        """The metrics row of a finished batch."""
+        self.metrics.elapsed_s += seconds
+        self.metrics.tokens += batch.n_targets
+        tokens_per_s = batch.n_targets / seconds
+        row = {
+            "step": self.batches_done,
+            "tokens": self.metrics.tokens,
+            "elapsed_s": round(self.metrics.elapsed_s, 4),
+            "loss": result.loss,
+            "lr": self.run.schedule.lr(self.batches_done - 1),
+            "grad_norm": result.grad_norm,
+            "tokens_per_s": round(tokens_per_s, 2),
+            "samples_per_s": round(self.config.rows_per_batch / seconds, 3),
+            "mfu": round(tokens_per_s * self.flops_per_token / self.peak_flops, 5) if self.peak_flops else None,
+            "peak_memory_bytes": devices.peak_memory_bytes(self.run.device),
+        }
+        self.metrics.add_batch(row)
+        return row
+
+    def evaluate_and_keep_best(self, progress: report.Progress) -> dict[str, float]:
+        """Evaluate, remember, and keep the best model in a file of its own."""
+        started = time.perf_counter()
+        losses = self.evaluate()
+        self.metrics.elapsed_s += time.perf_counter() - started
+        is_best = self.metrics.add_evaluation(self.batches_done, losses)
+        self.last_evaluation = self.batches_done, losses
+        progress.evaluation(self.batches_done, losses, is_best)
+        if is_best:
+            self.save(self.run.files.best)
+        return losses
+
+    def save(self, path: Any) -> None:
+        """Write a checkpoint, where the run keeps any."""
+        if self.config.training.save_checkpoints:
+            self.run.files.save(self.state_dict(), path)
+
+    def finish(self, stop: Shutdown) -> int:
+        """Say how it ended; returns the exit code."""
+        if self.batches_done < self.run.total_batches:
+            saved = self.config.training.save_checkpoints
+            where = f"saved to {self.run.files.last}. Go on with:\n  {resume_command(self.run)}" if saved else "not saved."
+            log.info("Stopped after batch %d of %d; %s", self.batches_done, self.run.total_batches, where)
+            return stop.exit_code
+        final = self.last_evaluation[1] if self.last_evaluation else {}
+        losses = {
+            "final_train_loss": final.get("train_loss_eval", math.nan),
+            "final_val_loss": final.get("val_loss", math.nan),
+            "bpb": final.get("bpb", math.nan),
+            "best_train_loss": self.metrics.train.best,
+            "worst_train_loss": self.metrics.train.worst,
+            "best_val_loss": self.metrics.val.best,
+            "worst_val_loss": self.metrics.val.worst,
+        }
+        log.info(report.completed(self.run, losses, self.metrics.elapsed_s))
+        return stop.exit_code
+
+
+class Forecast:
+    """Says once, after the first batches, how long the run will take; and what to do when that is days."""
+
+    BATCHES = 5  # the first is slower than the rest
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.seconds: list[float] = []
+
+    def batch(self, row: Mapping[str, Any]) -> None:
+        """Take in a batch's row."""
+        if len(self.seconds) >= self.BATCHES:
+            return
+        self.seconds.append(self.trainer.config.rows_per_batch / row["samples_per_s"])
+        left = self.trainer.run.total_batches - self.trainer.batches_done
+        if len(self.seconds) == self.BATCHES and left > 0:
+            batch_s = sorted(self.seconds)[self.BATCHES // 2]
+            log.info("About %s to go at this rate (evaluations not counted).", duration(left * batch_s))
+            if left * batch_s > DAY_S:
+                self.advise(batch_s)
+
+    def advise(self, batch_s: float) -> None:
+        """Name a config that would not take days here, by its FLOPs at the rate measured."""
+        config = self.trainer.config
+        flops_per_s = config.tokens_per_batch * self.trainer.flops_per_token / batch_s
+        small = small_config()
+        flops = estimate.flops_per_token(small.model) * small.tokens_per_batch * (small.training.max_iters or 0)
+        log.warning(
+            "That is days on this device. configs/story-small.json would take about %s; "
+            "a GPU, a smaller model or fewer batches (--max_iters) shorten this one.", duration(flops / flops_per_s),
+        )  # fmt: skip
+
+
+def small_config() -> Config:
+    """The config that newcomers start with."""
+    from pathlib import Path
+
+    from config import file_layers, resolve
+
+    config, _ = resolve(file_layers(Path(__file__).resolve().parent / "configs" / "story-small.json"))
+    config.model.vocab_size = config.model.vocab_size or 50304
+    return config
+
+
+def build_model(run: Run) -> GPT:
+    """The model with its first weights: the checkpoint's, or drawn from the seed (on the CPU: the same on any device)."""
+    torch.manual_seed(run.config.system.seed)
+    model = GPT(run.config.model, run.tokenizer.n_vocab)
+    if run.checkpoint:
+        load_weights(model, run.checkpoint)
+    return model
+
+
+def compile_blocks(model: GPT) -> None:
+    """Compile every transformer block (they share one compilation); a failure is one warning, then eager."""
+    import torch._dynamo
+
+    torch._dynamo.config.suppress_errors = True
+    for block in model.transformer["h"]:  # type: ignore[union-attr]
+        block.compile()
+
+
+def resume_command(run: Run) -> str:
+    """The command that goes on from the run's last checkpoint."""
+    return f"{'python' if 'python' in sys.executable else sys.executable} train.py --resume {run.files.last}"

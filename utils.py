@@ -1,0 +1,200 @@
+"""Small things every verb needs: one-sentence errors, the console, clean shutdown, and how numbers are written.
+
+Imports nothing heavy, so that `--help` and `--version` stay instant.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+__version__ = "3.0.0"
+
+log = logging.getLogger("jojo")
+
+
+class UserError(ValueError):
+    """Something the user can put right. The message is one clear sentence that says what to do."""
+
+
+class Colors(logging.Formatter):
+    """Warnings in yellow, errors in red, everything else as it is; plain when the stream is not a terminal."""
+
+    CODES = {logging.WARNING: "33", logging.ERROR: "31"}
+    WORDS = {logging.WARNING: "warning: ", logging.ERROR: "error: ", logging.DEBUG: "debug: "}
+
+    def __init__(self, color: bool) -> None:
+        super().__init__()
+        self.color = color
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = self.WORDS.get(record.levelno, "") + super().format(record)
+        code = self.CODES.get(record.levelno)
+        return paint(text, code) if self.color and code else text
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints above a live progress bar instead of through it; problems go to stderr, the rest to stdout."""
+
+    def __init__(self, color: bool | None) -> None:
+        super().__init__()
+        self.forced = color
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+            text = Colors(use_color(stream) if self.forced is None else self.forced).format(record)
+            if "tqdm" in sys.modules:
+                from tqdm import tqdm
+
+                tqdm.write(text, file=stream)
+            else:
+                print(text, file=stream)
+            stream.flush()
+        except BrokenPipeError:  # the reader left (| head): nothing more to say to it
+            pass
+
+
+def use_color(stream: object) -> bool:
+    """Colour only on a terminal, and never where NO_COLOR is set (https://no-color.org)."""
+    return bool(getattr(stream, "isatty", lambda: False)()) and not os.environ.get("NO_COLOR")
+
+
+def paint(text: str, code: str) -> str:
+    """Wrap text in an ANSI colour code."""
+    return f"\033[{code}m{text}\033[0m"
+
+
+def set_up_console(debug: bool = False, no_color: bool = False) -> None:
+    """Send the project's log to the console: INFO and above, DEBUG too with `--debug`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that cannot show a character prints "?" instead of failing
+            stream.reconfigure(errors="replace")
+    log.handlers[:] = [ConsoleHandler(color=False if no_color else None)]
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    log.propagate = False
+
+
+def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None) -> None:
+    """Run a verb's main(), turning what a user can cause into one sentence and a non-zero exit code.
+
+    `--debug` anywhere on the command line shows the traceback as well. Bugs keep theirs: a traceback that
+    reaches the user is a defect of ours.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in arguments
+    set_up_console(debug, no_color="--no_color" in arguments or "--no-color" in arguments)
+    try:
+        code = main(arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        log.error(str(error), exc_info=debug)
+        code = 1
+    except KeyboardInterrupt:
+        log.error("Interrupted.", exc_info=debug)
+        code = 130
+    except BrokenPipeError:  # the reader of our output left; keep the interpreter from complaining about it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        log.error(explain_os_error(error), exc_info=debug)
+        code = 1
+    sys.exit(code)
+
+
+def explain_os_error(error: OSError) -> str:
+    """One sentence for a failed file operation, with the file's name and what to look at."""
+    where = f" '{error.filename}'" if error.filename else ""
+    return f"{error.strerror or error}:{where or ' (no file named)'} - check the path, its permissions and the free space."
+
+
+class Shutdown:
+    """Turns Ctrl-C and SIGTERM into a request that the loop reads between batches.
+
+    The first signal asks for a clean stop (finish the batch, save, exit 130 or 143). The second one leaves at
+    once, as the signal does by default: files already on disk are complete because they are only ever renamed.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._previous: dict[int, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}
+
+    @property
+    def requested(self) -> bool:
+        return self.signal_number is not None
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM, 0 without one."""
+        return 128 + self.signal_number if self.signal_number else 0
+
+    def __enter__(self) -> Shutdown:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        self.signal_number = number
+        log.warning("Stopping after this batch; the model will be saved. Press Ctrl-C again to leave at once.")
+
+
+class Every:
+    """The one answer to "is it time?": every `interval` batches, or every `seconds`; 0 or None means never."""
+
+    def __init__(self, interval: int | None = None, seconds: float | None = None) -> None:
+        self.interval = interval
+        self.seconds = seconds
+        self._last = time.monotonic()
+
+    def due(self, batches_done: int) -> bool:
+        """True when `batches_done` is a multiple of the interval, or the seconds have passed since the last time."""
+        if self.interval and batches_done % self.interval == 0:
+            return True
+        if self.seconds and time.monotonic() - self._last >= self.seconds:
+            self._last = time.monotonic()
+            return True
+        return False
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 10 min, 3 days 4 h."""
+    seconds = max(0.0, seconds)
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(int(round(seconds)), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h"
+
+
+def short_count(number: float) -> str:
+    """12,345,678 as 12.3M; numbers below 10,000 in full."""
+    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if abs(number) >= limit:
+            return f"{number / (1e3 if unit == 'k' else limit):.1f}{unit}"
+    return f"{number:,.0f}"
+
+
+def byte_count(number: float) -> str:
+    """Bytes in decimal units, as disks and memory sticks are sold: 1.5 MB."""
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= limit:
+            return f"{number / limit:.1f} {unit}"
+    return f"{number:.0f} bytes"
