@@ -120,7 +120,9 @@ def read_file(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = f" ({found.group(1)})" if found else ""
-        raise UserError(f"'{path}' holds something other than plain data{what}; refused, and nothing was run.") from error
+        raise UserError(
+            f"'{path}' holds something other than plain data{what}; refused, and nothing was run."
+        ) from error
     except (RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"'{path}' is not a checkpoint, or is damaged.") from error
     if not isinstance(state, dict):
@@ -165,7 +167,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if state.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise UserError(f"'{path}' has format {state['format_version']}, newer than this version of Jojo reads.")
     if not isinstance(state.get("model"), dict):
-        raise UserError(f"'{path}' is not a checkpoint: Missing 'model' (it has: {', '.join(map(str, state)) or 'nothing'}).")
+        raise UserError(
+            f"'{path}' is not a checkpoint: Missing 'model' (it has: {', '.join(map(str, state)) or 'nothing'})."
+        )
     weights = {_plain_name(name): tensor for name, tensor in state["model"].items()}
     if isinstance(config, dict) and isinstance(config.get("model"), dict):
         version = "3" if "format_version" in state else "2.x"
@@ -262,7 +266,9 @@ class CheckpointManager:
 
     def existing(self) -> list[Path]:
         """Files of this run that are there now."""
-        numbered = [p for p in self.folder.glob(f"{_literal(self.run)}_batch*.pt") if re.search(r"_batch\d+\.pt$", p.name)]
+        numbered = [
+            p for p in self.folder.glob(f"{_literal(self.run)}_batch*.pt") if re.search(r"_batch\d+\.pt$", p.name)
+        ]
         return [p for p in (self.last, self.best, self.metrics, self.plot, *sorted(numbered)) if p.exists()]
 
     def make_room(self, time: str) -> None:

@@ -76,7 +76,9 @@ class SchedulerConfig:
 
     kind: str = option("cosine", "shape of the cool-down: cosine, or wsd (linear)", choices=("cosine", "wsd"))
     decay_lr: bool = option(True, "false = constant learning rate after the warm-up")
-    warmup_iters: int | None = option(None, "warm-up length; null = warmup_fraction of the run", unit="batches", at_least=0)
+    warmup_iters: int | None = option(
+        None, "warm-up length; null = warmup_fraction of the run", unit="batches", at_least=0
+    )
     lr_decay_iters: int | None = option(
         None, "batch at which min_lr is reached; null = the run's end", unit="batches", at_least=1
     )
@@ -100,13 +102,19 @@ class TrainingConfig:
         1, "micro-batches per batch (optimizer step), over all ranks; each is new data", at_least=1
     )
     eval_iters: int = option(20, "micro-batches per evaluation, of each split", unit="micro-batches", at_least=1)
-    eval_interval: int = option(100, "evaluate every so many batches; 0 = only at the end of an epoch", unit="batches", at_least=0)
-    log_interval: int = option(10, "print a line every so many batches when there is no terminal; 0 = never", unit="batches", at_least=0)  # noqa: E501
+    eval_interval: int = option(
+        100, "evaluate every so many batches; 0 = only at the end of an epoch", unit="batches", at_least=0
+    )
+    log_interval: int = option(
+        10, "print a line every so many batches when there is no terminal; 0 = never", unit="batches", at_least=0
+    )
     save_checkpoints: bool = option(True, "write checkpoints; false = keep nothing but the metrics")
     checkpoint_interval: int = option(
         0, "keep a numbered checkpoint every so many batches; 0 = none", unit="batches", at_least=0
     )
-    checkpoint_minutes: float = option(15.0, "save the run's checkpoint this often; 0 = never", unit="minutes", at_least=0)
+    checkpoint_minutes: float = option(
+        15.0, "save the run's checkpoint this often; 0 = never", unit="minutes", at_least=0
+    )
     compile_model: bool | None = option(None, "torch.compile; null = on CUDA only")
     train_batches: int | None = option(None, "use at most so many batches of each epoch", unit="batches", at_least=1)
     val_batches: int | None = option(
@@ -129,7 +137,9 @@ class SystemConfig:
     memory_fraction: float | None = option(
         None, "share of the CUDA device's memory this process may use; null = all", above=0, at_most=1
     )
-    optimize_memory: bool = option(False, "return cached CUDA memory to the device before training and after every evaluation")
+    optimize_memory: bool = option(
+        False, "return cached CUDA memory to the device before training and after every evaluation"
+    )
     allow_tf32_matmul: bool = option(True, "TF32 matrix products on CUDA (float32 only)")
     allow_tf32_cudnn: bool = option(True, "TF32 in cuDNN on CUDA (float32 only)")
 
@@ -237,7 +247,7 @@ OPTIONS: dict[str, Option] = {o.name: o for o in options()}
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """" (did you mean 'x'?)" for the closest known name, or nothing."""
+    """ " (did you mean 'x'?)" for the closest known name, or nothing."""
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean '{match[0]}'?)" if match else ""
 
@@ -403,9 +413,13 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(strip_comments(text), object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise UserError(f"'{path}' is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
+        raise UserError(
+            f"'{path}' is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        ) from None
     except RecursionError:
-        raise UserError(f"'{path}' is nested too deeply to be a config; it holds six sections of plain values.") from None
+        raise UserError(
+            f"'{path}' is nested too deeply to be a config; it holds six sections of plain values."
+        ) from None
     except ValueError as error:
         if isinstance(error, UserError):
             raise
@@ -420,7 +434,7 @@ def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Val
     """
     if path.resolve() in above:
         chain = " -> ".join(p.name for p in (*above, path))
-        raise UserError(f"The configs extend each other in a circle: {chain}; remove one \"extends\".")
+        raise UserError(f'The configs extend each other in a circle: {chain}; remove one "extends".')
     values = read_json(path)
     if not isinstance(values, dict):
         raise UserError(f"'{path}' must hold a JSON object with the sections {', '.join(SECTIONS)}.")

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from config import Config
-from token_cache import Rendering, Source, TokenCache, open_cache
+from documents import Rendering
+from token_cache import Source, TokenCache, open_cache
 from tokenizer import Tokenizer
 from utils import UserError, log
 
@@ -229,7 +230,9 @@ class PackedLoader:
 # --- data sets ----------------------------------------------------------------------------------------------------
 
 
-def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path, num_workers: int) -> tuple[TokenCache, TokenCache]:
+def open_dataset(
+    config: Config, tokenizer: Tokenizer, cache_dir: Path, num_workers: int
+) -> tuple[TokenCache, TokenCache]:
     """The token caches of a run's training and validation split, built where needed.
 
     Raises:
@@ -237,14 +240,18 @@ def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path, num_work
     """
     data = config.data
     rendering = Rendering(parse_special=data.parse_special)
-    caches = []
+    caches: list[TokenCache] = []
+
+    def opened(source: Source) -> TokenCache | None:
+        return open_cache(
+            source, tokenizer, cache_dir, rendering, max_bad_lines=data.max_bad_lines, num_workers=num_workers
+        )
+
     for split in ("train", "val"):
         path = Path(data.data_dir).expanduser() / f"{data.dataset_name}-{split}.jsonl"
-        source = Source(data.dataset_name, split, str(path), path)
-        keywords = {"max_bad_lines": data.max_bad_lines, "num_workers": num_workers}
-        cache = open_cache(source, tokenizer, cache_dir, rendering, **keywords)
+        cache = opened(Source(data.dataset_name, split, str(path), path))
         if cache is None and data.dataset_name == "story" and (split == "train" or caches[0].facts.name != "story"):
-            cache = open_cache(story_sample(split), tokenizer, cache_dir, rendering, **keywords)
+            cache = opened(story_sample(split))
             if split == "train":
                 log.info(
                     "No %s: using the built-in sample of short stories. "

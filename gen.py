@@ -1,9 +1,9 @@
 """Talk to a model: checkpoint -> prompt -> text, streamed as it is decoded.
 
-    python gen.py models/x.pt --prompt "Once upon a time"
-    python gen.py models/x.pt --interactive                a prompt a line
-    python gen.py models/x.pt --chat                       a conversation (models trained on chat data)
-    python gen.py                                          the newest model in models/
+python gen.py models/x.pt --prompt "Once upon a time"
+python gen.py models/x.pt --interactive                a prompt a line
+python gen.py models/x.pt --chat                       a conversation (models trained on chat data)
+python gen.py                                          the newest model in models/
 """
 
 from __future__ import annotations
@@ -40,14 +40,29 @@ def build_parser() -> Parser:
     add("--system", metavar="TEXT", help="system message of the conversation")
     add("--nonstop", action="store_true", help="go on past the end of a document or turn, to --max_tokens")
     add("--max_tokens", type=int, default=300, metavar="N", help="new tokens, at most [%(default)s]")
-    add("--temp", type=float, default=0.8, metavar="X", help="temperature; 0 = always the likeliest token [%(default)s]")
+    add(
+        "--temp", type=float, default=0.8, metavar="X", help="temperature; 0 = always the likeliest token [%(default)s]"
+    )
     add("--top_k", type=int, default=200, metavar="N", help="draw from the N likeliest tokens; 0 = off [%(default)s]")
-    add("--top_p", type=float, default=1.0, metavar="X", help="draw from the likeliest that reach probability X; 1 = off")
+    add(
+        "--top_p",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="draw from the likeliest that reach probability X; 1 = off",
+    )
     add("--repetition_penalty", type=float, default=1.0, metavar="X", help="above 1: repeat less; 1 = off")
     add("--seed", type=int, metavar="N", help="same seed, same text; default: another text each time")
-    add("--num_samples", type=int, default=1, metavar="N", help="continuations to write, decoded together [%(default)s]")
+    add(
+        "--num_samples", type=int, default=1, metavar="N", help="continuations to write, decoded together [%(default)s]"
+    )
     add("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda, cuda:N or mps [%(default)s]")
-    add("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights [%(default)s]")
+    add(
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="of the weights [%(default)s]",
+    )
     add("--output", metavar="FILE", help="also write the text to a file")
     add("--no_delay", action="store_true", help="print each text when it is complete instead of as it is decoded")
     add("--use_base_tokenizer", action="store_true", help="GPT-2's own 50,257 tokens, without those of ChatML")
@@ -62,7 +77,7 @@ def build_parser() -> Parser:
 def read_prompt(args: argparse.Namespace) -> str | None:
     """The prompt from --prompt or --prompt_file. Raises UserError for a file that cannot be read."""
     if args.prompt_file is None:
-        return args.prompt  # type: ignore[no-any-return]
+        return args.prompt
     if args.prompt is not None:
         raise UserError("--prompt and --prompt_file both give a prompt; use one of them.")
     try:
@@ -110,7 +125,11 @@ class Speaker:
             return [self.tokenizer.eot_id]
         ids = self.tokenizer.encode_parsed(text) if self.args.parse_special else self.tokenizer.encode(text)
         if len(ids) >= self.model.config.block_size:
-            log.warning("The prompt has %d tokens, the context %d; its beginning is left out.", len(ids), self.model.config.block_size)  # noqa: E501
+            log.warning(
+                "The prompt has %d tokens, the context %d; its beginning is left out.",
+                len(ids),
+                self.model.config.block_size,
+            )
         return [self.tokenizer.eot_id, *ids]
 
     def write(self, prompt: list[int], out: TextIO, before: str = "") -> list[str]:
@@ -128,7 +147,9 @@ class Speaker:
         if live:
             print(file=out)
         for number, text in enumerate([] if live else texts, 1):
-            print(*([f"--- {number} ---"] if args.num_samples > 1 else []), before + text, sep="\n", file=out, flush=True)
+            print(
+                *([f"--- {number} ---"] if args.num_samples > 1 else []), before + text, sep="\n", file=out, flush=True
+            )
         if args.verbose:
             seconds = time.perf_counter() - started
             print(f"[{counts[0]} tokens in {seconds:.2f} s: {counts[0] / seconds:.1f} tokens/s]", file=sys.stderr)
@@ -137,10 +158,11 @@ class Speaker:
     def _decode(self, prompt: list[int], counts: list[int]) -> Iterator[tuple[int, str]]:
         """(sample, text) pieces as they become certain."""
         from generation import generate
+        from tokenizer import TextStream
 
         args = self.args
         stop = set() if args.nonstop else {i for n, i in self.tokenizer.special_tokens.items() if n != "<|im_start|>"}
-        queues = [TextQueue(self.tokenizer) for _ in range(args.num_samples)]
+        streams = [TextStream(self.tokenizer) for _ in range(args.num_samples)]
         for step in generate(
             self.model, prompt, max_tokens=args.max_tokens, sampling=self.sampling, stop=stop,
             num_samples=args.num_samples, generator=self.generator,
@@ -148,27 +170,9 @@ class Speaker:
             for sample, token in enumerate(step):
                 if token is not None:
                     counts[0] += 1
-                    yield sample, queues[sample].push(token)
-        for sample, queue in enumerate(queues):
-            yield sample, queue.finish()
-
-
-class TextQueue:
-    """Turns ids into text one at a time; a character whose bytes span tokens comes out once it is whole."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        import codecs
-
-        self.tokenizer = tokenizer
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def push(self, token: int) -> str:
-        """Text that became certain with this id."""
-        return self.decoder.decode(self.tokenizer.token_bytes(token))
-
-    def finish(self) -> str:
-        """What is left at the end."""
-        return self.decoder.decode(b"", final=True)
+                    yield sample, streams[sample].push(token)
+        for sample, stream in enumerate(streams):
+            yield sample, stream.finish()
 
 
 def ask(question: str) -> str | None:
@@ -222,7 +226,9 @@ def main(arguments: Sequence[str]) -> int:
         elif args.interactive:
             interactive(speaker, record)
         else:
-            record += [(prompt or "") + text for text in speaker.write(speaker.encode(prompt), sys.stdout, prompt or "")]
+            record += [
+                (prompt or "") + text for text in speaker.write(speaker.encode(prompt), sys.stdout, prompt or "")
+            ]
     finally:
         if args.output:
             Path(args.output).expanduser().write_text("\n".join(record) + "\n", encoding="utf-8")

@@ -71,7 +71,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         hidden_dtype, weight_dtype = ctx.dtypes
         return (grad_hidden * grad_loss).to(hidden_dtype), (grad_weight * grad_loss).to(weight_dtype), None, None, None
@@ -89,7 +89,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, n_voca
     Returns:
         float32 scalar, differentiable in hidden and weight (once: there is no second derivative).
     """
-    return LinearCrossEntropy.apply(hidden, weight, targets, n_vocab, compute_dtype(hidden))  # type: ignore[no-any-return]
+    return LinearCrossEntropy.apply(hidden, weight, targets, n_vocab, compute_dtype(hidden))  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()

@@ -91,6 +91,31 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+class Transformer(nn.Module):
+    """Embeddings, blocks and the final LayerNorm: tokens to hidden states."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.block_size = config.block_size
+        self.wte = nn.Embedding(vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Final hidden states (B, T, C) of tokens (B, T); with a cache, of tokens that follow those in it."""
+        start = cache.length if cache is not None else 0
+        assert start + tokens.size(1) <= self.block_size, "more tokens than the context holds"
+        positions = torch.arange(start, start + tokens.size(1), device=tokens.device)
+        x = self.drop(self.wte(tokens) + self.wpe(positions))  # (B, T, C)
+        for block in self.h:
+            x = block(x, cache)
+        if cache is not None:
+            cache.length += tokens.size(1)
+        return self.ln_f(x)
+
+
 class GPT(nn.Module):
     """The language model.
 
@@ -104,17 +129,9 @@ class GPT(nn.Module):
         assert config.vocab_size is not None and (n_vocab or 0) <= config.vocab_size
         self.config = config
         self.n_vocab = n_vocab or config.vocab_size
-        self.transformer = nn.ModuleDict(
-            {
-                "wte": nn.Embedding(config.vocab_size, config.n_embd),
-                "wpe": nn.Embedding(config.block_size, config.n_embd),
-                "drop": nn.Dropout(config.dropout),
-                "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
-                "ln_f": nn.LayerNorm(config.n_embd, bias=config.bias),
-            }
-        )
+        self.transformer = Transformer(config, config.vocab_size)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.lm_head.weight = self.transformer["wte"].weight  # tied: one matrix reads tokens in and out
+        self.lm_head.weight = self.transformer.wte.weight  # tied: one matrix reads tokens in and out
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -127,19 +144,6 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Final hidden states (B, T, C) of tokens (B, T); with a cache, of tokens that follow those in it."""
-        start = cache.length if cache is not None else 0
-        assert start + tokens.size(1) <= self.config.block_size, "more tokens than the context holds"
-        positions = torch.arange(start, start + tokens.size(1), device=tokens.device)
-        x = self.transformer["wte"](tokens) + self.transformer["wpe"](positions)  # (B, T, C)
-        x = self.transformer["drop"](x)
-        for block in self.transformer["h"]:
-            x = block(x, cache)
-        if cache is not None:
-            cache.length += tokens.size(1)
-        return self.transformer["ln_f"](x)
-
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits, or the loss of given targets.
 
@@ -151,7 +155,7 @@ class GPT(nn.Module):
             Without targets: logits (B, T, V). With: their loss summed over the targets, in nats (float32 scalar);
             the caller divides by the number of targets of the whole batch.
         """
-        x = self.hidden(tokens)
+        x = self.transformer(tokens)
         if targets is None:
             return self.lm_head(x)
         return linear_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), self.n_vocab)
@@ -159,13 +163,13 @@ class GPT(nn.Module):
     @torch.no_grad()
     def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Loss of each target by itself, float32 (B, T), 0 where the target is -1."""
-        x = self.hidden(tokens).flatten(0, 1)
+        x = self.transformer(tokens).flatten(0, 1)
         return token_losses(x, self.lm_head.weight, targets.flatten(), self.n_vocab).view_as(targets)
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Float32 logits (B, n_vocab) of the token after the last one; padded rows are not among them."""
-        x = self.hidden(tokens, cache)[:, -1]
+        x = self.transformer(tokens, cache)[:, -1]
         return self.lm_head(x)[:, : self.n_vocab].float()
 
     def n_parameters(self) -> int:

@@ -40,11 +40,30 @@ def build_parser() -> Parser:
     add("--name", metavar="NAME", help="name of the data set, as in train.py --dataset NAME")
     add("--val_fraction", type=float, default=0.05, metavar="X", help="share of documents that validate [%(default)s]")
     add("--separator", default=SEPARATOR, metavar="TEXT", help="line that ends a document in .txt files [%(default)s]")
-    add("--data.data_dir", dest="data_dir", default="data/", metavar="DIR", help="where the JSONL files go [%(default)s]")
-    add("--data.cache_dir", dest="cache_dir", default="cache/", metavar="DIR", help="where the token cache goes [%(default)s]")
+    add(
+        "--data.data_dir",
+        dest="data_dir",
+        default="data/",
+        metavar="DIR",
+        help="where the JSONL files go [%(default)s]",
+    )
+    add(
+        "--data.cache_dir",
+        dest="cache_dir",
+        default="cache/",
+        metavar="DIR",
+        help="where the token cache goes [%(default)s]",
+    )
     add("--data.parse_special", dest="parse_special", nargs="?", const="true", default="false", choices=("true", "false"),
         help="read <|im_start|> and the like in `text` records as control tokens")  # fmt: skip
-    add("--data.max_bad_lines", dest="max_bad_lines", type=int, default=100, metavar="N", help="unreadable lines to skip [%(default)s]")  # noqa: E501
+    add(
+        "--data.max_bad_lines",
+        dest="max_bad_lines",
+        type=int,
+        default=100,
+        metavar="N",
+        help="unreadable lines to skip [%(default)s]",
+    )
     add("--num_workers", type=int, default=None, metavar="N", help="processes that tokenize; default: one per core")
     add("--force", action="store_true", help="write over a data set of this name")
     add("--verify", action="store_true", help="check every block of the token caches (of --name, or all) and exit")
@@ -70,7 +89,9 @@ def find_files(inputs: Sequence[str]) -> list[Path]:
         elif not path.exists():
             raise UserError(f"No file or folder '{path}'; check --input.")
         elif path.suffix.lower() not in SUFFIXES:
-            raise UserError(f"'{path}' is neither {' nor '.join(SUFFIXES)}; convert it, or rename it if it is one of them.")
+            raise UserError(
+                f"'{path}' is neither {' nor '.join(SUFFIXES)}; convert it, or rename it if it is one of them."
+            )
         else:
             files.append(path)
     return list(dict.fromkeys(files))
@@ -91,17 +112,23 @@ def read_documents(path: Path, separator: str, problems: list[str], limit: int) 
                     raise ValueError("must be a JSON object")
                 yield record
             except (ValueError, RecursionError) as error:
-                problems.append(f"{path}, line {number}: {'not JSON' if isinstance(error, json.JSONDecodeError) else error}")
+                problems.append(
+                    f"{path}, line {number}: {'not JSON' if isinstance(error, json.JSONDecodeError) else error}"
+                )
                 if len(problems) > limit:
                     shown = "; ".join(problems[:3])
-                    raise UserError(f"More than {limit} unreadable lines ({shown}; ...); mend them, or raise --data.max_bad_lines.") from None  # noqa: E501
+                    raise UserError(
+                        f"More than {limit} unreadable lines ({shown}; ...); mend them, or raise --data.max_bad_lines."
+                    ) from None
 
 
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' is not UTF-8 text (byte {error.start:,}); convert it, for example with iconv.") from None
+        raise UserError(
+            f"'{path}' is not UTF-8 text (byte {error.start:,}); convert it, for example with iconv."
+        ) from None
 
 
 def split_text(text: str, separator: str = SEPARATOR) -> Iterator[str]:
@@ -145,7 +172,9 @@ def write_splits(args: argparse.Namespace, paths: dict[str, Path]) -> None:
                     split = split_of(line, args.val_fraction)
                     counts[split] += 1
                     if split == "train" and not counts["val"]:
-                        kept = line if not kept or hashlib.sha256(line).digest() < hashlib.sha256(kept).digest() else kept
+                        kept = (
+                            line if not kept or hashlib.sha256(line).digest() < hashlib.sha256(kept).digest() else kept
+                        )
                     files[split].write(line)
         if problems:
             log.warning("Skipped %d unreadable lines (%s).", len(problems), "; ".join(problems[:3]))
@@ -178,7 +207,9 @@ def move_one_to_the_empty_split(files: dict[str, Path], counts: dict[str, int], 
         lines.remove(kept)
         files["train"].write_bytes(b"".join(lines))
         files["val"].write_bytes(kept)
-        log.warning("No document was drawn for validation: took one from training. More text, or a larger --val_fraction, helps.")
+        log.warning(
+            "No document was drawn for validation: took one from training. More text, or a larger --val_fraction, helps."
+        )
     else:
         raise UserError("Every document was drawn for validation; lower --val_fraction.")
 
@@ -189,7 +220,8 @@ def move_one_to_the_empty_split(files: dict[str, Path], counts: dict[str, int], 
 def prepare(args: argparse.Namespace) -> None:
     """Write the data set and its token cache, and print what is in it."""
     from data_loader import statistics, warn_of_lookalikes
-    from token_cache import Rendering, Source, open_cache
+    from documents import Rendering
+    from token_cache import Source, open_cache
     from tokenizer import get_tokenizer
 
     if Path(args.name).name != args.name:

@@ -20,7 +20,9 @@ def summary(run: Run) -> str:
     config, model, training = run.config, run.config.model, run.config.training
     facts = run.train.facts
     intervals = [
-        f"evaluation every {training.eval_interval:,} batches" if training.eval_interval else "evaluation at epoch ends",
+        f"evaluation every {training.eval_interval:,} batches"
+        if training.eval_interval
+        else "evaluation at epoch ends",
         f"checkpoint every {training.checkpoint_minutes:g} min" if training.checkpoint_minutes else "",
         f"numbered checkpoint every {training.checkpoint_interval:,} batches" if training.checkpoint_interval else "",
     ]

@@ -168,7 +168,8 @@ def checkpoint_layer(checkpoint: Checkpoint, continues: bool) -> tuple[str, Valu
     derived = checkpoint.state.get("derived", [])
     again = {name for name in derived if name.startswith("scheduler.")}
     kept = {
-        section: {k: v for k, v in entries.items() if f"{section}.{k}" not in again} for section, entries in values.items()
+        section: {k: v for k, v in entries.items() if f"{section}.{k}" not in again}
+        for section, entries in values.items()
     }
     return f"checkpoint {checkpoint.path}", kept
 
@@ -182,7 +183,9 @@ def refuse_other_shape(config: Config, sources: dict[str, str], checkpoint: Chec
         if config.get(name) is not None and stored.get(name.split(".")[1], config.get(name)) != config.get(name)
     ]
     if problems:
-        raise UserError(f"The model in '{checkpoint.path}' has another shape: {'; '.join(problems)}. Leave these options out.")
+        raise UserError(
+            f"The model in '{checkpoint.path}' has another shape: {'; '.join(problems)}. Leave these options out."
+        )
     config.model.vocab_size = stored.get("vocab_size", config.model.vocab_size)
 
 

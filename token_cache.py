@@ -1,4 +1,4 @@
-"""Documents to token ids on disk, once: cache/<name>-<split>-<fingerprint>.{bin,idx,json}
+"""Documents to token ids on disk, once, in cache/<name>-<split>-<fingerprint>.{bin,idx,json}.
 
     .bin    the ids of all documents back to back, each ending with <|endoftext|>; uint16 or uint32, little-endian
     .idx    uint64 offsets into .bin: document i is ids[offsets[i]:offsets[i + 1]]
@@ -18,7 +18,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,104 +26,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from filelock import FileLock
 
-from tokenizer import Tokenizer, record_messages
+from documents import Encoded, Rendering, encode_lines, id_dtype
+from tokenizer import Tokenizer
 from utils import UserError, byte_count, log
 
 FORMAT = 1
 BLOCK_BYTES = 1 << 20  # one checksum per MiB
 TASK_BYTES = 1 << 20  # text per worker task
 PARALLEL_FROM_BYTES = 8 << 20  # below this, starting processes costs more than it saves
-
-
-# --- rendering: one line of JSON → ids ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """How a record becomes ids; part of the fingerprint."""
-
-    parse_special: bool = False
-
-
-def render(record: Any, tokenizer: Tokenizer, rendering: Rendering) -> tuple[list[int], int, bool]:
-    """Ids of one record without the final <|endoftext|>, its bytes of text, and whether it holds look-alikes.
-
-    Raises:
-        ValueError: the record has none of the accepted forms.
-    """
-    if not isinstance(record, dict):
-        raise ValueError("must be a JSON object")
-    messages = record_messages(record)
-    if messages is None:
-        text = record["text"]
-        lookalike = tokenizer.looks_controlled(text)
-        if lookalike and rendering.parse_special:
-            ids, lookalike = tokenizer.encode_parsed(text), False
-            while ids and ids[-1] == tokenizer.eot_id:  # the end is added once, for every document alike
-                ids.pop()
-        else:
-            ids = tokenizer.encode(text)
-        return ids, len(text.encode("utf-8", "surrogatepass")), lookalike
-    text_bytes = sum(len(m["content"].encode("utf-8", "surrogatepass")) for m in messages)
-    return tokenizer.encode_chat(messages), text_bytes, any(tokenizer.looks_controlled(m["content"]) for m in messages)
-
-
-@dataclass
-class Encoded:
-    """What one task gives back: ids of several documents, and what was noticed."""
-
-    ids: np.ndarray  # all documents back to back, each with its <|endoftext|>
-    lengths: np.ndarray  # ids per document
-    text_bytes: int = 0
-    control_tokens: int = 0
-    lookalikes: int = 0
-    empty: int = 0
-    bad_lines: list[tuple[int, str]] = field(default_factory=list)
-
-
-_tokenizer: Tokenizer | None = None  # one per worker process
-
-
-def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering) -> Encoded:
-    """Parse and encode consecutive JSONL lines (the work of one task)."""
-    global _tokenizer
-    tokenizer = _tokenizer = _tokenizer or Tokenizer()
-    ids: list[int] = []
-    lengths: list[int] = []
-    result = Encoded(np.empty(0), np.empty(0))
-    for number, line in enumerate(lines, first_line):
-        if not line.strip():
-            continue
-        try:
-            document, text_bytes, lookalike = render(json.loads(line), tokenizer, rendering)
-        except (ValueError, RecursionError) as error:
-            result.bad_lines.append((number, _reason(error)))
-            continue
-        if not document:
-            result.empty += 1
-            continue
-        document.append(tokenizer.eot_id)
-        ids += document
-        lengths.append(len(document))
-        result.text_bytes += text_bytes
-        result.lookalikes += lookalike
-    result.ids = np.array(ids, dtype=id_dtype(tokenizer.n_vocab))
-    result.control_tokens = int((result.ids >= tokenizer.eot_id).sum())
-    result.lengths = np.array(lengths, dtype=np.int64)
-    return result
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg}"
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text"
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
-
-
-def id_dtype(n_vocab: int) -> np.dtype[Any]:
-    """The smallest little-endian integer that holds every id."""
-    return np.dtype("<u2" if n_vocab <= 1 << 16 else "<u4")
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -230,7 +140,9 @@ class TokenCache:
         self.path = facts_path
         self.dtype = np.dtype(self.facts.dtype)
         self.n_tokens, self.n_documents = self.facts.n_tokens, self.facts.n_documents
-        self._bin = CheckedFile(facts_path.with_suffix(".bin"), self.facts.bin_crc32, self.n_tokens * self.dtype.itemsize)
+        self._bin = CheckedFile(
+            facts_path.with_suffix(".bin"), self.facts.bin_crc32, self.n_tokens * self.dtype.itemsize
+        )
         self._idx = CheckedFile(facts_path.with_suffix(".idx"), self.facts.idx_crc32, (self.n_documents + 1) * 8)
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
@@ -311,7 +223,7 @@ def write_cache(
         facts.bin_crc32, facts.idx_crc32 = ids.close(), index.close()
         _report_bad_lines(bad_lines, facts)
         if not facts.n_documents:
-            raise UserError(f"{facts.source['label']} holds no document; every line should be like {{\"text\": \"...\"}}.")
+            raise UserError(f'{facts.source["label"]} holds no document; every line should be like {{"text": "..."}}.')
         temporary[".json"].write_text(facts.to_json(), encoding="utf-8")
         for suffix in (".bin", ".idx", ".json"):  # the .json last: a cache without it does not exist
             os.replace(temporary[suffix], cache_dir / (stem + suffix))
@@ -342,7 +254,9 @@ def _check_bad_lines(bad_lines: list[tuple[int, str]], facts: Facts, limit: int)
 def _report_bad_lines(bad_lines: list[tuple[int, str]], facts: Facts) -> None:
     if bad_lines:
         plural = "s" if len(bad_lines) > 1 else ""
-        log.warning("%s: skipped %d unreadable line%s (%s).", facts.source["label"], len(bad_lines), plural, _first(bad_lines))
+        log.warning(
+            "%s: skipped %d unreadable line%s (%s).", facts.source["label"], len(bad_lines), plural, _first(bad_lines)
+        )
 
 
 def _first(bad_lines: list[tuple[int, str]]) -> str:
@@ -370,7 +284,9 @@ def _encode_all(
     from tqdm import tqdm
 
     tasks = _tasks(lines)
-    bar = tqdm(total=source_bytes, unit="B", unit_scale=True, desc="Tokenizing", leave=False, disable=not sys.stderr.isatty())
+    bar = tqdm(
+        total=source_bytes, unit="B", unit_scale=True, desc="Tokenizing", leave=False, disable=not sys.stderr.isatty()
+    )
     with bar:
         if num_workers < 2 or (source_bytes or 0) < PARALLEL_FROM_BYTES:
             for first, batch in tasks:
@@ -444,7 +360,11 @@ def open_cache(
     """The cache of a source, found by size and time, else by contents, else built.
 
     Args:
+        source: what the documents come from.
+        tokenizer: what they are encoded with.
         cache_dir: created when missing.
+        rendering: how records become ids; None: the defaults.
+        max_bad_lines: unreadable lines to skip before giving up.
         num_workers: processes that tokenize; below 2, this one does.
         rebuild: build even where a cache exists.
 
@@ -456,7 +376,10 @@ def open_cache(
     """
     rendering = rendering or Rendering()
     if not source.exists():
-        return next((c for c in _caches(source, tokenizer, rendering, cache_dir) if c.facts.source["label"] == source.label), None)
+        return next(
+            (c for c in _caches(source, tokenizer, rendering, cache_dir) if c.facts.source["label"] == source.label),
+            None,
+        )
     if not rebuild and (cache := _find(source, tokenizer, rendering, cache_dir)):
         return cache
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -482,9 +405,7 @@ def open_cache(
         return TokenCache(path)
 
 
-def _new_facts(
-    source: Source, sha256: str, stat: dict[str, int], tokenizer: Tokenizer, rendering: Rendering
-) -> Facts:
+def _new_facts(source: Source, sha256: str, stat: dict[str, int], tokenizer: Tokenizer, rendering: Rendering) -> Facts:
     identity = [FORMAT, sha256, tokenizer.definition(), asdict(rendering)]
     return Facts(
         name=source.name,
@@ -519,7 +440,7 @@ def _caches(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_di
 
 def _find(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir: Path) -> TokenCache | None:
     """A cache whose source has not changed since, by size and time only (a generator: by its own hash)."""
-    known = source.stat() or {"sha256": source.generator_sha256}
+    known: dict[str, Any] = source.stat() or {"sha256": source.generator_sha256}
     for cache in _caches(source, tokenizer, rendering, cache_dir):
         if all(cache.facts.source.get(key) == value for key, value in known.items()):
             return cache

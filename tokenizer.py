@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import codecs
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -129,15 +129,30 @@ class Tokenizer:
         return "".join(self.decode_stream(ids, show_control))
 
     def decode_stream(self, ids: Iterable[int], show_control: bool = False) -> Iterator[str]:
-        """Text as it becomes certain: a character whose bytes span tokens appears once it is whole.
-
-        Yields one string per id (empty while a character is unfinished), then what is left at the end.
-        """
+        """One string per id (empty while a character is unfinished), then what is left at the end."""
         names = {i: name for name, i in self.special_tokens.items()} if show_control else {}
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        stream = TextStream(self)
         for token in ids:
-            yield decoder.decode(names[token].encode() if token in names else self.token_bytes(token))
-        yield decoder.decode(b"", final=True)
+            yield stream.finish() + names[token] if token in names else stream.push(token)
+        yield stream.finish()
+
+
+class TextStream:
+    """Ids to text one at a time: a character whose bytes span several tokens comes out once it is whole."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        """The text that becomes certain with this id."""
+        return self._decoder.decode(self._tokenizer.token_bytes(token))
+
+    def finish(self) -> str:
+        """What is left unfinished, as U+FFFD; the stream can go on afterwards."""
+        rest = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return rest
 
 
 def get_tokenizer(name: str) -> Tokenizer:
@@ -156,26 +171,3 @@ def from_definition(definition: Mapping[str, Any]) -> Tokenizer:
         f"The checkpoint was trained with the tokenizer '{definition.get('name')}' "
         f"({definition.get('n_vocab')} tokens), which this version does not have."
     )
-
-
-def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
-    """The conversation in a data record, or None where it holds plain text.
-
-    Accepts {"conversation" | "messages": [{"role", "content"}, ...]} and {"input", "output"}.
-
-    Raises:
-        ValueError: the record is of none of the known forms.
-    """
-    turns = record.get("conversation", record.get("messages"))
-    if turns is None and "input" in record and "output" in record:
-        turns = [{"role": "user", "content": record["input"]}, {"role": "assistant", "content": record["output"]}]
-    if turns is None:
-        if isinstance(record.get("text"), str):
-            return None
-        raise ValueError('needs "text", "conversation", "messages" or "input" and "output"')
-    if not isinstance(turns, list) or not turns:
-        raise ValueError("a conversation must be a list of turns")
-    for turn in turns:
-        if not isinstance(turn, dict) or not all(isinstance(turn.get(k), str) for k in ("role", "content")):
-            raise ValueError('every turn needs a "role" and a "content" of text')
-    return turns

@@ -44,9 +44,19 @@ def build_parser() -> Parser:
     add = parser.add_argument_group("run").add_argument
     add("--config", metavar="FILE", help="JSON config; see configs/")
     add("--show_config", action="store_true", help="print every value, where it came from and what follows; then exit")
-    add("--save_config", metavar="FILE", help="write the config of this run to FILE, then go on (or exit with --show_config)")
+    add(
+        "--save_config",
+        metavar="FILE",
+        help="write the config of this run to FILE, then go on (or exit with --show_config)",
+    )
     add("--output_checkpoint", metavar="PATH", help="where the model goes; default models/<dataset>_epoch<epochs>.pt")
-    add("--resume", nargs="?", const=True, metavar="PATH", help="go on exactly where the run (or this checkpoint) stopped")
+    add(
+        "--resume",
+        nargs="?",
+        const=True,
+        metavar="PATH",
+        help="go on exactly where the run (or this checkpoint) stopped",
+    )
     add("--checkpoint", metavar="PATH", help="go on from this checkpoint; with --load_model_only, take its weights")
     add("--load_model_only", nargs="?", const=True, metavar="PATH", help="start a new run from a checkpoint's weights")
     add("--allow_changes", action="store_true", help="resume even though something changed that changes the result")

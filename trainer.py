@@ -63,7 +63,9 @@ class Trainer:
         if training.compile_model:
             compile_blocks(self.model)
         self.loader = run.loader()
-        self.eval_loaders = {split: run.evaluation_loader(cache) for split, cache in (("train", run.train), ("val", run.val))}
+        self.eval_loaders = {
+            split: run.evaluation_loader(cache) for split, cache in (("train", run.train), ("val", run.val))
+        }
         self.byte_lengths = torch.tensor(run.tokenizer.byte_lengths, device=run.device)  # (n_vocab,)
         self.metrics = MetricsTracker()
         self.epoch, self.position, self.batches_done, self.skipped_updates = 0, 0, 0, 0
@@ -179,7 +181,6 @@ class Trainer:
 
     def _evaluate_split(self, loader: PackedLoader) -> tuple[float, float, float, float]:
         """Summed loss and count of all targets, then summed loss and bytes of those that are text."""
-        sums = torch.zeros(4, device=self.run.device)
         parts: list[Tensor] = []
         for index in range(loader.batches_per_epoch):
             batch = loader.batch(0, index)
@@ -188,8 +189,8 @@ class Trainer:
                 losses = self.model.losses(inputs, targets)
             size = self.byte_lengths[targets.clamp_min(0)] * (targets >= 0)
             parts.append(torch.stack([losses.sum(), (targets >= 0).sum(), (losses * (size > 0)).sum(), size.sum()]))
-        sums = torch.stack(parts).cpu().double().sum(0)
-        return tuple(sums.tolist())  # type: ignore[return-value]
+        nats, tokens, text_nats, text_bytes = torch.stack(parts).cpu().double().sum(0).tolist()
+        return nats, tokens, text_nats, text_bytes
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -197,7 +198,9 @@ class Trainer:
         """Train to the end, or until a signal or the time limit. Returns the process's exit code."""
         training, files = self.config.training, self.run.files
         if self.batches_done >= self.run.total_batches:
-            log.info("This run is complete (%s batches); raise --epochs or --max_iters to go on.", f"{self.batches_done:,}")
+            log.info(
+                "This run is complete (%s batches); raise --epochs or --max_iters to go on.", f"{self.batches_done:,}"
+            )
             return 0
         self.start_files()
         log.info(report.summary(self.run))
@@ -296,7 +299,9 @@ class Trainer:
         """Say how it ended; returns the exit code."""
         if self.batches_done < self.run.total_batches:
             saved = self.config.training.save_checkpoints
-            where = f"saved to {self.run.files.last}. Go on with:\n  {resume_command(self.run)}" if saved else "not saved."
+            where = (
+                f"saved to {self.run.files.last}. Go on with:\n  {resume_command(self.run)}" if saved else "not saved."
+            )
             log.info("Stopped after batch %d of %d; %s", self.batches_done, self.run.total_batches, where)
             return stop.exit_code
         final = self.last_evaluation[1] if self.last_evaluation else {}
@@ -371,7 +376,7 @@ def compile_blocks(model: GPT) -> None:
     import torch._dynamo
 
     torch._dynamo.config.suppress_errors = True
-    for block in model.transformer["h"]:  # type: ignore[union-attr]
+    for block in model.transformer.h:
         block.compile()
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import ClassVar
 
 __version__ = "3.0.0"
 
@@ -25,8 +26,8 @@ class UserError(ValueError):
 class Colors(logging.Formatter):
     """Warnings in yellow, errors in red, everything else as it is; plain when the stream is not a terminal."""
 
-    CODES = {logging.WARNING: "33", logging.ERROR: "31"}
-    WORDS = {logging.WARNING: "warning: ", logging.ERROR: "error: ", logging.DEBUG: "debug: "}
+    CODES: ClassVar = {logging.WARNING: "33", logging.ERROR: "31"}
+    WORDS: ClassVar = {logging.WARNING: "warning: ", logging.ERROR: "error: ", logging.DEBUG: "debug: "}
 
     def __init__(self, color: bool) -> None:
         super().__init__()
@@ -110,7 +111,9 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
 def explain_os_error(error: OSError) -> str:
     """One sentence for a failed file operation, with the file's name and what to look at."""
     where = f" '{error.filename}'" if error.filename else ""
-    return f"{error.strerror or error}:{where or ' (no file named)'} - check the path, its permissions and the free space."
+    return (
+        f"{error.strerror or error}:{where or ' (no file named)'} - check the path, its permissions and the free space."
+    )
 
 
 class Shutdown:
@@ -174,7 +177,7 @@ def duration(seconds: float) -> str:
     seconds = max(0.0, seconds)
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(int(round(seconds)), 60)
+    minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)

@@ -116,7 +116,7 @@ def _parse_table(table: str) -> tuple[Fields, ...]:
     for row in rows[1:]:
         if len(row) != len(columns):
             raise ValueError(f"the table with the columns {columns} has a row of another length: {row}")
-        fields = dict(zip(columns, row))
+        fields = dict(zip(columns, row, strict=True))
         articles = {f"a_{column}": _with_article(cell) for column, cell in fields.items() if cell[0].islower()}
         parsed.append(_spread({**fields, **articles}))
     return tuple(parsed)

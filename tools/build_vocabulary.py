@@ -33,7 +33,9 @@ def main() -> None:
         vocab_bpe_hash=MERGES_SHA256,
         encoder_json_hash=ENCODER_SHA256,
     )
-    lines = [f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in sorted(ranks.items(), key=lambda r: r[1])]
+    lines = [
+        f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in sorted(ranks.items(), key=lambda r: r[1])
+    ]
     OUTPUT.write_text("".join(lines), encoding="ascii", newline="\n")
     print(f"Wrote {len(ranks):,} tokens to {OUTPUT}")
 

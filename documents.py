@@ -1,0 +1,128 @@
+"""One line of JSON to token ids: the record forms that are accepted, and how each is rendered.
+
+{"text": "..."}                                              plain text
+{"messages": [{"role": "user", "content": "..."}, ...]}      a conversation ("conversation" is read too)
+{"input": "...", "output": "..."}                            one question and its answer
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tokenizer import Message, Tokenizer
+
+
+def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
+    """The conversation in a data record, or None where it holds plain text.
+
+    Accepts {"conversation" | "messages": [{"role", "content"}, ...]} and {"input", "output"}.
+
+    Raises:
+        ValueError: the record is of none of the known forms.
+    """
+    turns = record.get("conversation", record.get("messages"))
+    if turns is None and "input" in record and "output" in record:
+        turns = [{"role": "user", "content": record["input"]}, {"role": "assistant", "content": record["output"]}]
+    if turns is None:
+        if isinstance(record.get("text"), str):
+            return None
+        raise ValueError('needs "text", "conversation", "messages" or "input" and "output"')
+    if not isinstance(turns, list) or not turns:
+        raise ValueError("a conversation must be a list of turns")
+    for turn in turns:
+        if not isinstance(turn, dict) or not all(isinstance(turn.get(k), str) for k in ("role", "content")):
+            raise ValueError('every turn needs a "role" and a "content" of text')
+    return turns
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How a record becomes ids; part of the fingerprint."""
+
+    parse_special: bool = False
+
+
+def render(record: Any, tokenizer: Tokenizer, rendering: Rendering) -> tuple[list[int], int, bool]:
+    """Ids of one record without the final <|endoftext|>, its bytes of text, and whether it holds look-alikes.
+
+    Raises:
+        ValueError: the record has none of the accepted forms.
+    """
+    if not isinstance(record, dict):
+        raise ValueError("must be a JSON object")
+    messages = record_messages(record)
+    if messages is None:
+        text = record["text"]
+        lookalike = tokenizer.looks_controlled(text)
+        if lookalike and rendering.parse_special:
+            ids, lookalike = tokenizer.encode_parsed(text), False
+            while ids and ids[-1] == tokenizer.eot_id:  # the end is added once, for every document alike
+                ids.pop()
+        else:
+            ids = tokenizer.encode(text)
+        return ids, len(text.encode("utf-8", "surrogatepass")), lookalike
+    text_bytes = sum(len(m["content"].encode("utf-8", "surrogatepass")) for m in messages)
+    return tokenizer.encode_chat(messages), text_bytes, any(tokenizer.looks_controlled(m["content"]) for m in messages)
+
+
+@dataclass
+class Encoded:
+    """What one task gives back: ids of several documents, and what was noticed."""
+
+    ids: np.ndarray  # all documents back to back, each with its <|endoftext|>
+    lengths: np.ndarray  # ids per document
+    text_bytes: int = 0
+    control_tokens: int = 0
+    lookalikes: int = 0
+    empty: int = 0
+    bad_lines: list[tuple[int, str]] = field(default_factory=list)
+
+
+_tokenizer: Tokenizer | None = None  # one per worker process
+
+
+def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering) -> Encoded:
+    """Parse and encode consecutive JSONL lines (the work of one task)."""
+    global _tokenizer
+    tokenizer = _tokenizer = _tokenizer or Tokenizer()
+    ids: list[int] = []
+    lengths: list[int] = []
+    result = Encoded(np.empty(0), np.empty(0))
+    for number, line in enumerate(lines, first_line):
+        if not line.strip():
+            continue
+        try:
+            document, text_bytes, lookalike = render(json.loads(line), tokenizer, rendering)
+        except (ValueError, RecursionError) as error:
+            result.bad_lines.append((number, _reason(error)))
+            continue
+        if not document:
+            result.empty += 1
+            continue
+        document.append(tokenizer.eot_id)
+        ids += document
+        lengths.append(len(document))
+        result.text_bytes += text_bytes
+        result.lookalikes += lookalike
+    result.ids = np.array(ids, dtype=id_dtype(tokenizer.n_vocab))
+    result.control_tokens = int((result.ids >= tokenizer.eot_id).sum())
+    result.lengths = np.array(lengths, dtype=np.int64)
+    return result
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg}"
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def id_dtype(n_vocab: int) -> np.dtype[Any]:
+    """The smallest little-endian integer that holds every id."""
+    return np.dtype("<u2" if n_vocab <= 1 << 16 else "<u4")
