@@ -264,6 +264,11 @@ class CheckpointManager:
     def numbered(self, batch: int) -> Path:
         return self.folder / f"{self.run}_batch{batch}.pt"
 
+    def owns(self, path: Path) -> bool:
+        """Whether a checkpoint is one of this run's files."""
+        stem = re.sub(r"_(best|batch\d+)$", "", path.name.removesuffix(".pt"))
+        return path.parent.resolve() == self.folder.resolve() and self.run in (stem, path.name.removesuffix(".pt"))
+
     def existing(self) -> list[Path]:
         """Files of this run that are there now."""
         numbered = [

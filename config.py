@@ -131,7 +131,9 @@ class SystemConfig:
         "auto", "auto, float32, bfloat16, or float16 (GPUs only); auto = bfloat16 where the hardware is fast at it",
         choices=("auto", "float32", "bfloat16", "float16"),
     )  # fmt: skip
-    seed: int = option(1337, "decides the initial weights, the order of the data and dropout", at_least=0)
+    seed: int = option(
+        1337, "decides the initial weights, the order of the data and dropout", at_least=0, at_most=2**63 - 1
+    )
     num_workers: int | None = option(None, "processes that tokenize; null = one per core, 0 = none", at_least=0)
     pin_memory: bool = option(True, "page-locked buffers for copies to a CUDA device")
     memory_fraction: float | None = option(

@@ -66,7 +66,9 @@ class LinearCrossEntropy(torch.autograd.Function):
                     grad_logits[first - group : part.stop - group] = p if gain == 1.0 else p.mul_(gain)
                 grad_hidden[here] = (grad_logits @ w).float() * counted[here]
                 grad_weight += grad_logits.T @ (h[here] * counted[here])
-        ctx.save_for_backward(grad_hidden.div_(gain), grad_weight.div_(gain))
+        if gain != 1.0:
+            grad_hidden, grad_weight = grad_hidden / gain, grad_weight / gain
+        ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return loss
 

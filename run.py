@@ -22,7 +22,7 @@ from utils import UserError, log
 # Fields that decide what is learned: changing one of them on resume makes it another run.
 DECISIVE = [
     *(name for name in OPTIONS if name.split(".")[0] in ("model", "optimizer", "scheduler")),
-    "training.batch_size", "training.gradient_accumulation_steps", "training.train_batches",
+    "training.batch_size", "training.gradient_accumulation_steps", "training.train_batches", "training.compile_model",
     "system.seed", "system.dtype", "data.tokenizer", "data.parse_special",
 ]  # fmt: skip
 SHAPE = [n for n in OPTIONS if n.startswith("model.") and n != "model.dropout"]

@@ -14,7 +14,9 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ import device as devices
 import estimate
 import report
 from checkpoint import load_weights, metadata
-from config import Config
+from config import Config, file_layers, resolve
 from data_loader import Batch, PackedLoader, mix_key
 from metrics import MetricsFile, MetricsTracker
 from model import GPT
@@ -61,7 +63,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, run.config.optimizer)
         self.scaler = torch.amp.GradScaler(run.device.partition(":")[0], enabled=run.dtype == "float16")
         if training.compile_model:
-            compile_blocks(self.model)
+            training.compile_model = compile_blocks(self.model, training.batch_size, run.device, run.dtype)
         self.loader = run.loader()
         self.eval_loaders = {
             split: run.evaluation_loader(cache) for split, cache in (("train", run.train), ("val", run.val))
@@ -73,7 +75,8 @@ class Trainer:
         if run.continues and run.checkpoint:
             self.load_state_dict(run.checkpoint.state)
         self.flops_per_token = estimate.flops_per_token(run.config.model)
-        self.peak_flops: float | None = None
+        self.peak_flops: float | None = None  # what MFU is measured against; found when training starts
+        self.clock = time.monotonic()  # when this run would have started without interruptions
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -205,25 +208,26 @@ class Trainer:
         self.start_files()
         log.info(report.summary(self.run))
         self.peak_flops = estimate.peak_flops(self.run.device, self.run.dtype)
-        rows = MetricsFile(files.metrics, keep_until=self.batches_done)
-        progress = report.Progress(self.run.total_batches, self.batches_done, training.log_interval)
-        plot = PlotManager(files.plot, files.run)
+        plot, forecast = PlotManager(files.plot, files.run), Forecast(self)
         evaluate, number = Every(training.eval_interval), Every(training.checkpoint_interval)
         save, draw = Every(seconds=training.checkpoint_minutes * 60), Every(seconds=PLOT_SECONDS)
         limit = Every(seconds=(training.max_minutes or 0) * 60)
-        forecast = Forecast(self)
+        self.clock = time.monotonic() - self.metrics.elapsed_s
 
-        with Shutdown() as stop:
+        with (
+            Shutdown() as stop,
+            closing(MetricsFile(files.metrics, keep_until=self.batches_done)) as rows,
+            closing(report.Progress(self.run.total_batches, self.batches_done, training.log_interval)) as progress,
+        ):
             out_of_time = False
             while self.batches_done < self.run.total_batches and not stop.requested and not out_of_time:
                 started = time.perf_counter()
                 batch = self.loader.batch(self.epoch, self.position)
                 result = self.step(batch)
-                epoch_ended = self.advance()
+                ended = self.advance() or self.batches_done == self.run.total_batches
                 row = self.row(batch, result, time.perf_counter() - started)
                 progress.batch(row)
                 forecast.batch(row)
-                ended = epoch_ended or self.batches_done == self.run.total_batches
 
                 if ended or evaluate.due(self.batches_done):
                     row |= self.evaluate_and_keep_best(progress)
@@ -236,18 +240,18 @@ class Trainer:
                     plot.draw(self.metrics)
                 out_of_time = limit.due(self.batches_done)
 
-            progress.close()
             if self.batches_done < self.run.total_batches:
                 self.save(files.last)
-        rows.close()
         plot.draw(self.metrics)
         return self.finish(stop)
 
     def start_files(self) -> None:
-        """Make sure that the run's files can be written; move an earlier run of the same name out of the way."""
-        self.run.files.check_writable()
-        if not self.run.continues:
-            self.run.files.make_room(time.strftime("%Y%m%d-%H%M%S"))
+        """Make sure that the run's files can be written; move another run's of the same name out of the way."""
+        files, checkpoint = self.run.files, self.run.checkpoint
+        files.check_writable()
+        goes_on = self.run.continues and checkpoint and files.owns(checkpoint.path)
+        if not goes_on:
+            files.make_room(time.strftime("%Y%m%d-%H%M%S"))
 
     def advance(self) -> bool:
         """Count a finished batch; True at the end of an epoch."""
@@ -260,7 +264,7 @@ class Trainer:
 
     def row(self, batch: Batch, result: StepResult, seconds: float) -> dict[str, Any]:
         """The metrics row of a finished batch."""
-        self.metrics.elapsed_s += seconds
+        self.metrics.elapsed_s = time.monotonic() - self.clock
         self.metrics.tokens += batch.n_targets
         tokens_per_s = batch.n_targets / seconds
         row = {
@@ -280,9 +284,7 @@ class Trainer:
 
     def evaluate_and_keep_best(self, progress: report.Progress) -> dict[str, float]:
         """Evaluate, remember, and keep the best model in a file of its own."""
-        started = time.perf_counter()
         losses = self.evaluate()
-        self.metrics.elapsed_s += time.perf_counter() - started
         is_best = self.metrics.add_evaluation(self.batches_done, losses)
         self.last_evaluation = self.batches_done, losses
         progress.evaluation(self.batches_done, losses, is_best)
@@ -290,7 +292,7 @@ class Trainer:
             self.save(self.run.files.best)
         return losses
 
-    def save(self, path: Any) -> None:
+    def save(self, path: Path) -> None:
         """Write a checkpoint, where the run keeps any."""
         if self.config.training.save_checkpoints:
             self.run.files.save(self.state_dict(), path)
@@ -314,7 +316,7 @@ class Trainer:
             "best_val_loss": self.metrics.val.best,
             "worst_val_loss": self.metrics.val.worst,
         }
-        log.info(report.completed(self.run, losses, self.metrics.elapsed_s))
+        log.info(report.completed(self.run, losses, time.monotonic() - self.clock))
         return stop.exit_code
 
 
@@ -353,10 +355,6 @@ class Forecast:
 
 def small_config() -> Config:
     """The config that newcomers start with."""
-    from pathlib import Path
-
-    from config import file_layers, resolve
-
     config, _ = resolve(file_layers(Path(__file__).resolve().parent / "configs" / "story-small.json"))
     config.model.vocab_size = config.model.vocab_size or 50304
     return config
@@ -371,13 +369,28 @@ def build_model(run: Run) -> GPT:
     return model
 
 
-def compile_blocks(model: GPT) -> None:
-    """Compile every transformer block (they share one compilation); a failure is one warning, then eager."""
-    import torch._dynamo
+def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool:
+    """Compile every transformer block (they share one compilation) and try it out.
 
-    torch._dynamo.config.suppress_errors = True
+    Returns:
+        False, after one warning, where compiling fails here; the model then runs as it is.
+    """
+    config = model.config
+    example = torch.zeros(batch_size, config.block_size, config.n_embd, device=device, requires_grad=True)  # (B, T, C)
     for block in model.transformer.h:
         block.compile()
+    try:
+        with devices.autocast(device, dtype):
+            model.transformer.h[0](example).sum().backward()
+        return True
+    except Exception as error:  # whatever the compiler or its tool chain raises
+        log.warning("torch.compile does not work here (%s); going on without it.", type(error).__name__)
+        log.debug("%s", error)
+        for block in model.transformer.h:
+            block._compiled_call_impl = None
+        return False
+    finally:
+        model.zero_grad(set_to_none=True)
 
 
 def resume_command(run: Run) -> str:
