@@ -91,7 +91,7 @@ class EpochStream:
         self._starts: np.ndarray | None = None
         if key is not None:
             self._starts = np.zeros(cache.n_documents + 1, np.int64)
-            index = np.memmap(cache.path.with_suffix(".idx"), dtype="<u8", mode="r")  # this pass only
+            index = cache.index()
             for first in range(0, cache.n_documents, CHUNK):
                 documents = self._documents(first, min(first + CHUNK, cache.n_documents))
                 lengths = (index[documents + 1] - index[documents]).astype(np.int64)
@@ -104,13 +104,13 @@ class EpochStream:
 
     def _pieces(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """(document, first token in it, tokens) of the documents that stream[start:stop] is made of."""
-        if self._starts is None:
-            return []
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
-        last = int(np.searchsorted(self._starts, stop, side="left"))
+        starts = self.cache.index() if self._starts is None else self._starts
+        first = int(np.searchsorted(starts, start, side="right")) - 1
+        last = int(np.searchsorted(starts, stop, side="left"))
+        documents = range(first, last) if self.key is None else self._documents(first, last)
         pieces = []
-        for place, document in zip(range(first, last), self._documents(first, last), strict=True):
-            begin, end = int(self._starts[place]), int(self._starts[place + 1])
+        for place, document in zip(range(first, last), documents, strict=True):
+            begin, end = int(starts[place]), int(starts[place + 1])
             inside = max(start, begin)
             pieces.append((int(document), inside - begin, min(stop, end) - inside))
         return pieces
@@ -205,6 +205,7 @@ class PackedLoader:
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Batch `index` of `epoch`: the same for the same arguments, whatever was read before."""
+        assert index >= 0
         stream, rows = self.stream(epoch), self.rows(epoch, index)
         mine = rows[self.rank :: self.world_size]
         inputs = np.full((*mine.shape, self.block_size), self.eot_id, np.int64)
@@ -247,10 +248,11 @@ def open_dataset(
             source, tokenizer, cache_dir, rendering, max_bad_lines=data.max_bad_lines, num_workers=num_workers
         )
 
+    sample = False  # decided by the training split: the two are never mixed
     for split in ("train", "val"):
         path = Path(data.data_dir).expanduser() / f"{data.dataset_name}-{split}.jsonl"
         cache = opened(Source(data.dataset_name, split, str(path), path))
-        if cache is None and data.dataset_name == "story" and (split == "train" or caches[0].facts.name != "story"):
+        if sample := data.dataset_name == "story" and (cache is None if split == "train" else sample):
             cache = opened(story_sample(split))
             if split == "train":
                 log.info(
@@ -290,10 +292,11 @@ def statistics(cache: TokenCache) -> str:
 def warn_of_lookalikes(caches: list[TokenCache], parse_special: bool) -> None:
     """Say once how many documents hold text that is written like control tokens, and which option reads it."""
     count = sum(cache.facts.lookalike_documents for cache in caches)
+    which = f"{count:,} document{'s' if count > 1 else ''}"
     if count and not parse_special:
         log.warning(
-            "%s documents contain text like <|im_start|>, which is read as plain text; "
-            "if they were rendered as ChatML beforehand, use --data.parse_special true.", f"{count:,}",
+            "%s contain text like <|im_start|>, which is read as plain text; "
+            "if they were rendered as ChatML beforehand, use --data.parse_special true.", which,
         )  # fmt: skip
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from tokenizer import Message, Tokenizer
+from tokenizer import Message, Tokenizer, from_definition
 
 
 def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
@@ -25,12 +26,16 @@ def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
     Raises:
         ValueError: the record is of none of the known forms.
     """
-    turns = record.get("conversation", record.get("messages"))
+    turns = record.get("conversation")
+    if turns is None:
+        turns = record.get("messages")
     if turns is None and "input" in record and "output" in record:
         turns = [{"role": "user", "content": record["input"]}, {"role": "assistant", "content": record["output"]}]
     if turns is None:
         if isinstance(record.get("text"), str):
             return None
+        if "text" in record:
+            raise ValueError('"text" must be a string')
         raise ValueError('needs "text", "conversation", "messages" or "input" and "output"')
     if not isinstance(turns, list) or not turns:
         raise ValueError("a conversation must be a list of turns")
@@ -47,8 +52,8 @@ class Rendering:
     parse_special: bool = False
 
 
-def render(record: Any, tokenizer: Tokenizer, rendering: Rendering) -> tuple[list[int], int, bool]:
-    """Ids of one record without the final <|endoftext|>, its bytes of text, and whether it holds look-alikes.
+def render(record: Any, tokenizer: Tokenizer, rendering: Rendering) -> tuple[list[int], bool]:
+    """Ids of one record without the final <|endoftext|>, and whether it is text with look-alikes in it.
 
     Raises:
         ValueError: the record has none of the accepted forms.
@@ -65,9 +70,8 @@ def render(record: Any, tokenizer: Tokenizer, rendering: Rendering) -> tuple[lis
                 ids.pop()
         else:
             ids = tokenizer.encode(text)
-        return ids, len(text.encode("utf-8", "surrogatepass")), lookalike
-    text_bytes = sum(len(m["content"].encode("utf-8", "surrogatepass")) for m in messages)
-    return tokenizer.encode_chat(messages), text_bytes, any(tokenizer.looks_controlled(m["content"]) for m in messages)
+        return ids, lookalike
+    return tokenizer.encode_chat(messages), False
 
 
 @dataclass
@@ -76,20 +80,31 @@ class Encoded:
 
     ids: np.ndarray  # all documents back to back, each with its <|endoftext|>
     lengths: np.ndarray  # ids per document
-    text_bytes: int = 0
+    text_bytes: int = 0  # of all ids that are not control tokens
     control_tokens: int = 0
     lookalikes: int = 0
     empty: int = 0
     bad_lines: list[tuple[int, str]] = field(default_factory=list)
 
 
-_tokenizer: Tokenizer | None = None  # one per worker process
+@lru_cache(maxsize=1)
+def _tokenizer(definition: str) -> Tokenizer:
+    """The tokenizer of this process, built once."""
+    return from_definition(json.loads(definition))
 
 
-def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering) -> Encoded:
-    """Parse and encode consecutive JSONL lines (the work of one task)."""
-    global _tokenizer
-    tokenizer = _tokenizer = _tokenizer or Tokenizer()
+def encode_lines(
+    first_line: int, lines: list[bytes], rendering: Rendering, definition: Mapping[str, Any] | None = None
+) -> Encoded:
+    """Parse and encode consecutive JSONL lines (the work of one task).
+
+    Args:
+        first_line: number of the first line, for messages.
+        lines: JSONL lines; empty ones are passed over.
+        rendering: how records become ids.
+        definition: the tokenizer's; None: GPT-2 with ChatML.
+    """
+    tokenizer = _tokenizer(json.dumps(definition)) if definition else Tokenizer()
     ids: list[int] = []
     lengths: list[int] = []
     result = Encoded(np.empty(0), np.empty(0))
@@ -97,7 +112,7 @@ def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering) -> E
         if not line.strip():
             continue
         try:
-            document, text_bytes, lookalike = render(json.loads(line), tokenizer, rendering)
+            document, lookalike = render(json.loads(line), tokenizer, rendering)
         except (ValueError, RecursionError) as error:
             result.bad_lines.append((number, _reason(error)))
             continue
@@ -107,9 +122,9 @@ def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering) -> E
         document.append(tokenizer.eot_id)
         ids += document
         lengths.append(len(document))
-        result.text_bytes += text_bytes
         result.lookalikes += lookalike
     result.ids = np.array(ids, dtype=id_dtype(tokenizer.n_vocab))
+    result.text_bytes = int(np.array(tokenizer.byte_lengths)[result.ids].sum())
     result.control_tokens = int((result.ids >= tokenizer.eot_id).sum())
     result.lengths = np.array(lengths, dtype=np.int64)
     return result

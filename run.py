@@ -108,7 +108,11 @@ def prepare_run(request: Request) -> Run:
     derive_vocabulary(config, tokenizer, derived)
     derive_system(config, sources, derived)
 
-    temporary = None if config.data.cache_tokenized else tempfile.TemporaryDirectory(prefix="jojo-cache-")
+    temporary = (
+        None
+        if config.data.cache_tokenized
+        else tempfile.TemporaryDirectory(prefix="jojo-cache-", ignore_cleanup_errors=True)
+    )
     cache_dir = Path(temporary.name) if temporary else Path(config.data.cache_dir).expanduser()
     train, val = open_dataset(config, tokenizer, cache_dir, config.system.num_workers or 0)
     if train.n_tokens < config.model.block_size:

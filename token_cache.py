@@ -11,20 +11,26 @@ want the same cache build it once. Nothing here imports torch: worker processes 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import signal
 import sys
+import weakref
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from documents import Encoded, Rendering, encode_lines, id_dtype
 from tokenizer import Tokenizer
@@ -70,7 +76,10 @@ class Facts:
     @classmethod
     def from_json(cls, text: str) -> Facts:
         """Raises ValueError where the text is not intact facts of this format."""
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except ValueError:
+            raise ValueError("damaged") from None
         if not isinstance(values, dict) or values.pop("facts_sha256", None) != _digest(values):
             raise ValueError("damaged")
         if values.get("format") != FORMAT:
@@ -95,6 +104,7 @@ class CheckedFile:
         self._checksums = checksums
         self._verified = bytearray(len(checksums) // 8)
         self._file = open(path, "rb", buffering=0)
+        self.close = weakref.finalize(self, self._file.close)  # by hand, or when nobody reads it any more
         actual = os.fstat(self._file.fileno()).st_size
         if actual != size:
             raise self._damaged(f"holds {actual:,} bytes instead of {size:,}")
@@ -154,6 +164,16 @@ class TokenCache:
         """Where documents start to stop - 1 begin, in tokens; entry n_documents is the end. uint64."""
         return np.frombuffer(self._idx.read(start * 8, stop * 8), dtype="<u8")
 
+    def index(self) -> np.ndarray:
+        """All offsets, verified and mapped: for one pass over them, not to be kept. uint64 (n_documents + 1,)."""
+        self._idx.verify_all()
+        return np.memmap(self._idx.path, dtype="<u8", mode="r")
+
+    def close(self) -> None:
+        """Close the files; reading again fails."""
+        self._bin.close()
+        self._idx.close()
+
     def verify(self) -> None:
         """Read every block. Raises UserError at the first damaged one."""
         self._bin.verify_all()
@@ -171,6 +191,12 @@ class ChecksummedWriter:
         self._pending = bytearray()
         self.checksums: list[str] = []
 
+    def __enter__(self) -> ChecksummedWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
     def write(self, content: bytes) -> None:
         self._pending += content
         while len(self._pending) >= BLOCK_BYTES:
@@ -182,13 +208,12 @@ class ChecksummedWriter:
         self.checksums.append(f"{zlib.crc32(block):08x}")
         self._file.write(block)
 
-    def close(self) -> str:
+    def finish(self) -> str:
         """Write what is left, make it durable; returns the checksums as one string."""
         if self._pending:
             self._flush(len(self._pending))
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
         return "".join(self.checksums)
 
 
@@ -208,19 +233,21 @@ def write_cache(
         UserError: too many bad lines, or no document at all.
     """
     stem = f"{facts.name}-{facts.split}-{facts.fingerprint}"
+    for leftover in cache_dir.glob(f".{glob.escape(facts.name)}-{facts.split}-*.tmp.*"):  # of a process that was killed
+        leftover.unlink(missing_ok=True)
     temporary = {suffix: cache_dir / f".{stem}.{os.getpid()}.tmp{suffix}" for suffix in (".bin", ".idx", ".json")}
     try:
-        ids, index = ChecksummedWriter(temporary[".bin"]), ChecksummedWriter(temporary[".idx"])
-        bad_lines: list[tuple[int, str]] = []
-        index.write(np.zeros(1, "<u8").tobytes())
-        for part in _encode_all(lines, rendering, num_workers, source_bytes):
-            bad_lines += part.bad_lines
-            _check_bad_lines(bad_lines, facts, max_bad_lines)
-            ids.write(part.ids.tobytes())
-            index.write((facts.n_tokens + np.cumsum(part.lengths)).astype("<u8").tobytes())
-            _add(facts, part)
-        facts.bad_lines = len(bad_lines)
-        facts.bin_crc32, facts.idx_crc32 = ids.close(), index.close()
+        with ChecksummedWriter(temporary[".bin"]) as ids, ChecksummedWriter(temporary[".idx"]) as index:
+            bad_lines: list[tuple[int, str]] = []
+            index.write(np.zeros(1, "<u8").tobytes())
+            for part in _encode_all(lines, rendering, facts.tokenizer, num_workers, source_bytes):
+                bad_lines += part.bad_lines
+                _check_bad_lines(bad_lines, facts, max_bad_lines)
+                ids.write(part.ids.tobytes())
+                index.write((facts.n_tokens + np.cumsum(part.lengths)).astype("<u8").tobytes())
+                _add(facts, part)
+            facts.bad_lines = len(bad_lines)
+            facts.bin_crc32, facts.idx_crc32 = ids.finish(), index.finish()
         _report_bad_lines(bad_lines, facts)
         if not facts.n_documents:
             raise UserError(f'{facts.source["label"]} holds no document; every line should be like {{"text": "..."}}.')
@@ -278,32 +305,45 @@ def _tasks(lines: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def _encode_all(
-    lines: Iterable[bytes], rendering: Rendering, num_workers: int, source_bytes: int | None
+    lines: Iterable[bytes],
+    rendering: Rendering,
+    definition: dict[str, Any],
+    num_workers: int,
+    source_bytes: int | None,
 ) -> Iterator[Encoded]:
     """Encode every task, in order, in this process or in workers; at most two tasks per worker are in flight."""
     from tqdm import tqdm
 
-    tasks = _tasks(lines)
-    bar = tqdm(
+    with tqdm(
         total=source_bytes, unit="B", unit_scale=True, desc="Tokenizing", leave=False, disable=not sys.stderr.isatty()
-    )
-    with bar:
+    ) as bar:
         if num_workers < 2 or (source_bytes or 0) < PARALLEL_FROM_BYTES:
-            for first, batch in tasks:
-                yield encode_lines(first, batch, rendering)
+            for first, batch in _tasks(lines):
+                yield encode_lines(first, batch, rendering, definition)
                 bar.update(sum(map(len, batch)))
             return
-        with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-            pending: list[tuple[Future[Encoded], int]] = []
-            for first, batch in tasks:
-                pending.append((pool.submit(encode_lines, first, batch, rendering), sum(map(len, batch))))
+        context = get_context("spawn")
+        with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_leave_ctrl_c_to_parent) as pool:
+            pending: deque[tuple[Future[Encoded], int]] = deque()
+            for first, batch in _tasks(lines):
+                pending.append((pool.submit(encode_lines, first, batch, rendering, definition), sum(map(len, batch))))
                 if len(pending) >= 2 * num_workers:
-                    future, size = pending.pop(0)
-                    yield future.result()
-                    bar.update(size)
-            for future, size in pending:
-                yield future.result()
-                bar.update(size)
+                    yield _result(*pending.popleft(), bar)
+            while pending:
+                yield _result(*pending.popleft(), bar)
+
+
+def _result(future: Future[Encoded], size: int, bar: Any) -> Encoded:
+    try:
+        encoded = future.result()
+    except BrokenProcessPool:
+        raise UserError("A tokenizing process died (out of memory?); try again with --system.num_workers 0.") from None
+    bar.update(size)
+    return encoded
+
+
+def _leave_ctrl_c_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 # --- finding or building ------------------------------------------------------------------------------------------
@@ -372,7 +412,8 @@ def open_cache(
         The open cache, or None where neither the source nor a cache of it exists.
 
     Raises:
-        UserError: the source cannot be read as documents, or the cache cannot be written.
+        UserError: the source cannot be read as documents.
+        OSError: the cache cannot be written.
     """
     rendering = rendering or Rendering()
     if not source.exists():
@@ -383,7 +424,7 @@ def open_cache(
     if not rebuild and (cache := _find(source, tokenizer, rendering, cache_dir)):
         return cache
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_dir / f".{source.name}-{source.split}.lock"):  # a second process waits, then finds the cache
+    with _lock(cache_dir / f".{source.name}-{source.split}.lock", source.label):
         if not rebuild and (cache := _find(source, tokenizer, rendering, cache_dir)):
             return cache
         before, sha256 = source.stat(), source.sha256()
@@ -400,9 +441,25 @@ def open_cache(
             source_bytes=size, max_bad_lines=max_bad_lines, num_workers=num_workers,
         )  # fmt: skip
         if source.stat() != before:
-            path.unlink()
+            for suffix in (".json", ".idx", ".bin"):
+                path.with_suffix(suffix).unlink()
             raise UserError(f"{source.label} was changed while it was being read; start again when it is complete.")
         return TokenCache(path)
+
+
+@contextmanager
+def _lock(path: Path, what: str) -> Iterator[None]:
+    """One process at a time; a second one says that it waits, and then finds the cache."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("Another process is preparing %s; waiting for it.", what)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _new_facts(source: Source, sha256: str, stat: dict[str, int], tokenizer: Tokenizer, rendering: Rendering) -> Facts:
@@ -418,20 +475,25 @@ def _new_facts(source: Source, sha256: str, stat: dict[str, int], tokenizer: Tok
     )
 
 
+_reported: set[Path] = set()  # damaged caches that were named already
+
+
 def _open_intact(path: Path) -> TokenCache | None:
     """The cache at path, or None (with a warning where it exists but is damaged: it will be built anew)."""
     try:
         return TokenCache(path)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as error:
-        log.warning("Ignoring the token cache '%s': %s", path, str(error).rstrip("."))
+    except (ValueError, TypeError) as error:
+        if path not in _reported:
+            log.warning("The token cache '%s' is not usable (%s).", path, str(error).rstrip("."))
+            _reported.add(path)
         return None
 
 
 def _caches(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir: Path) -> Iterator[TokenCache]:
     """Intact caches of this data set and split, made with this tokenizer and rendering, newest first."""
-    paths = cache_dir.glob(f"{source.name}-{source.split}-{'[0-9a-f]' * 16}.json")
+    paths = cache_dir.glob(f"{glob.escape(source.name)}-{source.split}-{'[0-9a-f]' * 16}.json")
     for path in sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True):
         cache = _open_intact(path)
         if cache and (cache.facts.tokenizer, cache.facts.rendering) == (tokenizer.definition(), asdict(rendering)):
@@ -439,8 +501,8 @@ def _caches(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_di
 
 
 def _find(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir: Path) -> TokenCache | None:
-    """A cache whose source has not changed since, by size and time only (a generator: by its own hash)."""
-    known: dict[str, Any] = source.stat() or {"sha256": source.generator_sha256}
+    """A cache of the same path, size and time (a generator: of the same hash); contents are not looked at."""
+    known: dict[str, Any] = {"label": source.label, **(source.stat() or {"sha256": source.generator_sha256})}
     for cache in _caches(source, tokenizer, rendering, cache_dir):
         if all(cache.facts.source.get(key) == value for key, value in known.items()):
             return cache

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import codecs
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,11 @@ VOCABULARY_FILE = Path(__file__).resolve().parent / "assets" / "gpt2.tiktoken"
 VOCABULARY_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
 
 # How GPT-2 cuts text before merging: contractions, words, numbers, punctuation, white space (Radford et al. 2019).
-SPLIT_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+SPLIT_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s++$|\s+(?!\S)|\s+"
+
+# A million white-space characters in a row are more than a regular expression engine takes. GPT-2 always cuts before the
+# last one that precedes a word, so cutting there beforehand changes no id.
+LONG_SPACE = re.compile(r"(?=[ \t\r\n]\S)(?<=[ \t\r\n]{1000})")
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -84,11 +89,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text. Control-token look-alikes stay text."""
-        return self._encoding.encode_ordinary(text)
+        return [i for part in LONG_SPACE.split(text) for i in self._encoding.encode_ordinary(part)]
 
     def encode_parsed(self, text: str) -> list[int]:
         """Ids of text that was rendered with control tokens: `<|im_start|>` becomes the control token."""
-        return self._encoding.encode(text, allowed_special="all")
+        return [i for part in LONG_SPACE.split(text) for i in self._encoding.encode(part, allowed_special="all")]
 
     def looks_controlled(self, text: str) -> bool:
         """Whether text contains something written like a control token."""

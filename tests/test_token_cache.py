@@ -1,0 +1,797 @@
+"""Tests of the token cache: every record form, never wrong data, built once, and found again."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tracemalloc
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers_data import (
+    LOOKALIKES,
+    ROOT,
+    build,
+    build_at_once,
+    checksums,
+    documents_of,
+    encode_in_workers_only,
+    examples,
+    files_in,
+    logged,
+    made_up_cache,
+    new_folder,
+    source_of,
+    warnings_in,
+    write_lines,
+)
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import documents
+import token_cache
+from documents import Rendering, encode_lines, id_dtype, record_messages
+from token_cache import CheckedFile, Facts, Source, TokenCache, open_cache
+from tokenizer import Tokenizer, get_tokenizer
+from utils import UserError
+
+EOT, START, END = 50256, 50257, 50258
+GPT2 = get_tokenizer("gpt2")
+TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi there"}]
+STORIES = [{"text": f"Story {n}: once upon a time there were {n} foxes.\n"} for n in range(1, 40)]
+
+
+@pytest.fixture
+def stories(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "data" / "tales-train.jsonl", STORIES)
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def refuse_building(*_: Any, **__: Any) -> None:
+    raise AssertionError("the data was tokenized again")
+
+
+def encoded(lines: list[bytes], rendering: Rendering | None = None, first_line: int = 1) -> documents.Encoded:
+    return encode_lines(first_line, lines, rendering or Rendering())
+
+
+def refuse_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Source) -> str:
+        raise AssertionError("the source was read again")
+
+    monkeypatch.setattr(Source, "sha256", refuse)
+
+
+# --- records ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"text": "a"}, None),
+        ({"text": "", "id": 7}, None),
+        ({"conversation": TURNS}, TURNS),
+        ({"messages": TURNS, "id": 7}, TURNS),
+        ({"input": "Hello", "output": "Hi there"}, TURNS),
+        ({"text": "a", "messages": None}, None),
+        ({"conversation": None, "messages": TURNS}, TURNS),  # a table's empty column is not a conversation
+    ],
+)
+def test_accepted_records(record: dict[str, Any], expected: Any) -> None:
+    assert record_messages(record) == expected
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {}, {"text": None}, {"text": 5}, {"texts": "a"}, {"input": "a"}, {"output": "a"}, {"input": 1, "output": "b"},
+        {"messages": []}, {"messages": "a"}, {"messages": {}}, {"messages": ["a"]}, {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "content": None}]}, {"conversation": [{"role": 1, "content": "a"}]},
+    ],
+)  # fmt: skip
+def test_refused_records(record: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"needs|conversation|turn|must be a string"):
+        record_messages(record)
+
+
+CHAT = [START, 7220, 198, 15496, END, 198, START, 562, 10167, 198, 17250, 612, END, 198, EOT]
+
+
+@pytest.mark.parametrize(
+    ("record", "ids"),
+    [
+        ({"text": "Hello world"}, [15496, 995, EOT]),
+        ({"messages": TURNS}, CHAT),
+        ({"conversation": TURNS}, CHAT),
+        ({"input": "Hello", "output": "Hi there"}, CHAT),
+    ],
+)
+def test_every_record_form_becomes_its_ids(tmp_path: Path, cache_dir: Path, record: Any, ids: list[int]) -> None:
+    cache = build(write_lines(tmp_path / "x.jsonl", [record]), cache_dir)
+    assert documents_of(cache) == [ids]
+
+
+def test_documents_keep_their_order_and_end_with_the_end_of_text(stories: Path, cache_dir: Path) -> None:
+    cache = build(stories, cache_dir)
+    assert documents_of(cache) == [[*GPT2.encode(record["text"]), EOT] for record in STORIES]
+
+
+def test_lookalikes_in_text_stay_text_and_are_counted(tmp_path: Path, cache_dir: Path) -> None:
+    records = [{"text": f"a{token}b"} for token in LOOKALIKES] + [{"text": "plain <| |>"}, {"messages": TURNS}]
+    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir)
+    assert all(i < EOT for document in documents_of(cache)[:4] for i in document[:-1])
+    assert cache.facts.lookalike_documents == 3
+
+
+def test_parse_special_reads_text_but_never_roles_or_contents(tmp_path: Path, cache_dir: Path) -> None:
+    rendered = "<|im_start|>user\nHello<|im_end|>\n"
+    records = [{"text": rendered}, {"messages": [{"role": "user<|im_end|>", "content": rendered}]}]
+    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, rendering=Rendering(parse_special=True))
+    text, chat = documents_of(cache)
+    assert text == [START, 7220, 198, 15496, END, 198, EOT]
+    assert [i for i in chat if i >= EOT] == [START, END, EOT]
+
+
+def test_an_end_of_text_that_is_written_out_is_not_doubled(tmp_path: Path, cache_dir: Path) -> None:
+    records = [{"text": "Hello<|endoftext|>"}, {"text": "<|endoftext|>"}, {"text": "Hello<|endoftext|>Hello"}]
+    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, rendering=Rendering(parse_special=True))
+    assert documents_of(cache) == [[15496, EOT], [15496, EOT, 15496, EOT]]
+    assert cache.facts.empty_documents == 1
+
+
+def test_the_ids_are_those_of_the_tokenizer_that_was_asked_for(tmp_path: Path, cache_dir: Path) -> None:
+    base = Tokenizer(chatml=False)
+    records = [{"text": "Hello<|im_start|>"}, {"messages": TURNS}]
+    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, base, rendering=Rendering(parse_special=True))
+    assert cache.facts.tokenizer == base.definition()
+    assert documents_of(cache) == [[*base.encode("Hello<|im_start|>"), EOT]]  # it has no chat tokens to write
+    assert cache.facts.bad_lines == 1
+
+
+# --- lines --------------------------------------------------------------------------------------------------------
+
+
+def test_blank_lines_and_empty_documents_are_left_out(tmp_path: Path, cache_dir: Path) -> None:
+    path = write_lines(tmp_path / "x.jsonl", [b"", {"text": "a"}, b"  \t\r", {"text": ""}, {"text": "b"}, b""])
+    with logged() as records:
+        cache = build(path, cache_dir)
+    assert documents_of(cache) == [[64, EOT], [65, EOT]]
+    assert (cache.facts.empty_documents, cache.facts.bad_lines) == (1, 0)
+    assert not warnings_in(records)
+
+
+def test_line_endings_byte_order_marks_and_a_missing_last_newline_do_not_matter(
+    tmp_path: Path, cache_dir: Path
+) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n{"text": "b"}\r\n{"text": "c"}')
+    assert documents_of(build(path, cache_dir)) == [[64, EOT], [65, EOT], [66, EOT]]
+
+
+BAD = [b"{", b"[1]", b"null", b'{"text": 5}', b"\xff\xfe\xfd", b"[" * 100_000, b"9" * 5000]
+
+
+def test_bad_lines_are_counted_shown_with_their_numbers_and_skipped(tmp_path: Path, cache_dir: Path) -> None:
+    path = write_lines(tmp_path / "x.jsonl", [{"text": "a"}, b"", *BAD, {"text": "b"}])
+    with logged() as records:
+        cache = build(path, cache_dir, max_bad_lines=len(BAD))
+    assert documents_of(cache) == [[64, EOT], [65, EOT]]
+    assert cache.facts.bad_lines == len(BAD)
+    (warning,) = warnings_in(records)
+    assert f"{len(BAD)} unreadable lines" in warning and str(path) in warning
+    assert "line 3:" in warning and "line 4:" in warning
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_every_bad_line_has_a_reason_in_words(line: bytes) -> None:
+    (problem,) = encoded([line], first_line=7).bad_lines
+    assert problem[0] == 7 and problem[1] and "\n" not in problem[1]
+
+
+def test_one_bad_line_more_than_the_limit_is_refused(tmp_path: Path, cache_dir: Path) -> None:
+    path = write_lines(tmp_path / "x.jsonl", [{"text": "a"}, *BAD])
+    with pytest.raises(UserError, match=r"more than 6 unreadable lines \(line 2: .*max_bad_lines"):
+        build(path, cache_dir, max_bad_lines=len(BAD) - 1)
+    assert files_in(cache_dir) == []
+
+
+def test_line_numbers_count_on_across_tasks(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_cache, "TASK_BYTES", 10)
+    path = write_lines(tmp_path / "x.jsonl", [*STORIES[:20], b"oops", *STORIES[20:], b"no"])
+    with logged() as records:
+        build(path, cache_dir)
+    assert "line 21:" in warnings_in(records)[0] and "line 41:" in warnings_in(records)[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b'{"text": ""}\n'])
+def test_a_set_without_documents_is_refused(tmp_path: Path, cache_dir: Path, content: bytes) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.jsonl holds no document"):
+        build(path, cache_dir)
+    assert files_in(cache_dir) == []
+
+
+def test_a_line_of_a_million_spaces_is_a_document_or_a_bad_line(tmp_path: Path, cache_dir: Path) -> None:
+    path = write_lines(tmp_path / "x.jsonl", [{"text": "a"}, {"text": " " * 1_000_000 + "x"}])
+    facts = build(path, cache_dir).facts
+    assert facts.n_documents + facts.bad_lines == 2
+
+
+leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(), max_size=8))
+values = st.recursive(
+    leaves,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+)
+turn = st.fixed_dictionaries(
+    {}, optional={"role": st.one_of(values, st.text()), "content": st.one_of(values, st.text())}
+)
+talk = st.one_of(values, st.lists(st.one_of(turn, values), max_size=3))
+text = st.one_of(values, st.text(), st.sampled_from(LOOKALIKES))
+record = st.one_of(
+    values,
+    st.fixed_dictionaries(
+        {}, optional={"text": text, "conversation": talk, "messages": talk, "input": text, "output": text}
+    ),
+)
+
+
+def check_encoded(lines: list[bytes], rendering: Rendering) -> None:
+    """Every line is a document, empty, bad or blank, and the ids are well-formed."""
+    result = encoded(lines, rendering)
+    blank = sum(not line.strip() for line in lines)
+    assert len(result.lengths) + result.empty + len(result.bad_lines) + blank == len(lines)
+    assert result.lengths.sum() == len(result.ids)
+    ends = result.lengths.cumsum() - 1
+    assert (result.ids[ends] == EOT).all() and (result.ids < GPT2.n_vocab).all()
+    assert result.control_tokens == (result.ids >= EOT).sum()
+
+
+@examples(200)
+@given(st.lists(record, max_size=4), st.booleans())
+@example([{"text": "\ud800"}, {"input": "\udfff", "output": "\ud800<|im_end|>"}], True)
+def test_any_json_is_a_document_or_a_bad_line(records: list[Any], parse_special: bool) -> None:
+    check_encoded([json.dumps(r).encode() for r in records], Rendering(parse_special))
+    check_encoded([json.dumps(r, ensure_ascii=False).encode("utf-8", "surrogatepass") for r in records], Rendering())
+
+
+@examples(200)
+@given(st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=4))
+@example([b'\x00{\x00"\x00', b"\xff\xfe{\x00", b"\xef\xbb\xbf", b"NaN", b"-", b'{"text": "\xed\xa0\x80"}'])
+def test_any_bytes_are_a_document_or_a_bad_line(lines: list[bytes]) -> None:
+    check_encoded(lines, Rendering())
+
+
+@examples(20)
+@given(st.binary(max_size=200), st.integers(0, 3))
+def test_any_file_gives_a_cache_or_one_sentence(content: bytes, limit: int) -> None:
+    with new_folder() as folder:
+        path = folder / "x.jsonl"
+        path.write_bytes(content)
+        try:
+            cache = build(path, folder / "cache", max_bad_lines=limit)
+        except UserError as error:
+            assert "\n" not in str(error)
+            assert files_in(folder / "cache") == []
+        else:
+            assert len(documents_of(cache)) == cache.n_documents > 0
+
+
+# --- what is written ----------------------------------------------------------------------------------------------
+
+
+def test_ids_take_two_bytes_up_to_65536_and_four_beyond() -> None:
+    assert id_dtype(1) == id_dtype(50259) == id_dtype(1 << 16) == np.dtype("<u2")
+    assert id_dtype((1 << 16) + 1) == np.dtype("<u4")
+    assert np.array([65535], id_dtype(1 << 16))[0] == 65535
+
+
+def test_a_cache_of_four_byte_ids_reads_like_one_of_two(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = build(stories, tmp_path / "small")
+    for module in (documents, token_cache):
+        monkeypatch.setattr(module, "id_dtype", lambda n_vocab: np.dtype("<u4"))
+    large = build(stories, tmp_path / "large")
+    assert (small.facts.dtype, large.facts.dtype) == ("<u2", "<u4")
+    assert small.path.with_suffix(".bin").stat().st_size * 2 == large.path.with_suffix(".bin").stat().st_size
+    assert documents_of(small) == documents_of(large)
+    monkeypatch.undo()
+    assert documents_of(TokenCache(large.path)) == documents_of(small)  # recorded, never guessed
+
+
+def test_the_files_are_what_the_format_says(stories: Path, cache_dir: Path) -> None:
+    cache = build(stories, cache_dir)
+    expected = [[*GPT2.encode(r["text"]), EOT] for r in STORIES]
+    ids = np.fromfile(cache.path.with_suffix(".bin"), "<u2")
+    offsets = np.fromfile(cache.path.with_suffix(".idx"), "<u8")
+    assert ids.tolist() == [i for document in expected for i in document]
+    assert offsets.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
+    assert files_in(cache_dir) == sorted(cache.path.with_suffix(s).name for s in (".bin", ".idx", ".json"))
+
+
+def test_the_facts_are_counted(tmp_path: Path, cache_dir: Path) -> None:
+    texts = ["Hello world", "日本語 👍", "", "one <|im_end|> two"]
+    path = write_lines(tmp_path / "x.jsonl", [*({"text": t} for t in texts), {"messages": TURNS}, b"oops"])
+    facts = build(path, cache_dir).facts
+    lengths = [len(GPT2.encode(t)) + 1 for t in texts if t] + [len(CHAT)]
+    assert (facts.name, facts.split, facts.dtype, facts.format) == ("tales", "train", "<u2", 1)
+    assert (facts.n_documents, facts.n_tokens, facts.longest_document) == (4, sum(lengths), max(lengths))
+    assert facts.n_control_tokens == 4 + 4  # an end for each document, two for each turn
+    assert (facts.lookalike_documents, facts.empty_documents, facts.bad_lines) == (1, 1, 1)
+    assert facts.source["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (facts.source["size"], facts.source["mtime_ns"]) == (path.stat().st_size, path.stat().st_mtime_ns)
+    assert facts.source["label"] == str(path)
+    assert facts.tokenizer == GPT2.definition() and facts.rendering == {"parse_special": False}
+
+
+def test_bytes_of_text_are_those_of_the_original_text(tmp_path: Path, cache_dir: Path) -> None:
+    texts = ["Hello world", "日本語 👍", "one <|im_end|> two"]
+    facts = build(write_lines(tmp_path / "x.jsonl", [{"text": t} for t in texts]), cache_dir).facts
+    assert facts.n_text_bytes == sum(len(t.encode()) for t in texts)
+
+
+def test_bytes_of_text_leave_out_parsed_control_tokens(tmp_path: Path, cache_dir: Path) -> None:
+    path = write_lines(tmp_path / "x.jsonl", [{"text": "<|im_start|>user\nHello<|im_end|>\n<|endoftext|>"}])
+    facts = build(path, cache_dir, rendering=Rendering(parse_special=True)).facts
+    assert facts.n_text_bytes == len("user\nHello\n")
+
+
+# --- in parallel --------------------------------------------------------------------------------------------------
+
+
+def test_two_workers_write_what_one_process_writes_byte_for_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_lines(
+        tmp_path / "x.jsonl", [*STORIES, b"oops", b"", {"messages": TURNS}, {"text": ""}, {"text": "日"}]
+    )
+    monkeypatch.setattr(token_cache, "TASK_BYTES", 200)
+    alone = build(path, tmp_path / "alone")
+    monkeypatch.setattr(token_cache, "PARALLEL_FROM_BYTES", 0)
+
+    monkeypatch.setattr(token_cache, "encode_lines", encode_in_workers_only)
+    with logged() as records:
+        together = build(path, tmp_path / "together", num_workers=2)
+    for suffix in (".bin", ".idx", ".json"):
+        assert alone.path.with_suffix(suffix).read_bytes() == together.path.with_suffix(suffix).read_bytes()
+    assert "line 40:" in warnings_in(records)[0]
+    with pytest.raises(UserError, match="more than 0 unreadable"):
+        build(path, tmp_path / "refused", num_workers=2, max_bad_lines=0)
+    assert files_in(tmp_path / "refused") == []
+
+
+def test_tokenizing_does_not_import_torch() -> None:
+    program = (
+        "import sys, token_cache, documents\n"
+        'assert len(token_cache.encode_lines(1, [b\'{"text": "Hello"}\'], documents.Rendering()).ids) == 2\n'
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+# --- found again --------------------------------------------------------------------------------------------------
+
+
+def test_an_unchanged_source_is_neither_tokenized_nor_read_again(
+    stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build(stories, cache_dir)
+    before = first.path.read_bytes()
+    monkeypatch.setattr(token_cache, "write_cache", refuse_building)
+    refuse_hashing(monkeypatch)
+    again = build(stories, cache_dir)
+    assert again.path == first.path and first.path.read_bytes() == before
+
+
+def test_a_touched_source_is_compared_by_contents_once(
+    stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build(stories, cache_dir)
+    os.utime(stories, ns=(1, 123_456_789_000))
+    monkeypatch.setattr(token_cache, "write_cache", refuse_building)
+    again = build(stories, cache_dir)
+    assert again.path == first.path and documents_of(again) == documents_of(first)
+    refuse_hashing(monkeypatch)
+    assert build(stories, cache_dir).facts.source["mtime_ns"] == stories.stat().st_mtime_ns
+
+
+def test_a_moved_source_uses_the_same_cache(
+    stories: Path, tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build(stories, cache_dir)
+    (tmp_path / "elsewhere").mkdir()
+    moved = Path(shutil.move(stories, tmp_path / "elsewhere"))
+    monkeypatch.setattr(token_cache, "write_cache", refuse_building)
+    assert build(moved, cache_dir).path == first.path
+
+
+def test_a_changed_source_is_tokenized_anew(stories: Path, cache_dir: Path) -> None:
+    first = build(stories, cache_dir)
+    status = stories.stat()
+    stories.write_bytes(stories.read_bytes().replace(b"foxes", b"bears"))
+    os.utime(stories, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    again = build(stories, cache_dir)
+    assert again.path != first.path
+    assert GPT2.decode(documents_of(again)[0]) == "Story 1: once upon a time there were 1 bears.\n"
+
+
+def test_two_files_of_one_name_size_and_time_are_told_apart(tmp_path: Path, cache_dir: Path) -> None:
+    """Archives and images set every file's time alike; the folder then is the only difference."""
+    paths = [
+        write_lines(tmp_path / folder / "x.jsonl", [{"text": letter}]) for folder, letter in (("a", "A"), ("b", "B"))
+    ]
+    for path in paths:
+        os.utime(path, ns=(10**18, 10**18))
+    assert [GPT2.decode(documents_of(build(path, cache_dir))[0]) for path in paths] == ["A", "B"]
+
+
+def test_a_cache_whose_source_is_absent_is_used(stories: Path, cache_dir: Path) -> None:
+    expected = documents_of(build(stories, cache_dir))
+    stories.unlink()
+    assert documents_of(build(stories, cache_dir)) == expected
+    assert open_cache(source_of(stories.with_name("others-train.jsonl")), GPT2, cache_dir) is None
+    assert open_cache(source_of(stories, split="val"), GPT2, cache_dir) is None
+    assert open_cache(source_of(stories), Tokenizer(chatml=False), cache_dir) is None
+    assert open_cache(source_of(stories), GPT2, cache_dir, Rendering(parse_special=True)) is None
+
+
+def test_an_absent_source_without_a_cache_is_none_and_leaves_nothing_behind(tmp_path: Path, cache_dir: Path) -> None:
+    assert open_cache(source_of(tmp_path / "gone.jsonl"), GPT2, cache_dir) is None
+    assert not cache_dir.exists()
+
+
+@pytest.mark.parametrize("name", ["a[b]c", "what?", "st*r", "with space", "日本", "x-train"])
+def test_a_cache_is_found_again_whatever_the_data_set_is_called(tmp_path: Path, cache_dir: Path, name: str) -> None:
+    path = write_lines(tmp_path / "x.jsonl", STORIES[:2])
+    if os.name == "nt" and set(name) & set("?*"):
+        name = "plain"
+    first = open_cache(source_of(path, name), GPT2, cache_dir)
+    path.unlink()
+    again = open_cache(source_of(path, name), GPT2, cache_dir)
+    assert first and again and again.path == first.path
+
+
+def test_the_fingerprint_tells_rendering_and_tokenizer_apart(tmp_path: Path, cache_dir: Path) -> None:
+    path = write_lines(tmp_path / "x.jsonl", [{"text": "a<|im_end|>"}])
+    variants = [
+        build(path, cache_dir),
+        build(path, cache_dir, rendering=Rendering(parse_special=True)),
+        build(path, cache_dir, Tokenizer(chatml=False)),
+    ]
+    assert len({cache.facts.fingerprint for cache in variants}) == 3
+    assert documents_of(variants[0]) != documents_of(variants[1])
+    again = build(path, cache_dir, rendering=Rendering(parse_special=True))
+    assert again.path == variants[1].path and documents_of(again) == documents_of(variants[1])
+
+
+def test_the_fingerprint_is_the_same_in_every_process_and_folder(stories: Path, tmp_path: Path) -> None:
+    caches = [build(stories, tmp_path / folder) for folder in ("a", "b")]
+    assert caches[0].path.name == caches[1].path.name
+
+
+def test_a_rebuild_writes_the_same_again(stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = build(stories, cache_dir)
+    before = {name: (cache_dir / name).read_bytes() for name in files_in(cache_dir)}
+    calls, write_cache = [], token_cache.write_cache
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        return write_cache(*arguments, **options)
+
+    monkeypatch.setattr(token_cache, "write_cache", counting)
+    again = build(stories, cache_dir, rebuild=True)
+    assert calls == [1] and again.path == first.path
+    assert {name: (cache_dir / name).read_bytes() for name in files_in(cache_dir)} == before
+
+
+def test_a_generator_is_found_by_its_own_hash(cache_dir: Path) -> None:
+    def source(sha256: str, text: str) -> Source:
+        return Source("made", "train", "a generator", None, lambda: iter([json.dumps({"text": text}).encode()]), sha256)
+
+    first = open_cache(source("1" * 64, "a"), GPT2, cache_dir)
+    again = open_cache(source("1" * 64, "never read"), GPT2, cache_dir)
+    other = open_cache(source("2" * 64, "b"), GPT2, cache_dir)
+    assert first and again and other
+    assert (documents_of(first), documents_of(again), documents_of(other)) == ([[64, EOT]], [[64, EOT]], [[65, EOT]])
+
+
+# --- damage -------------------------------------------------------------------------------------------------------
+
+
+def damaged_cache_gives(path: Path, cache_dir: Path, facts: Facts, expected: list[list[int]]) -> str:
+    """What opening and reading a damaged cache comes to; anything but an error or the right data fails."""
+    try:
+        cache = build(path, cache_dir)
+        documents = documents_of(cache)
+    except UserError as error:
+        assert "\n" not in str(error) and "delete it" in str(error)
+        return "refused"
+    assert documents == expected and cache.facts == facts
+    return "right"
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".idx", ".json"])
+def test_a_flipped_bit_anywhere_never_gives_wrong_data(stories: Path, cache_dir: Path, suffix: str) -> None:
+    cache = build(stories, cache_dir)
+    expected, path = documents_of(cache), cache.path.with_suffix(suffix)
+    intact = {name: (cache_dir / name).read_bytes() for name in files_in(cache_dir)}
+    dice, outcomes = random.Random(suffix), []
+    for _ in range(25):
+        for name, content in intact.items():
+            (cache_dir / name).write_bytes(content)
+        changed = bytearray(intact[path.name])
+        changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
+        path.write_bytes(changed)
+        outcomes.append(damaged_cache_gives(stories, cache_dir, cache.facts, expected))
+        if suffix != ".json":
+            with pytest.raises(UserError, match="damaged"):
+                TokenCache(cache.path).verify()
+    if suffix != ".json":
+        assert set(outcomes) == {"refused"}
+    else:
+        assert set(outcomes) == {"right"}  # damaged facts are as good as none: built anew
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".idx", ".json"])
+def test_a_file_that_is_cut_grown_or_gone_never_gives_wrong_data(stories: Path, cache_dir: Path, suffix: str) -> None:
+    cache = build(stories, cache_dir)
+    expected, path = documents_of(cache), cache.path.with_suffix(suffix)
+    intact = path.read_bytes()
+    for changed in (b"", intact[:1], intact[: len(intact) // 2], intact[:-1], intact + b"\0", intact[:-8], None):
+        path.unlink() if changed is None else path.write_bytes(changed)
+        assert damaged_cache_gives(stories, cache_dir, cache.facts, expected) == "right"  # seen at once, and built anew
+        TokenCache(cache.path).verify()
+        assert path.read_bytes() == intact or suffix == ".json"  # whose last line break does not matter
+
+
+def test_files_of_two_caches_are_not_mixed(tmp_path: Path, cache_dir: Path) -> None:
+    paths = [write_lines(tmp_path / f"{letter}.jsonl", [{"text": f" {letter}" * 5}]) for letter in "ab"]
+    first, second = (build(path, cache_dir) for path in paths)
+    shutil.copy(first.path.with_suffix(".bin"), second.path.with_suffix(".bin"))
+    with pytest.raises(UserError, match="damaged"):
+        TokenCache(second.path).verify()
+
+
+def test_facts_of_another_format_are_not_read(stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = build(stories, cache_dir)
+    expected = documents_of(cache)
+    cache.facts.format = 99
+    cache.path.write_text(cache.facts.to_json(), encoding="utf-8")
+    with logged() as records:
+        assert documents_of(build(stories, cache_dir)) == expected
+    assert any("another format" in message for message in warnings_in(records))
+
+
+def test_damaged_facts_are_reported_once_and_in_words(stories: Path, cache_dir: Path) -> None:
+    build(stories, cache_dir).path.write_text('{"name": "ta')
+    with logged() as records:
+        build(stories, cache_dir)
+    (warning,) = warnings_in(records)
+    assert "damaged" in warning
+
+
+def test_a_file_that_is_cut_short_in_use_is_an_error(tmp_path: Path) -> None:
+    cache = made_up_cache(tmp_path, [1000] * 100)
+    cut = cache.path.with_suffix(".bin")
+    with open(cut, "r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(UserError, match="cut short"):
+        cache.tokens(90_000, 90_010)
+
+
+# --- interruption -------------------------------------------------------------------------------------------------
+
+
+def interrupted_source(path: Path, error: BaseException) -> Source:
+    class Interrupted(Source):
+        def lines(self) -> Iterator[bytes]:
+            yield from path.read_bytes().splitlines(keepends=True)[:20]
+            raise error
+
+    return Interrupted("tales", "train", str(path), path)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), MemoryError()])
+def test_an_interrupted_build_leaves_nothing_behind(
+    stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    monkeypatch.setattr(token_cache, "TASK_BYTES", 100)
+    with pytest.raises(type(error)):
+        open_cache(interrupted_source(stories, error), GPT2, cache_dir)
+    assert files_in(cache_dir) == []
+    assert documents_of(build(stories, cache_dir)) == [[*GPT2.encode(r["text"]), EOT] for r in STORIES]
+
+
+def test_a_build_that_fails_at_its_last_rename_is_no_cache(
+    stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def failing(old: Any, new: Any) -> None:
+        if str(new).endswith(".json"):
+            raise OSError(5, "Input/output error")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        build(stories, cache_dir)
+    monkeypatch.setattr(os, "replace", replace)
+    assert not [name for name in files_in(cache_dir) if "tmp" in name or name.endswith(".json")]
+    build(stories, cache_dir)
+    assert len(files_in(cache_dir)) == 3
+
+
+def test_an_interrupted_build_closes_its_files(stories: Path, cache_dir: Path) -> None:
+    """An open file cannot be deleted on Windows: the temporary files would stay, and hide the reason."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        with pytest.raises(KeyboardInterrupt):
+            open_cache(interrupted_source(stories, KeyboardInterrupt()), GPT2, cache_dir)
+        gc.collect()
+    assert [str(w.message) for w in caught if str(cache_dir) in str(w.message)] == []
+
+
+def test_a_cache_that_is_let_go_closes_its_files(stories: Path, cache_dir: Path) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        cache = build(stories, cache_dir)
+        documents_of(cache)
+        del cache
+        gc.collect()
+    assert [str(w.message) for w in caught if str(cache_dir) in str(w.message)] == []
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import token_cache
+from token_cache import Source, open_cache
+from tokenizer import get_tokenizer
+
+class Killed(Source):
+    def lines(self):
+        for number, line in enumerate(super().lines()):
+            if number == 20:
+                os._exit(9)  # no clean-up, as under SIGKILL or a power cut
+            yield line
+
+if __name__ == "__main__":
+    token_cache.TASK_BYTES = 100
+    path = Path(sys.argv[1])
+    open_cache(Killed("tales", "train", str(path), path), get_tokenizer("gpt2"), Path(sys.argv[2]))
+"""
+
+
+def test_after_a_killed_build_the_next_one_builds_and_sweeps_up(stories: Path, cache_dir: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(stories), str(cache_dir)]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 9
+    assert not [name for name in files_in(cache_dir) if name.endswith(".json") and "tmp" not in name]
+    cache = build(stories, cache_dir)
+    assert documents_of(cache) == [[*GPT2.encode(r["text"]), EOT] for r in STORIES]
+    assert len(files_in(cache_dir)) == 3  # what the killed process left is gone
+
+
+def test_a_source_that_grows_while_it_is_read_gives_no_cache(stories: Path, cache_dir: Path) -> None:
+    class Growing(Source):
+        def lines(self) -> Iterator[bytes]:
+            yield from super().lines()
+            with open(stories, "ab") as file:
+                file.write(b'{"text": "one more"}\n')
+
+    with pytest.raises(UserError, match="changed while it was being read"):
+        open_cache(Growing("tales", "train", str(stories), stories), GPT2, cache_dir)
+    assert files_in(cache_dir) == []
+    assert build(stories, cache_dir).n_documents == len(STORIES) + 1
+
+
+def test_a_file_in_the_place_of_the_cache_folder_is_one_sentence(stories: Path, cache_dir: Path) -> None:
+    cache_dir.write_text("in the way")
+    with pytest.raises((OSError, UserError)) as error:
+        build(stories, cache_dir)
+    assert str(cache_dir) in str(error.value) and "\n" not in str(error.value)
+    assert cache_dir.read_text() == "in the way"
+
+
+# --- two processes ------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_at_once_tokenize_once_and_both_get_the_cache(stories: Path, cache_dir: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [
+        context.Process(target=build_at_once, args=(str(stories), str(cache_dir), barrier, results)) for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    answers = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    (path, tasks, documents), (other_path, other_tasks, other_documents) = answers
+    assert path == other_path and sorted([tasks, other_tasks]) == [0, 1]
+    assert documents == other_documents == [[*GPT2.encode(r["text"]), EOT] for r in STORIES]
+    assert len(files_in(cache_dir)) == 3
+
+
+# --- memory -------------------------------------------------------------------------------------------------------
+
+
+def test_reading_takes_the_memory_of_what_is_read_and_maps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("mapped")
+
+    monkeypatch.setattr(np, "memmap", refuse)
+    size = 40 << 20
+    path = tmp_path / "large.bin"
+    with open(path, "wb") as file:
+        file.truncate(size)
+    checked = CheckedFile(path, checksums(path), size)
+    dice = random.Random(1)
+    tracemalloc.start()
+    try:
+        for start in [0, size - 4096, *(dice.randrange(size - 4096) for _ in range(200))]:
+            assert checked.read(start, start + 4096) == bytes(4096)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 << 20  # a block being verified, not the file
+
+
+def test_each_block_is_verified_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (5 << 20) + 17
+    path = tmp_path / "x.bin"
+    path.write_bytes(random.Random(2).randbytes(size))
+    checked = CheckedFile(path, checksums(path), size)
+    verified, verify = [], CheckedFile.verify
+
+    def counting(self: CheckedFile, block: int) -> None:
+        verified.append(block)
+        verify(self, block)
+
+    monkeypatch.setattr(CheckedFile, "verify", counting)
+    content = path.read_bytes()
+    for start, stop in [(0, 1), (1 << 20, (1 << 20) + 1), ((1 << 20) - 1, (1 << 20) + 1), (3 << 20, size), (0, size)]:
+        assert checked.read(start, stop) == content[start:stop]
+    assert sorted(verified) == list(range(math.ceil(size / (1 << 20))))
+
+
+def test_building_holds_a_bounded_number_of_lines(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times the data takes no more memory (but 20 bytes a document at the most)."""
+    monkeypatch.setattr(token_cache, "TASK_BYTES", 20_000)
+    monkeypatch.setattr(token_cache, "BLOCK_BYTES", 4096)  # what is collected for a block counts little
+    encoded([b'{"text": "warm"}'])
+
+    def peak_of(count: int) -> int:
+        def lines() -> Iterator[bytes]:
+            for number in range(count):
+                yield json.dumps({"text": f"{number} " + "word " * 20}).encode()
+
+        tracemalloc.start()
+        try:
+            open_cache(Source(f"n{count}", "train", "lines", None, lines, f"{count:064}"), GPT2, cache_dir)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak_of(100)
+    small, large = peak_of(1_000), peak_of(10_000)
+    assert large - small < 20 * 9_000
