@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from config import OPTIONS, Values
 from tokenizer import Tokenizer, from_definition
-from utils import UserError, __version__, byte_count, log
+from utils import UserError, __version__, byte_count, log, user_path
 
 FORMAT_VERSION = 3
 TRAILER_MARK = b"jojo-sha256:"  # followed by 64 hex digits
@@ -280,6 +280,10 @@ class CheckpointManager:
         """Before a fresh start: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
         if files := self.existing():
             old = self.folder / "old" / f"{self.run}-{time}"
+            tries = 1
+            while old.exists():
+                tries += 1
+                old = old.with_name(f"{self.run}-{time}-{tries}")
             old.mkdir(parents=True)
             for path in files:
                 os.replace(path, old / path.name)
@@ -314,7 +318,9 @@ def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
     """Where a run's last checkpoint goes: --output_checkpoint, else models/<dataset>_epoch<max_epochs>.pt."""
     if output is None:
         return Path("models") / f"{dataset}_epoch{max_epochs}.pt"
-    path = Path(output).expanduser()
+    path = user_path(output)
+    if not path.name:
+        raise UserError(f"--output_checkpoint '{output}' names no file; give it one, like models/mine.pt.")
     return path if path.suffix == ".pt" else path.with_name(path.name + ".pt")
 
 

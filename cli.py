@@ -14,7 +14,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one sentence and exit with 2, as argparse does."""
         if message.startswith("unrecognized arguments: "):
-            word = message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
+            words = message.removeprefix("unrecognized arguments: ").split() or [""]
+            word = words[0].split("=")[0]
             close = difflib.get_close_matches(word, self._option_string_actions, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; see --help."
             message = f"unknown flag {word}{hint}" if word.startswith("-") else f"unexpected '{word}'; see --help."

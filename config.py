@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +124,7 @@ class TrainingConfig:
 
 @dataclass
 class SystemConfig:
-    """The machine: nothing here changes what is learned, except through rounding."""
+    """The machine, and the seed. The device and its settings change what is learned through rounding only."""
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps; auto = CUDA with most free memory, MPS, CPU")
     dtype: str = option(
@@ -260,13 +260,15 @@ def check_value(opt: Option, value: Value) -> tuple[Value, str | None]:
         return value, None if opt.optional else f"must be {_type_name(opt)}, not null"
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if opt.type is float and is_number:
-        if not math.isfinite(value):
+        if not -sys.float_info.max <= value <= sys.float_info.max:  # true for NaN and for integers beyond floats too
             return value, "must be a finite number"
         value = float(value)
     elif opt.type is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) is not opt.type:
         return value, f"must be {_type_name(opt)}, not {json.dumps(value, default=str)[:60]}"
+    if isinstance(value, str) and "\0" in value:
+        return value, "must not hold a NUL character"
     if opt.choices and value not in opt.choices:
         return value, f"must be one of {', '.join(opt.choices)}, not '{value}'" + nearest(str(value), list(opt.choices))
     return value, _limit_problem(opt, value)
@@ -279,22 +281,24 @@ def _type_name(opt: Option) -> str:
 
 def _limit_problem(opt: Option, value: Value) -> str | None:
     at_least, above, below, at_most = (opt.limits[k] for k in ("at_least", "above", "below", "at_most"))
+    shown = str(value)[:40]
     if at_least is not None and value < at_least:
-        return f"must be at least {at_least:g}, not {value:g}"
+        return f"must be at least {at_least:g}, not {shown}"
     if above is not None and value <= above:
-        return f"must be above {above:g}, not {value:g}"
+        return f"must be above {above:g}, not {shown}"
     if below is not None and value >= below:
-        return f"must be below {below:g}, not {value:g}"
+        return f"must be below {below:g}, not {shown}"
     if at_most is not None and value > at_most:
-        return f"must be at most {at_most:g}, not {value:g}"
+        return f"must be at most {at_most:g}, not {shown}"
     return None
 
 
-def resolve(layers: list[tuple[str, Values]]) -> tuple[Config, dict[str, str]]:
+def resolve(layers: list[tuple[str, Values]], partial: bool = False) -> tuple[Config, dict[str, str]]:
     """Merge layers of values, later over earlier, and check the result.
 
     Args:
         layers: (where it comes from, nested values) pairs, lowest precedence first.
+        partial: more layers will come: leave out the checks between fields.
 
     Returns:
         The config, and for every dotted name the source its value came from ("default" where none set it).
@@ -310,7 +314,9 @@ def resolve(layers: list[tuple[str, Values]]) -> tuple[Config, dict[str, str]]:
             continue
         for section, entries in values.items():
             if section not in SECTIONS:
-                problems.append(f"{source}: unknown section '{section}'" + nearest(section, [*SECTIONS, "extends"]))
+                inside = [n for n in OPTIONS if n.endswith("." + section)]  # an option without its section
+                hint = f" (did you mean '{inside[0]}'?)" if inside else nearest(section, [*SECTIONS, "extends"])
+                problems.append(f"{source}: unknown section '{section}'{hint}")
             elif not isinstance(entries, dict):
                 problems.append(f"{source}: section '{section}' must be an object of options")
             else:
@@ -319,7 +325,8 @@ def resolve(layers: list[tuple[str, Values]]) -> tuple[Config, dict[str, str]]:
                     if problem:
                         problems.append(f"{source}: {problem}")
                         refused.add(f"{section}.{key}")
-    problems += [problem for names, problem in contradictions(config) if not refused & names]
+    if not partial:
+        problems += [problem for names, problem in contradictions(config) if not refused & names]
     if problems:
         raise UserError(join_problems(problems))
     return config, sources
@@ -329,10 +336,8 @@ def _apply(config: Config, sources: dict[str, str], source: str, name: str, valu
     if name not in OPTIONS:
         section, key = name.split(".", 1)
         keys = [n.split(".")[1] for n in OPTIONS if n.startswith(section + ".")]
-        hint = nearest(key, keys)
-        if not hint:  # perhaps the right name in the wrong section
-            elsewhere = [n for n in OPTIONS if n.endswith("." + key)]
-            hint = f" (did you mean '{elsewhere[0]}'?)" if elsewhere else ""
+        elsewhere = [n for n in OPTIONS if n.endswith("." + key)]  # the right name in the wrong section
+        hint = f" (did you mean '{elsewhere[0]}'?)" if elsewhere else nearest(key, keys)
         return f"unknown option '{name}'{hint}"
     value, problem = check_value(OPTIONS[name], value)
     if problem:
@@ -346,8 +351,8 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
     """Problems between fields that are each fine alone: the fields, and the problem in words."""
     model, scheduler, name = config.model, config.scheduler, config.data.dataset_name
     if model.n_embd % model.n_head:
-        fits = [h for h in range(1, model.n_embd + 1) if model.n_embd % h == 0]
-        best = min(fits, key=lambda h: abs(h - model.n_head))
+        near = min(model.n_head, model.n_embd)
+        best = next(h for d in range(near) for h in (near - d, near + d) if model.n_embd % h == 0)
         yield (
             {"model.n_embd", "model.n_head"},
             f"model.n_embd {model.n_embd} is not divisible by model.n_head {model.n_head}; {best} heads would fit",
@@ -441,7 +446,7 @@ def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Val
     if not isinstance(values, dict):
         raise UserError(f"'{path}' must hold a JSON object with the sections {', '.join(SECTIONS)}.")
     base = values.pop("extends", None)
-    if base is not None and not isinstance(base, str):
+    if base is not None and (not isinstance(base, str) or "\0" in base):
         raise UserError(f"'{path}': \"extends\" must be the name of one JSON file.")
     below = file_layers(path.parent / base, (*above, path.resolve())) if base else []
     return [*below, (str(path), values)]

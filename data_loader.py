@@ -25,7 +25,7 @@ from config import Config
 from documents import Rendering
 from token_cache import Source, TokenCache, open_cache
 from tokenizer import Tokenizer
-from utils import UserError, log
+from utils import UserError, log, user_path
 
 IGNORED = -1  # target where nothing is to be predicted
 CHUNK = 1 << 16  # documents looked at together when an epoch's order is laid out
@@ -250,7 +250,7 @@ def open_dataset(
 
     sample = False  # decided by the training split: the two are never mixed
     for split in ("train", "val"):
-        path = Path(data.data_dir).expanduser() / f"{data.dataset_name}-{split}.jsonl"
+        path = user_path(data.data_dir) / f"{data.dataset_name}-{split}.jsonl"
         cache = opened(Source(data.dataset_name, split, str(path), path))
         if sample := data.dataset_name == "story" and (cache is None if split == "train" else sample):
             cache = opened(story_sample(split))

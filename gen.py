@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from cli import Parser
-from utils import UserError, __version__, log, run_command
+from utils import UserError, __version__, log, run_command, user_path
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,7 @@ def read_prompt(args: argparse.Namespace) -> str | None:
     if args.prompt is not None:
         raise UserError("--prompt and --prompt_file both give a prompt; use one of them.")
     try:
-        return Path(args.prompt_file).expanduser().read_text(encoding="utf-8")
+        return user_path(args.prompt_file).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"No prompt file '{args.prompt_file}'; check the path.") from None
     except UnicodeDecodeError as error:
@@ -100,7 +100,7 @@ class Speaker:
 
         self.args = args
         self.sampling: Sampling = Sampling(args.temp, args.top_k, args.top_p, args.repetition_penalty)
-        path = Path(args.model).expanduser() if args.model else newest_checkpoint(Path("models"))
+        path = user_path(args.model) if args.model else newest_checkpoint(Path("models"))
         device = devices.choose_device(args.device, from_flag=True).value
         dtype = devices.choose_dtype(args.dtype, device).value
         self.model: GPT
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str]) -> int:
             ]
     finally:
         if args.output:
-            Path(args.output).expanduser().write_text("\n".join(record) + "\n", encoding="utf-8")
+            user_path(args.output).write_text("\n".join(record) + "\n", encoding="utf-8")
     return 0
 
 

@@ -97,7 +97,7 @@ def derive_schedule(config: Config, total_batches: int) -> Schedule:
     decay of 60,000 batches), a warning says so and the fractions are used.
     """
     wanted, peak = config.scheduler, config.optimizer.learning_rate
-    floor = peak / 10 if wanted.min_lr is None else wanted.min_lr
+    floor = float(f"{peak / 10:.12g}") if wanted.min_lr is None else wanted.min_lr
     warmup = wanted.warmup_iters
     if warmup is not None and warmup >= total_batches:
         log.warning(

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import Parser
-from utils import UserError, __version__, log, run_command
+from utils import UserError, __version__, log, run_command, user_path
 
 SEPARATOR = "<|endoftext|>"
 PIECE_CHARACTERS = 32_000  # a longer text is cut near this length: far longer than any context
@@ -80,7 +80,7 @@ def find_files(inputs: Sequence[str]) -> list[Path]:
     """The files that --input names, folders searched, in a fixed order. Raises UserError for what is not there."""
     files: list[Path] = []
     for name in inputs:
-        path = Path(name).expanduser()
+        path = user_path(name)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
             if not inside:
@@ -228,7 +228,7 @@ def prepare(args: argparse.Namespace) -> None:
         raise UserError(f"--name '{args.name}' must be a plain name, without folders.")
     if not 0 < args.val_fraction < 1:
         raise UserError(f"--val_fraction must be between 0 and 1, not {args.val_fraction:g}.")
-    folder = Path(args.data_dir).expanduser()
+    folder = user_path(args.data_dir)
     paths = {split: folder / f"{args.name}-{split}.jsonl" for split in ("train", "val")}
     there = [str(path) for path in paths.values() if path.exists()]
     if there and not args.force:
@@ -239,7 +239,7 @@ def prepare(args: argparse.Namespace) -> None:
     caches = []
     for split, path in paths.items():
         cache = open_cache(
-            Source(args.name, split, str(path), path), get_tokenizer("gpt2"), Path(args.cache_dir).expanduser(),
+            Source(args.name, split, str(path), path), get_tokenizer("gpt2"), user_path(args.cache_dir),
             Rendering(parse_special=args.parse_special == "true"), max_bad_lines=args.max_bad_lines, num_workers=workers,
         )  # fmt: skip
         assert cache is not None
@@ -253,7 +253,7 @@ def verify(args: argparse.Namespace) -> None:
     """Read every block of the caches. Raises UserError at the first damaged one."""
     from token_cache import TokenCache
 
-    found = sorted(Path(args.cache_dir).expanduser().glob(f"{args.name or '*'}-*-{'[0-9a-f]' * 16}.json"))
+    found = sorted(user_path(args.cache_dir).glob(f"{args.name or '*'}-*-{'[0-9a-f]' * 16}.json"))
     if not found:
         raise UserError(f"No token cache{f' of {args.name!r}' if args.name else ''} in '{args.cache_dir}'.")
     for path in found:

@@ -17,7 +17,7 @@ from data_loader import PackedLoader, open_dataset
 from optim import Schedule, derive_schedule
 from token_cache import TokenCache
 from tokenizer import Tokenizer, get_tokenizer
-from utils import UserError, log
+from utils import UserError, log, user_path
 
 # Fields that decide what is learned: changing one of them on resume makes it another run.
 DECISIVE = [
@@ -59,6 +59,13 @@ class Run:
     continues: bool  # the checkpoint's whole training state is taken over
     temporary_cache: Any = None  # keeps a --no_cache folder alive
 
+    def close(self) -> None:
+        """Close the data's files; removes a --no_cache folder."""
+        self.train.close()
+        self.val.close()
+        if self.temporary_cache:
+            self.temporary_cache.cleanup()
+
     @property
     def device(self) -> str:
         return self.config.system.device
@@ -93,7 +100,8 @@ class Run:
 def prepare_run(request: Request) -> Run:
     """Decide everything. Raises UserError for what cannot be."""
     layers = request_layers(request)
-    config, sources = resolve(layers)
+    loads = request.weights_from or request.continue_from or request.resume
+    config, sources = resolve(layers, partial=bool(loads))
     files = CheckpointManager(run_path(request.output, config.data.dataset_name, config.training.max_epochs))
     checkpoint, continues = open_checkpoint(request, files)
     if checkpoint:
@@ -113,7 +121,7 @@ def prepare_run(request: Request) -> Run:
         if config.data.cache_tokenized
         else tempfile.TemporaryDirectory(prefix="jojo-cache-", ignore_cleanup_errors=True)
     )
-    cache_dir = Path(temporary.name) if temporary else Path(config.data.cache_dir).expanduser()
+    cache_dir = Path(temporary.name) if temporary else user_path(config.data.cache_dir)
     train, val = open_dataset(config, tokenizer, cache_dir, config.system.num_workers or 0)
     if train.n_tokens < config.model.block_size:
         raise UserError(
@@ -138,7 +146,7 @@ def prepare_run(request: Request) -> Run:
 
 def request_layers(request: Request) -> list[tuple[str, Values]]:
     """The config file and what it extends, then one layer per flag (so that messages can name the flag)."""
-    layers = file_layers(Path(request.config_file).expanduser()) if request.config_file else []
+    layers = file_layers(user_path(request.config_file)) if request.config_file is not None else []
     for flag, name, value in request.overrides:
         section, key = name.split(".")
         layers.append((flag, {section: {key: value}}))
@@ -148,8 +156,8 @@ def request_layers(request: Request) -> list[tuple[str, Values]]:
 def open_checkpoint(request: Request, files: CheckpointManager) -> tuple[Checkpoint | None, bool]:
     """The checkpoint the request names, and whether training continues from it (else only its weights count)."""
     if request.weights_from:
-        return load_checkpoint(Path(request.weights_from).expanduser()), False
-    path = Path(request.continue_from).expanduser() if request.continue_from else files.last if request.resume else None
+        return load_checkpoint(user_path(request.weights_from)), False
+    path = user_path(request.continue_from) if request.continue_from else files.last if request.resume else None
     if path is None:
         return None, False
     if request.resume and not request.continue_from and not path.exists():

@@ -125,8 +125,10 @@ class CheckedFile:
         self._verified[block] = 1
 
     def verify_all(self) -> None:
-        for block in range(len(self._verified)):
-            self.verify(block)
+        """Verify every block that has not been yet."""
+        for block, verified in enumerate(self._verified):
+            if not verified:
+                self.verify(block)
 
     def _read(self, start: int, stop: int) -> bytes:
         self._file.seek(start)

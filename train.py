@@ -11,10 +11,11 @@ Every config field is a flag (--model.n_layer 8); docs/configuration.md explains
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 
 from cli import Parser
 from config import OPTIONS, SECTIONS, Option, Value, join_problems
-from utils import UserError, __version__, log, run_command
+from utils import UserError, __version__, log, run_command, user_path
 
 # Short names, as 2.x had them.
 ALIASES = {
@@ -125,8 +126,6 @@ def main(arguments: list[str]) -> int:
     args = build_parser().parse_args(arguments)
     given = overrides(args, arguments)
 
-    from pathlib import Path
-
     from config import save_config
     from run import Request, prepare_run, show_config
 
@@ -134,6 +133,12 @@ def main(arguments: list[str]) -> int:
     weights_only = args.load_model_only
     if weights_only is True and not args.checkpoint:
         raise UserError("--load_model_only needs a checkpoint: give it a path, or --checkpoint PATH beside it.")
+    if isinstance(weights_only, str) and args.checkpoint:
+        raise UserError(
+            "--checkpoint and --load_model_only both name a checkpoint; use --load_model_only without a path."
+        )
+    if isinstance(args.resume, str) and args.checkpoint:
+        raise UserError("--resume and --checkpoint both name a checkpoint; use one of them.")
     request = Request(
         config_file=args.config,
         overrides=given,
@@ -145,22 +150,22 @@ def main(arguments: list[str]) -> int:
     )
     if weights_only and args.resume:
         raise UserError("--resume continues a run and --load_model_only starts a new one; use one of them.")
-    run = prepare_run(request)
-    if args.save_config:
-        save_config(run.config, Path(args.save_config))
-        log.info("Wrote %s", args.save_config)
-    if args.show_config:
-        log.info(show_config(run))
-        return 0
+    with closing(prepare_run(request)) as run:
+        if args.save_config:
+            save_config(run.config, user_path(args.save_config))
+            log.info("Wrote %s", args.save_config)
+        if args.show_config:
+            log.info(show_config(run))
+            return 0
 
-    from trainer import Trainer
+        from trainer import Trainer
 
-    trainer = Trainer(run)
-    if args.eval_only:
-        losses = trainer.evaluate()
-        log.info("training loss %.4f, validation loss %.4f, %.4f bits per byte", *losses.values())
-        return 0
-    return trainer.train()
+        trainer = Trainer(run)
+        if args.eval_only:
+            losses = trainer.evaluate()
+            log.info("training loss %.4f, validation loss %.4f, %.4f bits per byte", *losses.values())
+            return 0
+        return trainer.train()
 
 
 if __name__ == "__main__":

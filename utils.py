@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import ClassVar
 
 __version__ = "3.0.0"
 
 log = logging.getLogger("jojo")
+
+OUT_OF_MEMORY = (
+    "Out of memory: halve --batch_size and double --training.gradient_accumulation_steps (the result is the same), "
+    "or take a shorter --model.block_size or a smaller model."
+)
 
 
 class UserError(ValueError):
@@ -42,14 +49,10 @@ class Colors(logging.Formatter):
 class ConsoleHandler(logging.Handler):
     """Prints above a live progress bar instead of through it; problems go to stderr, the rest to stdout."""
 
-    def __init__(self, color: bool | None) -> None:
-        super().__init__()
-        self.forced = color
-
     def emit(self, record: logging.LogRecord) -> None:
         try:
             stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-            text = Colors(use_color(stream) if self.forced is None else self.forced).format(record)
+            text = Colors(use_color(stream)).format(record)
             if "tqdm" in sys.modules:
                 from tqdm import tqdm
 
@@ -61,9 +64,12 @@ class ConsoleHandler(logging.Handler):
             pass
 
 
+_plain = False  # --no_color was given
+
+
 def use_color(stream: object) -> bool:
     """Colour only on a terminal, and never where NO_COLOR is set (https://no-color.org)."""
-    return bool(getattr(stream, "isatty", lambda: False)()) and not os.environ.get("NO_COLOR")
+    return not _plain and bool(getattr(stream, "isatty", lambda: False)()) and not os.environ.get("NO_COLOR")
 
 
 def paint(text: str, code: str) -> str:
@@ -73,10 +79,12 @@ def paint(text: str, code: str) -> str:
 
 def set_up_console(debug: bool = False, no_color: bool = False) -> None:
     """Send the project's log to the console: INFO and above, DEBUG too with `--debug`."""
+    global _plain
+    _plain = no_color
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a console that cannot show a character prints "?" instead of failing
             stream.reconfigure(errors="replace")
-    log.handlers[:] = [ConsoleHandler(color=False if no_color else None)]
+    log.handlers[:] = [ConsoleHandler()]
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False
 
@@ -104,6 +112,11 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
         code = 1
     except OSError as error:
         log.error(explain_os_error(error), exc_info=debug)
+        code = 1
+    except (MemoryError, RuntimeError) as error:  # torch reports a full memory as a RuntimeError
+        if not (isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error))):
+            raise
+        log.error(OUT_OF_MEMORY, exc_info=debug)
         code = 1
     sys.exit(code)
 
@@ -175,7 +188,7 @@ class Every:
 def duration(seconds: float) -> str:
     """Seconds as people say them: 42 s, 3 min 05 s, 2 h 10 min, 3 days 4 h."""
     seconds = max(0.0, seconds)
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -193,6 +206,14 @@ def short_count(number: float) -> str:
         if abs(number) >= limit:
             return f"{number / (1e3 if unit == 'k' else limit):.1f}{unit}"
     return f"{number:,.0f}"
+
+
+def user_path(text: str) -> Path:
+    """A path as typed, with ~ and ~user expanded. Raises UserError where there is no such user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"'{text}' starts with a home folder that does not exist; write the path in full.") from None
 
 
 def byte_count(number: float) -> str:

@@ -1,0 +1,570 @@
+"""Tests of config.py: defaults, precedence, every way a config can be wrong, and JSON files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import config
+from config import OPTIONS, SECTIONS, Config, file_layers, read_json, resolve, save_config, strip_comments
+from utils import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """One folder for all examples of a property."""
+    return tmp_path_factory.mktemp("configs")
+
+
+def write(path: pathlib.Path, content: Any) -> pathlib.Path:
+    """A file with this text, or with this value as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def problem_of(*layers: Any) -> str:
+    """What resolve() says about these layers, named a, b, c, ..."""
+    with pytest.raises(UserError) as caught:
+        resolve(list(zip("abcdef", layers, strict=False)))
+    return str(caught.value)
+
+
+def problem_of_file(path: pathlib.Path) -> str:
+    """What reading and resolving a config file says."""
+    with pytest.raises(UserError) as caught:
+        resolve(file_layers(path))
+    return str(caught.value)
+
+
+# --- defaults and fields --------------------------------------------------------------------------------------------
+
+
+def test_no_layers_give_the_defaults() -> None:
+    built, sources = resolve([])
+    assert built == Config()
+    assert set(sources) == set(OPTIONS)
+    assert set(sources.values()) == {"default"}
+
+
+def test_every_default_is_valid_by_its_own_rules() -> None:
+    for opt in OPTIONS.values():
+        assert config.check_value(opt, opt.default) == (opt.default, None), opt.name
+
+
+def test_sections_and_fields_of_2_1_are_all_there() -> None:
+    wanted = {
+        "model": "n_layer n_head n_embd block_size dropout bias vocab_size",
+        "optimizer": "learning_rate weight_decay beta1 beta2 grad_clip",
+        "scheduler": "decay_lr warmup_iters lr_decay_iters min_lr warmup_fraction cooldown_fraction",
+        "training": "max_epochs max_iters batch_size gradient_accumulation_steps eval_iters eval_interval log_interval "
+        "save_checkpoints checkpoint_interval compile_model train_batches val_batches",
+        "system": "device dtype seed num_workers pin_memory memory_fraction optimize_memory allow_tf32_matmul "
+        "allow_tf32_cudnn",
+        "data": "dataset_name data_dir cache_tokenized cache_dir",
+    }
+    assert list(SECTIONS) == list(wanted)
+    for section, names in wanted.items():
+        assert set(names.split()) <= {field.name for field in dataclasses.fields(SECTIONS[section])}
+
+
+def test_every_field_says_in_one_line_what_it_is() -> None:
+    for opt in OPTIONS.values():
+        assert opt.help and "\n" not in opt.help, opt.name
+        assert opt.default is not None or opt.optional, opt.name
+
+
+def test_accumulation_defaults_to_one_batch_of_one_micro_batch() -> None:
+    built = Config.from_dict({"training": {"batch_size": 3, "gradient_accumulation_steps": 5}})
+    assert Config().training.gradient_accumulation_steps == 1
+    assert built.rows_per_batch == 15
+    assert built.tokens_per_batch == 15 * built.model.block_size
+
+
+def test_get_and_set_use_dotted_names() -> None:
+    built = Config()
+    built.set("model.n_layer", 3)
+    assert built.model.n_layer == built.get("model.n_layer") == 3
+
+
+# --- precedence -----------------------------------------------------------------------------------------------------
+
+
+def test_later_layers_win_and_name_their_source(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "base.json", {"model": {"n_layer": 3, "n_head": 3, "block_size": 33}})
+    write(tmp_path / "run.json", {"extends": "base.json", "model": {"n_head": 4, "block_size": 44}})
+    loaded = {"model": {"n_layer": 2, "n_head": 2, "block_size": 22, "dropout": 0.2}}
+    layers = [("checkpoint x.pt", loaded), *file_layers(tmp_path / "run.json"), ("--b", {"model": {"block_size": 55}})]
+    built, sources = resolve(layers)
+    model = built.model
+    assert (model.n_embd, model.dropout, model.n_layer, model.n_head, model.block_size) == (384, 0.2, 3, 4, 55)
+    assert [sources[f"model.{key}"] for key in ("n_embd", "dropout", "n_layer", "n_head", "block_size")] == [
+        "default", "checkpoint x.pt", str(tmp_path / "base.json"), str(tmp_path / "run.json"), "--b",
+    ]  # fmt: skip
+
+
+def test_null_in_a_later_layer_takes_a_value_back() -> None:
+    built, sources = resolve([("a", {"training": {"max_iters": 5}}), ("b", {"training": {"max_iters": None}})])
+    assert built.training.max_iters is None
+    assert sources["training.max_iters"] == "b"
+
+
+def test_a_later_layer_may_repair_a_contradiction() -> None:
+    built, _ = resolve([("a", {"model": {"n_embd": 100}}), ("b", {"model": {"n_head": 5}})])
+    assert built.model.n_embd // built.model.n_head == 20
+
+
+def test_a_file_with_fewer_options_takes_defaults_for_the_rest() -> None:
+    assert Config.from_dict({"model": {"n_layer": 2}}).optimizer == Config().optimizer
+    assert Config.from_dict({}) == Config()
+
+
+def test_resolving_leaves_the_layers_and_the_defaults_alone() -> None:
+    layer = {"model": {"n_layer": 2}}
+    resolve([("a", layer), ("b", {"model": {"n_layer": 9}})])
+    assert layer == {"model": {"n_layer": 2}}
+    assert Config().model.n_layer == OPTIONS["model.n_layer"].default
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    problem = problem_of({"model": {"n_layr": 4}})
+    assert problem.startswith("a: ") and "'model.n_layr'" in problem and "did you mean" in problem
+    assert "n_layer'" in problem
+
+
+def test_unknown_section_names_the_nearest() -> None:
+    problem = problem_of({"trainning": {}})
+    assert "'trainning'" in problem and "did you mean 'training'" in problem
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "meant"),
+    [
+        ("training", "learning_rate", "optimizer.learning_rate"),
+        ("model", "seed", "system.seed"),
+        ("system", "dataset_name", "data.dataset_name"),
+        ("model", "batch_size", "training.batch_size"),  # though model.block_size is spelled much like it
+        ("training", "min_lr", "scheduler.min_lr"),
+    ],
+)
+def test_right_name_in_the_wrong_section_is_sent_to_its_own(section: str, key: str, meant: str) -> None:
+    problem = problem_of({section: {key: 1}})
+    assert f"'{section}.{key}'" in problem
+    assert f"did you mean '{meant}'" in problem
+
+
+def test_a_name_like_nothing_gets_no_guess() -> None:
+    assert "did you mean" not in problem_of({"model": {"zzzzqqqq": 1}})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("model.n_layer", "6", "must be a whole number"),
+        ("model.n_layer", 6.5, "must be a whole number"),
+        ("model.n_layer", True, "must be a whole number, not true"),
+        ("model.n_layer", None, "must be a whole number, not null"),
+        ("model.n_layer", [6], "must be a whole number"),
+        ("model.n_layer", {"x": 1}, "must be a whole number"),
+        ("model.n_layer", float("nan"), "must be a whole number"),
+        ("model.n_layer", float("inf"), "must be a whole number"),
+        ("model.bias", 1, "must be true or false, not 1"),
+        ("model.bias", "true", "must be true or false"),
+        ("model.dropout", "0.1", "must be a number"),
+        ("model.dropout", False, "must be a number, not false"),
+        ("optimizer.learning_rate", float("nan"), "must be a finite number"),
+        ("optimizer.learning_rate", float("inf"), "must be a finite number"),
+        ("optimizer.learning_rate", 10**400, "number"),
+        ("training.max_iters", "many", "must be a whole number or null"),
+        ("data.dataset_name", 7, "must be a string"),
+        ("system.device", None, "must be a string, not null"),
+    ],
+    ids=lambda item: str(item)[:30],
+)
+def test_wrong_type_says_what_it_must_be(name: str, value: Any, words: str) -> None:
+    section, key = name.split(".")
+    problem = problem_of({section: {key: value}})
+    assert f"'{name}'" in problem and words in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("model.n_layer", 0, "at least 1, not 0"),
+        ("model.n_layer", -(10**400), "at least 1"),
+        ("model.block_size", 1, "at least 2"),
+        ("model.dropout", 1, "below 1"),
+        ("model.dropout", -0.1, "at least 0"),
+        ("optimizer.learning_rate", 0, "above 0"),
+        ("optimizer.beta2", 1.0, "below 1"),
+        ("scheduler.cooldown_fraction", 1.5, "at most 1"),
+        ("system.memory_fraction", 0, "above 0"),
+        ("training.max_iters", 0, "at least 1"),
+        ("system.seed", -1, "at least 0"),
+        ("system.dtype", "bfloat", "did you mean 'bfloat16'"),
+        ("scheduler.kind", "linear", "one of cosine, wsd"),
+    ],
+    ids=lambda item: str(item)[:30],
+)
+def test_limits_are_named(name: str, value: Any, words: str) -> None:
+    section, key = name.split(".")
+    problem = problem_of({section: {key: value}})
+    assert f"'{name}'" in problem and words in problem
+
+
+def test_whole_floats_and_ints_stand_for_each_other() -> None:
+    built = Config.from_dict({"model": {"n_layer": 4.0, "dropout": 0}})
+    assert (built.model.n_layer, type(built.model.n_layer)) == (4, int)
+    assert (built.model.dropout, type(built.model.dropout)) == (0.0, float)
+
+
+def test_several_problems_are_reported_at_once() -> None:
+    problem = problem_of(
+        {"model": {"n_layr": 4, "n_embd": "wide"}, "sistem": {}}, {"optimizer": {"beta1": 2}, "data": 5}
+    )
+    assert problem.startswith("5 problems")
+    assert len(problem.splitlines()) == 6
+    for words in (
+        "a: unknown option 'model.n_layr'",
+        "'model.n_embd'",
+        "'sistem'",
+        "b: 'optimizer.beta1'",
+        "b: section 'data'",
+    ):
+        assert words in problem
+
+
+def test_contradictions_are_reported_with_the_rest() -> None:
+    problem = problem_of({"model": {"n_embd": 100, "n_head": 7, "bias": 3}, "data": {"dataset_name": "a/b"}})
+    assert problem.startswith("3 problems")
+    assert "n_embd 100" in problem and "n_head 7" in problem and "a/b" in problem and "model.bias" in problem
+
+
+def test_a_refused_value_causes_no_second_problem() -> None:
+    assert "divisible" not in problem_of({"model": {"n_embd": 100, "n_head": "seven"}})
+
+
+def test_indivisible_width_names_a_number_of_heads_that_fits() -> None:
+    problem = problem_of({"model": {"n_embd": 100, "n_head": 7}})
+    assert "not divisible" in problem and "5 heads" in problem
+
+
+def test_final_learning_rate_above_the_peak_is_refused() -> None:
+    assert "min_lr" in problem_of({"scheduler": {"min_lr": 0.1}, "optimizer": {"learning_rate": 0.01}})
+    Config.from_dict({"scheduler": {"min_lr": 0.01}, "optimizer": {"learning_rate": 0.01}})
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "/", "."])
+def test_a_dataset_name_with_folders_is_refused(name: str) -> None:
+    assert "dataset_name" in problem_of({"data": {"dataset_name": name}})
+
+
+@pytest.mark.parametrize("values", [[], "text", 3, None])
+def test_a_layer_that_is_not_an_object_is_refused(values: Any) -> None:
+    assert "JSON object" in problem_of(values)
+
+
+@pytest.mark.parametrize("key", ["data_dir", "cache_dir"])
+def test_a_string_with_a_nul_character_is_refused(key: str) -> None:
+    assert f"data.{key}" in problem_of({"data": {key: "a\0b"}})
+
+
+@pytest.mark.parametrize("seed", [2**64, 10**30])
+def test_a_seed_beyond_64_bits_is_refused(seed: int) -> None:
+    assert "system.seed" in problem_of({"system": {"seed": seed}})
+
+
+# --- JSON files -----------------------------------------------------------------------------------------------------
+
+
+def test_comments_are_ignored_outside_strings_only(tmp_path: pathlib.Path) -> None:
+    text = """// a comment
+    {
+      "model": {"n_layer": 2}, // "n_layer": 9
+      //"optimizer": {},
+      "data": {"data_dir": "http://x//y", "cache_dir": "a\\"//b"} // " unbalanced
+    } // the end"""
+    assert read_json(write(tmp_path / "a.json", text)) == {
+        "model": {"n_layer": 2},
+        "data": {"data_dir": "http://x//y", "cache_dir": 'a"//b'},
+    }
+
+
+@settings(deadline=None)
+@given(st.text(alphabet='/"\\\n ab{}:,', max_size=60))
+@example('"\\')
+@example('"a\\"//b"//c')
+def test_strip_comments_keeps_length_and_positions(text: str) -> None:
+    stripped = strip_comments(text)
+    assert len(stripped) == len(text)
+    for before, after in zip(text, stripped, strict=True):
+        assert after == before or (after == " " and before != "\n")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(alphabet='/"\\ab\n\u20ac'),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='/"\\ab'), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@settings(deadline=None)
+@given(json_values, st.text(alphabet='/"\\ab{}', max_size=10))
+def test_json_without_comments_is_left_alone_and_comments_add_nothing(value: Any, comment: str) -> None:
+    plain = json.dumps(value, indent=1)
+    assert strip_comments(plain) == plain
+    commented = "\n".join(f"{line} //{comment}" for line in plain.splitlines())
+    assert json.loads(strip_comments(commented)) == value
+
+
+def test_invalid_json_is_shown_by_line_and_column(tmp_path: pathlib.Path) -> None:
+    problem = problem_of_file(write(tmp_path / "a.json", '{\n  // note\n  "model": {"n_layer": }\n}'))
+    assert "a.json" in problem and "line 3, column 24" in problem
+
+
+def test_a_comment_before_the_mistake_does_not_move_the_column(tmp_path: pathlib.Path) -> None:
+    first = problem_of_file(write(tmp_path / "a.json", '{"model": {}, // x\n "data": nul}'))
+    assert "line 2, column 10" in first
+
+
+def test_an_empty_file_is_invalid_json(tmp_path: pathlib.Path) -> None:
+    assert "not valid JSON" in problem_of_file(write(tmp_path / "a.json", ""))
+
+
+def test_a_duplicate_key_is_refused_by_name(tmp_path: pathlib.Path) -> None:
+    problem = problem_of_file(write(tmp_path / "a.json", '{"model": {"n_layer": 1, "n_head": 2, "n_layer": 3}}'))
+    assert "'n_layer' twice" in problem
+
+
+def test_a_byte_order_mark_is_accepted(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"model": {"n_layer": 2}}')
+    assert read_json(path) == {"model": {"n_layer": 2}}
+
+
+@pytest.mark.parametrize("content", ['{"model": {}}'.encode("utf-16"), b'{"data": {"data_dir": "caf\xe9"}}'])
+def test_text_that_is_not_utf8_is_refused(tmp_path: pathlib.Path, content: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    assert "UTF-8" in problem_of_file(path)
+
+
+def test_deep_nesting_is_refused_at_every_depth(tmp_path: pathlib.Path) -> None:
+    for depth in (*range(900, 1010, 3), 100_000):
+        text = '{"model": {"n_layer": ' + "[" * depth + "]" * depth + "}}"
+        assert "a.json" in problem_of_file(write(tmp_path / "a.json", text))
+
+
+def test_a_missing_config_names_those_beside_it(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "small.json", {})
+    problem = problem_of_file(tmp_path / "smal.json")
+    assert "smal.json" in problem and "small.json" in problem.replace("smal.json", "")
+
+
+def test_a_folder_is_not_a_config(tmp_path: pathlib.Path) -> None:
+    assert "folder" in problem_of_file(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"x"', "null"])
+def test_a_file_must_hold_an_object(tmp_path: pathlib.Path, text: str) -> None:
+    problem = problem_of_file(write(tmp_path / "a.json", text))
+    assert "a.json" in problem and "JSON object" in problem
+
+
+# --- extends --------------------------------------------------------------------------------------------------------
+
+
+def test_extends_is_relative_to_the_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "one" / "base.json", {"model": {"n_layer": 3}})
+    write(tmp_path / "base.json", {"model": {"n_layer": 9}})
+    write(tmp_path / "two" / "run.json", {"extends": "../one/base.json", "model": {"n_head": 2}})
+    monkeypatch.chdir(tmp_path)
+    built, _ = resolve(file_layers(pathlib.Path("two/run.json")))
+    assert (built.model.n_layer, built.model.n_head) == (3, 2)
+
+
+def test_extends_reaches_through_several_files(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "a.json", {"model": {"n_layer": 1, "n_head": 1, "n_embd": 16}})
+    write(tmp_path / "b.json", {"extends": "a.json", "model": {"n_layer": 2, "n_head": 2}})
+    write(tmp_path / "c.json", {"extends": "b.json", "model": {"n_layer": 3}})
+    model = resolve(file_layers(tmp_path / "c.json"))[0].model
+    assert (model.n_layer, model.n_head, model.n_embd) == (3, 2, 16)
+
+
+def test_two_files_may_extend_the_same_one(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "a.json", {})
+    for name in ("b", "c"):
+        write(tmp_path / f"{name}.json", {"extends": "a.json"})
+        assert len(file_layers(tmp_path / f"{name}.json")) == 2
+
+
+@pytest.mark.parametrize("chain", ["a", "ab", "abc"])
+def test_an_extends_cycle_names_its_files(tmp_path: pathlib.Path, chain: str) -> None:
+    for name, following in zip(chain, chain[1:] + chain[0], strict=True):
+        write(tmp_path / f"{name}.json", {"extends": f"{following}.json"})
+    problem = problem_of_file(tmp_path / "a.json")
+    assert "circle" in problem
+    assert " -> ".join(f"{name}.json" for name in chain + "a") in problem
+
+
+def test_a_cycle_through_another_spelling_of_the_path_is_found(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "x" / "a.json", {"extends": "../x/./a.json"})
+    assert "circle" in problem_of_file(tmp_path / "x" / "a.json")
+
+
+def test_a_missing_base_is_named(tmp_path: pathlib.Path) -> None:
+    assert "gone.json" in problem_of_file(write(tmp_path / "a.json", {"extends": "gone.json"}))
+
+
+@pytest.mark.parametrize("base", [3, ["a.json"], {}, True, "a\0b"])
+def test_extends_must_name_one_file(tmp_path: pathlib.Path, base: Any) -> None:
+    assert "extends" in problem_of_file(write(tmp_path / "a.json", {"extends": base}))
+
+
+def test_a_mistake_in_the_base_is_blamed_on_the_base(tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "base.json", {"model": {"n_layr": 3}})
+    problem = problem_of_file(write(tmp_path / "run.json", {"extends": "base.json"}))
+    assert "base.json: unknown option" in problem and "run.json" not in problem
+
+
+def test_the_default_config_holds_every_option_with_its_default() -> None:
+    values = read_json(ROOT / "configs" / "default.json")
+    assert values == Config().to_dict()
+    assert list(values) == list(SECTIONS)
+
+
+def test_shipped_configs_are_valid() -> None:
+    paths = sorted((ROOT / "configs").glob("*.json"))
+    assert {"default.json", "story-small.json"} <= {path.name for path in paths}
+    for path in paths:
+        resolve(file_layers(path))
+
+
+# --- round trips and fuzzing ----------------------------------------------------------------------------------------
+
+
+def values_of(opt: config.Option) -> st.SearchStrategy[Any]:
+    """Valid values of an option."""
+    low, above, below, high = (opt.limits[key] for key in ("at_least", "above", "below", "at_most"))
+    values: st.SearchStrategy[Any]
+    if opt.choices:
+        values = st.sampled_from(opt.choices)
+    elif opt.type is bool:
+        values = st.booleans()
+    elif opt.type is int:
+        values = st.integers(int(low or 0), min(int(high or 10**6), 10**6))
+    elif opt.type is float:
+        bottom = max(x for x in (low, above, 0.0) if x is not None)
+        top = min(x for x in (high, below, 1e6) if x is not None)
+        values = st.floats(bottom, top, exclude_min=above is not None, exclude_max=below is not None)
+    else:
+        values = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=12)
+    return st.none() | values if opt.optional else values
+
+
+@st.composite
+def valid_values(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
+    """Nested values of a config in which any subset of the options is set, without contradictions."""
+    names = draw(st.lists(st.sampled_from(sorted(OPTIONS)), unique=True, max_size=20))
+    values: dict[str, dict[str, Any]] = {}
+    for name in names:
+        section, key = name.split(".")
+        values.setdefault(section, {})[key] = draw(values_of(OPTIONS[name]))
+    model = values.setdefault("model", {})
+    model["n_head"] = draw(st.integers(1, 64))
+    model["n_embd"] = model["n_head"] * draw(st.integers(1, 64))
+    rate = values.get("optimizer", {}).get("learning_rate", OPTIONS["optimizer.learning_rate"].default)
+    if (values.get("scheduler", {}).get("min_lr") or 0) > rate:
+        values["scheduler"]["min_lr"] = rate
+    if values.get("data", {}).get("dataset_name") in (".", ".."):
+        values["data"]["dataset_name"] = "dots"
+    return values
+
+
+@given(valid_values())
+@settings(max_examples=60, deadline=None)
+def test_a_valid_config_survives_a_trip_through_json(values: dict[str, dict[str, Any]]) -> None:
+    built = Config.from_dict(values)
+    for section, entries in values.items():
+        for key, value in entries.items():
+            assert built.get(f"{section}.{key}") == value
+    again = Config.from_dict(json.loads(json.dumps(built.to_dict())))
+    assert again == built
+    assert again.to_dict() == built.to_dict()
+
+
+@given(values=valid_values())
+@settings(max_examples=20, deadline=None)
+def test_save_config_is_read_back_equal(scratch: pathlib.Path, values: dict[str, dict[str, Any]]) -> None:
+    built, path = Config.from_dict(values), scratch / "new folder" / "saved.json"
+    save_config(built, path)
+    assert resolve(file_layers(path))[0] == built
+
+
+def read_or_refuse(path: pathlib.Path) -> None:
+    """Read a config in any way that ends in a config or a UserError with a sentence."""
+    try:
+        built, _ = resolve(file_layers(path))
+    except UserError as error:
+        assert len(str(error)) > 10
+    else:
+        assert isinstance(built, Config)
+
+
+keys = st.sampled_from([*SECTIONS, "extends", "modle", *(name.split(".")[1] for name in OPTIONS)]) | st.text(max_size=5)
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.integers(10**300, 10**320) | st.floats() | st.text(max_size=6)
+    | st.sampled_from(["", ".", "config.json", "missing.json", "auto", "cpu", "a\0b"])
+)  # fmt: skip
+trees = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=5), max_leaves=20
+)
+sections = st.fixed_dictionaries(
+    {}, optional={"extends": scalars.filter(lambda v: not isinstance(v, str) or "/" not in v)}
+    | {
+        section: st.dictionaries(st.sampled_from([field.name for field in dataclasses.fields(cls)]), scalars, max_size=4)
+        for section, cls in SECTIONS.items()
+    },
+)  # fmt: skip
+
+
+@given(value=sections | trees)
+@settings(max_examples=150, deadline=None)
+def test_any_json_is_read_or_refused_in_words(scratch: pathlib.Path, value: Any) -> None:
+    read_or_refuse(write(scratch / "config.json", value))
+
+
+VALID_TEXT = json.dumps({"model": {"n_layer": 2, "bias": True}, "data": {"data_dir": "a//b"}}, indent=1)
+
+
+@given(
+    edits=st.lists(
+        st.tuples(st.integers(0, len(VALID_TEXT)), st.integers(0, 5), st.text(alphabet='{}[]":,/\\0.e-\n\u20ac', max_size=3)),
+        min_size=1, max_size=4,
+    )
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_a_mangled_config_is_read_or_refused_in_words(scratch: pathlib.Path, edits: list[tuple[int, int, str]]) -> None:
+    text = VALID_TEXT
+    for position, removed, inserted in edits:
+        text = text[:position] + inserted + text[position + removed :]
+    read_or_refuse(write(scratch / "config.json", text))
+
+
+@given(content=st.binary(max_size=60))
+@settings(max_examples=80, deadline=None)
+def test_any_bytes_are_read_or_refused_in_words(scratch: pathlib.Path, content: bytes) -> None:
+    path = scratch / "config.json"
+    path.write_bytes(content)
+    read_or_refuse(path)
