@@ -9,6 +9,7 @@ Older files are read too: v1 (`model_args`, as nanoGPT's) and 2.x (`config` with
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
@@ -29,6 +30,7 @@ from utils import UserError, __version__, byte_count, log, user_path
 FORMAT_VERSION = 3
 TRAILER_MARK = b"jojo-sha256:"  # followed by 64 hex digits
 TRAILER_BYTES = len(TRAILER_MARK) + 64
+MASKS = (".attn.bias", ".attn.masked_bias")  # causal masks that nanoGPT and GPT-2 stored among the weights
 PREFIXES = ("_orig_mod.", "module.")  # left in names by torch.compile and data parallelism
 
 
@@ -61,7 +63,8 @@ def write_file(state: Mapping[str, Any], path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder; the file is in place
+            _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise UserError(f"Could not save '{path}' ({cause}); check the folder's permissions and free space.") from error
@@ -117,14 +120,13 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals([torch.torch_version.TorchVersion]):  # 2.x metadata holds one
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f" ({found.group(1)})" if found else ""
-        raise UserError(
-            f"'{path}' holds something other than plain data{what}; refused, and nothing was run."
-        ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"'{path}' is not a checkpoint, or is damaged.") from error
+    except Exception as error:  # whatever a damaged or hostile file makes the reader trip over: never tried another way
+        found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if found:
+            what = f"holds something other than plain data ({found.group(1)}); refused, and nothing was run"
+        else:
+            what = "is not a checkpoint, or is damaged"
+        raise UserError(f"'{path}' {what}.") from error
     if not isinstance(state, dict):
         raise UserError(f"'{path}' is not a checkpoint: it holds a {type(state).__name__}, not a dictionary.")
     if state.get("format_version") == FORMAT_VERSION and not has_trailer:
@@ -170,7 +172,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(
             f"'{path}' is not a checkpoint: Missing 'model' (it has: {', '.join(map(str, state)) or 'nothing'})."
         )
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state["model"].items()):
+        raise UserError(f"'{path}' is not a checkpoint: its 'model' holds something other than named tensors.")
     weights = {_plain_name(name): tensor for name, tensor in state["model"].items()}
+    weights = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}
     if isinstance(config, dict) and isinstance(config.get("model"), dict):
         version = "3" if "format_version" in state else "2.x"
         known = {
@@ -179,15 +184,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         }  # fmt: skip
     elif isinstance(state.get("model_args"), dict):
         version = "1"
-        known = {"model": {k: v for k, v in state["model_args"].items() if f"model.{k}" in OPTIONS}}
+        shape = {k: v for k, v in state["model_args"].items() if f"model.{k}" in OPTIONS}
+        known = {"model": {"bias": any(name.endswith(".c_attn.bias") for name in weights)} | shape}
     else:
         raise UserError(f"'{path}' has an unknown format: Missing 'model_args' or 'config.model'.")
     return Checkpoint(path, version, weights, known, state.get("tokenizer"), state)
 
 
 def _plain_name(name: str) -> str:
-    for prefix in PREFIXES:
-        name = name.removeprefix(prefix)
+    while name.startswith(PREFIXES):
+        name = name.split(".", 1)[1]
     return name
 
 
@@ -271,9 +277,8 @@ class CheckpointManager:
 
     def existing(self) -> list[Path]:
         """Files of this run that are there now."""
-        numbered = [
-            p for p in self.folder.glob(f"{_literal(self.run)}_batch*.pt") if re.search(r"_batch\d+\.pt$", p.name)
-        ]
+        name = re.compile(re.escape(self.run) + r"_batch\d+\.pt")
+        numbered = [p for p in self.folder.glob("*.pt") if name.fullmatch(p.name)]
         return [p for p in (self.last, self.best, self.metrics, self.plot, *sorted(numbered)) if p.exists()]
 
     def make_room(self, time: str) -> None:
@@ -310,16 +315,12 @@ class CheckpointManager:
             log.debug("Saved %s (%s)", path, byte_count(path.stat().st_size))
 
 
-def _literal(text: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", text)
-
-
 def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
     """Where a run's last checkpoint goes: --output_checkpoint, else models/<dataset>_epoch<max_epochs>.pt."""
     if output is None:
         return Path("models") / f"{dataset}_epoch{max_epochs}.pt"
     path = user_path(output)
-    if not path.name:
+    if not path.name or path.is_dir():
         raise UserError(f"--output_checkpoint '{output}' names no file; give it one, like models/mine.pt.")
     return path if path.suffix == ".pt" else path.with_name(path.name + ".pt")
 

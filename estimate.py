@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from config import ModelConfig
@@ -48,10 +49,15 @@ def flops_per_token(model: ModelConfig) -> float:
     return 6.0 * matrices + 12.0 * model.n_layer * model.n_embd * model.block_size
 
 
+def _names(product: str, device: str) -> bool:
+    """Whether a device's name has the product as whole words: an RTX A1000 is no A100, a laptop's 4090 no 4090."""
+    return bool(re.search(rf"\b{re.escape(product)}\b(?! Laptop)", device, re.IGNORECASE))
+
+
 def gpu_peak_flops(name: str, dtype: str) -> float | None:
     """Published dense peak of a GPU by name, FLOP/s; None where this table does not know it."""
     column = ("float32", "bfloat16", "float16").index(dtype)
-    known = next((peaks for part, peaks in GPU_PEAK_TFLOPS.items() if part.lower() in name.lower()), None)
+    known = next((peaks for part, peaks in GPU_PEAK_TFLOPS.items() if _names(part, name)), None)
     peak = known[column] if known else None
     return peak * 1e12 if peak else None
 

@@ -81,11 +81,25 @@ def read_prompt(args: argparse.Namespace) -> str | None:
     if args.prompt is not None:
         raise UserError("--prompt and --prompt_file both give a prompt; use one of them.")
     try:
-        return user_path(args.prompt_file).read_text(encoding="utf-8")
+        return user_path(args.prompt_file).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"No prompt file '{args.prompt_file}'; check the path.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"'{args.prompt_file}' is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+
+
+def refuse_combinations(args: argparse.Namespace) -> None:
+    """Raises UserError for flags that would not act together."""
+    prompted = args.prompt is not None or args.prompt_file is not None
+    wrong = [
+        (args.interactive and args.chat, "--interactive and --chat are two ways to talk; use one of them"),
+        (args.interactive and prompted, "--interactive asks for prompts; leave out --prompt and --prompt_file"),
+        (args.system is not None and not args.chat, "--system belongs to a conversation; add --chat"),
+        (args.chat and args.parse_special, "--parse_special reads prompts written in ChatML; --chat writes it itself"),
+        (args.chat and args.num_samples > 1, "--chat gives one answer at a time; leave out --num_samples"),
+    ]
+    if problem := next((text for applies, text in wrong if applies), None):
+        raise UserError(f"{problem}.")
 
 
 class Speaker:
@@ -107,7 +121,7 @@ class Speaker:
         self.tokenizer: Tokenizer
         self.model, self.tokenizer, checkpoint = load_model(path, device, dtype, chatml=not args.use_base_tokenizer)
         self.generator: torch.Generator = torch.Generator()
-        seed = self.generator.seed() if args.seed is None else args.seed
+        seed = self.generator.seed() % 2**32 if args.seed is None else args.seed
         self.generator.manual_seed(seed)
         if not args.model or args.verbose:
             print(f"[{path}]", file=sys.stderr)
@@ -171,8 +185,6 @@ class Speaker:
                 if token is not None:
                     counts[0] += 1
                     yield sample, streams[sample].push(token)
-        for sample, stream in enumerate(streams):
-            yield sample, stream.finish()
 
 
 def ask(question: str) -> str | None:
@@ -201,6 +213,10 @@ def chat(speaker: Speaker, first: str | None, record: list[str]) -> None:
     while question is not None:
         messages.append({"role": "user", "content": question})
         ids, dropped = chat_prompt(speaker.tokenizer, messages, room)
+        if len(ids) > block_size:
+            log.warning(
+                "The question has more tokens than the context; its beginning and the system message are left out."
+            )
         if dropped and speaker.args.verbose:
             print(f"[the context is full: {dropped} of the oldest messages left out]", file=sys.stderr)
         answer = speaker.write(ids, sys.stdout)[0].strip()
@@ -215,9 +231,12 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("max_tokens", "num_samples"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}.")
+    refuse_combinations(args)
     if args.seed is not None and not 0 <= args.seed < 2**63:
         raise UserError(f"--seed must be between 0 and 2^63 - 1, not {args.seed}.")
     prompt = read_prompt(args)
+    if args.output and not user_path(args.output).parent.is_dir():
+        raise UserError(f"--output: there is no folder '{user_path(args.output).parent}'; create it first.")
     speaker = Speaker(args)
     record: list[str] = []
     try:
@@ -230,8 +249,8 @@ def main(arguments: Sequence[str]) -> int:
                 (prompt or "") + text for text in speaker.write(speaker.encode(prompt), sys.stdout, prompt or "")
             ]
     finally:
-        if args.output:
-            user_path(args.output).write_text("\n".join(record) + "\n", encoding="utf-8")
+        if args.output and record:  # a run that failed leaves an older file alone
+            user_path(args.output).write_text("\n".join(record) + "\n", encoding="utf-8", errors="replace")
     return 0
 
 

@@ -40,13 +40,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that mean nothing."""
-        if self.temperature < 0:
+        if not self.temperature >= 0:  # so that NaN is refused too
             raise UserError(f"--temp must be 0 (greedy) or more, not {self.temperature:g}.")
         if self.top_k < 0:
             raise UserError(f"--top_k must be 0 (off) or more, not {self.top_k}.")
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top_p must be above 0 and at most 1 (off), not {self.top_p:g}.")
-        if self.repetition_penalty <= 0:
+        if not self.repetition_penalty > 0:
             raise UserError(f"--repetition_penalty must be above 0 (1 = off), not {self.repetition_penalty:g}.")
 
 
@@ -69,10 +69,10 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
         logits = logits.scatter(1, context, torch.where(seen > 0, seen / penalty, seen * penalty))
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits / sampling.temperature
+    logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # never overflows upwards
     if 0 < sampling.top_k < logits.size(1):
-        weakest = logits.topk(sampling.top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < weakest, -torch.inf)
+        likeliest = logits.topk(sampling.top_k)
+        logits = torch.full_like(logits, -torch.inf).scatter(1, likeliest.indices, likeliest.values)
     if sampling.top_p < 1:
         ordered, places = logits.softmax(-1).sort(descending=True)
         beyond = ordered.cumsum(-1) - ordered >= sampling.top_p  # what comes before already reaches top_p
@@ -148,7 +148,14 @@ def load_model(
     checkpoint = load_checkpoint(path)
     tokenizer = checkpoint_tokenizer(checkpoint) if chatml else Tokenizer(chatml=False)
     config = Config.from_dict({"model": checkpoint.config.get("model", {})}, str(path)).model
-    config.vocab_size = config.vocab_size or len(checkpoint.model["transformer.wte.weight"])
+    if config.vocab_size is None:
+        embedding = checkpoint.model.get("transformer.wte.weight")
+        config.vocab_size = tokenizer.padded_vocab_size if embedding is None else len(embedding)
+    if config.vocab_size < tokenizer.n_vocab:
+        raise UserError(
+            f"The model in '{path}' knows {config.vocab_size} tokens, its tokenizer {tokenizer.n_vocab}; "
+            "it was trained with a tokenizer that this version does not have."
+        )
     model = GPT(config, tokenizer.n_vocab)
     load_weights(model, checkpoint)
     return model.to(device=device, dtype=getattr(torch, dtype)).eval(), tokenizer, checkpoint
@@ -177,3 +184,5 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) ->
         if len(ids) <= room or dropped >= len(turns) - 1:
             return ids, dropped
         dropped += 1
+        while dropped < len(turns) - 1 and turns[dropped]["role"] != "user":  # never open with an answer
+            dropped += 1

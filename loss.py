@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 GROUP_ROWS = 1024  # rows of logit gradients kept for one pair of large matrix products
 CACHE_BYTES = 16 << 20  # float32 logits handled at once on a CPU: about what its last-level cache holds
@@ -65,14 +66,16 @@ class LinearCrossEntropy(torch.autograd.Function):
                     p.scatter_add_(1, labels[part], p.new_full((len(p), 1), -1.0))
                     grad_logits[first - group : part.stop - group] = p if gain == 1.0 else p.mul_(gain)
                 grad_hidden[here] = (grad_logits @ w).float() * counted[here]
-                grad_weight += grad_logits.T @ (h[here] * counted[here])
+                # Divided before the product: a frequent word's sum over the group would overflow float16.
+                grad_weight += grad_logits.T @ (h[here] * counted[here] / gain)
         if gain != 1.0:
-            grad_hidden, grad_weight = grad_hidden / gain, grad_weight / gain
+            grad_hidden = grad_hidden / gain
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         hidden_dtype, weight_dtype = ctx.dtypes

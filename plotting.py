@@ -51,9 +51,9 @@ class PlotManager:
                 *zip(*metrics.val_loss_eval, strict=True),
                 color="tab:orange", marker=marker, markersize=4, label="validation loss",
             )  # fmt: skip
-            loss.set_title(f"{self.title}: best validation loss {metrics.val.best:.4f}")
+            loss.set_title(f"{self.title}: best validation loss {metrics.val.best:.4f}", parse_math=False)
         else:
-            loss.set_title(self.title)
+            loss.set_title(self.title, parse_math=False)
         loss.set_ylabel("loss (nats per token)")
         loss.legend(loc="upper right")
         rate.plot(*zip(*metrics.learning_rate.points, strict=True), color="tab:green")

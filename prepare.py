@@ -17,12 +17,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from cli import Parser
+from documents import record_messages
 from utils import UserError, __version__, log, run_command, user_path
 
 SEPARATOR = "<|endoftext|>"
@@ -110,7 +112,8 @@ def read_documents(path: Path, separator: str, problems: list[str], limit: int) 
                 record = json.loads(line)
                 if not isinstance(record, dict):
                     raise ValueError("must be a JSON object")
-                yield record
+                if record_messages(record) or record["text"]:  # an empty text is no document
+                    yield record
             except (ValueError, RecursionError) as error:
                 problems.append(
                     f"{path}, line {number}: {'not JSON' if isinstance(error, json.JSONDecodeError) else error}"
@@ -151,10 +154,11 @@ def _pieces(text: str) -> Iterator[str]:
 # --- splitting and writing --------------------------------------------------------------------------------------------
 
 
-def split_of(line: bytes, val_fraction: float) -> str:
-    """ "train" or "val", by the document's own SHA-256: the same whatever else is in the set."""
-    share = int.from_bytes(hashlib.sha256(line).digest()[:8], "big") / 2**64
-    return "val" if share < val_fraction else "train"
+def share_of(record: Mapping[str, Any]) -> float:
+    """A number in [0, 1) drawn from what the document says (not from other fields such as an id)."""
+    content = record_messages(record) or record["text"]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def write_splits(args: argparse.Namespace, paths: dict[str, Path]) -> None:
@@ -162,26 +166,21 @@ def write_splits(args: argparse.Namespace, paths: dict[str, Path]) -> None:
     temporary = {split: path.with_name(f".{path.name}.{os.getpid()}.tmp") for split, path in paths.items()}
     counts = dict.fromkeys(paths, 0)
     problems: list[str] = []
-    kept = b""  # one training document that can validate, should none be drawn
     try:
         with ExitStack() as stack:
             files = {split: stack.enter_context(open(path, "wb")) for split, path in temporary.items()}
             for path in find_files(args.input):
                 for record in read_documents(path, args.separator, problems, args.max_bad_lines):
-                    line = json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-                    split = split_of(line, args.val_fraction)
+                    split = "val" if share_of(record) < args.val_fraction else "train"
                     counts[split] += 1
-                    if split == "train" and not counts["val"]:
-                        kept = (
-                            line if not kept or hashlib.sha256(line).digest() < hashlib.sha256(kept).digest() else kept
-                        )
-                    files[split].write(line)
+                    files[split].write(to_line(record))
         if problems:
             log.warning("Skipped %d unreadable lines (%s).", len(problems), "; ".join(problems[:3]))
         if not sum(counts.values()):
             raise UserError(f"No documents in {', '.join(args.input)}; nothing was written.")
-        if not all(counts.values()):
-            move_one_to_the_empty_split(temporary, counts, kept)
+        for empty, full in (("val", "train"), ("train", "val")):
+            if not counts[empty]:
+                fill_empty_split(empty, temporary[empty], temporary[full])
         for split, path in paths.items():
             os.replace(temporary[split], path)
     finally:
@@ -189,29 +188,33 @@ def write_splits(args: argparse.Namespace, paths: dict[str, Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def move_one_to_the_empty_split(files: dict[str, Path], counts: dict[str, int], kept: bytes) -> None:
-    """Sets of a few documents: make sure that both splits have one, and say so."""
-    if counts["train"] + counts["val"] == 1:
-        only = next(path for path in files.values() if path.stat().st_size)
-        record = json.loads(only.read_bytes())
-        text = record.get("text")
-        if not isinstance(text, str) or len(text) < 100:
-            raise UserError("One short document cannot be split into training and validation; add more text.")
-        cut = text.rfind("\n", 0, int(0.9 * len(text)))
-        cut = cut if cut > len(text) // 2 else int(0.9 * len(text))
-        for split, part in (("train", text[:cut]), ("val", text[cut:])):
-            files[split].write_text(json.dumps(record | {"text": part.strip()}) + "\n", encoding="utf-8")
-        log.warning("There is one document only: its last tenth validates.")
-    elif not counts["val"]:
-        lines = files["train"].read_bytes().splitlines(keepends=True)
-        lines.remove(kept)
-        files["train"].write_bytes(b"".join(lines))
-        files["val"].write_bytes(kept)
+def to_line(record: Mapping[str, Any]) -> bytes:
+    """One JSONL line; half a surrogate pair, which no text has, becomes a question mark."""
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def fill_empty_split(split: str, empty: Path, full: Path) -> None:
+    """Sets of a few documents: give the empty split the one nearest to it, with its copies; a single one is cut."""
+    records = [json.loads(line) for line in full.read_bytes().splitlines()]
+    shares = [share_of(record) for record in records]
+    if len(set(shares)) > 1:
+        chosen = (min if split == "val" else max)(shares)
+        moved = [record for record, share in zip(records, shares, strict=True) if share == chosen]
+        stay = [record for record, share in zip(records, shares, strict=True) if share != chosen]
         log.warning(
-            "No document was drawn for validation: took one from training. More text, or a larger --val_fraction, helps."
+            "No document was drawn for the %s split: gave it one. More text, or another --val_fraction, makes this unnecessary.",
+            split,
         )
     else:
-        raise UserError("Every document was drawn for validation; lower --val_fraction.")
+        text = records[0].get("text")
+        if not isinstance(text, str) or len(text) < 100:
+            raise UserError("One short document cannot be split into training and validation; add more text.")
+        cut = text.rfind("\n", len(text) // 2, int(0.9 * len(text)))
+        parts = text[: cut if cut > 0 else int(0.9 * len(text))], text[cut if cut > 0 else int(0.9 * len(text)) :]
+        moved, stay = ([{**records[0], "text": part.strip()}] for part in (parts if split == "train" else parts[::-1]))
+        log.warning("There is one document only: its end validates.")
+    empty.write_bytes(b"".join(map(to_line, moved)))
+    full.write_bytes(b"".join(map(to_line, stay)))
 
 
 # --- the verb ---------------------------------------------------------------------------------------------------------
@@ -246,7 +249,17 @@ def prepare(args: argparse.Namespace) -> None:
         caches.append(cache)
         log.info("%s\n%s", path, statistics(cache))
     warn_of_lookalikes(caches, args.parse_special == "true")
-    log.info("Train on it with: python train.py --dataset %s", args.name)
+    log.info("Train on it with: %s", train_command(args))
+
+
+def train_command(args: argparse.Namespace) -> str:
+    """The command that trains on what was prepared, with the options that must be repeated."""
+    defaults = build_parser().parse_args([])
+    words = ["python", "train.py", "--dataset", args.name]
+    for name in ("data_dir", "cache_dir", "parse_special"):
+        if getattr(args, name) != getattr(defaults, name):
+            words += [f"--data.{name}", getattr(args, name)]
+    return shlex.join(words)
 
 
 def verify(args: argparse.Namespace) -> None:

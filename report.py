@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -37,7 +38,7 @@ def summary(run: Run) -> str:
                     f"an epoch is {run.batches_per_epoch:,}"),
         ("intervals", ", ".join(filter(None, intervals))),
         ("learning rate", run.schedule.describe(run.total_batches)),
-        ("system", f"{describe_device(run.device)}, {run.dtype}, compile {'on' if training.compile_model else 'off'}, "
+        ("system", f"{describe_device(run.device)}, {run.dtype}, compile {'on' if run.compiled else 'off'}, "
                    f"seed {config.system.seed}"),
         ("starts from", _origin(run)),
         ("writes", f"{run.files.last}" if training.save_checkpoints else "no checkpoint (save_checkpoints is false)"),
@@ -76,7 +77,7 @@ def completed(run: Run, losses: Mapping[str, float], elapsed_s: float, title: st
     if run.files.plot.exists():
         rows.append(("loss curve", str(run.files.plot)))
     if run.config.training.save_checkpoints:
-        rows.append(("talk to it", f'python gen.py {run.files.last} --prompt "Once upon a time"'))
+        rows.append(("talk to it", f'python gen.py {shlex.quote(str(run.files.last))} --prompt "Once upon a time"'))
     return "\n".join([_rule(title), *_rows(rows), _rule()])
 
 

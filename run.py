@@ -57,6 +57,7 @@ class Run:
     files: CheckpointManager
     checkpoint: Checkpoint | None  # to go on from, or to take weights from
     continues: bool  # the checkpoint's whole training state is taken over
+    compiled: bool = False  # torch.compile was asked for and works
     temporary_cache: Any = None  # keeps a --no_cache folder alive
 
     def close(self) -> None:
@@ -87,12 +88,14 @@ class Run:
             rank=rank, world_size=world_size, max_batches=training.train_batches,
         )  # fmt: skip
 
-    def evaluation_loader(self, cache: TokenCache) -> PackedLoader:
+    def evaluation_loader(self, split: str) -> PackedLoader:
         """Fixed micro-batches for evaluation: the same for every run over the same data and shape."""
         training = self.config.training
-        limit = min(training.eval_iters, training.val_batches or training.eval_iters)
+        limit = training.eval_iters
+        if split == "val" and training.val_batches:
+            limit = min(limit, training.val_batches)
         return PackedLoader(
-            cache, self.config.model.block_size, training.batch_size,
+            self.train if split == "train" else self.val, self.config.model.block_size, training.batch_size,
             eot_id=self.tokenizer.eot_id, seed=None, max_batches=limit,
         )  # fmt: skip
 
@@ -105,7 +108,8 @@ def prepare_run(request: Request) -> Run:
     files = CheckpointManager(run_path(request.output, config.data.dataset_name, config.training.max_epochs))
     checkpoint, continues = open_checkpoint(request, files)
     if checkpoint:
-        config, sources = resolve([checkpoint_layer(checkpoint, continues), *layers])
+        given = {f"{section}.{key}" for _, values in layers for section, entries in values.items() for key in entries}
+        config, sources = resolve([checkpoint_layer(checkpoint, continues, given), *layers])
         refuse_other_shape(config, sources, checkpoint)
         if continues and request.output is None:
             files = CheckpointManager(checkpoint.path.parent / f"{checkpoint.state['metadata']['run']}.pt")
@@ -161,7 +165,9 @@ def open_checkpoint(request: Request, files: CheckpointManager) -> tuple[Checkpo
     if path is None:
         return None, False
     if request.resume and not request.continue_from and not path.exists():
-        raise UserError(f"Nothing to resume: there is no '{path}' yet; start the run without --resume.")
+        near = sorted(str(p) for p in path.parent.glob(f"{path.stem.rsplit('_epoch', 1)[0]}_epoch*.pt"))
+        other = f"--resume {near[-1]} goes on from another one" if near else "start the run without --resume"
+        raise UserError(f"Nothing to resume: there is no '{path}'; {other}.")
     checkpoint = load_checkpoint(path)
     if not checkpoint.has_training_state:
         raise UserError(
@@ -171,14 +177,17 @@ def open_checkpoint(request: Request, files: CheckpointManager) -> tuple[Checkpo
     return checkpoint, True
 
 
-def checkpoint_layer(checkpoint: Checkpoint, continues: bool) -> tuple[str, Values]:
+def checkpoint_layer(checkpoint: Checkpoint, continues: bool, given: set[str]) -> tuple[str, Values]:
     """The checkpoint's config as a layer; only the model's part where only weights are taken.
 
-    Values of the schedule that were derived from the run's length stay underived, so that a longer run derives anew.
+    Values of the schedule that were derived from the run's length stay underived, so that a longer run derives anew;
+    and epochs that are `given` now count, although the run was measured in batches.
     """
     values = checkpoint.config if continues else {"model": checkpoint.config.get("model", {})}
     derived = checkpoint.state.get("derived", [])
     again = {name for name in derived if name.startswith("scheduler.")}
+    if "training.max_epochs" in given and "training.max_iters" not in given:
+        again.add("training.max_iters")
     kept = {
         section: {k: v for k, v in entries.items() if f"{section}.{k}" not in again}
         for section, entries in values.items()
@@ -270,8 +279,10 @@ def refuse_changes(run: Run) -> None:
         if key in stored.get(section, {}) and before != now and name not in rederived:
             changes.append(f"{name} {before} -> {now}")
     before = state["metadata"]["dataset"]
-    if before["train"] != run.train.facts.fingerprint:
-        changes.append(f"the training data ({before['name']} {before['train']} -> {run.train.facts.fingerprint})")
+    for split, now in (("train", run.train.facts), ("val", run.val.facts)):
+        if before[split] != now.fingerprint:
+            what = "training" if split == "train" else "validation"
+            changes.append(f"the {what} data ({before['name']} {before[split]} -> {now.fingerprint})")
     if changes:
         raise UserError(
             f"This would not continue the same run: {'; '.join(changes)}. "

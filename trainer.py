@@ -11,7 +11,7 @@ Shape letters: A micro-batches per batch, B sequences per micro-batch, T tokens 
 from __future__ import annotations
 
 import math
-import sys
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -63,11 +63,9 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, run.config.optimizer)
         self.scaler = torch.amp.GradScaler(run.device.partition(":")[0], enabled=run.dtype == "float16")
         if training.compile_model:
-            training.compile_model = compile_blocks(self.model, training.batch_size, run.device, run.dtype)
+            run.compiled = compile_blocks(self.model, training.batch_size, run.device, run.dtype)
         self.loader = run.loader()
-        self.eval_loaders = {
-            split: run.evaluation_loader(cache) for split, cache in (("train", run.train), ("val", run.val))
-        }
+        self.eval_loaders = {split: run.evaluation_loader(split) for split in ("train", "val")}
         self.byte_lengths = torch.tensor(run.tokenizer.byte_lengths, device=run.device)  # (n_vocab,)
         self.metrics = MetricsTracker()
         self.epoch, self.position, self.batches_done, self.skipped_updates = 0, 0, 0, 0
@@ -109,6 +107,8 @@ class Trainer:
         self.epoch, self.position = state["loader"]["epoch"], state["loader"]["position"]
         self.batches_done, self.skipped_updates = state["batch_counter"], state["skipped_updates"]
         self.metrics.load_state_dict(state)
+        if self.position >= self.run.batches_per_epoch:  # only with --allow_changes: an epoch has fewer batches now
+            self.epoch, self.position = self.epoch + 1, 0
 
     # --- one batch --------------------------------------------------------------------------------------------------
 
@@ -159,9 +159,14 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         raise UserError(
             f"The {what} of batch {self.batches_done + 1} is not finite (documents {shown} of the training split); stopped "
-            "before it reached the weights. Resume from the last checkpoint with a lower --learning_rate and "
-            "--allow_changes, a stronger --optimizer.grad_clip, or --dtype float32, and look at those documents."
+            f"before it reached the weights. {self.remedy()} with a lower --learning_rate, a smaller "
+            "--optimizer.grad_clip or --dtype float32, and look at those documents."
         )
+
+    def remedy(self) -> str:
+        """How to start again after bad numbers."""
+        last = self.run.files.last
+        return f"Go on from '{last}' (--resume and --allow_changes)" if last.exists() else "Start again"
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 
@@ -225,13 +230,18 @@ class Trainer:
                 batch = self.loader.batch(self.epoch, self.position)
                 result = self.step(batch)
                 ended = self.advance() or self.batches_done == self.run.total_batches
-                row = self.row(batch, result, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                row = self.row(batch, result, seconds)
                 progress.batch(row)
-                forecast.batch(row)
+                forecast.batch(seconds)
 
+                is_best = False
                 if ended or evaluate.due(self.batches_done):
-                    row |= self.evaluate_and_keep_best(progress)
+                    losses, is_best = self.evaluate_now(progress)
+                    row |= losses
                 rows.append(row)
+                if is_best:
+                    self.save(files.best)
                 if number.due(self.batches_done):
                     self.save(files.numbered(self.batches_done))
                 if ended or save.due(self.batches_done):
@@ -282,15 +292,13 @@ class Trainer:
         self.metrics.add_batch(row)
         return row
 
-    def evaluate_and_keep_best(self, progress: report.Progress) -> dict[str, float]:
-        """Evaluate, remember, and keep the best model in a file of its own."""
+    def evaluate_now(self, progress: report.Progress) -> tuple[dict[str, float], bool]:
+        """Evaluate, show and remember; returns the losses, and whether they are the best so far."""
         losses = self.evaluate()
         is_best = self.metrics.add_evaluation(self.batches_done, losses)
         self.last_evaluation = self.batches_done, losses
         progress.evaluation(self.batches_done, losses, is_best)
-        if is_best:
-            self.save(self.run.files.best)
-        return losses
+        return losses, is_best
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, where the run keeps any."""
@@ -329,11 +337,11 @@ class Forecast:
         self.trainer = trainer
         self.seconds: list[float] = []
 
-    def batch(self, row: Mapping[str, Any]) -> None:
-        """Take in a batch's row."""
+    def batch(self, seconds: float) -> None:
+        """Take in a batch's time."""
         if len(self.seconds) >= self.BATCHES:
             return
-        self.seconds.append(self.trainer.config.rows_per_batch / row["samples_per_s"])
+        self.seconds.append(seconds)
         left = self.trainer.run.total_batches - self.trainer.batches_done
         if len(self.seconds) == self.BATCHES and left > 0:
             batch_s = sorted(self.seconds)[self.BATCHES // 2]
@@ -395,4 +403,4 @@ def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool
 
 def resume_command(run: Run) -> str:
     """The command that goes on from the run's last checkpoint."""
-    return f"{'python' if 'python' in sys.executable else sys.executable} train.py --resume {run.files.last}"
+    return f"python train.py --resume {shlex.quote(str(run.files.last))}"

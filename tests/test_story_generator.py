@@ -139,7 +139,7 @@ def test_only_the_cast_is_named(tellings: list[story_generator.Telling]) -> None
 
 
 def test_every_slot_of_the_tables_is_used() -> None:
-    for plot, source in zip(story_generator.PLOTS, story_words.PLOTS):
+    for plot, source in zip(story_generator.PLOTS, story_words.PLOTS, strict=True):
         everything = (source.text + source.openers + "".join(source.tables)).lower()
         everything += story_words.ONCE["animal"] + story_words.OTHER["animal"]
         for table in plot.tables:

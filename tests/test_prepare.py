@@ -1,0 +1,419 @@
+"""prepare.py: text of any form becomes a data set whose splits are disjoint and stay as they are when text is added."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from helpers_run import TINY, listening, sentences, settle, snapshot, state_of, train_plainly, write_lines
+
+import prepare
+from utils import UserError
+
+ONE_VALIDATES = ("--val_fraction", "0.000001")  # nothing is drawn, so one document is taken, whatever they are
+
+
+@pytest.fixture(autouse=True)
+def workshop(tmp_path, monkeypatch):
+    settle(tmp_path, monkeypatch)
+    for path in Path("data").iterdir():
+        path.unlink()
+
+
+def run_prepare(*flags):
+    """prepare.py --name set with these flags; returns what it said."""
+    with listening() as said:
+        assert prepare.main(["--name", "set", "--num_workers", "0", *map(str, flags)]) == 0
+    return "\n".join(said)
+
+
+def lines(split, name="set"):
+    """The records of a split."""
+    content = Path(f"data/{name}-{split}.jsonl").read_bytes()
+    return [json.loads(line) for line in content.split(b"\n") if line]
+
+
+def texts(*splits):
+    """The texts of these splits (both when none is named), sorted."""
+    return sorted(record["text"] for split in splits or ("train", "val") for record in lines(split))
+
+
+def without_spaces(text):
+    return re.sub(r"\s", "", text)
+
+
+def nothing_was_left():
+    """No data set, and no part of one."""
+    return not Path("data").exists() or not any(Path("data").iterdir())
+
+
+# --- what goes in -----------------------------------------------------------------------------------------------------
+
+
+def test_separator_lines_end_documents_and_only_lines_do(tmp_path):
+    Path("book.txt").write_text("One.\n<|endoftext|>\nTwo, with <|endoftext|> inside.\n  <|endoftext|>\t\n\nThree.\n\n")
+    run_prepare("--input", "book.txt", *ONE_VALIDATES)
+    assert texts() == ["One.", "Three.", "Two, with <|endoftext|> inside."]
+
+
+def test_another_separator_is_taken_literally():
+    Path("book.txt").write_text("One.\n***\nTwo.\n***\n<|endoftext|>\n")
+    run_prepare("--input", "book.txt", "--separator", "***", *ONE_VALIDATES)
+    assert texts() == ["<|endoftext|>", "One.", "Two."]
+
+
+def test_jsonl_records_of_every_form_are_kept_as_they_are():
+    records = [
+        {"text": "Plain: äöü 漢字 🙂 \u2028 end", "id": 7},
+        {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi\nthere"}]},
+        {"conversation": [{"role": "user", "content": "Well?"}]},
+        {"input": "2+2?", "output": "4"},
+    ]
+    write_lines(Path("a.jsonl"), records)
+    run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
+    assert sorted(map(json.dumps, lines("train") + lines("val"))) == sorted(map(json.dumps, records))
+
+
+def test_folders_are_searched_to_the_bottom_and_files_named_twice_are_read_once():
+    Path("in/deep/er").mkdir(parents=True)
+    Path("in/a.txt").write_text("From a.")
+    Path("in/deep/b.TXT").write_text("From b.")
+    write_lines(Path("in/deep/er/c.jsonl"), [{"text": "From c."}])
+    Path("in/notes.md").write_text("Not this.")
+    Path("other.txt").write_text("From other.")
+    run_prepare("--input", "in", "other.txt", "in/a.txt", *ONE_VALIDATES)
+    assert texts() == ["From a.", "From b.", "From c.", "From other."]
+
+
+def test_windows_line_ends_and_byte_order_marks_do_no_harm():
+    Path("a.txt").write_bytes(b"\xef\xbb\xbfOne.\r\n<|endoftext|>\r\nTwo.\r\nLines.\r\n")
+    Path("b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "Three."}\r\n\r\n{"text": "Four."}')
+    run_prepare("--input", "a.txt", "b.jsonl", *ONE_VALIDATES)
+    assert texts() == ["Four.", "One.", "Three.", "Two.\nLines."]
+
+
+@pytest.mark.parametrize("mark", ["\n\n", "\n", " ", ""], ids=["empty lines", "lines", "spaces", "nothing to cut at"])
+def test_a_long_text_is_cut_into_pieces_without_losing_a_character(mark):
+    words = mark.join(f"word{i:06d}" for i in range(30_000))
+    pieces = list(prepare.split_text(words))
+    assert len(pieces) > 4
+    assert all(10_000 < len(piece) <= 1.5 * prepare.PIECE_CHARACTERS for piece in pieces)
+    assert without_spaces("".join(pieces)) == without_spaces(words)
+    if mark:
+        assert not any(re.match(r"\d", piece) for piece in pieces)  # no word was cut
+
+
+def test_a_text_of_ordinary_length_stays_one_document():
+    text = "A line.\n\n" * 4_000
+    assert list(prepare.split_text(text)) == [text.strip()]
+
+
+# --- the split --------------------------------------------------------------------------------------------------------
+
+
+def test_every_document_is_in_exactly_one_split_and_about_the_asked_share_validates():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(1000)])
+    run_prepare("--input", "a.jsonl", "--val_fraction", "0.2")
+    assert texts() == sorted(sentences(1000))
+    assert not set(texts("train")) & set(texts("val"))
+    assert 140 < len(lines("val")) < 260
+
+
+def test_a_document_stays_in_its_split_when_data_is_added_in_front_or_behind():
+    write_lines(Path("b.jsonl"), [{"text": text} for text in sentences(100)])
+    run_prepare("--input", "b.jsonl", "--val_fraction", "0.3")
+    before = {split: set(texts(split)) for split in ("train", "val")}
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(50, first=500)])
+    write_lines(Path("c.jsonl"), [{"text": text} for text in sentences(50, first=900)])
+    run_prepare("--input", "c.jsonl", "b.jsonl", "a.jsonl", "--val_fraction", "0.3", "--force")
+    for split, documents in before.items():
+        assert documents < set(texts(split))
+
+
+def test_the_same_input_gives_the_same_files():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(50)])
+    run_prepare("--input", "a.jsonl")
+    before = snapshot("data")
+    run_prepare("--input", "a.jsonl", "--force")
+    assert snapshot("data") == before
+
+
+def test_a_document_that_occurs_twice_is_never_in_both_splits():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60) * 2])
+    run_prepare("--input", "a.jsonl", "--val_fraction", "0.3")
+    assert not set(texts("train")) & set(texts("val"))
+
+
+def test_a_few_documents_leave_one_for_validation_and_the_rest_for_training():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(3)])
+    said = run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
+    assert (len(lines("train")), len(lines("val"))) == (2, 1)
+    assert texts() == sorted(sentences(3))
+    assert "--val_fraction" in said
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_the_one_document_taken_for_validation_leaves_no_copy_in_training(copies):
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(2) * copies])
+    run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
+    assert len(set(texts("train"))) == len(set(texts("val"))) == 1
+    assert not set(texts("train")) & set(texts("val"))
+
+
+def test_of_one_document_the_last_tenth_validates():
+    words = " ".join(f"word{i}" for i in range(500))
+    Path("a.txt").write_text(words)
+    said = run_prepare("--input", "a.txt")
+    (training,), (validating,) = texts("train"), texts("val")
+    assert without_spaces(training + validating) == without_spaces(words)
+    assert words.startswith(training) and words.endswith(validating)
+    assert len(validating) == pytest.approx(len(words) / 10, rel=0.1)
+    assert "one document only" in said
+
+
+def test_one_short_document_is_refused():
+    Path("a.txt").write_text("Too short.")
+    with pytest.raises(UserError, match="cannot be split"):
+        run_prepare("--input", "a.txt")
+    assert nothing_was_left()
+
+
+def test_a_fraction_outside_0_and_1_is_refused():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(3)])
+    for fraction in ("0", "1", "-0.1", "5", "nan"):
+        with pytest.raises(UserError, match="--val_fraction must be between 0 and 1"):
+            run_prepare("--input", "a.jsonl", "--val_fraction", fraction)
+    assert nothing_was_left()
+
+
+def test_where_every_document_validates_one_is_given_to_training():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(3)])
+    said = run_prepare("--input", "a.jsonl", "--val_fraction", "0.999999999")
+    assert (len(lines("train")), len(lines("val"))) == (1, 2)
+    assert "train split" in said
+
+
+# --- what is there already --------------------------------------------------------------------------------------------
+
+
+def test_a_set_that_exists_is_kept_unless_force_is_given():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
+    run_prepare("--input", "a.jsonl")
+    before = snapshot("data")
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40, first=100)])
+    with pytest.raises(UserError, match=r"set-train\.jsonl and .*set-val\.jsonl exist already; --force"):
+        run_prepare("--input", "a.jsonl")
+    assert snapshot("data") == before
+    run_prepare("--input", "a.jsonl", "--force")
+    assert texts() == sorted(sentences(40, first=100))
+
+
+def test_a_failing_preparation_leaves_an_existing_set_and_other_sets_alone():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
+    run_prepare("--input", "a.jsonl")
+    Path("data/set2-train.jsonl").write_text("another set")
+    before = snapshot("data")
+    Path("bad.jsonl").write_text("{]\n" * 5)
+    for bad, flags in (("bad.jsonl", ["--data.max_bad_lines", "2"]), ("none.txt", [])):
+        with pytest.raises(UserError):
+            run_prepare("--input", bad, "--force", *flags)
+    assert snapshot("data") == before
+
+
+def test_a_set_can_be_made_again_from_its_own_files():
+    """Reading and writing the same name must not eat the data."""
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
+    run_prepare("--input", "a.jsonl", "--val_fraction", "0.1")
+    run_prepare("--input", "data/set-train.jsonl", "data/set-val.jsonl", "--val_fraction", "0.4", "--force")
+    assert texts() == sorted(sentences(40))
+    assert len(lines("val")) > 6
+
+
+# --- what cannot be read ----------------------------------------------------------------------------------------------
+
+
+def test_unreadable_lines_are_skipped_with_their_numbers_up_to_the_limit():
+    good = [json.dumps({"text": text}) for text in sentences(20)]
+    Path("a.jsonl").write_bytes("\n".join([*good, "{broken", "[1, 2]"]).encode() + b'\n{"text": "\xff"}\n\n')
+    said = run_prepare("--input", "a.jsonl", "--data.max_bad_lines", "3")
+    assert texts() == sorted(sentences(20))
+    assert "3 unreadable lines" in said and "a.jsonl, line 21" in said and "line 22" in said and "line 23" in said
+
+
+def test_one_unreadable_line_over_the_limit_stops_everything():
+    good = [json.dumps({"text": text}) for text in sentences(20)]
+    Path("a.jsonl").write_text("\n".join([*good, "{broken", "null", "3"]))
+    with pytest.raises(UserError, match=r"More than 2 unreadable lines \(a\.jsonl, line 21: not JSON.*max_bad_lines"):
+        run_prepare("--input", "a.jsonl", "--data.max_bad_lines", "2")
+    assert nothing_was_left()
+
+
+def test_records_of_no_known_form_count_as_unreadable_before_anything_is_written():
+    """They are JSON, but the training could not read them: a set that fails later must not be left behind."""
+    good = [{"text": text} for text in sentences(20)]
+    write_lines(Path("a.jsonl"), [*good, {"txt": "a typing error"}, {"text": 5}, {"messages": []}])
+    with pytest.raises(UserError, match=r"line 21"):
+        run_prepare("--input", "a.jsonl", "--data.max_bad_lines", "2")
+    assert nothing_was_left()
+    said = run_prepare("--input", "a.jsonl", "--data.max_bad_lines", "3")
+    assert "3 unreadable lines" in said and "line 21" in said and '"text"' in said
+    assert texts() == sorted(sentences(20))
+
+
+def test_a_text_that_is_not_utf_8_is_refused_with_the_place():
+    Path("a.txt").write_bytes("Straße".encode("latin-1"))
+    with pytest.raises(UserError, match=r"a\.txt' is not UTF-8 text \(byte 4\)"):
+        run_prepare("--input", "a.txt")
+    assert nothing_was_left()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("none.txt", "No file or folder 'none.txt'"),
+        ("a.pdf", r"'a\.pdf' is neither \.txt nor \.jsonl"),
+        ("folder", r"folder 'folder' holds no \.txt or \.jsonl file"),
+        ("empty.txt", r"No documents in empty\.txt"),
+        ("empty.jsonl", r"No documents in empty\.jsonl"),
+        ("spaces.txt", r"No documents in spaces\.txt"),
+    ],
+)
+def test_an_input_that_gives_no_document_is_refused_in_a_sentence(name, words):
+    Path("a.pdf").write_bytes(b"%PDF")
+    Path("folder").mkdir()
+    Path("folder/x.md").write_text("x")
+    Path("empty.txt").write_text("")
+    Path("empty.jsonl").write_text("\n\n")
+    Path("spaces.txt").write_text(" \n<|endoftext|>\n\t\n")
+    with pytest.raises(UserError, match=words):
+        run_prepare("--input", name)
+    assert nothing_was_left()
+
+
+def test_empty_documents_do_not_make_a_validation_split():
+    """{"text": ""} is a record, but no document: a split of them alone could not be used."""
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(2)] + [{"text": ""}] * 3 + [{"text": " " * 0}])
+    run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
+    assert all(record["text"] for record in lines("val"))
+    assert any(record["text"] for record in lines("train"))
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", ".", "a/"])
+def test_a_name_with_folders_is_refused(name):
+    Path("a.txt").write_text("Text. " * 50)
+    with pytest.raises(UserError, match="plain name"):
+        prepare.main(["--input", "a.txt", "--name", name])
+    assert nothing_was_left()
+
+
+def test_without_input_or_name_the_message_shows_the_command():
+    for flags in ([], ["--name", "x"], ["--input", "x.txt"]):
+        with pytest.raises(UserError, match="--input FILES --name NAME"):
+            prepare.main(flags)
+
+
+def test_a_mistyped_flag_ends_with_the_nearest_one(capsys):
+    with pytest.raises(SystemExit) as error:
+        prepare.main(["--inptu", "x.txt"])
+    assert error.value.code == 2
+    assert "did you mean --input" in capsys.readouterr().err
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def test_statistics_are_those_of_the_set():
+    documents = ["The fox sleeps.", "The hen runs. " * 30, "A bear eats.", "An owl flies."]
+    write_lines(Path("a.jsonl"), [{"text": text} for text in documents])
+    said = run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
+    from tokenizer import Tokenizer
+
+    encode = Tokenizer().encode
+    for split in ("train", "val"):
+        part = said[said.index(f"data/set-{split}.jsonl\n") :]
+        sizes = [len(encode(text)) + 1 for text in texts(split)]
+        n_bytes = sum(len(text.encode()) for text in texts(split))
+
+        def figure(name, part=part):
+            return re.search(rf"{name}\s+(.*)", part).group(1)
+
+        assert figure("documents") == f"{len(sizes)}"
+        assert figure("tokens") == f"{sum(sizes):,}, of which {len(sizes)} special"
+        assert figure("bytes per token") == f"{n_bytes / (sum(sizes) - len(sizes)):.2f}"
+        assert figure("longest document") == f"{max(sizes):,} tokens"
+    assert "python train.py --dataset set" in said
+
+
+def named_command(said):
+    """The flags of the train.py command that was named."""
+    return next(line for line in said.splitlines() if "python train.py" in line).split("train.py", 1)[1].split()
+
+
+def test_the_command_that_is_named_finds_a_set_in_folders_of_ones_own():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
+    said = run_prepare("--input", "a.jsonl", "--data.data_dir", "d", "--data.cache_dir", "c")
+    assert train_plainly(*TINY[2:], *named_command(said), "--max_iters", "1").code == 0
+    assert not Path("cache").exists()  # it found the cache that was made, and made no second one
+
+
+RENDERED = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi<|im_end|>\n"
+
+
+def test_texts_that_look_rendered_are_counted_and_the_option_is_named():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in [*sentences(10), RENDERED, RENDERED + "!"]])
+    said = run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
+    assert "2 documents contain text like <|im_start|>" in said and "--data.parse_special true" in said
+
+
+def test_control_tokens_that_were_read_are_counted_and_the_named_command_reads_them_too():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in [*sentences(10), *[RENDERED + "!" * i for i in range(9)]]])
+    said = run_prepare("--input", "a.jsonl", "--data.parse_special", *ONE_VALIDATES)
+    assert "contain text like" not in said
+    specials = sum(int(n) for n in re.findall(r"of which (\d+) special", said))
+    assert specials == 19 + 9 * 4
+    outcome = train_plainly(*TINY[2:], *named_command(said), "--max_iters", "1")
+    assert "contain text like" not in outcome.said and "Tokenizing" not in outcome.said
+
+
+# --- verify -----------------------------------------------------------------------------------------------------------
+
+
+def test_verify_names_every_intact_cache_and_the_first_damaged_one():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
+    run_prepare("--input", "a.jsonl")
+    said = run_prepare("--verify")
+    assert said.count("is intact") == 2 and "set-train-" in said and "set-val-" in said
+    for suffix in (".bin", ".idx", ".json"):
+        (path,) = Path("cache").glob(f"set-train-*{suffix}")
+        content = path.read_bytes()
+        damaged = bytearray(content)
+        damaged[len(damaged) // 2] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"set-train-.* damaged.*delete it"):
+            run_prepare("--verify")
+        path.write_bytes(content[:-1] if suffix != ".json" else content[:-9])
+        with pytest.raises(UserError, match=r"set-train-.*delete it"):
+            run_prepare("--verify")
+        path.write_bytes(content)
+    assert run_prepare("--verify").count("is intact") == 2
+
+
+def test_verify_where_there_is_no_cache_says_so():
+    with pytest.raises(UserError, match=r"No token cache of 'set' in 'cache/'"):
+        run_prepare("--verify")
+    with pytest.raises(UserError, match=r"No token cache in 'cache/'"):
+        prepare.main(["--verify"])
+
+
+# --- and on to training -----------------------------------------------------------------------------------------------
+
+
+def test_what_was_prepared_trains_without_being_tokenized_again():
+    Path("book.txt").write_text("\n<|endoftext|>\n".join(sentences(30)))
+    run_prepare("--input", "book.txt", "--val_fraction", "0.2")
+    outcome = train_plainly(*TINY, "--dataset", "set", "--max_iters", "3")
+    assert outcome.code == 0
+    assert "Tokenizing" not in outcome.said
+    assert state_of("models/set_epoch1.pt")["batch_counter"] == 3
