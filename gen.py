@@ -41,9 +41,9 @@ def build_parser() -> Parser:
     add("--nonstop", action="store_true", help="go on past the end of a document or turn, to --max_tokens")
     add("--max_tokens", type=int, default=300, metavar="N", help="new tokens, at most [%(default)s]")
     add(
-        "--temp", type=float, default=0.8, metavar="X", help="temperature; 0 = always the likeliest token [%(default)s]"
+        "--temp", type=float, default=0.7, metavar="X", help="temperature; 0 = always the likeliest token [%(default)s]"
     )
-    add("--top_k", type=int, default=200, metavar="N", help="draw from the N likeliest tokens; 0 = off [%(default)s]")
+    add("--top_k", type=int, default=50, metavar="N", help="draw from the N likeliest tokens; 0 = off [%(default)s]")
     add(
         "--top_p",
         type=float,

@@ -33,8 +33,8 @@ class Sampling:
     repetition_penalty: above 1 makes tokens already in the context less likely (Keskar et al. 2019).
     """
 
-    temperature: float = 0.8
-    top_k: int = 200
+    temperature: float = 0.7
+    top_k: int = 50
     top_p: float = 1.0
     repetition_penalty: float = 1.0
 
