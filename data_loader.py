@@ -253,12 +253,12 @@ def open_dataset(
         path = user_path(data.data_dir) / f"{data.dataset_name}-{split}.jsonl"
         cache = opened(Source(data.dataset_name, split, str(path), path))
         if sample := data.dataset_name == "story" and (cache is None if split == "train" else sample):
-            cache = opened(story_sample(split))
             if split == "train":
                 log.info(
                     "No %s: using the built-in sample of short stories. "
-                    "For a set of your own: python prepare.py --input FILES --name NAME", path,
+                    "A larger set of your own takes its place: python prepare.py --input FILES --name story", path,
                 )  # fmt: skip
+            cache = opened(story_sample(split))
         if cache is None:
             raise UserError(_missing(path))
         caches.append(cache)

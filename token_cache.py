@@ -419,10 +419,12 @@ def open_cache(
     """
     rendering = rendering or Rendering()
     if not source.exists():
-        return next(
-            (c for c in _caches(source, tokenizer, rendering, cache_dir) if c.facts.source["label"] == source.label),
-            None,
+        made_from_it = (
+            c for c in _caches(source, tokenizer, rendering, cache_dir) if c.facts.source["label"] == source.label
         )
+        if cache := next(made_from_it, None):
+            log.info("No %s: using the token cache that was made from it.", source.label)
+        return cache
     if not rebuild and (cache := _find(source, tokenizer, rendering, cache_dir)):
         return cache
     cache_dir.mkdir(parents=True, exist_ok=True)
