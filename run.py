@@ -80,13 +80,8 @@ class Run:
         return {"name": self.train.facts.name, "train": self.train.facts.fingerprint, "val": self.val.facts.fingerprint}
 
     def loader(self, rank: int = 0, world_size: int = 1) -> PackedLoader:
-        """The training batches."""
-        training = self.config.training
-        return PackedLoader(
-            self.train, self.config.model.block_size, training.batch_size, eot_id=self.tokenizer.eot_id,
-            accumulation=training.gradient_accumulation_steps, seed=self.config.system.seed,
-            rank=rank, world_size=world_size, max_batches=training.train_batches,
-        )  # fmt: skip
+        """The training batches of one rank."""
+        return training_loader(self.config, self.train, self.tokenizer, rank, world_size)
 
     def evaluation_loader(self, split: str) -> PackedLoader:
         """Fixed micro-batches for evaluation: the same for every run over the same data and shape."""
@@ -100,8 +95,52 @@ class Run:
         )  # fmt: skip
 
 
+def training_loader(
+    config: Config, cache: TokenCache, tokenizer: Tokenizer, rank: int = 0, world_size: int = 1
+) -> PackedLoader:
+    """The training batches of one rank."""
+    training = config.training
+    return PackedLoader(
+        cache, config.model.block_size, training.batch_size, eot_id=tokenizer.eot_id,
+        accumulation=training.gradient_accumulation_steps, seed=config.system.seed,
+        rank=rank, world_size=world_size, max_batches=training.train_batches,
+    )  # fmt: skip
+
+
 def prepare_run(request: Request) -> Run:
     """Decide everything. Raises UserError for what cannot be."""
+    config, sources, files, checkpoint, continues = resolve_request(request)
+    derived: dict[str, str] = {}
+    tokenizer = checkpoint_tokenizer(checkpoint) if checkpoint else get_tokenizer(config.data.tokenizer)
+    derive_vocabulary(config, tokenizer, derived)
+    derive_system(config, sources, derived)
+
+    temporary, cache_dir = None, user_path(config.data.cache_dir)
+    if not config.data.cache_tokenized:
+        temporary = tempfile.TemporaryDirectory(prefix="jojo-cache-", ignore_cleanup_errors=True)
+        cache_dir = Path(temporary.name)
+    train, val = open_dataset(config, tokenizer, cache_dir, config.system.num_workers or 0)
+    if train.n_tokens < config.model.block_size:
+        raise UserError(
+            f"The data set '{config.data.dataset_name}' has {train.n_tokens:,} tokens, fewer than one block of "
+            f"{config.model.block_size:,}; add text, or set --model.block_size to {max(2, train.n_tokens // 2)} or less."
+        )
+    batches_per_epoch = training_loader(config, train, tokenizer).batches_per_epoch
+    total_batches = config.training.max_iters or config.training.max_epochs * batches_per_epoch
+    schedule = decide_schedule(config, total_batches, checkpoint if continues else None, derived)
+    run = Run(
+        config, sources, derived, tokenizer, train, val, schedule, batches_per_epoch, total_batches,
+        files, checkpoint, continues, temporary_cache=temporary,
+    )  # fmt: skip
+    if continues and not request.allow_changes:
+        refuse_changes(run)
+    return run
+
+
+def resolve_request(
+    request: Request,
+) -> tuple[Config, dict[str, str], CheckpointManager, Checkpoint | None, bool]:
+    """The config and where its values come from, the run's files, the checkpoint, and whether training continues."""
     layers = request_layers(request)
     loads = request.weights_from or request.continue_from or request.resume
     config, sources = resolve(layers, partial=bool(loads))
@@ -113,36 +152,7 @@ def prepare_run(request: Request) -> Run:
         refuse_other_shape(config, sources, checkpoint)
         if continues and request.output is None:
             files = CheckpointManager(checkpoint.path.parent / f"{checkpoint.state['metadata']['run']}.pt")
-        elif request.output is None:
-            files = CheckpointManager(run_path(None, config.data.dataset_name, config.training.max_epochs))
-    derived: dict[str, str] = {}
-    tokenizer = checkpoint_tokenizer(checkpoint) if checkpoint else get_tokenizer(config.data.tokenizer)
-    derive_vocabulary(config, tokenizer, derived)
-    derive_system(config, sources, derived)
-
-    temporary = (
-        None
-        if config.data.cache_tokenized
-        else tempfile.TemporaryDirectory(prefix="jojo-cache-", ignore_cleanup_errors=True)
-    )
-    cache_dir = Path(temporary.name) if temporary else user_path(config.data.cache_dir)
-    train, val = open_dataset(config, tokenizer, cache_dir, config.system.num_workers or 0)
-    if train.n_tokens < config.model.block_size:
-        raise UserError(
-            f"The data set '{config.data.dataset_name}' has {train.n_tokens:,} tokens, fewer than one block of "
-            f"{config.model.block_size:,}; add text, or set --model.block_size to {max(2, train.n_tokens // 2)} or less."
-        )
-    run = Run(
-        config, sources, derived, tokenizer, train, val, schedule=None,  # type: ignore[arg-type]
-        batches_per_epoch=0, total_batches=0, files=files, checkpoint=checkpoint, continues=continues,
-        temporary_cache=temporary,
-    )  # fmt: skip
-    run.batches_per_epoch = run.loader().batches_per_epoch
-    run.total_batches = config.training.max_iters or config.training.max_epochs * run.batches_per_epoch
-    decide_schedule(run)
-    if continues and not request.allow_changes:
-        refuse_changes(run)
-    return run
+    return config, sources, files, checkpoint, continues
 
 
 # --- layers ---------------------------------------------------------------------------------------------------------
@@ -246,25 +256,27 @@ def derive_system(config: Config, sources: dict[str, str], derived: dict[str, st
         derived["system.num_workers"] = "one per core"
 
 
-def decide_schedule(run: Run) -> None:
-    """The stored schedule where the run's length is unchanged, else one derived from the length."""
-    config, scheduler = run.config, run.config.scheduler
-    wanted = (scheduler.warmup_iters, scheduler.lr_decay_iters, scheduler.min_lr)
-    run.schedule = derive_schedule(config, run.total_batches)
-    if run.continues and run.checkpoint:
-        stored = run.checkpoint.state["lr_scheduler"]
-        if stored["total_batches"] != run.total_batches and stored["schedule"] != run.schedule.to_dict():
-            log.info(
-                "The run is now %s batches long instead of %s; from here on: %s.",
-                f"{run.total_batches:,}", f"{stored['total_batches']:,}", run.schedule.describe(run.total_batches),
-            )  # fmt: skip
-    names = ("warmup_iters", "lr_decay_iters", "min_lr")
-    reasons = ("warmup_fraction of the run", "the run's end", "a tenth of learning_rate")
-    resolved = (run.schedule.warmup, run.schedule.decay_end, run.schedule.floor)
-    for name, before, value, reason in zip(names, wanted, resolved, reasons, strict=True):
-        if before != value:
+def decide_schedule(
+    config: Config, total_batches: int, continued: Checkpoint | None, derived: dict[str, str]
+) -> Schedule:
+    """The schedule of a run of this length; fills in what the config left open, and says when a run's length changed."""
+    scheduler = config.scheduler
+    schedule = derive_schedule(config, total_batches)
+    stored = continued.state["lr_scheduler"] if continued else None
+    if stored and stored["total_batches"] != total_batches and stored["schedule"] != schedule.to_dict():
+        log.info(
+            "The run is now %s batches long instead of %s; from here on: %s.",
+            f"{total_batches:,}", f"{stored['total_batches']:,}", schedule.describe(total_batches),
+        )  # fmt: skip
+    for name, value, reason in (
+        ("warmup_iters", schedule.warmup, "warmup_fraction of the run"),
+        ("lr_decay_iters", schedule.decay_end, "the run's end"),
+        ("min_lr", schedule.floor, "a tenth of learning_rate"),
+    ):
+        if getattr(scheduler, name) != value:
             setattr(scheduler, name, value)
-            run.derived[f"scheduler.{name}"] = reason
+            derived[f"scheduler.{name}"] = reason
+    return schedule
 
 
 def refuse_changes(run: Run) -> None:
