@@ -1,8 +1,9 @@
 """The output layer and its loss in one: cross-entropy of `hidden @ weight.T` without ever holding all the logits.
 
 With GPT-2's vocabulary, the logits of a small batch (3,072 tokens x 50,304 words) are 618 MB in float32, and a plain
-loss touches them five times. Here they exist for a few rows at a time. The gradient is worked out in the same pass, as
-softmax minus one-hot, while those rows are still in the processor's cache; `backward` only scales it.
+loss touches them five times. Here they exist for GROUP_ROWS positions at a time, in the precision of the matrix
+products, and turn into their own gradient (softmax minus one-hot) in place, a few rows at a time so that the float32
+softmax stays in the processor's cache. The gradients are complete after the forward pass; `backward` only scales them.
 
 The plain reference, which the tests compare with, is one line:
 
@@ -13,14 +14,15 @@ Shape letters: N predicted positions, C channels, V vocabulary rows.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-GROUP_ROWS = 1024  # rows of logit gradients kept for one pair of large matrix products
-CACHE_BYTES = 16 << 20  # float32 logits handled at once on a CPU: about what its last-level cache holds
+GROUP_ROWS = 1024  # positions whose logits exist together: large matrix products, little memory
+CACHE_BYTES = 4 << 20  # float32 probabilities handled at once on a CPU: they stay in its cache
 FLOAT16_GAIN = 1024.0  # keeps probabilities of 1e-5 above float16's smallest numbers
 
 
@@ -30,15 +32,22 @@ def compute_dtype(hidden: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
-def _rows_at_once(hidden: Tensor, vocab_size: int) -> int:
-    return max(8, CACHE_BYTES // (4 * vocab_size)) if hidden.device.type == "cpu" else GROUP_ROWS
+def _chunks(logits: Tensor) -> Iterator[slice]:
+    """Rows to take through the softmax together: what fits the cache on a CPU, all of them on a GPU."""
+    rows = max(8, CACHE_BYTES // (4 * logits.size(1))) if logits.device.type == "cpu" else GROUP_ROWS
+    for first in range(0, len(logits), rows):
+        yield slice(first, first + rows)
 
 
-def _log_probabilities(hidden: Tensor, weight: Tensor, n_vocab: int) -> Tensor:
-    """float32 (rows, V); rows of the vocabulary from n_vocab on are padding and get probability 0."""
-    logits = hidden @ weight.T
+def _softmax(logits: Tensor, labels: Tensor, n_vocab: int) -> tuple[Tensor, Tensor]:
+    """Probabilities (rows, V) and the labels' log-probabilities (rows, 1), float32; padding gets probability 0.
+
+    One exponential per logit serves both: the largest probability p and its logit z give the normaliser, z - log p.
+    """
     logits[:, n_vocab:] = -torch.inf
-    return torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+    p = torch.softmax(logits, dim=-1, dtype=torch.float32)
+    normalizer = logits.amax(-1, keepdim=True).float() - p.amax(-1, keepdim=True).log()
+    return p, logits.gather(1, labels).float() - normalizer
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -53,23 +62,19 @@ class LinearCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), device=h.device, dtype=torch.float32)
         grad_hidden = torch.empty(h.shape, device=h.device, dtype=torch.float32)
         grad_weight = torch.zeros(w.shape, device=h.device, dtype=torch.float32)
-        rows = _rows_at_once(h, len(w))
         with torch.autocast(h.device.type, enabled=False):
-            for group in range(0, len(h), GROUP_ROWS):
-                here = slice(group, min(group + GROUP_ROWS, len(h)))
-                grad_logits = torch.empty(here.stop - group, len(w), device=h.device, dtype=dtype)
-                for first in range(group, here.stop, rows):
-                    part = slice(first, min(first + rows, here.stop))
-                    log_p = _log_probabilities(h[part], w, n_vocab)
-                    loss -= (log_p.gather(1, labels[part]) * counted[part]).sum()
-                    p = log_p.exp_()
-                    p.scatter_add_(1, labels[part], p.new_full((len(p), 1), -1.0))
-                    grad_logits[first - group : part.stop - group] = p if gain == 1.0 else p.mul_(gain)
-                grad_hidden[here] = (grad_logits @ w).float() * counted[here]
+            for first in range(0, len(h), GROUP_ROWS):
+                group = slice(first, first + GROUP_ROWS)
+                logits = h[group] @ w.T
+                for part in _chunks(logits):
+                    p, log_p = _softmax(logits[part], labels[group][part], n_vocab)
+                    loss -= (log_p * counted[group][part]).sum()
+                    p.scatter_add_(1, labels[group][part], p.new_full((len(p), 1), -1.0))
+                    logits[part] = p if gain == 1.0 else p.mul_(gain)
+                grad_logits = logits
+                grad_hidden[group] = (grad_logits @ w).float() * (counted[group] / gain)
                 # Divided before the product: a frequent word's sum over the group would overflow float16.
-                grad_weight += grad_logits.T @ (h[here] * counted[here] / gain)
-        if gain != 1.0:
-            grad_hidden = grad_hidden / gain
+                grad_weight += grad_logits.T @ (h[group] * counted[group] / gain)
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return loss
@@ -102,11 +107,12 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int) 
     """The same loss for each position by itself, 0 where the target is -1; float32 (N,). For evaluation."""
     dtype = compute_dtype(hidden)
     h, w = hidden.to(dtype), weight.to(dtype)
+    labels = targets.clamp_min(0).unsqueeze(1)  # (N, 1)
     losses = torch.zeros(len(h), device=h.device, dtype=torch.float32)
-    rows = _rows_at_once(h, len(w))
     with torch.autocast(h.device.type, enabled=False):
-        for first in range(0, len(h), rows):
-            part = slice(first, first + rows)
-            log_p = _log_probabilities(h[part], w, n_vocab)
-            losses[part] = -log_p.gather(1, targets[part].clamp_min(0).unsqueeze(1)).squeeze(1)
+        for first in range(0, len(h), GROUP_ROWS):
+            group = slice(first, first + GROUP_ROWS)
+            logits = h[group] @ w.T
+            for part in _chunks(logits):
+                losses[group][part] = -_softmax(logits[part], labels[group][part], n_vocab)[1].squeeze(1)
     return losses * (targets >= 0)

@@ -74,7 +74,7 @@ def test_value_and_gradients_equal_the_plain_loss_at_the_real_group_size(n: int)
 def test_rows_at_once_follow_the_cache_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss_module, "CACHE_BYTES", 4 * 18 * 11)  # 11 rows of 18 logits
     monkeypatch.setattr(loss_module, "GROUP_ROWS", 25)
-    assert loss_module._rows_at_once(torch.zeros(1), 18) == 11
+    assert next(loss_module._chunks(torch.zeros(25, 18))) == slice(0, 11)
     assert_equals_plain(*case(63, 6, 18, 18), 18)
 
 
