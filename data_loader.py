@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cache_builder import Source, open_cache
 from config import Config
 from documents import Rendering
-from token_cache import Source, TokenCache, open_cache
+from token_cache import TokenCache
 from tokenizer import Tokenizer
 from utils import UserError, log, user_path
 

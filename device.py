@@ -148,14 +148,6 @@ def autocast(device: str, dtype: str) -> contextlib.AbstractContextManager[objec
     return torch.autocast(device.partition(":")[0], dtype=getattr(torch, dtype))
 
 
-def synchronize(device: str) -> None:
-    """Wait until the device has done what was queued (a CPU has)."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-    elif device == "mps":
-        torch.mps.synchronize()
-
-
 def peak_memory_bytes(device: str) -> int | None:
     """Most memory used so far: the GPU's allocations, or on a CPU this process's resident memory. None: unknown."""
     if device.startswith("cuda"):

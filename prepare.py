@@ -222,9 +222,9 @@ def fill_empty_split(split: str, empty: Path, full: Path) -> None:
 
 def prepare(args: argparse.Namespace) -> None:
     """Write the data set and its token cache, and print what is in it."""
+    from cache_builder import Source, open_cache
     from data_loader import statistics, warn_of_lookalikes
     from documents import Rendering
-    from token_cache import Source, open_cache
     from tokenizer import get_tokenizer
 
     if Path(args.name).name != args.name:

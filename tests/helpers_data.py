@@ -9,17 +9,18 @@ import logging
 import multiprocessing
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, settings
 
+import cache_builder
 import documents
-import token_cache
+from cache_builder import Source, open_cache
 from documents import Rendering
-from token_cache import Facts, Source, TokenCache, open_cache
+from token_cache import Facts, TokenCache
 from tokenizer import Tokenizer, get_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,20 +33,27 @@ def examples(count: int) -> settings:
 
 
 @contextlib.contextmanager
-def logged() -> Iterator[list[logging.LogRecord]]:
-    """Collects what the project logs, whatever other tests did to its console."""
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+def told_to(listener: Callable[[logging.LogRecord], object]) -> Iterator[None]:
+    """Passes on what the project logs at INFO and above, whatever other tests did to its console."""
+    handler = logging.Handler(logging.INFO)
+    handler.emit = listener  # type: ignore[method-assign,assignment]
     logger = logging.getLogger("jojo")
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield records
+        yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """Collects the log's records."""
+    records: list[logging.LogRecord] = []
+    with told_to(records.append):
+        yield records
 
 
 def warnings_in(records: Iterable[logging.LogRecord]) -> list[str]:
@@ -133,18 +141,18 @@ def encode_in_workers_only(*arguments: Any) -> Any:
 
 def build_at_once(path: str, cache_dir: str, barrier: Any, results: Any) -> None:
     """Build a cache, going for its lock at the same moment as the other processes; reports what came of it."""
-    tasks, encode_lines = [], token_cache.encode_lines
+    tasks, encode_lines = [], cache_builder.encode_lines
 
     def counting(*arguments: Any) -> Any:
         tasks.append(1)
         return encode_lines(*arguments)
 
-    class Lock(token_cache.FileLock):  # type: ignore[misc]
+    class Lock(cache_builder.FileLock):  # type: ignore[misc]
         def __enter__(self) -> Any:
             barrier.wait(60)  # everybody has seen that there is no cache
             return super().__enter__()
 
-    token_cache.encode_lines, token_cache.FileLock = counting, Lock  # type: ignore[misc]
+    cache_builder.encode_lines, cache_builder.FileLock = counting, Lock  # type: ignore[misc]
     cache = build(Path(path), Path(cache_dir))
     results.put((str(cache.path), len(tasks), documents_of(cache)))
 

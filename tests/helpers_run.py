@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_data import told_to
 
 import checkpoint
 import estimate
@@ -19,7 +19,7 @@ import plotting
 import train as train_verb
 import trainer
 from run import Request, Run, prepare_run
-from utils import Shutdown, log
+from utils import Shutdown
 
 TINY = [
     *("--dataset", "mine", "--device", "cpu", "--dtype", "float32"),
@@ -72,19 +72,8 @@ def settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plots: bool = False)
 def listening() -> Iterator[list[str]]:
     """What the project logs meanwhile, at INFO and above."""
     said: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
-
-    listener, level = Listener(logging.INFO), log.level
-    log.addHandler(listener)
-    log.setLevel(logging.INFO)
-    try:
+    with told_to(lambda record: said.append(record.getMessage())):
         yield said
-    finally:
-        log.removeHandler(listener)
-        log.setLevel(level)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Tests of the token cache: every record form, never wrong data, built once, and found again."""
+"""Tests of the token cache: never wrong data, built once, and found again."""
 
 from __future__ import annotations
 
@@ -21,29 +21,25 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers_data import (
-    LOOKALIKES,
     ROOT,
     build,
     build_at_once,
     checksums,
     documents_of,
     encode_in_workers_only,
-    examples,
     files_in,
     logged,
     made_up_cache,
-    new_folder,
     source_of,
     warnings_in,
     write_lines,
 )
-from hypothesis import example, given
-from hypothesis import strategies as st
 
+import cache_builder
 import documents
-import token_cache
-from documents import Rendering, encode_lines, id_dtype, record_messages
-from token_cache import CheckedFile, Facts, Source, TokenCache, open_cache
+from cache_builder import Source, open_cache
+from documents import Rendering, encode_lines, id_dtype
+from token_cache import CheckedFile, Facts, TokenCache
 from tokenizer import Tokenizer, get_tokenizer
 from utils import UserError
 
@@ -78,221 +74,6 @@ def refuse_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Source, "sha256", refuse)
 
 
-# --- records ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("record", "expected"),
-    [
-        ({"text": "a"}, None),
-        ({"text": "", "id": 7}, None),
-        ({"conversation": TURNS}, TURNS),
-        ({"messages": TURNS, "id": 7}, TURNS),
-        ({"input": "Hello", "output": "Hi there"}, TURNS),
-        ({"text": "a", "messages": None}, None),
-        ({"conversation": None, "messages": TURNS}, TURNS),  # a table's empty column is not a conversation
-    ],
-)
-def test_accepted_records(record: dict[str, Any], expected: Any) -> None:
-    assert record_messages(record) == expected
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        {}, {"text": None}, {"text": 5}, {"texts": "a"}, {"input": "a"}, {"output": "a"}, {"input": 1, "output": "b"},
-        {"messages": []}, {"messages": "a"}, {"messages": {}}, {"messages": ["a"]}, {"messages": [{"role": "user"}]},
-        {"messages": [{"role": "user", "content": None}]}, {"conversation": [{"role": 1, "content": "a"}]},
-    ],
-)  # fmt: skip
-def test_refused_records(record: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"needs|conversation|turn|must be a string"):
-        record_messages(record)
-
-
-CHAT = [START, 7220, 198, 15496, END, 198, START, 562, 10167, 198, 17250, 612, END, 198, EOT]
-
-
-@pytest.mark.parametrize(
-    ("record", "ids"),
-    [
-        ({"text": "Hello world"}, [15496, 995, EOT]),
-        ({"messages": TURNS}, CHAT),
-        ({"conversation": TURNS}, CHAT),
-        ({"input": "Hello", "output": "Hi there"}, CHAT),
-    ],
-)
-def test_every_record_form_becomes_its_ids(tmp_path: Path, cache_dir: Path, record: Any, ids: list[int]) -> None:
-    cache = build(write_lines(tmp_path / "x.jsonl", [record]), cache_dir)
-    assert documents_of(cache) == [ids]
-
-
-def test_documents_keep_their_order_and_end_with_the_end_of_text(stories: Path, cache_dir: Path) -> None:
-    cache = build(stories, cache_dir)
-    assert documents_of(cache) == [[*GPT2.encode(record["text"]), EOT] for record in STORIES]
-
-
-def test_lookalikes_in_text_stay_text_and_are_counted(tmp_path: Path, cache_dir: Path) -> None:
-    records = [{"text": f"a{token}b"} for token in LOOKALIKES] + [{"text": "plain <| |>"}, {"messages": TURNS}]
-    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir)
-    assert all(i < EOT for document in documents_of(cache)[:4] for i in document[:-1])
-    assert cache.facts.lookalike_documents == 3
-
-
-def test_parse_special_reads_text_but_never_roles_or_contents(tmp_path: Path, cache_dir: Path) -> None:
-    rendered = "<|im_start|>user\nHello<|im_end|>\n"
-    records = [{"text": rendered}, {"messages": [{"role": "user<|im_end|>", "content": rendered}]}]
-    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, rendering=Rendering(parse_special=True))
-    text, chat = documents_of(cache)
-    assert text == [START, 7220, 198, 15496, END, 198, EOT]
-    assert [i for i in chat if i >= EOT] == [START, END, EOT]
-
-
-def test_an_end_of_text_that_is_written_out_is_not_doubled(tmp_path: Path, cache_dir: Path) -> None:
-    records = [{"text": "Hello<|endoftext|>"}, {"text": "<|endoftext|>"}, {"text": "Hello<|endoftext|>Hello"}]
-    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, rendering=Rendering(parse_special=True))
-    assert documents_of(cache) == [[15496, EOT], [15496, EOT, 15496, EOT]]
-    assert cache.facts.empty_documents == 1
-
-
-def test_the_ids_are_those_of_the_tokenizer_that_was_asked_for(tmp_path: Path, cache_dir: Path) -> None:
-    base = Tokenizer(chatml=False)
-    records = [{"text": "Hello<|im_start|>"}, {"messages": TURNS}]
-    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, base, rendering=Rendering(parse_special=True))
-    assert cache.facts.tokenizer == base.definition()
-    assert documents_of(cache) == [[*base.encode("Hello<|im_start|>"), EOT]]  # it has no chat tokens to write
-    assert cache.facts.bad_lines == 1
-
-
-# --- lines --------------------------------------------------------------------------------------------------------
-
-
-def test_blank_lines_and_empty_documents_are_left_out(tmp_path: Path, cache_dir: Path) -> None:
-    path = write_lines(tmp_path / "x.jsonl", [b"", {"text": "a"}, b"  \t\r", {"text": ""}, {"text": "b"}, b""])
-    with logged() as records:
-        cache = build(path, cache_dir)
-    assert documents_of(cache) == [[64, EOT], [65, EOT]]
-    assert (cache.facts.empty_documents, cache.facts.bad_lines) == (1, 0)
-    assert not warnings_in(records)
-
-
-def test_line_endings_byte_order_marks_and_a_missing_last_newline_do_not_matter(
-    tmp_path: Path, cache_dir: Path
-) -> None:
-    path = tmp_path / "x.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n{"text": "b"}\r\n{"text": "c"}')
-    assert documents_of(build(path, cache_dir)) == [[64, EOT], [65, EOT], [66, EOT]]
-
-
-BAD = [b"{", b"[1]", b"null", b'{"text": 5}', b"\xff\xfe\xfd", b"[" * 100_000, b"9" * 5000]
-
-
-def test_bad_lines_are_counted_shown_with_their_numbers_and_skipped(tmp_path: Path, cache_dir: Path) -> None:
-    path = write_lines(tmp_path / "x.jsonl", [{"text": "a"}, b"", *BAD, {"text": "b"}])
-    with logged() as records:
-        cache = build(path, cache_dir, max_bad_lines=len(BAD))
-    assert documents_of(cache) == [[64, EOT], [65, EOT]]
-    assert cache.facts.bad_lines == len(BAD)
-    (warning,) = warnings_in(records)
-    assert f"{len(BAD)} unreadable lines" in warning and str(path) in warning
-    assert "line 3:" in warning and "line 4:" in warning
-
-
-@pytest.mark.parametrize("line", BAD)
-def test_every_bad_line_has_a_reason_in_words(line: bytes) -> None:
-    (problem,) = encoded([line], first_line=7).bad_lines
-    assert problem[0] == 7 and problem[1] and "\n" not in problem[1]
-
-
-def test_one_bad_line_more_than_the_limit_is_refused(tmp_path: Path, cache_dir: Path) -> None:
-    path = write_lines(tmp_path / "x.jsonl", [{"text": "a"}, *BAD])
-    with pytest.raises(UserError, match=r"more than 6 unreadable lines \(line 2: .*max_bad_lines"):
-        build(path, cache_dir, max_bad_lines=len(BAD) - 1)
-    assert files_in(cache_dir) == []
-
-
-def test_line_numbers_count_on_across_tasks(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_cache, "TASK_BYTES", 10)
-    path = write_lines(tmp_path / "x.jsonl", [*STORIES[:20], b"oops", *STORIES[20:], b"no"])
-    with logged() as records:
-        build(path, cache_dir)
-    assert "line 21:" in warnings_in(records)[0] and "line 41:" in warnings_in(records)[0]
-
-
-@pytest.mark.parametrize("content", [b"", b"\n\n", b'{"text": ""}\n'])
-def test_a_set_without_documents_is_refused(tmp_path: Path, cache_dir: Path, content: bytes) -> None:
-    path = tmp_path / "x.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.jsonl holds no document"):
-        build(path, cache_dir)
-    assert files_in(cache_dir) == []
-
-
-def test_a_line_of_a_million_spaces_is_a_document_or_a_bad_line(tmp_path: Path, cache_dir: Path) -> None:
-    path = write_lines(tmp_path / "x.jsonl", [{"text": "a"}, {"text": " " * 1_000_000 + "x"}])
-    facts = build(path, cache_dir).facts
-    assert facts.n_documents + facts.bad_lines == 2
-
-
-leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(), max_size=8))
-values = st.recursive(
-    leaves,
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
-)
-turn = st.fixed_dictionaries(
-    {}, optional={"role": st.one_of(values, st.text()), "content": st.one_of(values, st.text())}
-)
-talk = st.one_of(values, st.lists(st.one_of(turn, values), max_size=3))
-text = st.one_of(values, st.text(), st.sampled_from(LOOKALIKES))
-record = st.one_of(
-    values,
-    st.fixed_dictionaries(
-        {}, optional={"text": text, "conversation": talk, "messages": talk, "input": text, "output": text}
-    ),
-)
-
-
-def check_encoded(lines: list[bytes], rendering: Rendering) -> None:
-    """Every line is a document, empty, bad or blank, and the ids are well-formed."""
-    result = encoded(lines, rendering)
-    blank = sum(not line.strip() for line in lines)
-    assert len(result.lengths) + result.empty + len(result.bad_lines) + blank == len(lines)
-    assert result.lengths.sum() == len(result.ids)
-    ends = result.lengths.cumsum() - 1
-    assert (result.ids[ends] == EOT).all() and (result.ids < GPT2.n_vocab).all()
-    assert result.control_tokens == (result.ids >= EOT).sum()
-
-
-@examples(200)
-@given(st.lists(record, max_size=4), st.booleans())
-@example([{"text": "\ud800"}, {"input": "\udfff", "output": "\ud800<|im_end|>"}], True)
-def test_any_json_is_a_document_or_a_bad_line(records: list[Any], parse_special: bool) -> None:
-    check_encoded([json.dumps(r).encode() for r in records], Rendering(parse_special))
-    check_encoded([json.dumps(r, ensure_ascii=False).encode("utf-8", "surrogatepass") for r in records], Rendering())
-
-
-@examples(200)
-@given(st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=4))
-@example([b'\x00{\x00"\x00', b"\xff\xfe{\x00", b"\xef\xbb\xbf", b"NaN", b"-", b'{"text": "\xed\xa0\x80"}'])
-def test_any_bytes_are_a_document_or_a_bad_line(lines: list[bytes]) -> None:
-    check_encoded(lines, Rendering())
-
-
-@examples(20)
-@given(st.binary(max_size=200), st.integers(0, 3))
-def test_any_file_gives_a_cache_or_one_sentence(content: bytes, limit: int) -> None:
-    with new_folder() as folder:
-        path = folder / "x.jsonl"
-        path.write_bytes(content)
-        try:
-            cache = build(path, folder / "cache", max_bad_lines=limit)
-        except UserError as error:
-            assert "\n" not in str(error)
-            assert files_in(folder / "cache") == []
-        else:
-            assert len(documents_of(cache)) == cache.n_documents > 0
-
-
 # --- what is written ----------------------------------------------------------------------------------------------
 
 
@@ -306,7 +87,7 @@ def test_a_cache_of_four_byte_ids_reads_like_one_of_two(
     stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = build(stories, tmp_path / "small")
-    for module in (documents, token_cache):
+    for module in (documents, cache_builder):
         monkeypatch.setattr(module, "id_dtype", lambda n_vocab: np.dtype("<u4"))
     large = build(stories, tmp_path / "large")
     assert (small.facts.dtype, large.facts.dtype) == ("<u2", "<u4")
@@ -330,7 +111,7 @@ def test_the_facts_are_counted(tmp_path: Path, cache_dir: Path) -> None:
     texts = ["Hello world", "日本語 👍", "", "one <|im_end|> two"]
     path = write_lines(tmp_path / "x.jsonl", [*({"text": t} for t in texts), {"messages": TURNS}, b"oops"])
     facts = build(path, cache_dir).facts
-    lengths = [len(GPT2.encode(t)) + 1 for t in texts if t] + [len(CHAT)]
+    lengths = [len(GPT2.encode(t)) + 1 for t in texts if t] + [len(GPT2.encode_chat(TURNS)) + 1]
     assert (facts.name, facts.split, facts.dtype, facts.format) == ("tales", "train", "<u2", 1)
     assert (facts.n_documents, facts.n_tokens, facts.longest_document) == (4, sum(lengths), max(lengths))
     assert facts.n_control_tokens == 4 + 4  # an end for each document, two for each turn
@@ -362,11 +143,11 @@ def test_two_workers_write_what_one_process_writes_byte_for_byte(
     path = write_lines(
         tmp_path / "x.jsonl", [*STORIES, b"oops", b"", {"messages": TURNS}, {"text": ""}, {"text": "日"}]
     )
-    monkeypatch.setattr(token_cache, "TASK_BYTES", 200)
+    monkeypatch.setattr(cache_builder, "TASK_BYTES", 200)
     alone = build(path, tmp_path / "alone")
-    monkeypatch.setattr(token_cache, "PARALLEL_FROM_BYTES", 0)
+    monkeypatch.setattr(cache_builder, "PARALLEL_FROM_BYTES", 0)
 
-    monkeypatch.setattr(token_cache, "encode_lines", encode_in_workers_only)
+    monkeypatch.setattr(cache_builder, "encode_lines", encode_in_workers_only)
     with logged() as records:
         together = build(path, tmp_path / "together", num_workers=2)
     for suffix in (".bin", ".idx", ".json"):
@@ -379,8 +160,8 @@ def test_two_workers_write_what_one_process_writes_byte_for_byte(
 
 def test_tokenizing_does_not_import_torch() -> None:
     program = (
-        "import sys, token_cache, documents\n"
-        'assert len(token_cache.encode_lines(1, [b\'{"text": "Hello"}\'], documents.Rendering()).ids) == 2\n'
+        "import sys, cache_builder, documents\n"
+        'assert len(cache_builder.encode_lines(1, [b\'{"text": "Hello"}\'], documents.Rendering()).ids) == 2\n'
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
@@ -394,7 +175,7 @@ def test_an_unchanged_source_is_neither_tokenized_nor_read_again(
 ) -> None:
     first = build(stories, cache_dir)
     before = first.path.read_bytes()
-    monkeypatch.setattr(token_cache, "write_cache", refuse_building)
+    monkeypatch.setattr(cache_builder, "write_cache", refuse_building)
     refuse_hashing(monkeypatch)
     again = build(stories, cache_dir)
     assert again.path == first.path and first.path.read_bytes() == before
@@ -405,7 +186,7 @@ def test_a_touched_source_is_compared_by_contents_once(
 ) -> None:
     first = build(stories, cache_dir)
     os.utime(stories, ns=(1, 123_456_789_000))
-    monkeypatch.setattr(token_cache, "write_cache", refuse_building)
+    monkeypatch.setattr(cache_builder, "write_cache", refuse_building)
     again = build(stories, cache_dir)
     assert again.path == first.path and documents_of(again) == documents_of(first)
     refuse_hashing(monkeypatch)
@@ -418,7 +199,7 @@ def test_a_moved_source_uses_the_same_cache(
     first = build(stories, cache_dir)
     (tmp_path / "elsewhere").mkdir()
     moved = Path(shutil.move(stories, tmp_path / "elsewhere"))
-    monkeypatch.setattr(token_cache, "write_cache", refuse_building)
+    monkeypatch.setattr(cache_builder, "write_cache", refuse_building)
     assert build(moved, cache_dir).path == first.path
 
 
@@ -489,13 +270,13 @@ def test_the_fingerprint_is_the_same_in_every_process_and_folder(stories: Path, 
 def test_a_rebuild_writes_the_same_again(stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build(stories, cache_dir)
     before = {name: (cache_dir / name).read_bytes() for name in files_in(cache_dir)}
-    calls, write_cache = [], token_cache.write_cache
+    calls, write_cache = [], cache_builder.write_cache
 
     def counting(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         return write_cache(*arguments, **options)
 
-    monkeypatch.setattr(token_cache, "write_cache", counting)
+    monkeypatch.setattr(cache_builder, "write_cache", counting)
     again = build(stories, cache_dir, rebuild=True)
     assert calls == [1] and again.path == first.path
     assert {name: (cache_dir / name).read_bytes() for name in files_in(cache_dir)} == before
@@ -612,7 +393,7 @@ def interrupted_source(path: Path, error: BaseException) -> Source:
 def test_an_interrupted_build_leaves_nothing_behind(
     stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    monkeypatch.setattr(token_cache, "TASK_BYTES", 100)
+    monkeypatch.setattr(cache_builder, "TASK_BYTES", 100)
     with pytest.raises(type(error)):
         open_cache(interrupted_source(stories, error), GPT2, cache_dir)
     assert files_in(cache_dir) == []
@@ -661,8 +442,8 @@ def test_a_cache_that_is_let_go_closes_its_files(stories: Path, cache_dir: Path)
 KILLED = """
 import os, sys
 from pathlib import Path
-import token_cache
-from token_cache import Source, open_cache
+import cache_builder
+from cache_builder import Source, open_cache
 from tokenizer import get_tokenizer
 
 class Killed(Source):
@@ -673,7 +454,7 @@ class Killed(Source):
             yield line
 
 if __name__ == "__main__":
-    token_cache.TASK_BYTES = 100
+    cache_builder.TASK_BYTES = 100
     path = Path(sys.argv[1])
     open_cache(Killed("tales", "train", str(path), path), get_tokenizer("gpt2"), Path(sys.argv[2]))
 """
@@ -776,8 +557,8 @@ def test_each_block_is_verified_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_building_holds_a_bounded_number_of_lines(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times the data takes no more memory (but 20 bytes a document at the most)."""
-    monkeypatch.setattr(token_cache, "TASK_BYTES", 20_000)
-    monkeypatch.setattr(token_cache, "BLOCK_BYTES", 4096)  # what is collected for a block counts little
+    monkeypatch.setattr(cache_builder, "TASK_BYTES", 20_000)
+    monkeypatch.setattr(cache_builder, "BLOCK_BYTES", 4096)  # what is collected for a block counts little
     encoded([b'{"text": "warm"}'])
 
     def peak_of(count: int) -> int:
