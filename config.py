@@ -61,8 +61,12 @@ class ModelConfig:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter 2019) with decay on matrices only."""
+    """AdamW (Loshchilov & Hutter 2019) or Muon (Jordan et al. 2024), with decay on matrices only."""
 
+    kind: str = option(
+        "adamw", "adamw, or muon (matrices inside the blocks; AdamW for the rest): learns in fewer batches",
+        choices=("adamw", "muon"),
+    )  # fmt: skip
     learning_rate: float = option(6e-4, "peak learning rate", above=0)
     weight_decay: float = option(0.1, "decoupled weight decay of matrices and embeddings", at_least=0)
     beta1: float = option(0.9, "AdamW's first-moment decay", at_least=0, below=1)

@@ -1,50 +1,144 @@
-"""AdamW's parameter groups, and the learning rate as a pure function of the batch number."""
+"""The optimizers and their state, and the learning rate as a pure function of the batch number."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from config import Config, OptimizerConfig
 from utils import UserError, log
 
+MUON_MOMENTUM = 0.95
+MUON_ELEMENTS = 1 << 24  # of weights that are worked on together
+ADAMW_STEP_SIZE = 0.2  # root mean square of AdamW's usual step, in learning rates (Liu et al. 2025)
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices and embeddings; biases and LayerNorms are left alone.
 
-    Uses the fused kernel: one pass over all parameters instead of several over each.
+def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "float32") -> list[Optimizer]:
+    """AdamW for everything; with kind "muon", Muon for the matrices inside the blocks and AdamW for the rest.
+
+    Matrices and embeddings decay; biases and LayerNorms do not. AdamW uses the fused kernel: one pass over all
+    parameters instead of several over each. `dtype` is what Muon's matrix products run in.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    hidden = [(name, p) for name, p in named if config.kind == "muon" and ".h." in name and p.dim() == 2]
+    taken = {name for name, _ in hidden}
+    rest = [p for name, p in named if name not in taken]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    if not hidden:
+        return [adamw]
+    kinds = {name.split(".", 3)[-1] for name, _ in hidden}  # "attn.c_attn.weight" and so on: one shape each
+    muon = Muon(
+        [
+            {"params": [p for name, p in hidden if name.endswith(kind)], "matrices": 3 if "c_attn" in kind else 1}
+            for kind in sorted(kinds)
+        ],
+        lr=config.learning_rate, weight_decay=config.weight_decay,
+        dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32,
+    )  # fmt: skip
+    return [adamw, muon]
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, dict[str, Any]]:
+class Muon(Optimizer):
+    """Momentum made orthogonal, for the weight matrices inside the blocks (Jordan et al. 2024).
+
+    A gradient matrix is dominated by a few directions. Here every direction of the update is given the same length,
+    so that the rare ones are learned as fast as the common ones.
+    The step is scaled to the size of AdamW's (Liu et al. 2025, "Muon is scalable"): one learning rate suits both.
+
+    Unlike torch.optim.Muon, with which the tests compare it, it takes apart matrices that are stored as one, works on
+    small matrices together, and multiplies in `dtype`: not every processor is fast at bfloat16.
+
+    Args:
+        groups: weights (rows, columns) of one shape each; "matrices": how many are stored above one another in it.
+        lr, weight_decay: as AdamW's.
+        dtype: what matrix products run in.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float, dtype: torch.dtype) -> None:
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "matrices": 1})
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every weight that has a gradient."""
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            together = max(1, MUON_ELEMENTS // weights[0].numel()) if weights else 1
+            for first in range(0, len(weights), together):
+                self._update(weights[first : first + together], group)
+
+    def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        directions = torch.stack([self._direction(weight).to(self.dtype) for weight in weights])  # (n, rows, columns)
+        matrices = directions.view(len(weights) * group["matrices"], -1, directions.size(2))
+        size = group["lr"] * ADAMW_STEP_SIZE * math.sqrt(max(matrices.shape[1:]))
+        for weight, step in zip(weights, orthogonalize(matrices).reshape(directions.shape), strict=True):
+            weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=size)
+
+    def _direction(self, weight: Tensor) -> Tensor:
+        """Nesterov momentum: the average gradient, and a step ahead."""
+        state = self.state[weight]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        assert weight.grad is not None
+        momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - MUON_MOMENTUM)
+        return weight.grad.lerp(momentum, MUON_MOMENTUM)
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """The nearest matrix whose singular values are all about 1 (between 0.7 and 1.2), for each of a stack.
+
+    Five steps of a Newton-Schulz iteration, a quintic polynomial in the matrix, with the coefficients of Jordan et
+    al. (2024): they raise small singular values fastest. Matrix products only, so it is fast where training is.
+
+    Args:
+        matrices: (n, rows, columns) in the dtype to compute in.
+    """
+    wide = matrices if matrices.size(1) <= matrices.size(2) else matrices.mT
+    x = wide / wide.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, polynomial, x, beta=3.4445)  # 3.4445 x - 4.7750 (x xᵀ) x + 2.0315 (x xᵀ)² x
+    return x if wide is matrices else x.mT
+
+
+def optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module) -> dict[str, dict[str, Any]]:
     """Optimizer state by parameter name, so that it survives a change of groups or their order."""
-    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    return {names[parameter]: dict(state) for parameter, state in optimizer.state.items()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    return {names[p]: dict(state) for optimizer in optimizers for p, state in optimizer.state.items()}
 
 
 def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, model: nn.Module, state: Mapping[str, Mapping[str, Any]]
+    optimizers: Sequence[Optimizer], model: nn.Module, state: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Inverse of optimizer_state. Raises UserError where names or shapes do not fit the model."""
+    """Inverse of optimizer_state. State that another kind of optimizer left is not taken over.
+
+    Raises:
+        UserError: names or shapes do not fit the model.
+    """
     parameters = dict(model.named_parameters())
     for name, values in state.items():
         for key, value in values.items():
             if name not in parameters or (value.dim() and value.shape != parameters[name].shape):
                 raise UserError(f"The checkpoint's optimizer state does not fit this model at '{name}' ({key}).")
-    numbers = {p: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
-    by_number = {numbers[parameters[name]]: dict(values) for name, values in state.items()}
-    optimizer.load_state_dict({"state": by_number, "param_groups": optimizer.state_dict()["param_groups"]})
+    for optimizer in optimizers:
+        numbers = {p: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+        by_number = {
+            numbers[parameters[name]]: dict(values)
+            for name, values in state.items()
+            if parameters[name] in numbers and ("momentum_buffer" in values) == isinstance(optimizer, Muon)
+        }
+        optimizer.load_state_dict({"state": by_number, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from config import Config, file_layers, resolve
 from data_loader import Batch, PackedLoader, mix_key
 from metrics import MetricsFile, MetricsTracker
 from model import GPT
-from optim import load_optimizer_state, make_optimizer, optimizer_state
+from optim import load_optimizer_state, make_optimizers, optimizer_state
 from plotting import PlotManager
 from run import Run
 from utils import Every, Shutdown, UserError, duration, log
@@ -60,7 +60,7 @@ class Trainer:
         system, training = run.config.system, run.config.training
         devices.set_up_device(system, run.device)
         self.model = build_model(run).to(run.device)
-        self.optimizer = make_optimizer(self.model, run.config.optimizer)
+        self.optimizers = make_optimizers(self.model, run.config.optimizer, run.dtype)
         self.scaler = torch.amp.GradScaler(run.device.partition(":")[0], enabled=run.dtype == "float16")
         if training.compile_model:
             run.compiled = compile_blocks(self.model, training.batch_size, run.device, run.dtype)
@@ -86,7 +86,7 @@ class Trainer:
             "config": self.config.to_dict(),
             "derived": sorted(self.run.derived),
             "tokenizer": self.run.tokenizer.definition(),
-            "optimizer": optimizer_state(self.optimizer, self.model),
+            "optimizer": optimizer_state(self.optimizers, self.model),
             "lr_scheduler": {"schedule": self.run.schedule.to_dict(), "total_batches": self.run.total_batches},
             "scaler": self.scaler.state_dict(),
             "rng": {"torch": torch.get_rng_state()},
@@ -101,7 +101,7 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of state_dict (the weights are in the model already)."""
-        load_optimizer_state(self.optimizer, self.model, state["optimizer"])
+        load_optimizer_state(self.optimizers, self.model, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"]["torch"])
         self.epoch, self.position = state["loader"]["epoch"], state["loader"]["position"]
@@ -126,7 +126,7 @@ class Trainer:
             UserError: loss or gradient is not finite; the weights are as they were before.
         """
         self.model.train()
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.run.schedule.lr(self.batches_done)
         total = torch.zeros((), device=self.run.device)
         inputs, targets = self.to_device(batch.inputs), self.to_device(batch.targets)  # (A, B, T)
@@ -137,14 +137,18 @@ class Trainer:
                 loss = self.model(inputs[micro], targets[micro]) / batch.n_targets
             self.scaler.scale(loss).backward()
             total += loss.detach()
-        self.scaler.unscale_(self.optimizer)
-        clip = self.config.optimizer.grad_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         result = StepResult(*torch.stack([total, norm]).tolist())  # the batch's one synchronisation
         self.check_finite(result)
-        self.scaler.step(self.optimizer)  # skips the update where float16 gradients overflowed, as it is meant to
+        if 0 < self.config.optimizer.grad_clip < result.grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.optimizer.grad_clip, norm)
+        if math.isfinite(result.grad_norm):  # float16 gradients that overflowed: no update, and a smaller scale
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         return result
 
     def check_finite(self, result: StepResult) -> None:
@@ -156,7 +160,7 @@ class Trainer:
             return
         documents = self.loader.documents(self.epoch, self.position)
         shown = ", ".join(map(str, documents[:8])) + (", ..." if len(documents) > 8 else "")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         raise UserError(
             f"The {what} of batch {self.batches_done + 1} is not finite (documents {shown} of the training split); stopped "
             f"before it reached the weights. {self.remedy()} with a lower --learning_rate, a smaller "

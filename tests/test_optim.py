@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from config import Config, OptimizerConfig
-from optim import Schedule, derive_schedule, load_optimizer_state, make_optimizer, optimizer_state
+from model import GPT
+from optim import Schedule, derive_schedule, load_optimizer_state, make_optimizers, optimizer_state, orthogonalize
 from tests.helpers_cli import messages
+from tests.helpers_model import random_model, tiny_config
 from utils import UserError
 
 
@@ -216,7 +218,7 @@ def train_steps(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) 
 
 def test_matrices_decay_and_vectors_do_not() -> None:
     model = small()
-    optimizer = make_optimizer(model, OptimizerConfig(weight_decay=0.3))
+    [optimizer] = make_optimizers(model, OptimizerConfig(weight_decay=0.3))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decay == {
         id(parameter): 0.3 if parameter.dim() >= 2 else 0.0
@@ -229,7 +231,7 @@ def test_matrices_decay_and_vectors_do_not() -> None:
 def test_decay_alone_shrinks_matrices_only() -> None:
     model = small()
     before = copy.deepcopy(model.state_dict())
-    optimizer = make_optimizer(model, OptimizerConfig(learning_rate=0.1, weight_decay=0.5))
+    [optimizer] = make_optimizers(model, OptimizerConfig(learning_rate=0.1, weight_decay=0.5))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -242,14 +244,14 @@ def test_decay_alone_shrinks_matrices_only() -> None:
 
 def test_the_optimizers_settings_come_from_the_config() -> None:
     config = OptimizerConfig(learning_rate=0.02, beta1=0.8, beta2=0.99)
-    for group in make_optimizer(small(), config).param_groups:
+    for group in make_optimizers(small(), config)[0].param_groups:
         assert group["lr"] == 0.02 and tuple(group["betas"]) == (0.8, 0.99)
 
 
 def test_a_step_is_adamws() -> None:
     ours, theirs = small(), small()
     config = OptimizerConfig(learning_rate=0.01)
-    train_steps(ours, make_optimizer(ours, config), 3)
+    train_steps(ours, make_optimizers(ours, config)[0], 3)
     groups = [
         {"params": [p for p in theirs.parameters() if p.requires_grad and p.dim() >= 2], "weight_decay": 0.1},
         {"params": [p for p in theirs.parameters() if p.requires_grad and p.dim() < 2], "weight_decay": 0.0},
@@ -261,9 +263,9 @@ def test_a_step_is_adamws() -> None:
 
 def test_optimizer_state_is_kept_by_name() -> None:
     model = small()
-    optimizer = make_optimizer(model, OptimizerConfig())
+    [optimizer] = make_optimizers(model, OptimizerConfig())
     train_steps(model, optimizer, 2)
-    state = optimizer_state(optimizer, model)
+    state = optimizer_state([optimizer], model)
     assert set(state) == {"embedding.weight", "norm.weight", "norm.bias", "middle.weight", "middle.bias"}
     for name, parameter in model.named_parameters():
         if name in state:
@@ -275,17 +277,17 @@ def test_optimizer_state_is_kept_by_name() -> None:
 def test_optimizer_state_survives_a_round_trip_in_any_order_of_groups(reversed_groups: bool) -> None:
     config = OptimizerConfig(learning_rate=0.01)
     first = small()
-    optimizer = make_optimizer(first, config)
+    [optimizer] = make_optimizers(first, config)
     train_steps(first, optimizer, 3)
     second = small(seed=1)
     second.load_state_dict(first.state_dict())
-    other = make_optimizer(second, config)
+    [other] = make_optimizers(second, config)
     if reversed_groups:
         other = torch.optim.AdamW([
             {**{key: value for key, value in group.items() if key != "params"}, "params": group["params"][::-1]}
             for group in reversed(other.param_groups)
         ])  # fmt: skip
-    load_optimizer_state(other, second, copy.deepcopy(optimizer_state(optimizer, first)))  # as from a file
+    load_optimizer_state([other], second, copy.deepcopy(optimizer_state([optimizer], first)))  # as from a file
     train_steps(first, optimizer, 3)
     train_steps(second, other, 3)
     for name, tensor in first.state_dict().items():
@@ -294,19 +296,19 @@ def test_optimizer_state_survives_a_round_trip_in_any_order_of_groups(reversed_g
 
 def test_settings_stay_those_of_the_config_when_state_is_loaded() -> None:
     first, second = small(), small()
-    optimizer = make_optimizer(first, OptimizerConfig(learning_rate=0.01, weight_decay=0.1))
+    [optimizer] = make_optimizers(first, OptimizerConfig(learning_rate=0.01, weight_decay=0.1))
     train_steps(first, optimizer, 1)
-    other = make_optimizer(second, OptimizerConfig(learning_rate=0.5, weight_decay=0.2))
-    load_optimizer_state(other, second, optimizer_state(optimizer, first))
+    [other] = make_optimizers(second, OptimizerConfig(learning_rate=0.5, weight_decay=0.2))
+    load_optimizer_state([other], second, optimizer_state([optimizer], first))
     assert [group["lr"] for group in other.param_groups] == [0.5, 0.5]
     assert sorted(group["weight_decay"] for group in other.param_groups) == [0.0, 0.2]
 
 
 def test_no_state_is_state_too() -> None:
     model = small()
-    optimizer = make_optimizer(model, OptimizerConfig())
-    assert optimizer_state(optimizer, model) == {}
-    load_optimizer_state(optimizer, model, {})
+    [optimizer] = make_optimizers(model, OptimizerConfig())
+    assert optimizer_state([optimizer], model) == {}
+    load_optimizer_state([optimizer], model, {})
     train_steps(model, optimizer, 1)
 
 
@@ -319,10 +321,106 @@ def test_no_state_is_state_too() -> None:
 )
 def test_state_of_another_model_is_refused_by_name(name: str, values: dict[str, torch.Tensor]) -> None:
     model = small()
-    optimizer = make_optimizer(model, OptimizerConfig())
+    [optimizer] = make_optimizers(model, OptimizerConfig())
     with pytest.raises(UserError) as caught:
-        load_optimizer_state(optimizer, model, {name: values})
+        load_optimizer_state([optimizer], model, {name: values})
     assert name in str(caught.value)
+
+
+# --- Muon -----------------------------------------------------------------------------------------------------------
+
+
+def block_model(seed: int = 0) -> GPT:
+    return random_model(tiny_config(bias=True), seed=seed)
+
+
+def fill_gradients(model: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8), (1, 5), (64, 64), (30, 100)])
+def test_orthogonalizing_keeps_the_directions_and_levels_their_lengths(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(shape[0])
+    matrices = torch.randn(3, *shape, generator=generator) * torch.tensor([1e-4, 1.0, 1e4]).view(3, 1, 1)
+    for before, after in zip(matrices, orthogonalize(matrices), strict=True):
+        u, sizes, vh = torch.linalg.svd(before, full_matrices=False)
+        turned = u.T @ after @ vh.T  # diagonal where the singular vectors stayed the same
+        torch.testing.assert_close(turned, torch.diag(turned.diagonal()), rtol=0, atol=1e-4)
+        well = turned.diagonal()[sizes > 0.05 * sizes.norm()]  # far smaller ones need more steps than five
+        assert well.min() > 0.6 and well.max() < 1.3
+
+
+def test_orthogonalizing_nothing_gives_nothing() -> None:
+    assert not orthogonalize(torch.zeros(2, 4, 6)).any()
+
+
+def test_a_step_is_that_of_torchs_muon() -> None:
+    ours, theirs = block_model(), block_model()
+    _, muon = make_optimizers(ours, OptimizerConfig(kind="muon", learning_rate=0.02, weight_decay=0.3), "bfloat16")
+    names = [n for n, p in ours.named_parameters() if ".h." in n and p.dim() == 2 and not n.endswith("c_attn.weight")]
+    assert len(names) == 3 * ours.config.n_layer
+    reference = torch.optim.Muon(
+        [p for n, p in theirs.named_parameters() if n in names],
+        lr=0.02, weight_decay=0.3, momentum=0.95, adjust_lr_fn="match_rms_adamw",
+    )  # fmt: skip
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    for step in range(3):
+        for model, optimizer in ((ours, muon), (theirs, reference)):
+            fill_gradients(model, step)
+            optimizer.step()
+    for name in names:
+        a, b = ours.state_dict()[name] - before[name], theirs.state_dict()[name] - before[name]
+        assert b.norm() > 0 and (a - b).norm() / b.norm() < 0.04, name  # bfloat16 products, in another order
+
+
+def test_queries_keys_and_values_are_orthogonalized_apart() -> None:
+    model = block_model()
+    _, muon = make_optimizers(model, OptimizerConfig(kind="muon", learning_rate=1.0, weight_decay=0.0))
+    weight = model.transformer.h[0].attn.c_attn.weight
+    before = weight.detach().clone()
+    fill_gradients(model, 0)
+    weight.grad[: len(weight) // 3] *= 1e3  # together, it would leave nothing of the other two
+    muon.step()
+    for change in (before - weight.detach()).chunk(3):
+        sizes = torch.linalg.svdvals(change) / (0.2 * math.sqrt(len(change)))
+        assert sizes.median() > 0.6
+
+
+def test_muon_takes_the_matrices_inside_blocks_and_adamw_the_rest() -> None:
+    model = block_model()
+    adamw, muon = make_optimizers(model, OptimizerConfig(kind="muon", learning_rate=0.02, weight_decay=0.3))
+    names = {p: name for name, p in model.named_parameters()}
+    taken = [{names[p] for group in o.param_groups for p in group["params"]} for o in (adamw, muon)]
+    assert taken[0] | taken[1] == set(names.values()) and not taken[0] & taken[1]
+    assert taken[1] == {name for p, name in names.items() if ".h." in name and p.dim() == 2}
+    assert {g["lr"] for o in (adamw, muon) for g in o.param_groups} == {0.02}
+    assert {g["weight_decay"] for g in muon.param_groups} == {0.3}
+
+
+@pytest.mark.parametrize("kinds", [("muon", "muon"), ("adamw", "muon"), ("muon", "adamw")])
+def test_state_is_taken_over_by_the_same_kind_of_optimizer_only(kinds: tuple[str, str]) -> None:
+    first, second = block_model(), block_model()
+    before, after = (
+        make_optimizers(model, OptimizerConfig(kind=kind)) for model, kind in zip((first, second), kinds, strict=True)
+    )
+    for step in range(2):
+        fill_gradients(first, step)
+        for optimizer in before:
+            optimizer.step()
+    second.load_state_dict(first.state_dict())
+    state = copy.deepcopy(optimizer_state(before, first))
+    load_optimizer_state(after, second, state)
+    kept = set(optimizer_state(after, second))
+    matrices = {name for name, p in first.named_parameters() if ".h." in name and p.dim() == 2}
+    assert kept == (set(state) if kinds[0] == kinds[1] else set(state) - matrices)
+    for model, optimizers in ((first, before), (second, after)):
+        fill_gradients(model, 5)
+        for optimizer in optimizers:
+            optimizer.step()
+    for name, tensor in second.state_dict().items():
+        assert torch.equal(tensor, first.state_dict()[name]) == (kinds[0] == kinds[1] or name not in matrices), name
 
 
 def test_schedule_values_are_plain() -> None:

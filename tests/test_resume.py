@@ -78,6 +78,18 @@ def test_a_run_stopped_at_any_batch_and_resumed_ends_as_if_it_never_stopped(monk
         assert rows == metrics_rows("models/whole.metrics.jsonl")
 
 
+def test_muons_momentum_survives_a_stop(monkeypatch):
+    flags = (*HARD, "--optimizer.kind", "muon", "--max_iters", "6", "--output_checkpoint")
+    assert train(*flags, "models/whole.pt").code == 0
+    stop_after(monkeypatch, 3)
+    assert train(*flags, "models/stopped.pt").code == 130
+    stop_after(monkeypatch, None)
+    assert train_plainly("--resume", "models/stopped.pt").code == 0
+    kept = state_of("models/stopped.pt")["optimizer"]
+    assert {key for name, values in kept.items() if ".mlp." in name for key in values} == {"momentum_buffer"}
+    assert differences(left_over("models/whole.pt"), left_over("models/stopped.pt")) == []
+
+
 def test_the_first_batch_after_a_resume_is_the_next_one_of_the_data(monkeypatch):
     seen = []
     step = trainer_module.Trainer.step
@@ -367,7 +379,7 @@ def test_load_model_only_starts_a_new_run_from_the_weights(monkeypatch, form):
 
     def look(self):
         seen["weights"] = {name: weight.clone() for name, weight in self.model.state_dict().items()}
-        seen["at"] = (self.batches_done, self.epoch, self.position, len(self.optimizer.state))
+        seen["at"] = (self.batches_done, self.epoch, self.position, len(self.optimizers[0].state))
         start(self)
 
     monkeypatch.setattr(trainer_module.Trainer, "start_files", look)
