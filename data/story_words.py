@@ -40,10 +40,12 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-GIRLS = _words("Mia Lily Anna Rosa Emma Zoe Ella Nina Ruby Lucy Maya Clara Ivy Nora Sara Amy Kate Leila Hana Tara")
-BOYS = _words("Tom Ben Max Sam Leo Tim Jack Finn Omar Noah Hugo Oscar Eli Adam Jay Luca Theo Milo Kofi Dan")
-ANIMAL_GIRLS = _words("Dot Tilly Daisy Pearl Bella Penny Millie Coco Poppy Fern")
-ANIMAL_BOYS = _words("Pip Bruno Rusty Toby Otto Monty Ziggy Bobo Chip Duke")
+# Every name is one token of GPT-2's vocabulary, after a space as well as at the beginning of a paragraph: a small model
+# learns to carry on a name it has read long before it learns to spell it twice.
+GIRLS = _words("Anna Kate Alice")
+BOYS = _words("Tom Ben Sam")
+ANIMAL_GIRLS = _words("Berry Bell Rose")
+ANIMAL_BOYS = _words("Chip Max Rex")
 
 COLORS = _words("red blue yellow green purple orange pink")
 TRAITS = _words("kind cheerful curious gentle clever happy")

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from data import story_generator, story_words
+from tokenizer import Tokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HE = {"he", "him", "his", "himself"}
@@ -174,3 +175,9 @@ def test_no_long_passage_is_too_common(tellings: list[story_generator.Telling]) 
         counts.update({tuple(words[start : start + 12]) for start in range(len(words) - 11)})
     passage, count = counts.most_common(1)[0]
     assert count <= 0.03 * len(sample), " ".join(passage)
+
+
+def test_names_are_one_token_wherever_they_stand() -> None:
+    tokenizer = Tokenizer()
+    for name in (*story_words.GIRLS, *story_words.BOYS, *story_words.ANIMAL_GIRLS, *story_words.ANIMAL_BOYS):
+        assert len(tokenizer.encode(name)) == len(tokenizer.encode(f" {name}")) == 1, name
