@@ -1,8 +1,8 @@
 """The checkpoint file: written whole or not at all, verified before it is read, and free of code.
 
-A file is `torch.save` of plain values and tensors (so `torch.load(weights_only=True)` reads it), followed by a trailer
-with the SHA-256 of everything before it. It is written under a temporary name, made durable and renamed, so that a
-crash leaves either the old file or the new one.
+A file is `torch.save` of plain values and tensors (so `torch.load(weights_only=True)` reads it), followed by a stamp
+(which run wrote it, and after how many batches) and a trailer with the SHA-256 of everything before it. It is written
+under a temporary name, made durable and renamed, so that a crash leaves either the old file or the new one.
 
 Older files are read too: v1 (`model_args`, as nanoGPT's) and 2.x (`config` with a `model` section).
 """
@@ -25,11 +25,13 @@ from torch import Tensor, nn
 
 from config import OPTIONS, Values
 from tokenizer import Tokenizer, from_definition
-from utils import UserError, __version__, byte_count, log, user_path
+from utils import UserError, __version__
 
 FORMAT_VERSION = 3
 TRAILER_MARK = b"jojo-sha256:"  # followed by 64 hex digits
 TRAILER_BYTES = len(TRAILER_MARK) + 64
+STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "  # before the trailer, and covered by it
+STAMP_BYTES = len(STAMP.format(run="", batch=0))
 MASKS = (".attn.bias", ".attn.masked_bias")  # causal masks that nanoGPT and GPT-2 stored among the weights
 PREFIXES = ("_orig_mod.", "module.")  # left in names by torch.compile and data parallelism
 
@@ -59,6 +61,7 @@ def write_file(state: Mapping[str, Any], path: Path) -> None:
         with open(temporary, "wb") as file:
             hashing = _HashingFile(file)
             torch.save(dict(state), hashing)  # type: ignore[arg-type]
+            hashing.write(_stamp_of(state))
             file.write(TRAILER_MARK + hashing.digest.hexdigest().encode())
             file.flush()
             os.fsync(file.fileno())
@@ -70,6 +73,30 @@ def write_file(state: Mapping[str, Any], path: Path) -> None:
         raise UserError(f"Could not save '{path}' ({cause}); check the folder's permissions and free space.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _stamp_of(state: Mapping[str, Any]) -> bytes:
+    run = state.get("metadata", {}).get("run_id", "")
+    return STAMP.format(run=run, batch=state.get("batch_counter", 0)).encode()
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Which run wrote a checkpoint, and after how many batches."""
+
+    run_id: str
+    batch: int
+
+
+def read_stamp(path: Path) -> Stamp | None:
+    """A checkpoint's stamp, found without reading the rest; None where there is none (an older format, or damage)."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-(STAMP_BYTES + TRAILER_BYTES), os.SEEK_END)
+            found = re.fullmatch(rb"jojo-run:([0-9a-f]{16}) batch:(\d{20}) ", file.read(STAMP_BYTES))
+    except OSError:
+        return None
+    return Stamp(found[1].decode(), int(found[2])) if found else None
 
 
 def _sync_folder(folder: Path) -> None:
@@ -161,6 +188,11 @@ class Checkpoint:
         """Whether training can go on from it exactly."""
         return self.version == "3" and "optimizer" in self.state
 
+    @property
+    def run_id(self) -> str | None:
+        """The run that wrote it; None where that was not recorded."""
+        return self.state.get("metadata", {}).get("run_id")
+
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of any version. Raises UserError for what is not one."""
@@ -243,94 +275,6 @@ def git_commit() -> str | None:
         return next((line.split()[0] for line in packed if line.endswith(" " + ref)), None)
     except OSError:
         return None
-
-
-# --- the files of a run ---------------------------------------------------------------------------------------------
-
-
-class CheckpointManager:
-    """The files of one run: models/<run>.pt, <run>_best.pt, <run>_batch<N>.pt, <run>.metrics.jsonl, <run>.png."""
-
-    def __init__(self, last: Path) -> None:
-        self.last = last
-        self.folder, self.run = last.parent, last.name.removesuffix(".pt")
-
-    @property
-    def best(self) -> Path:
-        return self.folder / f"{self.run}_best.pt"
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / f"{self.run}.metrics.jsonl"
-
-    @property
-    def plot(self) -> Path:
-        return self.folder / f"{self.run}.png"
-
-    def numbered(self, batch: int) -> Path:
-        return self.folder / f"{self.run}_batch{batch}.pt"
-
-    def owns(self, path: Path) -> bool:
-        """Whether a checkpoint is one of this run's files."""
-        stem = re.sub(r"_(best|batch\d+)$", "", path.name.removesuffix(".pt"))
-        return path.parent.resolve() == self.folder.resolve() and self.run in (stem, path.name.removesuffix(".pt"))
-
-    def existing(self) -> list[Path]:
-        """Files of this run that are there now."""
-        name = re.compile(re.escape(self.run) + r"_batch\d+\.pt")
-        numbered = [p for p in self.folder.glob("*.pt") if name.fullmatch(p.name)]
-        return [p for p in (self.last, self.best, self.metrics, self.plot, *sorted(numbered)) if p.exists()]
-
-    def make_room(self, time: str) -> None:
-        """Before a fresh start: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
-        if files := self.existing():
-            old = self.folder / "old" / f"{self.run}-{time}"
-            tries = 1
-            while old.exists():
-                tries += 1
-                old = old.with_name(f"{self.run}-{time}-{tries}")
-            old.mkdir(parents=True)
-            for path in files:
-                os.replace(path, old / path.name)
-            log.info("Moved the files of an earlier run '%s' to %s/.", self.run, old)
-
-    def check_writable(self) -> None:
-        """Raises UserError now rather than at the first save when the folder cannot be written."""
-        probe = self.folder / f".{self.run}.{os.getpid()}.probe"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise UserError(
-                f"Cannot write to '{self.folder}' ({error.strerror}); "
-                "check its permissions, or name another place with --output_checkpoint."
-            ) from error
-
-    def save(self, state: Mapping[str, Any], *paths: Path) -> None:
-        """Write one state to each path, after checking that its weights are finite."""
-        check_finite(state["model"])
-        for path in paths:
-            write_file(state, path)
-            log.debug("Saved %s (%s)", path, byte_count(path.stat().st_size))
-
-
-def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
-    """Where a run's last checkpoint goes: --output_checkpoint, else models/<dataset>_epoch<max_epochs>.pt."""
-    if output is None:
-        return Path("models") / f"{dataset}_epoch{max_epochs}.pt"
-    path = user_path(output)
-    if not path.name or path.is_dir():
-        raise UserError(f"--output_checkpoint '{output}' names no file; give it one, like models/mine.pt.")
-    return path if path.suffix == ".pt" else path.with_name(path.name + ".pt")
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint written last in a folder; what gen.py talks to when none is named."""
-    found = [p for p in folder.glob("*.pt") if not p.name.startswith(".")]
-    if not found:
-        raise UserError(f"No model in '{folder}/'; train one first: python train.py --config configs/story-small.json")
-    return max(found, key=lambda p: p.stat().st_mtime)
 
 
 def metadata(dataset: Mapping[str, str]) -> dict[str, Any]:

@@ -116,6 +116,9 @@ class TrainingConfig:
     checkpoint_interval: int = option(
         0, "keep a numbered checkpoint every so many batches; 0 = none", unit="batches", at_least=0
     )
+    keep_checkpoints: int | None = option(
+        None, "numbered checkpoints to keep, the newest; null = all", unit="checkpoints", at_least=1
+    )
     checkpoint_minutes: float = option(
         15.0, "save the run's checkpoint this often; 0 = never", unit="minutes", at_least=0
     )

@@ -109,8 +109,8 @@ class Speaker:
         import torch
 
         import device as devices
-        from checkpoint import newest_checkpoint
         from generation import Sampling, load_model
+        from run_files import newest_checkpoint
 
         self.args = args
         self.sampling: Sampling = Sampling(args.temp, args.top_k, args.top_p, args.repetition_penalty)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 
 import device as devices
 import estimate
-from checkpoint import Checkpoint, CheckpointManager, checkpoint_tokenizer, load_checkpoint, run_path
+from checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint
 from config import OPTIONS, SECTIONS, Config, Value, Values, file_layers, resolve
 from data_loader import PackedLoader, open_dataset
 from optim import Schedule, derive_schedule
+from run_files import CheckpointManager, run_path
 from token_cache import TokenCache
 from tokenizer import Tokenizer, get_tokenizer
 from utils import UserError, log, user_path
@@ -57,6 +59,7 @@ class Run:
     files: CheckpointManager
     checkpoint: Checkpoint | None  # to go on from, or to take weights from
     continues: bool  # the checkpoint's whole training state is taken over
+    run_id: str  # 16 hex digits, the same through all resumes
     compiled: bool = False  # torch.compile was asked for and works
     temporary_cache: Any = None  # keeps a --no_cache folder alive
 
@@ -130,7 +133,8 @@ def prepare_run(request: Request) -> Run:
     schedule = decide_schedule(config, total_batches, checkpoint if continues else None, derived)
     run = Run(
         config, sources, derived, tokenizer, train, val, schedule, batches_per_epoch, total_batches,
-        files, checkpoint, continues, temporary_cache=temporary,
+        files, checkpoint, continues, (checkpoint and continues and checkpoint.run_id) or secrets.token_hex(8),
+        temporary_cache=temporary,
     )  # fmt: skip
     if continues and not request.allow_changes:
         refuse_changes(run)
@@ -171,18 +175,16 @@ def open_checkpoint(request: Request, files: CheckpointManager) -> tuple[Checkpo
     """The checkpoint the request names, and whether training continues from it (else only its weights count)."""
     if request.weights_from:
         return load_checkpoint(user_path(request.weights_from)), False
-    path = user_path(request.continue_from) if request.continue_from else files.last if request.resume else None
-    if path is None:
+    if request.continue_from:
+        checkpoint = load_checkpoint(user_path(request.continue_from))
+    elif request.resume:
+        checkpoint = files.newest_valid()
+    else:
         return None, False
-    if request.resume and not request.continue_from and not path.exists():
-        near = sorted(str(p) for p in path.parent.glob(f"{path.stem.rsplit('_epoch', 1)[0]}_epoch*.pt"))
-        other = f"--resume {near[-1]} goes on from another one" if near else "start the run without --resume"
-        raise UserError(f"Nothing to resume: there is no '{path}'; {other}.")
-    checkpoint = load_checkpoint(path)
     if not checkpoint.has_training_state:
         raise UserError(
-            f"'{path}' is of format {checkpoint.version}; this version starts from its weights: "
-            f"--load_model_only {path}."
+            f"'{checkpoint.path}' is of format {checkpoint.version}; this version starts from its weights: "
+            f"--load_model_only {checkpoint.path}."
         )
     return checkpoint, True
 

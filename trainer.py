@@ -34,6 +34,7 @@ from model import GPT
 from optim import load_optimizer_state, make_optimizers, optimizer_state
 from plotting import PlotManager
 from run import Run
+from run_files import Saver
 from utils import Every, Shutdown, UserError, duration, log
 
 MAX_SKIPPED_UPDATES = 20  # float16: so many overflowing batches in a row mean divergence, not a scale to be found
@@ -95,7 +96,8 @@ class Trainer:
             "batch_counter": self.batches_done,
             "global_iter_num": self.batches_done * self.config.training.gradient_accumulation_steps,
             "skipped_updates": self.skipped_updates,
-            "metadata": metadata(self.run.dataset_fingerprints) | {"run": self.run.files.run},
+            "metadata": metadata(self.run.dataset_fingerprints)
+            | {"run": self.run.files.run, "run_id": self.run.run_id},
             **self.metrics.state_dict(),
         }
 
@@ -208,28 +210,36 @@ class Trainer:
 
     def train(self) -> int:
         """Train to the end, or until a signal or the time limit. Returns the process's exit code."""
-        training, files = self.config.training, self.run.files
         if self.batches_done >= self.run.total_batches:
             log.info(
                 "This run is complete (%s batches); raise --epochs or --max_iters to go on.", f"{self.batches_done:,}"
             )
             return 0
-        self.start_files()
-        log.info(report.summary(self.run))
-        self.peak_flops = estimate.peak_flops(self.run.device, self.run.dtype)
-        plot, forecast = PlotManager(files.plot, files.run), Forecast(self)
+        with self.run.files.held(), Shutdown() as stop:
+            self.start_files()
+            log.info(report.summary(self.run))
+            self.peak_flops = estimate.peak_flops(self.run.device, self.run.dtype)
+            saver = Saver(self.run.files, self.config.training.keep_checkpoints)
+            plot = PlotManager(self.run.files.plot, self.run.files.run)
+            with closing(saver):
+                self.loop(saver, plot, stop)
+            plot.draw(self.metrics)
+            return self.finish(stop, saver)
+
+    def loop(self, saver: Saver, plot: PlotManager, stop: Shutdown) -> None:
+        """Batch after batch: step, report, evaluate, save, draw."""
+        training, files = self.config.training, self.run.files
+        forecast = Forecast(self)
         evaluate, number = Every(training.eval_interval), Every(training.checkpoint_interval)
         save, draw = Every(seconds=training.checkpoint_minutes * 60), Every(seconds=PLOT_SECONDS)
         limit = Every(seconds=(training.max_minutes or 0) * 60)
         self.clock = time.monotonic() - self.metrics.elapsed_s
-
         with (
-            Shutdown() as stop,
             closing(MetricsFile(files.metrics, keep_until=self.batches_done)) as rows,
             closing(report.Progress(self.run.total_batches, self.batches_done, training.log_interval)) as progress,
         ):
-            out_of_time = False
-            while self.batches_done < self.run.total_batches and not stop.requested and not out_of_time:
+            stopped = False
+            while self.batches_done < self.run.total_batches and not stopped:
                 started = time.perf_counter()
                 batch = self.loader.batch(self.epoch, self.position)
                 result = self.step(batch)
@@ -239,30 +249,25 @@ class Trainer:
                 progress.batch(row)
                 forecast.batch(seconds)
 
-                is_best = False
+                paths = []
                 if ended or evaluate.due(self.batches_done):
                     losses, is_best = self.evaluate_now(progress)
                     row |= losses
+                    paths += [files.best] if is_best else []
                 rows.append(row)
-                if is_best:
-                    self.save(files.best)
+                stopped = limit.due(self.batches_done) or stop.requested
                 if number.due(self.batches_done):
-                    self.save(files.numbered(self.batches_done))
-                if ended or save.due(self.batches_done):
-                    self.save(files.last)
+                    paths.append(files.numbered(self.batches_done))
+                if ended or stopped or save.due(self.batches_done):
+                    paths.append(files.last)
+                if paths and training.save_checkpoints:
+                    saver.save(self.state_dict(), paths)
                 if draw.due(self.batches_done):
                     plot.draw(self.metrics)
-                out_of_time = limit.due(self.batches_done)
-
-            if self.batches_done < self.run.total_batches:
-                self.save(files.last)
-        plot.draw(self.metrics)
-        return self.finish(stop)
 
     def start_files(self) -> None:
-        """Make sure that the run's files can be written; move another run's of the same name out of the way."""
+        """Move the files of another run of the same name out of the way."""
         files, checkpoint = self.run.files, self.run.checkpoint
-        files.check_writable()
         goes_on = self.run.continues and checkpoint and files.owns(checkpoint.path)
         if not goes_on:
             files.make_room(time.strftime("%Y%m%d-%H%M%S"))
@@ -304,13 +309,13 @@ class Trainer:
         progress.evaluation(self.batches_done, losses, is_best)
         return losses, is_best
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint, where the run keeps any."""
-        if self.config.training.save_checkpoints:
-            self.run.files.save(self.state_dict(), path)
-
-    def finish(self, stop: Shutdown) -> int:
+    def finish(self, stop: Shutdown, saver: Saver) -> int:
         """Say how it ended; returns the exit code."""
+        if saver.failed:
+            log.error(
+                "The last checkpoint could not be saved; what is on the disk is older than batch %d.", self.batches_done
+            )
+            return 1
         if self.batches_done < self.run.total_batches:
             saved = self.config.training.save_checkpoints
             where = (

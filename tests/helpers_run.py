@@ -156,6 +156,7 @@ def metrics_rows(path: str | Path, clock: bool = False) -> list[dict[str, Any]]:
 
 
 def snapshot(folder: str | Path) -> dict[str, bytes]:
-    """Every file below a folder and its contents."""
+    """Every file below a folder and its contents, but for the empty ones that locks leave behind."""
     root = Path(folder)
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+    files = [p for p in sorted(root.rglob("*")) if p.is_file() and p.suffix != ".lock"]
+    return {str(p.relative_to(root)): p.read_bytes() for p in files}

@@ -9,29 +9,26 @@ import os
 import pickle
 import random
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
-from helpers_run import differences, listening
+from helpers_run import differences
 
 import checkpoint
 from checkpoint import (
-    CheckpointManager,
     check_finite,
     checkpoint_tokenizer,
     git_commit,
     load_checkpoint,
     load_weights,
     metadata,
-    newest_checkpoint,
     read_file,
-    run_path,
     verify_file,
     write_file,
 )
 from config import ModelConfig
 from model import GPT
+from run_files import CheckpointManager, Saver
 from tokenizer import Tokenizer
 from utils import UserError
 
@@ -455,8 +452,10 @@ def test_weights_that_are_not_finite_are_never_saved(good, bad):
     with pytest.raises(UserError, match=r"'transformer\.wpe\.weight' is not finite"):
         check_finite(poisoned["model"])
     before = good.read_bytes()
+    saver = Saver(CheckpointManager(good), keep=None)
+    saver.save(poisoned, [good])
     with pytest.raises(UserError, match="not finite"):
-        CheckpointManager(good).save(poisoned, good)
+        saver.close()
     assert good.read_bytes() == before
 
 
@@ -483,50 +482,3 @@ def test_metadata_holds_plain_values_only():
     assert type(facts["pytorch_version"]) is str
     assert {type(value) for value in facts.values()} <= {str, dict, type(None)}
     assert facts["dataset"] == {"name": "mine", "train": "1", "val": "2"}
-
-
-# --- the files of a run -------------------------------------------------------------------------------------------------
-
-
-def test_run_path_is_named_after_the_data_set_or_as_asked():
-    assert run_path(None, "story", 3) == Path("models/story_epoch3.pt")
-    assert run_path("here/x.pt", "story", 3) == Path("here/x.pt")
-    assert run_path("here/x", "story", 3) == Path("here/x.pt")
-    assert run_path("here/v1.5", "story", 3) == Path("here/v1.5.pt")
-    assert run_path("~/x.pt", "story", 3) == Path("~/x.pt").expanduser()
-
-
-def test_the_newest_checkpoint_of_a_folder_is_the_one_written_last(tmp_path):
-    with pytest.raises(UserError, match=r"No model in .*python train\.py"):
-        newest_checkpoint(tmp_path)
-    with pytest.raises(UserError, match="No model in"):
-        newest_checkpoint(tmp_path / "none")
-    for age, name in enumerate(["new.pt", "a.pt", "z_batch9.pt"]):
-        (tmp_path / name).write_bytes(b"")
-        os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    (tmp_path / ".unfinished.pt").write_bytes(b"")
-    (tmp_path / "newer.metrics.jsonl").write_bytes(b"")
-    assert newest_checkpoint(tmp_path).name == "new.pt"
-
-
-def test_the_files_of_a_run_are_found_in_every_form_and_those_of_others_are_not(tmp_path):
-    files = CheckpointManager(tmp_path / "a.pt")
-    own = ["a.pt", "a_best.pt", "a.metrics.jsonl", "a.png", "a_batch7.pt", "a_batch12.pt"]
-    other = ["b.pt", "a_b.pt", "a_batch.pt", "a_batchX.pt", "a_batch7.pt.bak", "ab_batch7.pt", "a_batchX_batch7.pt"]
-    for name in own + other:
-        (tmp_path / name).write_bytes(b"")
-    assert {path.name for path in files.existing()} == set(own)
-
-
-def test_making_room_with_nothing_there_does_nothing(tmp_path):
-    with listening() as said:
-        CheckpointManager(tmp_path / "a.pt").make_room("now")
-    assert said == [] and list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_written_is_noticed_before_training(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"Cannot write to .*--output_checkpoint"):
-        CheckpointManager(tmp_path / "file" / "a.pt").check_writable()
-    CheckpointManager(tmp_path / "models" / "a.pt").check_writable()
-    assert list((tmp_path / "models").iterdir()) == []

@@ -25,7 +25,7 @@ from helpers_run import (
 )
 from plain_recipe import compare
 
-import checkpoint
+import run_files
 import trainer as trainer_module
 from utils import UserError
 
@@ -182,11 +182,11 @@ def test_evaluation_reads_the_same_batches_whatever_the_seed():
 
 def test_a_run_ends_after_its_epochs_with_an_evaluation_and_a_checkpoint_at_each_epochs_end(monkeypatch):
     saved = []
-    save = checkpoint.CheckpointManager.save
+    write = run_files.write_file
     monkeypatch.setattr(
-        checkpoint.CheckpointManager,
-        "save",
-        lambda self, state, *paths: (saved.append((state["batch_counter"], *paths)), save(self, state, *paths)),
+        run_files,
+        "write_file",
+        lambda state, path: (saved.append((state["batch_counter"], path)), write(state, path)),
     )
     outcome = train("--epochs", "2", "--eval_interval", "0")
     per_epoch = make_run().batches_per_epoch
@@ -237,18 +237,18 @@ def test_max_minutes_stops_cleanly_and_resumably(monkeypatch):
 def test_a_checkpoint_is_written_every_checkpoint_minutes(monkeypatch):
     now, saved = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    advance, save = trainer_module.Trainer.advance, trainer_module.Trainer.save
+    advance, write = trainer_module.Trainer.advance, run_files.write_file
 
     def a_minute_later(self):
         now[0] += 60.0
         return advance(self)
 
-    def noted(self, path):
-        saved.append((self.batches_done, path.name))
-        save(self, path)
+    def noted(state, path):
+        saved.append((state["batch_counter"], path.name))
+        write(state, path)
 
     monkeypatch.setattr(trainer_module.Trainer, "advance", a_minute_later)
-    monkeypatch.setattr(trainer_module.Trainer, "save", noted)
+    monkeypatch.setattr(run_files, "write_file", noted)
     train("--max_iters", "8", "--eval_interval", "0", "--training.checkpoint_minutes", "3")
     assert [number for number, name in saved if name == "mine_epoch1.pt"] == [3, 6, 8]
 

@@ -1,0 +1,242 @@
+"""The files of a run: their names, who may write them, which are kept, and which one to go on from.
+
+    models/<run>.pt                the last checkpoint             models/<run>.metrics.jsonl   one row per batch
+    models/<run>_best.pt           lowest validation loss          models/<run>.png             the picture
+    models/<run>_batch<N>.pt       every checkpoint_interval       models/.<run>.lock           held while training
+
+A file of one of these names that another run wrote is never touched: every checkpoint carries the identity of its run.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from checkpoint import Checkpoint, check_finite, load_checkpoint, read_stamp, write_file
+from utils import UserError, byte_count, log, user_path
+
+
+class CheckpointManager:
+    """Names and keeps the files of one run."""
+
+    def __init__(self, last: Path) -> None:
+        self.last = last
+        self.folder, self.run = last.parent, last.name.removesuffix(".pt")
+
+    @property
+    def best(self) -> Path:
+        return self.folder / f"{self.run}_best.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / f"{self.run}.metrics.jsonl"
+
+    @property
+    def plot(self) -> Path:
+        return self.folder / f"{self.run}.png"
+
+    def numbered(self, batch: int) -> Path:
+        return self.folder / f"{self.run}_batch{batch}.pt"
+
+    def all_numbered(self) -> list[Path]:
+        """The numbered checkpoints that are there, by name only."""
+        name = re.compile(re.escape(self.run) + r"_batch\d+\.pt")
+        return sorted(p for p in self.folder.glob("*.pt") if name.fullmatch(p.name))
+
+    def owns(self, path: Path) -> bool:
+        """Whether a checkpoint is one of this run's files."""
+        stem = re.sub(r"_(best|batch\d+)$", "", path.name.removesuffix(".pt"))
+        return path.parent.resolve() == self.folder.resolve() and self.run in (stem, path.name.removesuffix(".pt"))
+
+    def existing(self) -> list[Path]:
+        """Files of this run that are there now."""
+        return [p for p in (self.last, self.best, self.metrics, self.plot, *self.all_numbered()) if p.exists()]
+
+    # --- before training --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other training runs away from these files. Raises UserError when one is at work, or nothing can be written."""
+        self.check_writable()
+        lock = FileLock(self.folder / f".{self.run}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"Another training run is writing '{self.last}'; wait until it ends, "
+                "or name another place with --output_checkpoint."
+            ) from None
+        except NotImplementedError:  # a file system without locks
+            log.warning("'%s' cannot lock files; make sure that only one run writes there.", self.folder)
+        try:
+            for leftover in self.folder.glob(
+                f".{glob.escape(self.run)}*.pt.*.tmp"
+            ):  # of a process that was killed while saving
+                leftover.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
+    def check_writable(self) -> None:
+        """Raises UserError now rather than at the first save when the folder cannot be written."""
+        probe = self.folder / f".{self.run}.{os.getpid()}.probe"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"Cannot write to '{self.folder}' ({error.strerror}); "
+                "check its permissions, or name another place with --output_checkpoint."
+            ) from error
+
+    def make_room(self, time: str) -> None:
+        """Before a fresh start: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
+        if files := self.existing():
+            old = self.folder / "old" / f"{self.run}-{time}"
+            tries = 1
+            while old.exists():
+                tries += 1
+                old = old.with_name(f"{self.run}-{time}-{tries}")
+            old.mkdir(parents=True)
+            for path in files:
+                os.replace(path, old / path.name)
+            log.info("Moved the files of an earlier run '%s' to %s/.", self.run, old)
+
+    # --- going on ---------------------------------------------------------------------------------------------------
+
+    def newest_first(self) -> list[Path]:
+        """The run's checkpoints, by the batch recorded in them; damaged ones and those of other runs come last or not."""
+        found = [p for p in (self.last, *self.all_numbered(), self.best) if p.exists()]
+        stamps = {path: read_stamp(path) for path in found}
+        own = stamps.get(self.last)
+        same = [path for path in found if not own or not stamps[path] or stamps[path].run_id == own.run_id]  # type: ignore[union-attr]
+        return sorted(same, key=lambda path: stamps[path].batch if stamps[path] else -1, reverse=True)  # type: ignore[union-attr]
+
+    def newest_valid(self) -> Checkpoint:
+        """The newest checkpoint that can be read; each that cannot is named in a warning.
+
+        Raises:
+            UserError: there is none.
+        """
+        problems: list[str] = []
+        for path in self.newest_first():
+            try:
+                checkpoint = load_checkpoint(path)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                log.warning("%s", problem)
+            if problems:
+                log.warning("Going on from '%s' instead.", path)
+            return checkpoint
+        if problems:
+            raise UserError(f"No checkpoint of the run '{self.run}' can be read: {' '.join(problems)}")
+        near = sorted(str(p) for p in self.folder.glob(f"{glob.escape(self.run.rsplit('_epoch', 1)[0])}_epoch*.pt"))
+        other = f"--resume {near[-1]} goes on from another one" if near else "start the run without --resume"
+        raise UserError(f"Nothing to resume: there is no '{self.last}'; {other}.")
+
+    # --- keeping ----------------------------------------------------------------------------------------------------
+
+    def prune(self, run_id: str, keep: int) -> None:
+        """Remove this run's numbered checkpoints but the newest `keep`, by the batch recorded in them."""
+        own = [(stamp.batch, p) for p in self.all_numbered() if (stamp := read_stamp(p)) and stamp.run_id == run_id]
+        for _, path in sorted(own)[: max(0, len(own) - keep)]:
+            try:
+                path.unlink()
+                log.debug("Removed %s", path)
+            except OSError as error:
+                log.warning("Could not remove the older checkpoint '%s' (%s).", path, error.strerror)
+
+
+class Saver:
+    """Writes checkpoints beside the training, which waits only for the copy: one save in flight, the next one waits.
+
+    A save that fails is an error message, and the next one tries again; `failed` tells how the last one ended. Weights
+    that are not finite are never written, and end the run.
+    """
+
+    def __init__(self, files: CheckpointManager, keep: int | None) -> None:
+        """`keep`: numbered checkpoints to keep; None: all."""
+        self.files, self.keep = files, keep
+        self.failed = False
+        self._not_finite: UserError | None = None
+        self._thread: threading.Thread | None = None
+
+    def save(self, state: Mapping[str, Any], paths: Sequence[Path]) -> None:
+        """Copy the state, and write it to each path in the background."""
+        self.wait()
+        copy = in_memory(state)
+        self._thread = threading.Thread(target=self._write, args=(copy, paths), name="checkpoint")
+        self._thread.start()
+
+    def _write(self, state: Mapping[str, Any], paths: Sequence[Path]) -> None:
+        try:
+            check_finite(state["model"])
+        except UserError as error:
+            self._not_finite = error
+            return
+        failed = False
+        for path in paths:
+            try:
+                write_file(state, path)
+                log.debug("Saved %s (%s)", path, byte_count(path.stat().st_size))
+            except Exception as error:  # what goes wrong in a thread would otherwise go unseen
+                failed = True
+                log.error("%s Training goes on, and the next save tries again.", error)
+        self.failed = failed
+        if self.keep is not None and not failed:
+            self.files.prune(state["metadata"]["run_id"], self.keep)
+
+    def wait(self) -> None:
+        """Until what was asked for is on the disk. Raises UserError when the weights were not fit to be saved."""
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        if self._not_finite:
+            raise self._not_finite
+
+    close = wait
+
+
+def in_memory(value: Any, copies: dict[Any, Tensor] | None = None) -> Any:
+    """A copy of nested values with all tensors in the CPU's memory; tensors that share memory (tied weights) still do."""
+    copies = {} if copies is None else copies
+    if isinstance(value, Tensor):
+        key = value.device, value.data_ptr(), value.dtype, value.shape, value.stride()
+        if key not in copies:
+            copies[key] = value.detach().to("cpu", copy=True)
+        return copies[key]
+    if isinstance(value, Mapping):
+        return {name: in_memory(entry, copies) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(in_memory(entry, copies) for entry in value)
+    return value
+
+
+def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
+    """Where a run's last checkpoint goes: --output_checkpoint, else models/<dataset>_epoch<max_epochs>.pt."""
+    if output is None:
+        return Path("models") / f"{dataset}_epoch{max_epochs}.pt"
+    path = user_path(output)
+    if not path.name or path.is_dir():
+        raise UserError(f"--output_checkpoint '{output}' names no file; give it one, like models/mine.pt.")
+    return path if path.suffix == ".pt" else path.with_name(path.name + ".pt")
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The checkpoint written last in a folder; what gen.py talks to when none is named."""
+    found = [p for p in folder.glob("*.pt") if not p.name.startswith(".")]
+    if not found:
+        raise UserError(f"No model in '{folder}/'; train one first: python train.py --config configs/story-small.json")
+    return max(found, key=lambda p: p.stat().st_mtime)

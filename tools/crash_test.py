@@ -1,0 +1,186 @@
+"""Kill a training run again and again, and show that nothing is lost.
+
+    python tools/crash_test.py --kills 100
+
+Trains a tiny model that saves after every batch, as a process of its own; kills it (SIGKILL) at random moments, some of
+them inside a save; resumes it each time; and compares the end with that of a run that was left alone. Checks that
+
+- every checkpoint that is on the disk after a kill can be read,
+- the newest one never falls back behind one that was there before,
+- the final weights, optimizer state and losses are those of the undisturbed run, bit for bit,
+- nothing half-written is left behind.
+
+Exits with 1, and says what differed, when one of these does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch
+
+from checkpoint import load_checkpoint, read_stamp
+from cli import Parser
+from run_files import CheckpointManager
+from utils import UserError, log, run_command
+
+CLOCK = {"elapsed_s", "tokens_per_s", "samples_per_s", "mfu", "peak_memory_bytes"}  # these differ between any two runs
+ANIMALS = ("fox", "hen", "bear", "mouse", "owl", "goat", "swan")
+TRAIN = [
+    *("--dataset", "crash", "--device", "cpu", "--dtype", "float32", "--model.n_layer", "1", "--model.n_head", "2"),
+    *("--model.n_embd", "8", "--model.block_size", "16", "--model.dropout", "0.1", "--batch_size", "2"),
+    *("--training.gradient_accumulation_steps", "2", "--learning_rate", "0.01", "--epochs", "1000"),
+    *("--checkpoint_interval", "1", "--training.keep_checkpoints", "2", "--eval_interval", "7"),
+    *("--training.eval_iters", "2", "--log_interval", "0"),
+]  # fmt: skip
+
+
+class Victim:
+    """A run in a folder of its own."""
+
+    def __init__(self, folder: Path, batches: int) -> None:
+        self.folder = folder
+        self.files = CheckpointManager(folder / "models" / "crash.pt")
+        self.command = [
+            sys.executable, str(ROOT / "train.py"), *TRAIN,
+            "--max_iters", str(batches), "--output_checkpoint", "models/crash.pt",
+        ]  # fmt: skip
+        (folder / "data").mkdir(parents=True)
+        for split, count in (("train", 60), ("val", 10)):
+            lines = [{"text": f"{split} {i}: the {ANIMALS[i % 7]} met the {ANIMALS[i % 5]}."} for i in range(count)]
+            (folder / "data" / f"crash-{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """The run, resumed where there is something to go on from."""
+        resume = ["--resume"] if self.files.newest_first() else []
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [*self.command, *resume],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+
+    def finish(self) -> None:
+        """Let it run to its end. Raises UserError when it fails."""
+        process = self.start()
+        said = process.communicate()[1]
+        if process.returncode:
+            raise UserError(f"The run failed with exit code {process.returncode}: {said.decode().strip()}")
+
+    def kill(self, chance: random.Random) -> bool:
+        """Start it and kill it at a moment of its own: while it starts, while it trains or while it saves.
+
+        Returns:
+            False where it came to its end before that.
+        """
+        before = self.newest()
+        process = self.start()
+        moment = chance.choice(["start", "train", "train", "save", "save"])
+        deadline = time.monotonic() + chance.uniform(0.0, 3.0)
+        while moment == "start" and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        while moment != "start" and self.newest() <= before and process.poll() is None:
+            time.sleep(0.005)
+        deadline = time.monotonic() + chance.uniform(0.0, 1.0)
+        while moment != "start" and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.001)
+        while moment == "save" and not list((self.folder / "models").glob(".*.tmp")) and process.poll() is None:
+            pass
+        process.kill()
+        said = process.communicate()[1]
+        if process.returncode > 0:
+            raise UserError(f"The run failed with exit code {process.returncode}: {said.decode().strip()}")
+        return process.returncode != 0
+
+    def newest(self) -> int:
+        """Batches done in the newest checkpoint; 0 without one."""
+        stamps = [read_stamp(path) for path in self.files.newest_first()[:1]]
+        return max((stamp.batch for stamp in stamps if stamp), default=0)
+
+    def check_all(self) -> int:
+        """Read every checkpoint. Raises UserError at the first that is damaged; returns how many there are."""
+        paths = self.files.newest_first()
+        for path in paths:
+            load_checkpoint(path)
+        return len(paths)
+
+    def result(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The final state, and the metrics without the clock's columns."""
+        state = load_checkpoint(self.files.last).state
+        rows = [json.loads(line) for line in self.files.metrics.read_text().splitlines()]
+        return state, [{key: value for key, value in row.items() if key not in CLOCK} for row in rows]
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two nested values are the same, tensors bit for bit."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    return bool(a == b)
+
+
+def compare(victim: Victim, undisturbed: Victim) -> None:
+    """Raises UserError naming what differs between the ends of both runs."""
+    (state, rows), (expected, expected_rows) = victim.result(), undisturbed.result()
+    parts = ("model", "optimizer", "scaler", "rng", "loader", "batch_counter", "best_val_loss", "worst_val_loss")
+    wrong = [part for part in parts if not equal(state[part], expected[part])]
+    if rows != expected_rows:
+        wrong.append("the metrics file")
+    if wrong:
+        raise UserError(f"The killed run ended differently in: {', '.join(wrong)}.")
+    if leftover := sorted(path.name for path in (victim.folder / "models").glob(".*.tmp")):
+        raise UserError(f"Left behind: {', '.join(leftover)}.")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the test with these arguments; returns the exit code."""
+    parser = Parser(prog="crash_test.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, metavar="N", help="how often to kill the run [%(default)s]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the moments [%(default)s]")
+    parser.add_argument("--debug", action="store_true", help="tracebacks with errors")
+    args = parser.parse_args(arguments)
+    chance, batches = random.Random(args.seed), 60 * args.kills
+    with tempfile.TemporaryDirectory(prefix="jojo-crash-") as name:
+        victim, undisturbed = Victim(Path(name) / "victim", batches), Victim(Path(name) / "undisturbed", batches)
+        newest, in_save, read = 0, 0, 0
+        for number in range(1, args.kills + 1):
+            if not victim.kill(chance):
+                raise UserError(
+                    f"The run came to its end before kill {number}; this machine is too fast for {batches} batches."
+                )
+            in_save += bool(list((victim.folder / "models").glob(".*.tmp")))
+            read += victim.check_all()
+            if (now := victim.newest()) < newest:
+                raise UserError(f"Kill {number} lost a checkpoint: batch {newest} was saved, and the newest is {now}.")
+            newest = now
+            log.info("kill %d of %d: the newest checkpoint is batch %d of %d", number, args.kills, newest, batches)
+        victim.finish()
+        log.info("Finished the killed run; now one that is left alone.")
+        undisturbed.finish()
+        compare(victim, undisturbed)
+    log.info(
+        "%d kills, %d of them inside a save; %d checkpoints read afterwards, none damaged, none lost; "
+        "weights, optimizer and losses after %d batches equal those of the undisturbed run.",
+        args.kills, in_save, read, batches,
+    )  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
