@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from config import OPTIONS, Values
+from older_formats import flat_config, training_state
 from tokenizer import Tokenizer, from_definition
 from utils import UserError, __version__
 
@@ -181,12 +182,12 @@ class Checkpoint:
     model: dict[str, Tensor]
     config: Values  # nested, as in a JSON file; only what this version knows
     tokenizer: dict[str, Any] | None  # None: an older format, which always meant GPT-2 with ChatML
-    state: dict[str, Any] = field(repr=False)  # the whole file
+    state: dict[str, Any] = field(repr=False)  # the training state; of format 3, the whole file
 
     @property
     def has_training_state(self) -> bool:
-        """Whether training can go on from it exactly."""
-        return self.version == "3" and "optimizer" in self.state
+        """Whether training can go on from it; exactly so from format 3."""
+        return "optimizer" in self.state
 
     @property
     def run_id(self) -> str | None:
@@ -217,9 +218,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     elif isinstance(state.get("model_args"), dict):
         version = "1"
         shape = {k: v for k, v in state["model_args"].items() if f"model.{k}" in OPTIONS}
-        known = {"model": {"bias": any(name.endswith(".c_attn.bias") for name in weights)} | shape}
+        known = {"model": {"bias": any(name.endswith(".c_attn.bias") for name in weights)} | shape} | flat_config(
+            config
+        )
     else:
         raise UserError(f"'{path}' has an unknown format: Missing 'model_args' or 'config.model'.")
+    if version != "3":
+        state = training_state(state, weights) or {}
     return Checkpoint(path, version, weights, known, state.get("tokenizer"), state)
 
 

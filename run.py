@@ -136,7 +136,7 @@ def prepare_run(request: Request) -> Run:
         files, checkpoint, continues, (checkpoint and continues and checkpoint.run_id) or secrets.token_hex(8),
         temporary_cache=temporary,
     )  # fmt: skip
-    if continues and not request.allow_changes:
+    if continues and checkpoint and checkpoint.version == "3" and not request.allow_changes:
         refuse_changes(run)
     return run
 
@@ -154,7 +154,7 @@ def resolve_request(
         given = {f"{section}.{key}" for _, values in layers for section, entries in values.items() for key in entries}
         config, sources = resolve([checkpoint_layer(checkpoint, continues, given), *layers])
         refuse_other_shape(config, sources, checkpoint)
-        if continues and request.output is None:
+        if continues and request.output is None and checkpoint.version == "3":
             files = CheckpointManager(checkpoint.path.parent / f"{checkpoint.state['metadata']['run']}.pt")
     return config, sources, files, checkpoint, continues
 
@@ -183,9 +183,15 @@ def open_checkpoint(request: Request, files: CheckpointManager) -> tuple[Checkpo
         return None, False
     if not checkpoint.has_training_state:
         raise UserError(
-            f"'{checkpoint.path}' is of format {checkpoint.version}; this version starts from its weights: "
+            f"'{checkpoint.path}' holds no optimizer state to go on with; start a new run from its weights: "
             f"--load_model_only {checkpoint.path}."
         )
+    if checkpoint.version != "3":
+        log.info(
+            "'%s' is of format %s: weights and optimizer are taken over, batches done: %s. Its place in the data is not "
+            "known, so training goes on at the beginning of an epoch.",
+            checkpoint.path, checkpoint.version, f"{checkpoint.state['batch_counter']:,}",
+        )  # fmt: skip
     return checkpoint, True
 
 
@@ -264,7 +270,7 @@ def decide_schedule(
     """The schedule of a run of this length; fills in what the config left open, and says when a run's length changed."""
     scheduler = config.scheduler
     schedule = derive_schedule(config, total_batches)
-    stored = continued.state["lr_scheduler"] if continued else None
+    stored = continued.state.get("lr_scheduler") if continued else None
     if stored and stored["total_batches"] != total_batches and stored["schedule"] != schedule.to_dict():
         log.info(
             "The run is now %s batches long instead of %s; from here on: %s.",

@@ -104,8 +104,9 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of state_dict (the weights are in the model already)."""
         load_optimizer_state(self.optimizers, self.model, state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"]["torch"])
+        if "rng" in state:  # no older format has these
+            self.scaler.load_state_dict(state["scaler"])
+            torch.set_rng_state(state["rng"]["torch"])
         self.epoch, self.position = state["loader"]["epoch"], state["loader"]["position"]
         self.batches_done, self.skipped_updates = state["batch_counter"], state["skipped_updates"]
         self.metrics.load_state_dict(state)
