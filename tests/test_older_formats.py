@@ -82,7 +82,10 @@ def test_training_goes_on_from_an_older_checkpoint(version):
         *TINY, "--checkpoint", str(path), "--max_iters", "6", "--output_checkpoint", "models/new.pt"
     )
     assert outcome.code == 0
-    assert f"'models/old.pt' is of format {version}: weights and optimizer are taken over, batches done: 3." in outcome.said
+    assert (
+        f"'models/old.pt' is of format {version}: weights and optimizer are taken over, batches done: 3."
+        in outcome.said
+    )
     state = state_of("models/new.pt")
     assert state["batch_counter"] == 6 and state["best_val_loss"] == 5.5
     assert {int(values["step"]) for values in state["optimizer"].values()} == {6}
