@@ -88,9 +88,10 @@ class Encoded:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(definition: str) -> Tokenizer:
-    """The tokenizer of this process, built once."""
-    return from_definition(json.loads(definition))
+def _tokenizer(definition: str) -> tuple[Tokenizer, np.ndarray]:
+    """The tokenizer of this process and the bytes of its tokens, built once."""
+    tokenizer = from_definition(json.loads(definition)) if definition else Tokenizer()
+    return tokenizer, np.array(tokenizer.byte_lengths)
 
 
 def encode_lines(
@@ -104,7 +105,7 @@ def encode_lines(
         rendering: how records become ids.
         definition: the tokenizer's; None: GPT-2 with ChatML.
     """
-    tokenizer = _tokenizer(json.dumps(definition)) if definition else Tokenizer()
+    tokenizer, byte_lengths = _tokenizer(json.dumps(definition) if definition else "")
     ids: list[int] = []
     lengths: list[int] = []
     result = Encoded(np.empty(0), np.empty(0))
@@ -124,7 +125,7 @@ def encode_lines(
         lengths.append(len(document))
         result.lookalikes += lookalike
     result.ids = np.array(ids, dtype=id_dtype(tokenizer.n_vocab))
-    result.text_bytes = int(np.array(tokenizer.byte_lengths)[result.ids].sum())
+    result.text_bytes = int(byte_lengths[result.ids].sum())
     result.control_tokens = int((result.ids >= tokenizer.eot_id).sum())
     result.lengths = np.array(lengths, dtype=np.int64)
     return result
