@@ -58,7 +58,12 @@ def build_parser() -> Parser:
         metavar="PATH",
         help="go on exactly where the run (or this checkpoint) stopped",
     )
-    add("--checkpoint", metavar="PATH", help="go on from this checkpoint; with --load_model_only, take its weights")
+    add(
+        "--checkpoint",
+        "--from_checkpoint",
+        metavar="PATH",
+        help="go on from this checkpoint; with --load_model_only, take its weights",
+    )
     add("--load_model_only", nargs="?", const=True, metavar="PATH", help="start a new run from a checkpoint's weights")
     add("--allow_changes", action="store_true", help="resume even though something changed that changes the result")
     add("--eval_only", action="store_true", help="evaluate and exit")

@@ -74,13 +74,11 @@ def test_the_optimizers_state_goes_to_the_weights_it_belongs_to(version, bias):
             assert torch.equal(loaded.state["optimizer"][name][key], value), (name, key)
 
 
-@pytest.mark.parametrize("version", ["1", "2.x"])
-def test_training_goes_on_from_an_older_checkpoint(version):
+@pytest.mark.parametrize(("version", "flag"), [("1", "--from_checkpoint"), ("2.x", "--checkpoint")])
+def test_training_goes_on_from_an_older_checkpoint(version, flag):
     model, optimizer = trained_plainly()
     path = save_old("models/old.pt", version, model, optimizer, epoch=0, best_val_loss=5.5)
-    outcome = train_plainly(
-        *TINY, "--checkpoint", str(path), "--max_iters", "6", "--output_checkpoint", "models/new.pt"
-    )
+    outcome = train_plainly(*TINY, flag, str(path), "--max_iters", "6", "--output_checkpoint", "models/new.pt")
     assert outcome.code == 0
     assert (
         f"'models/old.pt' is of format {version}: weights and optimizer are taken over, batches done: 3."

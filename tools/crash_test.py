@@ -155,7 +155,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the moments [%(default)s]")
     parser.add_argument("--debug", action="store_true", help="tracebacks with errors")
     args = parser.parse_args(arguments)
-    chance, batches = random.Random(args.seed), 60 * args.kills
+    chance, batches = random.Random(args.seed), 40 * args.kills
     with tempfile.TemporaryDirectory(prefix="jojo-crash-") as name:
         victim, undisturbed = Victim(Path(name) / "victim", batches), Victim(Path(name) / "undisturbed", batches)
         newest, in_save, read = 0, 0, 0
