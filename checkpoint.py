@@ -218,9 +218,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     elif isinstance(state.get("model_args"), dict):
         version = "1"
         shape = {k: v for k, v in state["model_args"].items() if f"model.{k}" in OPTIONS}
-        known = {"model": {"bias": any(name.endswith(".c_attn.bias") for name in weights)} | shape} | flat_config(
-            config
-        )
+        bias = any(name.endswith(".c_attn.bias") for name in weights)
+        known = {"model": {"bias": bias} | shape} | flat_config(config)
     else:
         raise UserError(f"'{path}' has an unknown format: Missing 'model_args' or 'config.model'.")
     if version != "3":

@@ -64,7 +64,7 @@ def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> d
     optimizer = optimizer_by_name(state.get("optimizer"), weights)
     if optimizer is None:
         return None
-    batches = max(int(values["step"]) for values in optimizer.values())
+    batches = max(int(_number(values["step"], 0)) for values in optimizer.values())
     metrics = state.get("metrics")
     series = metrics if isinstance(metrics, dict) else {}
     epoch = state.get("epoch")
@@ -91,7 +91,7 @@ def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> d
 
 
 def _number(value: Any, otherwise: float) -> float:
-    """A stored loss, which may be a tensor; nanoGPT starts with 1e9 for "none yet"."""
+    """A stored number, which may be a tensor; as a loss, nanoGPT starts with 1e9 for "none yet"."""
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError):

@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from checkpoint import Checkpoint, check_finite, load_checkpoint, read_stamp, write_file
+from checkpoint import Checkpoint, Stamp, check_finite, load_checkpoint, read_stamp, write_file
 from utils import UserError, byte_count, log, user_path
 
 
@@ -78,13 +78,17 @@ class CheckpointManager:
         except NotImplementedError:  # a file system without locks
             log.warning("'%s' cannot lock files; make sure that only one run writes there.", self.folder)
         try:
-            for leftover in self.folder.glob(
-                f".{glob.escape(self.run)}*.pt.*.tmp"
-            ):  # of a process that was killed while saving
-                leftover.unlink(missing_ok=True)
+            self.sweep_up()
             yield
         finally:
             lock.release()
+
+    def sweep_up(self) -> None:
+        """Remove what a killed process left of a save of this run (and of no other, whose save may be under way)."""
+        name = re.compile(re.escape(f".{self.run}") + r"(_best|_batch\d+)?\.pt\.\d+\.tmp")
+        for path in self.folder.glob(".*.tmp"):
+            if name.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def check_writable(self) -> None:
         """Raises UserError now rather than at the first save when the folder cannot be written."""
@@ -115,12 +119,12 @@ class CheckpointManager:
     # --- going on ---------------------------------------------------------------------------------------------------
 
     def newest_first(self) -> list[Path]:
-        """The run's checkpoints, by the batch recorded in them; damaged ones and those of other runs come last or not."""
+        """The run's checkpoints, by the batch recorded in them; those without a stamp last, another run's left out."""
         found = [p for p in (self.last, *self.all_numbered(), self.best) if p.exists()]
-        stamps = {path: read_stamp(path) for path in found}
-        own = stamps.get(self.last)
-        same = [path for path in found if not own or not stamps[path] or stamps[path].run_id == own.run_id]  # type: ignore[union-attr]
-        return sorted(same, key=lambda path: stamps[path].batch if stamps[path] else -1, reverse=True)  # type: ignore[union-attr]
+        stamps = {path: read_stamp(path) or Stamp("", -1) for path in found}
+        own = stamps[self.last].run_id if self.last in stamps else ""
+        same = [path for path in found if not own or stamps[path].run_id in ("", own)]
+        return sorted(same, key=lambda path: stamps[path].batch, reverse=True)
 
     def newest_valid(self) -> Checkpoint:
         """The newest checkpoint that can be read; each that cannot is named in a warning.

@@ -25,6 +25,15 @@ from tokenizer import Tokenizer, get_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOKALIKES = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+EOT, START, END = 50256, 50257, 50258
+GPT2 = get_tokenizer("gpt2")
+TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi there"}]
+STORIES = [{"text": f"Story {n}: once upon a time there were {n} foxes.\n"} for n in range(1, 40)]
+
+
+def encoded(lines: list[bytes], rendering: Rendering | None = None, first_line: int = 1) -> documents.Encoded:
+    """What one task makes of these lines."""
+    return documents.encode_lines(first_line, lines, rendering or Rendering())
 
 
 def examples(count: int) -> settings:

@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 from helpers_data import (
+    END,
+    EOT,
+    GPT2,
     LOOKALIKES,
+    START,
+    STORIES,
+    TURNS,
     build,
     documents_of,
+    encoded,
     examples,
     files_in,
     logged,
@@ -22,30 +29,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import cache_builder
-import documents
-from documents import Rendering, encode_lines, record_messages
-from tokenizer import Tokenizer, get_tokenizer
+from documents import Rendering, record_messages
+from tokenizer import Tokenizer
 from utils import UserError
 
-EOT, START, END = 50256, 50257, 50258
-GPT2 = get_tokenizer("gpt2")
 CHAT = [START, 7220, 198, 15496, END, 198, START, 562, 10167, 198, 17250, 612, END, 198, EOT]
-TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi there"}]
-STORIES = [{"text": f"Story {n}: once upon a time there were {n} foxes.\n"} for n in range(1, 40)]
-
-
-@pytest.fixture
-def stories(tmp_path: Path) -> Path:
-    return write_lines(tmp_path / "data" / "tales-train.jsonl", STORIES)
-
-
-@pytest.fixture
-def cache_dir(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-def encoded(lines: list[bytes], rendering: Rendering | None = None, first_line: int = 1) -> documents.Encoded:
-    return encode_lines(first_line, lines, rendering or Rendering())
 
 
 # --- records ------------------------------------------------------------------------------------------------------

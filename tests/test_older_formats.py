@@ -132,6 +132,8 @@ def test_state_that_does_not_fit_the_weights_is_not_taken_over():
         bad = {"state": dict(good["state"])}
         spoil(bad)
         assert training_state({"optimizer": bad}, weights) is None
+    odd = {"state": {number: values | {"step": torch.zeros(2)} for number, values in good["state"].items()}}
+    assert training_state({"optimizer": odd}, weights)["batch_counter"] == 0
     assert training_state({}, weights) is None and training_state({"optimizer": []}, weights) is None
 
 

@@ -141,10 +141,11 @@ def test_a_second_run_on_the_same_files_is_refused_and_moves_nothing(tmp_path):
 def test_what_a_killed_process_left_of_a_save_is_swept_up():
     folder = Path("models")
     folder.mkdir()
-    for name in (".mine_epoch1.pt.99.tmp", ".mine_epoch1_batch3.pt.99.tmp", ".other.pt.99.tmp"):
+    others = {".other.pt.99.tmp", ".mine_epoch10.pt.99.tmp", ".mine_epoch1_b.pt.99.tmp"}
+    for name in (".mine_epoch1.pt.99.tmp", ".mine_epoch1_batch3.pt.99.tmp", ".mine_epoch1_best.pt.99.tmp", *others):
         (folder / name).write_bytes(b"half")
     train("--max_iters", "1")
-    assert [path.name for path in folder.glob(".*.tmp")] == [".other.pt.99.tmp"]
+    assert {path.name for path in folder.glob(".*.tmp")} == others
 
 
 # --- going on from the newest ------------------------------------------------------------------------------------------

@@ -21,12 +21,17 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers_data import (
+    EOT,
+    GPT2,
     ROOT,
+    STORIES,
+    TURNS,
     build,
     build_at_once,
     checksums,
     documents_of,
     encode_in_workers_only,
+    encoded,
     files_in,
     logged,
     made_up_cache,
@@ -38,33 +43,14 @@ from helpers_data import (
 import cache_builder
 import documents
 from cache_builder import Source, open_cache
-from documents import Rendering, encode_lines, id_dtype
+from documents import Rendering, id_dtype
 from token_cache import CheckedFile, Facts, TokenCache
-from tokenizer import Tokenizer, get_tokenizer
+from tokenizer import Tokenizer
 from utils import UserError
-
-EOT, START, END = 50256, 50257, 50258
-GPT2 = get_tokenizer("gpt2")
-TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi there"}]
-STORIES = [{"text": f"Story {n}: once upon a time there were {n} foxes.\n"} for n in range(1, 40)]
-
-
-@pytest.fixture
-def stories(tmp_path: Path) -> Path:
-    return write_lines(tmp_path / "data" / "tales-train.jsonl", STORIES)
-
-
-@pytest.fixture
-def cache_dir(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 def refuse_building(*_: Any, **__: Any) -> None:
     raise AssertionError("the data was tokenized again")
-
-
-def encoded(lines: list[bytes], rendering: Rendering | None = None, first_line: int = 1) -> documents.Encoded:
-    return encode_lines(first_line, lines, rendering or Rendering())
 
 
 def refuse_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
