@@ -13,7 +13,7 @@ import signal
 import sys
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -30,6 +30,7 @@ from token_cache import BLOCK_BYTES, FORMAT, Facts, TokenCache, digest_of
 from tokenizer import Tokenizer
 from utils import UserError, byte_count, log
 
+FINGERPRINT = "[0-9a-f]" * 16  # as a glob pattern
 TASK_BYTES = 1 << 20  # text per worker task
 PARALLEL_FROM_BYTES = 8 << 20  # below this, starting processes costs more than it saves
 
@@ -87,7 +88,8 @@ def write_cache(
         UserError: too many bad lines, or no document at all.
     """
     stem = f"{facts.name}-{facts.split}-{facts.fingerprint}"
-    for leftover in cache_dir.glob(f".{glob.escape(facts.name)}-{facts.split}-*.tmp.*"):  # of a process that was killed
+    pattern = f".{glob.escape(facts.name)}-{facts.split}-{FINGERPRINT}.*.tmp.*"
+    for leftover in cache_dir.glob(pattern):  # of a process that was killed: nobody else holds this set's lock
         leftover.unlink(missing_ok=True)
     temporary = {suffix: cache_dir / f".{stem}.{os.getpid()}.tmp{suffix}" for suffix in (".bin", ".idx", ".json")}
     try:
@@ -249,7 +251,6 @@ def open_cache(
     *,
     max_bad_lines: int = 100,
     num_workers: int = 0,
-    rebuild: bool = False,
 ) -> TokenCache | None:
     """The cache of a source, found by size and time, else by contents, else built.
 
@@ -260,10 +261,10 @@ def open_cache(
         rendering: how records become ids; None: the defaults.
         max_bad_lines: unreadable lines to skip before giving up.
         num_workers: processes that tokenize; below 2, this one does.
-        rebuild: build even where a cache exists.
 
     Returns:
-        The open cache, or None where neither the source nor a cache of it exists.
+        The open cache, which mends itself where damage is found later; None where neither the source nor a cache of it
+        exists.
 
     Raises:
         UserError: the source cannot be read as documents.
@@ -277,35 +278,58 @@ def open_cache(
         if cache := next(made_from_it, None):
             log.info("No %s: using the token cache that was made from it.", source.label)
         return cache
-    if not rebuild and (cache := _find(source, tokenizer, rendering, cache_dir)):
-        return cache
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with _lock(cache_dir / f".{source.name}-{source.split}.lock", source.label):
-        if not rebuild and (cache := _find(source, tokenizer, rendering, cache_dir)):
-            return cache
-        before, sha256 = source.stat(), source.sha256()
-        facts = _new_facts(source, sha256, before, tokenizer, rendering)
-        path = cache_dir / f"{facts.name}-{facts.split}-{facts.fingerprint}.json"
-        if not rebuild and (cache := _open_intact(path)):  # same contents, new time or place: remember it
-            cache.facts.source = facts.source
-            _replace_text(path, cache.facts.to_json())
-            return cache
-        size = before.get("size")
+
+    def write(facts: Facts) -> Path:
+        size = facts.source.get("size")
         log.info("Tokenizing %s%s", source.label, f" ({byte_count(size)})" if size else "")
-        write_cache(
+        return write_cache(
             facts, source.lines(), cache_dir, rendering,
             source_bytes=size, max_bad_lines=max_bad_lines, num_workers=num_workers,
         )  # fmt: skip
-        if source.stat() != before:
-            for suffix in (".json", ".idx", ".bin"):
-                path.with_suffix(suffix).unlink()
-            raise UserError(f"{source.label} was changed while it was being read; start again when it is complete.")
-        return TokenCache(path)
+
+    def mend(damaged: Facts) -> None:
+        with locked(lock, source.label):
+            facts = _new_facts(source, tokenizer, rendering)
+            if facts.fingerprint != damaged.fingerprint:
+                raise UserError(
+                    f"The token cache of {source.label} is damaged, and the data have changed since it was made; "
+                    "start again to use the new data."
+                )
+            write(facts)
+
+    lock = cache_dir / f".{source.name}-{source.split}.lock"
+    cache = _find(source, tokenizer, rendering, cache_dir)
+    if cache is None:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with locked(lock, source.label):
+            cache = _find(source, tokenizer, rendering, cache_dir) or _make(
+                source, tokenizer, rendering, cache_dir, write
+            )
+    cache.rebuild = mend
+    return cache
+
+
+def _make(
+    source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir: Path, write: Callable[[Facts], Path]
+) -> TokenCache:
+    """The cache of the source's contents: one that was made of them at another time or place, or a new one."""
+    facts = _new_facts(source, tokenizer, rendering)
+    path = cache_dir / f"{facts.name}-{facts.split}-{facts.fingerprint}.json"
+    if cache := _open_intact(path):
+        cache.facts.source = facts.source
+        _replace_text(path, cache.facts.to_json())
+        return cache
+    write(facts)
+    if source.stat().items() - facts.source.items():
+        for suffix in (".json", ".idx", ".bin"):
+            path.with_suffix(suffix).unlink()
+        raise UserError(f"{source.label} was changed while it was being read; start again when it is complete.")
+    return TokenCache(path)
 
 
 @contextmanager
-def _lock(path: Path, what: str) -> Iterator[None]:
-    """One process at a time; a second one says that it waits, and then finds the cache."""
+def locked(path: Path, what: str) -> Iterator[None]:
+    """One process at a time prepares a data set; a second one says that it waits."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -318,7 +342,8 @@ def _lock(path: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
-def _new_facts(source: Source, sha256: str, stat: dict[str, int], tokenizer: Tokenizer, rendering: Rendering) -> Facts:
+def _new_facts(source: Source, tokenizer: Tokenizer, rendering: Rendering) -> Facts:
+    stat, sha256 = source.stat(), source.sha256()
     identity = [FORMAT, sha256, tokenizer.definition(), asdict(rendering)]
     return Facts(
         name=source.name,
@@ -349,7 +374,7 @@ def _open_intact(path: Path) -> TokenCache | None:
 
 def _caches(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir: Path) -> Iterator[TokenCache]:
     """Intact caches of this data set and split, made with this tokenizer and rendering, newest first."""
-    paths = cache_dir.glob(f"{glob.escape(source.name)}-{source.split}-{'[0-9a-f]' * 16}.json")
+    paths = cache_dir.glob(f"{glob.escape(source.name)}-{source.split}-{FINGERPRINT}.json")
     for path in sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True):
         cache = _open_intact(path)
         if cache and (cache.facts.tokenizer, cache.facts.rendering) == (tokenizer.definition(), asdict(rendering)):

@@ -13,7 +13,9 @@ import contextlib
 import hashlib
 import os
 import pickle
+import platform
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,15 +26,38 @@ import torch
 from torch import Tensor, nn
 
 from config import OPTIONS, Values
-from older_formats import flat_config, training_state
+from older_formats import flat_config, nested_config, training_state
 from tokenizer import Tokenizer, from_definition
-from utils import UserError, __version__
+from utils import UserError, __version__, one_line
 
 FORMAT_VERSION = 3
 TRAILER_MARK = b"jojo-sha256:"  # followed by 64 hex digits
 TRAILER_BYTES = len(TRAILER_MARK) + 64
 STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "  # before the trailer, and covered by it
 STAMP_BYTES = len(STAMP.format(run="", batch=0))
+COUNT, NUMBER, POINTS, NAMES, FILE_NAME = "a count", "a number", "points", "names", "a file name"  # see _fits
+WEIGHTS_ONLY: dict[str, Any] = {"config": dict, "tokenizer": dict}  # beside the weights, in any file of format 3
+LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can go on; docs/checkpoints.md says what each is
+    "derived": NAMES,
+    "optimizer": dict,
+    "lr_scheduler": {"schedule": dict, "total_batches": COUNT},
+    "scaler": dict,
+    "rng": {"torch": Tensor},
+    "loader": {"epoch": COUNT, "position": COUNT},
+    "batch_counter": COUNT,
+    "skipped_updates": COUNT,
+    "best_val_loss": NUMBER,
+    "worst_val_loss": NUMBER,
+    "best_train_loss": NUMBER,
+    "worst_train_loss": NUMBER,
+    "metrics": {
+        **dict.fromkeys(("train_loss_batch", "learning_rate", "train_loss_eval", "val_loss_eval", "bpb"), POINTS),
+        "stride": COUNT,
+        "elapsed_s": NUMBER,
+        "tokens": COUNT,
+    },
+    "metadata": {"run": FILE_NAME, "run_id": str, "machine": dict, "dataset": {"name": str, "train": str, "val": str}},
+}
 MASKS = (".attn.bias", ".attn.masked_bias")  # causal masks that nanoGPT and GPT-2 stored among the weights
 PREFIXES = ("_orig_mod.", "module.")  # left in names by torch.compile and data parallelism
 
@@ -67,8 +92,7 @@ def write_file(state: Mapping[str, Any], path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder; the file is in place
-            _sync_folder(path.parent)
+        make_durable(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise UserError(f"Could not save '{path}' ({cause}); check the folder's permissions and free space.") from error
@@ -100,14 +124,15 @@ def read_stamp(path: Path) -> Stamp | None:
     return Stamp(found[1].decode(), int(found[2])) if found else None
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, on systems where folders can be synced."""
+def make_durable(path: Path) -> None:
+    """Have the system write a file, or a folder's list of files, to the disk now; where it can and there is one."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def verify_file(path: Path) -> bool:
@@ -143,15 +168,17 @@ def read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(_missing(path))
     has_trailer = verify_file(path)
-    if not has_trailer and not zipfile.is_zipfile(path):
+    if not _is_plain_zip(path):
         raise UserError(f"'{path}' is not a checkpoint, or was cut short.")
     try:
-        with torch.serialization.safe_globals([torch.torch_version.TorchVersion]):  # 2.x metadata holds one
+        # 2.x metadata holds a TorchVersion; what torch warns of is refused below, or harmless
+        with torch.serialization.safe_globals([torch.torch_version.TorchVersion]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file makes the reader trip over: never tried another way
         found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if found:
-            what = f"holds something other than plain data ({found.group(1)}); refused, and nothing was run"
+            what = f"holds something other than plain data ({one_line(found.group(1))}); refused, and nothing was run"
         else:
             what = "is not a checkpoint, or is damaged"
         raise UserError(f"'{path}' {what}.") from error
@@ -159,7 +186,38 @@ def read_file(path: Path) -> dict[str, Any]:
         raise UserError(f"'{path}' is not a checkpoint: it holds a {type(state).__name__}, not a dictionary.")
     if state.get("format_version") == FORMAT_VERSION and not has_trailer:
         raise UserError(f"The checkpoint '{path}' is damaged (its SHA-256 is missing); use another one of the run.")
+    if odd := _odd_tensor(state):
+        raise UserError(f"'{path}' holds a tensor that no checkpoint has ({odd}); refused.")
     return state
+
+
+def _is_plain_zip(path: Path) -> bool:
+    """Whether a file is an archive as torch.save writes it: nothing is compressed, so nothing can swell, or there twice."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            names = {member.filename for member in members}
+            return len(names) == len(members) and all(m.compress_type == zipfile.ZIP_STORED for m in members)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
+        return False
+
+
+def _odd_tensor(state: Any) -> str | None:
+    """What is odd about the first tensor in nested values that is not a plain one in memory; None where all are."""
+    seen: set[int] = set()  # values may hold themselves
+    left = [state]
+    while left:
+        value = left.pop()
+        if isinstance(value, Tensor):
+            whole = value.untyped_storage().nbytes() if value.layout == torch.strided and not value.is_meta else 0
+            if type(value) not in (Tensor, nn.Parameter) or value.is_quantized or value.is_complex():
+                return f"{type(value).__name__}, {value.dtype}"
+            if whole < value.numel() * value.element_size():  # sparse, meta, or a few numbers that pose as many
+                return f"{tuple(value.shape)} in {whole} bytes"
+        elif isinstance(value, (dict, list, tuple, set, frozenset)) and id(value) not in seen:
+            seen.add(id(value))
+            left += [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
+    return None
 
 
 def _missing(path: Path) -> str:
@@ -178,11 +236,12 @@ class Checkpoint:
     """A checkpoint of any format, in the terms of this one."""
 
     path: Path
-    version: str  # "3", "2.x" or "1"
+    version: str  # "3", "2.x", "1" or "nanoGPT"
     model: dict[str, Tensor]
     config: Values  # nested, as in a JSON file; only what this version knows
     tokenizer: dict[str, Any] | None  # None: an older format, which always meant GPT-2 with ChatML
     state: dict[str, Any] = field(repr=False)  # the training state; of format 3, the whole file
+    other_options: list[str] = field(default_factory=list)  # in the file's config, and not known here
 
     @property
     def has_training_state(self) -> bool:
@@ -200,10 +259,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     state = read_file(path)
     config = state.get("config")
     if state.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
-        raise UserError(f"'{path}' has format {state['format_version']}, newer than this version of Jojo reads.")
+        raise UserError(
+            f"'{path}' has format {one_line(state['format_version'])}, newer than this version of Jojo reads."
+        )
     if not isinstance(state.get("model"), dict):
         raise UserError(
-            f"'{path}' is not a checkpoint: Missing 'model' (it has: {', '.join(map(str, state)) or 'nothing'})."
+            f"'{path}' is not a checkpoint: Missing 'model' (it has: {', '.join(map(one_line, state)) or 'nothing'})."
         )
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state["model"].items()):
         raise UserError(f"'{path}' is not a checkpoint: its 'model' holds something other than named tensors.")
@@ -211,20 +272,47 @@ def load_checkpoint(path: Path) -> Checkpoint:
     weights = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}
     if isinstance(config, dict) and isinstance(config.get("model"), dict):
         version = "3" if "format_version" in state else "2.x"
-        known = {
-            section: {key: value for key, value in entries.items() if f"{section}.{key}" in OPTIONS}
-            for section, entries in config.items() if isinstance(entries, dict)
-        }  # fmt: skip
+        known, other = nested_config(config)
     elif isinstance(state.get("model_args"), dict):
-        version = "1"
+        version = "nanoGPT" if "iter_num" in state else "1"
         shape = {k: v for k, v in state["model_args"].items() if f"model.{k}" in OPTIONS}
         bias = any(name.endswith(".c_attn.bias") for name in weights)
-        known = {"model": {"bias": bias} | shape} | flat_config(config)
+        known, other = {"model": {"bias": bias} | shape} | flat_config(config, version == "1"), []
     else:
         raise UserError(f"'{path}' has an unknown format: Missing 'model_args' or 'config.model'.")
     if version != "3":
         state = training_state(state, weights) or {}
-    return Checkpoint(path, version, weights, known, state.get("tokenizer"), state)
+    elif wrong := _misfit(state, LAYOUT if "optimizer" in state else WEIGHTS_ONLY):
+        raise UserError(f"'{path}' is not a checkpoint as this version writes them: {wrong}.")
+    checkpoint = Checkpoint(path, version, weights, known, state.get("tokenizer"), state, other)
+    refuse_other_sizes(checkpoint)
+    return checkpoint
+
+
+def _misfit(value: Any, layout: Any, where: str = "") -> str | None:
+    """What does not fit the layout first, in words; None where all does."""
+    if isinstance(layout, dict):
+        if not isinstance(value, dict):
+            return f"{where or 'the whole'} is no dictionary"
+        inside = ((f"{where}.{key}" if where else key, key, part) for key, part in layout.items())
+        return next((w for name, key, part in inside if (w := _misfit(value.get(key), part, name))), None)
+    return None if _fits(value, layout) else f"'{where}' is missing or not what it should be"
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind == COUNT:
+        return type(value) is int and 0 <= value < 2**63
+    if kind == NUMBER:
+        return type(value) in (int, float)
+    if kind == FILE_NAME:
+        return isinstance(value, str) and value.isprintable() and Path(value).name == value and len(value) < 200
+    if kind == NAMES:
+        return isinstance(value, list) and all(isinstance(name, str) for name in value)
+    if kind == POINTS:
+        return isinstance(value, list) and all(
+            isinstance(p, tuple) and len(p) == 2 and _fits(p[0], COUNT) and _fits(p[1], NUMBER) for p in value
+        )
+    return isinstance(value, kind)
 
 
 def _plain_name(name: str) -> str:
@@ -233,10 +321,24 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def refuse_other_sizes(checkpoint: Checkpoint) -> None:
+    """Raises UserError when a file's config speaks of another size than its weights have: before a model of it is built."""
+    model, weights = checkpoint.config.get("model", {}), checkpoint.model
+    blocks = {name.split(".")[2] for name in weights if name.startswith("transformer.h.")}
+    sizes = {"n_layer": len(blocks)}
+    for name, keys in (("wte", ("vocab_size", "n_embd")), ("wpe", ("block_size", "n_embd"))):
+        sizes |= zip(keys, weights.get(f"transformer.{name}.weight", torch.empty(0, 0)).shape, strict=False)
+    for key, size in sizes.items():
+        if model.get(key) not in (None, size):
+            raise UserError(
+                f"'{checkpoint.path}' contradicts itself: model.{key} is {one_line(model[key])}, and its weights have {size}."
+            )
+
+
 def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The tokenizer a checkpoint was trained with; older formats always meant GPT-2, with ChatML where it fits."""
     if checkpoint.tokenizer:
-        return from_definition(checkpoint.tokenizer)
+        return from_definition(checkpoint.tokenizer, f"The model in '{checkpoint.path}'")
     full = Tokenizer()
     vocab_size = checkpoint.config.get("model", {}).get("vocab_size") or full.padded_vocab_size
     return full if vocab_size >= full.n_vocab else Tokenizer(chatml=False)
@@ -246,7 +348,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Copy the checkpoint's weights into the model. Raises UserError naming what is missing, extra or of another shape."""
     own = model.state_dict()
     problems = [f"'{name}' is missing" for name in own if name not in checkpoint.model]
-    problems += [f"'{name}' is not part of this model" for name in checkpoint.model if name not in own]
+    problems += [f"'{one_line(name)}' is not part of this model" for name in checkpoint.model if name not in own]
     problems += [
         f"'{name}' has the shape {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
         for name, tensor in checkpoint.model.items()
@@ -281,7 +383,14 @@ def git_commit() -> str | None:
         return None
 
 
-def metadata(dataset: Mapping[str, str]) -> dict[str, Any]:
+def machine(device: str) -> dict[str, Any]:
+    """What decides how sums are rounded, besides the config: a run is exact where these stay the same."""
+    kind = device.partition(":")[0]
+    name = torch.cuda.get_device_name(device) if kind == "cuda" else platform.machine()
+    return {"device": kind, "name": name, "threads": torch.get_num_threads(), "pytorch": str(torch.__version__)}
+
+
+def metadata(dataset: Mapping[str, str], device: str) -> dict[str, Any]:
     """Where and with what a checkpoint was made; plain values."""
     import datetime
 
@@ -291,4 +400,5 @@ def metadata(dataset: Mapping[str, str]) -> dict[str, Any]:
         "git_commit": git_commit(),
         "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "dataset": dict(dataset),
+        "machine": machine(device),
     }

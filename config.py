@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import reprlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -273,12 +274,19 @@ def check_value(opt: Option, value: Value) -> tuple[Value, str | None]:
     elif opt.type is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) is not opt.type:
-        return value, f"must be {_type_name(opt)}, not {json.dumps(value, default=str)[:60]}"
+        return value, f"must be {_type_name(opt)}, not {_shown(value)}"
     if isinstance(value, str) and "\0" in value:
         return value, "must not hold a NUL character"
     if opt.choices and value not in opt.choices:
         return value, f"must be one of {', '.join(opt.choices)}, not '{value}'" + nearest(str(value), list(opt.choices))
     return value, _limit_problem(opt, value)
+
+
+def _shown(value: Value) -> str:
+    try:
+        return json.dumps(value, default=str)[:60]
+    except (RecursionError, ValueError, TypeError):  # from a checkpoint, which can hold what JSON cannot
+        return reprlib.repr(value)
 
 
 def _type_name(opt: Option) -> str:

@@ -8,10 +8,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from utils import log
 
+TAIL_BYTES = 1 << 16  # of the file that are read at a time when looking for the row to go on from
 MAX_POINTS = 4096  # kept of each per-batch series; the file has them all
 
 Point = tuple[int, float]  # (batches done, value)
@@ -106,36 +107,74 @@ class MetricsTracker:
 
 
 class MetricsFile:
-    """Appends one row per batch, each line complete before the next begins."""
+    """Appends one row per batch; a line is there whole or not at all.
+
+    Where the disk refuses a row, training goes on: the row waits in memory and is written with a later one.
+    """
 
     def __init__(self, path: Path, keep_until: int) -> None:
         """Open for appending after the row of batch `keep_until`; later rows (of batches lost to a crash) are cut."""
         self.path = path
-        self._cut(keep_until)
-        self._file = open(path, "a", encoding="utf-8")
-
-    def _cut(self, keep_until: int) -> None:
-        if not self.path.exists():
-            return
-        end = 0
-        with open(self.path, "rb") as file:
-            for line in file:
-                if not line.endswith(b"\n") or _step(line) > keep_until:
-                    break
-                end += len(line)
-        os.truncate(self.path, end)
+        self._file = open(path, "r+b" if path.exists() else "w+b", buffering=0)
+        self._waiting: list[bytes] = []
+        self._end, last = _end_of_row(self._file, keep_until)  # bytes that are on the disk for good
+        self._file.truncate(self._end)
+        if 0 < last < keep_until:
+            log.warning("%s lacks the rows of batches %d to %d.", path, last + 1, keep_until)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row. Non-finite numbers become null: JSON has none."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        self._waiting.append(json.dumps(clean).encode() + b"\n")
         try:
-            self._file.write(json.dumps(clean) + "\n")
-            self._file.flush()
+            self._write()
         except OSError as error:  # a full disk must not end the training
-            log.warning("Could not write to %s (%s).", self.path, error.strerror)
+            if len(self._waiting) == 1:
+                log.warning(
+                    "Could not write to %s (%s); the rows wait in memory until there is room.",
+                    self.path,
+                    error.strerror,
+                )
+
+    def _write(self) -> None:
+        """Write what is waiting after the last whole row; half a row of a failed write is written over."""
+        content = b"".join(self._waiting)
+        self._file.seek(self._end)
+        written = 0
+        while written < len(content):
+            written += self._file.write(content[written:]) or 0
+        self._end += len(content)
+        self._waiting = []
 
     def close(self) -> None:
-        self._file.close()
+        """Close; rows that could not be written by now are lost, and said to be."""
+        try:
+            if self._waiting:
+                self._write()
+        except OSError as error:
+            self._file.truncate(self._end)
+            log.error("%s lacks its last %d rows (%s).", self.path, len(self._waiting), error.strerror)
+        finally:
+            self._file.close()
+
+
+def _end_of_row(file: BinaryIO, step: int) -> tuple[int, int]:
+    """Where the newest whole row of a step up to this one ends, and its step; (0, 0) where there is none.
+
+    Looks at the file from its end, so the time does not grow with its length.
+    """
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - TAIL_BYTES)
+        file.seek(start)
+        lines = file.read(end - start).splitlines(keepends=True)
+        if start > 0 and len(lines) > 1:
+            lines.pop(0)  # perhaps the rest of a line that begins before
+        for line in reversed(lines):
+            if line.endswith(b"\n") and (found := _step(line)) <= step:
+                return end, int(found)
+            end -= len(line)
+    return 0, 0
 
 
 def _step(line: bytes) -> float:

@@ -10,24 +10,51 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from config import OPTIONS, Values
+from config import OPTIONS, Values, check_value
 
-OTHER_NAMES = {"dataset": "data.dataset_name"}  # what v1 and nanoGPT call otherwise
-OTHER_MEANING = ("eval_interval", "log_interval")  # v1 counted them in per cent of an epoch
+OTHER_NAMES = {"dataset": "data.dataset_name", "compile": "training.compile_model"}  # in v1 and nanoGPT
+PER_CENT = ("eval_interval", "log_interval")
 
 
-def flat_config(values: Any) -> Values:
-    """The options in a flat config of v1 or nanoGPT; its other names (colours, paths) are left out."""
+def flat_config(values: Any, per_cent: bool = True) -> Values:
+    """The options in a flat config of v1 or nanoGPT; its other names (colours, paths) are left out.
+
+    `per_cent`: it is v1's, where intervals are per cent of an epoch: those are left out too.
+    """
     sections: Values = {}
-    names = {name.split(".")[1]: name for name in OPTIONS if not name.startswith("model.")}
-    for key, value in values.items() if isinstance(values, dict) else ():
-        name = OTHER_NAMES.get(key) or names.get(key)
-        if name and key not in OTHER_MEANING and isinstance(value, OPTIONS[name].type):
-            section, option = name.split(".")
-            sections.setdefault(section, {})[option] = value
+    if not isinstance(values, dict):
+        return sections
+    names = OTHER_NAMES | {name.split(".")[1]: name for name in OPTIONS if not name.startswith("model.")}
+    for key, name in names.items():  # v1's dataset_name after `dataset`, which there is a folder
+        if key in values and not (per_cent and key in PER_CENT):
+            _take(sections, name, values[key])
     return sections
+
+
+def nested_config(values: Mapping[str, Any]) -> tuple[Values, list[str]]:
+    """The options in a config of 2.x that mean something here, and the names of those that do not."""
+    sections: Values = {}
+    other = []
+    for section, entries in values.items():
+        for key, value in entries.items() if isinstance(entries, dict) else ():
+            if not _take(sections, f"{section}.{key}", value):
+                other.append(f"{section}.{key}")
+    return sections, other
+
+
+def _take(sections: Values, name: str, value: Any) -> bool:
+    """Enter an option's value where it exists and has one of the right kind; the model's as it is, to be checked later."""
+    if name not in OPTIONS:
+        return False
+    section, option = name.split(".")
+    taken, problem = check_value(OPTIONS[name], value)
+    if problem and section != "model":
+        return False
+    sections.setdefault(section, {})[option] = value if problem else taken
+    return True
 
 
 def optimizer_by_name(stored: Any, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Any]] | None:
@@ -47,15 +74,16 @@ def optimizer_by_name(stored: Any, weights: Mapping[str, Tensor]) -> dict[str, d
     names = [n for n in own if weights[n].dim() >= 2] + [n for n in own if weights[n].dim() < 2]
     if set(states) != set(range(len(names))):
         return None
-    by_name = {name: states[number] for number, name in enumerate(names)}
-    for name, values in by_name.items():
-        if not isinstance(values, dict) or set(values) != {"step", "exp_avg", "exp_avg_sq"}:
+    by_name = {}
+    for number, name in enumerate(names):
+        values = states[number]
+        if not isinstance(values, dict) or not {"step", "exp_avg", "exp_avg_sq"} <= set(values):
             return None
-        if any(
-            not isinstance(values[key], Tensor) or values[key].shape != weights[name].shape
-            for key in ("exp_avg", "exp_avg_sq")
-        ):
+        averages = {key: values[key] for key in ("exp_avg", "exp_avg_sq")}
+        if any(not isinstance(a, Tensor) or a.shape != weights[name].shape for a in averages.values()):
             return None
+        steps = max(0.0, _number(values["step"], 0))  # a plain number before torch 1.12
+        by_name[name] = {"step": torch.tensor(steps)} | {key: a.float() for key, a in averages.items()}
     return by_name
 
 
@@ -64,13 +92,13 @@ def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> d
     optimizer = optimizer_by_name(state.get("optimizer"), weights)
     if optimizer is None:
         return None
-    batches = max(int(_number(values["step"], 0)) for values in optimizer.values())
+    batches = max(int(values["step"]) for values in optimizer.values())
     metrics = state.get("metrics")
     series = metrics if isinstance(metrics, dict) else {}
     epoch = state.get("epoch")
     return {
         "optimizer": optimizer,
-        "loader": {"epoch": (epoch if isinstance(epoch, int) else 0) + 1, "position": 0},
+        "loader": {"epoch": (epoch if type(epoch) is int and 0 <= epoch < 2**31 else 0) + 1, "position": 0},
         "batch_counter": batches,
         "skipped_updates": 0,
         "best_val_loss": _number(state.get("best_val_loss"), math.inf),
@@ -80,8 +108,8 @@ def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> d
         "metrics": {
             "train_loss_batch": _points(series.get("train_loss_batch")),
             "learning_rate": _points(series.get("learning_rate")),
-            "train_loss_eval": _points(series.get("train_loss_eval")),
-            "val_loss_eval": _points(series.get("val_loss_eval")),
+            "train_loss_eval": _evaluations(series, "train", batches),
+            "val_loss_eval": _evaluations(series, "val", batches),
             "bpb": [],
             "stride": 1,
             "elapsed_s": 0.0,
@@ -99,11 +127,22 @@ def _number(value: Any, otherwise: float) -> float:
     return number if math.isfinite(number) and abs(number) < 1e8 else otherwise
 
 
+def _evaluations(series: Mapping[str, Any], split: str, batches: int) -> list[tuple[int, float]]:
+    """Losses of evaluations; where a file has them by epoch only, each stands at its epoch's last batch."""
+    if points := _points(series.get(f"{split}_loss_eval")):
+        return points
+    epochs = _points(series.get(f"{split}_loss_epoch"))
+    return [(batches * (epoch + 1) // (epochs[-1][0] + 1), loss) for epoch, loss in epochs]
+
+
 def _points(values: Any) -> list[tuple[int, float]]:
     """(batch, value) pairs; anything else is left out."""
     pairs: Iterable[Any] = values if isinstance(values, (list, tuple)) else ()
     return [
         (int(pair[0]), float(pair[1]))
         for pair in pairs
-        if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(v, (int, float)) for v in pair)
+        if isinstance(pair, (list, tuple))
+        and len(pair) == 2
+        and all(isinstance(v, (int, float)) and abs(v) < 1e15 for v in pair)
+        and pair[0] >= 0
     ]

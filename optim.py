@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from config import Config, OptimizerConfig
 from utils import UserError, log
 
+STATES = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"})  # what AdamW and Muon keep of a weight
 MUON_MOMENTUM = 0.95
 MUON_ELEMENTS = 1 << 24  # of weights that are worked on together
 ADAMW_STEP_SIZE = 0.2  # root mean square of AdamW's usual step, in learning rates (Liu et al. 2025)
@@ -128,8 +129,11 @@ def load_optimizer_state(
     """
     parameters = dict(model.named_parameters())
     for name, values in state.items():
+        if name not in parameters or not isinstance(values, dict) or set(values) not in STATES:
+            raise UserError(f"The checkpoint's optimizer state does not fit this model at '{name}'.")
         for key, value in values.items():
-            if name not in parameters or (value.dim() and value.shape != parameters[name].shape):
+            shape = () if key == "step" else parameters[name].shape
+            if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
                 raise UserError(f"The checkpoint's optimizer state does not fit this model at '{name}' ({key}).")
     for optimizer in optimizers:
         numbers = {p: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}

@@ -222,7 +222,7 @@ def fill_empty_split(split: str, empty: Path, full: Path) -> None:
 
 def prepare(args: argparse.Namespace) -> None:
     """Write the data set and its token cache, and print what is in it."""
-    from cache_builder import Source, open_cache
+    from cache_builder import Source, locked, open_cache
     from data_loader import statistics, warn_of_lookalikes
     from documents import Rendering
     from tokenizer import get_tokenizer
@@ -233,11 +233,14 @@ def prepare(args: argparse.Namespace) -> None:
         raise UserError(f"--val_fraction must be between 0 and 1, not {args.val_fraction:g}.")
     folder = user_path(args.data_dir)
     paths = {split: folder / f"{args.name}-{split}.jsonl" for split in ("train", "val")}
-    there = [str(path) for path in paths.values() if path.exists()]
-    if there and not args.force:
-        raise UserError(f"{' and '.join(there)} exist already; --force writes over them, another --name keeps them.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_splits(args, paths)
+    with locked(folder / f".{args.name}.lock", f"the data set '{args.name}'"):
+        there = [str(path) for path in paths.values() if path.exists()]
+        if there and not args.force:
+            raise UserError(
+                f"{' and '.join(there)} exist already; --force writes over them, another --name keeps them."
+            )
+        write_splits(args, paths)
     workers = args.num_workers if args.num_workers is not None else os.cpu_count() or 1
     caches = []
     for split, path in paths.items():
@@ -263,20 +266,22 @@ def train_command(args: argparse.Namespace) -> str:
 
 
 def verify(args: argparse.Namespace) -> None:
-    """Read every block of the caches. Raises UserError at the first damaged one."""
+    """Read every block of the caches. Raises UserError where one is damaged, after looking at all of them."""
     from token_cache import TokenCache
 
     found = sorted(user_path(args.cache_dir).glob(f"{args.name or '*'}-*-{'[0-9a-f]' * 16}.json"))
     if not found:
         raise UserError(f"No token cache{f' of {args.name!r}' if args.name else ''} in '{args.cache_dir}'.")
+    damaged = 0
     for path in found:
         try:
             TokenCache(path).verify()
-        except UserError:
-            raise
-        except (ValueError, TypeError) as error:
-            raise UserError(f"The token cache '{path}' is {error}; delete it, and it is built anew.") from None
-        log.info("%s is intact.", path)
+            log.info("%s is intact.", path)
+        except (ValueError, TypeError, OSError) as error:
+            damaged += 1
+            log.warning("%s is not usable: %s", path, str(error).rstrip(".") + ".")
+    if damaged:
+        raise UserError(f"{damaged} of {len(found)} token caches are damaged; training builds them anew from the data.")
 
 
 def main(arguments: Sequence[str]) -> int:

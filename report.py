@@ -51,6 +51,8 @@ def _origin(run: Run) -> str:
         return "random weights"
     if not run.continues:
         return f"the weights of {run.checkpoint.path}"
+    if run.counts_anew:
+        return f"the weights and optimizer state of {run.checkpoint.path}, counting anew"
     return f"batch {run.checkpoint.state['batch_counter']:,} of {run.checkpoint.path}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import device as devices
 import estimate
-from checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint
+from checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint, machine
 from config import OPTIONS, SECTIONS, Config, Value, Values, file_layers, resolve
 from data_loader import PackedLoader, open_dataset
 from optim import Schedule, derive_schedule
@@ -27,6 +27,18 @@ DECISIVE = [
     "training.batch_size", "training.gradient_accumulation_steps", "training.train_batches", "training.compile_model",
     "system.seed", "system.dtype", "data.tokenizer", "data.parse_special",
 ]  # fmt: skip
+# What a change of them means for the rest of the run; the first entry that fits a name counts.
+CONSEQUENCES = {
+    "model.dropout": "other activations are dropped",
+    "optimizer": "the updates are others",
+    "scheduler": "the learning rates are others",
+    "training.train_batches": "an epoch ends elsewhere",
+    "training.compile_model": "sums are rounded differently",
+    "training": "other sequences share a batch, from the same place in the epoch, to within one batch",
+    "system.seed": "the data come in another order, and dropout draws anew",
+    "system.dtype": "sums are rounded differently",
+    "data": "the text becomes other tokens",
+}
 SHAPE = [n for n in OPTIONS if n.startswith("model.") and n != "model.dropout"]
 
 
@@ -41,6 +53,7 @@ class Request:
     weights_from: str | None = None  # --load_model_only
     output: str | None = None
     allow_changes: bool = False
+    reset_epoch: bool = False
 
 
 @dataclass
@@ -58,10 +71,19 @@ class Run:
     total_batches: int
     files: CheckpointManager
     checkpoint: Checkpoint | None  # to go on from, or to take weights from
-    continues: bool  # the checkpoint's whole training state is taken over
+    continues: bool  # weights and optimizer state are the checkpoint's, not only the weights
+    counts_anew: bool  # --reset_epoch: nothing else of the checkpoint is
+    epoch: int  # where in the data training starts
+    position: int  # batches of that epoch that are done
+    batches_done: int
     run_id: str  # 16 hex digits, the same through all resumes
     compiled: bool = False  # torch.compile was asked for and works
     temporary_cache: Any = None  # keeps a --no_cache folder alive
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether this is the checkpoint's own run, under its own name: its files are gone on with."""
+        return bool(self.checkpoint and self.checkpoint.run_id == self.run_id and self.files.owns(self.checkpoint.path))
 
     def close(self) -> None:
         """Close the data's files; removes a --no_cache folder."""
@@ -115,7 +137,7 @@ def prepare_run(request: Request) -> Run:
     config, sources, files, checkpoint, continues = resolve_request(request)
     derived: dict[str, str] = {}
     tokenizer = checkpoint_tokenizer(checkpoint) if checkpoint else get_tokenizer(config.data.tokenizer)
-    derive_vocabulary(config, tokenizer, derived)
+    derive_vocabulary(config, tokenizer, derived, checkpoint is not None)
     derive_system(config, sources, derived)
 
     temporary, cache_dir = None, user_path(config.data.cache_dir)
@@ -129,16 +151,45 @@ def prepare_run(request: Request) -> Run:
             f"{config.model.block_size:,}; add text, or set --model.block_size to {max(2, train.n_tokens // 2)} or less."
         )
     batches_per_epoch = training_loader(config, train, tokenizer).batches_per_epoch
-    total_batches = config.training.max_iters or config.training.max_epochs * batches_per_epoch
-    schedule = decide_schedule(config, total_batches, checkpoint if continues else None, derived)
+    same_run = checkpoint if continues and not request.reset_epoch else None
+    start = starting_point(same_run, config, batches_per_epoch)
+    total_batches = config.training.max_iters or length_in_epochs(same_run, config, batches_per_epoch, start)
+    schedule = decide_schedule(config, total_batches, same_run, derived)
+    own = same_run.run_id if same_run and files.owns(same_run.path) else None  # another name: a run of its own
     run = Run(
         config, sources, derived, tokenizer, train, val, schedule, batches_per_epoch, total_batches,
-        files, checkpoint, continues, (checkpoint and continues and checkpoint.run_id) or secrets.token_hex(8),
+        files, checkpoint, continues, request.reset_epoch, *start, own or secrets.token_hex(8),
         temporary_cache=temporary,
     )  # fmt: skip
-    if continues and checkpoint and checkpoint.version == "3" and not request.allow_changes:
-        refuse_changes(run)
+    if same_run and same_run.version == "3":
+        if not request.allow_changes:
+            refuse_changes(run)
+        note_other_machine(run)
     return run
+
+
+def starting_point(same_run: Checkpoint | None, config: Config, batches_per_epoch: int) -> tuple[int, int, int]:
+    """Epoch, batches of it that are done, and batches done in all. With another batch size (--allow_changes) the place
+    in the data is kept, rounded down to a whole batch."""
+    if same_run is None:
+        return 0, 0, 0
+    epoch, position = same_run.state["loader"]["epoch"], same_run.state["loader"]["position"]
+    if same_run.version == "3":
+        before = Config.from_dict(same_run.config, str(same_run.path))
+        position = position * before.rows_per_batch // config.rows_per_batch
+    if position >= batches_per_epoch:
+        epoch, position = epoch + 1, 0
+    return epoch, position, same_run.state["batch_counter"]
+
+
+def length_in_epochs(
+    same_run: Checkpoint | None, config: Config, batches_per_epoch: int, start: tuple[int, int, int]
+) -> int:
+    """Batches of the whole run: those that are done, and what is left of `max_epochs`."""
+    if same_run is None or same_run.version != "3":  # older formats counted batches in ways of their own
+        return config.training.max_epochs * batches_per_epoch
+    epoch, position, done = start
+    return done + max(0, (config.training.max_epochs - epoch) * batches_per_epoch - position)
 
 
 def resolve_request(
@@ -154,8 +205,10 @@ def resolve_request(
         given = {f"{section}.{key}" for _, values in layers for section, entries in values.items() for key in entries}
         config, sources = resolve([checkpoint_layer(checkpoint, continues, given), *layers])
         refuse_other_shape(config, sources, checkpoint)
-        if continues and request.output is None and checkpoint.version == "3":
-            files = CheckpointManager(checkpoint.path.parent / f"{checkpoint.state['metadata']['run']}.pt")
+        if continues and request.output is None:
+            own_name = checkpoint.version == "3" and not request.reset_epoch
+            named = checkpoint.path.parent / f"{checkpoint.state['metadata']['run']}.pt" if own_name else None
+            files = CheckpointManager(named or run_path(None, config.data.dataset_name, config.training.max_epochs))
     return config, sources, files, checkpoint, continues
 
 
@@ -186,12 +239,17 @@ def open_checkpoint(request: Request, files: CheckpointManager) -> tuple[Checkpo
             f"'{checkpoint.path}' holds no optimizer state to go on with; start a new run from its weights: "
             f"--load_model_only {checkpoint.path}."
         )
-    if checkpoint.version != "3":
+    if checkpoint.version != "3" and not request.reset_epoch:
+        maker = checkpoint.version if checkpoint.version == "nanoGPT" else f"Jojo {checkpoint.version}"
         log.info(
-            "'%s' is of format %s: weights and optimizer are taken over, batches done: %s. Its place in the data is not "
+            "'%s' is a checkpoint of %s: weights and optimizer are taken over, batches done: %s. Its place in the data is not "
             "known, so training goes on at the beginning of an epoch.",
-            checkpoint.path, checkpoint.version, f"{checkpoint.state['batch_counter']:,}",
+            checkpoint.path, maker, f"{checkpoint.state['batch_counter']:,}",
         )  # fmt: skip
+    if checkpoint.other_options:
+        log.warning(
+            "Options of '%s' that are not known here: %s.", checkpoint.path, ", ".join(checkpoint.other_options)
+        )
     return checkpoint, True
 
 
@@ -202,7 +260,7 @@ def checkpoint_layer(checkpoint: Checkpoint, continues: bool, given: set[str]) -
     and epochs that are `given` now count, although the run was measured in batches.
     """
     values = checkpoint.config if continues else {"model": checkpoint.config.get("model", {})}
-    derived = checkpoint.state.get("derived", [])
+    derived = checkpoint.state.get("derived", []) if continues else []
     again = {name for name in derived if name.startswith("scheduler.")}
     if "training.max_epochs" in given and "training.max_iters" not in given:
         again.add("training.max_iters")
@@ -231,11 +289,16 @@ def refuse_other_shape(config: Config, sources: dict[str, str], checkpoint: Chec
 # --- decisions ------------------------------------------------------------------------------------------------------
 
 
-def derive_vocabulary(config: Config, tokenizer: Tokenizer, derived: dict[str, str]) -> None:
-    """Fill in model.vocab_size. Raises UserError when it is smaller than the tokenizer."""
+def derive_vocabulary(config: Config, tokenizer: Tokenizer, derived: dict[str, str], loaded: bool) -> None:
+    """Fill in model.vocab_size. Raises UserError when it is smaller than the tokenizer; `loaded`: of a checkpoint."""
     if config.model.vocab_size is None:
         config.model.vocab_size = tokenizer.padded_vocab_size
         derived["model.vocab_size"] = f"{tokenizer.name} has {tokenizer.n_vocab:,} tokens, rounded up to 64"
+    if config.model.vocab_size < tokenizer.n_vocab and loaded:
+        raise UserError(
+            f"The loaded model knows {config.model.vocab_size:,} tokens, its tokenizer {tokenizer.n_vocab:,}; "
+            "it was trained with a tokenizer that this version does not have, and cannot be gone on with here."
+        )
     if config.model.vocab_size < tokenizer.n_vocab:
         raise UserError(
             f"model.vocab_size {config.model.vocab_size:,} is smaller than the tokenizer's {tokenizer.n_vocab:,} tokens; "
@@ -297,17 +360,35 @@ def refuse_changes(run: Run) -> None:
         section, key = name.split(".")
         before, now = stored.get(section, {}).get(key), run.config.get(name)
         if key in stored.get(section, {}) and before != now and name not in rederived:
-            changes.append(f"{name} {before} -> {now}")
+            changes.append(f"{name} {before} -> {now} ({consequence(name)})")
     before = state["metadata"]["dataset"]
     for split, now in (("train", run.train.facts), ("val", run.val.facts)):
         if before[split] != now.fingerprint:
             what = "training" if split == "train" else "validation"
-            changes.append(f"the {what} data ({before['name']} {before[split]} -> {now.fingerprint})")
+            means = "the rest of the epoch is other text" if split == "train" else "validation losses do not compare"
+            changes.append(
+                f"the {what} data {before['name']} {before[split]} -> {now.name} {now.fingerprint} ({means})"
+            )
     if changes:
         raise UserError(
             f"This would not continue the same run: {'; '.join(changes)}. "
-            "Leave the change out, or add --allow_changes to go on with it (the result will differ)."
+            "Leave the change out, or add --allow_changes to go on with it."
         )
+
+
+def consequence(name: str) -> str:
+    """What a change of this option means for the rest of a run."""
+    return next(words for part, words in CONSEQUENCES.items() if name.startswith(part))
+
+
+def note_other_machine(run: Run) -> None:
+    """Say so when the machine differs in what decides rounding: then a resumed run is not exact to the last bit."""
+    assert run.checkpoint
+    before = run.checkpoint.state["metadata"].get("machine", {})
+    now = machine(run.device)
+    changes = [f"{name} {before[name]} -> {value}" for name, value in now.items() if before.get(name, value) != value]
+    if changes:
+        log.info("Sums may be rounded differently from here on, in their last bits: %s.", "; ".join(changes))
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------

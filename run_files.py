@@ -4,7 +4,8 @@
     models/<run>_best.pt           lowest validation loss          models/<run>.png             the picture
     models/<run>_batch<N>.pt       every checkpoint_interval       models/.<run>.lock           held while training
 
-A file of one of these names that another run wrote is never touched: every checkpoint carries the identity of its run.
+Every checkpoint carries the identity of its run. What another run left under one of these names, or this one left of
+batches that are about to be done anew, is moved to models/old/<run>-<time>/ and never written over.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from checkpoint import Checkpoint, Stamp, check_finite, load_checkpoint, read_stamp, write_file
+from checkpoint import Checkpoint, Stamp, check_finite, load_checkpoint, make_durable, read_stamp, write_file
 from utils import UserError, byte_count, log, user_path
 
 
@@ -51,6 +53,10 @@ class CheckpointManager:
         """The numbered checkpoints that are there, by name only."""
         name = re.compile(re.escape(self.run) + r"_batch\d+\.pt")
         return sorted(p for p in self.folder.glob("*.pt") if name.fullmatch(p.name))
+
+    def kind(self, path: Path) -> str:
+        """Which of the run's checkpoints a path is: "last", "best" or "numbered"."""
+        return {self.last: "last", self.best: "best"}.get(path, "numbered")
 
     def owns(self, path: Path) -> bool:
         """Whether a checkpoint is one of this run's files."""
@@ -106,15 +112,39 @@ class CheckpointManager:
     def make_room(self, time: str) -> None:
         """Before a fresh start: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
         if files := self.existing():
-            old = self.folder / "old" / f"{self.run}-{time}"
-            tries = 1
-            while old.exists():
-                tries += 1
-                old = old.with_name(f"{self.run}-{time}-{tries}")
-            old.mkdir(parents=True)
-            for path in files:
-                os.replace(path, old / path.name)
+            old = self._move_aside(files, time)
             log.info("Moved the files of an earlier run '%s' to %s/.", self.run, old)
+
+    def set_later_aside(self, run_id: str, batch: int, time: str) -> None:
+        """Before going on from `batch`: move this run's checkpoints of later batches to old/<run>-<time>/, and say so.
+
+        They belong to batches that are about to be done anew, perhaps with something changed; left in place, they would
+        be taken for the newest. The metrics so far are copied with them.
+        """
+        stamps = {path: read_stamp(path) for path in (self.last, self.best, *self.all_numbered())}
+        later = [path for path, stamp in stamps.items() if stamp and stamp.run_id == run_id and stamp.batch > batch]
+        if later:
+            old = self._move_aside(later, time)
+            if self.metrics.exists():
+                shutil.copy2(self.metrics, old / self.metrics.name)
+            log.info("Moved the checkpoints of later batches than %s to %s/.", f"{batch:,}", old)
+
+    def _move_aside(self, files: Sequence[Path], time: str) -> Path:
+        old = self.folder / "old" / f"{self.run}-{time}"
+        tries = 1
+        while old.exists():
+            tries += 1
+            old = old.with_name(f"{self.run}-{time}-{tries}")
+        old.mkdir(parents=True)
+        for path in files:
+            os.replace(path, old / path.name)
+        return old
+
+    def take_metrics_of(self, checkpoint: Path, run: str) -> None:
+        """Start the metrics file with the rows of the run that is gone on from under this name."""
+        rows = checkpoint.parent / f"{run}.metrics.jsonl"
+        if rows.is_file() and not self.metrics.exists():
+            shutil.copyfile(rows, self.metrics)
 
     # --- going on ---------------------------------------------------------------------------------------------------
 
@@ -166,14 +196,14 @@ class CheckpointManager:
 class Saver:
     """Writes checkpoints beside the training, which waits only for the copy: one save in flight, the next one waits.
 
-    A save that fails is an error message, and the next one tries again; `failed` tells how the last one ended. Weights
-    that are not finite are never written, and end the run.
+    A save that fails is an error message and is tried again with the next one: the best model as it was then, the run's
+    last checkpoint as it is by then. Weights that are not finite are never written, and end the run.
     """
 
     def __init__(self, files: CheckpointManager, keep: int | None) -> None:
         """`keep`: numbered checkpoints to keep; None: all."""
         self.files, self.keep = files, keep
-        self.failed = False
+        self._owed: dict[str, tuple[Path, Mapping[str, Any]]] = {}  # by kind: a newer one takes an older one's place
         self._not_finite: UserError | None = None
         self._thread: threading.Thread | None = None
 
@@ -181,26 +211,26 @@ class Saver:
         """Copy the state, and write it to each path in the background."""
         self.wait()
         copy = in_memory(state)
-        self._thread = threading.Thread(target=self._write, args=(copy, paths), name="checkpoint")
+        self._owed |= {self.files.kind(path): (path, copy) for path in paths}
+        self._thread = threading.Thread(target=self._write, args=(copy,), name="checkpoint")
         self._thread.start()
 
-    def _write(self, state: Mapping[str, Any], paths: Sequence[Path]) -> None:
+    def _write(self, newest: Mapping[str, Any]) -> None:
         try:
-            check_finite(state["model"])
+            check_finite(newest["model"])
         except UserError as error:
             self._not_finite = error
             return
-        failed = False
-        for path in paths:
+        make_durable(self.files.metrics)  # its rows reach at least as far as the checkpoint, whatever happens
+        for kind, (path, state) in list(self._owed.items()):
             try:
                 write_file(state, path)
+                del self._owed[kind]
                 log.debug("Saved %s (%s)", path, byte_count(path.stat().st_size))
             except Exception as error:  # what goes wrong in a thread would otherwise go unseen
-                failed = True
                 log.error("%s Training goes on, and the next save tries again.", error)
-        self.failed = failed
-        if self.keep is not None and not failed:
-            self.files.prune(state["metadata"]["run_id"], self.keep)
+        if self.keep is not None and not self._owed:
+            self.files.prune(newest["metadata"]["run_id"], self.keep)
 
     def wait(self) -> None:
         """Until what was asked for is on the disk. Raises UserError when the weights were not fit to be saved."""
@@ -209,6 +239,11 @@ class Saver:
             self._thread = None
         if self._not_finite:
             raise self._not_finite
+
+    @property
+    def failed(self) -> list[Path]:
+        """Files that could not be written so far; for when nothing is in flight."""
+        return [path for path, _ in self._owed.values()]
 
     close = wait
 
@@ -235,6 +270,11 @@ def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
     path = user_path(output)
     if not path.name or path.is_dir():
         raise UserError(f"--output_checkpoint '{output}' names no file; give it one, like models/mine.pt.")
+    if taken := re.search(r"_(best|batch\d+)(\.pt)?$", path.name):
+        raise UserError(
+            f"--output_checkpoint '{output}': a name that ends in _{taken[1]} is a checkpoint of the run before it; "
+            "choose another one."
+        )
     return path if path.suffix == ".pt" else path.with_name(path.name + ".pt")
 
 

@@ -13,18 +13,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import string
 import weakref
 import zlib
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from utils import UserError
+from utils import UserError, log
 
 FORMAT = 1
 BLOCK_BYTES = 1 << 20  # one checksum per MiB
+T = TypeVar("T")
+
+
+class DamagedCache(UserError):
+    """A token cache's contents are not what was written.
+
+    what: the file and what is wrong with it, the beginning of the sentence.
+    """
+
+    def __init__(self, path: Path, how: str) -> None:
+        self.what = f"The token cache '{path}' {how}"
+        super().__init__(f"{self.what}; delete it, and it is built anew from the data.")
 
 
 @dataclass
@@ -60,13 +74,38 @@ class Facts:
         """Raises ValueError where the text is not intact facts of this format."""
         try:
             values = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError("damaged") from None
         if not isinstance(values, dict) or values.pop("facts_sha256", None) != digest_of(values):
             raise ValueError("damaged")
         if values.get("format") != FORMAT:
             raise ValueError("of another format")
+        if not _possible(values):
+            raise ValueError("damaged")
         return cls(**values)
+
+
+def _possible(values: dict[str, Any]) -> bool:
+    """Whether facts are of the right kinds and fit together: their checksum does not say who wrote them."""
+    kinds = {item.name: type(item.default) for item in fields(Facts) if item.default is not MISSING}
+    kinds |= dict.fromkeys(("name", "split", "fingerprint", "dtype"), str)
+    kinds |= dict.fromkeys(("tokenizer", "rendering", "source"), dict)
+    if values.keys() != kinds.keys() or any(type(values[name]) is not kind for name, kind in kinds.items()):
+        return False
+    counts = [value for value in values.values() if type(value) is int]
+    vocabulary, label = values["tokenizer"].get("n_vocab"), values["source"].get("label")
+    if (
+        min(counts) < 0
+        or values["dtype"] not in ("<u2", "<u4")
+        or type(vocabulary) is not int
+        or type(label) is not str
+    ):
+        return False
+    sizes = {"bin_crc32": values["n_tokens"] * int(values["dtype"][2]), "idx_crc32": (values["n_documents"] + 1) * 8}
+    return all(
+        len(values[name]) == 8 * -(-size // BLOCK_BYTES) and set(values[name]) <= set(string.hexdigits)
+        for name, size in sizes.items()
+    )
 
 
 def digest_of(values: Any) -> str:
@@ -123,36 +162,67 @@ class CheckedFile:
             content += more
         return content
 
-    def _damaged(self, how: str) -> UserError:
-        return UserError(f"The token cache '{self.path}' {how}; delete it, and it is built anew from the data.")
+    def _damaged(self, how: str) -> DamagedCache:
+        return DamagedCache(self.path, how)
 
 
 class TokenCache:
-    """A finished cache, open for reading."""
+    """A finished cache, open for reading.
 
-    def __init__(self, facts_path: Path) -> None:
+    Where damage shows only when it is read, the cache is built anew and read again, if `rebuild` is given: it is called
+    with the facts, and writes the same files from the same data or raises UserError.
+    """
+
+    def __init__(self, facts_path: Path, rebuild: Callable[[Facts], None] | None = None) -> None:
+        self.path, self.rebuild = facts_path, rebuild
         self.facts = Facts.from_json(facts_path.read_text(encoding="utf-8"))
-        self.path = facts_path
         self.dtype = np.dtype(self.facts.dtype)
         self.n_tokens, self.n_documents = self.facts.n_tokens, self.facts.n_documents
-        self._bin = CheckedFile(
-            facts_path.with_suffix(".bin"), self.facts.bin_crc32, self.n_tokens * self.dtype.itemsize
-        )
-        self._idx = CheckedFile(facts_path.with_suffix(".idx"), self.facts.idx_crc32, (self.n_documents + 1) * 8)
+        self._open()
+
+    def _open(self) -> None:
+        facts, size = self.facts, self.n_tokens * self.dtype.itemsize
+        self._bin = CheckedFile(self.path.with_suffix(".bin"), facts.bin_crc32, size)
+        self._idx = CheckedFile(self.path.with_suffix(".idx"), facts.idx_crc32, (self.n_documents + 1) * 8)
+
+    def _sound(self, read: Callable[[], T]) -> T:
+        """What `read` returns; where it meets damage, once more after the cache was built anew."""
+        try:
+            return read()
+        except DamagedCache as damage:
+            if self.rebuild is None:
+                raise
+            log.warning("%s; building it anew.", damage.what)
+            self.close()
+            self.rebuild(self.facts)
+            self._open()
+            return read()
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
         """Ids start to stop of all documents back to back, as stored (uint16 or uint32)."""
+        return self._sound(lambda: self._ids(start, stop))
+
+    def _ids(self, start: int, stop: int) -> np.ndarray:
         size = self.dtype.itemsize
-        return np.frombuffer(self._bin.read(start * size, stop * size), dtype=self.dtype)
+        ids = np.frombuffer(self._bin.read(start * size, stop * size), dtype=self.dtype)
+        if ids.max(initial=0) >= self.facts.tokenizer["n_vocab"]:
+            raise DamagedCache(self._bin.path, "is damaged: it holds ids that its tokenizer does not have")
+        return ids
 
     def offsets(self, start: int, stop: int) -> np.ndarray:
         """Where documents start to stop - 1 begin, in tokens; entry n_documents is the end. uint64."""
-        return np.frombuffer(self._idx.read(start * 8, stop * 8), dtype="<u8")
+        return np.frombuffer(self._sound(lambda: self._idx.read(start * 8, stop * 8)), dtype="<u8")
 
     def index(self) -> np.ndarray:
         """All offsets, verified and mapped: for one pass over them, not to be kept. uint64 (n_documents + 1,)."""
+        return self._sound(self._whole_index)
+
+    def _whole_index(self) -> np.ndarray:
         self._idx.verify_all()
-        return np.memmap(self._idx.path, dtype="<u8", mode="r")
+        index = np.memmap(self._idx.path, dtype="<u8", mode="r")
+        if index[0] != 0 or index[-1] != self.n_tokens or (index[1:] <= index[:-1]).any():
+            raise DamagedCache(self._idx.path, "is damaged: its documents do not follow one another")
+        return index
 
     def close(self) -> None:
         """Close the files; reading again fails."""
@@ -160,6 +230,6 @@ class TokenCache:
         self._idx.close()
 
     def verify(self) -> None:
-        """Read every block. Raises UserError at the first damaged one."""
+        """Read every block. Raises DamagedCache at the first damaged one."""
         self._bin.verify_all()
         self._idx.verify_all()

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from utils import UserError
+from utils import UserError, one_line
 
 VOCABULARY_FILE = Path(__file__).resolve().parent / "assets" / "gpt2.tiktoken"
 VOCABULARY_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
@@ -167,12 +167,12 @@ def get_tokenizer(name: str) -> Tokenizer:
     return Tokenizer()
 
 
-def from_definition(definition: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer a checkpoint was trained with. Raises UserError when this version cannot reproduce it."""
+def from_definition(definition: Mapping[str, Any], what: str = "This") -> Tokenizer:
+    """The tokenizer that `what` was made with. Raises UserError when this version cannot reproduce it."""
     for candidate in (Tokenizer(), Tokenizer(chatml=False)):
         if candidate.definition() == dict(definition):
             return candidate
     raise UserError(
-        f"The checkpoint was trained with the tokenizer '{definition.get('name')}' "
-        f"({definition.get('n_vocab')} tokens), which this version does not have."
+        f"{what} was made with the tokenizer '{one_line(definition.get('name'))}' "
+        f"({one_line(definition.get('n_vocab'))} tokens), which this version does not have."
     )

@@ -65,6 +65,11 @@ def build_parser() -> Parser:
         help="go on from this checkpoint; with --load_model_only, take its weights",
     )
     add("--load_model_only", nargs="?", const=True, metavar="PATH", help="start a new run from a checkpoint's weights")
+    add(
+        "--reset_epoch",
+        action="store_true",
+        help="with --checkpoint or --resume: keep weights and optimizer state, count batches, epochs and metrics anew",
+    )
     add("--allow_changes", action="store_true", help="resume even though something changed that changes the result")
     add("--eval_only", action="store_true", help="evaluate and exit")
     add("--no_cache", action="store_true", help="tokenize for this run only: --data.cache_tokenized false")
@@ -152,7 +157,10 @@ def main(arguments: list[str]) -> int:
         weights_from=args.checkpoint if weights_only is True else weights_only,
         output=args.output_checkpoint,
         allow_changes=args.allow_changes,
+        reset_epoch=args.reset_epoch,
     )
+    if args.reset_epoch and not (request.continue_from or request.resume):
+        raise UserError("--reset_epoch goes on from a checkpoint and counts anew; name one with --checkpoint.")
     if weights_only and args.resume:
         raise UserError("--resume continues a run and --load_model_only starts a new one; use one of them.")
     with closing(prepare_run(request)) as run:

@@ -26,7 +26,7 @@ from torch import Tensor
 import device as devices
 import estimate
 import report
-from checkpoint import load_weights, metadata
+from checkpoint import Stamp, load_weights, metadata, read_stamp
 from config import Config, file_layers, resolve
 from data_loader import Batch, PackedLoader, mix_key
 from metrics import MetricsFile, MetricsTracker
@@ -69,7 +69,12 @@ class Trainer:
         self.eval_loaders = {split: run.evaluation_loader(split) for split in ("train", "val")}
         self.byte_lengths = torch.tensor(run.tokenizer.byte_lengths, device=run.device)  # (n_vocab,)
         self.metrics = MetricsTracker()
-        self.epoch, self.position, self.batches_done, self.skipped_updates = 0, 0, 0, 0
+        self.epoch, self.position, self.batches_done, self.skipped_updates = (
+            run.epoch,
+            run.position,
+            run.batches_done,
+            0,
+        )
         self.last_evaluation: tuple[int, dict[str, float]] | None = None
         if run.continues and run.checkpoint:
             self.load_state_dict(run.checkpoint.state)
@@ -96,22 +101,22 @@ class Trainer:
             "batch_counter": self.batches_done,
             "global_iter_num": self.batches_done * self.config.training.gradient_accumulation_steps,
             "skipped_updates": self.skipped_updates,
-            "metadata": metadata(self.run.dataset_fingerprints)
+            "metadata": metadata(self.run.dataset_fingerprints, self.run.device)
             | {"run": self.run.files.run, "run_id": self.run.run_id},
             **self.metrics.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of state_dict (the weights are in the model already)."""
+        """Inverse of state_dict. The weights are in the model already; where in the data to go on is the Run's decision."""
         load_optimizer_state(self.optimizers, self.model, state["optimizer"])
-        if "rng" in state:  # no older format has these
+        if state.get("scaler"):  # older formats have none, and only float16 needs one
             self.scaler.load_state_dict(state["scaler"])
+        if self.run.counts_anew:
+            return
+        if "rng" in state:
             torch.set_rng_state(state["rng"]["torch"])
-        self.epoch, self.position = state["loader"]["epoch"], state["loader"]["position"]
-        self.batches_done, self.skipped_updates = state["batch_counter"], state["skipped_updates"]
+        self.skipped_updates = state["skipped_updates"]
         self.metrics.load_state_dict(state)
-        if self.position >= self.run.batches_per_epoch:  # only with --allow_changes: an epoch has fewer batches now
-            self.epoch, self.position = self.epoch + 1, 0
 
     # --- one batch --------------------------------------------------------------------------------------------------
 
@@ -161,14 +166,22 @@ class Trainer:
         self.skipped_updates = self.skipped_updates + 1 if overflow else 0
         if what is None or (overflow and self.skipped_updates < MAX_SKIPPED_UPDATES):
             return
-        documents = self.loader.documents(self.epoch, self.position)
-        shown = ", ".join(map(str, documents[:8])) + (", ..." if len(documents) > 8 else "")
         self.model.zero_grad(set_to_none=True)
         raise UserError(
-            f"The {what} of batch {self.batches_done + 1} is not finite (documents {shown} of the training split); stopped "
-            f"before it reached the weights. {self.remedy()} with a lower --learning_rate, a smaller "
-            "--optimizer.grad_clip or --dtype float32, and look at those documents."
+            f"The {what} of batch {self.batches_done + 1} is not finite; stopped before it reached the weights. "
+            f"{self.remedy()} with a lower --learning_rate, a smaller --optimizer.grad_clip or --dtype float32, "
+            f"or look at the documents it was trained on: {self.documents_shown()}."
         )
+
+    def documents_shown(self, most: int = 4) -> str:
+        """The documents of the current batch, by number (from 1, as prepare.py writes lines) and first words."""
+        documents = self.loader.documents(self.epoch, self.position)
+        shown = []
+        for document in documents[:most]:
+            start, stop = self.run.train.offsets(document, document + 2).tolist()
+            text = self.run.tokenizer.decode(self.run.train.tokens(start, min(stop, start + 10)).tolist())
+            shown.append(f"{document + 1} ({' '.join(text.split())!r} ...)")
+        return ", ".join(shown) + (f" and {len(documents) - most} more" if len(documents) > most else "")
 
     def remedy(self) -> str:
         """How to start again after bad numbers."""
@@ -213,7 +226,8 @@ class Trainer:
         """Train to the end, or until a signal or the time limit. Returns the process's exit code."""
         if self.batches_done >= self.run.total_batches:
             log.info(
-                "This run is complete (%s batches); raise --epochs or --max_iters to go on.", f"{self.batches_done:,}"
+                "This run is complete (%s batches); raise --epochs or --max_iters to go on, or count anew with --reset_epoch.",
+                f"{self.batches_done:,}",
             )
             return 0
         with self.run.files.held(), Shutdown() as stop:
@@ -223,6 +237,8 @@ class Trainer:
             saver = Saver(self.run.files, self.config.training.keep_checkpoints)
             plot = PlotManager(self.run.files.plot, self.run.files.run)
             with closing(saver):
+                if self.batches_done and not self.run.goes_on and self.config.training.save_checkpoints:
+                    saver.save(self.state_dict(), [self.run.files.last])  # from now on --resume finds it here
                 self.loop(saver, plot, stop)
             plot.draw(self.metrics)
             return self.finish(stop, saver)
@@ -267,11 +283,18 @@ class Trainer:
                     plot.draw(self.metrics)
 
     def start_files(self) -> None:
-        """Move the files of another run of the same name out of the way."""
+        """Before the first batch: what is in the way under the run's name is moved to models/old."""
         files, checkpoint = self.run.files, self.run.checkpoint
-        goes_on = self.run.continues and checkpoint and files.owns(checkpoint.path)
-        if not goes_on:
-            files.make_room(time.strftime("%Y%m%d-%H%M%S"))
+        now = time.strftime("%Y%m%d-%H%M%S")
+        if not self.run.goes_on:
+            files.make_room(now)
+            if checkpoint and self.batches_done and checkpoint.version == "3":
+                files.take_metrics_of(checkpoint.path, checkpoint.state["metadata"]["run"])
+            return
+        assert checkpoint
+        if read_stamp(checkpoint.path) != Stamp(self.run.run_id, self.batches_done):
+            raise UserError(f"'{checkpoint.path}' was written by another run while this one started; start again.")
+        files.set_later_aside(self.run.run_id, self.batches_done, now)
 
     def advance(self) -> bool:
         """Count a finished batch; True at the end of an epoch."""
@@ -314,8 +337,9 @@ class Trainer:
         """Say how it ended; returns the exit code."""
         if saver.failed:
             log.error(
-                "The last checkpoint could not be saved; what is on the disk is older than batch %d.", self.batches_done
-            )
+                "Not saved after batch %d: %s. What is there under these names is older; --resume goes on from it.",
+                self.batches_done, ", ".join(map(str, saver.failed)),
+            )  # fmt: skip
             return 1
         if self.batches_done < self.run.total_batches:
             saved = self.config.training.save_checkpoints

@@ -5,9 +5,11 @@ Imports nothing heavy, so that `--help` and `--version` stay instant.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
+import reprlib
 import signal
 import sys
 import time
@@ -28,6 +30,13 @@ OUT_OF_MEMORY = (
 
 class UserError(ValueError):
     """Something the user can put right. The message is one clear sentence that says what to do."""
+
+
+def one_line(value: object, most: int = 80) -> str:
+    """Something from a file, fit to stand in a message: a line of printable characters, shortened."""
+    text = value if isinstance(value, str) else reprlib.repr(value)  # which stops at some depth
+    text = "".join(c if c.isprintable() else "?" for c in text[: most + 1])
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 class Colors(logging.Formatter):
@@ -60,7 +69,7 @@ class ConsoleHandler(logging.Handler):
             else:
                 print(text, file=stream)
             stream.flush()
-        except BrokenPipeError:  # the reader left (| head): nothing more to say to it
+        except OSError:  # the reader left (| head), the terminal is gone, the disk of a log is full: work goes on
             pass
 
 
@@ -130,11 +139,13 @@ def explain_os_error(error: OSError) -> str:
 
 
 class Shutdown:
-    """Turns Ctrl-C and SIGTERM into a request that the loop reads between batches.
+    """Turns Ctrl-C, SIGTERM and a closed terminal (SIGHUP) into a request that the loop reads between batches.
 
-    The first signal asks for a clean stop (finish the batch, save, exit 130 or 143). The second one leaves at
+    The first signal asks for a clean stop (finish the batch, save, exit 130, 143 or 129). The second one leaves at
     once, as the signal does by default: files already on disk are complete because they are only ever renamed.
     """
+
+    SIGNALS: ClassVar = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -146,12 +157,13 @@ class Shutdown:
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM, 0 without one."""
+        """128 + the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM; 0 without one."""
         return 128 + self.signal_number if self.signal_number else 0
 
     def __enter__(self) -> Shutdown:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handle)
+        for number in self.SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup has SIGHUP ignored, and means it
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -164,7 +176,13 @@ class Shutdown:
             os.kill(os.getpid(), number)
             return
         self.signal_number = number
-        log.warning("Stopping after this batch; the model will be saved. Press Ctrl-C again to leave at once.")
+        say_at_once("warning: Stopping after this batch; the model will be saved. Press Ctrl-C again to leave at once.")
+
+
+def say_at_once(text: str) -> None:
+    """Print from a signal handler, past the buffers: the signal may have come in the middle of a print."""
+    with contextlib.suppress(OSError, ValueError):  # no terminal any more, or a stream that is no file
+        os.write(sys.stderr.fileno(), (paint(text, "33") if use_color(sys.stderr) else text).encode() + b"\n")
 
 
 class Every:
@@ -222,3 +240,16 @@ def byte_count(number: float) -> str:
         if number >= limit:
             return f"{number / limit:.1f} {unit}"
     return f"{number:.0f} bytes"
+
+
+def __getattr__(name: str) -> object:
+    """CheckpointManager and PlotManager, for scripts that import them from here as in 2.x."""
+    if name == "CheckpointManager":
+        from run_files import CheckpointManager
+
+        return CheckpointManager
+    if name == "PlotManager":
+        from plotting import PlotManager
+
+        return PlotManager
+    raise AttributeError(f"module 'utils' has no attribute '{name}'")

@@ -131,7 +131,8 @@ def made_up_cache(folder: Path, lengths: Sequence[int] | np.ndarray, kind: type[
         with open(stem.with_suffix(".bin"), "wb") as file:
             file.truncate(2 * n_tokens)  # sparse
     facts = Facts(
-        name="made_up", split="train", fingerprint="0123456789abcdef", tokenizer={}, rendering={}, source={}, dtype="<u2",
+        name="made_up", split="train", fingerprint="0123456789abcdef", tokenizer={"n_vocab": 1 << 16}, rendering={},
+        source={"label": "made up"}, dtype="<u2",
         n_documents=len(lengths), n_tokens=n_tokens,
         bin_crc32=checksums(stem.with_suffix(".bin")), idx_crc32=checksums(stem.with_suffix(".idx")),
     )  # fmt: skip

@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import random
+import re
 import zipfile
 
 import pytest
@@ -16,6 +17,7 @@ from helpers_run import differences
 
 import checkpoint
 from checkpoint import (
+    STAMP,
     check_finite,
     checkpoint_tokenizer,
     git_commit,
@@ -49,9 +51,17 @@ def state(**more):
         "config": {"model": vars(SHAPE).copy(), "training": {"batch_size": 3}},
         "tokenizer": Tokenizer().definition(),
         "optimizer": {"transformer.wpe.weight": {"step": torch.tensor(3.0), "exp_avg": torch.ones(8, 8)}},
+        "derived": [],
+        "lr_scheduler": {"schedule": {}, "total_batches": 9},
+        "scaler": {},
+        "rng": {"torch": torch.get_rng_state()},
         "loader": {"epoch": 1, "position": 5},
-        "best_val_loss": float("inf"),
-        "metrics": {"train_loss_batch": [(1, 2.5), (2, 2.25)]},
+        "batch_counter": 2,
+        "skipped_updates": 0,
+        **dict.fromkeys(("best_val_loss", "worst_val_loss", "best_train_loss", "worst_train_loss"), float("inf")),
+        "metrics": {name: [] for name in ("learning_rate", "train_loss_eval", "val_loss_eval", "bpb")}
+        | {"train_loss_batch": [(1, 2.5), (2, 2.25)], "stride": 1, "elapsed_s": 0.0, "tokens": 0},
+        "metadata": metadata({"name": "mine", "train": "1", "val": "2"}, "cpu") | {"run": "good", "run_id": "0" * 16},
         "nothing": None,
         **more,
     }
@@ -353,6 +363,9 @@ def test_files_like_those_of_version_1_and_nanogpt_load_with_any_prefix(tmp_path
         "config": {"dataset": "shakespeare", "batch_size": 12, "compile": True},
     }  # fmt: skip
     torch.save(content, tmp_path / "ckpt.pt")
+    assert_loads(tmp_path / "ckpt.pt", "nanoGPT")
+    del content["iter_num"]
+    torch.save(content, tmp_path / "ckpt.pt")
     assert_loads(tmp_path / "ckpt.pt", "1")
 
 
@@ -411,7 +424,8 @@ def test_the_tokenizer_is_the_stored_one_and_in_older_formats_the_one_that_fits(
     write_file(state(tokenizer=Tokenizer(chatml=False).definition()), tmp_path / "x.pt")
     assert not checkpoint_tokenizer(load_checkpoint(tmp_path / "x.pt")).has_chatml
     for vocab_size, chatml in ((50304, True), (50259, True), (50257, False)):
-        torch.save({"model": weights(), "model_args": vars(SHAPE) | {"vocab_size": vocab_size}}, tmp_path / "x.pt")
+        sized = weights() | {"transformer.wte.weight": torch.zeros(vocab_size, 8)}
+        torch.save({"model": sized, "model_args": vars(SHAPE) | {"vocab_size": vocab_size}}, tmp_path / "x.pt")
         assert checkpoint_tokenizer(load_checkpoint(tmp_path / "x.pt")).has_chatml is chatml
     write_file(state(tokenizer={"name": "klingon", "n_vocab": 7}), tmp_path / "x.pt")
     with pytest.raises(UserError, match=r"'klingon' \(7 tokens\)"):
@@ -477,8 +491,100 @@ def test_the_commit_is_read_from_git_folders_of_every_form(tmp_path, monkeypatch
     assert git_commit() == "a" * 40  # a loose ref is newer than a packed one
 
 
+def write_by_hand(content, path):
+    """A file with a right SHA-256, whatever is in it."""
+    whole = torch_bytes(content) + STAMP.format(run="", batch=0).encode()
+    path.write_bytes(whole + b"jojo-sha256:" + hashlib.sha256(whole).hexdigest().encode())
+
+
+NO_COUNT = (None, True, -1, 1.5, 2**63, "1", [1])
+NO_NUMBER = (None, True, "1", [1], torch.zeros(()))
+NO_POINTS = (None, 1, {}, [1], [(1,)], [(-1, 2.0)], [(1, "x")], [[1, 2.0]])
+MISFITS = {
+    "tokenizer": (None, [], "gpt2"),
+    "derived": (None, {}, [1], "model.n_layer"),
+    "lr_scheduler.total_batches": NO_COUNT,
+    "lr_scheduler": (None, [], 3),
+    "scaler": (None, [1]),
+    "rng.torch": (None, 1, [0, 1]),
+    "loader.epoch": NO_COUNT,
+    "loader.position": NO_COUNT,
+    "batch_counter": NO_COUNT,
+    "skipped_updates": NO_COUNT,
+    "best_val_loss": NO_NUMBER,
+    "worst_train_loss": NO_NUMBER,
+    "metrics.train_loss_batch": NO_POINTS,
+    "metrics.bpb": NO_POINTS,
+    "metrics.stride": NO_COUNT,
+    "metrics.elapsed_s": NO_NUMBER,
+    "metadata.run_id": (None, 7, b"0"),
+    "metadata.dataset.train": (None, 7),
+    "metadata.machine": (None, "cpu"),
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(p, v) for p, values in MISFITS.items() for v in values], ids=lambda part: repr(part)[:30]
+)
+def test_a_file_with_something_else_in_a_place_is_refused_by_its_name(tmp_path, place, value):
+    odd = state()
+    *above, last = place.split(".")
+    inside = odd
+    for key in above:
+        inside[key] = dict(inside[key])
+        inside = inside[key]
+    if value is None:
+        del inside[last]
+    else:
+        inside[last] = value
+    write_by_hand(odd, tmp_path / "odd.pt")
+    with pytest.raises(UserError, match=re.escape(place)):
+        load_checkpoint(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(4, 4).to_sparse(),
+        torch.zeros(2, dtype=torch.complex64),
+        torch.empty(2, device="meta"),
+        torch.zeros(1).expand(1 << 40),
+    ],
+    ids=["sparse", "complex", "without memory", "a terabyte of one number"],
+)
+def test_tensors_that_are_not_plain_numbers_in_memory_are_refused(tmp_path, tensor):
+    for odd in (state(nothing=[{"deep": (tensor,)}]), state(model=weights() | {"transformer.wpe.weight": tensor})):
+        write_file(odd, tmp_path / "odd.pt")
+        with pytest.raises(UserError, match="tensor that no checkpoint has"):
+            load_checkpoint(tmp_path / "odd.pt")
+
+
+def test_values_that_hold_themselves_do_not_hang_the_reader(tmp_path):
+    loop = []
+    loop.append(loop)
+    write_file(state(nothing=loop), tmp_path / "x.pt")
+    assert load_checkpoint(tmp_path / "x.pt").version == "3"
+
+
+def test_an_archive_that_would_swell_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"\0" * (1 << 20))
+    (tmp_path / "x.pt").write_bytes(content.getvalue())
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("was read"))
+    with pytest.raises(UserError, match="not a checkpoint"):
+        read_file(tmp_path / "x.pt")
+
+
+def test_weights_alone_are_a_checkpoint_to_talk_to_but_not_to_go_on_from(tmp_path):
+    whole = state()
+    write_file({key: whole[key] for key in ("format_version", "model", "config", "tokenizer")}, tmp_path / "x.pt")
+    loaded = load_checkpoint(tmp_path / "x.pt")
+    assert loaded.version == "3" and not loaded.has_training_state
+
+
 def test_metadata_holds_plain_values_only():
-    facts = metadata({"name": "mine", "train": "1", "val": "2"})
+    facts = metadata({"name": "mine", "train": "1", "val": "2"}, "cpu")
     assert type(facts["pytorch_version"]) is str
     assert {type(value) for value in facts.values()} <= {str, dict, type(None)}
     assert facts["dataset"] == {"name": "mine", "train": "1", "val": "2"}

@@ -8,8 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from helpers_run import listening
+from helpers_run import listening, metrics_rows
 
+import metrics
 from metrics import MAX_POINTS, Extremes, MetricsFile, MetricsTracker, Series
 
 
@@ -163,18 +164,73 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path):
     assert path.read_text() == '{"step": 1, "loss": null, "grad_norm": null, "mfu": null, "lr": 0.1}\n'
 
 
-def test_a_full_disk_is_a_warning_and_does_not_end_the_training(tmp_path):
-    file = MetricsFile(tmp_path / "x.metrics.jsonl", 0)
-    real = file._file
+class Full:
+    """A file on a disk with room for so many more bytes."""
 
-    class Full:
-        def write(self, text):
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def write(self, content):
+        if not self.room:
             raise OSError(28, "No space left on device")
+        written = self.file.write(content[: self.room])
+        self.room -= written
+        return written
 
-        flush = close = write
+    def __getattr__(self, name):
+        return getattr(self.file, name)
 
-    file._file = Full()
+
+def test_rows_that_find_a_full_disk_wait_and_are_written_when_there_is_room(tmp_path):
+    path = tmp_path / "x.metrics.jsonl"
+    file = MetricsFile(path, 0)
+    file.append(row(1))
+    file._file = Full(file._file, 30)  # the next row is cut short
     with listening() as said:
-        file.append(row(1))
-    assert len(said) == 1 and "No space left on device" in said[0]
-    real.close()
+        file.append(row(2))
+        file.append(row(3))
+    assert len(said) == 1 and "No space left on device" in said[0] and "wait" in said[0]
+    file._file = file._file.file
+    file.append(row(4))
+    file.close()
+    assert [r["step"] for r in metrics_rows(path)] == [1, 2, 3, 4]
+
+
+def test_rows_that_never_found_room_are_said_to_be_lost_and_leave_no_half_a_line(tmp_path):
+    path = tmp_path / "x.metrics.jsonl"
+    file = MetricsFile(path, 0)
+    file.append(row(1))
+    file._file = Full(file._file, 30)
+    with listening() as said:
+        file.append(row(2))
+        file.close()
+    assert "lacks its last 1 rows" in said[-1]
+    assert [r["step"] for r in metrics_rows(path)] == [1]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 400, 3000])
+@pytest.mark.parametrize("tail", [b"", b'{"step": 99', b"\0" * 300, b"x" * 200_000])
+def test_the_file_is_cut_after_the_row_to_go_on_from_however_long_it_is(tmp_path, rows, tail):
+    path = tmp_path / "x.metrics.jsonl"
+    lines = [json.dumps(row(step)).encode() + b"\n" for step in range(1, rows + 1)]
+    for keep in sorted({0, 1, rows // 2, rows - 1, rows}):
+        path.write_bytes(b"".join(lines) + tail)
+        MetricsFile(path, keep).close()
+        assert path.read_bytes() == b"".join(lines[:keep])
+
+
+def test_finding_the_row_to_go_on_from_reads_only_the_files_end(tmp_path, monkeypatch):
+    path = tmp_path / "x.metrics.jsonl"
+    path.write_text("".join(json.dumps(row(step)) + "\n" for step in range(1, 20_001)))
+    looked_at, step_of = [], metrics._step
+    monkeypatch.setattr(metrics, "_step", lambda line: looked_at.append(line) or step_of(line))
+    MetricsFile(path, 19_990).close()
+    assert len(looked_at) == 11
+
+
+def test_rows_that_are_missing_before_the_checkpoint_are_named(tmp_path):
+    path = tmp_path / "x.metrics.jsonl"
+    path.write_text(json.dumps(row(3)) + "\n")
+    with listening() as said:
+        MetricsFile(path, 5).close()
+    assert said == [f"{path} lacks the rows of batches 4 to 5."]

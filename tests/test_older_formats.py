@@ -81,7 +81,7 @@ def test_training_goes_on_from_an_older_checkpoint(version, flag):
     outcome = train_plainly(*TINY, flag, str(path), "--max_iters", "6", "--output_checkpoint", "models/new.pt")
     assert outcome.code == 0
     assert (
-        f"'models/old.pt' is of format {version}: weights and optimizer are taken over, batches done: 3."
+        f"'models/old.pt' is a checkpoint of Jojo {version}: weights and optimizer are taken over, batches done: 3."
         in outcome.said
     )
     state = state_of("models/new.pt")

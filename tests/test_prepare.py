@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from pathlib import Path
 
 import pytest
+from helpers_data import told_to
 from helpers_run import TINY, listening, sentences, settle, snapshot, state_of, train_plainly, write_lines
 
 import prepare
@@ -46,7 +48,7 @@ def without_spaces(text):
 
 def nothing_was_left():
     """No data set, and no part of one."""
-    return not Path("data").exists() or not any(Path("data").iterdir())
+    return not Path("data").exists() or not [p for p in Path("data").iterdir() if p.suffix != ".lock"]
 
 
 # --- what goes in -----------------------------------------------------------------------------------------------------
@@ -380,7 +382,7 @@ def test_control_tokens_that_were_read_are_counted_and_the_named_command_reads_t
 # --- verify -----------------------------------------------------------------------------------------------------------
 
 
-def test_verify_names_every_intact_cache_and_the_first_damaged_one():
+def test_verify_names_every_intact_cache_and_every_damaged_one():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     run_prepare("--input", "a.jsonl")
     said = run_prepare("--verify")
@@ -390,14 +392,43 @@ def test_verify_names_every_intact_cache_and_the_first_damaged_one():
         content = path.read_bytes()
         damaged = bytearray(content)
         damaged[len(damaged) // 2] ^= 1
-        path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"set-train-.* damaged.*delete it"):
-            run_prepare("--verify")
-        path.write_bytes(content[:-1] if suffix != ".json" else content[:-9])
-        with pytest.raises(UserError, match=r"set-train-.*delete it"):
-            run_prepare("--verify")
+        cut = content[:-1] if suffix != ".json" else content[:-9]
+        for other in (damaged, cut, None):
+            path.unlink() if other is None else path.write_bytes(other)
+            if other is None and suffix == ".json":
+                continue  # a cache without it does not exist
+            with listening() as said, pytest.raises(UserError, match="1 of 2 token caches are damaged"):
+                run_prepare("--verify")
+            assert [line for line in said if "is not usable" in line and path.stem in line]
+            assert [line for line in said if "is intact" in line and "set-val-" in line]
         path.write_bytes(content)
     assert run_prepare("--verify").count("is intact") == 2
+
+
+def test_two_preparations_of_one_data_set_write_it_once(monkeypatch):
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
+    inside, waits, outcomes = threading.Event(), threading.Event(), []
+    write_splits = prepare.write_splits
+
+    def slowly(args, paths):
+        inside.set()
+        assert waits.wait(30)  # until the other one says so
+        write_splits(args, paths)
+
+    def second():
+        inside.wait()
+        try:
+            run_prepare("--input", "a.jsonl")
+        except UserError as error:
+            outcomes.append(str(error))
+
+    monkeypatch.setattr(prepare, "write_splits", slowly)
+    with told_to(lambda record: "Another process is preparing" in record.getMessage() and waits.set()):
+        thread = threading.Thread(target=second)
+        thread.start()
+        run_prepare("--input", "a.jsonl")
+        thread.join()
+    assert len(outcomes) == 1 and "exist already" in outcomes[0]
 
 
 def test_verify_where_there_is_no_cache_says_so():

@@ -42,6 +42,7 @@ from helpers_data import (
 
 import cache_builder
 import documents
+import token_cache
 from cache_builder import Source, open_cache
 from documents import Rendering, id_dtype
 from token_cache import CheckedFile, Facts, TokenCache
@@ -253,21 +254,6 @@ def test_the_fingerprint_is_the_same_in_every_process_and_folder(stories: Path, 
     assert caches[0].path.name == caches[1].path.name
 
 
-def test_a_rebuild_writes_the_same_again(stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = build(stories, cache_dir)
-    before = {name: (cache_dir / name).read_bytes() for name in files_in(cache_dir)}
-    calls, write_cache = [], cache_builder.write_cache
-
-    def counting(*arguments: Any, **options: Any) -> Any:
-        calls.append(1)
-        return write_cache(*arguments, **options)
-
-    monkeypatch.setattr(cache_builder, "write_cache", counting)
-    again = build(stories, cache_dir, rebuild=True)
-    assert calls == [1] and again.path == first.path
-    assert {name: (cache_dir / name).read_bytes() for name in files_in(cache_dir)} == before
-
-
 def test_a_generator_is_found_by_its_own_hash(cache_dir: Path) -> None:
     def source(sha256: str, text: str) -> Source:
         return Source("made", "train", "a generator", None, lambda: iter([json.dumps({"text": text}).encode()]), sha256)
@@ -306,14 +292,57 @@ def test_a_flipped_bit_anywhere_never_gives_wrong_data(stories: Path, cache_dir:
         changed = bytearray(intact[path.name])
         changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
         path.write_bytes(changed)
-        outcomes.append(damaged_cache_gives(stories, cache_dir, cache.facts, expected))
         if suffix != ".json":
-            with pytest.raises(UserError, match="damaged"):
+            with pytest.raises(UserError, match=r"damaged.*delete it"):
                 TokenCache(cache.path).verify()
-    if suffix != ".json":
-        assert set(outcomes) == {"refused"}
-    else:
-        assert set(outcomes) == {"right"}  # damaged facts are as good as none: built anew
+        outcomes.append(damaged_cache_gives(stories, cache_dir, cache.facts, expected))
+        assert path.read_bytes() == intact[path.name] or suffix == ".json"  # whose last line break does not matter
+        TokenCache(cache.path).verify()
+    assert set(outcomes) == {"right"}  # seen when the block is read, and built anew
+
+
+def test_damage_found_in_the_middle_of_a_run_is_mended_and_said_once(stories: Path, cache_dir: Path) -> None:
+    cache = build(stories, cache_dir)
+    expected = documents_of(cache)
+    for suffix in (".bin", ".idx"):
+        running = build(stories, cache_dir)
+        path = cache.path.with_suffix(suffix)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 16
+        path.write_bytes(content)
+        with logged() as records:
+            assert documents_of(running) == expected
+            assert documents_of(running) == expected
+        assert len([w for w in warnings_in(records) if "damaged" in w and "building it anew" in w]) == 1
+
+
+def test_a_damaged_cache_whose_data_have_changed_or_gone_is_not_mended_with_other_data(
+    stories: Path, cache_dir: Path
+) -> None:
+    running = build(stories, cache_dir)
+    path = running.path.with_suffix(".bin")
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(content)
+    kept = stories.read_bytes()
+    stories.write_bytes(kept + b'{"text": "One more."}\n')
+    with pytest.raises(UserError, match="the data have changed since it was made; start again"):
+        documents_of(running)
+    stories.unlink()
+    without_data = open_cache(source_of(stories), GPT2, cache_dir, Rendering())
+    assert without_data is not None
+    with pytest.raises(UserError, match=r"damaged.*delete it"):
+        documents_of(without_data)
+
+
+def test_leftovers_of_another_set_whose_name_begins_alike_are_not_swept_up(stories: Path, cache_dir: Path) -> None:
+    cache_dir.mkdir()
+    own = cache_dir / f".tales-train-{'0' * 16}.123.tmp.bin"
+    other = cache_dir / f".tales-train-x-train-{'0' * 16}.123.tmp.bin"
+    for path in (own, other):
+        path.write_bytes(b"half")
+    build(stories, cache_dir)
+    assert other.exists() and not own.exists()
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".idx", ".json"])
@@ -544,7 +573,8 @@ def test_each_block_is_verified_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_building_holds_a_bounded_number_of_lines(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times the data takes no more memory (but 20 bytes a document at the most)."""
     monkeypatch.setattr(cache_builder, "TASK_BYTES", 20_000)
-    monkeypatch.setattr(cache_builder, "BLOCK_BYTES", 4096)  # what is collected for a block counts little
+    for module in (cache_builder, token_cache):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 4096)  # what is collected for a block counts little
     encoded([b'{"text": "warm"}'])
 
     def peak_of(count: int) -> int:

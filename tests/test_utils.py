@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import pathlib
 import signal
 import sys
@@ -198,8 +200,11 @@ def test_operating_system_errors_name_the_file() -> None:
 # --- Shutdown -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_first_signal_only_asks(number: signal.Signals, code: int, capsys: Capsys) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_the_first_signal_only_asks(
+    number: signal.Signals, code: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", os.fdopen(os.dup(2), "w"))
     before = signal.getsignal(number)
     utils.set_up_console()
     with Shutdown() as stop:
@@ -207,7 +212,65 @@ def test_the_first_signal_only_asks(number: signal.Signals, code: int, capsys: C
         signal.raise_signal(number)
         assert stop.requested and stop.exit_code == code
     assert signal.getsignal(number) is before
-    assert "saved" in capsys.readouterr().err
+    sys.stderr.close()
+    assert "saved" in capfd.readouterr().err
+
+
+def test_a_signal_in_the_middle_of_a_print_does_not_break_it(tmp_path: pathlib.Path) -> None:
+    code = """
+import io, signal, sys
+from utils import Shutdown, log, set_up_console
+class Interrupted(io.RawIOBase):  # a stream that is being written to when the signal comes
+    def writable(self): return True
+    def write(self, data):
+        if not stop.requested:
+            signal.raise_signal(signal.SIGINT)
+        return len(data)
+    def fileno(self): return 2
+with Shutdown() as stop:
+    sys.stdout = sys.stderr = io.TextIOWrapper(io.BufferedWriter(Interrupted()), write_through=True)
+    set_up_console()
+    log.info("hello")
+    log.error("hello")
+    sys.exit(stop.exit_code)
+"""
+    result = finish(start_python("-c", code, cwd=tmp_path))
+    assert (result.code, result.err.count("Stopping after this batch")) == (130, 1)
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it
+    try:
+        with Shutdown() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EPIPE])
+def test_a_console_that_cannot_be_written_to_does_not_end_the_work(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(number, "gone")
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    monkeypatch.setattr(sys, "stderr", Gone())
+    utils.set_up_console()
+    utils.log.info("to nobody")
+    utils.log.error("to nobody")
+
+
+def test_scripts_of_2x_find_the_managers_here() -> None:
+    from plotting import PlotManager
+    from run_files import CheckpointManager
+
+    assert (utils.CheckpointManager, utils.PlotManager) == (CheckpointManager, PlotManager)
+    with pytest.raises(AttributeError, match="no attribute 'Nobody'"):
+        utils.Nobody  # noqa: B018
 
 
 TWO_SIGNALS = """
