@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from documents import Encoded, Rendering, encode_lines, id_dtype
 from token_cache import BLOCK_BYTES, FORMAT, Facts, TokenCache, digest_of
 from tokenizer import Tokenizer
-from utils import UserError, byte_count, log
+from utils import UserError, byte_count, log, replace_text
 
 FINGERPRINT = "[0-9a-f]" * 16  # as a glob pattern
 TASK_BYTES = 1 << 20  # text per worker task
@@ -317,7 +317,7 @@ def _make(
     path = cache_dir / f"{facts.name}-{facts.split}-{facts.fingerprint}.json"
     if cache := _open_intact(path):
         cache.facts.source = facts.source
-        _replace_text(path, cache.facts.to_json())
+        replace_text(path, cache.facts.to_json())
         return cache
     write(facts)
     if source.stat().items() - facts.source.items():
@@ -388,9 +388,3 @@ def _find(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir:
         if all(cache.facts.source.get(key) == value for key, value in known.items()):
             return cache
     return None
-
-
-def _replace_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -66,14 +66,19 @@ PREFIXES = ("_orig_mod.", "module.")  # left in names by torch.compile and data 
 
 
 class _HashingFile:
-    """Passes writes on and hashes them; all that torch.save needs of a file."""
+    """Passes writes on and hashes them; all that torch.save needs of a file. `error`: why a write failed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest = file, hashlib.sha256()
+        self.error: OSError | None = None
 
     def write(self, content: Any) -> int:
         self.digest.update(content)
-        return self.file.write(content)
+        try:
+            return self.file.write(content)
+        except OSError as error:  # torch turns it into a RuntimeError that does not say why
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()
@@ -86,14 +91,17 @@ def write_file(state: Mapping[str, Any], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             hashing = _HashingFile(file)
-            torch.save(dict(state), hashing)  # type: ignore[arg-type]
+            try:
+                torch.save(dict(state), hashing)  # type: ignore[arg-type]
+            except RuntimeError as error:
+                raise hashing.error or error from None
             hashing.write(_stamp_of(state))
             file.write(TRAILER_MARK + hashing.digest.hexdigest().encode())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         make_durable(path.parent)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+    except (OSError, RuntimeError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise UserError(f"Could not save '{path}' ({cause}); check the folder's permissions and free space.") from error
     finally:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from utils import UserError
+from utils import UserError, replace_text
 
 Value = Any  # what a field may hold: bool, int, float, str or None
 Values = dict[str, dict[str, Value]]  # {"model": {"n_layer": 6}, ...}, as in a JSON file
@@ -470,4 +470,4 @@ def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Val
 def save_config(config: Config, path: Path) -> None:
     """Write a config file that `--config` reads back to an equal config."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(config.to_dict(), indent=2) + "\n")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from cli import Parser
-from utils import UserError, __version__, log, run_command, user_path
+from utils import UserError, __version__, log, replace_text, run_command, user_path
 
 if TYPE_CHECKING:
     import torch
@@ -250,7 +250,7 @@ def main(arguments: Sequence[str]) -> int:
             ]
     finally:
         if args.output and record:  # a run that failed leaves an older file alone
-            user_path(args.output).write_text("\n".join(record) + "\n", encoding="utf-8", errors="replace")
+            replace_text(user_path(args.output), "\n".join(record) + "\n")
     return 0
 
 

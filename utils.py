@@ -234,6 +234,26 @@ def user_path(text: str) -> Path:
         raise UserError(f"'{text}' starts with a home folder that does not exist; write the path in full.") from None
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, as UTF-8; half a surrogate pair becomes a question mark.
+
+    Raises:
+        UserError: it cannot be written; what was there stays as it was.
+    """
+    target = path.resolve()  # a link stays a link
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        if target.exists() and not target.is_file():  # a pipe, a terminal (or a folder, which is refused)
+            target.write_text(text, encoding="utf-8", errors="replace")
+            return
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+        os.replace(temporary, target)
+    except OSError as error:
+        raise UserError(f"Could not write '{path}' ({error.strerror}); check the path and the free space.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def byte_count(number: float) -> str:
     """Bytes in decimal units, as disks and memory sticks are sold: 1.5 MB."""
     for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

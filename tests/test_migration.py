@@ -154,12 +154,16 @@ def test_options_that_keep_their_names_are_those_taken_from_a_flat_config(title:
     names = same_names(title)
     assert len(names) > 18 and set(names.values()) <= set(OPTIONS)
     values = {key: OPTIONS[name].default or OPTIONS[name].type(1) for key, name in names.items()}
-    taken = flat_config(values | {"dataset": "mine"})
+    version_1 = title == "From Jojo 1"
+    taken = flat_config(values | {"dataset": "mine"} | ({} if version_1 else {"compile": True}), per_cent=version_1)
     expected = {n for n in names.values() if not n.startswith("model.")} | {"data.dataset_name"}
-    expected -= {"training.eval_interval", "training.log_interval"}  # as the section says
-    assert {f"{section}.{key}" for section, entries in taken.items() for key in entries} == expected
     said = next(here for there, here in tables(title)["checkpoint key there"] if there == "`config`")
-    assert "interval" in said
+    if version_1:
+        expected -= {"training.eval_interval", "training.log_interval"}
+    else:
+        expected |= {"training.compile_model"}
+    assert ("except the two intervals" in said) == version_1 and ("`compile`" in said) != version_1
+    assert {f"{section}.{key}" for section, entries in taken.items() for key in entries} == expected
 
 
 @pytest.mark.parametrize("title", ["From Jojo 2.0", "From Jojo 2.1"])

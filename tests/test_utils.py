@@ -16,7 +16,18 @@ from hypothesis import strategies as st
 
 import utils
 from tests.helpers_cli import finish, kept_log, start_python
-from utils import Every, Shutdown, UserError, byte_count, duration, explain_os_error, log, run_command, short_count
+from utils import (
+    Every,
+    Shutdown,
+    UserError,
+    byte_count,
+    duration,
+    explain_os_error,
+    log,
+    replace_text,
+    run_command,
+    short_count,
+)
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -195,6 +206,24 @@ def test_operating_system_errors_name_the_file() -> None:
     text = explain_os_error(FileNotFoundError(2, "No such file or directory", "a/b.txt"))
     assert text.startswith("No such file or directory: 'a/b.txt'") and text.endswith(".")
     assert "None" not in explain_os_error(OSError("odd"))
+
+
+# --- writing text ---------------------------------------------------------------------------------------------------
+
+
+def test_a_text_is_written_through_links_and_into_pipes_and_never_half(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
+    replace_text(tmp_path / "link.txt", "new \ud800\n")
+    assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "new ?\n"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    replace_text(tmp_path / "pipe", "through\n")
+    assert os.read(reader, 99) == b"through\n"
+    os.close(reader)
+    with pytest.raises(UserError, match=r"Could not write '.*' \(Is a directory\)"):
+        replace_text(tmp_path, "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.txt", "pipe", "real.txt"]
 
 
 # --- Shutdown -------------------------------------------------------------------------------------------------------
