@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import pickletools
 import platform
 import re
 import warnings
@@ -35,7 +36,8 @@ TRAILER_MARK = b"jojo-sha256:"  # followed by 64 hex digits
 TRAILER_BYTES = len(TRAILER_MARK) + 64
 STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "  # before the trailer, and covered by it
 STAMP_BYTES = len(STAMP.format(run="", batch=0))
-COUNT, NUMBER, POINTS, NAMES, FILE_NAME = "a count", "a number", "points", "names", "a file name"  # see _fits
+COUNT, NUMBER, POINTS, NAMES = "a count", "a number", "points", "names"  # see _fits
+LINE, FILE_NAME = "a line", "a file name"
 WEIGHTS_ONLY: dict[str, Any] = {"config": dict, "tokenizer": dict}  # beside the weights, in any file of format 3
 LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can go on; docs/checkpoints.md says what each is
     "derived": NAMES,
@@ -56,8 +58,14 @@ LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can go on; docs/chec
         "elapsed_s": NUMBER,
         "tokens": COUNT,
     },
-    "metadata": {"run": FILE_NAME, "run_id": str, "machine": dict, "dataset": {"name": str, "train": str, "val": str}},
+    "metadata": {
+        "run": FILE_NAME,
+        "run_id": FILE_NAME,
+        "dataset": dict.fromkeys(("name", "train", "val"), FILE_NAME),
+        "machine": dict.fromkeys(("device", "name", "pytorch"), LINE) | {"threads": COUNT},
+    },
 }
+LONGEST_NAME = 1000
 MASKS = (".attn.bias", ".attn.masked_bias")  # causal masks that nanoGPT and GPT-2 stored among the weights
 PREFIXES = ("_orig_mod.", "module.")  # left in names by torch.compile and data parallelism
 
@@ -205,9 +213,24 @@ def _is_plain_zip(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             names = {member.filename for member in members}
-            return len(names) == len(members) and all(m.compress_type == zipfile.ZIP_STORED for m in members)
+            if len(names) < len(members) or any(m.compress_type != zipfile.ZIP_STORED for m in members):
+                return False
+            pickles = [archive.read(name) for name in names if name.endswith(".pkl")]
+        return all(_has_short_names(content) for content in pickles)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
         return False
+
+
+def _has_short_names(content: bytes) -> bool:
+    """Whether all names of functions in a pickle are of a sensible length: torch takes for ever over those that are not.
+
+    Reads the pickle's instructions without following them; ValueError where it is none.
+    """
+    return all(
+        len(str(argument)) <= LONGEST_NAME
+        for instruction, argument, _ in pickletools.genops(content)
+        if instruction.name in ("GLOBAL", "INST")
+    )
 
 
 def _odd_tensor(state: Any) -> str | None:
@@ -312,8 +335,9 @@ def _fits(value: Any, kind: Any) -> bool:
         return type(value) is int and 0 <= value < 2**63
     if kind == NUMBER:
         return type(value) in (int, float)
-    if kind == FILE_NAME:
-        return isinstance(value, str) and value.isprintable() and Path(value).name == value and len(value) < 200
+    if kind in (LINE, FILE_NAME):
+        is_line = isinstance(value, str) and value.isprintable() and len(value) < 200
+        return is_line and (kind == LINE or Path(value).name == value)
     if kind == NAMES:
         return isinstance(value, list) and all(isinstance(name, str) for name in value)
     if kind == POINTS:

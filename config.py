@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import reprlib
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,8 +21,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from utils import UserError, replace_text
+from utils import UserError, one_line, replace_text
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what no name or path needs, and a terminal obeys
 Value = Any  # what a field may hold: bool, int, float, str or None
 Values = dict[str, dict[str, Value]]  # {"model": {"n_layer": 6}, ...}, as in a JSON file
 T = TypeVar("T")
@@ -275,18 +276,19 @@ def check_value(opt: Option, value: Value) -> tuple[Value, str | None]:
         value = int(value)
     if type(value) is not opt.type:
         return value, f"must be {_type_name(opt)}, not {_shown(value)}"
-    if isinstance(value, str) and "\0" in value:
-        return value, "must not hold a NUL character"
+    if isinstance(value, str) and CONTROL.search(value):
+        return value, f"must not hold control characters, as '{one_line(value)}' does"
     if opt.choices and value not in opt.choices:
-        return value, f"must be one of {', '.join(opt.choices)}, not '{value}'" + nearest(str(value), list(opt.choices))
+        return value, f"must be one of {', '.join(opt.choices)}, not '{one_line(value)}'" + nearest(
+            str(value), list(opt.choices)
+        )
     return value, _limit_problem(opt, value)
 
 
 def _shown(value: Value) -> str:
-    try:
-        return json.dumps(value, default=str)[:60]
-    except (RecursionError, ValueError, TypeError):  # from a checkpoint, which can hold what JSON cannot
-        return reprlib.repr(value)
+    """A value as JSON writes it, shortened; a nested one only as far as a line goes."""
+    simple = value is None or isinstance(value, (bool, int, float, str))
+    return one_line(json.dumps(value, ensure_ascii=False) if simple else value, 60)
 
 
 def _type_name(opt: Option) -> str:
@@ -331,7 +333,7 @@ def resolve(layers: list[tuple[str, Values]], partial: bool = False) -> tuple[Co
             if section not in SECTIONS:
                 inside = [n for n in OPTIONS if n.endswith("." + section)]  # an option without its section
                 hint = f" (did you mean '{inside[0]}'?)" if inside else nearest(section, [*SECTIONS, "extends"])
-                problems.append(f"{source}: unknown section '{section}'{hint}")
+                problems.append(f"{source}: unknown section '{one_line(section)}'{hint}")
             elif not isinstance(entries, dict):
                 problems.append(f"{source}: section '{section}' must be an object of options")
             else:
@@ -353,7 +355,7 @@ def _apply(config: Config, sources: dict[str, str], source: str, name: str, valu
         keys = [n.split(".")[1] for n in OPTIONS if n.startswith(section + ".")]
         elsewhere = [n for n in OPTIONS if n.endswith("." + key)]  # the right name in the wrong section
         hint = f" (did you mean '{elsewhere[0]}'?)" if elsewhere else nearest(key, keys)
-        return f"unknown option '{name}'{hint}"
+        return f"unknown option '{one_line(name)}'{hint}"
     value, problem = check_value(OPTIONS[name], value)
     if problem:
         return f"'{name}' {problem}"
@@ -429,7 +431,7 @@ def read_json(path: Path) -> Any:
         keys = [k for k, _ in pairs]
         twice = sorted({k for k in keys if keys.count(k) > 1})
         if twice:
-            raise UserError(f"'{path}' has the key '{twice[0]}' twice in one object; remove one.")
+            raise UserError(f"'{path}' has the key '{one_line(twice[0])}' twice in one object; remove one.")
         return dict(pairs)
 
     try:
@@ -461,7 +463,7 @@ def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Val
     if not isinstance(values, dict):
         raise UserError(f"'{path}' must hold a JSON object with the sections {', '.join(SECTIONS)}.")
     base = values.pop("extends", None)
-    if base is not None and (not isinstance(base, str) or "\0" in base):
+    if base is not None and (not isinstance(base, str) or CONTROL.search(base)):
         raise UserError(f"'{path}': \"extends\" must be the name of one JSON file.")
     below = file_layers(path.parent / base, (*above, path.resolve())) if base else []
     return [*below, (str(path), values)]

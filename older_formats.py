@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from config import OPTIONS, Values, check_value
+from utils import one_line
 
 OTHER_NAMES = {"dataset": "data.dataset_name", "compile": "training.compile_model"}  # in v1 and nanoGPT
 PER_CENT = ("eval_interval", "log_interval")
@@ -41,7 +42,7 @@ def nested_config(values: Mapping[str, Any]) -> tuple[Values, list[str]]:
     for section, entries in values.items():
         for key, value in entries.items() if isinstance(entries, dict) else ():
             if not _take(sections, f"{section}.{key}", value):
-                other.append(f"{section}.{key}")
+                other.append(one_line(f"{section}.{key}"))
     return sections, other
 
 
