@@ -312,7 +312,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     else:
         raise UserError(f"'{path}' has an unknown format: Missing 'model_args' or 'config.model'.")
     if version != "3":
-        state = training_state(state, weights) or {}
+        state = training_state(state, weights)
     elif wrong := _misfit(state, LAYOUT if "optimizer" in state else WEIGHTS_ONLY):
         raise UserError(f"'{path}' is not a checkpoint as this version writes them: {wrong}.")
     checkpoint = Checkpoint(path, version, weights, known, state.get("tokenizer"), state, other)

@@ -114,6 +114,17 @@ class TrainingConfig:
     log_interval: int = option(
         10, "print a line every so many batches when there is no terminal; 0 = never", unit="batches", at_least=0
     )
+    plot_interval: int = option(
+        100,
+        "keep a picture of the run so far every so many batches; 0 = the current one only",
+        unit="batches",
+        at_least=0,
+    )
+    sample_interval: int = option(
+        0, "let the model go on from sample_prompts every so many batches; 0 = never", unit="batches", at_least=0
+    )
+    sample_prompts: str = option("Once upon a time", "what samples go on from; several are separated by |")
+    sample_tokens: int = option(40, "length of a sample", unit="tokens", at_least=1)
     save_checkpoints: bool = option(True, "write checkpoints; false = keep nothing but the metrics")
     checkpoint_interval: int = option(
         0, "keep a numbered checkpoint every so many batches; 0 = none", unit="batches", at_least=0
@@ -150,6 +161,9 @@ class SystemConfig:
     )
     optimize_memory: bool = option(
         False, "return cached CUDA memory to the device before training and after every evaluation"
+    )
+    peak_flops: float | None = option(
+        None, "the device's peak, which MFU is a share of; null = GPUs by name, CPUs measured", unit="FLOP/s", above=0
     )
     allow_tf32_matmul: bool = option(True, "TF32 matrix products on CUDA (float32 only)")
     allow_tf32_cudnn: bool = option(True, "TF32 in cuDNN on CUDA (float32 only)")

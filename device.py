@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -167,3 +168,18 @@ def describe_device(device: str) -> str:
         facts = torch.cuda.get_device_properties(device)
         return f"{device} ({facts.name}, {byte_count(facts.total_memory)})"
     return f"cpu ({torch.get_num_threads()} threads)" if device == "cpu" else device
+
+
+def total_memory_bytes(device: str) -> int | None:
+    """All the memory there is: the GPU's, or this machine's. None: unknown."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+
+
+def uncompiled() -> contextlib.AbstractContextManager[object]:
+    """Run compiled modules as they were written: for shapes that are not worth a compilation."""
+    return torch.compiler.set_stance("force_eager")

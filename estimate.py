@@ -5,28 +5,32 @@ from __future__ import annotations
 import re
 import time
 
-from config import ModelConfig
+from config import Config, ModelConfig, SystemConfig
 
-# Dense peaks in TFLOP/s by product name, from the makers' data sheets (no sparsity): float32 (TF32 where there is
-# such a mode), bfloat16, float16. None: the hardware lacks it. The first name found in the device's name counts.
-GPU_PEAK_TFLOPS: dict[str, tuple[float | None, float | None, float | None]] = {
-    "B200": (1125.0, 2250.0, 2250.0),
-    "H200": (494.7, 989.4, 989.4),
-    "H100 PCIe": (378.0, 756.0, 756.0),
-    "H100": (494.7, 989.4, 989.4),
-    "A100": (156.0, 312.0, 312.0),
-    "A10G": (35.0, 70.0, 70.0),
-    "L40S": (183.0, 362.0, 362.0),
-    "L4": (60.0, 121.0, 121.0),
-    "T4": (8.1, None, 65.0),
-    "V100": (15.7, None, 125.0),
-    "RTX 5090": (104.8, 209.5, 209.5),
-    "RTX 4090": (82.6, 165.2, 165.2),
-    "RTX 4080": (48.7, 97.5, 97.5),
-    "RTX 3090": (35.6, 71.0, 71.0),
-    "RTX 3080": (29.8, 59.5, 59.5),
-    "MI300X": (653.7, 1307.4, 1307.4),
+# Dense peaks in TFLOP/s by product name, from the makers' data sheets (no sparsity): float32, TF32, bfloat16, float16.
+# None: the hardware lacks it. The first name found in the device's name counts.
+GPU_PEAK_TFLOPS: dict[str, tuple[float, float | None, float | None, float]] = {
+    "B200": (75.0, 1125.0, 2250.0, 2250.0),
+    "H200": (66.9, 494.7, 989.4, 989.4),
+    "H100 PCIe": (51.2, 378.0, 756.0, 756.0),
+    "H100 NVL": (60.0, 417.5, 835.5, 835.5),
+    "H100": (66.9, 494.7, 989.4, 989.4),
+    "A100": (19.5, 156.0, 312.0, 312.0),
+    "A10G": (31.5, 35.0, 70.0, 70.0),
+    "L40S": (91.6, 183.0, 362.0, 362.0),
+    "L4": (30.3, 60.0, 121.0, 121.0),
+    "T4": (8.1, None, None, 65.0),
+    "V100-PCIE": (14.0, None, None, 112.0),
+    "V100": (15.7, None, None, 125.0),
+    "RTX 5090": (104.8, 104.8, 209.5, 209.5),
+    "RTX 4090": (82.6, 82.6, 165.2, 165.2),
+    "RTX 4080": (48.7, 48.7, 97.5, 97.5),
+    "RTX 3090": (35.6, 35.6, 71.0, 71.0),
+    "RTX 3080": (29.8, 29.8, 59.5, 59.5),
+    "MI300X": (163.4, 653.7, 1307.4, 1307.4),
 }
+PROGRAM_BYTES = 380_000_000  # Python, torch and the buffers that its products work in, on a CPU
+USUAL_MFU = 0.3  # of a run nothing has been measured of yet
 
 
 def n_parameters(model: ModelConfig) -> int:
@@ -54,15 +58,24 @@ def _names(product: str, device: str) -> bool:
     return bool(re.search(rf"\b{re.escape(product)}\b(?! Laptop)", device, re.IGNORECASE))
 
 
-def gpu_peak_flops(name: str, dtype: str) -> float | None:
-    """Published dense peak of a GPU by name, FLOP/s; None where this table does not know it."""
-    column = ("float32", "bfloat16", "float16").index(dtype)
+def gpu_peak_flops(name: str, dtype: str, tf32: bool = True) -> float | None:
+    """Published dense peak of a GPU, FLOP/s; None where this table does not know it.
+
+    Args:
+        name: as the driver gives it.
+        dtype: of the matrix products.
+        tf32: float32 products may run in TF32, on hardware that has it.
+    """
     known = next((peaks for part, peaks in GPU_PEAK_TFLOPS.items() if _names(part, name)), None)
-    peak = known[column] if known else None
+    if known is None:
+        return None
+    plain, in_tf32, bfloat16, float16 = known
+    float32 = in_tf32 if tf32 and in_tf32 else plain
+    peak = {"float32": float32, "bfloat16": bfloat16, "float16": float16}[dtype]
     return peak * 1e12 if peak else None
 
 
-def measure_cpu_peak_flops(dtype: str, seconds: float = 0.3, size: int = 2048) -> float:
+def measure_cpu_peak_flops(dtype: str, seconds: float = 1.0, size: int = 2048) -> float:
     """Best rate at which this processor multiplies two size x size matrices, FLOP/s."""
     import torch
 
@@ -75,12 +88,34 @@ def measure_cpu_peak_flops(dtype: str, seconds: float = 0.3, size: int = 2048) -
     return 2.0 * size**3 / best
 
 
-def peak_flops(device: str, dtype: str) -> float | None:
-    """What MFU is measured against: a GPU's published peak, a CPU's measured one, None where neither is known."""
-    if device == "cpu":
-        return measure_cpu_peak_flops(dtype)
-    if device.startswith("cuda"):
+def peak_flops(system: SystemConfig) -> float | None:
+    """What MFU is measured against: as configured, a GPU's published peak, a CPU's measured one; None where unknown."""
+    if system.peak_flops is not None:
+        return system.peak_flops
+    if system.device == "cpu":
+        return measure_cpu_peak_flops(system.dtype)
+    if system.device.startswith("cuda"):
         import torch
 
-        return gpu_peak_flops(torch.cuda.get_device_name(device), dtype)
+        return gpu_peak_flops(torch.cuda.get_device_name(system.device), system.dtype, system.allow_tf32_matmul)
     return None
+
+
+def memory_bytes(config: Config) -> int:
+    """About what training holds in memory at its peak; on a CPU with the program itself, on a GPU on the device.
+
+    Weights and gradients in float32; two averages of each weight for AdamW, one for Muon; a copy of the weights in the
+    dtype of the products; what a micro-batch's forward and backward pass hold (per token and layer: the residual stream
+    twice in float32, and 25 widths in that dtype: counted on a CPU); and one piece of the logits, which loss.py never
+    holds whole.
+    """
+    model, training = config.model, config.training
+    assert model.vocab_size is not None
+    parameters, size = n_parameters(model), 4 if config.system.dtype == "float32" else 2
+    hidden = 12 * model.n_layer * model.n_embd**2 if config.optimizer.kind == "muon" else 0
+    weights = (16 if size == 4 else 18) * parameters - 4 * hidden
+    tokens = training.batch_size * model.block_size
+    activations = tokens * model.n_layer * model.n_embd * (8 + 25 * size)
+    logits = min(tokens, 1024) * model.vocab_size * 4
+    program = PROGRAM_BYTES if config.system.device == "cpu" else 0
+    return weights + activations + logits + program

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
-from utils import log
+from utils import UserError, log
 
 TAIL_BYTES = 1 << 16  # of the file that are read at a time when looking for the row to go on from
 MAX_POINTS = 4096  # kept of each per-batch series; the file has them all
@@ -106,6 +107,28 @@ class MetricsTracker:
         self.elapsed_s, self.tokens = saved["elapsed_s"], saved["tokens"]
 
 
+def read_metrics(path: Path) -> MetricsTracker:
+    """What a metrics file tells of a run; lines that are torn or no rows are passed over.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"No metrics file '{path}'.")
+    tracker = MetricsTracker()
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                row: dict[str, Any] = {k: math.nan if v is None else v for k, v in json.loads(line).items()}
+                tracker.add_batch(row)
+                if "val_loss" in row:
+                    tracker.add_evaluation(row["step"], row)
+                tracker.elapsed_s, tracker.tokens = row["elapsed_s"], row["tokens"]
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                continue
+    return tracker
+
+
 class MetricsFile:
     """Appends one row per batch; a line is there whole or not at all.
 
@@ -182,3 +205,51 @@ def _step(line: bytes) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
+
+
+class Board:
+    """Where rows go besides the metrics file; this one keeps nothing."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take in the row of a batch."""
+
+    def close(self) -> None:
+        """Write what is waiting."""
+
+
+class TensorBoard(Board):
+    """TensorBoard events of a run."""
+
+    NAMES: ClassVar = {
+        "loss": "loss/train", "train_loss_eval": "loss/train_eval", "val_loss": "loss/val", "bpb": "loss/bpb",
+        "lr": "batch/learning_rate", "grad_norm": "batch/grad_norm", "tokens_per_s": "speed/tokens_per_s",
+        "samples_per_s": "speed/samples_per_s", "mfu": "speed/mfu", "peak_memory_bytes": "speed/peak_memory_bytes",
+    }  # fmt: skip
+
+    def __init__(self, folder: Path, done: int) -> None:
+        """Events of batches after `done`, which a crash made void, are hidden."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder), purge_step=done + 1)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        step = row["step"]
+        for key, name in self.NAMES.items():
+            if row.get(key) is not None:
+                self._writer.add_scalar(name, row[key], step)
+        for number, sample in enumerate(row.get("samples", ())):
+            self._writer.add_text(f"sample/{number}", f"{sample['prompt']}{sample['text']}", step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def require_tensorboard() -> None:
+    """Raises UserError where TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard")
+
+
+def open_board(wanted: bool, folder: Path, done: int) -> Board:
+    """TensorBoard where it is wanted."""
+    return TensorBoard(folder, done) if wanted else Board()

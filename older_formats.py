@@ -88,20 +88,15 @@ def optimizer_by_name(stored: Any, weights: Mapping[str, Tensor]) -> dict[str, d
     return by_name
 
 
-def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """What `Trainer.load_state_dict` takes over from an older file; None where it holds no optimizer state."""
+def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What `Trainer.load_state_dict` takes over from an older file; without "optimizer" where that is absent."""
     optimizer = optimizer_by_name(state.get("optimizer"), weights)
-    if optimizer is None:
-        return None
-    batches = max(int(values["step"]) for values in optimizer.values())
+    batches = max(int(values["step"]) for values in optimizer.values()) if optimizer else 0
     metrics = state.get("metrics")
     series = metrics if isinstance(metrics, dict) else {}
     epoch = state.get("epoch")
-    return {
-        "optimizer": optimizer,
-        "loader": {"epoch": (epoch if type(epoch) is int and 0 <= epoch < 2**31 else 0) + 1, "position": 0},
-        "batch_counter": batches,
-        "skipped_updates": 0,
+    epoch = epoch if type(epoch) is int and 0 <= epoch < 2**31 else 0
+    losses = {
         "best_val_loss": _number(state.get("best_val_loss"), math.inf),
         "worst_val_loss": _number(state.get("worst_val_loss"), -math.inf),
         "best_train_loss": _number(state.get("best_train_loss"), math.inf),
@@ -117,6 +112,18 @@ def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> d
             "tokens": 0,
         },
     }
+    if optimizer is None:
+        return losses
+    loader = {"epoch": epoch + 1, "position": 0}
+    return losses | {"optimizer": optimizer, "loader": loader, "batch_counter": batches, "skipped_updates": 0}
+
+
+def _evaluations(series: Mapping[str, Any], split: str, batches: int) -> list[tuple[int, float]]:
+    """Losses of evaluations; where a file has them by epoch only, each stands at its epoch's last batch."""
+    if points := _points(series.get(f"{split}_loss_eval")):
+        return points
+    epochs = _points(series.get(f"{split}_loss_epoch"))
+    return [(batches * (epoch + 1) // (epochs[-1][0] + 1), loss) for epoch, loss in epochs]
 
 
 def _number(value: Any, otherwise: float) -> float:
@@ -126,14 +133,6 @@ def _number(value: Any, otherwise: float) -> float:
     except (TypeError, ValueError, RuntimeError):
         return otherwise
     return number if math.isfinite(number) and abs(number) < 1e8 else otherwise
-
-
-def _evaluations(series: Mapping[str, Any], split: str, batches: int) -> list[tuple[int, float]]:
-    """Losses of evaluations; where a file has them by epoch only, each stands at its epoch's last batch."""
-    if points := _points(series.get(f"{split}_loss_eval")):
-        return points
-    epochs = _points(series.get(f"{split}_loss_epoch"))
-    return [(batches * (epoch + 1) // (epochs[-1][0] + 1), loss) for epoch, loss in epochs]
 
 
 def _points(values: Any) -> list[tuple[int, float]]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from device import describe_device
-from estimate import n_parameters
+import estimate
+from config import Config, file_layers, resolve
+from device import describe_device, total_memory_bytes
 from run import Run
-from utils import duration, log, paint, short_count, use_color
+from utils import byte_count, duration, log, paint, short_count, use_color
 
 WIDTH = 78
+DAY_S = 86_400.0
 
 
-def summary(run: Run) -> str:
-    """What is about to happen, before the first batch."""
+def summary(run: Run, peak_flops: float | None) -> str:
+    """What is about to happen, before the first batch. `peak_flops`: of the device, where known."""
     config, model, training = run.config, run.config.model, run.config.training
     facts = run.train.facts
     intervals = [
@@ -26,24 +29,51 @@ def summary(run: Run) -> str:
         else "evaluation at epoch ends",
         f"checkpoint every {training.checkpoint_minutes:g} min" if training.checkpoint_minutes else "",
         f"numbered checkpoint every {training.checkpoint_interval:,} batches" if training.checkpoint_interval else "",
+        f"sample every {training.sample_interval:,} batches" if training.sample_interval else "",
     ]
     bias = "with" if model.bias else "without"
     rows = [
-        ("model", f"{n_parameters(model):,} parameters: {model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, "
-                  f"context {model.block_size}, vocabulary {model.vocab_size:,}, {bias} biases, dropout {model.dropout:g}"),
+        ("model", f"{estimate.n_parameters(model):,} parameters: {model.n_layer} layers, {model.n_head} heads, "
+                  f"width {model.n_embd}, context {model.block_size}, vocabulary {model.vocab_size:,}, {bias} biases, "
+                  f"dropout {model.dropout:g}"),
         ("data", f"{facts.source['label']}: {facts.n_documents:,} documents, {facts.n_tokens:,} tokens "
-                 f"(validation {run.val.n_documents:,} and {run.val.n_tokens:,})"),
+                 f"(validation {run.val.n_documents:,} and {run.val.n_tokens:,}), cached in {run.train.path.parent}/"),
         ("batches", f"{run.total_batches:,} of {config.tokens_per_batch:,} tokens "
-                    f"({training.gradient_accumulation_steps} x {training.batch_size} sequences of {model.block_size}); "
-                    f"an epoch is {run.batches_per_epoch:,}"),
+                    f"({training.gradient_accumulation_steps} x {training.batch_size} sequences of {model.block_size}): "
+                    f"{run.total_batches / run.batches_per_epoch:.2f} epochs of {run.batches_per_epoch:,}"),
         ("intervals", ", ".join(filter(None, intervals))),
         ("learning rate", run.schedule.describe(run.total_batches)),
-        ("system", f"{describe_device(run.device)}, {run.dtype}, compile {'on' if run.compiled else 'off'}, "
+        ("system", f"{describe_device(run.device)}, {run.dtype}{_tf32(run)}, compile {'on' if run.compiled else 'off'}, "
                    f"seed {config.system.seed}"),
+        ("memory", f"about {byte_count(estimate.memory_bytes(config))} at the peak{_of_all(run.device)}"),
+        ("time", _time(run, peak_flops)),
         ("starts from", _origin(run)),
         ("writes", f"{run.files.last}" if training.save_checkpoints else "no checkpoint (save_checkpoints is false)"),
     ]  # fmt: skip
     return "\n".join([_rule("TRAINING"), *_rows(rows), _rule()])
+
+
+def flops(config: Config, batches: int) -> float:
+    """FLOPs of so many batches."""
+    return estimate.flops_per_token(config.model) * config.tokens_per_batch * batches
+
+
+def _tf32(run: Run) -> str:
+    if run.dtype != "float32" or not run.device.startswith("cuda"):
+        return ""
+    return " (TF32 on)" if run.config.system.allow_tf32_matmul else " (TF32 off)"
+
+
+def _of_all(device: str) -> str:
+    total = total_memory_bytes(device)
+    return f", of {byte_count(total)}" if total else ""
+
+
+def _time(run: Run, peak_flops: float | None) -> str:
+    if not peak_flops:
+        return "measured after the first batches"
+    seconds = flops(run.config, run.total_batches - run.batches_done) / (estimate.USUAL_MFU * peak_flops)
+    return f"about {duration(seconds)} at {estimate.USUAL_MFU:.0%} MFU; measured after the first batches"
 
 
 def _origin(run: Run) -> str:
@@ -76,6 +106,8 @@ def completed(run: Run, losses: Mapping[str, float], elapsed_s: float, title: st
         rows.append(("model", str(run.files.last)))
         if run.files.best.exists():
             rows.append(("best model", str(run.files.best)))
+    if run.files.metrics.exists():
+        rows.append(("record", str(run.files.metrics)))
     if run.files.plot.exists():
         rows.append(("loss curve", str(run.files.plot)))
     if run.config.training.save_checkpoints:
@@ -111,8 +143,10 @@ class Progress:
         if self.live:
             self.bar.set_postfix_str(f"loss {row['loss']:.3f}, lr {row['lr']:.1e}, {rates}", refresh=False)
             self.bar.update()
-        elif self.log_interval and (row["step"] % self.log_interval == 0 or row["step"] == self.total):
-            log.info("batch %d/%d  loss %.4f  lr %.2e  %s", row["step"], self.total, row["loss"], row["lr"], rates)
+        if self.log_interval and (row["step"] % self.log_interval == 0 or row["step"] == self.total):
+            line = "batch %d/%d  loss %.4f  lr %.2e  %s"
+            arguments = row["step"], self.total, row["loss"], row["lr"], rates
+            log.info(line, *arguments, extra={"file_only": self.live})  # on a terminal the bar says it
 
     def evaluation(self, step: int, losses: Mapping[str, float], is_best: bool) -> None:
         """Show an evaluation."""
@@ -121,5 +155,50 @@ class Progress:
             step, self.total, losses["train_loss_eval"], losses["val_loss"], losses["bpb"], " (best)" if is_best else "",
         )  # fmt: skip
 
+    def samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
+        """Show what the model writes by now."""
+        for sample in samples:
+            text = " ".join((sample["prompt"] + sample["text"]).split())
+            log.info("batch %d/%d  sample: %s", step, self.total, text)
+
     def close(self) -> None:
         self.bar.close()
+
+
+class Forecast:
+    """Says once, after the first batches, how long the run will take; and what to do when that is days."""
+
+    BATCHES = 5  # the first is slower than the rest
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.seconds: list[float] = []
+
+    def batch(self, seconds: float, batches_done: int) -> None:
+        """Take in a batch's time."""
+        if len(self.seconds) >= self.BATCHES:
+            return
+        self.seconds.append(seconds)
+        left = self.run.total_batches - batches_done
+        if len(self.seconds) == self.BATCHES and left > 0:
+            batch_s = sorted(self.seconds)[self.BATCHES // 2]
+            log.info("About %s to go at this rate (evaluations not counted).", duration(left * batch_s))
+            if left * batch_s > DAY_S:
+                self.advise(batch_s)
+
+    def advise(self, batch_s: float) -> None:
+        """Name a config that would not take days here, by its FLOPs at the rate measured."""
+        small = small_config()
+        share = flops(small, small.training.max_iters or 0) / flops(self.run.config, 1)
+        log.warning(
+            "That is days on this device. configs/story-small.json would take about %s; a GPU, a smaller model or fewer "
+            "batches (--max_iters) shorten this one.",
+            duration(share * batch_s),
+        )
+
+
+def small_config() -> Config:
+    """The config that newcomers start with."""
+    config, _ = resolve(file_layers(Path(__file__).resolve().parent / "configs" / "story-small.json"))
+    config.model.vocab_size = config.model.vocab_size or 50304
+    return config

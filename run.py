@@ -54,6 +54,7 @@ class Request:
     output: str | None = None
     allow_changes: bool = False
     reset_epoch: bool = False
+    tensorboard: bool = False
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Run:
     position: int  # batches of that epoch that are done
     batches_done: int
     run_id: str  # 16 hex digits, the same through all resumes
+    tensorboard: bool = False  # write its events too
     compiled: bool = False  # torch.compile was asked for and works
     temporary_cache: Any = None  # keeps a --no_cache folder alive
 
@@ -159,7 +161,7 @@ def prepare_run(request: Request) -> Run:
     run = Run(
         config, sources, derived, tokenizer, train, val, schedule, batches_per_epoch, total_batches,
         files, checkpoint, continues, request.reset_epoch, *start, own or secrets.token_hex(8),
-        temporary_cache=temporary,
+        tensorboard=request.tensorboard, temporary_cache=temporary,
     )  # fmt: skip
     if same_run and same_run.version == "3":
         if not request.allow_changes:

@@ -2,7 +2,9 @@
 
     models/<run>.pt                the last checkpoint             models/<run>.metrics.jsonl   one row per batch
     models/<run>_best.pt           lowest validation loss          models/<run>.png             the picture
-    models/<run>_batch<N>.pt       every checkpoint_interval       models/.<run>.lock           held while training
+    models/<run>_batch<N>.pt       every checkpoint_interval       models/<run>_batch<N>.png    one every plot_interval
+    models/<run>.config.json       what was decided                models/tensorboard/<run>/    with --tensorboard
+    models/.<run>.lock             held while training
 
 Every checkpoint carries the identity of its run. What another run left under one of these names, or this one left of
 batches that are about to be done anew, is moved to models/old/<run>-<time>/ and never written over.
@@ -46,13 +48,21 @@ class CheckpointManager:
     def plot(self) -> Path:
         return self.folder / f"{self.run}.png"
 
-    def numbered(self, batch: int) -> Path:
-        return self.folder / f"{self.run}_batch{batch}.pt"
+    @property
+    def config(self) -> Path:
+        return self.folder / f"{self.run}.config.json"
 
-    def all_numbered(self) -> list[Path]:
-        """The numbered checkpoints that are there, by name only."""
-        name = re.compile(re.escape(self.run) + r"_batch\d+\.pt")
-        return sorted(p for p in self.folder.glob("*.pt") if name.fullmatch(p.name))
+    @property
+    def tensorboard(self) -> Path:
+        return self.folder / "tensorboard" / self.run
+
+    def numbered(self, batch: int, suffix: str = ".pt") -> Path:
+        return self.folder / f"{self.run}_batch{batch}{suffix}"
+
+    def all_numbered(self, suffix: str = ".pt") -> list[Path]:
+        """The numbered checkpoints (or pictures) that are there, by name only."""
+        name = re.compile(re.escape(self.run) + r"_batch\d+" + re.escape(suffix))
+        return sorted(p for p in self.folder.glob(f"*{suffix}") if name.fullmatch(p.name))
 
     def kind(self, path: Path) -> str:
         """Which of the run's checkpoints a path is: "last", "best" or "numbered"."""
@@ -65,7 +75,8 @@ class CheckpointManager:
 
     def existing(self) -> list[Path]:
         """Files of this run that are there now."""
-        return [p for p in (self.last, self.best, self.metrics, self.plot, *self.all_numbered()) if p.exists()]
+        named = (self.last, self.best, self.metrics, self.plot, self.config, self.tensorboard)
+        return [p for p in (*named, *self.all_numbered(), *self.all_numbered(".png")) if p.exists()]
 
     # --- before training --------------------------------------------------------------------------------------------
 

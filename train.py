@@ -72,6 +72,7 @@ def build_parser() -> Parser:
     )
     add("--allow_changes", action="store_true", help="resume even though something changed that changes the result")
     add("--eval_only", action="store_true", help="evaluate and exit")
+    add("--tensorboard", action="store_true", help="write TensorBoard events to models/tensorboard/<run> too")
     add("--no_cache", action="store_true", help="tokenize for this run only: --data.cache_tokenized false")
     add("--no_compile", action="store_true", help="--training.compile_model false")
     add("--no_color", "--no-color", action="store_true", help="no colours, even on a terminal")
@@ -137,6 +138,7 @@ def main(arguments: list[str]) -> int:
     given = overrides(args, arguments)
 
     from config import save_config
+    from metrics import require_tensorboard
     from run import Request, prepare_run, show_config
 
     path = args.resume if isinstance(args.resume, str) else args.checkpoint
@@ -158,11 +160,14 @@ def main(arguments: list[str]) -> int:
         output=args.output_checkpoint,
         allow_changes=args.allow_changes,
         reset_epoch=args.reset_epoch,
+        tensorboard=args.tensorboard,
     )
     if args.reset_epoch and not (request.continue_from or request.resume):
         raise UserError("--reset_epoch goes on from a checkpoint and counts anew; name one with --checkpoint.")
     if weights_only and args.resume:
         raise UserError("--resume continues a run and --load_model_only starts a new one; use one of them.")
+    if args.tensorboard:
+        require_tensorboard()
     with closing(prepare_run(request)) as run:
         if args.save_config:
             save_config(run.config, user_path(args.save_config))

@@ -27,19 +27,19 @@ import device as devices
 import estimate
 import report
 from checkpoint import Stamp, load_weights, metadata, read_stamp
-from config import Config, file_layers, resolve
+from config import save_config
 from data_loader import Batch, PackedLoader, mix_key
-from metrics import MetricsFile, MetricsTracker
+from generation import Sampling, generate
+from metrics import MetricsFile, MetricsTracker, open_board
 from model import GPT
 from optim import load_optimizer_state, make_optimizers, optimizer_state
 from plotting import PlotManager
 from run import Run
 from run_files import Saver
-from utils import Every, Shutdown, UserError, duration, log
+from utils import Every, Shutdown, UserError, log, log_to_file
 
+LOG_FILE = Path("train.log")
 MAX_SKIPPED_UPDATES = 20  # float16: so many overflowing batches in a row mean divergence, not a scale to be found
-PLOT_SECONDS = 30.0
-DAY_S = 86_400.0
 
 
 @dataclass
@@ -220,6 +220,23 @@ class Trainer:
         nats, tokens, text_nats, text_bytes = torch.stack(parts).cpu().double().sum(0).tolist()
         return nats, tokens, text_nats, text_bytes
 
+    def samples(self) -> list[dict[str, str]]:
+        """How the model goes on from the fixed prompts, each with a seed of its own; training randomness is left alone."""
+        self.model.eval()
+        tokenizer, training = self.run.tokenizer, self.config.training
+        result = []
+        for number, prompt in enumerate(training.sample_prompts.split("|")):
+            ids = [tokenizer.eot_id, *tokenizer.encode(prompt)]
+            generator = torch.Generator().manual_seed(self.config.system.seed + number)
+            with devices.uncompiled():
+                steps = generate(
+                    self.model, ids, max_tokens=training.sample_tokens, sampling=Sampling(),
+                    stop=set(tokenizer.special_tokens.values()), generator=generator,
+                )  # fmt: skip
+                text = tokenizer.decode(token for (token,) in steps if token is not None)
+            result.append({"prompt": prompt, "text": text})
+        return result
+
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def train(self) -> int:
@@ -230,10 +247,11 @@ class Trainer:
                 f"{self.batches_done:,}",
             )
             return 0
-        with self.run.files.held(), Shutdown() as stop:
+        with self.run.files.held(), log_to_file(LOG_FILE, self.run.files.run), Shutdown() as stop:
             self.start_files()
-            log.info(report.summary(self.run))
-            self.peak_flops = estimate.peak_flops(self.run.device, self.run.dtype)
+            self.write_config()
+            self.peak_flops = estimate.peak_flops(self.config.system)
+            log.info(report.summary(self.run, self.peak_flops))
             saver = Saver(self.run.files, self.config.training.keep_checkpoints)
             plot = PlotManager(self.run.files.plot, self.run.files.run)
             with closing(saver):
@@ -246,13 +264,15 @@ class Trainer:
     def loop(self, saver: Saver, plot: PlotManager, stop: Shutdown) -> None:
         """Batch after batch: step, report, evaluate, save, draw."""
         training, files = self.config.training, self.run.files
-        forecast = Forecast(self)
+        forecast = report.Forecast(self.run)
         evaluate, number = Every(training.eval_interval), Every(training.checkpoint_interval)
-        save, draw = Every(seconds=training.checkpoint_minutes * 60), Every(seconds=PLOT_SECONDS)
+        sample, milestone = Every(training.sample_interval), Every(training.plot_interval)
+        save = Every(seconds=training.checkpoint_minutes * 60)
         limit = Every(seconds=(training.max_minutes or 0) * 60)
         self.clock = time.monotonic() - self.metrics.elapsed_s
         with (
             closing(MetricsFile(files.metrics, keep_until=self.batches_done)) as rows,
+            closing(open_board(self.run.tensorboard, files.tensorboard, self.batches_done)) as board,
             closing(report.Progress(self.run.total_batches, self.batches_done, training.log_interval)) as progress,
         ):
             stopped = False
@@ -264,14 +284,18 @@ class Trainer:
                 seconds = time.perf_counter() - started
                 row = self.row(batch, result, seconds)
                 progress.batch(row)
-                forecast.batch(seconds)
+                forecast.batch(seconds, self.batches_done)
 
                 paths = []
                 if ended or evaluate.due(self.batches_done):
                     losses, is_best = self.evaluate_now(progress)
                     row |= losses
                     paths += [files.best] if is_best else []
+                if sample.due(self.batches_done):
+                    row["samples"] = self.samples()
+                    progress.samples(self.batches_done, row["samples"])
                 rows.append(row)
+                board.add(row)
                 stopped = limit.due(self.batches_done) or stop.requested
                 if number.due(self.batches_done):
                     paths.append(files.numbered(self.batches_done))
@@ -279,8 +303,9 @@ class Trainer:
                     paths.append(files.last)
                 if paths and training.save_checkpoints:
                     saver.save(self.state_dict(), paths)
-                if draw.due(self.batches_done):
-                    plot.draw(self.metrics)
+                if milestone.due(self.batches_done):
+                    plot.draw(self.metrics, files.numbered(self.batches_done, ".png"))
+                plot.draw_if_cheap(self.metrics)
 
     def start_files(self) -> None:
         """Before the first batch: what is in the way under the run's name is moved to models/old."""
@@ -295,6 +320,13 @@ class Trainer:
         if read_stamp(checkpoint.path) != Stamp(self.run.run_id, self.batches_done):
             raise UserError(f"'{checkpoint.path}' was written by another run while this one started; start again.")
         files.set_later_aside(self.run.run_id, self.batches_done, now)
+
+    def write_config(self) -> None:
+        """Leave what was decided beside the record, for people and for the dashboard."""
+        try:
+            save_config(self.config, self.run.files.config)
+        except UserError as error:  # training needs it not
+            log.warning("%s", error)
 
     def advance(self) -> bool:
         """Count a finished batch; True at the end of an epoch."""
@@ -360,46 +392,6 @@ class Trainer:
         }
         log.info(report.completed(self.run, losses, time.monotonic() - self.clock))
         return stop.exit_code
-
-
-class Forecast:
-    """Says once, after the first batches, how long the run will take; and what to do when that is days."""
-
-    BATCHES = 5  # the first is slower than the rest
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.seconds: list[float] = []
-
-    def batch(self, seconds: float) -> None:
-        """Take in a batch's time."""
-        if len(self.seconds) >= self.BATCHES:
-            return
-        self.seconds.append(seconds)
-        left = self.trainer.run.total_batches - self.trainer.batches_done
-        if len(self.seconds) == self.BATCHES and left > 0:
-            batch_s = sorted(self.seconds)[self.BATCHES // 2]
-            log.info("About %s to go at this rate (evaluations not counted).", duration(left * batch_s))
-            if left * batch_s > DAY_S:
-                self.advise(batch_s)
-
-    def advise(self, batch_s: float) -> None:
-        """Name a config that would not take days here, by its FLOPs at the rate measured."""
-        config = self.trainer.config
-        flops_per_s = config.tokens_per_batch * self.trainer.flops_per_token / batch_s
-        small = small_config()
-        flops = estimate.flops_per_token(small.model) * small.tokens_per_batch * (small.training.max_iters or 0)
-        log.warning(
-            "That is days on this device. configs/story-small.json would take about %s; "
-            "a GPU, a smaller model or fewer batches (--max_iters) shorten this one.", duration(flops / flops_per_s),
-        )  # fmt: skip
-
-
-def small_config() -> Config:
-    """The config that newcomers start with."""
-    config, _ = resolve(file_layers(Path(__file__).resolve().parent / "configs" / "story-small.json"))
-    config.model.vocab_size = config.model.vocab_size or 50304
-    return config
 
 
 def build_model(run: Run) -> GPT:

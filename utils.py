@@ -13,7 +13,7 @@ import reprlib
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import ClassVar
@@ -59,6 +59,8 @@ class ConsoleHandler(logging.Handler):
     """Prints above a live progress bar instead of through it; problems go to stderr, the rest to stdout."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "file_only", False):
+            return
         try:
             stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
             text = Colors(use_color(stream)).format(record)
@@ -96,6 +98,30 @@ def set_up_console(debug: bool = False, no_color: bool = False) -> None:
     log.handlers[:] = [ConsoleHandler()]
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False
+
+
+@contextlib.contextmanager
+def log_to_file(path: Path, run: str) -> Iterator[None]:
+    """Append what is logged meanwhile to a file, each line with its time, level and run; several runs may share it."""
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8", errors="replace")
+    except OSError as error:
+        log.warning("No log file '%s' (%s); going on without.", path, error.strerror)
+        yield
+        return
+    prefix = f"%(asctime)s %(levelname)-7s {run.replace('%', '%%')}: "
+    handler.setFormatter(logging.Formatter(prefix + "%(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: the console has it all
+    log.addHandler(handler)
+    try:
+        yield
+    except Exception as error:  # it reaches the console when this file is closed already
+        handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, str(error), None, None))
+        raise
+    finally:
+        log.removeHandler(handler)
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None) -> None:

@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import estimate
-from config import ModelConfig
+from config import Config, ModelConfig, SystemConfig
 from model import GPT
 from tests.helpers_model import random_tokens, tiny_config
 
@@ -64,6 +64,7 @@ def test_gpt2_costs_what_the_paper_and_nanogpt_say() -> None:
     [
         ("NVIDIA H100 80GB HBM3", 494.7, 989.4, 989.4),
         ("NVIDIA H100 PCIe", 378, 756, 756),
+        ("NVIDIA H100 NVL", 417.5, 835.5, 835.5),
         ("NVIDIA H200", 494.7, 989.4, 989.4),
         ("NVIDIA B200", 1125, 2250, 2250),
         ("NVIDIA A100-SXM4-80GB", 156, 312, 312),
@@ -76,6 +77,7 @@ def test_gpt2_costs_what_the_paper_and_nanogpt_say() -> None:
         ("AMD Instinct MI300X", 653.7, 1307.4, 1307.4),
         ("Tesla T4", 8.1, None, 65),
         ("Tesla V100-SXM2-16GB", 15.7, None, 125),
+        ("Tesla V100-PCIE-32GB", 14, None, 112),
     ],
 )
 def test_peaks_are_those_of_the_data_sheets(name: str, float32: float, bfloat16: float | None, float16: float) -> None:
@@ -111,12 +113,38 @@ def test_a_cpus_peak_is_measured(dtype: str) -> None:
 
 def test_a_cpu_has_a_peak_and_other_devices_without_a_table_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "measure_cpu_peak_flops", lambda dtype: {"float32": 2e11}[dtype])
-    assert estimate.peak_flops("cpu", "float32") == 2e11
-    assert estimate.peak_flops("mps", "float32") is None
+    assert estimate.peak_flops(SystemConfig(device="cpu", dtype="float32")) == 2e11
+    assert estimate.peak_flops(SystemConfig(device="mps", dtype="float32")) is None
+    assert estimate.peak_flops(SystemConfig(device="mps", dtype="float32", peak_flops=3e12)) == 3e12
 
 
 def test_a_gpus_peak_goes_by_the_name_it_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {"cuda:0": "NVIDIA H100 80GB HBM3", "cuda:1": "Tesla T4"}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names[device])
-    assert estimate.peak_flops("cuda:0", "bfloat16") == pytest.approx(989.4e12)
-    assert estimate.peak_flops("cuda:1", "bfloat16") is None
+    for device, dtype, tf32, peak in (
+        ("cuda:0", "bfloat16", True, 989.4e12),
+        ("cuda:0", "float32", True, 494.7e12),
+        ("cuda:0", "float32", False, 66.9e12),
+        ("cuda:1", "bfloat16", True, None),
+        ("cuda:1", "float32", True, 8.1e12),
+    ):
+        found = estimate.peak_flops(SystemConfig(device=device, dtype=dtype, allow_tf32_matmul=tf32))
+        assert found == (pytest.approx(peak) if peak else None)
+
+
+def test_the_memory_estimate_grows_with_everything_that_takes_memory() -> None:
+    def bytes_of(**changes: object) -> int:
+        config = Config.from_dict({"model": {"vocab_size": 50304}, "system": {"device": "cpu", "dtype": "bfloat16"}})
+        for name, value in changes.items():
+            config.set(name.replace("__", "."), value)
+        return estimate.memory_bytes(config)
+
+    base = bytes_of()
+    for name, value in {
+        "model__n_layer": 7, "model__n_embd": 390, "model__block_size": 300, "model__vocab_size": 60000,
+        "training__batch_size": 13, "system__dtype": "float32",
+    }.items():  # fmt: skip
+        assert bytes_of(**{name: value}) > base, name
+    assert bytes_of(training__gradient_accumulation_steps=9) == base  # micro-batches come one after another
+    assert bytes_of(optimizer__kind="muon") < base
+    assert bytes_of(system__device="cuda:0") < base  # the program is not on the device

@@ -131,10 +131,25 @@ def test_state_that_does_not_fit_the_weights_is_not_taken_over():
     ):
         bad = {"state": dict(good["state"])}
         spoil(bad)
-        assert training_state({"optimizer": bad}, weights) is None
+        assert "optimizer" not in training_state({"optimizer": bad}, weights)
     odd = {"state": {number: values | {"step": torch.zeros(2)} for number, values in good["state"].items()}}
     assert training_state({"optimizer": odd}, weights)["batch_counter"] == 0
-    assert training_state({}, weights) is None and training_state({"optimizer": []}, weights) is None
+    for nothing in ({}, {"optimizer": []}):
+        assert "optimizer" not in training_state(nothing, weights)
+
+
+def test_losses_are_taken_from_a_file_without_optimizer_state_too():
+    model, _ = trained_plainly(steps=0)
+    state = training_state({"metrics": {"val_loss_eval": [(5, 2.5)]}, "best_val_loss": 2.5}, model.state_dict())
+    assert state["metrics"]["val_loss_eval"] == [(5, 2.5)] and state["best_val_loss"] == 2.5
+
+
+def test_losses_that_are_known_by_epoch_only_stand_at_the_epochs_ends():
+    model, optimizer = trained_plainly(steps=6)
+    by_epoch = {"train_loss_epoch": [(0, 3.0), (1, 2.0)], "val_loss_epoch": [(0, 3.5), (1, 2.5)]}
+    state = training_state({"optimizer": optimizer.state_dict(), "metrics": by_epoch}, model.state_dict())
+    assert state["metrics"]["train_loss_eval"] == [(3, 3.0), (6, 2.0)]
+    assert state["metrics"]["val_loss_eval"] == [(3, 3.5), (6, 2.5)]
 
 
 def test_losses_and_series_have_defaults_where_they_are_absent_or_odd():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -439,11 +440,12 @@ def test_two_different_checkpoints_at_once_are_refused(flag):
 
 def test_starting_afresh_moves_the_earlier_run_of_that_name_away_whole():
     train("--max_iters", "4", "--eval_interval", "2", "--checkpoint_interval", "2")
-    Path("models/mine_epoch1.png").write_bytes(b"a picture")
+    for name in ("mine_epoch1.png", "mine_epoch1_batch2.png"):
+        Path("models", name).write_bytes(b"a picture")
     before = snapshot("models")
     assert set(before) == {
         *("mine_epoch1.pt", "mine_epoch1_best.pt", "mine_epoch1_batch2.pt", "mine_epoch1_batch4.pt"),
-        *("mine_epoch1.metrics.jsonl", "mine_epoch1.png"),
+        *("mine_epoch1.metrics.jsonl", "mine_epoch1.png", "mine_epoch1_batch2.png", "mine_epoch1.config.json"),
     }
     outcome = train("--max_iters", "2", "--seed", "3")
     (old,) = Path("models/old").iterdir()
@@ -465,13 +467,13 @@ def test_three_fresh_starts_within_a_second_keep_all_three_runs(monkeypatch):
 
 def test_runs_with_similar_names_are_never_touched(monkeypatch):
     """Whether a run starts afresh, resumes or saves: what other names own stays as it is, byte for byte."""
-    times = iter(range(9))
+    times = itertools.count()
     monkeypatch.setattr("time.strftime", lambda *args: f"time{next(times)}")
     names = ["a_b", "a_batchX", "a_batchX_batch5", "a_batch", "a_best_b", "ab", "a.b", "a_bestest", "[a]"]
     Path("models").mkdir()
     others = {}
     for name in names:
-        for suffix in (".pt", "_best.pt", "_batch2.pt", ".metrics.jsonl", ".png"):
+        for suffix in (".pt", "_best.pt", "_batch2.pt", ".metrics.jsonl", ".png", "_batch2.png", ".config.json"):
             others[f"{name}{suffix}"] = f"{name}{suffix}".encode()
             Path("models", f"{name}{suffix}").write_bytes(others[f"{name}{suffix}"])
     flags = ("--eval_interval", "1", "--checkpoint_interval", "1", "--output_checkpoint", "models/a.pt")
@@ -481,7 +483,7 @@ def test_runs_with_similar_names_are_never_touched(monkeypatch):
     now = snapshot("models")
     assert {name: content for name, content in now.items() if name in others} == others
     moved = {Path(name).name for name in now if name.startswith("old/")}
-    assert moved == {"a.pt", "a_best.pt", "a_batch1.pt", "a_batch2.pt", "a.metrics.jsonl"}
+    assert moved == {"a.pt", "a_best.pt", "a_batch1.pt", "a_batch2.pt", "a.metrics.jsonl", "a.config.json"}
 
 
 def test_a_name_with_wildcards_means_only_itself():

@@ -25,6 +25,7 @@ from helpers_run import (
 )
 from plain_recipe import compare
 
+import report
 import run_files
 import trainer as trainer_module
 from utils import UserError
@@ -260,9 +261,9 @@ def test_numbered_checkpoints_hold_the_batch_they_are_named_after():
     assert not Path("models/mine_epoch1_batch5.pt").exists()
 
 
-def test_save_checkpoints_false_leaves_only_the_metrics():
+def test_save_checkpoints_false_leaves_only_the_record():
     outcome = train("--max_iters", "3", "--eval_interval", "1", "--training.save_checkpoints", "false")
-    assert set(snapshot("models")) == {"mine_epoch1.metrics.jsonl"}
+    assert set(snapshot("models")) == {"mine_epoch1.metrics.jsonl", "mine_epoch1.config.json"}
     assert "gen.py" not in outcome.said
 
 
@@ -413,22 +414,20 @@ def test_the_best_model_is_not_the_last_one_when_the_loss_rises_again(monkeypatc
 
 
 def test_a_run_that_would_take_days_says_so_and_names_a_config_that_would_not():
-    trainer = make_trainer("--max_iters", "1000000")
-    forecast = trainer_module.Forecast(trainer)
+    forecast = report.Forecast(make_run("--max_iters", "1000000"))
     with listening() as said:
         for _ in range(10):
-            forecast.batch(60.0)  # a minute per batch
+            forecast.batch(60.0, 0)  # a minute per batch
     assert len(said) == 2  # once, not with every batch
     assert "694 days" in said[0]
     assert "configs/story-small.json" in said[1] and "days" in said[1]
 
 
 def test_a_run_of_minutes_is_only_told_how_long_it_takes():
-    trainer = make_trainer("--max_iters", "1000")
-    forecast = trainer_module.Forecast(trainer)
+    forecast = report.Forecast(make_run("--max_iters", "1000"))
     with listening() as said:
         for seconds in (9.0, 0.6, 0.6, 0.6, 0.6, 0.6):  # the first batch is slow and does not count
-            forecast.batch(seconds)
+            forecast.batch(seconds, 0)
     assert len(said) == 1 and "10 min 00 s" in said[0]
 
 
