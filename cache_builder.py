@@ -315,7 +315,8 @@ def _make(
     """The cache of the source's contents: one that was made of them at another time or place, or a new one."""
     facts = _new_facts(source, tokenizer, rendering)
     path = cache_dir / f"{facts.name}-{facts.split}-{facts.fingerprint}.json"
-    if cache := _open_intact(path):
+    cache = _open_intact(path)
+    if cache and (cache.facts.tokenizer, cache.facts.rendering) == (facts.tokenizer, facts.rendering):
         cache.facts.source = facts.source
         replace_text(path, cache.facts.to_json())
         return cache

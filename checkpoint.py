@@ -36,7 +36,8 @@ TRAILER_MARK = b"jojo-sha256:"  # followed by 64 hex digits
 TRAILER_BYTES = len(TRAILER_MARK) + 64
 STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "  # before the trailer, and covered by it
 STAMP_BYTES = len(STAMP.format(run="", batch=0))
-COUNT, NUMBER, POINTS, NAMES = "a count", "a number", "points", "names"  # see _fits
+COUNT, POSITIVE, NUMBER, SECONDS = "a count", "a count from 1", "a number", "seconds"  # see _fits
+POINTS, NAMES = "points", "names"
 LINE, FILE_NAME = "a line", "a file name"
 WEIGHTS_ONLY: dict[str, Any] = {"config": dict, "tokenizer": dict}  # beside the weights, in any file of format 3
 LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can go on; docs/checkpoints.md says what each is
@@ -54,8 +55,8 @@ LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can go on; docs/chec
     "worst_train_loss": NUMBER,
     "metrics": {
         **dict.fromkeys(("train_loss_batch", "learning_rate", "train_loss_eval", "val_loss_eval", "bpb"), POINTS),
-        "stride": COUNT,
-        "elapsed_s": NUMBER,
+        "stride": POSITIVE,
+        "elapsed_s": SECONDS,
         "tokens": COUNT,
     },
     "metadata": {
@@ -200,11 +201,17 @@ def read_file(path: Path) -> dict[str, Any]:
         raise UserError(f"'{path}' {what}.") from error
     if not isinstance(state, dict):
         raise UserError(f"'{path}' is not a checkpoint: it holds a {type(state).__name__}, not a dictionary.")
-    if state.get("format_version") == FORMAT_VERSION and not has_trailer:
+    if has_present_format(state) and not has_trailer:
         raise UserError(f"The checkpoint '{path}' is damaged (its SHA-256 is missing); use another one of the run.")
     if odd := _odd_tensor(state):
         raise UserError(f"'{path}' holds a tensor that no checkpoint has ({odd}); refused.")
     return state
+
+
+def has_present_format(state: Mapping[str, Any]) -> bool:
+    """Whether a file says that it is of the present format."""
+    version = state.get("format_version")
+    return type(version) is int and version == FORMAT_VERSION
 
 
 def _is_plain_zip(path: Path) -> bool:
@@ -217,7 +224,13 @@ def _is_plain_zip(path: Path) -> bool:
                 return False
             pickles = [archive.read(name) for name in names if name.endswith(".pkl")]
         return all(_has_short_names(content) for content in pickles)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
+    except (
+        zipfile.BadZipFile,
+        ValueError,
+        NotImplementedError,
+        EOFError,
+        OSError,
+    ):  # OSError: it points outside itself
         return False
 
 
@@ -289,7 +302,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of any version. Raises UserError for what is not one."""
     state = read_file(path)
     config = state.get("config")
-    if state.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+    if "format_version" in state and not has_present_format(state):
         raise UserError(
             f"'{path}' has format {one_line(state['format_version'])}, newer than this version of Jojo reads."
         )
@@ -331,10 +344,11 @@ def _misfit(value: Any, layout: Any, where: str = "") -> str | None:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    if kind == COUNT:
-        return type(value) is int and 0 <= value < 2**63
-    if kind == NUMBER:
-        return type(value) in (int, float)
+    if kind in (COUNT, POSITIVE):
+        return type(value) is int and (kind == COUNT or value > 0) and 0 <= value < 2**62
+    if kind in (NUMBER, SECONDS):
+        is_number = type(value) is float or (type(value) is int and abs(value) < 2**62)
+        return is_number and (kind == NUMBER or 0 <= value < 1e12)
     if kind in (LINE, FILE_NAME):
         is_line = isinstance(value, str) and value.isprintable() and len(value) < 200
         return is_line and (kind == LINE or Path(value).name == value)
@@ -361,9 +375,10 @@ def refuse_other_sizes(checkpoint: Checkpoint) -> None:
     for name, keys in (("wte", ("vocab_size", "n_embd")), ("wpe", ("block_size", "n_embd"))):
         sizes |= zip(keys, weights.get(f"transformer.{name}.weight", torch.empty(0, 0)).shape, strict=False)
     for key, size in sizes.items():
-        if model.get(key) not in (None, size):
+        said = model.get(key)
+        if said is not None and not (type(said) is int and said == size):
             raise UserError(
-                f"'{checkpoint.path}' contradicts itself: model.{key} is {one_line(model[key])}, and its weights have {size}."
+                f"'{checkpoint.path}' contradicts itself: model.{key} is {one_line(said)}, and its weights have {size}."
             )
 
 

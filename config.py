@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from utils import UserError, one_line, replace_text
 
+MOST_TOKENS = 2**40  # of a batch: more than any memory holds
+LARGEST = 2**63 - 1  # of whole numbers; the shape's have limits of their own
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what no name or path needs, and a terminal obeys
 Value = Any  # what a field may hold: bool, int, float, str or None
 Values = dict[str, dict[str, Value]]  # {"model": {"n_layer": 6}, ...}, as in a JSON file
@@ -50,15 +53,18 @@ def option(
 class ModelConfig:
     """The network's shape; a checkpoint fixes it for good."""
 
-    n_layer: int = option(6, "transformer blocks", at_least=1)
-    n_head: int = option(6, "attention heads per block; must divide n_embd", at_least=1)
-    n_embd: int = option(384, "width of the residual stream", unit="channels", at_least=1)
-    block_size: int = option(256, "context length: how far back the model can look", unit="tokens", at_least=2)
+    n_layer: int = option(6, "transformer blocks", at_least=1, at_most=10_000)
+    n_head: int = option(6, "attention heads per block; must divide n_embd", at_least=1, at_most=10_000)
+    n_embd: int = option(384, "width of the residual stream", unit="channels", at_least=1, at_most=10**6)
+    block_size: int = option(
+        256, "context length: how far back the model can look", unit="tokens", at_least=2, at_most=10**7
+    )
     dropout: float = option(0.0, "dropout probability; 0 suits less than one epoch of data", at_least=0, below=1)
     bias: bool = option(False, "biases in linear and LayerNorm layers, as GPT-2 has; without is a little faster")
     vocab_size: int | None = option(
-        None, "embedding rows; null = the tokenizer's size rounded up to 64 (GPT-2: 50304)", unit="tokens", at_least=1
-    )
+        None, "embedding rows; null = the tokenizer's size rounded up to 64 (GPT-2: 50304)", unit="tokens", at_least=1,
+        at_most=10**7,
+    )  # fmt: skip
 
 
 @dataclass
@@ -163,7 +169,10 @@ class SystemConfig:
         False, "return cached CUDA memory to the device before training and after every evaluation"
     )
     peak_flops: float | None = option(
-        None, "the device's peak, which MFU is a share of; null = GPUs by name, CPUs measured", unit="FLOP/s", above=0
+        None,
+        "the device's peak, which MFU is a share of; null = GPUs by name, CPUs measured",
+        unit="FLOP/s",
+        at_least=1e6,
     )
     allow_tf32_matmul: bool = option(True, "TF32 matrix products on CUDA (float32 only)")
     allow_tf32_cudnn: bool = option(True, "TF32 in cuDNN on CUDA (float32 only)")
@@ -290,13 +299,21 @@ def check_value(opt: Option, value: Value) -> tuple[Value, str | None]:
         value = int(value)
     if type(value) is not opt.type:
         return value, f"must be {_type_name(opt)}, not {_shown(value)}"
-    if isinstance(value, str) and CONTROL.search(value):
-        return value, f"must not hold control characters, as '{one_line(value)}' does"
+    if isinstance(value, str) and not is_sayable(value):
+        return value, f"must not hold control characters or halves of characters, as '{one_line(value)}' does"
     if opt.choices and value not in opt.choices:
         return value, f"must be one of {', '.join(opt.choices)}, not '{one_line(value)}'" + nearest(
             str(value), list(opt.choices)
         )
     return value, _limit_problem(opt, value)
+
+
+def is_sayable(text: str) -> bool:
+    """Whether text can be a name or a path: no control characters, and nothing that no file system takes."""
+    try:
+        return not CONTROL.search(text) and bool(os.fsencode(text) or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def _shown(value: Value) -> str:
@@ -312,7 +329,10 @@ def _type_name(opt: Option) -> str:
 
 def _limit_problem(opt: Option, value: Value) -> str | None:
     at_least, above, below, at_most = (opt.limits[k] for k in ("at_least", "above", "below", "at_most"))
-    shown = str(value)[:40]
+    if opt.type is int:
+        at_most = min(at_most or LARGEST, LARGEST)
+    long = opt.type is int and abs(value) > 2**64  # Python refuses to write out the longest
+    shown = f"a number of {int(value.bit_length() * 0.301) + 1} digits" if long else str(value)
     if at_least is not None and value < at_least:
         return f"must be at least {at_least:g}, not {shown}"
     if above is not None and value <= above:
@@ -320,7 +340,7 @@ def _limit_problem(opt: Option, value: Value) -> str | None:
     if below is not None and value >= below:
         return f"must be below {below:g}, not {shown}"
     if at_most is not None and value > at_most:
-        return f"must be at most {at_most:g}, not {shown}"
+        return f"must be at most {at_most:,}, not {shown}"
     return None
 
 
@@ -393,6 +413,12 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
             {"scheduler.min_lr", "optimizer.learning_rate"},
             f"scheduler.min_lr {scheduler.min_lr:g} is above optimizer.learning_rate "
             f"{config.optimizer.learning_rate:g}; lower it, or set it to null for a tenth of the learning rate",
+        )
+    if config.tokens_per_batch > MOST_TOKENS:
+        yield (
+            {"training.batch_size", "training.gradient_accumulation_steps", "model.block_size"},
+            f"training.batch_size x gradient_accumulation_steps x model.block_size is {config.tokens_per_batch:,} tokens a "
+            f"batch; at most {MOST_TOKENS:,} make sense",
         )
     if not name or Path(name).name != name:
         yield {"data.dataset_name"}, f"data.dataset_name '{name}' must be a plain name, without folders"
@@ -477,7 +503,7 @@ def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Val
     if not isinstance(values, dict):
         raise UserError(f"'{path}' must hold a JSON object with the sections {', '.join(SECTIONS)}.")
     base = values.pop("extends", None)
-    if base is not None and (not isinstance(base, str) or CONTROL.search(base)):
+    if base is not None and (not isinstance(base, str) or not is_sayable(base)):
         raise UserError(f"'{path}': \"extends\" must be the name of one JSON file.")
     below = file_layers(path.parent / base, (*above, path.resolve())) if base else []
     return [*below, (str(path), values)]

@@ -115,7 +115,7 @@ def encode_lines(
         try:
             document, lookalike = render(json.loads(line), tokenizer, rendering)
         except (ValueError, RecursionError) as error:
-            result.bad_lines.append((number, _reason(error)))
+            result.bad_lines.append((number, error_in_words(error)))
             continue
         if not document:
             result.empty += 1
@@ -131,7 +131,8 @@ def encode_lines(
     return result
 
 
-def _reason(error: Exception) -> str:
+def error_in_words(error: Exception) -> str:
+    """Why a line is no record."""
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg}"
     if isinstance(error, UnicodeDecodeError):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from cli import Parser
-from utils import UserError, __version__, log, replace_text, run_command, user_path
+from utils import UserError, __version__, log, one_line, replace_text, run_command, user_path
 
 if TYPE_CHECKING:
     import torch
@@ -228,9 +228,9 @@ def chat(speaker: Speaker, first: str | None, record: list[str]) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run gen.py with these arguments; returns the exit code."""
     args = build_parser().parse_args(arguments)
-    for name in ("max_tokens", "num_samples"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}.")
+    for name, most in (("max_tokens", 10**9), ("num_samples", 10**4)):
+        if not 1 <= getattr(args, name) <= most:
+            raise UserError(f"--{name} must be between 1 and {most:,}, not {one_line(getattr(args, name), 30)}.")
     refuse_combinations(args)
     if args.seed is not None and not 0 <= args.seed < 2**63:
         raise UserError(f"--seed must be between 0 and 2^63 - 1, not {args.seed}.")

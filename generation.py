@@ -22,6 +22,8 @@ from model import GPT, KVCache
 from tokenizer import Message, Tokenizer
 from utils import UserError
 
+LOWEST_TEMPERATURE = 1e-6  # below it the likeliest token is all that is left, and the division would overflow
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -46,8 +48,10 @@ class Sampling:
             raise UserError(f"--top_k must be 0 (off) or more, not {self.top_k}.")
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top_p must be above 0 and at most 1 (off), not {self.top_p:g}.")
-        if not self.repetition_penalty > 0:
-            raise UserError(f"--repetition_penalty must be above 0 (1 = off), not {self.repetition_penalty:g}.")
+        if not 0.01 <= self.repetition_penalty <= 100:
+            raise UserError(
+                f"--repetition_penalty must be between 0.01 and 100 (1 = off), not {self.repetition_penalty:g}."
+            )
 
 
 def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> Tensor:
@@ -67,7 +71,7 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
         seen = logits.gather(1, context)
         penalty = sampling.repetition_penalty
         logits = logits.scatter(1, context, torch.where(seen > 0, seen / penalty, seen * penalty))
-    if sampling.temperature == 0:
+    if sampling.temperature < LOWEST_TEMPERATURE:
         return logits.argmax(dim=-1)
     logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # never overflows upwards
     if 0 < sampling.top_k < logits.size(1):
@@ -76,6 +80,7 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
     if sampling.top_p < 1:
         ordered, places = logits.softmax(-1).sort(descending=True)
         beyond = ordered.cumsum(-1) - ordered >= sampling.top_p  # what comes before already reaches top_p
+        beyond[:, 0] = False  # the likeliest stays, however small top_p is
         logits = logits.masked_fill(beyond.gather(1, places.argsort(-1)), -torch.inf)
     return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
 

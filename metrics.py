@@ -194,7 +194,7 @@ def _end_of_row(file: BinaryIO, step: int) -> tuple[int, int]:
         if start > 0 and len(lines) > 1:
             lines.pop(0)  # perhaps the rest of a line that begins before
         for line in reversed(lines):
-            if line.endswith(b"\n") and (found := _step(line)) <= step:
+            if line.endswith(b"\n") and 0 <= (found := _step(line)) <= step:
                 return end, int(found)
             end -= len(line)
     return 0, 0
@@ -203,7 +203,7 @@ def _end_of_row(file: BinaryIO, step: int) -> tuple[int, int]:
 def _step(line: bytes) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf
 
 

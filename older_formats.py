@@ -130,7 +130,7 @@ def _number(value: Any, otherwise: float) -> float:
     """A stored number, which may be a tensor; as a loss, nanoGPT starts with 1e9 for "none yet"."""
     try:
         number = float(value)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return otherwise
     return number if math.isfinite(number) and abs(number) < 1e8 else otherwise
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from config import Config, OptimizerConfig
-from utils import UserError, log
+from utils import UserError, log, one_line
 
 STATES = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"})  # what AdamW and Muon keep of a weight
 MUON_MOMENTUM = 0.95
@@ -130,7 +130,7 @@ def load_optimizer_state(
     parameters = dict(model.named_parameters())
     for name, values in state.items():
         if name not in parameters or not isinstance(values, dict) or set(values) not in STATES:
-            raise UserError(f"The checkpoint's optimizer state does not fit this model at '{name}'.")
+            raise UserError(f"The checkpoint's optimizer state does not fit this model at '{one_line(name)}'.")
         for key, value in values.items():
             shape = () if key == "step" else parameters[name].shape
             if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():

@@ -13,6 +13,7 @@ Which split a document goes to is decided by its own contents, so it stays there
 from __future__ import annotations
 
 import argparse
+import glob
 import hashlib
 import json
 import os
@@ -24,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from cli import Parser
-from documents import record_messages
-from utils import UserError, __version__, log, run_command, user_path
+from documents import error_in_words, record_messages
+from utils import UserError, __version__, log, one_line, run_command, user_path
 
 SEPARATOR = "<|endoftext|>"
 PIECE_CHARACTERS = 32_000  # a longer text is cut near this length: far longer than any context
@@ -115,9 +116,7 @@ def read_documents(path: Path, separator: str, problems: list[str], limit: int) 
                 if record_messages(record) or record["text"]:  # an empty text is no document
                     yield record
             except (ValueError, RecursionError) as error:
-                problems.append(
-                    f"{path}, line {number}: {'not JSON' if isinstance(error, json.JSONDecodeError) else error}"
-                )
+                problems.append(f"{path}, line {number}: {error_in_words(error)}")
                 if len(problems) > limit:
                     shown = "; ".join(problems[:3])
                     raise UserError(
@@ -171,9 +170,12 @@ def write_splits(args: argparse.Namespace, paths: dict[str, Path]) -> None:
             files = {split: stack.enter_context(open(path, "wb")) for split, path in temporary.items()}
             for path in find_files(args.input):
                 for record in read_documents(path, args.separator, problems, args.max_bad_lines):
-                    split = "val" if share_of(record) < args.val_fraction else "train"
-                    counts[split] += 1
-                    files[split].write(to_line(record))
+                    try:
+                        split = "val" if share_of(record) < args.val_fraction else "train"
+                        files[split].write(to_line(record))
+                        counts[split] += 1
+                    except RecursionError:  # reading JSON goes a little deeper than writing it
+                        problems.append(f"{path}: a record that is nested too deeply")
         if problems:
             log.warning("Skipped %d unreadable lines (%s).", len(problems), "; ".join(problems[:3]))
         if not sum(counts.values()):
@@ -183,6 +185,8 @@ def write_splits(args: argparse.Namespace, paths: dict[str, Path]) -> None:
                 fill_empty_split(empty, temporary[empty], temporary[full])
         for split, path in paths.items():
             os.replace(temporary[split], path)
+    except RecursionError:
+        raise UserError("A record is nested too deeply to be written again; leave it out.") from None
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
@@ -195,26 +199,37 @@ def to_line(record: Mapping[str, Any]) -> bytes:
 
 def fill_empty_split(split: str, empty: Path, full: Path) -> None:
     """Sets of a few documents: give the empty split the one nearest to it, with its copies; a single one is cut."""
-    records = [json.loads(line) for line in full.read_bytes().splitlines()]
-    shares = [share_of(record) for record in records]
-    if len(set(shares)) > 1:
-        chosen = (min if split == "val" else max)(shares)
-        moved = [record for record, share in zip(records, shares, strict=True) if share == chosen]
-        stay = [record for record, share in zip(records, shares, strict=True) if share != chosen]
+    lines = full.read_bytes().splitlines(keepends=True)
+    shares = [_share_of_line(line) for line in lines]
+    known = {share for share in shares if share is not None}
+    if len(known) > 1:
+        chosen = (min if split == "val" else max)(known)
+        moved = [line for line, share in zip(lines, shares, strict=True) if share == chosen]
+        stay = [line for line, share in zip(lines, shares, strict=True) if share != chosen]
         log.warning(
             "No document was drawn for the %s split: gave it one. More text, or another --val_fraction, makes this unnecessary.",
             split,
         )
     else:
-        text = records[0].get("text")
+        record = json.loads(lines[0])
+        text = record.get("text")
         if not isinstance(text, str) or len(text) < 100:
             raise UserError("One short document cannot be split into training and validation; add more text.")
         cut = text.rfind("\n", len(text) // 2, int(0.9 * len(text)))
         parts = text[: cut if cut > 0 else int(0.9 * len(text))], text[cut if cut > 0 else int(0.9 * len(text)) :]
-        moved, stay = ([{**records[0], "text": part.strip()}] for part in (parts if split == "train" else parts[::-1]))
+        pieces = [[to_line({**record, "text": part.strip()})] for part in parts]
+        moved, stay = pieces if split == "train" else pieces[::-1]
         log.warning("There is one document only: its end validates.")
-    empty.write_bytes(b"".join(map(to_line, moved)))
-    full.write_bytes(b"".join(map(to_line, stay)))
+    empty.write_bytes(b"".join(moved))
+    full.write_bytes(b"".join(stay))
+
+
+def _share_of_line(line: bytes) -> float | None:
+    """The share of a line that was written; None where it is nested a little too deeply to be read from here."""
+    try:
+        return share_of(json.loads(line))
+    except RecursionError:
+        return None
 
 
 # --- the verb ---------------------------------------------------------------------------------------------------------
@@ -227,8 +242,6 @@ def prepare(args: argparse.Namespace) -> None:
     from documents import Rendering
     from tokenizer import get_tokenizer
 
-    if Path(args.name).name != args.name:
-        raise UserError(f"--name '{args.name}' must be a plain name, without folders.")
     if not 0 < args.val_fraction < 1:
         raise UserError(f"--val_fraction must be between 0 and 1, not {args.val_fraction:g}.")
     folder = user_path(args.data_dir)
@@ -269,7 +282,8 @@ def verify(args: argparse.Namespace) -> None:
     """Read every block of the caches. Raises UserError where one is damaged, after looking at all of them."""
     from token_cache import TokenCache
 
-    found = sorted(user_path(args.cache_dir).glob(f"{args.name or '*'}-*-{'[0-9a-f]' * 16}.json"))
+    name = glob.escape(args.name) if args.name else "*"
+    found = sorted(user_path(args.cache_dir).glob(f"{name}-*-{'[0-9a-f]' * 16}.json"))
     if not found:
         raise UserError(f"No token cache{f' of {args.name!r}' if args.name else ''} in '{args.cache_dir}'.")
     damaged = 0
@@ -287,6 +301,8 @@ def verify(args: argparse.Namespace) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run prepare.py with these arguments; returns the exit code."""
     args = build_parser().parse_args(arguments)
+    if args.name is not None and (Path(args.name).name != args.name or not args.name.isprintable()):
+        raise UserError(f"--name '{one_line(args.name)}' must be a plain name, without folders.")
     if args.verify:
         verify(args)
     elif args.input and args.name:

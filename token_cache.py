@@ -74,9 +74,10 @@ class Facts:
         """Raises ValueError where the text is not intact facts of this format."""
         try:
             values = json.loads(text)
+            intact = isinstance(values, dict) and values.pop("facts_sha256", None) == digest_of(values)
         except (ValueError, RecursionError):
-            raise ValueError("damaged") from None
-        if not isinstance(values, dict) or values.pop("facts_sha256", None) != digest_of(values):
+            intact = False
+        if not intact:
             raise ValueError("damaged")
         if values.get("format") != FORMAT:
             raise ValueError("of another format")
@@ -195,6 +196,9 @@ class TokenCache:
             log.warning("%s; building it anew.", damage.what)
             self.close()
             self.rebuild(self.facts)
+            self.facts = Facts.from_json(self.path.read_text(encoding="utf-8"))
+            if (self.facts.n_tokens, self.facts.n_documents) != (self.n_tokens, self.n_documents):
+                raise
             self._open()
             return read()
 

@@ -170,8 +170,11 @@ def get_tokenizer(name: str) -> Tokenizer:
 def from_definition(definition: Mapping[str, Any], what: str = "This") -> Tokenizer:
     """The tokenizer that `what` was made with. Raises UserError when this version cannot reproduce it."""
     for candidate in (Tokenizer(), Tokenizer(chatml=False)):
-        if candidate.definition() == dict(definition):
-            return candidate
+        try:
+            if candidate.definition() == dict(definition):
+                return candidate
+        except RuntimeError:  # a tensor in it, which is not equal to anything in one way
+            break
     raise UserError(
         f"{what} was made with the tokenizer '{one_line(definition.get('name'))}' "
         f"({one_line(definition.get('n_vocab'))} tokens), which this version does not have."

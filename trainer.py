@@ -36,7 +36,7 @@ from optim import load_optimizer_state, make_optimizers, optimizer_state
 from plotting import PlotManager
 from run import Run
 from run_files import Saver
-from utils import Every, Shutdown, UserError, log, log_to_file
+from utils import Every, Shutdown, UserError, byte_count, log, log_to_file
 
 LOG_FILE = Path("train.log")
 MAX_SKIPPED_UPDATES = 20  # float16: so many overflowing batches in a row mean divergence, not a scale to be found
@@ -69,12 +69,8 @@ class Trainer:
         self.eval_loaders = {split: run.evaluation_loader(split) for split in ("train", "val")}
         self.byte_lengths = torch.tensor(run.tokenizer.byte_lengths, device=run.device)  # (n_vocab,)
         self.metrics = MetricsTracker()
-        self.epoch, self.position, self.batches_done, self.skipped_updates = (
-            run.epoch,
-            run.position,
-            run.batches_done,
-            0,
-        )
+        self.epoch, self.position, self.batches_done = run.epoch, run.position, run.batches_done
+        self.skipped_updates = 0
         self.last_evaluation: tuple[int, dict[str, float]] | None = None
         if run.continues and run.checkpoint:
             self.load_state_dict(run.checkpoint.state)
@@ -114,7 +110,10 @@ class Trainer:
         if self.run.counts_anew:
             return
         if "rng" in state:
-            torch.set_rng_state(state["rng"]["torch"])
+            try:
+                torch.set_rng_state(state["rng"]["torch"])
+            except (TypeError, RuntimeError):  # nothing of the training depends on it
+                log.warning("The checkpoint's random state is not one of this version of torch; it is left out.")
         self.skipped_updates = state["skipped_updates"]
         self.metrics.load_state_dict(state)
 
@@ -396,6 +395,12 @@ class Trainer:
 
 def build_model(run: Run) -> GPT:
     """The model with its first weights: the checkpoint's, or drawn from the seed (on the CPU: the same on any device)."""
+    needed, there = 4 * estimate.n_parameters(run.config.model), devices.total_memory_bytes("cpu")
+    if there and needed > there:
+        raise UserError(
+            f"The model's weights alone take {byte_count(needed)}, and this machine has {byte_count(there)} of memory; "
+            "choose a smaller model."
+        )
     torch.manual_seed(run.config.system.seed)
     model = GPT(run.config.model, run.tokenizer.n_vocab)
     if run.checkpoint:

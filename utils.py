@@ -116,7 +116,7 @@ def log_to_file(path: Path, run: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # it reaches the console when this file is closed already
-        handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, str(error), None, None))
+        handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, str(error), (), None))
         raise
     finally:
         log.removeHandler(handler)

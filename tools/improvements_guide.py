@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cli import Parser
-from utils import UserError, log, run_command, user_path
+from utils import UserError, log, one_line, run_command, user_path
 
 PAGE = ROOT / "docs" / "migration.md"
 GUIDES = {"1": "From Jojo 1", "2.0": "From Jojo 2.0", "2.1": "From Jojo 2.1", "nanogpt": "From nanoGPT"}
@@ -39,16 +39,18 @@ def version_of(state: Mapping[str, Any], path: Path) -> str | None:
     Raises:
         UserError: it cannot be told.
     """
-    from checkpoint import FORMAT_VERSION
+    from checkpoint import has_present_format
 
     if "format_version" in state:
-        if state["format_version"] != FORMAT_VERSION:
-            raise UserError(f"'{path}' has format {state['format_version']}, newer than this version of Jojo reads.")
+        if not has_present_format(state):
+            raise UserError(
+                f"'{path}' has format {one_line(state['format_version'])}, newer than this version of Jojo reads."
+            )
         return None
     if isinstance(state.get("model_args"), dict):
         return "nanogpt" if "iter_num" in state else "1"
     metadata = state.get("metadata")
-    version = str(metadata.get("trainer_version", "")) if isinstance(metadata, dict) else ""
+    version = one_line(metadata.get("trainer_version", "")) if isinstance(metadata, dict) else ""
     if (short := ".".join(version.split(".")[:2])) in GUIDES:
         return short
     raise UserError(f"'{path}' does not say which version wrote it; name one with --from {'|'.join(GUIDES)}.")
