@@ -469,7 +469,9 @@ def values_of(opt: config.Option) -> st.SearchStrategy[Any]:
         top = min(x for x in (high, below, 1e6) if x is not None)
         values = st.floats(bottom, top, exclude_min=above is not None, exclude_max=below is not None)
     else:
-        values = st.text(st.characters(exclude_characters="/", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
+        values = st.text(
+            st.characters(exclude_characters="/", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12
+        )
     return st.none() | values if opt.optional else values
 
 

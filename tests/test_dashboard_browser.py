@@ -1,0 +1,442 @@
+"""The live view's page in a real browser: headless Chromium, where there is one; without, this file has no tests.
+
+Driven through the DevTools protocol with the standard library alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from test_dashboard import ROOT, lines, serving, write
+
+from tools import dashboard
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+__test__ = CHROMIUM is not None
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--window-size=1300,900", "--remote-debugging-port=0"),
+]
+PATIENCE = 30.0  # seconds until a page that should have changed counts as one that does not
+KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "Tab": 9, " ": 32}
+
+
+class Browser:
+    """A Chromium of its own with one page, and what that page asked for and complained about."""
+
+    def __enter__(self) -> Browser:
+        self.home = tempfile.TemporaryDirectory(prefix="jojo-browser-", ignore_cleanup_errors=True)
+        command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={self.home.name}", "about:blank"]
+        environment = {**os.environ, "HOME": self.home.name}
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        self.events: list[dict[str, Any]] = []
+        self.number = 0
+        port_file = Path(self.home.name) / "DevToolsActivePort"
+        self._until(lambda: port_file.exists() and port_file.read_text().count("\n"), "the browser does not start")
+        port = int(port_file.read_text().splitlines()[0])
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
+            url = next(target["webSocketDebuggerUrl"] for target in json.load(answer) if target["type"] == "page")
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket.sendall(
+            f"GET {urlsplit(url).path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        self.stream = self.socket.makefile("rb")
+        while self.stream.readline().strip():  # the answer's headers
+            pass
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self.call("Browser.close")
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.stream.close()
+        self.socket.close()
+        self.home.cleanup()
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command and wait for its result; events that come in between are kept."""
+        self.number += 1
+        content = json.dumps({"id": self.number, "method": method, "params": parameters}).encode()
+        length = len(content)
+        size = struct.pack(">B", 0x80 | length) if length < 126 else struct.pack(">BH", 0xFE, length)
+        assert length < 1 << 16
+        self.socket.sendall(b"\x81" + size + b"\0\0\0\0" + content)  # one frame of text, masked with zeros
+        while True:
+            message = json.loads(self._receive())
+            if message.get("id") == self.number:
+                assert "error" not in message, message["error"]
+                return message["result"]
+            self.events.append(message)
+
+    def _receive(self) -> bytes:
+        """The next message, put together from its frames."""
+        content, last = b"", False
+        while not last:
+            head = self.stream.read(2)
+            if len(head) < 2:
+                raise ConnectionError("the browser is gone")
+            length = head[1]
+            if length > 125:
+                form = ">H" if length == 126 else ">Q"
+                (length,) = struct.unpack(form, self.stream.read(struct.calcsize(form)))
+            content += self.stream.read(length)
+            last = bool(head[0] & 0x80)
+        return content
+
+    def evaluate(self, script: str) -> Any:
+        """The value of an expression in the page."""
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def open(self, url: str) -> None:
+        """Go to a page; what the one before said is forgotten."""
+        self.events.clear()
+        self.call("Page.navigate", url=url)
+        self.wait("document.readyState == 'complete'")
+
+    def wait(self, script: str) -> None:
+        """Until an expression in the page becomes true."""
+        self._until(lambda: self.evaluate(script), script)
+
+    def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
+        """A movement or a button of the mouse, at a place in the window."""
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+    def press(self, key: str) -> None:
+        """A key, down and up."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key])
+
+    def problems(self) -> list[str]:
+        """What stands in the console, and errors that nobody caught."""
+        kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        return [json.dumps(event["params"]) for event in self.events if event["method"] in kinds]
+
+    def hosts(self) -> set[str]:
+        """Of everything that the page asked for."""
+        sent = [event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        return {urlsplit(params["request"]["url"]).netloc for params in sent}
+
+    @staticmethod
+    def _until(condition: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(what)
+            time.sleep(0.05)
+
+
+# --- the tests ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests; each opens a page of its own server."""
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser, tmp_path: Path) -> Iterator[Page]:
+    """The page of a folder with two runs. After the test: nothing went elsewhere, and the console is empty."""
+    write(tmp_path / "one.metrics.jsonl", lines(*range(1, 201)) + lines(201, val_loss=0.5, bpb=0.25))
+    write(tmp_path / "two.metrics.jsonl", lines(*range(1, 101), lr=0.5))
+    with serving(tmp_path) as server:
+        page = Page(browser, server, tmp_path)
+        page.show()
+        yield page
+        assert browser.problems() == []
+        assert browser.hosts() == {f"127.0.0.1:{server.server_port}"}
+
+
+class Page:
+    """The live view of a folder in the browser."""
+
+    def __init__(self, browser: Browser, server: dashboard.Server, folder: Path) -> None:
+        self.browser, self.server, self.folder = browser, server, folder
+        self.evaluate, self.wait = browser.evaluate, browser.wait
+
+    def show(self) -> None:
+        """Open it and wait until it shows what there is."""
+        self.browser.open(f"http://127.0.0.1:{self.server.server_port}/")
+        self.wait("document.getElementById('status').dataset.state == 'live'")
+
+    def write(self, name: str, content: bytes, append: bool = False) -> None:
+        """Change a file."""
+        write(self.folder / name, content, append)
+        self.look()
+
+    def look(self) -> None:
+        """Have the server and the page look at the files now, rather than in a second or two."""
+        self.server.folder.refresh()
+        self.evaluate("poll()")
+
+    def points(self, chart: str = "loss") -> int:
+        """How many points a chart has drawn."""
+        return int(self.evaluate(f"document.getElementById('chart-{chart}').dataset.points"))
+
+    def picture(self, chart: str = "loss") -> str:
+        """A chart's pixels."""
+        return self.evaluate(f"document.querySelector('#chart-{chart} canvas').toDataURL()")
+
+    def pixels(self, variable: str, chart: str = "loss") -> int:
+        """How many pixels of a chart have one of the style sheet's colours."""
+        return self.evaluate(f"""(() => {{
+            const color = getComputedStyle(document.documentElement).getPropertyValue("{variable}").trim();
+            const wanted = [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
+            const canvas = document.querySelector("#chart-{chart} canvas");
+            const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", {{ willReadFrequently: true }});
+            copy.drawImage(canvas, 0, 0);
+            const {{ data }} = copy.getImageData(0, 0, canvas.width, canvas.height);
+            let count = 0;
+            for (let i = 0; i < data.length; i += 4) count += wanted.every((v, k) => data[i + k] === v) && data[i + 3] === 255;
+            return count;
+        }})()""")
+
+    def click(self, selector: str) -> None:
+        """Click an element as a person does."""
+        box = self.evaluate(f"""(() => {{
+            const element = document.querySelector({json.dumps(selector)});
+            element.scrollIntoView({{ block: "center" }});
+            const box = element.getBoundingClientRect();
+            return [box.x + box.width / 2, box.y + box.height / 2];
+        }})()""")
+        for kind in ("mousePressed", "mouseReleased"):
+            self.browser.mouse(kind, *box, button="left", clickCount=1)
+
+    def place(self, across: float, down: float = 0.5, chart: str = "loss") -> tuple[float, float]:
+        """A place in the plotting area of a chart, as parts of its width and height."""
+        self.evaluate(f"document.querySelector('#chart-{chart}').scrollIntoView({{ block: 'center' }})")
+        script = f"(b => [b.x, b.y, b.width, b.height])(document.querySelector('#chart-{chart} .u-over').getBoundingClientRect())"
+        x, y, width, height = self.evaluate(script)
+        return x + across * width, y + down * height
+
+    def text(self, selector: str) -> str:
+        """What can be read in an element."""
+        return self.evaluate(f"document.querySelector({json.dumps(selector)}).innerText")
+
+
+def test_curves_appear_and_move_with_the_file(page: Page) -> None:
+    assert page.pixels("--c0") > 100 and page.pixels("--c1") > 100 and page.pixels("--c2") == 0
+    assert page.points("bpb") == 1 and page.points("mfu") == 0
+    assert page.evaluate("document.querySelector('#chart-mfu .none').checkVisibility()")
+    points, picture = page.points(), page.picture()
+    write(page.folder / "two.metrics.jsonl", lines(*range(101, 401), lr=0.25), append=True)
+    page.server.folder.refresh()
+    page.wait("document.querySelector('#runs-body').rows[1].cells[2].innerText == '400'")  # the page asks by itself
+    page.wait("view.range[1] == 400")
+    assert page.points() > points and page.picture() != picture
+    page.write("three.metrics.jsonl", lines(*range(1, 101)))
+    page.wait("document.querySelector('#runs-body').rows.length == 3")
+    page.wait("known.get('three').curvesKey")
+    page.click("#runs-body tr:first-child input")  # it lies under this one
+    page.wait("!known.get('one').shown")
+    assert page.pixels("--c2") > 50
+
+
+def test_a_run_cut_back_or_gone_is_shown_so(page: Page) -> None:
+    page.write("one.metrics.jsonl", lines(*range(1, 51)))
+    page.wait("document.querySelector('#runs-body').rows[0].cells[2].innerText == '50'")
+    page.wait("view.range[1] == 100 && charts[0].curves[0].x.length <= 100")
+    (page.folder / "two.metrics.jsonl").unlink()
+    page.look()
+    page.wait("document.querySelector('#runs-body').rows.length == 1 && view.range[1] == 50")
+    (page.folder / "one.metrics.jsonl").unlink()
+    page.look()
+    page.wait("document.getElementById('empty').checkVisibility()")
+    assert "No runs in" in page.text("#empty") and not page.evaluate("document.querySelector('main').checkVisibility()")
+    page.write("one.metrics.jsonl", lines(1, 2, 3))
+    page.wait("document.querySelector('main').checkVisibility() && view.range[1] == 3")
+
+
+def test_the_scale_switches_between_linear_and_log(page: Page) -> None:
+    linear = page.picture(), page.picture("tokens_per_s")
+    assert page.evaluate("charts[0].plot.scales.y.distr") == 1
+    page.click("input[value=log]")
+    page.wait("charts[0].plot?.scales.y.distr == 3")
+    assert page.picture() != linear[0] and page.picture("tokens_per_s") == linear[1]
+    page.browser.press("ArrowLeft")  # the switch has the keyboard now
+    page.wait("charts[0].plot?.scales.y.distr == 1")
+    assert page.evaluate("document.activeElement.value") == "linear"
+    page.wait("charts[0].plot.scales.y.max > 9")
+    assert page.picture() == linear[0]
+
+
+def test_the_x_axis_switches_between_steps_tokens_and_time(page: Page) -> None:
+    for axis, end in (("tokens", 20100), ("elapsed_s", 100.5), ("step", 201)):
+        page.click(f"input[value={axis}]")
+        page.wait(f"view.axis == '{axis}' && view.range[1] == {end}")
+        assert page.pixels("--c0") > 100
+
+
+def test_hovering_shows_each_runs_value(page: Page) -> None:
+    page.evaluate("document.getElementById('window').value = '1'")  # not smoothed: the values are those of the file
+    page.evaluate("document.getElementById('controls').dispatchEvent(new Event('change'))")
+    page.wait("known.get('one').curvesKey.includes('window=1&') && known.get('two').curvesKey.includes('window=1&')")
+    page.browser.mouse("mouseMoved", *page.place(0.25))
+    page.wait("document.querySelector('#chart-loss .tip').checkVisibility()")
+    tip = page.text("#chart-loss .tip").split()
+    step = int(tip[1])
+    assert 40 < step < 60 and {"one", "two", "training", "validation"} <= {*tip}
+    value = float(tip[tip.index("one") + 1])
+    assert min(abs(value - 10 / near) for near in (step - 1, step, step + 1)) < 1e-3
+    assert page.evaluate(
+        "charts.every((chart) => !chart.plot || chart.plot.cursor.left > 0)"
+    )  # one crosshair through all
+    page.browser.mouse("mouseMoved", *page.place(0.75))
+    page.wait("!document.querySelector('#chart-loss .tip').innerText.includes('two')")  # it ends before this step
+    page.browser.mouse("mouseMoved", 2, 2)
+    page.wait("!document.querySelector('#chart-loss .tip').checkVisibility()")
+
+
+def test_values_can_be_read_with_the_keyboard_too(page: Page) -> None:
+    page.evaluate("document.querySelector('#chart-loss .plot').focus()")
+    page.browser.press("ArrowRight")
+    page.wait("document.querySelector('#chart-loss .tip').checkVisibility()")
+    before = page.text("#chart-loss .tip")
+    for _ in range(3):
+        page.browser.press("ArrowLeft")
+    page.wait(f"document.querySelector('#chart-loss .tip').innerText != {json.dumps(before)}")
+    page.browser.press("Tab")
+    page.wait("!document.querySelector('#chart-loss .tip').checkVisibility()")
+
+
+def test_zooming_in_asks_for_finer_curves(page: Page) -> None:
+    page.write("one.metrics.jsonl", lines(*range(1, 20_001)))
+    page.wait("view.range[1] == 20000")
+    coarse = page.evaluate("charts[0].curves.find((c) => c.run.name == 'one' && c.style == 'faint').x.length")
+    assert 0 < coarse <= 2000
+    (left, y), (right, _) = page.place(0.5), page.place(0.52)
+    page.browser.mouse("mouseMoved", left, y)
+    page.browser.mouse("mousePressed", left, y, button="left", clickCount=1)
+    for x in (left + 5, (left + right) / 2, right):
+        page.browser.mouse("mouseMoved", x, y, button="left", buttons=1)
+    page.browser.mouse("mouseReleased", right, y, button="left", clickCount=1)
+    page.wait("view.zoom && known.get('one').curvesKey.includes('from=')")
+    xs = page.evaluate("charts[0].curves.find((c) => c.run.name == 'one' && c.style == 'faint').x")
+    assert 9_500 < xs[0] < xs[-1] < 11_000 and xs == [*range(int(xs[0]), int(xs[0]) + len(xs))]  # every single step
+    page.click("#reset")
+    page.wait("!view.zoom && view.range[1] == 20000")
+
+
+def test_runs_can_be_hidden_and_shown(page: Page) -> None:
+    both = page.points("lr")
+    page.click("#runs-body tr:first-child input")
+    page.wait(f"document.getElementById('chart-lr').dataset.points < {both}")
+    assert page.pixels("--c0") == 0 and page.pixels("--c1") > 100
+    assert page.text("#runs-count") == "1 of 2 shown"
+    page.click("#all")
+    page.wait(f"document.getElementById('chart-lr').dataset.points == {both}")
+    page.evaluate("document.querySelector('#runs-body tr:last-child input').focus()")
+    page.browser.press(" ")
+    page.wait("!known.get('two').shown && known.get('one').shown")
+
+
+def test_the_table_sorts(page: Page) -> None:
+    names = "[...document.querySelectorAll('#runs-body .name')].map((e) => e.innerText).join()"
+    assert page.evaluate(names) == "one,two"
+    page.click("#runs-head th:nth-child(3) button")
+    page.wait(f"{names} == 'two,one'")
+    page.click("#runs-head th:nth-child(3) button")
+    page.wait(f"{names} == 'one,two'")
+    assert page.evaluate("document.querySelector('#runs-head th:nth-child(3)').ariaSort") == "descending"
+
+
+def test_texts_from_files_are_shown_as_texts(page: Page) -> None:
+    markup = "<img src=x onerror=alert(1)><b>bold</b>"
+    texts = [{"prompt": f"{markup} once", "text": f"{markup} upon"}]
+    page.write(f"{markup.replace('/', '')}.metrics.jsonl", lines(1, 2, samples=texts))
+    for name, value in ((markup.replace("/", ""), markup), ("one", "plain")):
+        page.write(f"{name}.config.json", json.dumps({"model": {markup: value}}).encode())
+    page.wait("document.querySelector('#config-table thead') != null")
+    page.wait("document.querySelector('#samples-body p') != null")
+    assert page.text("#samples-body p") == f"{markup} once{markup} upon"
+    assert f"model.{markup}" in page.text("#config-table") and markup in page.text("#config-table td:last-child")
+    assert "<img" in page.text("#runs-body")
+    assert page.evaluate("document.querySelectorAll('main img, main b').length") == 0
+
+
+def test_earlier_samples_can_be_read(page: Page) -> None:
+    for step in (1, 2, 3):
+        page.write("three.metrics.jsonl", lines(step, samples=[{"prompt": "A", "text": f" text {step}"}]), append=True)
+    page.wait("document.querySelector('#samples-body').innerText.trim() == 'A text 3'")
+    page.evaluate("document.getElementById('samples-range').focus()")
+    page.browser.press("ArrowLeft")
+    page.wait("document.querySelector('#samples-body').innerText.trim() == 'A text 2'")
+    page.write("three.metrics.jsonl", lines(4, samples=[{"prompt": "A", "text": " text 4"}]), append=True)
+    page.wait("document.getElementById('samples-range').max == 3")
+    assert page.text("#samples-body").strip() == "A text 2"  # and not taken away
+
+
+def test_fifty_runs_are_drawn(page: Page) -> None:
+    for number in range(48):
+        write(page.folder / f"sweep-{number:02}.metrics.jsonl", lines(*range(1, 120)))
+    page.look()
+    page.wait("document.querySelector('#runs-body').rows.length == 50 && runs.every((run) => run.curvesKey)")
+    page.wait("charts[0].curves.length > 50")
+    page.browser.mouse("mouseMoved", *page.place(0.25))
+    page.wait("document.querySelector('#chart-loss .tip .more')?.innerText == 'and 38 more'")
+
+
+def test_a_run_of_one_batch_is_seen(page: Page) -> None:
+    (page.folder / "two.metrics.jsonl").unlink()
+    page.write("one.metrics.jsonl", lines(1))
+    page.wait("view.range[1] == 2")
+    assert page.pixels("--c0") > 10
+
+
+def test_dark_colors_where_the_system_is_dark(page: Page) -> None:
+    light = page.picture()
+    page.browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    page.wait("view.theme == 'dark'")
+    assert page.picture() != light and page.pixels("--c0") > 100
+    page.browser.call("Emulation.setEmulatedMedia", features=[])
+
+
+@contextlib.contextmanager
+def started(folder: Path, port: int) -> Iterator[str]:
+    """The command itself, as a process; gives the page's address."""
+    command = [sys.executable, str(ROOT / "tools" / "dashboard.py"), str(folder), "--port", str(port)]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        yield process.stdout.readline().split()[0]
+        process.terminate()
+
+
+def test_a_server_that_is_gone_is_said_and_waited_for(browser: Browser, tmp_path: Path) -> None:
+    write(tmp_path / "one.metrics.jsonl", lines(*range(1, 51)))
+    with started(tmp_path, port=0) as url:
+        browser.open(url)
+        browser.wait("document.getElementById('status').dataset.state == 'live' && view.range[1] == 50")
+    browser.wait("document.getElementById('status').dataset.state == 'lost'")
+    assert browser.evaluate("charts[0].card.dataset.points") == "50"  # what was there stays
+    write(tmp_path / "one.metrics.jsonl", lines(*range(1, 81)))
+    with started(tmp_path, port=urlsplit(url).port or 0):
+        browser.wait("document.getElementById('status').dataset.state == 'live' && view.range[1] == 80")
+        browser.open("about:blank")

@@ -1,0 +1,404 @@
+/* The live view: asks tools/dashboard.py what is new, keeps the table, and hands the curves to the charts (charts.js). */
+
+"use strict";
+
+const POLL_MS = 2000;
+const READING_MS = 500; // while the files are read for the first time
+const MANY_OPTIONS = 6; // with more runs than this, the table of configs has a row per run instead of a column
+
+const CHARTS = [
+  { id: "loss", title: "Loss", unit: "nats per token", log: true, lines: [{ name: "loss", label: "training" }, { name: "val_loss", label: "validation", circles: true }], none: "No batch is done yet." },
+  { id: "bpb", title: "Bits per byte", unit: "validation", log: true, lines: [{ name: "bpb", circles: true }], none: "No evaluation yet." },
+  { id: "tokens_per_s", title: "Throughput", unit: "tokens per second", zero: true, lines: [{ name: "tokens_per_s" }], none: "Not in these files." },
+  { id: "grad_norm", title: "Gradient norm", unit: "before clipping", log: true, lines: [{ name: "grad_norm" }], none: "Not in these files." },
+  { id: "lr", title: "Learning rate", unit: "", zero: true, lines: [{ name: "lr" }], none: "Not in these files." },
+  { id: "peak_memory_bytes", title: "Peak memory", unit: "GB", zero: true, factor: 1e-9, lines: [{ name: "peak_memory_bytes" }], none: "Not measured on the device of these runs." },
+  { id: "mfu", title: "MFU", unit: "of the hardware's peak", zero: true, factor: 100, suffix: "%", lines: [{ name: "mfu" }], none: "The peak of these runs' hardware is not known." },
+];
+
+const COLUMNS = [
+  { key: "name", label: "run", left: true },
+  { key: "running", label: "", text: (run) => run.problem || (run.running ? "running" : ""), left: true },
+  { key: "step", label: "step", text: (run) => whole(run.step) },
+  { key: "tokens", label: "tokens", text: (run) => short(run.tokens) },
+  { key: "loss", label: "loss", text: (run) => run.loss.toFixed(4) },
+  { key: "best_val_loss", label: "best val loss", text: (run) => run.best_val_loss.toFixed(4), lowest: true },
+  { key: "bpb", label: "bpb", text: (run) => run.bpb.toFixed(4), lowest: true },
+  { key: "tokens_per_s", label: "tokens/s", text: (run) => whole(run.tokens_per_s) },
+  { key: "elapsed_s", label: "elapsed", text: (run) => duration(run.elapsed_s) },
+];
+
+const $ = (id) => document.getElementById(id);
+const whole = (value) => Math.round(value).toLocaleString("en");
+
+/* --- state --- */
+
+const view = { axis: "step", log: false, window: 0, zoom: null, range: [0, 1], theme: "" };
+const known = new Map(); // run name -> what the page remembers of it: colour, dash, whether it is shown, its curves and its row
+let runs = []; // as the server lists them; each is its entry of `known`
+let instance = null; // of the server
+let sorted = { key: null, down: false };
+let samplesOf = { key: "", rows: [], pinned: null }; // pinned: the step that someone chose to look at
+let configKey = "";
+
+const charts = CHARTS.map((kind) => new Chart(kind, $(["loss", "bpb"].includes(kind.id) ? "charts-first" : "charts-more"), zoomTo));
+const shownRuns = () => runs.filter((run) => run.shown);
+
+/* --- asking --- */
+
+const tags = new Map(); // url -> ETag of its last answer
+
+/** The answer to a GET, or null where it is the same as last time. Only what is asked again and again keeps a tag. */
+async function ask(url, keepTag = false) {
+  const headers = keepTag && tags.has(url) ? { "If-None-Match": tags.get(url) } : {};
+  const answer = await fetch(url, { headers, cache: "no-store" });
+  if (answer.status === 304) return null;
+  if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
+  if (keepTag) tags.set(url, answer.headers.get("ETag"));
+  return answer.json();
+}
+
+let refreshing = null, again = false;
+
+/** Bring the page up to date; calls while that goes on lead to one more round, not to several at a time. */
+function refresh() {
+  again = true;
+  refreshing ??= (async () => {
+    while (again) {
+      again = false;
+      await round();
+    }
+  })().finally(() => { refreshing = null; });
+  return refreshing;
+}
+
+async function round() {
+  const overview = await ask("/api/runs", true);
+  if (overview) takeOverview(overview);
+  await Promise.all([...shownRuns().map(askCurves), askSamples(), askConfig()]);
+  drawCharts();
+}
+
+/** Fetch a run's curves where it has new rows, or where other ones are wanted. */
+async function askCurves(run) {
+  const width = Math.ceil(charts[0].size().width * 1.5 / 200) * 200;
+  const points = Math.round(Math.min(2000, width, Math.max(200, 40000 / shownRuns().length)));
+  let query = `run=${run.id}&x=${view.axis}&points=${points}&window=${view.window}&raw=${shownRuns().length <= FAINT_RUNS ? 1 : 0}`;
+  if (view.zoom) query += `&from=${view.zoom[0]}&to=${view.zoom[1]}`;
+  const key = `${instance} ${run.version} ${query}`;
+  if (run.curvesKey === key) return;
+  const axis = view.axis;
+  const answer = await ask(`/api/curves?${query}`);
+  if (answer.gone) return;
+  Object.assign(run, { curves: answer.curves, curvesKey: key, curvesAxis: axis });
+}
+
+let timer = 0;
+
+async function poll() {
+  clearTimeout(timer);
+  const began = performance.now();
+  let wait = POLL_MS;
+  if (!document.hidden) {
+    try {
+      await refresh();
+      wait = say() ? READING_MS : Math.max(POLL_MS, 4 * (performance.now() - began)); // the machine is there for the training
+    } catch (error) {
+      const gone = error instanceof TypeError; // that is what fetch fails with where there is no server
+      status("lost", gone ? "tools/dashboard.py does not answer; trying again" : error.message);
+      if (!gone) console.error(error);
+    }
+  }
+  clearTimeout(timer);
+  timer = setTimeout(poll, wait);
+}
+
+/* --- the overview: status and table --- */
+
+let overviewNow = null;
+
+function takeOverview(overview) {
+  overviewNow = overview;
+  if (overview.instance !== instance) { // the server was started anew, and may have other numbers for the runs
+    instance = overview.instance;
+    for (const run of known.values()) run.curvesKey = "";
+  }
+  runs = overview.runs.map((summary) => {
+    const run = known.get(summary.name) ?? newRun(summary.name);
+    return Object.assign(run, summary);
+  });
+  $("folder").textContent = overview.folder;
+  const empty = runs.length === 0;
+  $("empty").hidden = !empty;
+  $("main").hidden = empty;
+  if (empty) {
+    $("empty-title").textContent = overview.problem ? `${overview.folder}: ${overview.problem}` : `No runs in ${overview.folder} yet`;
+    $("empty-text").textContent = "A run appears here by itself as soon as it has done its first batch. To start one:";
+  }
+  drawTable();
+}
+
+/** A run that the page has not seen before takes the next colour; after all colours, the next dash. */
+function newRun(name) {
+  const number = known.size;
+  const run = { name, shown: true, curves: {}, curvesKey: "", color: number % COLORS, dash: Math.floor(number / COLORS) % DASHES.length };
+  known.set(name, run);
+  return run;
+}
+
+/** Say how things are; true while files are still being read. */
+function say() {
+  if (!overviewNow) return false;
+  if (overviewNow.read != null) {
+    status("wait", `Reading the files: ${Math.round(overviewNow.read * 100)} %`);
+    return true;
+  }
+  const running = runs.filter((run) => run.running).length;
+  status("live", `Live, ${running ? `${running} running` : "none running"}, ${new Date().toLocaleTimeString()}`);
+  return false;
+}
+
+function status(state, text) {
+  $("status").dataset.state = state;
+  $("status-text").textContent = text;
+}
+
+function makeHead() {
+  for (const column of COLUMNS) {
+    const cell = element("th", { scope: "col", className: column.left ? "left" : "" });
+    if (column.key === "name") {
+      const all = element("input", { type: "checkbox", id: "all", checked: true, title: "Show or hide all runs listed here" });
+      all.setAttribute("aria-label", "Show all runs");
+      all.addEventListener("change", () => {
+        for (const run of runs) if (!run.row.hidden) run.shown = all.checked;
+        drawTable();
+        changed();
+      });
+      cell.append(all, " ");
+    }
+    if (column.label) {
+      const button = element("button", { type: "button", title: "Sort" }, column.label);
+      button.addEventListener("click", () => {
+        sorted = sorted.key !== column.key ? { key: column.key, down: false } : sorted.down ? { key: null, down: false } : { key: column.key, down: true };
+        drawTable();
+      });
+      cell.append(button);
+    }
+    $("runs-head").append(cell);
+    column.head = cell;
+  }
+}
+
+function makeRow(run) {
+  run.box = element("input", { type: "checkbox" });
+  run.box.addEventListener("change", () => {
+    run.shown = run.box.checked;
+    drawTable();
+    changed();
+  });
+  const label = element("label", {}, run.box, swatch(run), element("span", { className: "name", title: run.name }, run.name));
+  run.row = element("tr", {}, ...COLUMNS.map((column) => element("td", { className: column.left ? "left" : "" }, column.key === "name" ? label : "")));
+  run.row.addEventListener("mouseenter", () => charts.forEach((chart) => chart.highlight(run.name)));
+  run.row.addEventListener("mouseleave", () => charts.forEach((chart) => chart.highlight(null)));
+}
+
+/** Write the table's cells; rows stay the same elements, so that what has the keyboard keeps it. */
+function drawTable() {
+  const find = $("find").value.trim().toLowerCase();
+  const least = {};
+  for (const { key } of COLUMNS.filter((column) => column.lowest)) {
+    least[key] = Math.min(...shownRuns().map((run) => run[key] ?? Infinity));
+  }
+  for (const run of runs) {
+    if (!run.row) makeRow(run);
+    run.box.checked = run.shown;
+    run.row.className = run.shown ? "" : "off";
+    run.row.hidden = !run.name.toLowerCase().includes(find);
+    COLUMNS.forEach((column, i) => {
+      const cell = run.row.cells[i];
+      if (column.key === "name") return;
+      const text = run[column.key] == null ? "–" : column.text(run);
+      if (cell.dataset.text !== text) {
+        cell.dataset.text = text;
+        cell.replaceChildren(text);
+        if (column.key === "running") {
+          cell.classList.toggle("running", run.running && !run.problem);
+          cell.classList.toggle("problem", Boolean(run.problem));
+          if (text === "running") cell.prepend(element("span", { className: "dot" }));
+        }
+      }
+      cell.classList.toggle("best", Boolean(column.lowest) && run.shown && shownRuns().length > 1 && run[column.key] === least[column.key]);
+    });
+  }
+  const rows = inOrder(runs).map((run) => run.row);
+  const body = $("runs-body");
+  if (rows.length !== body.children.length || rows.some((row, i) => body.children[i] !== row)) {
+    const focused = document.activeElement;
+    body.replaceChildren(...rows);
+    if (body.contains(focused)) focused.focus({ preventScroll: true });
+  }
+  for (const column of COLUMNS) {
+    column.head.setAttribute("aria-sort", sorted.key !== column.key ? "none" : sorted.down ? "descending" : "ascending");
+  }
+  const shown = shownRuns().length;
+  $("runs-count").textContent = shown === runs.length ? `${runs.length}` : `${shown} of ${runs.length} shown`;
+  $("find-label").hidden = runs.length < 8 && !find;
+  const listed = runs.filter((run) => !run.row.hidden);
+  $("all").checked = listed.every((run) => run.shown);
+  $("all").indeterminate = !$("all").checked && listed.some((run) => run.shown);
+}
+
+function inOrder(list) {
+  if (!sorted.key) return list;
+  const sign = sorted.down ? -1 : 1;
+  return [...list].sort((a, b) => {
+    const [x, y] = [a[sorted.key], b[sorted.key]];
+    if (x == null || y == null) return (x == null) - (y == null); // what has no value comes last
+    return sign * (typeof x === "string" ? x.localeCompare(y, "en", { numeric: true }) : x - y);
+  });
+}
+
+/* --- charts --- */
+
+function drawCharts() {
+  const drawn = shownRuns().filter((run) => run.curvesAxis === view.axis);
+  view.range = view.zoom ?? wholeRange(drawn);
+  for (const chart of charts) chart.draw(drawn, view);
+  $("reset").disabled = !view.zoom;
+}
+
+/** From the first to the last x of all runs that are drawn. */
+function wholeRange(drawn) {
+  const ends = drawn.flatMap(({ curves }) => Object.values(curves).filter((c) => c.x.length).flatMap((c) => [c.x[0], c.x.at(-1)]));
+  if (!ends.length) return [0, 1];
+  const [from, to] = [Math.min(...ends), Math.max(...ends)];
+  if (from === to) return [from - 1, to + 1];
+  return from > 0 && from < to / 20 ? [0, to] : [from, to];
+}
+
+function zoomTo(range) {
+  view.zoom = range;
+  changed();
+}
+
+/** After something was chosen: draw what is there already, then ask for what is missing. */
+function changed() {
+  drawCharts();
+  poll();
+}
+
+/* --- samples --- */
+
+async function askSamples() {
+  const having = runs.filter((run) => run.newest_samples != null);
+  const select = $("samples-run");
+  const names = having.map((run) => run.name);
+  if (names.join("\n") !== [...select.options].map((option) => option.value).join("\n")) {
+    const chosen = select.dataset.chosen;
+    select.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+    select.value = names.includes(chosen) ? chosen : (having.find((run) => run.running) ?? having.at(-1))?.name ?? "";
+  }
+  select.hidden = names.length === 0;
+  const run = having.find(({ name }) => name === select.value);
+  const key = run ? `${instance} ${run.id} ${run.newest_samples}` : "none";
+  if (key === samplesOf.key) return;
+  const answer = run ? await ask(`/api/samples?run=${run.id}`) : { rows: [] };
+  if (answer.gone) return;
+  samplesOf = { ...samplesOf, key, rows: answer.rows };
+  drawSamples();
+}
+
+function drawSamples() {
+  const { rows, pinned } = samplesOf;
+  const place = rows.findIndex((row) => row.step === pinned);
+  const at = place >= 0 ? place : rows.length - 1;
+  const range = $("samples-range");
+  Object.assign(range, { max: Math.max(0, rows.length - 1), value: Math.max(0, at) });
+  $("samples-range-label").hidden = rows.length === 0;
+  range.hidden = rows.length < 2;
+  $("samples-step").textContent = rows.length ? `step ${whole(rows[at].step)}${at === rows.length - 1 ? ", the latest" : ""}` : "";
+  if (!rows.length) {
+    $("samples-body").replaceChildren(element("div", { className: "quiet" }, "None of these runs has written samples."));
+    return;
+  }
+  $("samples-body").replaceChildren(...rows[at].samples.map(({ prompt, text }) => {
+    const rest = text.startsWith(prompt) ? text.slice(prompt.length) : text;
+    return element("p", {}, element("span", { className: "prompt" }, prompt), rest);
+  }));
+}
+
+/* --- configs --- */
+
+async function askConfig() {
+  const having = shownRuns().filter((run) => run.config);
+  const key = [instance, shownRuns().length, ...having.map((run) => `${run.id}:${run.config}`)].join(" ");
+  if (key === configKey) return;
+  configKey = key;
+  const answer = having.length > 1 ? await ask(`/api/config?runs=${having.map((run) => run.id).join(",")}`) : { runs: [], options: [] };
+  const columns = answer.runs.map((id) => having.find((run) => run.id === id));
+  const missing = shownRuns().length - having.length;
+  $("config-aside").textContent = missing ? `${missing} shown ${missing === 1 ? "run has" : "runs have"} no config file` : "";
+  const table = $("config-table");
+  table.replaceChildren();
+  if (!answer.options.length) {
+    const why = having.length > 1 ? "The configs of the shown runs are the same." : "It takes two or more runs with a config.";
+    table.append(element("tbody", {}, element("tr", {}, element("td", { className: "left quiet" }, why))));
+    return;
+  }
+  const header = (run) => element("span", { title: run.name }, swatch(run), run.name);
+  const cell = (value) => element("td", { title: value ?? "not in this config" }, value ?? "–");
+  const tops = columns.length > MANY_OPTIONS ? answer.options.map((option) => option.name) : columns.map(header);
+  const lines = columns.length > MANY_OPTIONS
+    ? columns.map((run, i) => [header(run), answer.options.map((option) => option.values[i])])
+    : answer.options.map((option) => [option.name, option.values]);
+  table.append(
+    element("thead", {}, element("tr", {}, element("th", { className: "left" }), ...tops.map((top) => element("th", { scope: "col" }, top)))),
+    element("tbody", {}, ...lines.map(([name, values]) => element("tr", {}, element("th", { scope: "row", className: "left" }, name), ...values.map(cell)))),
+  );
+}
+
+/* --- controls --- */
+
+function readControls() {
+  view.axis = document.querySelector("input[name=axis]:checked").value;
+  view.log = document.querySelector("input[name=scale]:checked").value === "log";
+  view.window = Number($("window").value);
+}
+
+function start() {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  view.theme = dark.matches ? "dark" : "light";
+  dark.addEventListener("change", () => {
+    view.theme = dark.matches ? "dark" : "light";
+    drawCharts();
+  });
+  makeHead();
+  readControls();
+  $("controls").addEventListener("submit", (event) => event.preventDefault());
+  $("controls").addEventListener("change", () => {
+    const axis = view.axis;
+    readControls();
+    if (axis !== view.axis) {
+      view.zoom = null;
+      poll(); // what is there belongs to the other axis
+    } else {
+      changed();
+    }
+  });
+  $("reset").addEventListener("click", () => zoomTo(null));
+  $("find").addEventListener("input", drawTable);
+  $("samples-run").addEventListener("change", () => {
+    $("samples-run").dataset.chosen = $("samples-run").value;
+    samplesOf = { key: "", rows: [], pinned: null };
+    poll();
+  });
+  $("samples-range").addEventListener("input", () => {
+    const at = Number($("samples-range").value);
+    samplesOf.pinned = at === samplesOf.rows.length - 1 ? null : samplesOf.rows[at].step; // the latest is followed
+    drawSamples();
+  });
+  document.addEventListener("visibilitychange", poll);
+  poll();
+}
+
+start();

@@ -1,0 +1,418 @@
+"""Follows the metrics files of runs while they are written: reads what is new, keeps it small, thins it for a screen.
+
+The part of tools/dashboard.py that knows nothing of the web. It never writes a file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils import log
+
+SUFFIX = ".metrics.jsonl"
+X = ("step", "tokens", "elapsed_s")  # what curves can be drawn against
+Y = ("loss", "grad_norm", "lr", "tokens_per_s", "mfu", "peak_memory_bytes")
+EVALUATION = ("val_loss", "bpb")
+SMOOTHED = ("loss", "grad_norm", "tokens_per_s", "mfu")  # noisy from batch to batch
+RUNNING_SECONDS = 60.0  # a run whose file was written to in this time counts as running
+BLOCK_BYTES = 1 << 22  # read and parsed at a time
+TAIL_BYTES = 256  # compared to tell whether a file is still the one that was read
+MAX_CONFIG_BYTES, MAX_VALUE_CHARS = 1 << 20, 200
+MAX_SAMPLE_ROWS, MAX_SAMPLES, MAX_SAMPLE_CHARS = 50, 8, 4000  # kept of a run, of a row, of a text
+
+numbers_of = itemgetter(*X, *Y)  # faster than get()
+
+Row = dict[str, Any]
+Floats = NDArray[np.floating[Any]]
+Indices = NDArray[np.intp]
+
+
+# --- one row, many rows ---------------------------------------------------------------------------------------------
+
+
+def parse_rows(text: str) -> tuple[Floats, list[tuple[int, Row]]]:
+    """Read lines of a metrics file.
+
+    Args:
+        text: whole lines. Those that are no row (torn, garbage, without a step) are skipped.
+
+    Returns:
+        The numbers, one row each with the columns X and Y, NaN where there is none; and, with their place among them, the
+        rows that are evaluations or have samples.
+    """
+    numbers: list[tuple[Any, ...]] = []
+    extras: list[tuple[int, Row]] = []
+    for line in text.split("\n"):
+        try:
+            row = json.loads(line)
+            values = numbers_of(row)
+        except KeyError:
+            values = tuple(map(row.get, (*X, *Y)))
+        except (ValueError, TypeError, RecursionError):
+            continue
+        if "val_loss" in row or "samples" in row:
+            extras.append((len(numbers), row))
+        numbers.append(values)
+    try:
+        table = np.array(numbers, dtype=np.float64)  # null becomes NaN
+    except (ValueError, TypeError, OverflowError):
+        table = np.array([[number(value) for value in values] for values in numbers])
+    table = table.reshape(-1, len(X) + len(Y))
+    table[~np.isfinite(table)] = np.nan
+    has_step = ~np.isnan(table[:, 0])
+    place = np.cumsum(has_step) - 1
+    return table[has_step], [(int(place[i]), row) for i, row in extras if has_step[i]]
+
+
+def number(value: object) -> float:
+    """A number from a file; NaN for everything else."""
+    try:
+        return float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:  # an integer beyond 1e308
+        return math.nan
+
+
+def clean_samples(samples: object) -> list[dict[str, str]]:
+    """Prompts and texts of a row's samples, no more than a page can show."""
+    items = [sample for sample in samples if isinstance(sample, dict)] if isinstance(samples, list) else []
+    texts = [{key: item.get(key) for key in ("prompt", "text")} for item in items[:MAX_SAMPLES]]
+    return [{k: v[:MAX_SAMPLE_CHARS] if isinstance(v, str) else "" for k, v in item.items()} for item in texts]
+
+
+class Columns:
+    """Columns of numbers that grow at their end."""
+
+    def __init__(self, names: Sequence[str], dtype: type[np.floating[Any]]) -> None:
+        self.names, self.length = names, 0
+        self._data = np.empty((len(names), 0), dtype)  # with room for more
+
+    def __getitem__(self, name: str) -> Floats:
+        return self._data[self.names.index(name), : self.length]
+
+    def append(self, rows: Floats) -> None:
+        """Take in rows with one value per column."""
+        end = self.length + len(rows)
+        if end > self._data.shape[1]:
+            data = np.empty((len(self.names), end + end // 2), self._data.dtype)
+            data[:, : self.length] = self._data[:, : self.length]
+            self._data = data
+        with np.errstate(over="ignore"):
+            self._data[:, self.length : end] = rows.T
+        self.length = end
+
+
+# --- a run, a folder ------------------------------------------------------------------------------------------------
+
+
+class Mark(NamedTuple):
+    """A place between two lines of a file, up to which it was read."""
+
+    offset: int = 0
+    rows: int = 0
+    tail: bytes = b""  # what stands in front of it
+
+    def holds(self, file: BinaryIO) -> bool:
+        """Whether the file is still the same in front of this place."""
+        file.seek(self.offset - len(self.tail))
+        return file.read(len(self.tail)) == self.tail
+
+
+class RunFile:
+    """A run's metrics file, read on from where reading stopped, and its config.
+
+    One thread reads. Others look at it while they hold the lock.
+    """
+
+    def __init__(self, path: Path, run_id: int) -> None:
+        self.path, self.id, self.name = path, run_id, path.name.removesuffix(SUFFIX)
+        self.version = 0  # another one whenever something changes that is shown
+        self.size, self.modified, self.problem = 0, 0.0, ""
+        self.x, self.y = Columns(X, np.float64), Columns(Y, np.float32)
+        self.evaluations = Columns(("row", *EVALUATION), np.float64)
+        self.samples: deque[tuple[int, float, list[dict[str, str]]]] = deque(maxlen=MAX_SAMPLE_ROWS)  # row, step, texts
+        self.config: dict[str, Any] | None = None  # by dotted name
+        self.config_version = 0
+        self.marks = [Mark()]
+        self._stamp: object = None  # size and times of the file as it was last read to its end
+        self._config_stamp: object = None
+
+    @property
+    def unread_bytes(self) -> int:
+        return 0 if self.problem else max(0, self.size - self.marks[-1].offset)
+
+    def read(self, lock: threading.Lock) -> None:
+        """Take in what is new, up to the last whole line. Raises OSError where the file cannot be read."""
+        stat = self.path.stat()
+        self.size, self.modified = stat.st_size, stat.st_mtime
+        stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        if stamp == self._stamp:
+            return
+        with open(self.path, "rb") as file:
+            self._go_back(file, lock)
+            while self._read_block(file, lock):
+                pass
+        self._stamp = stamp
+
+    def _go_back(self, file: BinaryIO, lock: threading.Lock) -> None:
+        """Forget the rows that are gone: the file was cut back to a checkpoint, or is another one now."""
+        marks = list(self.marks)
+        while not marks[-1].holds(file):
+            marks.pop()
+        if len(marks) < len(self.marks):
+            with lock:
+                self.marks = marks
+                self.x.length = self.y.length = rows = marks[-1].rows
+                self.evaluations.length = int(np.searchsorted(self.evaluations["row"], rows))
+                while self.samples and self.samples[-1][0] >= rows:
+                    self.samples.pop()
+                self.version += 1
+
+    def _read_block(self, file: BinaryIO, lock: threading.Lock) -> bool:
+        """Take in the next block; False where there is no whole line any more."""
+        start = self.marks[-1]
+        file.seek(start.offset)
+        block = file.read(BLOCK_BYTES)
+        end = block.rfind(b"\n") + 1
+        if not end:
+            if len(block) < BLOCK_BYTES:
+                return False
+            end = len(block)  # no row is that long
+        table, extras = parse_rows(block[:end].decode("utf-8", "replace"))
+        with lock:
+            for place, row in extras:
+                values = [number(row.get(name)) for name in EVALUATION]
+                if any(map(math.isfinite, values)):
+                    self.evaluations.append(np.array([[start.rows + place, *values]]))
+                if samples := clean_samples(row.get("samples")):
+                    self.samples.append((start.rows + place, float(table[place, 0]), samples))
+            self.x.append(table[:, : len(X)])
+            self.y.append(table[:, len(X) :])
+            if len(self.marks) > 1 and start.offset + end - self.marks[-2].offset < BLOCK_BYTES:
+                self.marks.pop()  # one per block is enough
+            self.marks.append(Mark(start.offset + end, self.x.length, (start.tail + block[:end])[-TAIL_BYTES:]))
+            self.version += 1
+        return True
+
+    def read_config(self) -> None:
+        """Take in <run>.config.json where it changed. One that cannot be read counts as missing."""
+        path = self.path.with_name(self.name + ".config.json")
+        try:
+            stat = path.stat() if path.is_file() else None
+            stamp = stat and (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+            if stamp == self._config_stamp:
+                return
+            self._config_stamp, self.config, self.config_version = stamp, None, self.config_version + 1
+            if stat and stat.st_size <= MAX_CONFIG_BYTES:
+                self.config = dict(flatten(json.loads(path.read_bytes())))
+        except (OSError, ValueError, RecursionError) as error:
+            log.debug("%s is no config: %s", path, error)
+
+    def summary(self) -> dict[str, Any]:
+        """What the table shows of it."""
+        val_loss = self.evaluations["val_loss"]
+        return {
+            "id": self.id,
+            "name": self.name,
+            "version": self.version,
+            "rows": self.x.length,
+            **{name: as_json(last(self.x[name]), digits=15) for name in X},
+            **{name: as_json(last(self.y[name])) for name in ("loss", "tokens_per_s")},
+            "best_val_loss": as_json(float(np.nanmin(val_loss)) if np.isfinite(val_loss).any() else math.nan),
+            "bpb": as_json(last(self.evaluations["bpb"])),
+            "running": self.size > 0 and abs(time.time() - self.modified) < RUNNING_SECONDS,
+            "newest_samples": self.samples[-1][1] if self.samples else None,  # their step
+            "config": self.config_version if self.config is not None else 0,
+            "problem": self.problem,
+        }
+
+    def curves(
+        self, axis: str, low: float, high: float, points: int, window: int, raw: bool = True
+    ) -> dict[str, dict[str, list[float | None]]]:
+        """All curves of the run, thinned.
+
+        Args:
+            axis: one of X.
+            low: where the visible range begins on it.
+            high: where it ends.
+            points: the most that a curve may have.
+            window: rows to smooth over; 1 is not at all, 0 a fiftieth of the visible ones.
+            raw: whether curves that are smoothed are wanted as they were, too.
+
+        Returns:
+            {"x": [...], "y": [...]} by name, each with one more point on both sides so that lines reach the edge. A
+            smoothed curve stands beside its original as "<name>_smooth".
+        """
+        curves = {}
+        x, order = in_order(self.x[axis])
+        first, end = visible(x, low, high)
+        window = window or max(1, (end - first) // 50)
+        at = np.unique(np.linspace(first, max(first, end - 1), points // 2).astype(np.intp))
+        for name in Y:
+            y = self.y[name][order]
+            smoothed = name in SMOOTHED and window > 1 and end > first
+            if smoothed:
+                curves[name + "_smooth"] = as_curve(x[at], smooth(y, window, at), slice(None))
+            if raw or not smoothed:
+                curves[name] = as_curve(x, y, first + downsample(y[first:end], points))
+        x, order = in_order(self.x[axis][self.evaluations["row"].astype(np.intp)])
+        first, end = visible(x, low, high)
+        for name in EVALUATION:
+            y = self.evaluations[name][order]
+            there = first + np.flatnonzero(np.isfinite(y[first:end]))
+            curves[name] = as_curve(x, y, there[downsample(y[there], points)])
+        return curves
+
+
+class Folder:
+    """The runs of a folder, followed by a thread that calls refresh()."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.problem = path, ""
+        self.lock = threading.Lock()  # held while rows are added, and while they are looked at
+        self.runs: dict[int, RunFile] = {}  # by number; one that comes back gets a new number
+        self._numbers = itertools.count(1)
+
+    def refresh(self) -> None:
+        """Look for runs that came or went, and read what is new of each, the latest first."""
+        try:
+            with os.scandir(self.path) as entries:
+                found = {entry.name for entry in entries if entry.name.endswith(SUFFIX) and entry.is_file()}
+            problem = ""
+        except OSError as error:
+            found, problem = set(), error.strerror or str(error)
+        with self.lock:
+            self.problem = problem
+            known = {run.path.name for run in self.runs.values()}
+            self.runs = {i: run for i, run in self.runs.items() if run.path.name in found}
+            new = [RunFile(self.path / name, next(self._numbers)) for name in sorted(found - known)]
+            self.runs |= {run.id: run for run in new}
+        for run in sorted(self.runs.values(), key=lambda run: run.modified, reverse=True):
+            try:
+                run.read_config()
+                run.read(self.lock)
+                run.problem = ""
+            except OSError as error:
+                run.problem = error.strerror or str(error)
+
+    def overview(self) -> dict[str, Any]:
+        """The table of the runs, and how far the first reading of them is (None when it is done)."""
+        with self.lock:
+            unread, total = sum(run.unread_bytes for run in self.runs.values()), sum(r.size for r in self.runs.values())
+            return {
+                "folder": str(self.path),
+                "problem": self.problem,
+                "read": round(1 - unread / total, 2) if unread > BLOCK_BYTES else None,
+                "runs": [run.summary() for run in self.runs.values()],
+            }
+
+
+# --- configs --------------------------------------------------------------------------------------------------------
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The options of a nested config with their dotted names. Raises ValueError where it is no config."""
+    if not isinstance(config, dict):
+        raise ValueError("not a JSON object")
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The options whose values are not the same in all flat configs: {"name": ..., "values": one text per config}.
+
+    The value is None where a config does not have the option.
+    """
+    names = dict.fromkeys(name for config in configs for name in config)
+    rows = [{"name": n, "values": [as_text(c[n]) if n in c else None for c in configs]} for n in names]
+    return [row for row in rows if len(set(row["values"])) > 1]
+
+
+def as_text(value: object) -> str:
+    """A value of a config as one reads it: 1.0 as 1, texts without quotes."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    return (value if isinstance(value, str) else json.dumps(value))[:MAX_VALUE_CHARS]
+
+
+# --- curves ---------------------------------------------------------------------------------------------------------
+
+
+def downsample(y: Floats, most: int) -> Indices:
+    """Choose the values that show a curve.
+
+    Args:
+        y: the values; NaN is a gap.
+        most: how many to choose, at least 4.
+
+    Returns:
+        Indices in ascending order: all of them where there are no more than `most`; else the first, the last, and the
+        lowest and the highest of every bucket of neighbours, so that no peak is lost.
+    """
+    if len(y) <= most:
+        return np.arange(len(y))
+    buckets = (most - 2) // 2
+    size = -(-len(y) // buckets)
+    padded = np.full(buckets * size, np.nan)
+    padded[: len(y)] = y
+    grid = padded.reshape(buckets, size)
+    gap, starts = np.isnan(grid), np.arange(buckets) * size
+    lowest = starts + np.where(gap, np.inf, grid).argmin(axis=1)
+    highest = starts + np.where(gap, -np.inf, grid).argmax(axis=1)
+    chosen = np.unique(np.concatenate([[0, len(y) - 1], lowest, highest]))
+    return chosen[chosen < len(y)]
+
+
+def smooth(y: Floats, window: int, at: Indices) -> Floats:
+    """Means over the `window` values around each index of `at` (ascending), fewer at the ends; NaN is left out."""
+    low, high = np.maximum(at - window // 2, 0), np.minimum(at + window // 2 + 1, len(y))
+    there = np.isfinite(y)
+    pairs = np.stack([low, high], axis=1).ravel()  # reduceat adds up from each to the next; every second sum is unused
+    total = np.add.reduceat(np.append(np.where(there, y, 0.0), 0.0), pairs)[::2]
+    count = np.add.reduceat(np.append(there, False).astype(np.int64), pairs)[::2]
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def in_order(x: Floats) -> tuple[Floats, Indices | slice]:
+    """Values in ascending order without NaN, and the index that brings others into the same order."""
+    if np.isfinite(x).all() and (x[1:] >= x[:-1]).all():
+        return x, slice(None)
+    order = np.argsort(x, kind="stable")[: np.isfinite(x).sum()]  # NaN comes last
+    return x[order], order
+
+
+def visible(x: Floats, low: float, high: float) -> tuple[int, int]:
+    """Where the values between two others begin and end among ascending ones, and one more on both sides."""
+    first, end = int(np.searchsorted(x, low)) - 1, int(np.searchsorted(x, high, side="right")) + 1
+    return max(first, 0), min(end, len(x))
+
+
+def as_curve(x: Floats, y: Floats, keep: Indices | slice) -> dict[str, list[float | None]]:
+    """The chosen points for the page; none where there is no value at all."""
+    values = [as_json(value) for value in y[keep].tolist()]
+    return {"x": x[keep].tolist(), "y": values} if values.count(None) < len(values) else {"x": [], "y": []}
+
+
+def as_json(value: float, digits: int = 6) -> float | None:
+    """A number with as many digits as a screen can show; None for NaN, which JSON does not have."""
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+
+
+def last(values: Floats) -> float:
+    """The last value; NaN where there is none."""
+    return float(values[-1]) if len(values) else math.nan
