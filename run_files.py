@@ -101,8 +101,8 @@ class CheckpointManager:
             lock.release()
 
     def sweep_up(self) -> None:
-        """Remove what a killed process left of a save of this run (and of no other, whose save may be under way)."""
-        name = re.compile(re.escape(f".{self.run}") + r"(_best|_batch\d+)?\.pt\.\d+\.tmp")
+        """Remove what a killed process left half-written of this run (and of no other, which may be at work)."""
+        name = re.compile(re.escape(f".{self.run}") + r"(_best|_batch\d+)?\.(pt|png|config\.json)\.\d+\.tmp")
         for path in self.folder.glob(".*.tmp"):
             if name.fullmatch(path.name):
                 path.unlink(missing_ok=True)

@@ -141,8 +141,9 @@ def test_a_second_run_on_the_same_files_is_refused_and_moves_nothing(tmp_path):
 def test_what_a_killed_process_left_of_a_save_is_swept_up():
     folder = Path("models")
     folder.mkdir()
-    others = {".other.pt.99.tmp", ".mine_epoch10.pt.99.tmp", ".mine_epoch1_b.pt.99.tmp"}
-    for name in (".mine_epoch1.pt.99.tmp", ".mine_epoch1_batch3.pt.99.tmp", ".mine_epoch1_best.pt.99.tmp", *others):
+    others = {".other.pt.99.tmp", ".mine_epoch10.pt.99.tmp", ".mine_epoch1_b.pt.99.tmp", ".mine_epoch10.png.99.tmp"}
+    own = (".pt", "_batch3.pt", "_best.pt", ".png", "_batch100.png", ".config.json")
+    for name in (*(f".mine_epoch1{end}.99.tmp" for end in own), *others):
         (folder / name).write_bytes(b"half")
     train("--max_iters", "1")
     assert {path.name for path in folder.glob(".*.tmp")} == others
