@@ -320,8 +320,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     elif isinstance(state.get("model_args"), dict):
         version = "nanoGPT" if "iter_num" in state else "1"
         shape = {k: v for k, v in state["model_args"].items() if f"model.{k}" in OPTIONS}
-        bias = any(name.endswith(".c_attn.bias") for name in weights)
-        known, other = {"model": {"bias": bias} | shape} | flat_config(config, version == "1"), []
+        known, other = {"model": shape} | flat_config(config, version == "1"), []
     else:
         raise UserError(f"'{path}' has an unknown format: Missing 'model_args' or 'config.model'.")
     if version != "3":
@@ -329,7 +328,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     elif wrong := _misfit(state, LAYOUT if "optimizer" in state else WEIGHTS_ONLY):
         raise UserError(f"'{path}' is not a checkpoint as this version writes them: {wrong}.")
     checkpoint = Checkpoint(path, version, weights, known, state.get("tokenizer"), state, other)
-    refuse_other_sizes(checkpoint)
+    complete_shape(checkpoint)
     return checkpoint
 
 
@@ -367,9 +366,17 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def refuse_other_sizes(checkpoint: Checkpoint) -> None:
-    """Raises UserError when a file's config speaks of another size than its weights have: before a model of it is built."""
-    model, weights = checkpoint.config.get("model", {}), checkpoint.model
+def complete_shape(checkpoint: Checkpoint) -> None:
+    """Fill in what the weights tell of the shape where the config does not, before a model of it is built.
+
+    Raises:
+        UserError: the config speaks of another size than the weights have, or the number of heads, which they do not
+            tell, is missing.
+    """
+    model, weights = checkpoint.config.setdefault("model", {}), checkpoint.model
+    if "n_head" not in model:
+        raise UserError(f"'{checkpoint.path}' does not say how many heads its model has: Missing 'n_head'.")
+    model.setdefault("bias", any(name.endswith(".c_attn.bias") for name in weights))
     blocks = {name.split(".")[2] for name in weights if name.startswith("transformer.h.")}
     sizes = {"n_layer": len(blocks)}
     for name, keys in (("wte", ("vocab_size", "n_embd")), ("wpe", ("block_size", "n_embd"))):
@@ -380,6 +387,8 @@ def refuse_other_sizes(checkpoint: Checkpoint) -> None:
             raise UserError(
                 f"'{checkpoint.path}' contradicts itself: model.{key} is {one_line(said)}, and its weights have {size}."
             )
+        if size:
+            model[key] = size
 
 
 def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:

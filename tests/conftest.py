@@ -4,9 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # The models here are tiny: several threads would only wait for each other. Must be set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What hypothesis tries: the same few examples every time, or, with HYPOTHESIS_PROFILE=thorough in the environment,
+# others each time and a thousand or more wherever a test does not fix their number itself.
+COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
+settings.register_profile("quick", derandomize=True, **COMMON)
+settings.register_profile("thorough", max_examples=1000, print_blob=True, **COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture
