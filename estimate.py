@@ -29,7 +29,7 @@ GPU_PEAK_TFLOPS: dict[str, tuple[float, float | None, float | None, float]] = {
     "RTX 3080": (29.8, 29.8, 59.5, 59.5),
     "MI300X": (163.4, 653.7, 1307.4, 1307.4),
 }
-PROGRAM_BYTES = 380_000_000  # Python, torch and the buffers that its products work in, on a CPU
+PROGRAM_BYTES = 440_000_000  # Python, torch and its buffers, tokenizer, plots; on a CPU
 USUAL_MFU = 0.3  # of a run nothing has been measured of yet
 
 
@@ -106,8 +106,8 @@ def memory_bytes(config: Config) -> int:
 
     Weights and gradients in float32; two averages of each weight for AdamW, one for Muon; a copy of the weights in the
     dtype of the products; what a micro-batch's forward and backward pass hold (per token and layer: the residual stream
-    twice in float32, and 25 widths in that dtype: counted on a CPU); and one piece of the logits, which loss.py never
-    holds whole.
+    twice in float32, and 25 widths in that dtype: counted on a CPU); one piece of the logits, which loss.py never holds
+    whole; and on a CPU the copy of weights and averages that a save writes, and what looking through it takes.
     """
     model, training = config.model, config.training
     assert model.vocab_size is not None
@@ -117,5 +117,7 @@ def memory_bytes(config: Config) -> int:
     tokens = training.batch_size * model.block_size
     activations = tokens * model.n_layer * model.n_embd * (8 + 25 * size)
     logits = min(tokens, 1024) * model.vocab_size * 4
-    program = PROGRAM_BYTES if config.system.device == "cpu" else 0
-    return weights + activations + logits + program
+    if config.system.device != "cpu":
+        return weights + activations + logits
+    copy = 12 * parameters - 4 * hidden + 8 * model.vocab_size * model.n_embd if training.save_checkpoints else 0
+    return weights + activations + logits + copy + PROGRAM_BYTES
