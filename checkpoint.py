@@ -37,13 +37,13 @@ TRAILER_BYTES = len(TRAILER_MARK) + 64
 STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "  # before the trailer, and covered by it
 STAMP_BYTES = len(STAMP.format(run="", batch=0))
 COUNT, POSITIVE, NUMBER, SECONDS = "a count", "a count from 1", "a number", "seconds"  # see _fits
-POINTS, NAMES = "points", "names"
+POINTS, NAMES, PLAIN = "points", "names", "plain values"
 LINE, FILE_NAME = "a line", "a file name"
 WEIGHTS_ONLY: dict[str, Any] = {"config": dict, "tokenizer": dict}  # beside the weights, in any file of format 3
 LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can go on; docs/checkpoints.md says what each is
     "derived": NAMES,
     "optimizer": dict,
-    "lr_scheduler": {"schedule": dict, "total_batches": COUNT},
+    "lr_scheduler": {"schedule": PLAIN, "total_batches": COUNT},
     "scaler": dict,
     "rng": {"torch": Tensor},
     "loader": {"epoch": COUNT, "position": COUNT},
@@ -351,6 +351,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind in (LINE, FILE_NAME):
         is_line = isinstance(value, str) and value.isprintable() and len(value) < 200
         return is_line and (kind == LINE or Path(value).name == value)
+    if kind == PLAIN:
+        return isinstance(value, dict) and all(type(v) in (str, int, float, bool) for v in value.values())
     if kind == NAMES:
         return isinstance(value, list) and all(isinstance(name, str) for name in value)
     if kind == POINTS:
@@ -378,10 +380,10 @@ def complete_shape(checkpoint: Checkpoint) -> None:
         raise UserError(f"'{checkpoint.path}' does not say how many heads its model has: Missing 'n_head'.")
     model.setdefault("bias", any(name.endswith(".c_attn.bias") for name in weights))
     blocks = {name.split(".")[2] for name in weights if name.startswith("transformer.h.")}
-    sizes = {"n_layer": len(blocks)}
+    sizes = [("n_layer", len(blocks))]
     for name, keys in (("wte", ("vocab_size", "n_embd")), ("wpe", ("block_size", "n_embd"))):
-        sizes |= zip(keys, weights.get(f"transformer.{name}.weight", torch.empty(0, 0)).shape, strict=False)
-    for key, size in sizes.items():
+        sizes += zip(keys, weights.get(f"transformer.{name}.weight", torch.empty(0, 0)).shape, strict=False)
+    for key, size in sizes:
         said = model.get(key)
         if said is not None and not (type(said) is int and said == size):
             raise UserError(

@@ -135,6 +135,9 @@ def load_optimizer_state(
             shape = () if key == "step" else parameters[name].shape
             if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
                 raise UserError(f"The checkpoint's optimizer state does not fit this model at '{name}' ({key}).")
+    trained = (name for name, parameter in parameters.items() if parameter.requires_grad)
+    if state and (missing := next((name for name in trained if name not in state), None)):
+        raise UserError(f"The checkpoint's optimizer state does not fit this model: it has none for '{missing}'.")
     for optimizer in optimizers:
         numbers = {p: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
         by_number = {

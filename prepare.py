@@ -242,6 +242,8 @@ def prepare(args: argparse.Namespace) -> None:
     from documents import Rendering
     from tokenizer import get_tokenizer
 
+    if args.max_bad_lines < 0:
+        raise UserError(f"--data.max_bad_lines must be 0 or more, not {args.max_bad_lines}.")
     if not 0 < args.val_fraction < 1:
         raise UserError(f"--val_fraction must be between 0 and 1, not {args.val_fraction:g}.")
     folder = user_path(args.data_dir)

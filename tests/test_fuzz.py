@@ -136,10 +136,10 @@ State = dict[Any, Any]
 
 
 class Few(model.Block):
-    """A transformer block, of which no file here has nine: more of them are made where nobody looked at the weights."""
+    """A transformer block, of which no file here has ten, or as wide a one: such a model was never compared with weights."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
-        assert layer < 9, "a model is built that the file cannot fill"
+        assert layer < 9 and config.n_embd < 900, "a model is built that the file cannot fill"
         super().__init__(config, layer)
 
 
@@ -248,6 +248,7 @@ ODD: dict[str, Callable[[], Any]] = {
     "tensor[8, 2] of bfloat16": lambda: torch.ones(8, 2, dtype=torch.bfloat16),
     "tensor[8, 2] of bool": lambda: torch.ones(8, 2, dtype=torch.bool),
     "tensor[8, 2] of NaN": lambda: torch.full((8, 2), math.nan),
+    "tensor[8, 900]": lambda: torch.ones(8, 900),
     "tensor[50304, 2]": lambda: torch.full((50304, 2), 1e30),
     "tensor[1] of inf": lambda: torch.full((1,), math.inf),
     "tensor of bytes": lambda: torch.zeros(16, dtype=torch.uint8),
@@ -479,6 +480,7 @@ def test_what_is_spoiled_below_is_in_order(place: States, version: str) -> None:
 @example("3", put("format_version", "tensor[3]"))
 @example("3", put("tokenizer.n_vocab", "tensor[3]"))
 @example("3", put("metadata.machine.threads", "tensor[3]"))
+@example("3", put("lr_scheduler.schedule.peak", "tensor[3]"))
 @example("3", put("config.training.batch_size", "5,001 digits"))
 @example("3", put("config.data.cache_dir", "\ud800"))
 @example("3", put("config.model.n_layer", 10**9))  # built before it is looked at, it would never end
@@ -507,6 +509,9 @@ def test_training_goes_on_from_any_contents_or_says_why_not(place: States, versi
 @example("gen", "3", put("tokenizer.n_vocab", "tensor[3]"))
 @example("gen", "2.x", put("worst_train_loss", 10**400))
 @example("gen", "nanoGPT", put("model_args.n_embd", "tensor[3]"))
+@example(
+    "gen", "3", [Change(("model", "transformer.wpe.weight"), "put", "tensor[8, 900]"), *put("config.model.n_embd", 900)]
+)
 @example("train --eval_only", "2.x", put("config.training.batch_size", 1e308))
 @example("improvements_guide", "2.x", put("format_version", DEEP))
 @example("improvements_guide", "2.x", put("format_version", "\x1b[2J"))
@@ -1193,7 +1198,8 @@ def test_any_flags_of_prepare_give_a_data_set_or_a_sentence(arguments: list[str]
     run(prepare.main, *(VERIFY if verify else PREPARE), *arguments)
 
 
-run_flags = flags_of(train.build_parser(), *(f"--{name}" for name in OPTIONS), *train.ALIASES)
+OF_OPTIONS = [f"--{name}" for name in OPTIONS] + [*train.ALIASES]
+run_flags = flags_of(train.build_parser(), "--init_from", *OF_OPTIONS)  # --init_from asks the Hub for what is not here
 
 
 @given(arguments=command_lines(run_flags))
