@@ -139,10 +139,10 @@ def generate(
 def load_model(
     path: Path, device: str = "cpu", dtype: str = "float32", chatml: bool = True
 ) -> tuple[GPT, Tokenizer, Checkpoint]:
-    """A model to talk to, from a checkpoint of any version.
+    """A model to talk to, from a checkpoint of any version or a Hugging Face folder.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint or folder.
         device: where to put it.
         dtype: what its weights are kept in.
         chatml: False: GPT-2's own 50,257 tokens only; chat tokens are then never sampled.
@@ -150,12 +150,23 @@ def load_model(
     Returns:
         The model in eval mode, its tokenizer, and the checkpoint.
     """
-    checkpoint = load_checkpoint(path)
+    if (path / "config.json").is_file():
+        from hf import load_hf
+
+        checkpoint = load_hf(path)
+    else:
+        checkpoint = load_checkpoint(path)
     tokenizer = checkpoint_tokenizer(checkpoint) if chatml else Tokenizer(chatml=False)
+    model = model_of(checkpoint, tokenizer)
+    return model.to(device=device, dtype=getattr(torch, dtype)).eval(), tokenizer, checkpoint
+
+
+def model_of(checkpoint: Checkpoint, tokenizer: Tokenizer) -> GPT:
+    """A checkpoint's model with its weights. Raises UserError where they do not fit together, or the tokenizer."""
+    path = checkpoint.path
     config = Config.from_dict({"model": checkpoint.config.get("model", {})}, str(path)).model
     if config.vocab_size is None:
-        embedding = checkpoint.model.get("transformer.wte.weight")
-        config.vocab_size = tokenizer.padded_vocab_size if embedding is None else len(embedding)
+        config.vocab_size = tokenizer.padded_vocab_size
     if config.vocab_size < tokenizer.n_vocab:
         raise UserError(
             f"The model in '{path}' knows {config.vocab_size} tokens, its tokenizer {tokenizer.n_vocab}; "
@@ -163,7 +174,7 @@ def load_model(
         )
     model = GPT(config, tokenizer.n_vocab)
     load_weights(model, checkpoint)
-    return model.to(device=device, dtype=getattr(torch, dtype)).eval(), tokenizer, checkpoint
+    return model
 
 
 # --- chat -----------------------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ class Request:
     continue_from: str | None = None  # --checkpoint PATH, --resume PATH
     resume: bool = False  # --resume without a path
     weights_from: str | None = None  # --load_model_only
+    init_from: str | None = None  # --init_from: a Hugging Face folder, or a name on the Hub
     output: str | None = None
     allow_changes: bool = False
     reset_epoch: bool = False
@@ -199,7 +200,7 @@ def resolve_request(
 ) -> tuple[Config, dict[str, str], CheckpointManager, Checkpoint | None, bool]:
     """The config and where its values come from, the run's files, the checkpoint, and whether training continues."""
     layers = request_layers(request)
-    loads = request.weights_from or request.continue_from or request.resume
+    loads = request.weights_from or request.init_from is not None or request.continue_from or request.resume
     config, sources = resolve(layers, partial=bool(loads))
     files = CheckpointManager(run_path(request.output, config.data.dataset_name, config.training.max_epochs))
     checkpoint, continues = open_checkpoint(request, files)
@@ -230,6 +231,10 @@ def open_checkpoint(request: Request, files: CheckpointManager) -> tuple[Checkpo
     """The checkpoint the request names, and whether training continues from it (else only its weights count)."""
     if request.weights_from:
         return load_checkpoint(user_path(request.weights_from)), False
+    if request.init_from is not None:
+        from hf import load_hf
+
+        return load_hf(request.init_from, chatml=True), False
     if request.continue_from:
         checkpoint = load_checkpoint(user_path(request.continue_from))
     elif request.resume:

@@ -66,6 +66,11 @@ def build_parser() -> Parser:
     )
     add("--load_model_only", nargs="?", const=True, metavar="PATH", help="start a new run from a checkpoint's weights")
     add(
+        "--init_from",
+        metavar="PATH_OR_ID",
+        help="start a new run from a GPT-2 in Hugging Face form: a folder, or the Hub's",
+    )
+    add(
         "--reset_epoch",
         action="store_true",
         help="with --checkpoint or --resume: keep weights and optimizer state, count batches, epochs and metrics anew",
@@ -151,12 +156,15 @@ def main(arguments: list[str]) -> int:
         )
     if isinstance(args.resume, str) and args.checkpoint:
         raise UserError("--resume and --checkpoint both name a checkpoint; use one of them.")
+    if args.init_from is not None and (args.resume or args.checkpoint or weights_only):
+        raise UserError("--init_from starts a new run from a Hugging Face model; leave the checkpoint out.")
     request = Request(
         config_file=args.config,
         overrides=given,
         continue_from=None if weights_only else path,
         resume=bool(args.resume),
         weights_from=args.checkpoint if weights_only is True else weights_only,
+        init_from=args.init_from,
         output=args.output_checkpoint,
         allow_changes=args.allow_changes,
         reset_epoch=args.reset_epoch,

@@ -1,0 +1,177 @@
+"""GPT-2's tokenizer with or without ChatML, as the files that `transformers` reads.
+
+Made from the project's own vocabulary file alone. That holds each token's bytes and rank; the merges that GPT-2's files
+list follow from them: a token was merged from the two parts that its bytes come down to under all earlier merges.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tokenizer import END_OF_TEXT, IM_END, IM_START, Tokenizer
+from utils import UserError, one_line
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
+
+# What gen.py --chat feeds the model: <|endoftext|>, the turns, and the opening of the answer.
+CHAT_TEMPLATE = (
+    "{{- '<|endoftext|>' }}"
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+
+def byte_letters() -> list[str]:
+    """A printable letter for each of the 256 bytes, as GPT-2's files write them (a space is Ġ)."""
+    letters, others = [], 0
+    for byte in range(256):
+        if 33 <= byte <= 126 or 161 <= byte <= 172 or byte >= 174:
+            letters.append(chr(byte))
+        else:
+            letters.append(chr(256 + others))
+            others += 1
+    return letters
+
+
+@lru_cache(maxsize=1)
+def vocabulary_and_merges() -> tuple[dict[str, int], list[str]]:
+    """GPT-2's tokens that are text with their ids, and the merges behind them in order, in letters."""
+    full, letters = Tokenizer(), byte_letters()
+
+    def written(token: bytes) -> str:
+        return "".join(letters[byte] for byte in token)
+
+    tokens = [full.token_bytes(i) for i in range(full.eot_id)]
+    vocabulary = {written(token): i for i, token in enumerate(tokens)}
+    return vocabulary, [f"{written(a)} {written(b)}" for a, b in merges(tokens)]
+
+
+def merges(tokens: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """The merge behind each token of two bytes and more, in the order in which they apply."""
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    never = len(tokens)
+    for token in tokens:
+        if len(token) > 1:
+            parts = [token[i : i + 1] for i in range(len(token))]
+            while len(parts) > 2:
+                at = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], never))
+                parts[at : at + 2] = [parts[at] + parts[at + 1]]
+            yield parts[0], parts[1]
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None:
+    """Write everything `AutoTokenizer.from_pretrained(folder)` needs."""
+    text, pairs = vocabulary_and_merges()
+    vocabulary = text | {END_OF_TEXT: tokenizer.eot_id}
+    special = {name: _special(name) for name in tokenizer.special_tokens}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    whole = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": tokenizer.special_tokens[name]} | entry for name, entry in special.items()],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": byte_level | {"trim_offsets": False},
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+            "vocab": vocabulary, "merges": pairs,
+        },
+    }  # fmt: skip
+    settings: dict[str, Any] = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_prefix_space": False,
+        "added_tokens_decoder": {str(tokenizer.special_tokens[name]): entry for name, entry in special.items()},
+        **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT),
+        "clean_up_tokenization_spaces": False,
+        "errors": "replace",
+        "model_max_length": block_size,
+    }
+    if tokenizer.has_chatml:
+        settings["additional_special_tokens"] = [IM_START, IM_END]
+        _write(folder / "chat_template.jinja", CHAT_TEMPLATE)
+    _write(folder / "tokenizer.json", json.dumps(whole, ensure_ascii=False))
+    _write(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
+    _write(folder / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
+    _write(folder / "merges.txt", "#version: 0.2\n" + "\n".join(pairs) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _special(name: str) -> dict[str, Any]:
+    return {
+        "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True,
+    }  # fmt: skip
+
+
+# --- the way back ---------------------------------------------------------------------------------------------------
+
+
+def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    """The tokenizer that a model folder was made with. Raises UserError where it is not GPT-2's, with ChatML or without.
+
+    A folder without a tokenizer is taken to mean GPT-2's.
+    """
+    full = Tokenizer()
+    vocabulary, added = _stored_vocabulary(folder)
+    if vocabulary is not None:
+        same = all(vocabulary.get(token) == i for token, i in vocabulary_and_merges()[0].items())
+        if not same or ({**vocabulary, **added}.get(END_OF_TEXT)) != full.eot_id:
+            raise UserError(
+                f"The model in '{folder}' has another tokenizer than GPT-2's, which this version does not read."
+            )
+    if vocab_size <= full.eot_id:
+        raise UserError(f"The model in '{folder}' knows {vocab_size:,} tokens, fewer than GPT-2's {full.eot_id + 1:,}.")
+    known = {**(vocabulary or {}), **added}
+    has_chatml = all(known.get(name) == full.special_tokens[name] for name in (IM_START, IM_END))
+    return full if has_chatml and vocab_size >= full.n_vocab else Tokenizer(chatml=False)
+
+
+def _stored_vocabulary(folder: Path) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
+    """The vocabulary in a folder's files (None: there is none), and the tokens added to it."""
+    added: dict[str, Any] = {}
+    vocabulary: Mapping[str, Any] | None = None
+    whole = _object_if_there(folder / "tokenizer.json")
+    if whole is not None:
+        model = whole.get("model")
+        stored = model.get("vocab") if isinstance(model, dict) else None
+        vocabulary = stored if isinstance(stored, dict) else {}
+        entries = whole.get("added_tokens")
+        for entry in entries if isinstance(entries, list) else []:
+            if isinstance(entry, dict) and isinstance(entry.get("content"), str):
+                added[entry["content"]] = entry.get("id")
+    else:
+        vocabulary = _object_if_there(folder / "vocab.json")
+    settings = _object_if_there(folder / "tokenizer_config.json") or {}
+    decoder = settings.get("added_tokens_decoder")
+    for number, entry in decoder.items() if isinstance(decoder, dict) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str) and number.isdecimal():
+            added.setdefault(entry["content"], int(number))
+    for name, number in (_object_if_there(folder / "added_tokens.json") or {}).items():
+        added.setdefault(name, number)
+    return vocabulary, added
+
+
+def _object_if_there(path: Path) -> dict[str, Any] | None:
+    return read_object(path) if path.is_file() else None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file's object. Raises UserError where it holds no such thing."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise UserError(f"'{path}' is not valid JSON ({one_line(str(error))}).") from None
+    if not isinstance(values, dict):
+        raise UserError(f"'{path}' must hold a JSON object.")
+    return values

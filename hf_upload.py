@@ -1,0 +1,218 @@
+"""To and from the Hugging Face Hub, through huggingface_hub: every failure one sentence, and the token in none of them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hf import FILES, INDEX_FILE, MARK, WEIGHTS_FILE
+from hf_tokenizer import read_object
+from utils import UserError, log, one_line
+
+T = TypeVar("T")
+
+WAITS_S = (1.0, 3.0)  # before trying again what huggingface_hub tries once only
+NEUTRAL_FILES = {".gitattributes"}  # the Hub puts it into every new repository
+PASSING = (500, 502, 503, 504)  # statuses worth another try
+
+
+class Hub:
+    """A logged-in user's view of the Hub.
+
+    Raises:
+        UserError: not logged in, or the Hub cannot be reached or refuses the token.
+    """
+
+    def __init__(self) -> None:
+        from huggingface_hub import HfApi, get_token
+
+        token = get_token()
+        if not token:
+            raise UserError(
+                "Not logged in to the Hub; run `hf auth login`, or set HF_TOKEN to a token that may write. "
+                "(--dry-run needs neither.)"
+            )
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise UserError("The stored token is not one of the Hub's; log in again with `hf auth login`.")
+        self.token = token
+        self.api: Any = HfApi(token=token)
+        with self.in_words("log in"):
+            self.user = str(patiently(self.api.whoami)["name"])
+
+    def upload(self, folder: Path, repo_id: str, private: bool, message: str) -> str:
+        """Create the repository where there is none, and bring the folder's files into it in one commit.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            UserError: no right to, other content in the way, no network, or the Hub asks to wait.
+        """
+        with self.in_words(f"upload to '{repo_id}'"):
+            head = self.prepare(repo_id, private)
+            patiently(
+                lambda: self.api.upload_folder(
+                    repo_id=repo_id, folder_path=folder, commit_message=message, parent_commit=head,
+                    allow_patterns=list(FILES), delete_patterns=list(FILES) if head else None,
+                )
+            )  # fmt: skip
+        return f"{self.api.endpoint}/{repo_id}"
+
+    def prepare(self, repo_id: str, private: bool) -> str | None:
+        """Make sure of a repository that may be written to; returns the commit its content is at, None for a new one."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            patiently(lambda: self.api.create_repo(repo_id, private=private or None))
+            return None
+        except HfHubHTTPError as error:
+            if error.response.status_code != 409:
+                raise
+        info = patiently(lambda: self.api.repo_info(repo_id))
+        if private and not info.private:
+            raise UserError(f"'{repo_id}' exists and is public; make it private on the Hub, or leave out --private.")
+        files = {entry.rfilename for entry in info.siblings or []} - NEUTRAL_FILES
+        if files and not ("config.json" in files and self.is_ours(repo_id, info.sha)):
+            raise UserError(
+                f"'{repo_id}' holds something that was not uploaded from here ({one_line(min(files))}); "
+                "choose another --repo-name, or empty it on the Hub."
+            )
+        return info.sha if re.fullmatch(r"[0-9a-f]{40}", info.sha or "") else None
+
+    def is_ours(self, repo_id: str, commit: str) -> bool:
+        """Whether the repository's config.json has the mark of our exports."""
+        with tempfile.TemporaryDirectory(prefix="jojo-hub-") as place:
+            path = patiently(lambda: self.api.hf_hub_download(repo_id, "config.json", revision=commit, local_dir=place))
+            try:
+                return isinstance(read_object(Path(path)).get(MARK), dict)
+            except UserError:
+                return False
+
+    @contextlib.contextmanager
+    def in_words(self, what: str) -> Iterator[None]:
+        """Turns what the Hub or the network raises into a UserError of one sentence, without the token."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            words = explained(error, what, self.token)
+            secret = any(self.token in f"{e!s}{e!r}" for e in chain(error))
+            if words is None and not secret:
+                raise  # a bug of ours keeps its traceback
+            words = words or f"Could not {what} ({type(error).__name__})."
+            raise UserError(words) from (None if secret else error)
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """Call, and call again where the Hub stumbles or the connection breaks."""
+    for wait in WAITS_S:
+        try:
+            return call()
+        except Exception as error:
+            status = status_of(error)
+            if status not in PASSING and (status is not None or is_offline(error) or not is_network(error)):
+                raise
+            log.warning("The Hub %s; trying again.", f"answered {status}" if status else "did not answer")
+            time.sleep(wait)
+    return call()
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and all that it came from."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status behind an exception."""
+    for part in chain(error):
+        status = getattr(getattr(part, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def is_offline(error: BaseException) -> bool:
+    """Whether the user asked for no network (HF_HUB_OFFLINE)."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return any(isinstance(part, OfflineModeIsEnabled) for part in chain(error))
+
+
+def is_network(error: BaseException) -> bool:
+    """Whether the connection failed, under whichever name the HTTP library has for it."""
+    return any(
+        isinstance(part, (ConnectionError, TimeoutError)) or type(part).__module__.split(".")[0].startswith("httpx")
+        for part in chain(error)
+    )
+
+
+def explained(error: BaseException, what: str, token: str = "") -> str | None:
+    """One sentence for what the Hub or the network raised; None for anything else."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if is_offline(error):
+        return f"Could not {what}: HF_HUB_OFFLINE is set; unset it to use the network."
+    status = status_of(error)
+    if status is None:
+        if is_network(error) or isinstance(error, LocalEntryNotFoundError):
+            return f"Could not {what}: the Hub cannot be reached; check the network, then start again."
+        return None
+    if status == 429:
+        return f"Could not {what}: the Hub allows no more requests for now (429); try again {wait_of(error)}."
+    reasons = {
+        401: "the Hub does not accept the token (401); log in again with `hf auth login`, or set HF_TOKEN to a valid one",
+        403: "the token has no right to (403); use one that may write there, or ask the organization's administrators",
+        404: "the Hub does not know it, or not for this token (404); check the name",
+        409: "something else is changing it at this moment (409); start again",
+        412: "it was changed meanwhile (412); start again",
+    }
+    if status in reasons:
+        return f"Could not {what}: {reasons[status]}."
+    if status >= 500:
+        return f"Could not {what}: the Hub has trouble ({status}); start again later."
+    message = getattr(error, "server_message", None) or ""
+    said = one_line(str(message).replace(token, "***") if token else str(message), 200)
+    return f"Could not {what}: the Hub refused ({status}{': ' + said if said else ''})."
+
+
+def wait_of(error: BaseException) -> str:
+    """How long the Hub asks to wait, in words."""
+    for part in chain(error):
+        headers = getattr(getattr(part, "response", None), "headers", None)
+        if headers is not None:
+            limit = re.search(r";\s*t\s*=\s*(\d+)", headers.get("ratelimit", ""))
+            seconds = limit[1] if limit else headers.get("retry-after", "")
+            if seconds.isdecimal():
+                return f"in {seconds} seconds"
+    return "later"
+
+
+def fetch(name: str) -> Path:
+    """A model's files from the Hub, or from its cache on this machine. Raises UserError where they cannot be had."""
+    from huggingface_hub import get_token, snapshot_download
+
+    wanted = [INDEX_FILE, "model-*.safetensors", "added_tokens.json", *(set(FILES) - {"README.md", "loss.png"})]
+    token = get_token() or ""
+    what = f"fetch '{name}'"
+    try:
+        folder = Path(patiently(lambda: snapshot_download(name, allow_patterns=wanted)))
+    except Exception as error:
+        words = explained(error, what, token)
+        if words is None:
+            raise
+        secret = bool(token) and any(token in f"{e!s}{e!r}" for e in chain(error))
+        raise UserError(f"{words[:-1]} (there is no folder of that name either).") from (None if secret else error)
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise UserError(f"'{name}' on the Hub is no model in safetensors ({WEIGHTS_FILE}); a pickle is never read.")
+    return folder

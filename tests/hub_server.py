@@ -1,0 +1,247 @@
+"""A stand-in for the Hugging Face Hub on this machine: the part of its protocol that uploads and downloads use.
+
+Repositories live in memory. Faults are scripted: `server.fail("POST", r"/commit/", 500)` answers the next such request
+with 500, `status=None` breaks the connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import socket
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+TOKEN = "hf_" + "Secret" * 5
+USER, ORGANIZATION = "me", "our-lab"
+
+
+@dataclass
+class Repository:
+    """What is in one: files by path, whether it is private, and the commits that were made."""
+
+    private: bool = False
+    files: dict[str, bytes] = field(default_factory=lambda: {".gitattributes": b"*.safetensors filter=lfs\n"})
+    commits: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def sha(self) -> str:
+        return hashlib.sha1(repr((sorted(self.files.items()), len(self.commits))).encode()).hexdigest()
+
+
+@dataclass
+class Fault:
+    """How to answer the next `times` requests of this method and path."""
+
+    method: str
+    path: str
+    status: int | None
+    times: int
+    headers: dict[str, str]
+    body: str
+    after: bool  # do the work first, then lose the answer
+
+
+class HubServer:
+    """Start with `with HubServer() as server`; its address is `server.endpoint`."""
+
+    def __init__(self) -> None:
+        self.lfs = True  # whether weights and pictures are stored as large files
+        self.lock = threading.Lock()
+        self.clear()
+        handler = type("Bound", (Handler,), {"hub": self})
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.http.daemon_threads = True
+        self.endpoint = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.repositories: dict[str, Repository] = {}
+        self.large: dict[str, bytes] = {}
+        self.faults: list[Fault] = []
+        self.requests: list[tuple[str, str]] = []
+        self.lfs = True
+
+    def fail(
+        self, method: str, path: str, status: int | None, times: int = 1, headers: dict[str, str] | None = None,
+        body: str = "", after: bool = False,
+    ) -> None:  # fmt: skip
+        self.faults.append(Fault(method, path, status, times, headers or {}, body, after))
+
+    def next_fault(self, method: str, path: str) -> Fault | None:
+        with self.lock:
+            self.requests.append((method, path))
+            for fault in self.faults:
+                if fault.times and fault.method == method and re.search(fault.path, path):
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def __enter__(self) -> HubServer:
+        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+def blob_id(content: bytes) -> str:
+    """What git calls a file's contents."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    hub: HubServer
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer leaves in one piece, without waiting for the other side's nod
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def handle_one(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = unquote(urlsplit(self.path).path)
+        fault = self.hub.next_fault(self.command, path)
+        if fault and not fault.after:
+            return self.break_off() if fault.status is None else self.answer(fault.status, fault.body, fault.headers)
+        if not path.startswith("/lfs/") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self.answer(401, {"error": "Invalid username or password."})
+        for method, pattern, action in ROUTES:
+            if method == self.command and (match := re.fullmatch(pattern, path)):
+                if fault:
+                    self.answer = lambda *_, **__: None  # type: ignore[method-assign]
+                    action(self, body, *match.groups())
+                    return self.break_off()
+                return action(self, body, *match.groups())
+        return self.answer(404, {"error": f"no such page: {path}"})
+
+    do_GET = do_POST = do_PUT = do_HEAD = handle_one
+
+    def break_off(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def answer(self, status: int, body: Any = "", headers: dict[str, str] | None = None) -> None:
+        content = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+        self.wfile.flush()
+
+    # --- pages ------------------------------------------------------------------------------------------------------
+
+    def who_am_i(self, body: bytes) -> None:
+        self.answer(200, {"type": "user", "name": USER, "orgs": [{"name": ORGANIZATION}], "auth": {}})
+
+    def create(self, body: bytes) -> None:
+        asked = json.loads(body)
+        owner = asked.get("organization") or USER
+        if owner not in (USER, ORGANIZATION):
+            return self.answer(403, {"error": f"You don't have the rights to create a model under {owner}"})
+        name = f"{owner}/{asked['name']}"
+        if name in self.hub.repositories:
+            return self.answer(409, {"error": "You already created this model repo"})
+        private = asked.get("visibility") == "private" or asked.get("private") is True
+        self.hub.repositories[name] = Repository(private)
+        return self.answer(200, {"url": f"{self.hub.endpoint}/{name}", "name": name, "id": name})
+
+    def validate(self, body: bytes) -> None:
+        content = json.loads(body)["content"]
+        self.answer(200 if content.startswith("---\n") else 400, {"errors": [], "warnings": []})
+
+    def repository(self, name: str) -> Repository | None:
+        if name not in self.hub.repositories:
+            self.answer(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+        return self.hub.repositories.get(name)
+
+    def info(self, body: bytes, name: str, _: str | None) -> None:
+        if repo := self.repository(name):
+            siblings = [{"rfilename": path} for path in repo.files]
+            facts = {"id": name, "modelId": name, "sha": repo.sha, "private": repo.private, "siblings": siblings}
+            self.answer(200, facts | {"tags": [], "downloads": 0, "likes": 0})
+
+    def tree(self, body: bytes, name: str, _: str) -> None:
+        if repo := self.repository(name):
+            files = [{"type": "file", "path": p, "size": len(c), "oid": blob_id(c)} for p, c in repo.files.items()]
+            self.answer(200, files)
+
+    def preupload(self, body: bytes, name: str, _: str) -> None:
+        if repo := self.repository(name):
+            files = []
+            for entry in json.loads(body)["files"]:
+                large = self.hub.lfs and entry["path"].endswith((".safetensors", ".png"))
+                there = repo.files.get(entry["path"])
+                oid = None if there is None else hashlib.sha256(there).hexdigest() if large else blob_id(there)
+                mode = "lfs" if large else "regular"
+                files.append({"path": entry["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+            self.answer(200, {"files": files})
+
+    def batch(self, body: bytes, name: str) -> None:
+        objects = []
+        for entry in json.loads(body)["objects"]:
+            if entry["oid"] not in self.hub.large:
+                entry["actions"] = {"upload": {"href": f"{self.hub.endpoint}/lfs/{entry['oid']}", "header": {}}}
+            objects.append(entry)
+        self.answer(200, {"transfer": "basic", "objects": objects})
+
+    def put(self, body: bytes, oid: str) -> None:
+        good = hashlib.sha256(body).hexdigest() == oid
+        if good:
+            self.hub.large[oid] = body
+        self.answer(200 if good else 400)
+
+    def commit(self, body: bytes, name: str, _: str) -> None:
+        if not (repo := self.repository(name)):
+            return
+        lines = [json.loads(line) for line in body.splitlines()]
+        header = next(line["value"] for line in lines if line["key"] == "header")
+        if header.get("parentCommit", repo.sha) != repo.sha:
+            return self.answer(412, {"error": "A commit has happened since. Please refresh and try again."})
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                repo.files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                repo.files[value["path"]] = self.hub.large[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del repo.files[value["path"]]
+        repo.commits.append(header)
+        return self.answer(200, {"commitUrl": f"{self.hub.endpoint}/{name}/commit/{repo.sha}", "commitOid": repo.sha})
+
+    def resolve(self, body: bytes, name: str, _: str, path: str) -> None:
+        if repo := self.repository(name):
+            if path not in repo.files:
+                return self.answer(404, "", {"X-Error-Code": "EntryNotFound"})
+            content = repo.files[path]
+            return self.answer(200, content, {"ETag": f'"{blob_id(content)}"', "X-Repo-Commit": repo.sha})
+        return None
+
+
+NAME = r"([^/]+/[^/]+)"
+ROUTES = [
+    ("GET", r"/api/whoami-v2", Handler.who_am_i),
+    ("POST", r"/api/repos/create", Handler.create),
+    ("POST", r"/api/validate-yaml", Handler.validate),
+    ("GET", rf"/api/models/{NAME}(?:/revision/([^/]+))?", Handler.info),
+    ("GET", rf"/api/models/{NAME}/tree/([^/]+)", Handler.tree),
+    ("POST", rf"/api/models/{NAME}/preupload/([^/]+)", Handler.preupload),
+    ("POST", rf"/{NAME}\.git/info/lfs/objects/batch", Handler.batch),
+    ("PUT", r"/lfs/([0-9a-f]{64})", Handler.put),
+    ("POST", rf"/api/models/{NAME}/commit/([^/]+)", Handler.commit),
+    ("HEAD", rf"/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
+    ("GET", rf"/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
+]

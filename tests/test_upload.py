@@ -1,0 +1,398 @@
+"""upload_to_huggingface.py against a Hub on this machine: what arrives there, and what is said when it goes wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers_cli import Outcome, finish, kept_log, start_python
+from helpers_model import random_model, save_format3, tiny_config
+from hub_server import ORGANIZATION, TOKEN, USER, HubServer
+
+import hf
+import hf_parity
+import hf_upload
+import upload_to_huggingface as verb
+from checkpoint import load_checkpoint
+from generation import load_model
+from hf import FILES, load_hf
+from tokenizer import Tokenizer
+from utils import UserError, run_command
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HubServer]:
+    with HubServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model's checkpoint."""
+    model = random_model(tiny_config(vocab_size=50304, bias=False, n_embd=4), 50259)
+    return save_format3(model, tmp_path_factory.mktemp("upload") / "x.pt")
+
+
+@pytest.fixture(scope="module")
+def ready(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Its exports by the size of their vocabulary."""
+    folder, loaded = tmp_path_factory.mktemp("ready"), load_checkpoint(checkpoint)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf_parity, "check_parity", lambda *_: None)  # test_hf.py's subject
+        for tokenizer in (Tokenizer(), Tokenizer(chatml=False)):
+            hf.export(loaded, folder / str(tokenizer.n_vocab), tokenizer)
+            (folder / str(tokenizer.n_vocab) / "README.md").write_text("---\nlicense: mit\n---\n")
+    return {int(path.name): path for path in folder.iterdir()}
+
+
+@pytest.fixture
+def hub(server: HubServer, ready: dict[int, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubServer:
+    """The local Hub, empty, with huggingface_hub pointed at it, a token stored, and exports made beforehand."""
+    from huggingface_hub import constants
+
+    server.clear()
+    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+    template = "{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.endpoint}/{template}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "handlers", [])  # they hold the first test's stderr
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+    def export(_: object, folder: Path, tokenizer: Tokenizer, __: object) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(ready[tokenizer.n_vocab], folder, ignore=lambda *_: {"vocab.json", "merges.txt"})
+        (folder / "tokenizer.json").write_text("{}")  # megabytes that no test here looks at
+
+    monkeypatch.setattr(hf, "export", export)
+    return server
+
+
+def upload(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, folder: Path, *flags: str, name: str = "tales"
+) -> Outcome:
+    """Run the verb; the token must be in nothing it says."""
+    words = [str(checkpoint), "--repo-name", name, "--dataset", "fairytales", "--output-dir", str(folder), *flags]
+    capsys.readouterr()
+    with kept_log(), pytest.raises(SystemExit) as stopped:
+        run_command(verb.main, words)
+    captured = capsys.readouterr()
+    assert TOKEN not in captured.out + captured.err
+    assert "Traceback" not in captured.err or "--debug" in flags
+    code = stopped.value.code
+    assert isinstance(code, int)
+    return Outcome(code, captured.out, captured.err)
+
+
+def errors_in(outcome: Outcome) -> list[str]:
+    """The error messages; there must be one, of one line."""
+    assert outcome.code == 1
+    found = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert len(found) == 1
+    return found
+
+
+# --- what arrives ---------------------------------------------------------------------------------------------------
+
+
+def test_an_upload_is_one_commit_with_the_folders_files(
+    hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = upload(capsys, checkpoint, tmp_path / "out", "--commit-message", "First tales")
+    assert outcome.code == 0, outcome.err
+    repository = hub.repositories[f"{USER}/tales"]
+    assert [commit["summary"] for commit in repository.commits] == ["First tales"]
+    assert not repository.private
+    there = {name: content for name, content in repository.files.items() if name != ".gitattributes"}
+    assert there == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md"} <= set(there) <= set(FILES)
+    assert f"{hub.endpoint}/{USER}/tales" in outcome.out
+
+
+def test_private_and_organization(
+    hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert upload(capsys, checkpoint, tmp_path / "out", "--private", "--organization", ORGANIZATION).code == 0
+    assert list(hub.repositories) == [f"{ORGANIZATION}/tales"]
+    assert hub.repositories[f"{ORGANIZATION}/tales"].private
+
+
+def test_a_second_upload_replaces_the_first_and_what_it_left(
+    hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert upload(capsys, checkpoint, tmp_path / "out").code == 0
+    repository = hub.repositories[f"{USER}/tales"]
+    assert "chat_template.jinja" in repository.files
+    repository.files["notes.txt"] = b"the user's own"
+    assert upload(capsys, checkpoint, tmp_path / "out", "--tokenizer", "gpt2").code == 0
+    assert len(repository.commits) == 2
+    assert "chat_template.jinja" not in repository.files
+    assert repository.files["notes.txt"] == b"the user's own"
+    assert json.loads(repository.files["config.json"])["vocab_size"] == 50257
+    assert upload(capsys, checkpoint, tmp_path / "out", "--tokenizer", "gpt2").code == 0  # nothing new
+    assert len(repository.commits) == 2
+
+
+def test_what_was_uploaded_can_be_fetched_and_read(hub: HubServer, ready: dict[int, Path], checkpoint: Path) -> None:
+    hf_upload.Hub().upload(ready[50259], f"{USER}/tales", False, "Tales")
+    model, _, _ = load_model(checkpoint)
+    fetched = load_hf(f"{USER}/tales")
+    assert all((fetched.model[name] == tensor).all() for name, tensor in model.state_dict().items())
+    with pytest.raises(UserError, match="Could not fetch 'me/other': the Hub does not know it"):
+        load_hf("me/other")
+
+
+def test_where_large_files_need_no_protocol_of_their_own(
+    hub: HubServer,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from huggingface_hub import constants
+
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)  # the way most users' uploads go
+    hub.lfs = False
+    hub.fail("POST", "/commit/", 500)
+    assert upload(capsys, checkpoint, tmp_path / "out").code == 0
+    assert len(hub.repositories[f"{USER}/tales"].commits) == 1
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "whoami", 500),
+        ("GET", "whoami", None),
+        ("POST", "repos/create", 503),
+        ("POST", "repos/create", None),
+        ("POST", "preupload", 500),
+        ("POST", "objects/batch", 502),
+        ("PUT", "/lfs/", None),
+        ("POST", "/commit/", 500),
+        ("POST", "/commit/", None),
+    ],
+)
+def test_a_stumble_is_tried_again(
+    hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, path: str,
+    status: int | None,
+) -> None:  # fmt: skip
+    hub.fail(method, path, status)
+    outcome = upload(capsys, checkpoint, tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    assert not hub.faults[0].times
+    assert len(hub.repositories[f"{USER}/tales"].commits) == 1
+
+
+@pytest.mark.parametrize("path", ["repos/create", "/commit/"])
+def test_an_answer_that_was_lost_does_not_do_it_twice(
+    hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    hub.fail("POST", path, None, after=True)
+    outcome = upload(capsys, checkpoint, tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    assert len(hub.repositories[f"{USER}/tales"].commits) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "headers", "sentence"),
+    [
+        ("GET", "whoami", 401, {}, "does not accept the token (401)"),
+        ("GET", "whoami", 429, {"Retry-After": "77"}, "no more requests for now (429); try again in 77 seconds"),
+        ("POST", "repos/create", 403, {}, "the token has no right to (403)"),
+        ("POST", "preupload", 403, {}, "the token has no right to (403)"),
+        ("POST", "repos/create", 429, {"ratelimit": '"api";r=0;t=55'}, "try again in 55 seconds"),
+        ("POST", "preupload", 429, {}, "(429); try again later"),
+        ("POST", "/commit/", 409, {}, "something else is changing it at this moment (409)"),
+        ("POST", "/commit/", 412, {}, "it was changed meanwhile (412)"),
+        ("POST", "/commit/", 500, {}, "the Hub has trouble (500)"),
+        ("GET", "whoami", None, {}, "the Hub cannot be reached; check the network"),
+        ("POST", "/commit/", 400, {}, "the Hub refused (400"),
+    ],
+)  # fmt: skip
+def test_refusals_in_words(
+    hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, path: str,
+    status: int | None, headers: dict[str, str], sentence: str,
+) -> None:  # fmt: skip
+    hub.fail(method, path, status, times=100, headers=headers, body=json.dumps({"error": f"Bearer {TOKEN} is bad"}))
+    outcome = upload(capsys, checkpoint, tmp_path / "out", "--debug")
+    assert sentence in errors_in(outcome)[0]
+    assert not any(repository.commits for repository in hub.repositories.values())
+
+
+def test_not_logged_in(
+    hub: HubServer,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    assert "Not logged in" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
+    monkeypatch.setenv("HF_TOKEN", "hf_ä secret")
+    outcome = upload(capsys, checkpoint, tmp_path / "out")
+    assert "not one of the Hub's" in errors_in(outcome)[0]
+    assert "secret" not in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_offline_and_unreachable(
+    hub: HubServer,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
+    assert "cannot be reached" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
+    with pytest.raises(UserError, match="cannot be reached"):
+        load_hf("me/tales")
+
+
+def test_an_organization_without_a_right_to_it(
+    hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = errors_in(upload(capsys, checkpoint, tmp_path / "out", "--organization", "others"))[0]
+    assert "'others/tales'" in said
+    assert "no right to (403)" in said
+    assert "is complete" in said
+
+
+def test_other_content_is_left_alone(
+    hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.repositories[f"{USER}/tales"] = repository = hf_repository({"README.md": b"mine", "config.json": b"{}"})
+    said = errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
+    assert f"'{USER}/tales' holds something that was not uploaded from here (README.md)" in said
+    repository.files["config.json"] = b"not JSON"
+    assert "holds something" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
+    assert not repository.commits
+    repository.files = {".gitattributes": b""}
+    assert "exists and is public" in errors_in(upload(capsys, checkpoint, tmp_path / "out", "--private"))[0]
+    assert upload(capsys, checkpoint, tmp_path / "out").code == 0  # an empty one is taken
+    assert len(repository.commits) == 1
+
+
+def hf_repository(files: dict[str, bytes]) -> object:
+    from hub_server import Repository
+
+    return Repository(files={".gitattributes": b"", **files})
+
+
+def test_a_commit_of_somebody_else_in_between_is_not_overwritten(
+    hub: HubServer,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert upload(capsys, checkpoint, tmp_path / "out").code == 0
+    repository = hub.repositories[f"{USER}/tales"]
+    plain = hf_upload.Hub.prepare
+
+    def prepare(self: hf_upload.Hub, *arguments: object) -> str | None:
+        head = plain(self, *arguments)  # type: ignore[arg-type]
+        repository.commits.append({"summary": "somebody else's"})
+        return head
+
+    monkeypatch.setattr(hf_upload.Hub, "prepare", prepare)
+    said = errors_in(upload(capsys, checkpoint, tmp_path / "out", "--tokenizer", "gpt2"))[0]
+    assert "it was changed meanwhile (412)" in said
+
+
+# --- the verb -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--repo-name", "a/b"), "is no name for the Hub"),
+        (("--repo-name", "a--b"), "is no name for the Hub"),
+        (("--organization", "../x"), "is no name for the Hub"),
+        (("--license", "MIT licence"), "--license 'MIT licence' is no such name"),
+        (("--dataset", "[x](http://y)"), "--dataset '[x](http://y)' is no such name"),
+        (("--commit-message", " "), "--commit-message is empty"),
+    ],
+)
+def test_names_that_the_hub_does_not_take(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, str], sentence: str
+) -> None:
+    assert sentence in errors_in(upload(capsys, checkpoint, tmp_path / "out", "--dry-run", *flags))[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_somebody_else_is_not_overwritten(
+    hub: HubServer,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    assert "did not write" in errors_in(upload(capsys, checkpoint, folder, "--dry-run"))[0]
+    (folder / "thesis.tex").write_text("x")
+    assert "'thesis.tex'" in errors_in(upload(capsys, checkpoint, folder, "--dry-run"))[0]
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "thesis.tex"]
+
+    other = tmp_path / "other"
+    assert upload(capsys, checkpoint, other, "--dry-run").code == 0
+    assert upload(capsys, checkpoint, other, "--dry-run", "--tokenizer", "gpt2").code == 0  # ours, unchanged
+    with open(other / "model.safetensors", "ab") as file:
+        file.write(b"x")
+    assert "were changed since" in errors_in(upload(capsys, checkpoint, other, "--dry-run"))[0]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "is where this command runs" in errors_in(upload(capsys, checkpoint, Path(), "--dry-run"))[0]
+
+
+def test_the_command_as_users_run_it(server: HubServer, checkpoint: Path, tmp_path: Path) -> None:
+    """With everything real: parity, a process of its own, the library pointed at the Hub by its own variable."""
+    server.clear()
+    base = [str(hf.__file__).replace("hf.py", "upload_to_huggingface.py"), str(checkpoint), "--repo-name", "tales"]
+    environment = {"HF_ENDPOINT": server.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_HOME": str(tmp_path / "home")}
+    outcome = finish(start_python(*base, "--dataset", "fairytales", cwd=tmp_path, **environment))
+    assert outcome.code == 0, outcome.err
+    assert TOKEN not in outcome.out + outcome.err
+    repository = server.repositories[f"{USER}/tales"]
+    there = {path.name: path.read_bytes() for path in (tmp_path / "hf_model").iterdir()}
+    assert {n: c for n, c in repository.files.items() if n != ".gitattributes"} == there
+    assert f'"{USER}/tales"' in there["README.md"].decode()
+    assert len(repository.commits) == 1
+
+
+def test_help_is_instant_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys, contextlib, upload_to_huggingface as verb\n"
+        "with contextlib.suppress(SystemExit): verb.main(['--help'])\n"
+        "print(sorted({'torch', 'transformers', 'huggingface_hub', 'numpy'} & set(sys.modules)))"
+    )
+    outcome = finish(start_python("-c", code, cwd=tmp_path))
+    assert outcome.out.splitlines()[-1] == "[]"
+
+
+def test_a_tokenizer_that_the_model_does_not_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], checkpoint: Path
+) -> None:
+    model = random_model(tiny_config(vocab_size=50257, n_embd=4), 50257)
+    path = save_format3(model, tmp_path / "plain.pt", Tokenizer(chatml=False))
+    said = errors_in(upload(capsys, path, tmp_path / "out", "--dry-run", "--tokenizer", "extended"))[0]
+    assert "made without ChatML's tokens" in said

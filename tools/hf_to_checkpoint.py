@@ -1,0 +1,59 @@
+"""The reverse of upload_to_huggingface.py: a Hugging Face folder of a GPT-2 -> a checkpoint to talk to and to start from.
+
+    python tools/hf_to_checkpoint.py hf_model -o models/x.pt
+    python tools/hf_to_checkpoint.py openai-community/gpt2 -o models/gpt2.pt     fetched from the Hub
+
+The weights of a folder that was exported here come back bit for bit. There is no training state to go on with; start a new
+run from the checkpoint with --load_model_only, or from the folder itself with --init_from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from cli import Parser
+from utils import UserError, log, run_command, user_path
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tool with these arguments; returns the exit code."""
+    parser = Parser(
+        prog="hf_to_checkpoint.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("source", metavar="FOLDER_OR_ID", help="folder with config.json and model.safetensors, or a name on the Hub")
+    add("-o", "--output", metavar="PT", required=True, help="where the checkpoint goes; must not exist")
+    add("--chatml", action="store_true", help="give a tokenizer without ChatML's tokens those too, as --init_from does")
+    add("--debug", action="store_true", help="tracebacks with errors")
+    args = parser.parse_args(arguments)
+    output = user_path(args.output)
+    if output.exists():
+        raise UserError(f"'{output}' is there already; name another file with -o.")
+
+    from checkpoint import FORMAT_VERSION, check_finite, checkpoint_tokenizer, write_file
+    from generation import model_of
+    from hf import load_hf
+
+    checkpoint = load_hf(args.source, chatml=args.chatml)
+    check_finite(checkpoint.model)
+    tokenizer = checkpoint_tokenizer(checkpoint)
+    model = model_of(checkpoint, tokenizer)
+    state = {
+        "format_version": FORMAT_VERSION,
+        "model": model.state_dict(),
+        "config": checkpoint.config,
+        "tokenizer": tokenizer.definition(),
+    }
+    write_file(state, output)
+    log.info("Wrote %s (%s parameters, %s tokens)", output, f"{model.n_parameters():,}", f"{tokenizer.n_vocab:,}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
