@@ -311,9 +311,10 @@ def check_value(opt: Option, value: Value) -> tuple[Value, str | None]:
 def is_sayable(text: str) -> bool:
     """Whether text can be a name or a path: no control characters, and nothing that no file system takes."""
     try:
-        return not CONTROL.search(text) and bool(os.fsencode(text) or True)
+        os.fsencode(text)
     except UnicodeEncodeError:
         return False
+    return not CONTROL.search(text)
 
 
 def _shown(value: Value) -> str:

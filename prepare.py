@@ -282,10 +282,11 @@ def train_command(args: argparse.Namespace) -> str:
 
 def verify(args: argparse.Namespace) -> None:
     """Read every block of the caches. Raises UserError where one is damaged, after looking at all of them."""
+    from cache_builder import FINGERPRINT
     from token_cache import TokenCache
 
     name = glob.escape(args.name) if args.name else "*"
-    found = sorted(user_path(args.cache_dir).glob(f"{name}-*-{'[0-9a-f]' * 16}.json"))
+    found = sorted(user_path(args.cache_dir).glob(f"{name}-*-{FINGERPRINT}.json"))
     if not found:
         raise UserError(f"No token cache{f' of {args.name!r}' if args.name else ''} in '{args.cache_dir}'.")
     damaged = 0
