@@ -1,8 +1,7 @@
-"""Checkpoint -> Hugging Face folder, and back: the folder's format, and what of a GPT-2 this model can compute.
+"""The Hugging Face folder of a GPT-2: its format, what of it this model can compute, and folder -> checkpoint.
 
 A folder holds what `transformers` needs to load the model as GPT2LMHeadModel, without code of ours and with nothing
-pickled. It is built beside its place, loaded back and compared with the checkpoint (hf_parity.py), and only then renamed:
-an export is right, or it does not happen.
+pickled. hf_export.py writes one.
 
 The names of the weights are GPT-2's own. Four matrices of each block are stored the other way round there (Conv1D); the
 output matrix is the embedding and is not stored twice; embedding rows beyond the tokenizer's are cut off, so that nothing
@@ -11,12 +10,7 @@ can sample them, and kept in a file of their own (PADDING_FILE), so that the way
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +18,11 @@ import torch
 from torch import Tensor
 
 import hf_tokenizer
-from checkpoint import MASKS, Checkpoint, checkpoint_tokenizer, complete_shape, make_durable
-from config import Config, ModelConfig
-from generation import model_of
-from hf_tokenizer import read_object, read_tokenizer, write_tokenizer
-from model import GPT
-from tokenizer import IM_END, Tokenizer
-from utils import UserError, __version__, one_line, user_path
+from checkpoint import MASKS, Checkpoint, complete_shape
+from config import Config
+from hf_tokenizer import read_object, read_tokenizer
+from tokenizer import Tokenizer
+from utils import UserError, one_line
 
 MARK = "jojo"  # the key of config.json that only our folders have
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -57,202 +49,19 @@ FIXED: dict[str, tuple[Any, tuple[Any, ...]]] = {  # key: (what it is when left 
 }
 
 
-# --- checkpoint -> folder -------------------------------------------------------------------------------------------
-
-
-def export_tokenizer(checkpoint: Checkpoint, choice: str | None) -> Tokenizer:
-    """The tokenizer to export with: the checkpoint's, or the one that was asked for ("gpt2" or "extended")."""
-    own = checkpoint_tokenizer(checkpoint)
-    if choice == "extended" and not own.has_chatml:
-        raise UserError(
-            f"The model in '{checkpoint.path}' was made without ChatML's tokens; leave out --tokenizer extended."
-        )
-    return Tokenizer(chatml=False) if choice == "gpt2" else own
-
-
-def export(
-    checkpoint: Checkpoint,
-    folder: Path,
-    tokenizer: Tokenizer,
-    write_card: Callable[[Path, GPT], None] | None = None,
-) -> None:
-    """Write a checkpoint as a Hugging Face folder; it appears under its name only when it was found to be right.
-
-    Args:
-        checkpoint: of any version.
-        folder: where to; may exist if it is empty or an unchanged export of ours.
-        tokenizer: decides the vocabulary.
-        write_card: puts the model card into the folder it is given.
-
-    Raises:
-        UserError: naming what is wrong with the checkpoint, what differs, or what is in the way.
-    """
-    from hf_parity import check_parity
-
-    refuse_foreign(folder)
-    refuse_unusable(checkpoint)
-    model = model_of(checkpoint, tokenizer)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        write_folder(model, tokenizer, temporary)
-        if write_card:
-            write_card(temporary, model)
-        check_parity(model, tokenizer, temporary)
-        replace_folder(temporary, folder)
-    except OSError as error:
-        raise UserError(
-            f"Could not write '{folder}' ({error.strerror or error}); check the path and the space."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def refuse_foreign(folder: Path) -> None:
-    """Raises UserError where the folder holds anything but an export of ours that is as it was written."""
-    if not folder.exists():
-        return
-    instead = "name another one with --output-dir"
-    if not folder.is_dir() or folder.is_symlink():
-        raise UserError(f"'{folder}' is not a folder; {instead}.")
-    if folder.resolve() == Path.cwd():
-        raise UserError(f"'{folder}' is where this command runs, and would be replaced; {instead}.")
-    names = sorted(p.name for p in folder.iterdir())
-    if not names:
-        return
-    if other := next((name for name in names if name not in FILES), None):
-        raise UserError(f"'{folder}' holds something that no export writes ('{one_line(other)}'); {instead}.")
-    mark = read_object(folder / "config.json").get(MARK) if "config.json" in names else None
-    if not isinstance(mark, dict):
-        raise UserError(f"'{folder}' holds a model that this program did not write; {instead}.")
-    if WEIGHTS_FILE in names and sha256(folder / WEIGHTS_FILE) != mark.get("weights_sha256"):
-        raise UserError(f"The weights in '{folder}' were changed since they were exported; {instead}.")
-
-
-def refuse_unusable(checkpoint: Checkpoint) -> None:
-    """Raises UserError naming a weight that is not finite, or an output matrix that is not the embedding."""
-    for name, tensor in checkpoint.model.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(
-                f"The weight '{one_line(name)}' in '{checkpoint.path}' is not finite; nothing was exported."
-            )
-    first, last = checkpoint.model.get(EMBEDDING), checkpoint.model.get(OUTPUT)
-    if first is not None and last is not None and first.shape == last.shape and not torch.equal(first, last):
-        raise UserError(f"'{OUTPUT}' in '{checkpoint.path}' differs from '{EMBEDDING}', and GPT-2 has them in one.")
-
-
-def write_folder(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
-    """Weights, configuration and tokenizer."""
-    from safetensors.torch import save_file
-
-    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items() if name != OUTPUT}
-    padding = weights[EMBEDDING][tokenizer.n_vocab :].clone()  # (rows that are no tokens, C)
-    weights[EMBEDDING] = weights[EMBEDDING][: tokenizer.n_vocab].clone()
-    if not model.config.bias:
-        weights |= {name: torch.zeros(size) for name, size in bias_sizes(model.config).items()}
-    save_file(turned(weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    if len(padding):
-        save_file({EMBEDDING: padding}, folder / PADDING_FILE)
-    mark = {
-        "version": __version__,
-        "bias": model.config.bias,
-        "vocab_rows": model.config.vocab_size,
-        "weights_sha256": sha256(folder / WEIGHTS_FILE),
-    }
-    for name, values in (
-        ("config.json", model_config(model.config, tokenizer) | {MARK: mark}),
-        ("generation_config.json", generation_config(tokenizer)),
-    ):
-        (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    write_tokenizer(tokenizer, folder, model.config.block_size)
-
-
-def model_config(shape: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """config.json: the shape in GPT-2's words."""
-    fixed = {key: values[0] for key, (_, values) in FIXED.items() if values[0] is not None}
-    return {
-        "architectures": ["GPT2LMHeadModel"],
-        **fixed,
-        "n_layer": shape.n_layer,
-        "n_head": shape.n_head,
-        "n_embd": shape.n_embd,
-        "n_inner": None,
-        "n_positions": shape.block_size,
-        "n_ctx": shape.block_size,
-        "vocab_size": tokenizer.n_vocab,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), shape.dropout),
-        # no padding id: with one, every text that begins with that token brings a warning
-        **dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.eot_id),
-        "initializer_range": 0.02,
-        "use_cache": True,
-        "dtype": "float32",
-    }
-
-
-def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """generation_config.json: where gen.py stops."""
-    ends = [tokenizer.eot_id] + ([tokenizer.special_tokens[IM_END]] if tokenizer.has_chatml else [])
-    return {"bos_token_id": tokenizer.eot_id, "eos_token_id": ends, "pad_token_id": tokenizer.eot_id}
-
-
-def turned(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights with Conv1D's matrices the other way round: from our form to GPT-2's, or back."""
-    return {n: t.t().contiguous() if n.endswith(TURNED) else t.contiguous() for n, t in weights.items()}
-
-
-def bias_sizes(shape: ModelConfig) -> dict[str, int]:
-    """The biases of a model of this shape, and their lengths."""
-    width = shape.n_embd
-    inside = {
-        "ln_1": width, "ln_2": width, "attn.c_attn": 3 * width, "attn.c_proj": width,
-        "mlp.c_fc": 4 * width, "mlp.c_proj": width,
-    }  # fmt: skip
-    blocks = {f"h.{layer}.{name}": size for layer in range(shape.n_layer) for name, size in inside.items()}
-    return {f"transformer.{name}.bias": size for name, size in (blocks | {"ln_f": width}).items()}
-
-
-def sha256(path: Path) -> str:
-    """Of a file's contents."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Put a finished folder in its place; the old one goes only when the new one is there."""
-    for path in new.iterdir():
-        make_durable(path)
-    before = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        os.replace(folder, before)
-    try:
-        os.replace(new, folder)
-    except OSError:
-        if before.exists():
-            os.replace(before, folder)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
-    make_durable(folder.parent)
-
-
-# --- folder -> checkpoint -------------------------------------------------------------------------------------------
-
-
-def load_hf(source: str | Path, chatml: bool = False) -> Checkpoint:
+def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
     """A GPT-2 in Hugging Face form as a checkpoint without training state. Reads safetensors only; runs nothing.
 
     Args:
-        source: a folder, or the name of a model on the Hub (`openai-community/gpt2`).
+        folder: with config.json, and model.safetensors or its parts.
         chatml: to train on: with ChatML's tokens, whether the folder's tokenizer has them or not. New rows of the
             embedding start as the mean of the others: zeros would win every softmax where all real logits are negative.
 
     Raises:
         UserError: not such a model, damaged, or one that this version cannot compute.
     """
-    folder = find_folder(source)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"'{folder}' is not a Hugging Face model: it has no config.json.")
     values = read_object(folder / "config.json")
     mark = values.get(MARK)
     mark = mark if isinstance(mark, dict) else {}
@@ -273,22 +82,6 @@ def load_hf(source: str | Path, chatml: bool = False) -> Checkpoint:
     checkpoint = Checkpoint(folder, "Hugging Face", weights, {"model": shape}, tokenizer.definition(), {})
     complete_shape(checkpoint)
     return checkpoint
-
-
-def find_folder(source: str | Path) -> Path:
-    """The folder of a model: given, or fetched from the Hub."""
-    path = user_path(str(source))
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(f"'{path}' is not a Hugging Face model: it has no config.json.")
-        return path
-    if path.exists():
-        raise UserError(f"'{path}' is a file; name a Hugging Face folder, or use --load_model_only for a checkpoint.")
-    if isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
-        from hf_upload import fetch
-
-        return fetch(source)
-    raise UserError(f"There is no folder '{source}'.")
 
 
 def read_shape(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -358,6 +151,11 @@ def plain_names(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if output is not None and (embedding is None or not torch.equal(output, embedding)):
         raise UserError(f"'{OUTPUT}' differs from '{EMBEDDING}': such a model has a matrix that this version does not.")
     return turned(named)
+
+
+def turned(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with Conv1D's matrices the other way round: from our form to GPT-2's, or back."""
+    return {n: t.t().contiguous() if n.endswith(TURNED) else t.contiguous() for n, t in weights.items()}
 
 
 def drop_added_biases(weights: dict[str, Tensor], mark: Mapping[str, Any]) -> dict[str, Tensor]:

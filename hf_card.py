@@ -193,7 +193,7 @@ def training(checkpoint: Checkpoint, metrics: MetricsTracker, request: CardReque
         ("tokens predicted", number(metrics.tokens)),
         ("time", duration(metrics.elapsed_s) if metrics.elapsed_s else ""),
         ("device", text(" ".join(str(machine[k]) for k in ("device", "name") if machine.get(k)))),
-        ("finished", text(facts.get("timestamp"))),
+        ("saved", text(facts.get("timestamp"))),
         ("Jojo", text(facts.get("trainer_version"))),
         ("PyTorch", text(facts.get("pytorch_version"))),
         ("commit", text(facts.get("git_commit"))),
@@ -311,7 +311,7 @@ def citation(checkpoint: Checkpoint, request: CardRequest) -> list[str]:
         f"@misc{{{re.sub(r'[^A-Za-z0-9]', '', request.title) or 'model'},",
         f"  title = {{{request.title}: a GPT-2-class language model}},",
         *([f"  year = {{{year[1]}}},"] if year else []),
-        f"  howpublished = {{{request.repo_id}}},",
+        *([f"  howpublished = {{https://huggingface.co/{request.repo_id}}},"] if "/" in request.repo_id else []),
         "  note = {Trained with Jojo}",
         "}",
     ]

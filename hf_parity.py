@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from generation import Sampling, chat_prompt, generate
+from hf import EMBEDDING, OUTPUT, turned
 from model import GPT
 from tokenizer import Tokenizer
 from utils import UserError, log
@@ -101,8 +102,6 @@ def quiet() -> Iterator[None]:
 
 def compare_weights(model: GPT, theirs: Any, n_vocab: int) -> None:
     """Bit for bit, by name: what the prompts might not show."""
-    from hf import EMBEDDING, OUTPUT, turned
-
     own, other = model.state_dict(), turned(theirs.state_dict())
     for name in (EMBEDDING, OUTPUT):
         own[name] = own[name][:n_vocab]

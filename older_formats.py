@@ -1,7 +1,8 @@
 """Training state of older checkpoints, in the terms of this version: Jojo 1 and 2.x, and nanoGPT.
 
-Taken over where the file has it: optimizer state, how many batches were done, evaluations, best and worst losses. No older
-format holds the place in the data or the random states; training goes on at the beginning of an epoch.
+Taken over where the file has it: optimizer state, how many batches were done, evaluations, best and worst losses, when
+and with which versions it was written. No older format holds the place in the data or the random states; training goes on
+at the beginning of an epoch.
 """
 
 from __future__ import annotations
@@ -111,11 +112,20 @@ def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> d
             "elapsed_s": 0.0,
             "tokens": 0,
         },
+        "metadata": _origin(state),
     }
     if optimizer is None:
         return losses
     loader = {"epoch": epoch + 1, "position": 0}
     return losses | {"optimizer": optimizer, "loader": loader, "batch_counter": batches, "skipped_updates": 0}
+
+
+def _origin(state: Mapping[str, Any]) -> dict[str, str]:
+    """When and with what a file was written, as far as it says: 2.x among its metadata, Jojo 1 beside the weights."""
+    facts = state.get("metadata")
+    facts = facts if isinstance(facts, dict) else {"timestamp": state.get("timestamp")}
+    keys = ("timestamp", "trainer_version", "pytorch_version", "git_commit")
+    return {key: one_line(str(facts[key])) for key in keys if isinstance(facts.get(key), str)}
 
 
 def _evaluations(series: Mapping[str, Any], split: str, batches: int) -> list[tuple[int, float]]:

@@ -233,8 +233,9 @@ def open_checkpoint(request: Request, files: CheckpointManager) -> tuple[Checkpo
         return load_checkpoint(user_path(request.weights_from)), False
     if request.init_from is not None:
         from hf import load_hf
+        from hf_hub import find_model
 
-        return load_hf(request.init_from, chatml=True), False
+        return load_hf(find_model(request.init_from), chatml=True), False
     if request.continue_from:
         checkpoint = load_checkpoint(user_path(request.continue_from))
     elif request.resume:

@@ -60,9 +60,9 @@ def main(arguments: Sequence[str]) -> int:
     refuse_names(args)
 
     from checkpoint import load_checkpoint
-    from hf import export, export_tokenizer, refuse_foreign
     from hf_card import CardRequest, write_card
-    from hf_upload import Hub
+    from hf_export import export, export_tokenizer, refuse_foreign
+    from hf_hub import Hub
 
     folder = user_path(args.output_dir).resolve()
     request = CardRequest(args.repo_name, args.dataset, args.license, args.language)

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 
 # The models here are tiny: several threads would only wait for each other. Must be set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
 
 # What hypothesis tries: the same few examples every time, or, with HYPOTHESIS_PROFILE=thorough in the environment,
 # others each time and a thousand or more wherever a test does not fix their number itself.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import re
 import shutil
 import sys
@@ -31,8 +30,6 @@ from helpers_model import (
 )
 from torch import Tensor
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 import gen
 import hf
 import hf_card
@@ -41,8 +38,11 @@ import hf_tokenizer
 import upload_to_huggingface as verb
 from checkpoint import Checkpoint, load_checkpoint
 from generation import Sampling, chat_prompt, generate, load_model
-from hf import EMBEDDING, OUTPUT, export, load_hf
+from hf import EMBEDDING, OUTPUT, load_hf
+from hf_export import export
+from hf_hub import find_model
 from model import GPT
+from older_formats import training_state
 from tokenizer import Tokenizer
 from trainer import Trainer
 from utils import UserError
@@ -307,6 +307,9 @@ BAD_WEIGHTS = {
     "'transformer.h.0.mlp.c_fc.weight' has the shape": lambda w: w.update(
         {"transformer.h.0.mlp.c_fc.weight": w["transformer.h.0.mlp.c_fc.weight"].t().contiguous()}
     ),
+    "'transformer.h.1.attn.c_proj.weight' in .* was transposed": lambda w: w.update(
+        {"transformer.h.1.attn.c_proj.weight": w["transformer.h.1.attn.c_proj.weight"].t()}  # square: it would fit
+    ),
     "'transformer.h.1.ln_2.weight' is missing": lambda w: w.pop("transformer.h.1.ln_2.weight"),
     "'transformer.h.1.extra' is not part": lambda w: w.update({"transformer.h.1.extra": torch.zeros(1)}),
     "'transformer.h.1.mlp.c_proj.weight' in .* is not finite": lambda w: w["transformer.h.1.mlp.c_proj.weight"].fill_(
@@ -508,9 +511,11 @@ def test_weights_that_are_not_read(folder: Path, tmp_path: Path) -> None:
     (folder / "config.json").write_text("[]")
     with pytest.raises(UserError, match="must hold a JSON object"):
         load_hf(folder)
-    for source in (tmp_path, "no/such/folder", str(index), ""):
+    with pytest.raises(UserError, match=r"no config\.json"):
+        load_hf(tmp_path)
+    for source in ("no/such/folder", str(index), "", "a b"):
         with pytest.raises(UserError):
-            load_hf(source)
+            load_hf(find_model(source))
 
 
 def test_another_tokenizer_is_refused(folder: Path) -> None:
@@ -596,11 +601,13 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def card_of(state: dict[str, Any], config: dict[str, Any], place: Path, chatml: bool = True) -> tuple[str, Any]:
+def card_of(
+    state: dict[str, Any], config: dict[str, Any], place: Path, chatml: bool = True, version: str = "3"
+) -> tuple[str, Any]:
     """The card's text, and what huggingface_hub reads from it."""
     from huggingface_hub import ModelCard
 
-    checkpoint = Checkpoint(Path("x.pt"), "3", {}, config, None, state)
+    checkpoint = Checkpoint(Path("x.pt"), version, {}, config, None, state)
     model = random_model(tiny_config(vocab_size=50304, bias=False), 50259)
     request = hf_card.CardRequest("our-lab/tales", "lab/fairytales", "apache-2.0")
     hf_card.write_card(checkpoint, model, Tokenizer(chatml), request, place)
@@ -645,6 +652,24 @@ def test_no_field_is_empty(tmp_path: Path, state: dict[str, Any]) -> None:
     assert all(value not in (None, "", []) for value in data.to_dict().values())
     if state.get("batch_counter") == 5000:
         assert "| validation loss (after batch 4,321 of 5,000) |" in text
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ({"timestamp": "2026-11-22 18:36:39"}, ["| saved | 2026-11-22 18:36:39 |", "year = {2026}"]),
+        (
+            {"metadata": {"trainer_version": "2.0.1", "pytorch_version": torch.__version__, "git_commit": None}},
+            ["| Jojo | 2.0.1 |", f"| PyTorch | {torch.__version__} |"],
+        ),
+    ],
+    ids=["1", "2.x"],
+)
+def test_older_files_say_when_and_with_what_they_were_written(
+    tmp_path: Path, stored: dict[str, Any], expected: list[str]
+) -> None:
+    text, _ = card_of(training_state(stored, {}), {}, tmp_path, version="2.x")
+    assert [line for line in expected if line not in text] == []
 
 
 def test_what_was_never_checked_is_not_said(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from helpers_cli import Outcome, finish, kept_log, start_python
 from helpers_model import random_model, save_format3, tiny_config
 from hub_server import ORGANIZATION, TOKEN, USER, HubServer
 
-import hf
-import hf_parity
-import hf_upload
+import hf_export
+import hf_hub
 import upload_to_huggingface as verb
 from checkpoint import load_checkpoint
 from generation import load_model
 from hf import FILES, load_hf
+from hf_hub import find_model
 from tokenizer import Tokenizer
 from utils import UserError, run_command
 
@@ -42,9 +42,9 @@ def ready(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[in
     """Its exports by the size of their vocabulary."""
     folder, loaded = tmp_path_factory.mktemp("ready"), load_checkpoint(checkpoint)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hf_parity, "check_parity", lambda *_: None)  # test_hf.py's subject
+        patch.setattr(hf_export, "check_parity", lambda *_: None)  # test_hf.py's subject
         for tokenizer in (Tokenizer(), Tokenizer(chatml=False)):
-            hf.export(loaded, folder / str(tokenizer.n_vocab), tokenizer)
+            hf_export.export(loaded, folder / str(tokenizer.n_vocab), tokenizer)
             (folder / str(tokenizer.n_vocab) / "README.md").write_text("---\nlicense: mit\n---\n")
     return {int(path.name): path for path in folder.iterdir()}
 
@@ -71,7 +71,7 @@ def hub(server: HubServer, ready: dict[int, Path], monkeypatch: pytest.MonkeyPat
         shutil.copytree(ready[tokenizer.n_vocab], folder, ignore=lambda *_: {"vocab.json", "merges.txt"})
         (folder / "tokenizer.json").write_text("{}")  # megabytes that no test here looks at
 
-    monkeypatch.setattr(hf, "export", export)
+    monkeypatch.setattr(hf_export, "export", export)
     return server
 
 
@@ -141,12 +141,12 @@ def test_a_second_upload_replaces_the_first_and_what_it_left(
 
 
 def test_what_was_uploaded_can_be_fetched_and_read(hub: HubServer, ready: dict[int, Path], checkpoint: Path) -> None:
-    hf_upload.Hub().upload(ready[50259], f"{USER}/tales", False, "Tales")
+    hf_hub.Hub().upload(ready[50259], f"{USER}/tales", False, "Tales")
     model, _, _ = load_model(checkpoint)
-    fetched = load_hf(f"{USER}/tales")
+    fetched = load_hf(find_model(f"{USER}/tales"))
     assert all((fetched.model[name] == tensor).all() for name, tensor in model.state_dict().items())
     with pytest.raises(UserError, match="Could not fetch 'me/other': the Hub does not know it"):
-        load_hf("me/other")
+        find_model("me/other")
 
 
 def test_where_large_files_need_no_protocol_of_their_own(
@@ -261,7 +261,7 @@ def test_offline_and_unreachable(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
     assert "cannot be reached" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
     with pytest.raises(UserError, match="cannot be reached"):
-        load_hf("me/tales")
+        find_model("me/tales")
 
 
 def test_an_organization_without_a_right_to_it(
@@ -303,14 +303,14 @@ def test_a_commit_of_somebody_else_in_between_is_not_overwritten(
 ) -> None:
     assert upload(capsys, checkpoint, tmp_path / "out").code == 0
     repository = hub.repositories[f"{USER}/tales"]
-    plain = hf_upload.Hub.prepare
+    plain = hf_hub.Hub.prepare
 
-    def prepare(self: hf_upload.Hub, *arguments: object) -> str | None:
+    def prepare(self: hf_hub.Hub, *arguments: object) -> str | None:
         head = plain(self, *arguments)  # type: ignore[arg-type]
         repository.commits.append({"summary": "somebody else's"})
         return head
 
-    monkeypatch.setattr(hf_upload.Hub, "prepare", prepare)
+    monkeypatch.setattr(hf_hub.Hub, "prepare", prepare)
     said = errors_in(upload(capsys, checkpoint, tmp_path / "out", "--tokenizer", "gpt2"))[0]
     assert "it was changed meanwhile (412)" in said
 
@@ -366,7 +366,7 @@ def test_a_folder_of_somebody_else_is_not_overwritten(
 def test_the_command_as_users_run_it(server: HubServer, checkpoint: Path, tmp_path: Path) -> None:
     """With everything real: parity, a process of its own, the library pointed at the Hub by its own variable."""
     server.clear()
-    base = [str(hf.__file__).replace("hf.py", "upload_to_huggingface.py"), str(checkpoint), "--repo-name", "tales"]
+    base = [verb.__file__, str(checkpoint), "--repo-name", "tales"]
     environment = {"HF_ENDPOINT": server.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
     environment |= {"HF_HOME": str(tmp_path / "home")}
     outcome = finish(start_python(*base, "--dataset", "fairytales", cwd=tmp_path, **environment))

@@ -39,8 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     from checkpoint import FORMAT_VERSION, check_finite, checkpoint_tokenizer, write_file
     from generation import model_of
     from hf import load_hf
+    from hf_hub import find_model
 
-    checkpoint = load_hf(args.source, chatml=args.chatml)
+    checkpoint = load_hf(find_model(args.source), chatml=args.chatml)
     check_finite(checkpoint.model)
     tokenizer = checkpoint_tokenizer(checkpoint)
     model = model_of(checkpoint, tokenizer)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from hf import FILES, INDEX_FILE, MARK, WEIGHTS_FILE
 from hf_tokenizer import read_object
-from utils import UserError, log, one_line
+from utils import UserError, log, one_line, user_path
 
 T = TypeVar("T")
 
@@ -196,6 +196,22 @@ def wait_of(error: BaseException) -> str:
             if seconds.isdecimal():
                 return f"in {seconds} seconds"
     return "later"
+
+
+def find_model(source: str) -> Path:
+    """The folder of a model: the one given, or fetched from the Hub (`openai-community/gpt2`).
+
+    Raises:
+        UserError: neither a folder nor a name, or the Hub does not give it.
+    """
+    path = user_path(source)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"'{path}' is a file; name a Hugging Face folder, or use --load_model_only for a checkpoint.")
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
+        raise UserError(f"There is no folder '{one_line(source)}'.")
+    return fetch(source)
 
 
 def fetch(name: str) -> Path:
