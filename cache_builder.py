@@ -8,148 +8,89 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import os
+import itertools
 import signal
 import sys
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
+from cache_writer import CacheWriter
 from documents import Encoded, Rendering, encode_lines, id_dtype
-from token_cache import BLOCK_BYTES, FORMAT, Facts, TokenCache, digest_of
+from token_cache import FINGERPRINT, FORMAT, Facts, TokenCache, digest_of, shards
 from tokenizer import Tokenizer
 from utils import UserError, byte_count, log, replace_text
 
-FINGERPRINT = "[0-9a-f]" * 16  # as a glob pattern
 TASK_BYTES = 1 << 20  # text per worker task
 PARALLEL_FROM_BYTES = 8 << 20  # below this, starting processes costs more than it saves
 
 
-# --- writing ------------------------------------------------------------------------------------------------------
-
-
-class ChecksummedWriter:
-    """Appends to a file and collects the CRC-32 of each block."""
-
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = open(path, "wb")
-        self._pending = bytearray()
-        self.checksums: list[str] = []
-
-    def __enter__(self) -> ChecksummedWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def write(self, content: bytes) -> None:
-        self._pending += content
-        while len(self._pending) >= BLOCK_BYTES:
-            self._flush(BLOCK_BYTES)
-
-    def _flush(self, size: int) -> None:
-        block = bytes(self._pending[:size])
-        del self._pending[:size]
-        self.checksums.append(f"{zlib.crc32(block):08x}")
-        self._file.write(block)
-
-    def finish(self) -> str:
-        """Write what is left, make it durable; returns the checksums as one string."""
-        if self._pending:
-            self._flush(len(self._pending))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return "".join(self.checksums)
+# --- encoding -------------------------------------------------------------------------------------------------------
 
 
 def write_cache(
     facts: Facts,
-    lines: Iterable[bytes],
+    source: Source,
     cache_dir: Path,
+    tokenizer: Tokenizer,
     rendering: Rendering,
     *,
-    source_bytes: int | None,
     max_bad_lines: int,
     num_workers: int,
 ) -> Path:
-    """Encode lines and write the three files; returns the path of the .json.
+    """Encode a source's lines and write the files, from where an earlier process had got to; returns the .json.
 
     Raises:
         UserError: too many bad lines, or no document at all.
     """
-    stem = f"{facts.name}-{facts.split}-{facts.fingerprint}"
-    pattern = f".{glob.escape(facts.name)}-{facts.split}-{FINGERPRINT}.*.tmp.*"
-    for leftover in cache_dir.glob(pattern):  # of a process that was killed: nobody else holds this set's lock
-        leftover.unlink(missing_ok=True)
-    temporary = {suffix: cache_dir / f".{stem}.{os.getpid()}.tmp{suffix}" for suffix in (".bin", ".idx", ".json")}
+    writer = CacheWriter(facts, cache_dir, can_go_on=source.path is not None)
     try:
-        with ChecksummedWriter(temporary[".bin"]) as ids, ChecksummedWriter(temporary[".idx"]) as index:
-            bad_lines: list[tuple[int, str]] = []
-            index.write(np.zeros(1, "<u8").tobytes())
-            for part in _encode_all(lines, rendering, facts.tokenizer, num_workers, source_bytes):
-                bad_lines += part.bad_lines
-                _check_bad_lines(bad_lines, facts, max_bad_lines)
-                ids.write(part.ids.tobytes())
-                index.write((facts.n_tokens + np.cumsum(part.lengths)).astype("<u8").tobytes())
-                _add(facts, part)
-            facts.bad_lines = len(bad_lines)
-            facts.bin_crc32, facts.idx_crc32 = ids.finish(), index.finish()
-        _report_bad_lines(bad_lines, facts)
+        tasks = _tasks(source.lines(writer.bytes_done), writer.lines_done + 1)
+        size = facts.source.get("size")
+        for part in _encode_all(tasks, rendering, tokenizer.definition(), num_workers, size, writer.bytes_done):
+            writer.add(part)
+            _check_bad_lines(writer, max_bad_lines)
+        _report_bad_lines(writer)
         if not facts.n_documents:
             raise UserError(f'{facts.source["label"]} holds no document; every line should be like {{"text": "..."}}.')
-        temporary[".json"].write_text(facts.to_json(), encoding="utf-8")
-        for suffix in (".bin", ".idx", ".json"):  # the .json last: a cache without it does not exist
-            os.replace(temporary[suffix], cache_dir / (stem + suffix))
+        return writer.finish()
     finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
-    return cache_dir / f"{stem}.json"
+        writer.close()
 
 
-def _add(facts: Facts, part: Encoded) -> None:
-    facts.n_documents += len(part.lengths)
-    facts.n_tokens += len(part.ids)
-    facts.n_control_tokens += part.control_tokens
-    facts.n_text_bytes += part.text_bytes
-    facts.longest_document = max(facts.longest_document, int(part.lengths.max(initial=0)))
-    facts.lookalike_documents += part.lookalikes
-    facts.empty_documents += part.empty
-
-
-def _check_bad_lines(bad_lines: list[tuple[int, str]], facts: Facts, limit: int) -> None:
-    if len(bad_lines) > limit:
+def _check_bad_lines(writer: CacheWriter, limit: int) -> None:
+    if writer.facts.bad_lines > limit:
         raise UserError(
-            f"{facts.source['label']} has more than {limit} unreadable lines ({_first(bad_lines)}); "
+            f"{writer.facts.source['label']} has more than {limit} unreadable lines ({_first(writer)}); "
             "mend them, or raise data.max_bad_lines."
         )
 
 
-def _report_bad_lines(bad_lines: list[tuple[int, str]], facts: Facts) -> None:
-    if bad_lines:
-        plural = "s" if len(bad_lines) > 1 else ""
+def _report_bad_lines(writer: CacheWriter) -> None:
+    if count := writer.facts.bad_lines:
+        plural = "s" if count > 1 else ""
         log.warning(
-            "%s: skipped %d unreadable line%s (%s).", facts.source["label"], len(bad_lines), plural, _first(bad_lines)
+            "%s: skipped %d unreadable line%s (%s).", writer.facts.source["label"], count, plural, _first(writer)
         )
 
 
-def _first(bad_lines: list[tuple[int, str]]) -> str:
-    shown = "; ".join(f"line {number}: {reason}" for number, reason in bad_lines[:3])
-    return shown + ("; ..." if len(bad_lines) > 3 else "")
+def _first(writer: CacheWriter) -> str:
+    shown = "; ".join(f"line {number}: {reason}" for number, reason in writer.bad_lines)
+    return shown + ("; ..." if writer.facts.bad_lines > len(writer.bad_lines) else "")
 
 
-def _tasks(lines: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+def _tasks(lines: Iterable[bytes], first: int) -> Iterator[tuple[int, list[bytes]]]:
     """Group lines into tasks of about TASK_BYTES: (number of the first line, lines)."""
-    first, batch, size = 1, [], 0
+    batch: list[bytes] = []
+    size = 0
     for line in lines:
         batch.append(line)
         size += len(line)
@@ -161,40 +102,43 @@ def _tasks(lines: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def _encode_all(
-    lines: Iterable[bytes],
+    tasks: Iterable[tuple[int, list[bytes]]],
     rendering: Rendering,
     definition: dict[str, Any],
     num_workers: int,
     source_bytes: int | None,
+    bytes_done: int,
 ) -> Iterator[Encoded]:
     """Encode every task, in order, in this process or in workers; at most two tasks per worker are in flight."""
     from tqdm import tqdm
 
     with tqdm(
-        total=source_bytes, unit="B", unit_scale=True, desc="Tokenizing", leave=False, disable=not sys.stderr.isatty()
-    ) as bar:
+        total=source_bytes, initial=bytes_done, unit="B", unit_scale=True, desc="Tokenizing", leave=False,
+        disable=not sys.stderr.isatty(),
+    ) as bar:  # fmt: skip
         if num_workers < 2 or (source_bytes or 0) < PARALLEL_FROM_BYTES:
-            for first, batch in _tasks(lines):
-                yield encode_lines(first, batch, rendering, definition)
-                bar.update(sum(map(len, batch)))
+            for first, batch in tasks:
+                encoded = encode_lines(first, batch, rendering, definition)
+                bar.update(encoded.source_bytes)
+                yield encoded
             return
         context = get_context("spawn")
         with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_leave_ctrl_c_to_parent) as pool:
-            pending: deque[tuple[Future[Encoded], int]] = deque()
-            for first, batch in _tasks(lines):
-                pending.append((pool.submit(encode_lines, first, batch, rendering, definition), sum(map(len, batch))))
+            pending: deque[Future[Encoded]] = deque()
+            for first, batch in tasks:
+                pending.append(pool.submit(encode_lines, first, batch, rendering, definition))
                 if len(pending) >= 2 * num_workers:
-                    yield _result(*pending.popleft(), bar)
+                    yield _result(pending.popleft(), bar)
             while pending:
-                yield _result(*pending.popleft(), bar)
+                yield _result(pending.popleft(), bar)
 
 
-def _result(future: Future[Encoded], size: int, bar: Any) -> Encoded:
+def _result(future: Future[Encoded], bar: Any) -> Encoded:
     try:
         encoded = future.result()
     except BrokenProcessPool:
         raise UserError("A tokenizing process died (out of memory?); try again with --system.num_workers 0.") from None
-    bar.update(size)
+    bar.update(encoded.source_bytes)
     return encoded
 
 
@@ -215,12 +159,15 @@ class Source:
     path: Path | None = None
     generator: Any = None  # () -> Iterator[bytes] of JSONL lines, when there is no file
     generator_sha256: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)  # how the file was prepared, for the facts
 
-    def lines(self) -> Iterator[bytes]:
+    def lines(self, first_byte: int = 0) -> Iterator[bytes]:
+        """All lines, or those of a file from a byte on."""
         if self.path is None:
             yield from self.generator()
             return
         with open(self.path, "rb") as file:
+            file.seek(first_byte)
             yield from file
 
     def stat(self) -> dict[str, int]:
@@ -283,8 +230,7 @@ def open_cache(
         size = facts.source.get("size")
         log.info("Tokenizing %s%s", source.label, f" ({byte_count(size)})" if size else "")
         return write_cache(
-            facts, source.lines(), cache_dir, rendering,
-            source_bytes=size, max_bad_lines=max_bad_lines, num_workers=num_workers,
+            facts, source, cache_dir, tokenizer, rendering, max_bad_lines=max_bad_lines, num_workers=num_workers,
         )  # fmt: skip
 
     def mend(damaged: Facts) -> None:
@@ -321,9 +267,13 @@ def _make(
         replace_text(path, cache.facts.to_json())
         return cache
     write(facts)
-    if source.stat().items() - facts.source.items():
-        for suffix in (".json", ".idx", ".bin"):
-            path.with_suffix(suffix).unlink()
+    if any(facts.source[key] != value for key, value in source.stat().items()):
+        for file in (
+            path,
+            path.with_suffix(".idx"),
+            *itertools.takewhile(Path.exists, shards(path.with_suffix(".bin"))),
+        ):
+            file.unlink()
         raise UserError(f"{source.label} was changed while it was being read; start again when it is complete.")
     return TokenCache(path)
 
@@ -345,14 +295,16 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 def _new_facts(source: Source, tokenizer: Tokenizer, rendering: Rendering) -> Facts:
     stat, sha256 = source.stat(), source.sha256()
-    identity = [FORMAT, sha256, tokenizer.definition(), asdict(rendering)]
+    identity = [FORMAT, sha256, tokenizer.identity(), asdict(rendering)]
     return Facts(
         name=source.name,
         split=source.split,
         fingerprint=digest_of(identity)[:16],
-        tokenizer=tokenizer.definition(),
+        tokenizer=tokenizer.identity(),
         rendering=asdict(rendering),
-        source={"label": source.label, "sha256": sha256} | stat,
+        source={"label": source.label, "sha256": sha256}
+        | stat
+        | ({"prepared": dict(source.notes)} if source.notes else {}),
         dtype=id_dtype(tokenizer.n_vocab).str,
     )
 
@@ -378,7 +330,7 @@ def _caches(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_di
     paths = cache_dir.glob(f"{glob.escape(source.name)}-{source.split}-{FINGERPRINT}.json")
     for path in sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True):
         cache = _open_intact(path)
-        if cache and (cache.facts.tokenizer, cache.facts.rendering) == (tokenizer.definition(), asdict(rendering)):
+        if cache and (cache.facts.tokenizer, cache.facts.rendering) == (tokenizer.identity(), asdict(rendering)):
             yield cache
 
 

@@ -184,7 +184,13 @@ class DataConfig:
 
     dataset_name: str = option("story", "reads <data_dir>/<dataset_name>-train.jsonl and -val.jsonl")
     data_dir: str = option("data/", "folder of the prepared JSONL files")
-    tokenizer: str = option("gpt2", "gpt2 (GPT-2's vocabulary and ChatML)", choices=("gpt2",))
+    tokenizer: str = option("gpt2", "gpt2, or a vocabulary file of your own (prepare.py --train_tokenizer)")
+    predict: str = option(
+        "all", "which tokens are targets: all, or only what the assistant says", choices=("all", "assistant")
+    )
+    pack: str = option(
+        "stream", "how documents fill rows: end to end, or each whole in one row", choices=("stream", "whole")
+    )
     parse_special: bool = option(False, "read <|im_start|> and the like in `text` records as control tokens")
     max_bad_lines: int = option(100, "unreadable lines to skip before giving up", unit="lines", at_least=0)
     cache_tokenized: bool = option(True, "keep token ids in cache_dir; false = tokenize for this run only")

@@ -1,12 +1,14 @@
 """Ids on disk to packed micro-batches. Order is a pure function of (seed, epoch); position is an integer.
 
-An epoch's stream is <|endoftext|> (context for the first token) and then every document of the split, in an order
-drawn anew each epoch. The stream is cut into rows of `block_size` targets; rows, too, come in an order drawn anew, so
+By default an epoch's stream is <|endoftext|> (context for the first token) and then every document of the split, in an
+order drawn anew each epoch. The stream is cut into rows of `block_size` targets; rows, too, come in an order drawn anew, so
 that a batch mixes text from everywhere. Every token is a target exactly once an epoch:
 
     stream   <eot> a b c <eot> d e <eot> ...
     row 0    x: <eot> a b c      y: a b c <eot>
     row 1    x: <eot> d e <eot>  y: d e <eot> ...
+
+packing.py has the other way to fill rows, chat_targets.py which tokens are targets if not all are.
 
 Nothing is remembered between batches: `batch(epoch, 10_000_000)` costs what `batch(epoch, 10)` does, which is why a
 resumed run seeks instead of replaying.
@@ -17,118 +19,23 @@ Shape letters: A micro-batches per batch on this rank, B sequences per micro-bat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cache_builder import Source, open_cache
+from chat_targets import AssistantTargets
 from config import Config
+from dataset_files import SPLITS, DatasetFiles
 from documents import Rendering
+from packing import EpochStream, Piece, WholeRows, mix_key, permute
 from token_cache import TokenCache
-from tokenizer import Tokenizer
+from tokenizer import IM_START, Tokenizer
 from utils import UserError, log, user_path
 
 IGNORED = -1  # target where nothing is to be predicted
-CHUNK = 1 << 16  # documents looked at together when an epoch's order is laid out
-
-
-# --- order --------------------------------------------------------------------------------------------------------
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's finalizer (Steele, Lea & Flood 2014): every input bit moves every output bit. uint64."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def mix_key(*parts: int) -> int:
-    """One 64-bit key from several integers, the same on every machine."""
-    key = np.zeros(1, np.uint64)
-    for part in parts:
-        key = _mix(key + np.uint64(part & (2**64 - 1)) + np.uint64(0x9E3779B97F4A7C15))
-    return int(key[0])
-
-
-def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
-    """Where each position goes in a pseudo-random permutation of range(n): computed, never stored.
-
-    A Feistel network on the smallest even number of bits that holds n; values that land outside are sent through
-    again until they fall inside ("cycle walking", Black & Rogaway 2002), which keeps it a permutation.
-
-    Args:
-        positions: integers in [0, n), any shape.
-        n: size of the permutation.
-        key: which permutation.
-
-    Returns:
-        int64 of the same shape.
-    """
-    half = np.uint64((max(n - 1, 1).bit_length() + 1) // 2)
-    mask = np.uint64((1 << int(half)) - 1)
-    round_keys = [np.uint64(mix_key(key, r)) for r in range(6)]
-    values = np.asarray(positions).astype(np.uint64)
-    walking = np.ones(values.shape, bool)
-    while walking.any():
-        left, right = values[walking] >> half, values[walking] & mask
-        for round_key in round_keys:
-            left, right = right, left ^ (_mix(right + round_key) & mask)
-        values[walking] = (left << half) | right
-        walking = values >= n
-    return values.astype(np.int64)
-
-
-class EpochStream:
-    """One epoch's documents laid end to end in their order; reads any stretch of it.
-
-    Holds 8 bytes per document (where each begins in the stream); the order itself is computed.
-    """
-
-    def __init__(self, cache: TokenCache, key: int | None) -> None:
-        """`key` decides the order; None keeps the documents as they are in the cache."""
-        self.cache = cache
-        self.key = key
-        self.n_tokens = cache.n_tokens
-        self._starts: np.ndarray | None = None
-        if key is not None:
-            self._starts = np.zeros(cache.n_documents + 1, np.int64)
-            index = cache.index()
-            for first in range(0, cache.n_documents, CHUNK):
-                documents = self._documents(first, min(first + CHUNK, cache.n_documents))
-                lengths = (index[documents + 1] - index[documents]).astype(np.int64)
-                np.cumsum(lengths, out=self._starts[first + 1 : first + 1 + len(lengths)])
-                self._starts[first + 1 : first + 1 + len(lengths)] += self._starts[first]
-
-    def _documents(self, first: int, last: int) -> np.ndarray:
-        assert self.key is not None
-        return permute(np.arange(first, last), self.cache.n_documents, self.key)
-
-    def _pieces(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """(document, first token in it, tokens) of the documents that stream[start:stop] is made of."""
-        starts = self.cache.index() if self._starts is None else self._starts
-        first = int(np.searchsorted(starts, start, side="right")) - 1
-        last = int(np.searchsorted(starts, stop, side="left"))
-        documents = range(first, last) if self.key is None else self._documents(first, last)
-        pieces = []
-        for place, document in zip(range(first, last), documents, strict=True):
-            begin, end = int(starts[place]), int(starts[place + 1])
-            inside = max(start, begin)
-            pieces.append((int(document), inside - begin, min(stop, end) - inside))
-        return pieces
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Ids of stream[start:stop], 0 <= start < stop <= n_tokens."""
-        if self._starts is None:
-            return self.cache.tokens(start, stop)
-        parts = []
-        for document, skip, count in self._pieces(start, stop):
-            begin = int(self.cache.offsets(document, document + 1)[0]) + skip
-            parts.append(self.cache.tokens(begin, begin + count))
-        return np.concatenate(parts)
-
-    def documents(self, start: int, stop: int) -> list[int]:
-        """Numbers (from 0, in the cache's order) of the documents in stream[start:stop]."""
-        return [document for document, _, _ in self._pieces(start, stop)]
 
 
 # --- batches ------------------------------------------------------------------------------------------------------
@@ -159,6 +66,8 @@ class PackedLoader:
         rank, world_size: this process and how many there are; accumulation must be a multiple of world_size.
         max_batches: use at most so many batches of each epoch.
         eot_id: the token before an epoch's first target.
+        targets: which tokens are predicted; None: all.
+        whole: rows of whole documents, instead of a stream of them.
     """
 
     def __init__(
@@ -173,23 +82,27 @@ class PackedLoader:
         rank: int = 0,
         world_size: int = 1,
         max_batches: int | None = None,
+        targets: AssistantTargets | None = None,
+        whole: WholeRows | None = None,
     ) -> None:
         assert accumulation % world_size == 0
-        self.cache = cache
+        self.cache, self.targets, self.whole = cache, targets, whole
         self.block_size, self.batch_size, self.accumulation = block_size, batch_size, accumulation
         self.seed, self.rank, self.world_size, self.eot_id = seed, rank, world_size, eot_id
-        self.n_rows = -(-cache.n_tokens // block_size)
+        self.n_rows = whole.n_rows if whole else EpochStream.count_rows(cache, block_size)
         self.rows_per_batch = batch_size * accumulation
         available = -(-self.n_rows // self.rows_per_batch)
         self.batches_per_epoch = min(available, max_batches or available)
         self._stream: tuple[int, EpochStream] | None = None
 
-    def stream(self, epoch: int) -> EpochStream:
-        """The epoch's stream; the last one asked for is kept."""
+    def layout(self, epoch: int) -> EpochStream | WholeRows:
+        """How documents fill the epoch's rows; the stream that was asked for last is kept."""
+        if self.whole:
+            return self.whole
         if self._stream is None or self._stream[0] != epoch:
             self._stream = None  # frees the old order before the new one is laid out
             key = None if self.seed is None else mix_key(self.seed, epoch, 1)
-            self._stream = epoch, EpochStream(self.cache, key)
+            self._stream = epoch, EpochStream(self.cache, self.block_size, key)
         return self._stream[1]
 
     def rows(self, epoch: int, index: int) -> np.ndarray:
@@ -200,33 +113,63 @@ class PackedLoader:
         rows[:real] = permute(np.arange(first, first + real), self.n_rows, mix_key(self.seed or 0, epoch, 2))
         return rows.reshape(self.accumulation, self.batch_size)
 
-    def _row_targets(self, row: int) -> tuple[int, int]:
-        """The stretch of the stream that a row predicts."""
-        return row * self.block_size, min((row + 1) * self.block_size, self.cache.n_tokens)
-
     def batch(self, epoch: int, index: int) -> Batch:
         """Batch `index` of `epoch`: the same for the same arguments, whatever was read before."""
         assert index >= 0
-        stream, rows = self.stream(epoch), self.rows(epoch, index)
+        layout, rows = self.layout(epoch), self.rows(epoch, index)
         mine = rows[self.rank :: self.world_size]
         inputs = np.full((*mine.shape, self.block_size), self.eot_id, np.int64)
         targets = np.full((*mine.shape, self.block_size), IGNORED, np.int64)
         for place in np.ndindex(mine.shape):
             if (row := int(mine[place])) < 0:
                 continue
-            start, stop = self._row_targets(row)
-            ids = stream.read(max(start - 1, 0), stop)
-            targets[place][: stop - start] = ids[len(ids) - (stop - start) :]
-            known = ids[:-1]  # one token of context before each target; the stream's very first one is eot_id
-            inputs[place][stop - start - len(known) : stop - start] = known
-        full, short = int((rows >= 0).sum()), int((rows == self.n_rows - 1).sum())
-        missing = self.n_rows * self.block_size - self.cache.n_tokens  # the stream's last row is not full
-        return Batch(inputs, targets, full * self.block_size - short * missing)
+            ids = np.concatenate([self._ids(piece) for piece in layout.pieces(row)])
+            inputs[place][1 : len(ids)] = ids[:-1]
+            if before := layout.context(row):
+                inputs[place][0] = self._ids(before)[0]
+            targets[place][: len(ids)] = ids
+            if self.targets:
+                targets[place][: len(ids)][~self._predicted(layout, row)] = IGNORED
+        return Batch(inputs, targets, sum(self._n_targets(layout, int(row)) for row in rows.flat if row >= 0))
+
+    def _ids(self, piece: Piece) -> np.ndarray:
+        begin = int(self.cache.offsets(piece.document, piece.document + 1)[0]) + piece.begin
+        return self.cache.tokens(begin, begin + piece.count)
+
+    def _predicted(self, layout: EpochStream | WholeRows, row: int) -> np.ndarray:
+        """Which tokens of a row are predicted: a conversation is read from its beginning to know who speaks."""
+        assert self.targets
+        masks = []
+        for piece in layout.pieces(row):
+            talks = self._ids(Piece(piece.document, 0, 1))[0] == self.targets.im_start
+            known = Piece(piece.document, 0, piece.begin + piece.count) if talks else piece
+            masks.append(self.targets.mask(self._ids(known))[-piece.count :])
+        return np.concatenate(masks)
+
+    def _n_targets(self, layout: EpochStream | WholeRows, row: int) -> int:
+        return int(self._predicted(layout, row).sum()) if self.targets else layout.n_targets(row)
 
     def documents(self, epoch: int, index: int) -> list[int]:
-        """Numbers of the documents in a batch, for messages about it."""
-        stream, rows = self.stream(epoch), self.rows(epoch, index)
-        return sorted({d for row in rows.flat if row >= 0 for d in stream.documents(*self._row_targets(int(row)))})
+        """Numbers (from 0, in the cache's order) of the documents in a batch, for messages about it."""
+        layout, rows = self.layout(epoch), self.rows(epoch, index)
+        return sorted({piece.document for row in rows.flat if row >= 0 for piece in layout.pieces(int(row))})
+
+
+def packed_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, **settings: Any) -> PackedLoader:
+    """The batches of a split as the config wants them packed; `settings` are PackedLoader's."""
+    targets = AssistantTargets.of(tokenizer) if config.data.predict == "assistant" else None
+    turn_start = tokenizer.special_tokens.get(IM_START)
+    whole = whole_rows(cache, config.model.block_size, turn_start) if config.data.pack == "whole" else None
+    return PackedLoader(
+        cache, config.model.block_size, config.training.batch_size, eot_id=tokenizer.eot_id, targets=targets, whole=whole,
+        **settings,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def whole_rows(cache: TokenCache, block_size: int, turn_start: int | None) -> WholeRows:
+    """The rows of a split, laid out once for all its loaders."""
+    return WholeRows(cache, block_size, turn_start)
 
 
 # --- data sets ----------------------------------------------------------------------------------------------------
@@ -250,9 +193,10 @@ def open_dataset(
         )
 
     sample = False  # decided by the training split: the two are never mixed
-    for split in ("train", "val"):
-        path = user_path(data.data_dir) / f"{data.dataset_name}-{split}.jsonl"
-        cache = opened(Source(data.dataset_name, split, str(path), path))
+    files = DatasetFiles(user_path(data.data_dir), data.dataset_name)
+    for split in SPLITS:
+        path = files.split(split)
+        cache = opened(file_source(files, split))
         if sample := data.dataset_name == "story" and (cache is None if split == "train" else sample):
             if split == "train":
                 log.info(
@@ -265,6 +209,12 @@ def open_dataset(
         caches.append(cache)
     warn_of_lookalikes(caches, data.parse_special)
     return caches[0], caches[1]
+
+
+def file_source(files: DatasetFiles, split: str) -> Source:
+    """A split of a prepared data set."""
+    path, made = files.split(split), files.made()
+    return Source(files.name, split, str(path), path, notes=made.options if made else {})
 
 
 def story_sample(split: str) -> Source:

@@ -45,6 +45,16 @@ def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
     return turns
 
 
+def line_texts(line: bytes) -> list[str]:
+    """What is written in the document of a JSONL line, turn by turn; nothing where the line is no record."""
+    try:
+        record = json.loads(line)
+        messages = record_messages(record)
+    except (ValueError, RecursionError, AttributeError):  # AttributeError: JSON, but no object
+        return []
+    return [turn["content"] for turn in messages] if messages is not None else [record["text"]]
+
+
 @dataclass(frozen=True)
 class Rendering:
     """How a record becomes ids; part of the fingerprint."""
@@ -85,6 +95,8 @@ class Encoded:
     lookalikes: int = 0
     empty: int = 0
     bad_lines: list[tuple[int, str]] = field(default_factory=list)
+    source_lines: int = 0
+    source_bytes: int = 0
 
 
 @lru_cache(maxsize=1)
@@ -108,7 +120,7 @@ def encode_lines(
     tokenizer, byte_lengths = _tokenizer(json.dumps(definition) if definition else "")
     ids: list[int] = []
     lengths: list[int] = []
-    result = Encoded(np.empty(0), np.empty(0))
+    result = Encoded(np.empty(0), np.empty(0), source_lines=len(lines), source_bytes=sum(map(len, lines)))
     for number, line in enumerate(lines, first_line):
         if not line.strip():
             continue

@@ -156,7 +156,9 @@ def load_model(
         checkpoint = load_hf(path)
     else:
         checkpoint = load_checkpoint(path)
-    tokenizer = checkpoint_tokenizer(checkpoint) if chatml else Tokenizer(chatml=False)
+    tokenizer = checkpoint_tokenizer(checkpoint)
+    if not chatml:
+        tokenizer = tokenizer.with_chatml(False)
     model = model_of(checkpoint, tokenizer)
     return model.to(device=device, dtype=getattr(torch, dtype)).eval(), tokenizer, checkpoint
 

@@ -10,6 +10,7 @@ can sample them, and kept in a file of their own (PADDING_FILE), so that the way
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,8 @@ def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
             f"'{folder}' contradicts itself: vocab_size is {one_line(values.get('vocab_size'), 40)}, and "
             f"'{EMBEDDING}' has the shape {tuple(stored.shape)}."
         )
-    own = read_tokenizer(folder, len(stored))
-    tokenizer = Tokenizer() if chatml else own
+    own = read_tokenizer(folder, len(stored), mark.get("tokenizer"))
+    tokenizer = own.with_chatml() if chatml else own
     rows, padding = rows_and_padding(mark, own, tokenizer, folder)
     weights[EMBEDDING] = weights[OUTPUT] = extended(stored[: own.n_vocab], rows, padding)
     weights = drop_added_biases(weights, mark)
@@ -177,7 +178,7 @@ def rows_and_padding(
         tokenizer: the one to go on with; rows that it alone has start anew.
         folder: where the cut-off rows may be.
     """
-    usual, recorded = Tokenizer().padded_vocab_size, mark.get("vocab_rows")
+    usual, recorded = tokenizer.padded_vocab_size, mark.get("vocab_rows")
     rows = recorded if type(recorded) is int and own.n_vocab <= recorded <= 2 * usual else usual
     if tokenizer.n_vocab != own.n_vocab:
         return max(rows, tokenizer.padded_vocab_size), None
@@ -202,3 +203,19 @@ def extended(embedding: Tensor, rows: int, padding: Tensor | None = None) -> Ten
     if padding is None or padding.shape != (missing, embedding.size(1)):
         padding = embedding.double().mean(0).float().expand(missing, -1)
     return torch.cat([embedding, padding])
+
+
+def sealed(folder: Path) -> dict[str, Any] | None:
+    """What the files of a folder held when they were exported; None where it is no export of ours."""
+    mark = read_object(folder / "config.json").get(MARK) if (folder / "config.json").is_file() else None
+    files = mark.get("files") if isinstance(mark, dict) else None
+    return files if isinstance(files, dict) else None
+
+
+def sha256(path: Path) -> str:
+    """Of a file's contents."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

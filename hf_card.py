@@ -22,6 +22,7 @@ from utils import UserError, duration, one_line
 
 Row = tuple[str, str]  # of a table: what, and its value
 
+CHAT_TOKENS = 16  # what the template makes of "Hello", and a little more
 HYPERPARAMETERS = {  # as the card calls them
     "optimizer.kind": "optimizer",
     "optimizer.learning_rate": "learning rate",
@@ -56,15 +57,13 @@ class CardRequest:
 
     def __post_init__(self) -> None:
         """Raises UserError for what the Hub would not take."""
-        for what, value, pattern in (
-            ("--dataset", self.dataset, r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?"),
-            ("--license", self.license, r"[a-z0-9][a-z0-9.-]*"),
-            ("--language", self.language, r"[a-z]{2,3}(-[A-Za-z]+)?"),
+        for what, value, pattern, looks in (
+            ("--dataset", self.dataset, r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", "'fairytales' or 'owner/fairytales'"),
+            ("--license", self.license, r"[a-z0-9][a-z0-9.-]*", "'mit' or 'cc-by-4.0', in small letters"),
+            ("--language", self.language, r"[a-z]{2,3}(-[A-Za-z]+)?", "'en', in small letters"),
         ):
             if not re.fullmatch(pattern, value, re.ASCII) or len(value) > 96:
-                raise UserError(
-                    f"{what} '{one_line(value, 40)}' is no such name; letters, digits, '-' and '.' make one."
-                )
+                raise UserError(f"{what} '{one_line(value, 40)}' is no name for the Hub; one looks like {looks}.")
 
     @property
     def title(self) -> str:
@@ -82,6 +81,23 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
         save_figure(picture(request.title, losses, metrics.learning_rate.points), folder / "loss.png")
     text = card(checkpoint, model, tokenizer, request, metrics, has_picture)
     (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+
+
+def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """When, with what and from what the checkpoint was made, as far as it says."""
+    facts = checkpoint.state.get("metadata")
+    return facts if isinstance(facts, dict) else {}
+
+
+def trained_here(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint says that Jojo trained it."""
+    return checkpoint.version == "1" or bool(facts_of(checkpoint).get("trainer_version"))
+
+
+def base_model(checkpoint: Checkpoint) -> str | None:
+    """The model on the Hub that training started from (--init_from), where it was one."""
+    name = facts_of(checkpoint).get("init_from")
+    return name if isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) else None
 
 
 def recorded(checkpoint: Checkpoint) -> MetricsTracker:
@@ -104,7 +120,7 @@ def card(
     results = evaluation(checkpoint, metrics)
     sections = [
         f"# {request.title}",
-        f"A GPT-2-class language model, trained on {request.dataset} with Jojo.",
+        f"A GPT-2-class language model, trained on {request.dataset}{' with Jojo' if trained_here(checkpoint) else ''}.",
         "## Architecture",
         table(architecture(model, tokenizer)),
     ]
@@ -117,8 +133,12 @@ def card(
             sections += [f"## {title}", table(rows)]
     if has_picture:
         sections.append("![Training and validation loss](loss.png)")
-    sections += [*usage(tokenizer, request), *limits(model, tokenizer, request), *citation(checkpoint, request)]
-    return f"---\n{metadata(tokenizer, request, results)}---\n\n" + "\n\n".join(sections) + "\n"
+    sections += [
+        *usage(model, tokenizer, request, trained_here(checkpoint)),
+        *limits(model, tokenizer, request),
+        *citation(checkpoint, request),
+    ]
+    return f"---\n{metadata(request, results, base_model(checkpoint))}---\n\n" + "\n\n".join(sections) + "\n"
 
 
 # --- facts ----------------------------------------------------------------------------------------------------------
@@ -162,6 +182,7 @@ def evaluation(checkpoint: Checkpoint, metrics: MetricsTracker) -> Results:
 def architecture(model: GPT, tokenizer: Tokenizer) -> list[Row]:
     """The shape, counted without the embedding rows that are cut off."""
     shape = model.config
+    vocabulary = ("GPT-2" if tokenizer.is_gpt2 else "its own") + (" and ChatML" if tokenizer.has_chatml else "")
     parameters = model.n_parameters() - (len(model.lm_head.weight) - tokenizer.n_vocab) * shape.n_embd
     return [
         ("parameters", f"{parameters:,}"),
@@ -169,7 +190,7 @@ def architecture(model: GPT, tokenizer: Tokenizer) -> list[Row]:
         ("heads", f"{shape.n_head:,}"),
         ("width", f"{shape.n_embd:,}"),
         ("context", f"{shape.block_size:,} tokens"),
-        ("vocabulary", f"{tokenizer.n_vocab:,} tokens ({'GPT-2 and ChatML' if tokenizer.has_chatml else 'GPT-2'})"),
+        ("vocabulary", f"{tokenizer.n_vocab:,} tokens ({vocabulary})"),
         ("biases", "yes" if shape.bias else "none (stored as zeros)"),
         ("dropout in training", f"{shape.dropout:g}"),
     ]
@@ -178,8 +199,7 @@ def architecture(model: GPT, tokenizer: Tokenizer) -> list[Row]:
 def training(checkpoint: Checkpoint, metrics: MetricsTracker, request: CardRequest) -> list[Row]:
     """How far and on what it was trained."""
     state, config = checkpoint.state, checkpoint.config
-    facts = state.get("metadata") if isinstance(state.get("metadata"), dict) else {}
-    facts = facts or {}
+    facts = facts_of(checkpoint)
     machine = facts.get("machine") if isinstance(facts.get("machine"), dict) else {}
     machine = machine or {}
     sizes = [config.get("training", {}).get(k) for k in ("batch_size", "gradient_accumulation_steps")]
@@ -230,7 +250,7 @@ def table(rows: Iterable[Row]) -> str:
 # --- the Hub's metadata ---------------------------------------------------------------------------------------------
 
 
-def metadata(tokenizer: Tokenizer, request: CardRequest, results: Results) -> str:
+def metadata(request: CardRequest, results: Results, base_model: str | None) -> str:
     """The card's YAML, made and checked by huggingface_hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -249,9 +269,11 @@ def metadata(tokenizer: Tokenizer, request: CardRequest, results: Results) -> st
         "language": request.language,
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["gpt2", "jojo"] + (["conversational"] if tokenizer.has_chatml else []),
+        "tags": ["gpt2", "jojo"],
         "datasets": [request.dataset],
     }
+    if base_model:
+        known["base_model"] = base_model
     if evaluations:
         known |= {"model_name": request.title, "eval_results": evaluations}
     return ModelCardData(**known).to_yaml() + "\n"
@@ -260,21 +282,23 @@ def metadata(tokenizer: Tokenizer, request: CardRequest, results: Results) -> st
 # --- text -----------------------------------------------------------------------------------------------------------
 
 
-def usage(tokenizer: Tokenizer, request: CardRequest) -> list[str]:
+def usage(model: GPT, tokenizer: Tokenizer, request: CardRequest, trained: bool) -> list[str]:
     """How to load it, from Transformers and from Jojo."""
+    room = min(100, model.config.block_size // 2)
+    why = "  # every document followed this token in training" if trained else ""
     lines = [
         "from transformers import pipeline",
         "",
         f'generator = pipeline("text-generation", "{request.repo_id}")',
-        'text = "<|endoftext|>Once upon a time"  # every document followed this token in training',
-        'print(generator(text, max_new_tokens=100, do_sample=True, temperature=0.7, top_k=50)[0]["generated_text"])',
+        f'text = "<|endoftext|>Once upon a time"{why}',
+        f'print(generator(text, max_new_tokens={room}, do_sample=True, temperature=0.7, top_k=50)[0]["generated_text"])',
     ]
     jojo = [f'python gen.py FOLDER --prompt "Once upon a time"     # FOLDER: a copy of {request.repo_id}']
-    if tokenizer.has_chatml:
+    if tokenizer.has_chatml and room >= CHAT_TOKENS:
         lines += [
             "",
             'messages = [{"role": "user", "content": "Hello"}]  # of use if it was trained on conversations',
-            'print(generator(messages, max_new_tokens=100)[0]["generated_text"][-1]["content"])',
+            f'print(generator(messages, max_new_tokens={room})[0]["generated_text"][-1]["content"])',
         ]
         jojo.append("python gen.py FOLDER --chat")
     jojo.append(f"python train.py --init_from {request.repo_id} --dataset mine")
@@ -304,15 +328,14 @@ def limits(model: GPT, tokenizer: Tokenizer, request: CardRequest) -> list[str]:
 
 def citation(checkpoint: Checkpoint, request: CardRequest) -> list[str]:
     """This model, and where its architecture comes from."""
-    facts = checkpoint.state.get("metadata")
-    stamp = facts.get("timestamp") if isinstance(facts, dict) else None
+    stamp = facts_of(checkpoint).get("timestamp")
     year = re.match(r"(20\d\d)-", stamp) if isinstance(stamp, str) else None
     entry = [
         f"@misc{{{re.sub(r'[^A-Za-z0-9]', '', request.title) or 'model'},",
         f"  title = {{{request.title}: a GPT-2-class language model}},",
         *([f"  year = {{{year[1]}}},"] if year else []),
         *([f"  howpublished = {{https://huggingface.co/{request.repo_id}}},"] if "/" in request.repo_id else []),
-        "  note = {Trained with Jojo}",
+        *(["  note = {Trained with Jojo}"] if trained_here(checkpoint) else []),
         "}",
     ]
     return [

@@ -6,6 +6,7 @@ is right, or it does not happen.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -19,12 +20,12 @@ import torch
 from checkpoint import Checkpoint, checkpoint_tokenizer, make_durable
 from config import ModelConfig
 from generation import model_of
-from hf import EMBEDDING, FILES, FIXED, MARK, OUTPUT, PADDING_FILE, WEIGHTS_FILE, turned
+from hf import CARD_FILE, EMBEDDING, FILES, FIXED, MARK, OUTPUT, PADDING_FILE, WEIGHTS_FILE, sealed, sha256, turned
 from hf_parity import check_parity
 from hf_tokenizer import read_object, write_tokenizer
 from model import GPT
 from tokenizer import IM_END, Tokenizer
-from utils import UserError, __version__, one_line
+from utils import UserError, __version__, log, one_line
 
 
 def export_tokenizer(checkpoint: Checkpoint, choice: str | None) -> Tokenizer:
@@ -34,7 +35,11 @@ def export_tokenizer(checkpoint: Checkpoint, choice: str | None) -> Tokenizer:
         raise UserError(
             f"The model in '{checkpoint.path}' was made without ChatML's tokens; leave out --tokenizer extended."
         )
-    return Tokenizer(chatml=False) if choice == "gpt2" else own
+    if choice == "gpt2" and not own.is_gpt2:
+        raise UserError(
+            f"The model in '{checkpoint.path}' has a vocabulary of its own ({own.name}), not GPT-2's; leave out --tokenizer gpt2."
+        )
+    return own.with_chatml(False) if choice == "gpt2" else own
 
 
 def export(
@@ -54,6 +59,7 @@ def export(
     Raises:
         UserError: naming what is wrong with the checkpoint, what differs, or what is in the way.
     """
+    tidy_up(folder)
     refuse_foreign(folder)
     refuse_unusable(checkpoint)
     model = model_of(checkpoint, tokenizer)
@@ -64,7 +70,10 @@ def export(
         write_folder(model, tokenizer, temporary)
         if write_card:
             write_card(temporary, model)
+        seal(temporary)
         check_parity(model, tokenizer, temporary)
+        refuse_foreign(folder)  # again: minutes may have passed
+        keep_edited_card(folder, temporary)
         replace_folder(temporary, folder)
     except OSError as error:
         raise UserError(
@@ -74,8 +83,32 @@ def export(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def tidy_up(folder: Path) -> None:
+    """Clear away what processes that were killed have left: half an export, or the folder under a hidden name."""
+    for kind in ("tmp", "old"):
+        for path in folder.parent.glob(f".{glob.escape(folder.name)}.*.{kind}"):
+            number = path.name.split(".")[-2]
+            if not number.isdecimal() or is_alive(int(number)):
+                continue
+            if kind == "old" and not folder.exists():
+                os.replace(path, folder)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def refuse_foreign(folder: Path) -> None:
-    """Raises UserError where the folder holds anything but an export of ours that is as it was written."""
+    """Raises UserError where the folder holds anything but an export of ours as it was written, but for the card."""
     if not folder.exists():
         return
     instead = "name another one with --output-dir"
@@ -88,11 +121,42 @@ def refuse_foreign(folder: Path) -> None:
         return
     if other := next((name for name in names if name not in FILES), None):
         raise UserError(f"'{folder}' holds something that no export writes ('{one_line(other)}'); {instead}.")
-    mark = read_object(folder / "config.json").get(MARK) if "config.json" in names else None
-    if not isinstance(mark, dict):
+    written = sealed(folder)
+    if written is None:
         raise UserError(f"'{folder}' holds a model that this program did not write; {instead}.")
-    if WEIGHTS_FILE in names and sha256(folder / WEIGHTS_FILE) != mark.get("weights_sha256"):
-        raise UserError(f"The weights in '{folder}' were changed since they were exported; {instead}.")
+    for name in names:
+        if name != CARD_FILE and state_of(folder / name) != written.get(name):
+            raise UserError(f"'{name}' in '{folder}' was changed since it was exported; {instead}.")
+
+
+def keep_edited_card(folder: Path, new: Path) -> None:
+    """A card that somebody edited in the folder stays, in the place of the new one."""
+    edited = folder / CARD_FILE
+    if edited.is_file() and state_of(edited) != (sealed(folder) or {}).get(CARD_FILE):
+        shutil.copyfile(edited, new / CARD_FILE)
+        log.info("'%s' was edited, and stays as it is; delete it for a new one.", edited)
+
+
+def seal(folder: Path) -> None:
+    """Note in config.json what every file of a finished export holds."""
+    path = folder / "config.json"
+    values = read_object(path)
+    names = sorted(p.name for p in folder.iterdir() if p != path)
+    values[MARK]["files"] = {name: state_of(folder / name) for name in names} | {path.name: state_of(path)}
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    for name in (WEIGHTS_FILE, PADDING_FILE):
+        if (folder / name).exists():
+            shutil.copymode(path, folder / name)  # safetensors writes files for their owner alone
+
+
+def state_of(path: Path) -> str:
+    """SHA-256 of a file's contents; of config.json, without what `seal` writes into it."""
+    if path.name == "config.json":
+        values = read_object(path)
+        if isinstance(values.get(MARK), dict):
+            values[MARK].pop("files", None)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return sha256(path)
 
 
 def refuse_unusable(checkpoint: Checkpoint) -> None:
@@ -127,7 +191,7 @@ def write_folder(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
         "version": __version__,
         "bias": model.config.bias,
         "vocab_rows": model.config.vocab_size,
-        "weights_sha256": sha256(folder / WEIGHTS_FILE),
+        "tokenizer": tokenizer.identity(),
     }
     for name, values in (
         ("config.json", model_config(model.config, tokenizer) | {MARK: mark}),
@@ -176,15 +240,6 @@ def bias_sizes(shape: ModelConfig) -> dict[str, int]:
     return {f"transformer.{name}.bias": size for name, size in (blocks | {"ln_f": width}).items()}
 
 
-def sha256(path: Path) -> str:
-    """Of a file's contents."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def replace_folder(new: Path, folder: Path) -> None:
     """Put a finished folder in its place; the old one goes only when the new one is there."""
     for path in new.iterdir():
@@ -194,8 +249,8 @@ def replace_folder(new: Path, folder: Path) -> None:
         os.replace(folder, before)
     try:
         os.replace(new, folder)
-    except OSError:
-        if before.exists():
+    except BaseException:  # Ctrl-C too
+        if before.exists() and not folder.exists():
             os.replace(before, folder)
         raise
     shutil.rmtree(before, ignore_errors=True)

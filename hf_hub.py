@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import tempfile
 import time
@@ -10,8 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hf import FILES, INDEX_FILE, MARK, WEIGHTS_FILE
-from hf_tokenizer import read_object
+from hf import CARD_FILE, FILES, INDEX_FILE, WEIGHTS_FILE, sealed, sha256
 from utils import UserError, log, one_line, user_path
 
 T = TypeVar("T")
@@ -29,7 +29,10 @@ class Hub:
     """
 
     def __init__(self) -> None:
-        from huggingface_hub import HfApi, get_token
+        try:
+            from huggingface_hub import HfApi, get_token
+        except ValueError as error:  # it reads its settings when it is imported
+            raise UserError(f"HF_ENDPOINT is no address ({error}); unset it, or correct it.") from error
 
         token = get_token()
         if not token:
@@ -54,44 +57,92 @@ class Hub:
             UserError: no right to, other content in the way, no network, or the Hub asks to wait.
         """
         with self.in_words(f"upload to '{repo_id}'"):
-            head = self.prepare(repo_id, private)
+            self.check_card(folder / CARD_FILE, repo_id)  # before anything is created
+            head, edited = self.prepare(repo_id, private)
+            files = [name for name in FILES if not (edited and name == CARD_FILE)]
             patiently(
                 lambda: self.api.upload_folder(
                     repo_id=repo_id, folder_path=folder, commit_message=message, parent_commit=head,
-                    allow_patterns=list(FILES), delete_patterns=list(FILES) if head else None,
+                    allow_patterns=files, delete_patterns=files if head else None,
                 )
             )  # fmt: skip
+        if edited:
+            log.info("The model card on the Hub was edited there, and stays as it is; delete it for a new one.")
         return f"{self.api.endpoint}/{repo_id}"
 
-    def prepare(self, repo_id: str, private: bool) -> str | None:
-        """Make sure of a repository that may be written to; returns the commit its content is at, None for a new one."""
-        from huggingface_hub.errors import HfHubHTTPError
+    def check_card(self, path: Path, repo_id: str) -> None:
+        """Raises UserError with the Hub's own words where it does not take the card's metadata."""
+        from huggingface_hub import ModelCard
 
+        card = ModelCard.load(path)
+        try:
+            patiently(card.validate)
+        except json.JSONDecodeError:
+            raise
+        except ValueError as error:
+            said = one_line(" ".join(str(error).split()), 300)
+            raise UserError(
+                f"Could not upload to '{repo_id}': the Hub does not take the model card ({said}); mend '{path}', or the flags."
+            ) from error
+
+    def prepare(self, repo_id: str, private: bool) -> tuple[str | None, bool]:
+        """Make sure of a repository that may be written to.
+
+        Returns:
+            The commit its content is at, None for a new one; and whether somebody edited the card there.
+        """
+        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+        refusal: HfHubHTTPError | None = None
         try:
             patiently(lambda: self.api.create_repo(repo_id, private=private or None))
-            return None
+            return None, False
         except HfHubHTTPError as error:
-            if error.response.status_code != 409:
+            if error.response.status_code not in (403, 409):
                 raise
-        info = patiently(lambda: self.api.repo_info(repo_id))
+            refusal = error  # 403: a token for this one repository may create none
+        try:
+            info = patiently(lambda: self.api.repo_info(repo_id, files_metadata=True))
+        except RepositoryNotFoundError:
+            raise refusal from None
         if private and not info.private:
             raise UserError(f"'{repo_id}' exists and is public; make it private on the Hub, or leave out --private.")
-        files = {entry.rfilename for entry in info.siblings or []} - NEUTRAL_FILES
-        if files and not ("config.json" in files and self.is_ours(repo_id, info.sha)):
+        known = {entry.rfilename: entry for entry in info.siblings or [] if entry.rfilename not in NEUTRAL_FILES}
+        commit = info.sha if re.fullmatch(r"[0-9a-f]{40}", info.sha or "") else None
+        if not known:
+            return commit, False
+        written = self.written(repo_id, info.sha) if "config.json" in known else None
+        weights = getattr(getattr(known.get(WEIGHTS_FILE), "lfs", None), "sha256", None)
+        same = written is not None and weights in (None, written.get(WEIGHTS_FILE))
+        if (
+            written is None
+            or not same
+            or any(re.fullmatch(r"model.*\.(safetensors\.index\.json|bin)", n) for n in known)
+        ):
             raise UserError(
-                f"'{repo_id}' holds something that was not uploaded from here ({one_line(min(files))}); "
-                "choose another --repo-name, or empty it on the Hub."
+                f"'{repo_id}' holds something that was not uploaded from here, or was changed since "
+                f"({one_line(min(known))}); choose another --repo-name, or empty it on the Hub."
             )
-        return info.sha if re.fullmatch(r"[0-9a-f]{40}", info.sha or "") else None
+        return commit, CARD_FILE in known and self.sha256_of(repo_id, CARD_FILE, info.sha) != written.get(CARD_FILE)
 
-    def is_ours(self, repo_id: str, commit: str) -> bool:
-        """Whether the repository's config.json has the mark of our exports."""
-        with tempfile.TemporaryDirectory(prefix="jojo-hub-") as place:
-            path = patiently(lambda: self.api.hf_hub_download(repo_id, "config.json", revision=commit, local_dir=place))
+    def written(self, repo_id: str, commit: str) -> dict[str, Any] | None:
+        """What the files of an export held when it was uploaded; None where there is no export of ours."""
+        with self.fetched(repo_id, "config.json", commit) as path:
             try:
-                return isinstance(read_object(Path(path)).get(MARK), dict)
+                return sealed(path.parent)
             except UserError:
-                return False
+                return None
+
+    def sha256_of(self, repo_id: str, name: str, commit: str) -> str:
+        """Of a file in a repository."""
+        with self.fetched(repo_id, name, commit) as path:
+            return sha256(path)
+
+    @contextlib.contextmanager
+    def fetched(self, repo_id: str, name: str, commit: str) -> Iterator[Path]:
+        """A small file of a repository, for a moment."""
+        with tempfile.TemporaryDirectory(prefix="jojo-hub-") as place:
+            yield Path(patiently(lambda: self.api.hf_hub_download(repo_id, name, revision=commit, local_dir=place)))
 
     @contextlib.contextmanager
     def in_words(self, what: str) -> Iterator[None]:
@@ -116,7 +167,12 @@ def patiently(call: Callable[[], T]) -> T:
             return call()
         except Exception as error:
             status = status_of(error)
-            if status not in PASSING and (status is not None or is_offline(error) or not is_network(error)):
+            garbled = isinstance(error, json.JSONDecodeError)
+            if (
+                status not in PASSING
+                and not garbled
+                and (status is not None or is_offline(error) or not is_network(error))
+            ):
                 raise
             log.warning("The Hub %s; trying again.", f"answered {status}" if status else "did not answer")
             time.sleep(wait)
@@ -161,10 +217,19 @@ def explained(error: BaseException, what: str, token: str = "") -> str | None:
     """One sentence for what the Hub or the network raised; None for anything else."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    def without_token(text: str, most: int) -> str:
+        return one_line(text.replace(token, "***") if token else text, most)
+
     if is_offline(error):
         return f"Could not {what}: HF_HUB_OFFLINE is set; unset it to use the network."
+    if isinstance(error, json.JSONDecodeError):
+        return (
+            f"Could not {what}: what answered is not the Hub; check HF_ENDPOINT, and any proxy or login page between."
+        )
     status = status_of(error)
     if status is None:
+        if isinstance(error, (ValueError, KeyError)):  # an address that is none, an answer with something else in it
+            return f"Could not {what} ({without_token(f'{type(error).__name__}: {error}', 200)}); check HF_ENDPOINT and any proxy."
         if is_network(error) or isinstance(error, LocalEntryNotFoundError):
             return f"Could not {what}: the Hub cannot be reached; check the network, then start again."
         return None
@@ -182,7 +247,7 @@ def explained(error: BaseException, what: str, token: str = "") -> str | None:
     if status >= 500:
         return f"Could not {what}: the Hub has trouble ({status}); start again later."
     message = getattr(error, "server_message", None) or ""
-    said = one_line(str(message).replace(token, "***") if token else str(message), 200)
+    said = without_token(str(message), 200)
     return f"Could not {what}: the Hub refused ({status}{': ' + said if said else ''})."
 
 
@@ -208,9 +273,16 @@ def find_model(source: str) -> Path:
     if path.is_dir():
         return path
     if path.exists():
-        raise UserError(f"'{path}' is a file; name a Hugging Face folder, or use --load_model_only for a checkpoint.")
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
-        raise UserError(f"There is no folder '{one_line(source)}'.")
+        raise UserError(
+            f"'{path}' is a file, and no Hugging Face folder; train.py starts from one with --load_model_only."
+        )
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        raise UserError(f"There is no folder '{one_line(source)}', and it is no name for the Hub either.") from None
     return fetch(source)
 
 

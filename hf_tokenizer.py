@@ -1,19 +1,20 @@
-"""GPT-2's tokenizer with or without ChatML, as the files that `transformers` reads.
+"""A tokenizer, with or without ChatML, as the files that `transformers` reads; and back.
 
-Made from the project's own vocabulary file alone. That holds each token's bytes and rank; the merges that GPT-2's files
-list follow from them: a token was merged from the two parts that its bytes come down to under all earlier merges.
+Made from the vocabulary file alone. That holds each token's bytes and rank; the merges that GPT-2's files list follow from
+them: a token was merged from the two parts that its bytes come down to under all earlier merges.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tokenizer import END_OF_TEXT, IM_END, IM_START, Tokenizer
-from utils import UserError, one_line
+from tokenizer import END_OF_TEXT, IM_END, IM_START, Tokenizer, Vocabulary, gpt2_vocabulary
+from utils import UserError, log, one_line
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
 
@@ -39,17 +40,16 @@ def byte_letters() -> list[str]:
     return letters
 
 
-@lru_cache(maxsize=1)
-def vocabulary_and_merges() -> tuple[dict[str, int], list[str]]:
-    """GPT-2's tokens that are text with their ids, and the merges behind them in order, in letters."""
-    full, letters = Tokenizer(), byte_letters()
+@lru_cache(maxsize=2)
+def ids_and_merges(vocabulary: Vocabulary) -> tuple[dict[str, int], list[str]]:
+    """A vocabulary's tokens with their ids, and the merges behind them in order, in letters."""
+    letters = byte_letters()
 
     def written(token: bytes) -> str:
         return "".join(letters[byte] for byte in token)
 
-    tokens = [full.token_bytes(i) for i in range(full.eot_id)]
-    vocabulary = {written(token): i for i, token in enumerate(tokens)}
-    return vocabulary, [f"{written(a)} {written(b)}" for a, b in merges(tokens)]
+    ids = {written(token): i for i, token in enumerate(vocabulary.tokens)}
+    return ids, [f"{written(a)} {written(b)}" for a, b in merges(vocabulary.tokens)]
 
 
 def merges(tokens: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -67,7 +67,7 @@ def merges(tokens: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None:
     """Write everything `AutoTokenizer.from_pretrained(folder)` needs."""
-    text, pairs = vocabulary_and_merges()
+    text, pairs = ids_and_merges(tokenizer.vocabulary)
     vocabulary = text | {END_OF_TEXT: tokenizer.eot_id}
     special = {name: _special(name) for name in tokenizer.special_tokens}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -117,24 +117,85 @@ def _special(name: str) -> dict[str, Any]:
 # --- the way back ---------------------------------------------------------------------------------------------------
 
 
-def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
-    """The tokenizer that a model folder was made with. Raises UserError where it is not GPT-2's, with ChatML or without.
+def read_tokenizer(folder: Path, vocab_size: int, recorded: Any = None) -> Tokenizer:
+    """The tokenizer that a model folder was made with.
 
-    A folder without a tokenizer is taken to mean GPT-2's.
+    Args:
+        folder: the model's; without a tokenizer's files, what was recorded counts, and then GPT-2's.
+        vocab_size: rows of its embedding.
+        recorded: the identity of a tokenizer that an export wrote down.
+
+    Raises:
+        UserError: it does not cut text as GPT-2's does, or has tokens that cannot be kept.
     """
-    full = Tokenizer()
-    vocabulary, added = _stored_vocabulary(folder)
-    if vocabulary is not None:
-        same = all(vocabulary.get(token) == i for token, i in vocabulary_and_merges()[0].items())
-        if not same or ({**vocabulary, **added}.get(END_OF_TEXT)) != full.eot_id:
-            raise UserError(
-                f"The model in '{folder}' has another tokenizer than GPT-2's, which this version does not read."
-            )
-    if vocab_size <= full.eot_id:
-        raise UserError(f"The model in '{folder}' knows {vocab_size:,} tokens, fewer than GPT-2's {full.eot_id + 1:,}.")
-    known = {**(vocabulary or {}), **added}
+    ids, added = _stored_vocabulary(folder)
+    if ids is None:
+        return _recorded_tokenizer(folder, vocab_size, recorded)
+    plain, known = Tokenizer(chatml=False), {**ids, **added}
+    if (folder / "tokenizer.json").is_file():
+        vocabulary = _vocabulary_in(read_object(folder / "tokenizer.json"))
+        fits = vocabulary is not None
+        plain = plain if vocabulary is gpt2_vocabulary() else Tokenizer(chatml=False, vocabulary=vocabulary)
+    else:
+        fits = ids_and_merges(plain.vocabulary)[0].items() <= ids.items()
+    if not fits or known.get(END_OF_TEXT) != plain.eot_id:
+        raise UserError(
+            f"The model in '{folder}' has another tokenizer than GPT-2's or one made here, which this version does not read."
+        )
+    if vocab_size < plain.n_vocab:
+        raise UserError(
+            f"The model in '{folder}' knows {vocab_size:,} tokens, fewer than its tokenizer's {plain.n_vocab:,}."
+        )
+    full = plain.with_chatml()
     has_chatml = all(known.get(name) == full.special_tokens[name] for name in (IM_START, IM_END))
-    return full if has_chatml and vocab_size >= full.n_vocab else Tokenizer(chatml=False)
+    own = full if has_chatml and vocab_size >= full.n_vocab else plain
+    others = {n: i for n, i in known.items() if type(i) is int and own.n_vocab <= i < vocab_size}
+    if lost := [name for name in others if name.strip("<[|]>").lower() != "pad"]:
+        raise UserError(
+            f"The model in '{folder}' has tokens of its own beyond the vocabulary ({one_line(', '.join(lost))}), which this "
+            "version cannot keep."
+        )
+    return own
+
+
+def _recorded_tokenizer(folder: Path, vocab_size: int, recorded: Any) -> Tokenizer:
+    """The tokenizer of a folder that has no file of one."""
+    known = [tokenizer for tokenizer in (Tokenizer(), Tokenizer(chatml=False)) if tokenizer.n_vocab <= vocab_size]
+    if recorded is not None:
+        if found := next((tokenizer for tokenizer in known if tokenizer.identity() == recorded), None):
+            return found
+        raise UserError(f"The model in '{folder}' was made with a tokenizer whose files are missing there.")
+    if not known:
+        raise UserError(
+            f"The model in '{folder}' knows {vocab_size:,} tokens, fewer than GPT-2's, and has no tokenizer."
+        )
+    if vocab_size > known[-1].n_vocab:
+        log.warning(
+            "'%s' has no tokenizer: its first %s tokens are taken for GPT-2's.", folder, f"{known[-1].n_vocab:,}"
+        )
+    return known[-1]
+
+
+def _vocabulary_in(whole: Mapping[str, Any]) -> Vocabulary | None:
+    """The vocabulary in a tokenizer.json; None where ours would make other tokens of a text."""
+    model, cut = whole.get("model"), whole.get("pre_tokenizer")
+    if not isinstance(model, dict) or not isinstance(cut, dict) or whole.get("normalizer") is not None:
+        return None
+    if cut.get("type") != "ByteLevel" or cut.get("add_prefix_space") or cut.get("use_regex") is False:
+        return None
+    stored, listed = model.get("vocab"), model.get("merges")
+    if not isinstance(stored, dict) or not isinstance(listed, list):
+        return None
+    bytes_of = {letter: byte for byte, letter in enumerate(byte_letters())}
+    try:
+        tokens = {name: i for name, i in stored.items() if i < stored[END_OF_TEXT]}
+        in_order = [bytes(bytes_of[c] for c in name) for name in sorted(tokens, key=tokens.__getitem__)]
+        vocabulary = Vocabulary(b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(in_order)))
+        vocabulary = gpt2_vocabulary() if vocabulary.tokens == gpt2_vocabulary().tokens else vocabulary
+        pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in listed]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return vocabulary if (tokens, pairs) == ids_and_merges(vocabulary) else None
 
 
 def _stored_vocabulary(folder: Path) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:

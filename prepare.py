@@ -1,36 +1,38 @@
-"""Text to a data set: files -> data/<name>-{train,val}.jsonl -> token cache.
+"""Text to a data set: recipe or files -> data/<name>-{train,val}.jsonl -> token cache.
 
-    python prepare.py --input book.txt stories/ more.jsonl --name mine
+    python prepare.py                                              the recipes, and what is prepared
+    python prepare.py --dataset dailydialog                        a recipe
+    python prepare.py --input book.txt stories/ --name mine        text of your own
+    python prepare.py --name mine --train_tokenizer --vocab_size 8192
     python train.py --dataset mine
 
-Takes .txt and .jsonl files, and folders of them. A .jsonl line is one document: {"text": "..."}, a conversation
-{"messages": [{"role": "user", "content": "..."}, ...]}, or {"input": "...", "output": "..."}. A .txt file is one
-document; a line <|endoftext|> ends one, and a long text is cut into pieces of about 32 kB at empty lines.
+Takes .txt, .md, .jsonl, .csv and .parquet files (all but the last also with .gz or .zst behind), folders of them and
+patterns. A .jsonl line is one document: {"text": "..."}, a conversation {"messages": [{"role": "user", "content": "..."},
+...]}, or {"input": "...", "output": "..."}. A .txt file is one document; a line <|endoftext|> ends one, and a long text is
+cut into pieces of about 32 kB at empty lines.
 
-Which split a document goes to is decided by its own contents, so it stays there when more data is added.
+Which split a document goes to is decided by its own contents, so it stays there when more data is added. Exact duplicates
+are dropped. What was interrupted goes on when the same command is given again. docs/data.md has the rest.
 """
 
 from __future__ import annotations
 
 import argparse
 import glob
-import hashlib
-import json
 import os
-import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cli import Parser
-from documents import error_in_words, record_messages
-from utils import UserError, __version__, log, one_line, run_command, user_path
+from utils import UserError, __version__, log, one_line, replace_text, run_command, user_path
+
+if TYPE_CHECKING:
+    from cache_builder import Source
+    from dataset_files import DatasetFiles, Document
 
 SEPARATOR = "<|endoftext|>"
-PIECE_CHARACTERS = 32_000  # a longer text is cut near this length: far longer than any context
-SUFFIXES = (".txt", ".jsonl")
 
 
 def build_parser() -> Parser:
@@ -39,34 +41,22 @@ def build_parser() -> Parser:
         prog="prepare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--input", nargs="+", metavar="PATH", help=".txt and .jsonl files, or folders of them")
-    add("--name", metavar="NAME", help="name of the data set, as in train.py --dataset NAME")
-    add("--val_fraction", type=float, default=0.05, metavar="X", help="share of documents that validate [%(default)s]")
+    add("--dataset", metavar="NAME", help="make the data set of a recipe")
+    add("--source", metavar="hub|sample|PATH", help="with --dataset: where from; PATH: files fetched by hand")
+    add("--max_documents", type=int, metavar="N", help="stop after so many documents")
+    add("--endpoint", metavar="URL", help="with --dataset: an OpenAI-compatible server that rewrites the documents")
+    add("--endpoint_model", metavar="NAME", help="the model to ask there; the key is read from OPENAI_API_KEY")
+    add("--seed", type=int, default=0, metavar="N", help="of recipes that make up their text [%(default)s]")
+    add("--input", nargs="+", metavar="PATH", help="files, folders and patterns of your own text")
+    add("--name", metavar="NAME", help="name of the data set, as in train.py --dataset NAME; default: --dataset's")
+    add("--text_field", default="text", metavar="NAME", help="field or column that holds the text [%(default)s]")
     add("--separator", default=SEPARATOR, metavar="TEXT", help="line that ends a document in .txt files [%(default)s]")
-    add(
-        "--data.data_dir",
-        dest="data_dir",
-        default="data/",
-        metavar="DIR",
-        help="where the JSONL files go [%(default)s]",
-    )
-    add(
-        "--data.cache_dir",
-        dest="cache_dir",
-        default="cache/",
-        metavar="DIR",
-        help="where the token cache goes [%(default)s]",
-    )
-    add("--data.parse_special", dest="parse_special", nargs="?", const="true", default="false", choices=("true", "false"),
-        help="read <|im_start|> and the like in `text` records as control tokens")  # fmt: skip
-    add(
-        "--data.max_bad_lines",
-        dest="max_bad_lines",
-        type=int,
-        default=100,
-        metavar="N",
-        help="unreadable lines to skip [%(default)s]",
-    )
+    add("--normalise", action="store_true", help="tidy Unicode, quotes and white space (docs/data.md lists what)")
+    add("--val_fraction", type=float, default=0.05, metavar="X", help="share of documents that validate [%(default)s]")
+    add("--train_tokenizer", action="store_true", help="learn a vocabulary of its own from the training split")
+    add("--vocab_size", type=int, default=8192, metavar="N", help="with --train_tokenizer: its tokens [%(default)s]")
+    add("--stats", action="store_true", help="say what is in a prepared set, and draw the lengths of its documents")
+    option_flags(parser)
     add("--num_workers", type=int, default=None, metavar="N", help="processes that tokenize; default: one per core")
     add("--force", action="store_true", help="write over a data set of this name")
     add("--verify", action="store_true", help="check every block of the token caches (of --name, or all) and exit")
@@ -76,214 +66,230 @@ def build_parser() -> Parser:
     return parser
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
+def option_flags(parser: Parser) -> None:
+    """Those that train.py has too, under the same names."""
+    for name, default, metavar, text in (
+        ("data_dir", "data/", "DIR", "where the JSONL files go [%(default)s]"),
+        ("cache_dir", "cache/", "DIR", "where the token cache goes [%(default)s]"),
+        ("tokenizer", "gpt2", "NAME", "gpt2, or a vocabulary file of your own [%(default)s]"),
+    ):
+        parser.add_argument(f"--data.{name}", dest=name, default=default, metavar=metavar, help=text)
+    parser.add_argument(
+        "--data.parse_special", dest="parse_special", nargs="?", const="true", default="false", choices=("true", "false"),
+        help="read <|im_start|> and the like in `text` records as control tokens",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data.max_bad_lines", dest="max_bad_lines", type=int, default=100, metavar="N",
+        help="unreadable lines to skip [%(default)s]",
+    )  # fmt: skip
 
 
-def find_files(inputs: Sequence[str]) -> list[Path]:
-    """The files that --input names, folders searched, in a fixed order. Raises UserError for what is not there."""
-    files: list[Path] = []
-    for name in inputs:
-        path = user_path(name)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise UserError(f"The folder '{path}' holds no {' or '.join(SUFFIXES)} file.")
-            files += inside
-        elif not path.exists():
-            raise UserError(f"No file or folder '{path}'; check --input.")
-        elif path.suffix.lower() not in SUFFIXES:
-            raise UserError(
-                f"'{path}' is neither {' nor '.join(SUFFIXES)}; convert it, or rename it if it is one of them."
-            )
-        else:
-            files.append(path)
-    return list(dict.fromkeys(files))
-
-
-def read_documents(path: Path, separator: str, problems: list[str], limit: int) -> Iterator[dict[str, Any]]:
-    """The documents of one file as records; unreadable lines are added to `problems`, up to the limit."""
-    if path.suffix.lower() == ".txt":
-        yield from ({"text": text} for text in split_text(_read_text(path), separator))
-        return
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                if not isinstance(record, dict):
-                    raise ValueError("must be a JSON object")
-                if record_messages(record) or record["text"]:  # an empty text is no document
-                    yield record
-            except (ValueError, RecursionError) as error:
-                problems.append(f"{path}, line {number}: {error_in_words(error)}")
-                if len(problems) > limit:
-                    shown = "; ".join(problems[:3])
-                    raise UserError(
-                        f"More than {limit} unreadable lines ({shown}; ...); mend them, or raise --data.max_bad_lines."
-                    ) from None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raises UserError for values that make no sense, alone or together."""
+    name = args.name if args.name is not None else args.dataset
+    if name is not None and (Path(name).name != name or not name.isprintable()):
+        raise UserError(f"--name '{one_line(name)}' must be a plain name, without folders.")
+    if args.max_bad_lines < 0:
+        raise UserError(f"--data.max_bad_lines must be 0 or more, not {args.max_bad_lines}.")
+    if not 0 < args.val_fraction < 1:
+        raise UserError(f"--val_fraction must be between 0 and 1, not {args.val_fraction:g}.")
+    if args.max_documents is not None and args.max_documents < 2:
         raise UserError(
-            f"'{path}' is not UTF-8 text (byte {error.start:,}); convert it, for example with iconv."
-        ) from None
-
-
-def split_text(text: str, separator: str = SEPARATOR) -> Iterator[str]:
-    """Documents of a text: what stands between separator lines, long ones cut into pieces at empty lines."""
-    for document in re.split(rf"^[ \t]*{re.escape(separator)}[ \t]*$", text, flags=re.MULTILINE):
-        yield from (piece.strip() for piece in _pieces(document) if piece.strip())
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """Cut at the first empty line (failing that, line end, space, anywhere) past PIECE_CHARACTERS."""
-    start = 0
-    while len(text) - start > 1.5 * PIECE_CHARACTERS:
-        near, far = start + PIECE_CHARACTERS, start + int(1.5 * PIECE_CHARACTERS)
-        cut = next((at + len(mark) for mark in ("\n\n", "\n", " ") if (at := text.find(mark, near, far)) >= 0), near)
-        yield text[start:cut]
-        start = cut
-    yield text[start:]
-
-
-# --- splitting and writing --------------------------------------------------------------------------------------------
-
-
-def share_of(record: Mapping[str, Any]) -> float:
-    """A number in [0, 1) drawn from what the document says (not from other fields such as an id)."""
-    content = record_messages(record) or record["text"]
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def write_splits(args: argparse.Namespace, paths: dict[str, Path]) -> None:
-    """Read all inputs and write both JSONL files, each whole or not at all."""
-    temporary = {split: path.with_name(f".{path.name}.{os.getpid()}.tmp") for split, path in paths.items()}
-    counts = dict.fromkeys(paths, 0)
-    problems: list[str] = []
-    try:
-        with ExitStack() as stack:
-            files = {split: stack.enter_context(open(path, "wb")) for split, path in temporary.items()}
-            for path in find_files(args.input):
-                for record in read_documents(path, args.separator, problems, args.max_bad_lines):
-                    try:
-                        split = "val" if share_of(record) < args.val_fraction else "train"
-                        files[split].write(to_line(record))
-                        counts[split] += 1
-                    except RecursionError:  # reading JSON goes a little deeper than writing it
-                        problems.append(f"{path}: a record that is nested too deeply")
-        if problems:
-            log.warning("Skipped %d unreadable lines (%s).", len(problems), "; ".join(problems[:3]))
-        if not sum(counts.values()):
-            raise UserError(f"No documents in {', '.join(args.input)}; nothing was written.")
-        for empty, full in (("val", "train"), ("train", "val")):
-            if not counts[empty]:
-                fill_empty_split(empty, temporary[empty], temporary[full])
-        for split, path in paths.items():
-            os.replace(temporary[split], path)
-    except RecursionError:
-        raise UserError("A record is nested too deeply to be written again; leave it out.") from None
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
-
-
-def to_line(record: Mapping[str, Any]) -> bytes:
-    """One JSONL line; half a surrogate pair, which no text has, becomes a question mark."""
-    return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-
-
-def fill_empty_split(split: str, empty: Path, full: Path) -> None:
-    """Sets of a few documents: give the empty split the one nearest to it, with its copies; a single one is cut."""
-    lines = full.read_bytes().splitlines(keepends=True)
-    shares = [_share_of_line(line) for line in lines]
-    known = {share for share in shares if share is not None}
-    if len(known) > 1:
-        chosen = (min if split == "val" else max)(known)
-        moved = [line for line, share in zip(lines, shares, strict=True) if share == chosen]
-        stay = [line for line, share in zip(lines, shares, strict=True) if share != chosen]
-        log.warning(
-            "No document was drawn for the %s split: gave it one. More text, or another --val_fraction, makes this unnecessary.",
-            split,
+            f"--max_documents must be at least 2, not {args.max_documents}: one to train on, one to validate."
         )
-    else:
-        record = json.loads(lines[0])
-        text = record.get("text")
-        if not isinstance(text, str) or len(text) < 100:
-            raise UserError("One short document cannot be split into training and validation; add more text.")
-        cut = text.rfind("\n", len(text) // 2, int(0.9 * len(text)))
-        parts = text[: cut if cut > 0 else int(0.9 * len(text))], text[cut if cut > 0 else int(0.9 * len(text)) :]
-        pieces = [[to_line({**record, "text": part.strip()})] for part in parts]
-        moved, stay = pieces if split == "train" else pieces[::-1]
-        log.warning("There is one document only: its end validates.")
-    empty.write_bytes(b"".join(moved))
-    full.write_bytes(b"".join(stay))
+    if args.dataset and args.input:
+        raise UserError("--dataset makes the set of a recipe, --input one of your own text; leave one of them out.")
+    if args.dataset is None and (given := next((f for f in ("source", "endpoint") if getattr(args, f)), None)):
+        raise UserError(f"--{given} goes with --dataset, which names a recipe.")
+    if bool(args.endpoint) != bool(args.endpoint_model):
+        raise UserError("--endpoint and --endpoint_model go together: a server, and the model to ask there.")
+    if args.input and not args.name:
+        raise UserError("Name the data set too: python prepare.py --input FILES --name NAME (see --help).")
+    if (args.train_tokenizer or args.stats) and name is None:
+        raise UserError("Name the data set: --name NAME for one that is prepared, --dataset NAME for a recipe's.")
+    if args.train_tokenizer and args.tokenizer != "gpt2":
+        raise UserError("--train_tokenizer makes a tokenizer, --data.tokenizer names one; leave one of them out.")
 
 
-def _share_of_line(line: bytes) -> float | None:
-    """The share of a line that was written; None where it is nested a little too deeply to be read from here."""
-    try:
-        return share_of(json.loads(line))
-    except RecursionError:
-        return None
+# --- where documents come from ----------------------------------------------------------------------------------------
+
+
+def documents_wanted(args: argparse.Namespace) -> tuple[Iterator[Document], dict[str, Any]]:
+    """The documents that were asked for, and what identifies the request: the same one finds its result done."""
+    request: dict[str, Any] = {"val_fraction": args.val_fraction, "max_documents": args.max_documents}
+    if args.dataset:
+        return recipe_documents(args, request)
+    from text_files import Problems, TextOptions, find_files, read_records
+
+    options = TextOptions(args.separator, args.text_field, args.normalise)
+    paths, problems = find_files(args.input), Problems(args.max_bad_lines)
+    request |= {
+        "files": [file_state(path) for path in paths],
+        "separator": args.separator, "text_field": args.text_field, "normalise": args.normalise,
+    }  # fmt: skip
+
+    def documents() -> Iterator[Document]:
+        for path in paths:
+            for record in read_records(path, options, problems):
+                yield "", record
+        if problems.count:
+            log.warning("Skipped %d unreadable lines (%s).", problems.count, "; ".join(problems.examples))
+        if problems.empty_files:
+            log.warning("%d of %d files hold no document.", problems.empty_files, len(paths))
+
+    return documents(), request
+
+
+def recipe_documents(args: argparse.Namespace, request: dict[str, Any]) -> tuple[Iterator[Document], dict[str, Any]]:
+    """The documents of a recipe."""
+    from data.recipe import Wanted, find_recipe
+
+    recipe = find_recipe(args.dataset)
+    source, path = args.source or recipe.sources[0], None
+    if source not in ("hub", "sample"):
+        source, path = "path", user_path(source)
+        if not path.exists():
+            raise UserError(f"There is no file or folder '{path}' (--source).")
+    if source not in recipe.sources:
+        takes = " or ".join({"path": "a path"}.get(s, s) for s in recipe.sources)
+        raise UserError(f"The recipe '{recipe.name}' does not take --source {args.source}; it takes {takes}.")
+    if args.endpoint and not recipe.rewritable:
+        raise UserError(f"The recipe '{recipe.name}' rewrites nothing; leave out --endpoint.")
+    wanted = Wanted(source, path, user_path(args.data_dir) / "downloads", args.seed, args.endpoint, args.endpoint_model)
+    state = [file_state(p) for p in ([path] if path.is_file() else sorted(path.iterdir()))] if path else []
+    request |= {
+        "recipe": recipe.name, "source": source, "files": state, "seed": args.seed,
+        "endpoint_model": args.endpoint_model,
+    }  # fmt: skip
+    return recipe.documents(wanted), request
+
+
+def file_state(path: Path) -> list[Any]:
+    """A file's name, size and time."""
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns]
 
 
 # --- the verb ---------------------------------------------------------------------------------------------------------
 
 
-def prepare(args: argparse.Namespace) -> None:
-    """Write the data set and its token cache, and print what is in it."""
-    from cache_builder import Source, locked, open_cache
-    from data_loader import statistics, warn_of_lookalikes
-    from documents import Rendering
-    from tokenizer import get_tokenizer
+def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
+    """Write the two JSONL files, unless the same request has done so."""
+    from cache_builder import locked
+    from dataset_files import write_dataset
 
-    if args.max_bad_lines < 0:
-        raise UserError(f"--data.max_bad_lines must be 0 or more, not {args.max_bad_lines}.")
-    if not 0 < args.val_fraction < 1:
-        raise UserError(f"--val_fraction must be between 0 and 1, not {args.val_fraction:g}.")
-    folder = user_path(args.data_dir)
-    paths = {split: folder / f"{args.name}-{split}.jsonl" for split in ("train", "val")}
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / f".{args.name}.lock", f"the data set '{args.name}'"):
-        there = [str(path) for path in paths.values() if path.exists()]
-        if there and not args.force:
+    files.folder.mkdir(parents=True, exist_ok=True)
+    with locked(files.folder / f".{files.name}.lock", f"the data set '{files.name}'"):
+        documents, request = documents_wanted(args)
+        made = files.made()
+        if made and made.request == request and not args.force:
+            log.info("The data set '%s' is there already, made from the same.", files.name)
+            return
+        if (there := files.there()) and not args.force:
             raise UserError(
                 f"{' and '.join(there)} exist already; --force writes over them, another --name keeps them."
             )
-        write_splits(args, paths)
+        what = ", ".join(args.input) if args.input else f"the recipe '{args.dataset}'"
+        made = write_dataset(files, documents, request, what, args.val_fraction, args.max_documents)
+        if made.duplicates:
+            log.info("Dropped %s exact duplicates.", f"{made.duplicates:,}")
+
+
+def prepare(args: argparse.Namespace, name: str) -> None:
+    """Make what is missing of a data set, its tokenizer and its token caches, and print what is in it."""
+    from cache_builder import open_cache
+    from data_loader import statistics, warn_of_lookalikes
+    from dataset_files import DatasetFiles
+    from documents import Rendering
+    from tokenizer import get_tokenizer
+
+    files = DatasetFiles(user_path(args.data_dir), name)
+    if args.dataset or args.input:
+        make_files(args, files)
+    sources = split_sources(files)
+    if args.train_tokenizer:
+        args.tokenizer = str(train_tokenizer(args, files, sources[0]))
+    tokenizer = get_tokenizer(args.tokenizer)
     workers = args.num_workers if args.num_workers is not None else os.cpu_count() or 1
     caches = []
-    for split, path in paths.items():
+    for source in sources:
         cache = open_cache(
-            Source(args.name, split, str(path), path), get_tokenizer("gpt2"), user_path(args.cache_dir),
-            Rendering(parse_special=args.parse_special == "true"), max_bad_lines=args.max_bad_lines, num_workers=workers,
+            source, tokenizer, user_path(args.cache_dir), Rendering(parse_special=args.parse_special == "true"),
+            max_bad_lines=args.max_bad_lines, num_workers=workers,
         )  # fmt: skip
         assert cache is not None
         caches.append(cache)
-        log.info("%s\n%s", path, statistics(cache))
+        log.info("%s\n%s", source.label, statistics(cache))
     warn_of_lookalikes(caches, args.parse_special == "true")
-    log.info("Train on it with: %s", train_command(args))
+    if args.stats:
+        from dataset_stats import describe
+
+        describe(sources, caches, files)
+    log.info("Train on it with: %s", train_command(args, name))
 
 
-def train_command(args: argparse.Namespace) -> str:
+def split_sources(files: DatasetFiles) -> list[Source]:
+    """Both splits of a prepared set, or of the built-in sample."""
+    from data_loader import file_source, story_sample
+    from dataset_files import SPLITS
+
+    sources = [file_source(files, split) for split in SPLITS]
+    if files.name == "story" and not sources[0].exists():
+        return [story_sample(split) for split in SPLITS]
+    if missing := next((source for source in sources if not source.exists()), None):
+        raise UserError(f"There is no data set '{files.name}' ({missing.label}); make it with --dataset or --input.")
+    return sources
+
+
+def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Source) -> Path:
+    """Learn a vocabulary from a split; returns its file. One that is there is kept, unless --force says otherwise."""
+    from documents import line_texts
+    from vocabulary_trainer import train_vocabulary
+
+    path = files.folder / f"{files.name}-{args.vocab_size}.tiktoken"
+    if path.exists() and not args.force:
+        log.info("The tokenizer '%s' is there already; --force makes it anew.", path)
+        return path
+    log.info("Learning a vocabulary of %s tokens from %s", f"{args.vocab_size:,}", source.label)
+    vocabulary = train_vocabulary((text for line in source.lines() for text in line_texts(line)), args.vocab_size)
+    replace_text(path, vocabulary.content.decode("ascii"))
+    log.info("Wrote %s (%s tokens and 3 control tokens)", path, f"{len(vocabulary.tokens):,}")
+    return path
+
+
+def train_command(args: argparse.Namespace, name: str) -> str:
     """The command that trains on what was prepared, with the options that must be repeated."""
     defaults = build_parser().parse_args([])
-    words = ["python", "train.py", "--dataset", args.name]
-    for name in ("data_dir", "cache_dir", "parse_special"):
-        if getattr(args, name) != getattr(defaults, name):
-            words += [f"--data.{name}", getattr(args, name)]
+    words = ["python", "train.py", "--dataset", name]
+    for option in ("data_dir", "cache_dir", "parse_special", "tokenizer"):
+        if getattr(args, option) != getattr(defaults, option):
+            words += [f"--data.{option}", getattr(args, option)]
     return shlex.join(words)
+
+
+def list_recipes(args: argparse.Namespace) -> None:
+    """Print all recipes and prepared sets."""
+    from data.recipe import recipes
+    from dataset_files import DatasetFiles
+
+    folder = user_path(args.data_dir)
+    known = recipes()
+    log.info("Recipes (python prepare.py --dataset NAME):\n")
+    for name, recipe in known.items():
+        made = DatasetFiles(folder, name).made()
+        state = f"prepared: {sum(made.documents.values()):,} documents" if made else "not prepared"
+        log.info("  %-12s %s", name, recipe.summary)
+        log.info("  %-12s %s; %s; %s", "", recipe.licence, recipe.size, state)
+        log.info("  %-12s from %s", "", recipe.source)
+    others = sorted({p.name.removesuffix("-train.jsonl") for p in folder.glob("*-train.jsonl")} - known.keys())
+    if others:
+        log.info("\nPrepared from text of your own: %s", ", ".join(map(one_line, others)))
+    log.info("\nYour own text: python prepare.py --input FILES --name NAME (--help has all options)")
 
 
 def verify(args: argparse.Namespace) -> None:
     """Read every block of the caches. Raises UserError where one is damaged, after looking at all of them."""
-    from cache_builder import FINGERPRINT
-    from token_cache import TokenCache
+    from token_cache import FINGERPRINT, TokenCache
 
     name = glob.escape(args.name) if args.name else "*"
     found = sorted(user_path(args.cache_dir).glob(f"{name}-*-{FINGERPRINT}.json"))
@@ -304,14 +310,14 @@ def verify(args: argparse.Namespace) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run prepare.py with these arguments; returns the exit code."""
     args = build_parser().parse_args(arguments)
-    if args.name is not None and (Path(args.name).name != args.name or not args.name.isprintable()):
-        raise UserError(f"--name '{one_line(args.name)}' must be a plain name, without folders.")
+    check_arguments(args)
+    name = args.name or args.dataset
     if args.verify:
         verify(args)
-    elif args.input and args.name:
-        prepare(args)
+    elif name:
+        prepare(args, name)
     else:
-        raise UserError("Name the text and the data set: python prepare.py --input FILES --name NAME (see --help).")
+        list_recipes(args)
     return 0
 
 

@@ -14,7 +14,7 @@ import device as devices
 import estimate
 from checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint, machine
 from config import OPTIONS, SECTIONS, Config, Value, Values, file_layers, resolve
-from data_loader import PackedLoader, open_dataset
+from data_loader import PackedLoader, open_dataset, packed_loader
 from optim import Schedule, derive_schedule
 from run_files import CheckpointManager, run_path
 from token_cache import TokenCache
@@ -25,7 +25,7 @@ from utils import UserError, log, user_path
 DECISIVE = [
     *(name for name in OPTIONS if name.split(".")[0] in ("model", "optimizer", "scheduler")),
     "training.batch_size", "training.gradient_accumulation_steps", "training.train_batches", "training.compile_model",
-    "system.seed", "system.dtype", "data.tokenizer", "data.parse_special",
+    "system.seed", "system.dtype", "data.tokenizer", "data.parse_special", "data.predict", "data.pack",
 ]  # fmt: skip
 # What a change of them means for the rest of the run; the first entry that fits a name counts.
 CONSEQUENCES = {
@@ -79,6 +79,7 @@ class Run:
     position: int  # batches of that epoch that are done
     batches_done: int
     run_id: str  # 16 hex digits, the same through all resumes
+    init_from: str | None = None  # the Hugging Face model that the run began with
     tensorboard: bool = False  # write its events too
     compiled: bool = False  # torch.compile was asked for and works
     temporary_cache: Any = None  # keeps a --no_cache folder alive
@@ -117,10 +118,9 @@ class Run:
         limit = training.eval_iters
         if split == "val" and training.val_batches:
             limit = min(limit, training.val_batches)
-        return PackedLoader(
-            self.train if split == "train" else self.val, self.config.model.block_size, training.batch_size,
-            eot_id=self.tokenizer.eot_id, seed=None, max_batches=limit,
-        )  # fmt: skip
+        return packed_loader(
+            self.config, self.train if split == "train" else self.val, self.tokenizer, seed=None, max_batches=limit
+        )
 
 
 def training_loader(
@@ -128,9 +128,8 @@ def training_loader(
 ) -> PackedLoader:
     """The training batches of one rank."""
     training = config.training
-    return PackedLoader(
-        cache, config.model.block_size, training.batch_size, eot_id=tokenizer.eot_id,
-        accumulation=training.gradient_accumulation_steps, seed=config.system.seed,
+    return packed_loader(
+        config, cache, tokenizer, accumulation=training.gradient_accumulation_steps, seed=config.system.seed,
         rank=rank, world_size=world_size, max_batches=training.train_batches,
     )  # fmt: skip
 
@@ -139,7 +138,7 @@ def prepare_run(request: Request) -> Run:
     """Decide everything. Raises UserError for what cannot be."""
     config, sources, files, checkpoint, continues = resolve_request(request)
     derived: dict[str, str] = {}
-    tokenizer = checkpoint_tokenizer(checkpoint) if checkpoint else get_tokenizer(config.data.tokenizer)
+    tokenizer = decide_tokenizer(config, sources, checkpoint)
     derive_vocabulary(config, tokenizer, derived, checkpoint is not None)
     derive_system(config, sources, derived)
 
@@ -162,13 +161,19 @@ def prepare_run(request: Request) -> Run:
     run = Run(
         config, sources, derived, tokenizer, train, val, schedule, batches_per_epoch, total_batches,
         files, checkpoint, continues, request.reset_epoch, *start, own or secrets.token_hex(8),
-        tensorboard=request.tensorboard, temporary_cache=temporary,
+        init_from=origin(request, checkpoint), tensorboard=request.tensorboard, temporary_cache=temporary,
     )  # fmt: skip
     if same_run and same_run.version == "3":
         if not request.allow_changes:
             refuse_changes(run)
         note_other_machine(run)
     return run
+
+
+def origin(request: Request, checkpoint: Checkpoint | None) -> str | None:
+    """The Hugging Face model that the weights go back to, through any number of checkpoints."""
+    known = checkpoint.state.get("metadata", {}).get("init_from") if checkpoint else None
+    return request.init_from or (known if isinstance(known, str) else None)
 
 
 def starting_point(same_run: Checkpoint | None, config: Config, batches_per_epoch: int) -> tuple[int, int, int]:
@@ -282,19 +287,44 @@ def checkpoint_layer(checkpoint: Checkpoint, continues: bool, given: set[str]) -
 def refuse_other_shape(config: Config, sources: dict[str, str], checkpoint: Checkpoint) -> None:
     """Raises UserError when a file or flag contradicts the shape of the model that was loaded."""
     stored = checkpoint.config.get("model", {})
-    problems = [
-        f"{name} {config.get(name)} ({sources[name]}) against {stored[name.split('.')[1]]}"
+    others = [
+        name
         for name in SHAPE
         if config.get(name) is not None and stored.get(name.split(".")[1], config.get(name)) != config.get(name)
     ]
+    problems = [f"{name} {config.get(name)} ({sources[name]}) against {stored[name.split('.')[1]]}" for name in others]
+    typed = [sources[name].startswith("--") for name in others]
     if problems:
         raise UserError(
-            f"The model in '{checkpoint.path}' has another shape: {'; '.join(problems)}. Leave these options out."
+            f"The model in '{checkpoint.path}' has another shape: {'; '.join(problems)}. "
+            + ("Leave these options out." if all(typed) else "Leave --config out, or name one of this shape.")
         )
     config.model.vocab_size = stored.get("vocab_size", config.model.vocab_size)
 
 
 # --- decisions ------------------------------------------------------------------------------------------------------
+
+
+def decide_tokenizer(config: Config, sources: dict[str, str], checkpoint: Checkpoint | None) -> Tokenizer:
+    """The loaded model's tokenizer, or the one that data.tokenizer names.
+
+    Raises:
+        UserError: both are there, and differ.
+    """
+    named = config.data.tokenizer
+    if checkpoint is None:
+        return get_tokenizer(named)
+    own = checkpoint_tokenizer(checkpoint)
+    recorded = checkpoint.config.get("data", {}).get("tokenizer", "gpt2" if own.is_gpt2 else own.name)
+    if sources["data.tokenizer"].startswith("--") or (named not in ("gpt2", recorded)):  # files say gpt2 by habit
+        if get_tokenizer(named).with_chatml(own.has_chatml).identity() != own.identity():
+            raise UserError(
+                f"The model in '{checkpoint.path}' was trained with the tokenizer {own.name}, and "
+                f"{sources['data.tokenizer']} names '{named}' (data.tokenizer); leave that out."
+            )
+    else:
+        config.data.tokenizer = recorded
+    return own
 
 
 def derive_vocabulary(config: Config, tokenizer: Tokenizer, derived: dict[str, str], loaded: bool) -> None:

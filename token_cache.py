@@ -1,6 +1,7 @@
 """Token ids on disk: what is in cache/<name>-<split>-<fingerprint>.{bin,idx,json}, and reading it.
 
-    .bin    the ids of all documents back to back, each ending with <|endoftext|>; uint16 or uint32, little-endian
+    .bin    the ids of all documents back to back, each ending with <|endoftext|>; uint16 or uint32, little-endian.
+            After every 4 GiB (2^31 ids of uint16) they go on in another file: .1.bin, .2.bin, ...
     .idx    uint64 offsets into .bin: document i is ids[offsets[i]:offsets[i + 1]]
     .json   facts: counts, tokenizer, what it was made from, and a CRC-32 of every 1 MiB block of the other two
 
@@ -10,13 +11,15 @@ but what it was made from. cache_builder.py writes the files. Nothing here impor
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import string
 import weakref
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +29,9 @@ import numpy as np
 from utils import UserError, log
 
 FORMAT = 1
+FINGERPRINT = "[0-9a-f]" * 16  # as a glob pattern
 BLOCK_BYTES = 1 << 20  # one checksum per MiB
+SHARD_BLOCKS = 1 << 12  # of a .bin file: 4 GiB, which every file system and object store takes
 T = TypeVar("T")
 
 
@@ -114,6 +119,19 @@ def digest_of(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def shards(path: Path) -> Iterator[Path]:
+    """The files that contents may be spread over: the one named, and for a .bin those that go on after it."""
+    yield path
+    for number in itertools.count(1) if path.suffix == ".bin" else ():
+        yield path.with_suffix(f".{number}.bin")
+
+
+def shard_of(path: Path, block: int) -> tuple[Path, int]:
+    """The file that holds a block, and where in it the block begins."""
+    number, inside = divmod(block, SHARD_BLOCKS) if path.suffix == ".bin" else (0, block)
+    return (path.with_suffix(f".{number}.bin") if number else path), inside * BLOCK_BYTES
+
+
 class CheckedFile:
     """Reads byte ranges of a file, verifying each 1 MiB block's CRC-32 before its first use.
 
@@ -126,9 +144,14 @@ class CheckedFile:
         self.size = size
         self._checksums = checksums
         self._verified = bytearray(len(checksums) // 8)
-        self._file = open(path, "rb", buffering=0)
-        self.close = weakref.finalize(self, self._file.close)  # by hand, or when nobody reads it any more
-        actual = os.fstat(self._file.fileno()).st_size
+        files = contextlib.ExitStack()
+        self.close = weakref.finalize(self, files.close)  # by hand, or when nobody reads it any more
+        self._shard_bytes = SHARD_BLOCKS * BLOCK_BYTES if path.suffix == ".bin" else max(1, size)
+        self._files = [
+            files.enter_context(open(shard, "rb", buffering=0))
+            for shard in itertools.islice(shards(path), max(1, -(-size // self._shard_bytes)))
+        ]
+        actual = sum(os.fstat(file.fileno()).st_size for file in self._files)
         if actual != size:
             raise self._damaged(f"holds {actual:,} bytes instead of {size:,}")
 
@@ -154,13 +177,15 @@ class CheckedFile:
                 self.verify(block)
 
     def _read(self, start: int, stop: int) -> bytes:
-        self._file.seek(start)
-        content = self._file.read(stop - start)
-        while len(content) < stop - start:  # a raw read may stop early at 2 GiB
-            more = self._file.read(stop - start - len(content))
-            if not more:
+        content = b""
+        while start < stop:  # once, but at the end of a shard, and where a raw read stops early (at 2 GiB)
+            shard, offset = divmod(start, self._shard_bytes)
+            file = self._files[shard]
+            file.seek(offset)
+            part = file.read(min(stop - start, self._shard_bytes - offset))
+            if not part:
                 raise self._damaged("was cut short while in use")
-            content += more
+            content, start = content + part if content else part, start + len(part)
         return content
 
     def _damaged(self, how: str) -> DamagedCache:

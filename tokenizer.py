@@ -1,8 +1,10 @@
-"""Text to token ids and back: GPT-2's byte-pair encoding, extended with the three control tokens of ChatML.
+"""Text to token ids and back: byte-pair encoding with GPT-2's vocabulary or one of your own, and three control tokens.
 
     <|endoftext|> 50256     ends every document
     <|im_start|>  50257     opens a chat turn:  <|im_start|>user\\nHello<|im_end|>\\n
     <|im_end|>    50258     closes it
+
+(These ids are GPT-2's. In any vocabulary the control tokens follow the last token that is text.)
 
 Control tokens come from structure only. Text that happens to contain `<|im_start|>` is encoded letter by letter and
 can never forge one; `encode_parsed` is the single exception, for documents that were rendered as ChatML beforehand.
@@ -11,15 +13,16 @@ can never forge one; `encode_parsed` is the single exception, for documents that
 from __future__ import annotations
 
 import base64
+import binascii
 import codecs
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from utils import UserError, one_line
+from utils import UserError, one_line, user_path
 
 VOCABULARY_FILE = Path(__file__).resolve().parent / "assets" / "gpt2.tiktoken"
 VOCABULARY_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
@@ -36,38 +39,81 @@ END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 Message = Mapping[str, str]  # {"role": "user", "content": "Hello"}
 
 
-class Tokenizer:
-    """GPT-2's vocabulary with or without ChatML.
+class Vocabulary:
+    """The tokens that are text, in the order of their ids, which is the order in which they were merged.
+
+    As a file: one "base64-token id" line a token, the format of tiktoken.
 
     Attributes:
-        name: "gpt2"; what `data.tokenizer` names.
-        special_tokens: control tokens and their ids.
-        n_vocab: ids in use, 50,259 (50,257 without ChatML). The model's rows beyond are padding, never sampled.
+        name: "gpt2", or "bpe" and the number of tokens.
+        sha256: of the file's contents.
     """
 
-    def __init__(self, chatml: bool = True) -> None:
-        self.name = "gpt2"
-        self.special_tokens = {END_OF_TEXT: 50256} | ({IM_START: 50257, IM_END: 50258} if chatml else {})
-        self.n_vocab = 50256 + len(self.special_tokens)
-        self.eot_id = self.special_tokens[END_OF_TEXT]
+    def __init__(self, content: bytes, name: str | None = None) -> None:
+        """Raises ValueError where the content is not a vocabulary in which every text can be written."""
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        try:
+            pairs = [line.split() for line in content.splitlines()]
+            self.tokens = [base64.b64decode(token, validate=True) for token, _ in pairs]
+            numbers = [int(number) for _, number in pairs]
+        except (ValueError, binascii.Error):
+            raise ValueError("it is no list of tokens") from None
+        self.name = name or f"bpe-{len(self.tokens)}"
+        self.ranks = {token: i for i, token in enumerate(self.tokens)}
+        if numbers != list(range(len(numbers))) or len(self.ranks) < len(self.tokens) or b"" in self.ranks:
+            raise ValueError("its tokens are not numbered one after another, or not all different")
+        if missing := next((byte for byte in range(256) if bytes([byte]) not in self.ranks), None):
+            raise ValueError(f"it has no token for the byte {missing}")
+
+    @property
+    def content(self) -> bytes:
+        """The file."""
+        return b"".join(base64.b64encode(token) + b" %d\n" % i for i, token in enumerate(self.tokens))
+
+
+@lru_cache(maxsize=1)
+def gpt2_vocabulary() -> Vocabulary:
+    """GPT-2's own, which travels with the project."""
+    try:
+        vocabulary = Vocabulary(VOCABULARY_FILE.read_bytes(), "gpt2")
+    except FileNotFoundError:
+        raise UserError(f"'{VOCABULARY_FILE}' is missing; restore it from the repository.") from None
+    except ValueError:
+        vocabulary = None
+    if vocabulary is None or vocabulary.sha256 != VOCABULARY_SHA256:
+        raise UserError(f"'{VOCABULARY_FILE}' is damaged (wrong SHA-256); restore it from the repository.")
+    return vocabulary
+
+
+class Tokenizer:
+    """A vocabulary with or without ChatML.
+
+    Attributes:
+        special_tokens: control tokens and their ids.
+        n_vocab: ids in use; GPT-2: 50,259 (50,257 without ChatML). The model's rows beyond are padding, never sampled.
+    """
+
+    def __init__(self, chatml: bool = True, vocabulary: Vocabulary | None = None) -> None:
+        """`vocabulary`: None is GPT-2's, read when the first text is encoded."""
+        self._own = vocabulary
+        self.name = vocabulary.name if vocabulary else "gpt2"
+        self.eot_id = len(vocabulary.tokens) if vocabulary else 50256
+        names = (END_OF_TEXT, IM_START, IM_END) if chatml else (END_OF_TEXT,)
+        self.special_tokens = {name: self.eot_id + i for i, name in enumerate(names)}
+        self.n_vocab = self.eot_id + len(names)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens that are text."""
+        return self._own or gpt2_vocabulary()
 
     @cached_property
     def _encoding(self) -> Any:  # tiktoken.Encoding, imported and built when the first text is encoded
         import tiktoken
 
         return tiktoken.Encoding(
-            "gpt2", pat_str=SPLIT_PATTERN, mergeable_ranks=self._ranks, special_tokens=self.special_tokens
+            self.name, pat_str=SPLIT_PATTERN, mergeable_ranks=self.vocabulary.ranks, special_tokens=self.special_tokens
         )
-
-    @cached_property
-    def _ranks(self) -> dict[bytes, int]:
-        try:
-            content = VOCABULARY_FILE.read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"'{VOCABULARY_FILE}' is missing; restore it from the repository.") from None
-        if hashlib.sha256(content).hexdigest() != VOCABULARY_SHA256:
-            raise UserError(f"'{VOCABULARY_FILE}' is damaged (wrong SHA-256); restore it from the repository.")
-        return {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in content.splitlines())}
 
     @property
     def padded_vocab_size(self) -> int:
@@ -75,17 +121,30 @@ class Tokenizer:
         return -(-self.n_vocab // 64) * 64
 
     @property
+    def is_gpt2(self) -> bool:
+        """Whether the vocabulary is GPT-2's."""
+        return self._own is None
+
+    @property
     def has_chatml(self) -> bool:
         return IM_START in self.special_tokens
 
-    def definition(self) -> dict[str, Any]:
-        """Everything a checkpoint or cache must hold to know this tokenizer again; plain values."""
+    def with_chatml(self, chatml: bool = True) -> Tokenizer:
+        """The same vocabulary with ChatML's control tokens, or without."""
+        return Tokenizer(chatml, self._own)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this tokenizer from every other; plain values."""
         return {
             "name": self.name,
             "n_vocab": self.n_vocab,
             "special_tokens": dict(self.special_tokens),
-            "vocabulary_sha256": VOCABULARY_SHA256,
+            "vocabulary_sha256": self._own.sha256 if self._own else VOCABULARY_SHA256,
         }
+
+    def definition(self) -> dict[str, Any]:
+        """Everything a checkpoint must hold to have this tokenizer again: its identity, and a vocabulary of its own whole."""
+        return self.identity() | ({"vocabulary": self._own.content.decode("ascii")} if self._own else {})
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text. Control-token look-alikes stay text."""
@@ -124,10 +183,7 @@ class Tokenizer:
     @cached_property
     def byte_lengths(self) -> list[int]:
         """Bytes of text per id, 0 for control tokens: what bits per byte are counted with. Length n_vocab."""
-        lengths = [0] * self.n_vocab
-        for token, rank in self._ranks.items():
-            lengths[rank] = len(token)
-        return lengths
+        return [len(token) for token in self.vocabulary.tokens] + [0] * len(self.special_tokens)
 
     def decode(self, ids: Iterable[int], show_control: bool = False) -> str:
         """Text of ids; bytes that are not UTF-8 become U+FFFD. Control tokens are left out unless asked for."""
@@ -161,20 +217,33 @@ class TextStream:
 
 
 def get_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer that `data.tokenizer` names."""
-    if name != "gpt2":
-        raise UserError(f"No tokenizer '{name}'; data.tokenizer knows 'gpt2'.")
-    return Tokenizer()
+    """The tokenizer that `data.tokenizer` names: gpt2, or a vocabulary file. Raises UserError where it is not there."""
+    if name == "gpt2":
+        return Tokenizer()
+    path = user_path(name)
+    try:
+        return Tokenizer(vocabulary=Vocabulary(path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"There is no tokenizer '{name}' (data.tokenizer): gpt2 is built in, and python prepare.py --train_tokenizer "
+            "makes one of your own."
+        ) from None
+    except OSError as error:
+        raise UserError(f"The tokenizer '{name}' cannot be read ({error.strerror or error}).") from None
+    except ValueError as error:
+        raise UserError(f"'{name}' is no tokenizer of prepare.py --train_tokenizer: {error}.") from None
 
 
 def from_definition(definition: Mapping[str, Any], what: str = "This") -> Tokenizer:
     """The tokenizer that `what` was made with. Raises UserError when this version cannot reproduce it."""
-    for candidate in (Tokenizer(), Tokenizer(chatml=False)):
-        try:
+    stored = definition.get("vocabulary")
+    try:
+        vocabulary = Vocabulary(stored.encode()) if isinstance(stored, str) else None
+        for candidate in (Tokenizer(True, vocabulary), Tokenizer(False, vocabulary)):
             if candidate.definition() == dict(definition):
                 return candidate
-        except RuntimeError:  # a tensor in it, which is not equal to anything in one way
-            break
+    except (ValueError, RuntimeError):  # RuntimeError: a tensor in it, which is not equal to anything in one way
+        pass
     raise UserError(
         f"{what} was made with the tokenizer '{one_line(definition.get('name'))}' "
         f"({one_line(definition.get('n_vocab'))} tokens), which this version does not have."

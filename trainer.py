@@ -28,11 +28,12 @@ import estimate
 import report
 from checkpoint import Stamp, load_weights, metadata, read_stamp
 from config import save_config
-from data_loader import Batch, PackedLoader, mix_key
+from data_loader import Batch, PackedLoader
 from generation import Sampling, generate
 from metrics import MetricsFile, MetricsTracker, open_board
 from model import GPT
 from optim import load_optimizer_state, make_optimizers, optimizer_state
+from packing import mix_key
 from plotting import PlotManager
 from run import Run
 from run_files import Saver
@@ -98,7 +99,8 @@ class Trainer:
             "global_iter_num": self.batches_done * self.config.training.gradient_accumulation_steps,
             "skipped_updates": self.skipped_updates,
             "metadata": metadata(self.run.dataset_fingerprints, self.run.device)
-            | {"run": self.run.files.run, "run_id": self.run.run_id},
+            | {"run": self.run.files.run, "run_id": self.run.run_id}
+            | ({"init_from": self.run.init_from} if self.run.init_from else {}),
             **self.metrics.state_dict(),
         }
 
@@ -141,7 +143,7 @@ class Trainer:
             if self.config.model.dropout:
                 torch.manual_seed(mix_key(self.config.system.seed, self.batches_done, micro, self.loader.rank))
             with devices.autocast(self.run.device, self.run.dtype):
-                loss = self.model(inputs[micro], targets[micro]) / batch.n_targets
+                loss = self.model(inputs[micro], targets[micro]) / max(1, batch.n_targets)
             self.scaler.scale(loss).backward()
             total += loss.detach()
         for optimizer in self.optimizers:

@@ -12,6 +12,7 @@ import re
 import reprlib
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,6 +125,35 @@ def log_to_file(path: Path, run: str) -> Iterator[None]:
             handler.close()
 
 
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, raised like Ctrl-C, so that what is half done is cleaned up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextlib.contextmanager
+def signals_raised() -> Iterator[None]:
+    """Meanwhile SIGTERM and SIGHUP raise `Stopped`, unless they are ignored (as under nohup)."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
+    changed = [number for number, handler in before.items() if handler == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        changed = []
+    for number in changed:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, before[number])
+
+
 def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None) -> None:
     """Run a verb's main(), turning what a user can cause into one sentence and a non-zero exit code.
 
@@ -134,14 +164,15 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
     debug = "--debug" in arguments
     set_up_console(debug, no_color="--no_color" in arguments or "--no-color" in arguments)
     try:
-        code = main(arguments)
+        with signals_raised():
+            code = main(arguments)
         sys.stdout.flush()
     except UserError as error:
         log.error(str(error), exc_info=debug)
         code = 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         log.error("Interrupted.", exc_info=debug)
-        code = 130
+        code = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
     except BrokenPipeError:  # the reader of our output left; keep the interpreter from complaining about it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1

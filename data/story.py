@@ -1,4 +1,8 @@
-"""The `story` data set: the sample that is built in, so that training starts with nothing else on the machine."""
+"""The `story` data set: TinyStories, and the sample that is built in, so that training starts with nothing downloaded.
+
+TinyStories (Eldan and Li 2023, https://arxiv.org/abs/2305.07759) are short tales in the words of a small child. Version 2,
+which is used here, was written by GPT-4 alone. Each file is one text, its stories apart by lines of <|endoftext|>.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,108 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.hub import fetch_file, local_file
+from data.recipe import Document, Recipe, Wanted
+from utils import UserError
+
 STORIES = 20_000
 VALIDATION_EVERY = 40  # every 40th story validates: 500 of them, none of which is in the training split
 
+REPO = "roneneldan/TinyStories"
+FILES = {"train": "TinyStoriesV2-GPT4-train.txt", "val": "TinyStoriesV2-GPT4-valid.txt"}
+SEPARATOR = b"<|endoftext|>"
+LONGEST_BYTES = 16 << 20  # more without a separator is another kind of file; stories have about 800
 
-def sample_lines(split: str) -> Iterator[bytes]:
-    """The sample's documents as JSONL lines, in a fixed order. `split` is "train" or "val"."""
+
+# --- the sample ---------------------------------------------------------------------------------------------------------
+
+
+def sample_texts(split: str) -> Iterator[str]:
+    """The sample's stories, in a fixed order. `split` is "train" or "val"."""
     from data.story_generator import stories
 
     for index, text in enumerate(stories(STORIES)):
         if (index % VALIDATION_EVERY == 0) == (split == "val"):
-            yield json.dumps({"text": text}).encode() + b"\n"
+            yield text
+
+
+def sample_lines(split: str) -> Iterator[bytes]:
+    """The sample's documents as JSONL lines, in a fixed order. `split` is "train" or "val"."""
+    for text in sample_texts(split):
+        yield json.dumps({"text": text}).encode() + b"\n"
 
 
 def sample_sha256() -> str:
     """Identity of the sample: the code and the words it is made from, and how much of it there is."""
     digest = hashlib.sha256(f"{STORIES}/{VALIDATION_EVERY}".encode())
-    for path in sorted(Path(__file__).parent.glob("story*.py")):
-        digest.update(path.read_bytes())
+    for name in ("story_generator.py", "story_words.py"):
+        digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()
+
+
+# --- TinyStories --------------------------------------------------------------------------------------------------------
+
+
+def documents(wanted: Wanted) -> Iterator[Document]:
+    """The stories: of the sample, of the Hub, or of files at `wanted.path`."""
+    if wanted.source == "sample":
+        for split in FILES:
+            yield from ((split, {"text": text}) for text in sample_texts(split))
+        return
+    for split, path in files(wanted):
+        yield from ((split, {"text": text}) for text in read_stories(path))
+
+
+def files(wanted: Wanted) -> list[tuple[str, Path]]:
+    """The files to read, each with its split; all are there before the first is read."""
+    if wanted.source == "hub":
+        otherwise = "the built-in sample works without it: --source sample"
+        return [(split, fetch_file(REPO, name, wanted.folder, otherwise=otherwise)) for split, name in FILES.items()]
+    assert wanted.path is not None
+    if wanted.path.is_file():
+        return [({name: split for split, name in FILES.items()}.get(wanted.path.name, ""), wanted.path)]
+    return [(split, local_file(wanted.path, [name])) for split, name in FILES.items()]
+
+
+def read_stories(path: Path) -> Iterator[str]:
+    """The stories of one file, stripped; read line by line, so that gigabytes need no memory.
+
+    Raises:
+        UserError: the file is not UTF-8 text, or has no separators.
+    """
+    story, start = bytearray(), 0  # and where in the file it begins
+    with open(path, "rb") as file:
+        while line := file.readline(LONGEST_BYTES):
+            if line.strip() == SEPARATOR:
+                yield from _decoded(path, story, start)
+                story, start = bytearray(), file.tell()
+            else:
+                story += line
+            if len(story) >= LONGEST_BYTES:
+                raise UserError(
+                    f"'{path}' has no line {SEPARATOR.decode()} between bytes {start:,} and {file.tell():,}, so it is "
+                    "not TinyStories' text; prepare other text with --input."
+                )
+        yield from _decoded(path, story, start)
+
+
+def _decoded(path: Path, story: bytearray, start: int) -> Iterator[str]:
+    """The story as text, if there is any."""
+    try:
+        text = story.decode("utf-8-sig" if start == 0 else "utf-8").strip()
+    except UnicodeDecodeError as error:
+        offset = start + error.start
+        raise UserError(f"'{path}' is not UTF-8 text at byte {offset:,}; fetch it again, or convert it.") from None
+    if text:
+        yield text
+
+
+RECIPE = Recipe(
+    name="story",
+    summary="short stories in simple words (TinyStories V2, written by GPT-4)",
+    licence="CDLA-Sharing-1.0",
+    source=f"https://huggingface.co/datasets/{REPO}",
+    size="2.2 GB",
+    sources=("hub", "sample", "path"),
+    documents=documents,
+)

@@ -115,7 +115,10 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.hub.next_fault(self.command, path)
         if fault and not fault.after:
             return self.break_off() if fault.status is None else self.answer(fault.status, fault.body, fault.headers)
-        if not path.startswith("/lfs/") and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if (
+            not path.startswith(("/lfs/", "/api/validate-yaml"))
+            and self.headers.get("Authorization") != f"Bearer {TOKEN}"
+        ):
             return self.answer(401, {"error": "Invalid username or password."})
         for method, pattern, action in ROUTES:
             if method == self.command and (match := re.fullmatch(pattern, path)):
@@ -161,7 +164,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def validate(self, body: bytes) -> None:
         content = json.loads(body)["content"]
-        self.answer(200 if content.startswith("---\n") else 400, {"errors": [], "warnings": []})
+        if not content.startswith("---\n") or "license: foo" in content:
+            return self.answer(400, {"errors": [{"message": '"license" must be one of a list'}], "warnings": []})
+        return self.answer(200, {"errors": [], "warnings": []})
 
     def repository(self, name: str) -> Repository | None:
         if name not in self.hub.repositories:
@@ -170,7 +175,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def info(self, body: bytes, name: str, _: str | None) -> None:
         if repo := self.repository(name):
-            siblings = [{"rfilename": path} for path in repo.files]
+            siblings = []
+            for path, content in repo.files.items():
+                lfs = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+                large = self.hub.lfs and path.endswith((".safetensors", ".png"))
+                siblings.append(
+                    {"rfilename": path, "size": len(content), "blobId": blob_id(content)}
+                    | ({"lfs": lfs} if large else {})
+                )
             facts = {"id": name, "modelId": name, "sha": repo.sha, "private": repo.private, "siblings": siblings}
             self.answer(200, facts | {"tags": [], "downloads": 0, "likes": 0})
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 import data.story
 from config import Config
-from data_loader import IGNORED, PackedLoader, mix_key, open_dataset, permute, statistics
+from data_loader import IGNORED, PackedLoader, open_dataset, statistics
+from packing import mix_key, permute
 from token_cache import TokenCache
 from tokenizer import get_tokenizer
 from utils import UserError
@@ -332,7 +333,7 @@ def test_batch_ten_million_costs_as_many_reads_as_the_first(tmp_path: Path) -> N
     cache = made_up_cache(tmp_path, [1000] * 20_001, CountingCache)
     loader = loader_of(cache, block_size=2, batch_size=1, accumulation=1)
     assert loader.batches_per_epoch == 10_000_500
-    loader.stream(3)
+    loader.layout(3)
     for index in (0, 10_000_000):
         cache.reads = 0
         batch = loader.batch(3, index)

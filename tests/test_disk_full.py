@@ -89,7 +89,7 @@ def test_a_run_that_cannot_write_its_token_cache_says_so_and_leaves_nothing_half
 
 @pytest.mark.parametrize("size", LIMITS[:3])
 def test_a_preparation_that_cannot_write_keeps_the_data_set_that_was_there(capsys, size):
-    Path("book.txt").write_text("Once upon a time there was a fox.\n<|endoftext|>\n" * 200)
+    Path("book.txt").write_text("".join(f"Once there were {n} foxes.\n<|endoftext|>\n" for n in range(200)))
     before = snapshot("data")
     with files_up_to(size):
         code, said = run(capsys, prepare.main, "--input", "book.txt", "--name", "mine", "--force")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -33,6 +35,8 @@ from torch import Tensor
 import gen
 import hf
 import hf_card
+import hf_export
+import hf_hub
 import hf_parity
 import hf_tokenizer
 import upload_to_huggingface as verb
@@ -46,6 +50,7 @@ from older_formats import training_state
 from tokenizer import Tokenizer
 from trainer import Trainer
 from utils import UserError
+from vocabulary_trainer import train_vocabulary
 
 SAVERS = {"1": save_v1, "2.x": save_2x, "3": save_format3}
 
@@ -199,8 +204,10 @@ def test_half_precision(exported: tuple[Path, Path], dtype: torch.dtype) -> None
 def test_the_merges_are_those_an_independent_way_finds() -> None:
     tokenizer = Tokenizer()
     letters = hf_tokenizer.byte_letters()
-    expected = [" ".join("".join(letters[b] for b in part) for part in pair) for pair in merges_of(tokenizer._ranks)]
-    assert hf_tokenizer.vocabulary_and_merges()[1] == expected
+    expected = [
+        " ".join("".join(letters[b] for b in part) for part in pair) for pair in merges_of(tokenizer.vocabulary.ranks)
+    ]
+    assert hf_tokenizer.ids_and_merges(tokenizer.vocabulary)[1] == expected
 
 
 def test_only_vocab_and_merges_give_the_same_ids(exported: tuple[Path, Path], tmp_path: Path) -> None:
@@ -325,6 +332,84 @@ def test_checkpoints_that_are_refused_by_name(exported: tuple[Path, Path], tmp_p
     BAD_WEIGHTS[sentence](checkpoint.model)
     with pytest.raises(UserError, match=sentence):
         export(checkpoint, tmp_path / "out", Tokenizer())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_that_was_changed_or_put_there_is_replaced(folder: Path, exported: tuple[Path, Path]) -> None:
+    for name in ("generation_config.json", "config.json", "tokenizer_config.json"):
+        before = (folder / name).read_text()
+        change_json(folder / name, added=1)
+        with pytest.raises(UserError, match=f"'{name}' in .* was changed since it was exported"):
+            dry_run(exported[0], folder)
+        (folder / name).write_text(before)
+    dry_run(exported[0], folder)
+
+
+def test_files_that_come_while_an_export_runs_stay(
+    exported: tuple[Path, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf_export, "check_parity", lambda *_: (folder / "notes.txt").write_text("precious"))
+    with pytest.raises(UserError, match=r"'notes\.txt'"):
+        dry_run(exported[0], folder)
+    assert (folder / "notes.txt").read_text() == "precious"
+
+
+def test_a_card_that_was_edited_stays(exported: tuple[Path, Path], folder: Path) -> None:
+    card = folder / "README.md"
+    card.write_text(card.read_text() + "MY EDIT\n")
+    for _ in range(2):
+        with messages() as said:
+            dry_run(exported[0], folder)
+        assert card.read_text().endswith("MY EDIT\n")
+        assert any("was edited, and stays as it is" in line for line in said)
+    card.unlink()
+    dry_run(exported[0], folder)
+    assert "MY EDIT" not in card.read_text()
+
+
+def test_what_killed_exports_left_is_cleared_away(exported: tuple[Path, Path], folder: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    half = folder.with_name(f".folder.{gone.pid}.tmp")
+    half.mkdir()
+    running = folder.with_name(f".folder.{os.getppid()}.tmp")
+    running.mkdir()
+    folder.rename(folder.with_name(f".folder.{gone.pid}.old"))  # killed between two renames
+    hf_export.tidy_up(folder)
+    assert sorted(p.name for p in folder.parent.iterdir()) == [running.name, "folder"]
+    dry_run(exported[0], folder)
+
+
+def test_ctrl_c_between_the_renames_puts_the_folder_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = helpers_run.snapshot(folder)
+    new = folder.with_name("new")
+    new.mkdir()
+    plain = os.replace
+
+    def replace(old: Path, target: Path) -> None:
+        if old == new:
+            raise KeyboardInterrupt
+        plain(old, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        hf_export.replace_folder(new, folder)
+    assert helpers_run.snapshot(folder) == before
+
+
+def test_sigterm_leaves_no_half_export(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    """In a process of its own, stopped while it compares."""
+    code = (
+        "import os, signal, sys, hf_export, upload_to_huggingface as verb; from utils import run_command\n"
+        "hf_export.check_parity = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "run_command(verb.main, sys.argv[1:])"
+    )
+    flags = [str(exported[0]), "--repo-name", "x", "--dataset", "d", "--dry-run", "--output-dir", str(tmp_path / "out")]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *flags], cwd=Path(hf.__file__).parent, capture_output=True, text=True
+    )
+    assert ended.returncode == 143, ended.stderr
+    assert "Interrupted" in ended.stderr and "Traceback" not in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -527,6 +612,77 @@ def test_another_tokenizer_is_refused(folder: Path) -> None:
         load_hf(folder)
 
 
+def resaved(folder: Path, place: Path, tokenizer: bool = True, resize: int = 0, add: tuple[str, ...] = ()) -> Path:
+    """As somebody would save it after fine-tuning elsewhere."""
+    theirs, their_tokenizer = load_plainly(folder)
+    their_tokenizer.add_tokens(list(add))
+    if resize:
+        theirs.resize_token_embeddings(resize, mean_resizing=False)
+    theirs.save_pretrained(place)
+    if tokenizer:
+        their_tokenizer.save_pretrained(place)
+    return place
+
+
+def test_folders_that_transformers_saved_again(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    """With the tokenizer and without: the trained rows of ChatML's tokens are there either way."""
+    before = load_hf(exported[1])
+    for tokenizer in (True, False):
+        place = resaved(exported[1], tmp_path / str(tokenizer), tokenizer)
+        for chatml in (False, True):
+            after = load_hf(place, chatml)
+            assert after.tokenizer == before.tokenizer
+            assert torch.equal(after.model[EMBEDDING][:50259], before.model[EMBEDDING][:50259])
+
+
+def test_tokens_that_others_added_are_not_dropped_in_silence(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    place = resaved(exported[1], tmp_path / "named", resize=50260, add=("dragonword",))
+    with pytest.raises(UserError, match=r"tokens of its own beyond the vocabulary \(dragonword\)"):
+        load_hf(place)
+    place = resaved(exported[1], tmp_path / "padded", resize=50260, add=("[PAD]",))
+    assert load_hf(place).tokenizer == Tokenizer().definition()
+    foreign(tmp_path / "bare")
+    shutil.copy(exported[1] / "tokenizer.json", tmp_path / "bare")  # 50,259 tokens, and 50,257 rows
+    assert load_hf(tmp_path / "bare").tokenizer == Tokenizer(chatml=False).definition()
+    foreign(tmp_path / "padding", vocab_size=50304)
+    change_weights(tmp_path / "padding", lambda w: w.update({EMBEDDING: torch.zeros(50304, 16)}))
+    with messages() as said:
+        load_hf(tmp_path / "padding")
+    assert any("has no tokenizer: its first 50,257 tokens are taken for GPT-2's" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    "change", [{"normalizer": {"type": "NFC"}}, {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}]
+)
+def test_a_tokenizer_that_cuts_otherwise_is_refused(folder: Path, change: dict[str, Any]) -> None:
+    change_json(folder / "tokenizer.json", **change)
+    with pytest.raises(UserError, match="another tokenizer than GPT-2's or one made here"):
+        load_hf(folder)
+
+
+OWN = train_vocabulary(helpers_run.sentences(80), 400)
+
+
+def test_a_vocabulary_of_its_own_goes_there_and_back(tmp_path: Path) -> None:
+    own = Tokenizer(vocabulary=OWN)
+    path = save_format3(random_model(tiny_config(vocab_size=own.padded_vocab_size), own.n_vocab), tmp_path / "x.pt", own)
+    place = dry_run(path, tmp_path / "out")
+    theirs, their_tokenizer = load_plainly(place)
+    assert theirs.config.vocab_size == len(their_tokenizer) == own.n_vocab
+    for text in hf_parity.HARD_STRINGS:
+        assert their_tokenizer.encode(text, split_special_tokens=True) == own.encode(text)
+    back = load_hf(place, chatml=True)
+    assert back.tokenizer == own.definition()
+    assert all(torch.equal(back.model[name], tensor) for name, tensor in load_checkpoint(path).model.items())
+    assert f"| vocabulary | {own.n_vocab} tokens (its own and ChatML) |" in (place / "README.md").read_text()
+    with pytest.raises(UserError, match="a vocabulary of its own"):
+        dry_run(path, tmp_path / "gpt2", "--tokenizer", "gpt2")
+    (place / "tokenizer.json").unlink()
+    (place / "vocab.json").unlink()
+    with pytest.raises(UserError, match="a tokenizer whose files are missing"):
+        load_hf(place)
+
+
 def test_gen_talks_to_a_folder(exported: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     flags = ["--prompt", "Once", "--max_tokens", "12", "--seed", "1", "--device", "cpu", "--dtype", "float32"]
     texts = []
@@ -557,6 +713,30 @@ def test_a_folder_becomes_a_checkpoint(exported: tuple[Path, Path], tmp_path: Pa
 def test_init_from_excludes_checkpoints() -> None:
     with pytest.raises(UserError, match="--init_from starts a new run"):
         helpers_run.train_plainly("--init_from", "x", "--checkpoint", "y.pt")
+
+
+def test_a_config_of_another_shape_says_what_to_leave_out(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helpers_run.settle(tmp_path, monkeypatch)
+    flags = ["--init_from", str(exported[1]), "--dataset", "mine", "--max_iters", "1"]
+    config = str(Path(hf.__file__).parent / "configs" / "story-small.json")
+    with pytest.raises(UserError, match="Leave --config out, or name one of this shape"):
+        helpers_run.train_plainly(*flags, "--config", config)
+    with pytest.raises(UserError, match="Leave these options out"):
+        helpers_run.train_plainly(*flags, "--model.n_layer", "9")
+
+
+def test_where_a_run_began_is_kept_through_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helpers_run.settle(tmp_path, monkeypatch)
+    monkeypatch.setattr(hf_hub, "find_model", lambda source: foreign(tmp_path / "fetched"))
+    flags = ["--dataset", "mine", "--device", "cpu", "--dtype", "float32", "--batch_size", "2"]
+    helpers_run.train_plainly("--init_from", "lab/base", *flags, "--max_iters", "1")
+    helpers_run.train_plainly("--resume", "models/mine_epoch1.pt", "--max_iters", "2")
+    checkpoint = load_checkpoint(Path("models/mine_epoch1.pt"))
+    assert checkpoint.state["metadata"]["init_from"] == "lab/base"
+    _, data = card_of(checkpoint.state, checkpoint.config, tmp_path)
+    assert data.base_model == "lab/base"
 
 
 def test_the_page_knows_every_flag() -> None:
@@ -670,6 +850,28 @@ def test_older_files_say_when_and_with_what_they_were_written(
 ) -> None:
     text, _ = card_of(training_state(stored, {}), {}, tmp_path, version="2.x")
     assert [line for line in expected if line not in text] == []
+
+
+def test_only_what_jojo_trained_is_said_to_be_trained_with_it(tmp_path: Path) -> None:
+    text, data = card_of({}, {}, tmp_path, version="nanoGPT")
+    assert "with Jojo" not in text.split("## Use")[0] and "Trained with Jojo" not in text
+    assert "every document followed" not in text
+    text, data = card_of(STATE, CONFIG, tmp_path)
+    assert "with Jojo" in text.split("## Use")[0] and "every document followed" in text
+    assert data.tags == ["gpt2", "jojo"]
+
+
+def test_the_cards_code_runs(exported: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """As typed, but for the name; with a context of 32 tokens, which 100 new ones would not fit into."""
+    from transformers import pipeline
+
+    text = (exported[1] / "README.md").read_text()
+    assert "max_new_tokens=16" in text and "max_new_tokens=100" not in text
+    generator = pipeline("text-generation", str(exported[1]))
+    out = generator("<|endoftext|>Once upon a time", max_new_tokens=16, do_sample=True, temperature=0.7, top_k=50)
+    assert out[0]["generated_text"].startswith("<|endoftext|>Once upon a time")
+    messages = [{"role": "user", "content": "Hello"}]
+    assert generator(messages, max_new_tokens=16)[0]["generated_text"][-1]["role"] == "assistant"
 
 
 def test_what_was_never_checked_is_not_said(tmp_path: Path) -> None:

@@ -7,11 +7,17 @@ import re
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
-from helpers_data import told_to
+from helpers_data import examples, told_to
 from helpers_run import TINY, listening, sentences, settle, snapshot, state_of, train_plainly, write_lines
+from hypothesis import given
+from hypothesis import strategies as st
 
+import dataset_files
 import prepare
+from data.recipe import recipes as find_recipes
+from tokenizer import get_tokenizer
 from utils import UserError
 
 ONE_VALIDATES = ("--val_fraction", "0.000001")  # nothing is drawn, so one document is taken, whatever they are
@@ -83,7 +89,7 @@ def test_folders_are_searched_to_the_bottom_and_files_named_twice_are_read_once(
     Path("in/a.txt").write_text("From a.")
     Path("in/deep/b.TXT").write_text("From b.")
     write_lines(Path("in/deep/er/c.jsonl"), [{"text": "From c."}])
-    Path("in/notes.md").write_text("Not this.")
+    Path("in/notes.pdf").write_text("Not this.")
     Path("other.txt").write_text("From other.")
     run_prepare("--input", "in", "other.txt", "in/a.txt", *ONE_VALIDATES)
     assert texts() == ["From a.", "From b.", "From c.", "From other."]
@@ -94,22 +100,6 @@ def test_windows_line_ends_and_byte_order_marks_do_no_harm():
     Path("b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "Three."}\r\n\r\n{"text": "Four."}')
     run_prepare("--input", "a.txt", "b.jsonl", *ONE_VALIDATES)
     assert texts() == ["Four.", "One.", "Three.", "Two.\nLines."]
-
-
-@pytest.mark.parametrize("mark", ["\n\n", "\n", " ", ""], ids=["empty lines", "lines", "spaces", "nothing to cut at"])
-def test_a_long_text_is_cut_into_pieces_without_losing_a_character(mark):
-    words = mark.join(f"word{i:06d}" for i in range(30_000))
-    pieces = list(prepare.split_text(words))
-    assert len(pieces) > 4
-    assert all(10_000 < len(piece) <= 1.5 * prepare.PIECE_CHARACTERS for piece in pieces)
-    assert without_spaces("".join(pieces)) == without_spaces(words)
-    if mark:
-        assert not any(re.match(r"\d", piece) for piece in pieces)  # no word was cut
-
-
-def test_a_text_of_ordinary_length_stays_one_document():
-    text = "A line.\n\n" * 4_000
-    assert list(prepare.split_text(text)) == [text.strip()]
 
 
 # --- the split --------------------------------------------------------------------------------------------------------
@@ -233,6 +223,121 @@ def test_a_set_can_be_made_again_from_its_own_files():
     assert len(lines("val")) > 6
 
 
+def test_the_same_command_finds_its_work_done_and_another_one_does_not():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
+    run_prepare("--input", "a.jsonl")
+    before = snapshot("data")
+    assert "is there already, made from the same" in run_prepare("--input", "a.jsonl")
+    assert snapshot("data") == before
+    for flags in (["--val_fraction", "0.2"], ["--normalise"], ["--max_documents", "9"]):
+        with pytest.raises(UserError, match="exist already"):
+            run_prepare("--input", "a.jsonl", *flags)
+    with open("data/set-val.jsonl", "a") as file:  # by hand
+        file.write('{"text": "More."}\n')
+    with pytest.raises(UserError, match="exist already"):
+        run_prepare("--input", "a.jsonl")
+
+
+def test_exact_duplicates_are_dropped_and_counted():
+    write_lines(Path("a.jsonl"), [{"text": text, "id": i} for i, text in enumerate(sentences(30) * 3)])
+    said = run_prepare("--input", "a.jsonl", "--val_fraction", "0.3")
+    assert texts() == sorted(sentences(30))
+    assert "Dropped 60 exact duplicates" in said
+
+
+@examples(60)
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 40), max_size=300))
+def test_the_set_of_seen_numbers_is_a_set(numbers):
+    seen, reference = dataset_files.Seen(), set()
+    seen._table = np.zeros(4, np.uint64)  # grows early
+    for number in numbers:
+        new = (number or 1) not in reference  # 0 and 1 are one: a chance of 2^-63
+        assert seen.add(number) == new
+        reference.add(number or 1)
+    assert len(seen._table) <= 4 * max(1, len(reference))
+
+
+def test_max_documents_takes_the_first_and_splits_them():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60)])
+    run_prepare("--input", "a.jsonl", "--max_documents", "20", "--val_fraction", "0.3")
+    assert texts() == sorted(sentences(20))
+
+
+def test_normalised_text_is_stated_in_the_caches_facts():
+    write_lines(Path("a.jsonl"), [{"text": f"“Number {i}”"} for i in range(40)])
+    run_prepare("--input", "a.jsonl", "--normalise")
+    assert texts() == sorted(f'"Number {i}"' for i in range(40))
+    (facts,) = [json.loads(path.read_text()) for path in Path("cache").glob("set-train-*.json")]
+    assert facts["source"]["prepared"] == {"normalised": True}
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_is_one_command_and_the_list_says_what_is_prepared():
+    with listening() as said:
+        assert prepare.main(["--dataset", "story", "--source", "sample", "--max_documents", "50"]) == 0
+    assert len(lines("train", "story")) + len(lines("val", "story")) == 50
+    assert said[-1] == "Train on it with: python train.py --dataset story"
+    run_prepare("--input", "data/story-train.jsonl")
+    with listening() as said:
+        assert prepare.main([]) == 0
+    text = "\n".join(said)
+    assert "prepared: 50 documents" in text and "from text of your own: set" in text
+    for name, recipe in find_recipes().items():
+        assert name in text and recipe.summary in text and recipe.licence in text
+
+
+def test_a_recipe_goes_by_another_name_too():
+    flags = ["--source", "sample", "--max_documents", "20"]
+    assert prepare.main(["--dataset", "story", "--name", "few", *flags]) == 0
+    assert len(lines("train", "few")) + len(lines("val", "few")) == 20
+    assert not Path("data/story-train.jsonl").exists()
+
+
+# --- a tokenizer of its own -------------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_is_learned_once_and_named_for_training():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60)])
+    said = run_prepare("--input", "a.jsonl", "--train_tokenizer", "--vocab_size", "300")
+    assert said.endswith("python train.py --dataset set --data.tokenizer data/set-300.tiktoken")
+    tokenizer = get_tokenizer("data/set-300.tiktoken")
+    assert tokenizer.n_vocab == 300
+    (facts,) = [json.loads(path.read_text()) for path in Path("cache").glob("set-train-*.json")]
+    assert facts["tokenizer"] == tokenizer.identity()
+    before = Path("data/set-300.tiktoken").read_bytes()
+    write_lines(Path("b.jsonl"), [{"text": text} for text in sentences(60, first=500)])
+    assert "is there already" in run_prepare("--train_tokenizer", "--vocab_size", "300")
+    assert Path("data/set-300.tiktoken").read_bytes() == before
+    run_prepare("--input", "b.jsonl", "--train_tokenizer", "--vocab_size", "300", "--force")
+    assert Path("data/set-300.tiktoken").read_bytes() != before
+    assert (
+        train_plainly(*TINY, "--dataset", "set", "--data.tokenizer", "data/set-300.tiktoken", "--max_iters", "2").code
+        == 0
+    )
+
+
+@pytest.mark.parametrize("size", ["258", "2000000", "0"])
+def test_a_vocabulary_size_that_cannot_be(size):
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(10)])
+    with pytest.raises(UserError, match="--vocab_size must be between 259 and 1,048,576"):
+        run_prepare("--input", "a.jsonl", "--train_tokenizer", "--vocab_size", size)
+
+
+# --- statistics -------------------------------------------------------------------------------------------------------
+
+
+def test_stats_count_copies_and_draw_lengths():
+    write_lines(Path("data/set-train.jsonl"), [{"text": text} for text in [*sentences(20), *["Copied here."] * 4]])
+    write_lines(Path("data/set-val.jsonl"), [{"text": "Copied here."}, {"text": "Alone."}])
+    said = run_prepare("--stats")
+    assert "4 of 26 documents are copies of another; 1 occur in both splits." in said
+    assert "5 times: Copied here." in said
+    assert "tokens per document: 5 %" in said
+    assert Path("data/set-lengths.png").read_bytes().startswith(b"\x89PNG")
+
+
 # --- what cannot be read ----------------------------------------------------------------------------------------------
 
 
@@ -276,7 +381,7 @@ def test_a_text_that_is_not_utf_8_is_refused_with_the_place():
     [
         ("none.txt", "No file or folder 'none.txt'"),
         ("a.pdf", r"'a\.pdf' is neither \.txt nor \.jsonl"),
-        ("folder", r"folder 'folder' holds no \.txt or \.jsonl file"),
+        ("folder", r"folder 'folder' holds no file that can be read"),
         ("empty.txt", r"No documents in empty\.txt"),
         ("empty.jsonl", r"No documents in empty\.jsonl"),
         ("spaces.txt", r"No documents in spaces\.txt"),
@@ -285,7 +390,7 @@ def test_a_text_that_is_not_utf_8_is_refused_with_the_place():
 def test_an_input_that_gives_no_document_is_refused_in_a_sentence(name, words):
     Path("a.pdf").write_bytes(b"%PDF")
     Path("folder").mkdir()
-    Path("folder/x.md").write_text("x")
+    Path("folder/x.html").write_text("x")
     Path("empty.txt").write_text("")
     Path("empty.jsonl").write_text("\n\n")
     Path("spaces.txt").write_text(" \n<|endoftext|>\n\t\n")
@@ -310,10 +415,31 @@ def test_a_name_with_folders_is_refused(name):
     assert nothing_was_left()
 
 
-def test_without_input_or_name_the_message_shows_the_command():
-    for flags in ([], ["--name", "x"], ["--input", "x.txt"]):
-        with pytest.raises(UserError, match="--input FILES --name NAME"):
-            prepare.main(flags)
+def test_input_without_a_name_shows_the_command():
+    with pytest.raises(UserError, match="--input FILES --name NAME"):
+        prepare.main(["--input", "x.txt"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--name", "x"], r"no data set 'x' \(data/x-train\.jsonl\); make it with --dataset or --input"),
+        (["--dataset", "nothing"], "No recipe 'nothing'; there are: .*story"),
+        (["--dataset", "story", "--input", "a.txt"], "leave one of them out"),
+        (["--dataset", "story", "--source", "gone.txt"], r"no file or folder 'gone\.txt' \(--source\)"),
+        (["--dataset", "story", "--endpoint", "http://x"], "--endpoint_model go together"),
+        (["--dataset", "story", "--endpoint", "http://x", "--endpoint_model", "m"], "rewrites nothing"),
+        (["--name", "x", "--source", "hub"], "--source goes with --dataset"),
+        (["--dataset", "story", "--max_documents", "1"], "--max_documents must be at least 2"),
+        (["--stats"], "Name the data set"),
+        (["--train_tokenizer"], "Name the data set"),
+        (["--name", "x", "--train_tokenizer", "--data.tokenizer", "y"], "leave one of them out"),
+    ],
+)
+def test_flags_that_do_not_go_together(flags, words):
+    with pytest.raises(UserError, match=words):
+        prepare.main(flags)
+    assert nothing_was_left()
 
 
 def test_a_mistyped_flag_ends_with_the_nearest_one(capsys):
@@ -408,27 +534,24 @@ def test_verify_names_every_intact_cache_and_every_damaged_one():
 def test_two_preparations_of_one_data_set_write_it_once(monkeypatch):
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     inside, waits, outcomes = threading.Event(), threading.Event(), []
-    write_splits = prepare.write_splits
+    write_dataset = dataset_files.write_dataset
 
-    def slowly(args, paths):
+    def slowly(*arguments):
         inside.set()
         assert waits.wait(30)  # until the other one says so
-        write_splits(args, paths)
+        return write_dataset(*arguments)
 
     def second():
         inside.wait()
-        try:
-            run_prepare("--input", "a.jsonl")
-        except UserError as error:
-            outcomes.append(str(error))
+        outcomes.append(run_prepare("--input", "a.jsonl"))
 
-    monkeypatch.setattr(prepare, "write_splits", slowly)
+    monkeypatch.setattr(dataset_files, "write_dataset", slowly)
     with told_to(lambda record: "Another process is preparing" in record.getMessage() and waits.set()):
         thread = threading.Thread(target=second)
         thread.start()
         run_prepare("--input", "a.jsonl")
         thread.join()
-    assert len(outcomes) == 1 and "exist already" in outcomes[0]
+    assert len(outcomes) == 1 and "is there already, made from the same" in outcomes[0]
 
 
 def test_verify_where_there_is_no_cache_says_so():

@@ -41,6 +41,7 @@ from helpers_data import (
 )
 
 import cache_builder
+import cache_writer
 import documents
 import token_cache
 from cache_builder import Source, open_cache
@@ -337,8 +338,8 @@ def test_a_damaged_cache_whose_data_have_changed_or_gone_is_not_mended_with_othe
 
 def test_leftovers_of_another_set_whose_name_begins_alike_are_not_swept_up(stories: Path, cache_dir: Path) -> None:
     cache_dir.mkdir()
-    own = cache_dir / f".tales-train-{'0' * 16}.123.tmp.bin"
-    other = cache_dir / f".tales-train-x-train-{'0' * 16}.123.tmp.bin"
+    own = cache_dir / f".tales-train-{'0' * 16}.part.bin"
+    other = cache_dir / f".tales-train-x-train-{'0' * 16}.part.bin"
     for path in (own, other):
         path.write_bytes(b"half")
     build(stories, cache_dir)
@@ -397,7 +398,7 @@ def test_a_file_that_is_cut_short_in_use_is_an_error(tmp_path: Path) -> None:
 
 def interrupted_source(path: Path, error: BaseException) -> Source:
     class Interrupted(Source):
-        def lines(self) -> Iterator[bytes]:
+        def lines(self, first_byte: int = 0) -> Iterator[bytes]:
             yield from path.read_bytes().splitlines(keepends=True)[:20]
             raise error
 
@@ -429,7 +430,7 @@ def test_a_build_that_fails_at_its_last_rename_is_no_cache(
     with pytest.raises(OSError, match="Input/output"):
         build(stories, cache_dir)
     monkeypatch.setattr(os, "replace", replace)
-    assert not [name for name in files_in(cache_dir) if "tmp" in name or name.endswith(".json")]
+    assert not [name for name in files_in(cache_dir) if "part" in name or name.endswith(".json")]
     build(stories, cache_dir)
     assert len(files_in(cache_dir)) == 3
 
@@ -462,7 +463,7 @@ from cache_builder import Source, open_cache
 from tokenizer import get_tokenizer
 
 class Killed(Source):
-    def lines(self):
+    def lines(self, first_byte=0):
         for number, line in enumerate(super().lines()):
             if number == 20:
                 os._exit(9)  # no clean-up, as under SIGKILL or a power cut
@@ -478,7 +479,7 @@ if __name__ == "__main__":
 def test_after_a_killed_build_the_next_one_builds_and_sweeps_up(stories: Path, cache_dir: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(stories), str(cache_dir)]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 9
-    assert not [name for name in files_in(cache_dir) if name.endswith(".json") and "tmp" not in name]
+    assert not [name for name in files_in(cache_dir) if name.endswith(".json") and "part" not in name]
     cache = build(stories, cache_dir)
     assert documents_of(cache) == [[*GPT2.encode(r["text"]), EOT] for r in STORIES]
     assert len(files_in(cache_dir)) == 3  # what the killed process left is gone
@@ -486,7 +487,7 @@ def test_after_a_killed_build_the_next_one_builds_and_sweeps_up(stories: Path, c
 
 def test_a_source_that_grows_while_it_is_read_gives_no_cache(stories: Path, cache_dir: Path) -> None:
     class Growing(Source):
-        def lines(self) -> Iterator[bytes]:
+        def lines(self, first_byte: int = 0) -> Iterator[bytes]:
             yield from super().lines()
             with open(stories, "ab") as file:
                 file.write(b'{"text": "one more"}\n')
@@ -573,7 +574,7 @@ def test_each_block_is_verified_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_building_holds_a_bounded_number_of_lines(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times the data takes no more memory (but 20 bytes a document at the most)."""
     monkeypatch.setattr(cache_builder, "TASK_BYTES", 20_000)
-    for module in (cache_builder, token_cache):
+    for module in (cache_writer, token_cache):
         monkeypatch.setattr(module, "BLOCK_BYTES", 4096)  # what is collected for a block counts little
     encoded([b'{"text": "warm"}'])
 

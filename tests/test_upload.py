@@ -46,6 +46,7 @@ def ready(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[in
         for tokenizer in (Tokenizer(), Tokenizer(chatml=False)):
             hf_export.export(loaded, folder / str(tokenizer.n_vocab), tokenizer)
             (folder / str(tokenizer.n_vocab) / "README.md").write_text("---\nlicense: mit\n---\n")
+            hf_export.seal(folder / str(tokenizer.n_vocab))
     return {int(path.name): path for path in folder.iterdir()}
 
 
@@ -70,6 +71,7 @@ def hub(server: HubServer, ready: dict[int, Path], monkeypatch: pytest.MonkeyPat
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(ready[tokenizer.n_vocab], folder, ignore=lambda *_: {"vocab.json", "merges.txt"})
         (folder / "tokenizer.json").write_text("{}")  # megabytes that no test here looks at
+        hf_export.seal(folder)
 
     monkeypatch.setattr(hf_export, "export", export)
     return server
@@ -278,7 +280,7 @@ def test_other_content_is_left_alone(
 ) -> None:
     hub.repositories[f"{USER}/tales"] = repository = hf_repository({"README.md": b"mine", "config.json": b"{}"})
     said = errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
-    assert f"'{USER}/tales' holds something that was not uploaded from here (README.md)" in said
+    assert f"'{USER}/tales' holds something that was not uploaded from here, or was changed since (README.md)" in said
     repository.files["config.json"] = b"not JSON"
     assert "holds something" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
     assert not repository.commits
@@ -286,6 +288,106 @@ def test_other_content_is_left_alone(
     assert "exists and is public" in errors_in(upload(capsys, checkpoint, tmp_path / "out", "--private"))[0]
     assert upload(capsys, checkpoint, tmp_path / "out").code == 0  # an empty one is taken
     assert len(repository.commits) == 1
+
+
+def test_a_fine_tuned_model_of_somebody_is_not_taken_for_an_upload_of_ours(
+    hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """config.json keeps our mark when transformers saves the model again: the weights tell."""
+    assert upload(capsys, checkpoint, tmp_path / "out").code == 0
+    repository = hub.repositories[f"{USER}/tales"]
+    weights = repository.files["model.safetensors"]
+    repository.files["model.safetensors"] += b"tuned"
+    assert "was changed since" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
+    repository.files["model.safetensors"] = weights
+    repository.files["model.safetensors.index.json"] = b"{}"
+    assert "was changed since" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
+    assert len(repository.commits) == 1
+
+
+def test_a_card_that_was_edited_on_the_hub_stays(
+    hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert upload(capsys, checkpoint, tmp_path / "out").code == 0
+    repository = hub.repositories[f"{USER}/tales"]
+    repository.files["README.md"] += b"MY EDIT"
+    outcome = upload(capsys, checkpoint, tmp_path / "out", "--tokenizer", "gpt2")
+    assert outcome.code == 0
+    assert "was edited there, and stays as it is" in outcome.out
+    assert repository.files["README.md"].endswith(b"MY EDIT") and len(repository.commits) == 2
+    assert json.loads(repository.files["config.json"])["vocab_size"] == 50257
+
+
+def test_a_card_that_the_hub_does_not_take_is_refused_before_anything_is_created(
+    hub: HubServer,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = hf_export.export
+
+    def export(*arguments: object) -> None:
+        plain(*arguments)  # type: ignore[arg-type]
+        card = tmp_path / "out" / "README.md"
+        card.write_text(card.read_text().replace("license: mit", "license: foo"))
+
+    monkeypatch.setattr(hf_export, "export", export)
+    said = errors_in(upload(capsys, checkpoint, tmp_path / "out", "--license", "foo"))[0]
+    assert "does not take the model card" in said and "must be one of a list" in said
+    assert hub.repositories == {}
+
+
+def test_a_token_for_one_repository_alone_may_upload_to_it(
+    hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert upload(capsys, checkpoint, tmp_path / "out").code == 0
+    hub.fail("POST", "repos/create", 403)
+    assert upload(capsys, checkpoint, tmp_path / "out", "--tokenizer", "gpt2").code == 0
+    assert len(hub.repositories[f"{USER}/tales"].commits) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "body", "times", "sentence"),
+    [
+        ("GET", "whoami", 200, "<html>log in</html>", 9, "what answered is not the Hub"),
+        ("GET", "whoami", 200, "{}", 9, "Could not log in (KeyError"),
+        ("POST", "repos/create", 200, "<html>", 9, "what answered is not the Hub"),
+        ("POST", "validate-yaml", 500, "<html>", 9, "the Hub has trouble (500)"),
+        ("POST", "validate-yaml", 429, "<html>", 9, "no more requests for now (429)"),
+        ("POST", "preupload", 200, "<html>", 9, "what answered is not the Hub"),
+        ("POST", "objects/batch", 200, '{"objects": [{"oid": "x", "size": 1, "error": {"code": 403, "message": "quota"}}]}', 9,
+         "quota"),
+    ],
+)  # fmt: skip
+def test_answers_that_are_none_of_the_hubs(
+    hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    method: str, path: str, status: int, body: str, times: int, sentence: str,
+) -> None:  # fmt: skip
+    hub.fail(method, path, status, times=times, body=body)
+    assert sentence in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
+
+
+def test_an_endpoint_that_is_no_address(checkpoint: Path, tmp_path: Path) -> None:
+    words = [
+        verb.__file__,
+        str(checkpoint),
+        "--repo-name",
+        "x",
+        "--dataset",
+        "d",
+        "--output-dir",
+        str(tmp_path / "out"),
+    ]
+    environment = {"HF_ENDPOINT": "http://127.0.0.1:99999", "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0"}
+    outcome = finish(start_python(*words, cwd=tmp_path, **environment))
+    assert outcome.code == 1 and "HF_ENDPOINT is no address" in outcome.err and "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("name", ["my--model", "日本", "a..b", "x.git", "_-", "a" * 97, "a/b/c"])
+def test_what_is_neither_a_folder_nor_a_name(name: str) -> None:
+    with pytest.raises(UserError, match="and it is no name for the Hub either"):
+        find_model(name)
 
 
 def hf_repository(files: dict[str, bytes]) -> object:
@@ -324,8 +426,8 @@ def test_a_commit_of_somebody_else_in_between_is_not_overwritten(
         (("--repo-name", "a/b"), "is no name for the Hub"),
         (("--repo-name", "a--b"), "is no name for the Hub"),
         (("--organization", "../x"), "is no name for the Hub"),
-        (("--license", "MIT licence"), "--license 'MIT licence' is no such name"),
-        (("--dataset", "[x](http://y)"), "--dataset '[x](http://y)' is no such name"),
+        (("--license", "MIT licence"), "--license 'MIT licence' is no name for the Hub"),
+        (("--dataset", "[x](http://y)"), "--dataset '[x](http://y)' is no name for the Hub"),
         (("--commit-message", " "), "--commit-message is empty"),
     ],
 )
@@ -356,7 +458,7 @@ def test_a_folder_of_somebody_else_is_not_overwritten(
     assert upload(capsys, checkpoint, other, "--dry-run", "--tokenizer", "gpt2").code == 0  # ours, unchanged
     with open(other / "model.safetensors", "ab") as file:
         file.write(b"x")
-    assert "were changed since" in errors_in(upload(capsys, checkpoint, other, "--dry-run"))[0]
+    assert "was changed since" in errors_in(upload(capsys, checkpoint, other, "--dry-run"))[0]
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -1,0 +1,147 @@
+"""Files of data sets: fetched from the Hub once, verified, found again without a network; or found where a user put them.
+
+    path = fetch_file("rajpurkar/squad", "plain_text/train-00000-of-00001.parquet", wanted.folder)
+
+A file is verified against the size and the hash that the Hub gives for it. What was verified is noted beside it
+(<file>.verified.json), so that later runs compare size and time only, and hash again where the time has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from utils import UserError, log, one_line, replace_text
+
+# Said otherwise than in hf_hub.py, whose sentences are about uploads too.
+REFUSALS = {
+    401: "the Hub does not give it without a valid token (401): log in with `hf auth login`, or check the name",
+    403: "its owners want their terms accepted first (403): log in and do that on its page on the Hub",
+}
+
+
+def fetch_file(repo: str, name: str, folder: Path, revision: str | None = None, *, otherwise: str = "") -> Path:
+    """One file of a data set on the Hub; not fetched again where it is there and was verified.
+
+    Args:
+        repo: the data set's repository, "owner/name".
+        name: the file's path in it.
+        folder: the file goes to <folder>/<repo>/<name>.
+        revision: branch, tag or commit; None: the newest.
+        otherwise: half a sentence on what works without the file, for messages.
+
+    Raises:
+        UserError: the file cannot be had, or arrives damaged twice.
+    """
+    path = folder / repo / name
+    if is_verified(path, revision):
+        return path
+    what = f"fetch '{name}' of the data set '{repo}'"
+    advice = "; a file fetched by hand is taken with --source PATH" + (f", and {otherwise}" if otherwise else "")
+    try:
+        for again in (False, True):
+            expected = _download(repo, name, folder / repo, revision, again)
+            damage = damage_of(path, expected.etag, expected.size)
+            if damage is None:
+                _note(path, expected.etag, revision)
+                return path
+            log.warning("'%s' arrived damaged (%s)%s.", path, damage, "" if again else "; fetching it again")
+            path.unlink(missing_ok=True)
+    except Exception as error:
+        if words := _explained(error, what):
+            raise UserError(f"{words}{advice}.") from None
+        raise
+    raise UserError(f"Could not {what}: it arrived damaged twice; try again later{advice}.")
+
+
+def _download(repo: str, name: str, place: Path, revision: str | None, again: bool) -> Any:
+    """Fetch a file unless what is there is it already; returns the Hub's metadata of it."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    from hf_hub import patiently
+
+    url = hf_hub_url(repo, name, repo_type="dataset", revision=revision)
+    expected = patiently(lambda: get_hf_file_metadata(url))
+    if damage_of(place / name, expected.etag, expected.size) is not None:
+        (place / name).unlink(missing_ok=True)  # the library looks at its time only
+        commit = expected.commit_hash or revision  # the very version that the metadata is of
+        kind: dict[str, Any] = {"repo_type": "dataset", "revision": commit, "local_dir": place, "force_download": again}
+        try:
+            patiently(lambda: hf_hub_download(repo, name, **kind))
+        except OSError as error:
+            if "Consistency check failed" not in str(error):  # its words for another size than announced
+                raise
+    return expected
+
+
+def _explained(error: Exception, what: str) -> str | None:
+    """What the Hub or the network raised, in words without a period; None for anything else."""
+    from huggingface_hub import get_token
+
+    from hf_hub import explained, status_of
+
+    refusal = REFUSALS.get(status_of(error) or 0)
+    words = f"Could not {what}: {refusal}" if refusal else explained(error, what, get_token() or "")
+    return words and words.removesuffix(".")
+
+
+def damage_of(path: Path, etag: str | None, size: int | None) -> str | None:
+    """What is wrong with a file, or None. `etag` is the Hub's: a large file's SHA-256, git's hash of any other."""
+    if not path.is_file():
+        return "it is not there"
+    actual = path.stat().st_size
+    if size is not None and actual != size:
+        return f"{actual:,} bytes instead of {size:,}"
+    if etag and re.fullmatch(r"[0-9a-f]{64}", etag):
+        digest = hashlib.sha256()
+    elif etag and re.fullmatch(r"[0-9a-f]{40}", etag):
+        digest = hashlib.sha1(b"blob %d\0" % actual, usedforsecurity=False)
+    else:
+        return None  # a mirror of the Hub, with tags of its own
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return None if digest.hexdigest() == etag else "its hash is another"
+
+
+def is_verified(path: Path, revision: str | None) -> bool:
+    """Whether this file was verified before and has not changed since."""
+    try:
+        noted = json.loads(path.with_name(path.name + ".verified.json").read_text(encoding="utf-8"))
+        facts = path.stat()
+        if (noted["size"], noted["revision"]) != (facts.st_size, revision):
+            return False
+        if noted["mtime_ns"] != facts.st_mtime_ns:  # copied, perhaps
+            if damage_of(path, noted["etag"], noted["size"]) is not None:
+                return False
+            _note(path, noted["etag"], revision)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def _note(path: Path, etag: str | None, revision: str | None) -> None:
+    facts = path.stat()
+    noted = {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns, "etag": etag, "revision": revision}
+    replace_text(path.with_name(path.name + ".verified.json"), json.dumps(noted) + "\n")
+
+
+def local_file(path: Path, names: Sequence[str]) -> Path:
+    """The file that a user put somewhere: `path` itself, or the first of `names` that the folder `path` holds.
+
+    Raises:
+        UserError: there is none; the message has the names.
+    """
+    if path.is_file():
+        return path
+    for candidate in (folder for name in names for folder in (path / name, path / Path(name).name)):
+        if candidate.is_file():
+            return candidate
+    wanted = " or ".join(names)
+    if path.is_dir():
+        raise UserError(f"The folder '{path}' holds no {wanted}; put it there, or name the file itself with --source.")
+    raise UserError(f"There is no file or folder '{one_line(str(path), 200)}' (for {wanted}); check --source.")

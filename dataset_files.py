@@ -1,0 +1,227 @@
+"""Documents -> data/<name>-{train,val}.jsonl, and what they were made from.
+
+Which split a document goes to is decided by its own contents, unless its source has splits of its own; exact duplicates are
+dropped, whichever split they would go to. Both files are written under temporary names and appear together, with a file
+beside them that says what they were made from: the same command again finds them done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from documents import record_messages
+from utils import UserError, log, replace_text
+
+SPLITS = ("train", "val")
+Document = tuple[str, dict[str, Any]]  # split of its own ("train", "val") or "", and the record
+
+
+class Seen:
+    """A set of 64-bit numbers that takes at most 32 bytes for each: a table with open addressing (linear probing)."""
+
+    def __init__(self) -> None:
+        self._table = np.zeros(1 << 16, np.uint64)  # 0: free
+        self._count = 0
+
+    def add(self, number: int) -> bool:
+        """Put a number in; returns whether it was not there yet."""
+        if 2 * self._count >= len(self._table):
+            self._grow()
+        number = number or 1
+        at = self._place(number)
+        if self._table[at]:
+            return False
+        self._table[at] = number
+        self._count += 1
+        return True
+
+    def _place(self, number: int) -> int:
+        table, mask = self._table, len(self._table) - 1
+        at = number & mask
+        while (there := int(table[at])) and there != number:
+            at = (at + 1) & mask
+        return at
+
+    def _grow(self) -> None:
+        known = self._table[self._table != 0]
+        self._table = np.zeros(2 * len(self._table), np.uint64)
+        for number in known.tolist():
+            self._table[self._place(number)] = number
+
+
+@dataclass
+class Made:
+    """What two files of a data set are made from; plain values.
+
+    request: what was asked for, and the state of the sources (names, sizes, times).
+    documents: per split.
+    duplicates: documents that were dropped.
+    sizes: of the files in bytes, per split.
+    """
+
+    request: dict[str, Any]
+    documents: dict[str, int]
+    duplicates: int
+    sizes: dict[str, int]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How the text was changed on its way, if it was."""
+        return {"normalised": True} if self.request.get("normalise") else {}
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """The files of a data set in a folder."""
+
+    folder: Path
+    name: str
+
+    def split(self, split: str) -> Path:
+        return self.folder / f"{self.name}-{split}.jsonl"
+
+    @property
+    def facts(self) -> Path:
+        """What the set was made from."""
+        return self.folder / f"{self.name}.made.json"
+
+    def made(self) -> Made | None:
+        """What the files that are there were made from; None where they are incomplete, changed, or somebody else's."""
+        try:
+            made = Made(**json.loads(self.facts.read_text(encoding="utf-8")))
+            sizes = {split: self.split(split).stat().st_size for split in SPLITS}
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
+        return made if made.sizes == sizes and isinstance(made.request, dict) else None
+
+    def there(self) -> list[str]:
+        """Those of the two files that exist."""
+        return [str(self.split(split)) for split in SPLITS if self.split(split).exists()]
+
+
+def share_of(record: Mapping[str, Any]) -> float:
+    """A number in [0, 1) drawn from what the document says (not from other fields such as an id)."""
+    return _number(record) / 2**64
+
+
+def _number(record: Mapping[str, Any]) -> int:
+    content = record_messages(record) or record["text"]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def write_dataset(
+    files: DatasetFiles,
+    documents: Iterable[Document],
+    request: dict[str, Any],
+    what: str,
+    val_fraction: float,
+    max_documents: int | None = None,
+) -> Made:
+    """Write both splits and what they were made from, all or nothing.
+
+    Args:
+        files: where to.
+        documents: what to write, read once.
+        request: kept in the file of facts.
+        what: the documents come from, for messages.
+        val_fraction: share of documents that validate, of those that have no split of their own.
+        max_documents: stop after so many, of what its source calls training text if it has splits; they are split anew.
+
+    Raises:
+        UserError: no documents, or a single one that is too short to be split.
+    """
+    temporary = {split: files.folder / f".{files.name}-{split}.{os.getpid()}.tmp" for split in SPLITS}
+    counts, duplicates, seen = dict.fromkeys(SPLITS, 0), 0, Seen()
+    try:
+        with ExitStack() as stack:
+            out = {split: stack.enter_context(open(path, "wb")) for split, path in temporary.items()}
+            for own, record in _shown(documents):
+                if max_documents and own == "val":
+                    continue
+                try:
+                    number = _number(record)
+                    line = to_line(record)
+                except RecursionError:  # reading JSON goes a little deeper than writing it
+                    log.warning("Skipped a record that is nested too deeply.")
+                    continue
+                if not seen.add(number):
+                    duplicates += 1
+                    continue
+                by_share = "val" if number / 2**64 < val_fraction else "train"
+                split = own if own and not max_documents else by_share
+                out[split].write(line)
+                counts[split] += 1
+                if sum(counts.values()) == max_documents:
+                    break
+        if not sum(counts.values()):
+            raise UserError(f"No documents in {what}; nothing was written.")
+        for empty, full in (("val", "train"), ("train", "val")):
+            if not counts[empty]:
+                moved = fill_empty_split(empty, temporary[empty], temporary[full])
+                counts[empty], counts[full] = moved, max(1, counts[full] - moved)
+        made = Made(request, counts, duplicates, {s: path.stat().st_size for s, path in temporary.items()})
+        files.facts.unlink(missing_ok=True)
+        for split, path in temporary.items():
+            os.replace(path, files.split(split))
+        replace_text(files.facts, json.dumps(asdict(made), indent=1) + "\n")
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+    return made
+
+
+def _shown(documents: Iterable[Document]) -> Iterator[Document]:
+    """The documents, counted on a terminal as they pass."""
+    from tqdm import tqdm
+
+    yield from tqdm(documents, unit=" documents", desc="Reading", leave=False, disable=not sys.stderr.isatty())
+
+
+def to_line(record: Mapping[str, Any]) -> bytes:
+    """One JSONL line; half a surrogate pair, which no text has, becomes a question mark."""
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def fill_empty_split(split: str, empty: Path, full: Path) -> int:
+    """Sets of a few documents: give the empty split the one nearest to it; a single one is cut. Returns how many moved."""
+    lines = full.read_bytes().splitlines(keepends=True)
+    shares = [share if (share := _share_of_line(line)) is not None else 0.5 for line in lines]
+    if len(lines) > 1:
+        chosen = shares.index((min if split == "val" else max)(shares))
+        moved, stay = [lines[chosen]], [line for i, line in enumerate(lines) if i != chosen]
+        log.warning(
+            "No document was drawn for the %s split: gave it one. More text, or another --val_fraction, makes this unnecessary.",
+            split,
+        )
+    else:
+        record = json.loads(lines[0])
+        text = record.get("text")
+        if not isinstance(text, str) or len(text) < 100:
+            raise UserError("One short document cannot be split into training and validation; add more text.")
+        cut = text.rfind("\n", len(text) // 2, int(0.9 * len(text)))
+        cut = cut if cut > 0 else int(0.9 * len(text))
+        pieces = [[to_line({**record, "text": part.strip()})] for part in (text[:cut], text[cut:])]
+        moved, stay = pieces if split == "train" else pieces[::-1]
+        log.warning("There is one document only: its end validates.")
+    empty.write_bytes(b"".join(moved))
+    full.write_bytes(b"".join(stay))
+    return 1
+
+
+def _share_of_line(line: bytes) -> float | None:
+    """The share of a line that was written; None where it is nested a little too deeply to be read from here."""
+    try:
+        return share_of(json.loads(line))
+    except RecursionError:
+        return None

@@ -1,0 +1,73 @@
+"""What is in a prepared data set, for people: lengths, copies, the most common documents, and a picture of the lengths."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cache_builder import Source
+from dataset_files import DatasetFiles
+from documents import line_texts
+from token_cache import TokenCache
+from utils import log, one_line
+
+MOST_COMMON = 5
+
+
+def describe(sources: Sequence[Source], caches: Sequence[TokenCache], files: DatasetFiles) -> None:
+    """Print what is in the splits of a set, and draw the lengths of its documents."""
+    lengths = [np.diff(cache.index().astype(np.int64)) for cache in caches]
+    for source, length in zip(sources, lengths, strict=True):
+        shown = ", ".join(f"{share} % {np.percentile(length, share):,.0f}" for share in (5, 25, 50, 75, 95))
+        log.info("%s: tokens per document: %s, longest %s", source.label, shown, f"{length.max():,}")
+    report_copies(sources)
+    picture = files.folder / f"{files.name}-lengths.png"
+    draw_lengths(dict(zip((source.split for source in sources), lengths, strict=True)), files.name, picture)
+    log.info("Wrote %s", picture)
+
+
+def report_copies(sources: Sequence[Source]) -> None:
+    """Count exact copies, within a split and across, and show the documents that occur most often."""
+    digests = [array("Q", map(digest, source.lines())) for source in sources]
+    parts = [np.unique(np.frombuffer(d, np.uint64)) for d in digests]
+    both = len(np.intersect1d(parts[0], parts[1]))
+    values, counts = np.unique(np.concatenate([np.frombuffer(d, np.uint64) for d in digests]), return_counts=True)
+    log.info(
+        "%s of %s documents are copies of another; %s occur in both splits.",
+        f"{int(counts.sum()) - len(values):,}", f"{int(counts.sum()):,}", f"{both:,}",
+    )  # fmt: skip
+    often = np.argsort(-counts, kind="stable")[:MOST_COMMON]
+    wanted = {int(values[i]): int(counts[i]) for i in often if counts[i] > 1}
+    for source in sources:
+        for line in source.lines() if wanted else ():
+            if count := wanted.pop(digest(line), 0):
+                log.info("  %s times: %s", f"{count:,}", one_line(" / ".join(line_texts(line)), 90))
+
+
+def digest(line: bytes) -> int:
+    """64 bits of what a document says."""
+    return int.from_bytes(hashlib.sha256("\0".join(line_texts(line)).encode("utf-8", "replace")).digest()[:8], "big")
+
+
+def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None:
+    """A histogram of document lengths, one outline a split."""
+    from matplotlib.figure import Figure
+
+    from plotting import save_figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot(xscale="log", xlabel="tokens per document", ylabel="share of documents", title=title)
+    largest = max(int(length.max()) for length in lengths.values())
+    edges = np.unique(np.geomspace(1, largest + 1, 50).round()).tolist()
+    for (split, length), color in zip(lengths.items(), ("tab:blue", "tab:orange"), strict=False):
+        axes.hist(
+            length, edges, weights=np.full(len(length), 1 / len(length)), histtype="step", linewidth=1.8, color=color,
+            label=f"{split}: {len(length):,} documents, median {np.median(length):,.0f}",
+        )  # fmt: skip
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save_figure(figure, path)
