@@ -665,7 +665,9 @@ OWN = train_vocabulary(helpers_run.sentences(80), 400)
 
 def test_a_vocabulary_of_its_own_goes_there_and_back(tmp_path: Path) -> None:
     own = Tokenizer(vocabulary=OWN)
-    path = save_format3(random_model(tiny_config(vocab_size=own.padded_vocab_size), own.n_vocab), tmp_path / "x.pt", own)
+    path = save_format3(
+        random_model(tiny_config(vocab_size=own.padded_vocab_size), own.n_vocab), tmp_path / "x.pt", own
+    )
     place = dry_run(path, tmp_path / "out")
     theirs, their_tokenizer = load_plainly(place)
     assert theirs.config.vocab_size == len(their_tokenizer) == own.n_vocab
