@@ -2,7 +2,7 @@
 
 Everything is written under names that begin with a dot. After every JOURNAL_BYTES of source text the files are made durable
 and a journal notes how far they reach; the next process that makes the same cache goes on from there, to the same bytes.
-Nothing here imports torch: worker processes stay small.
+Nothing here imports torch.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ class SystemConfig:
     seed: int = option(
         1337, "decides the initial weights, the order of the data and dropout", at_least=0, at_most=2**63 - 1
     )
-    num_workers: int | None = option(None, "processes that tokenize; null = one per core, 0 = none", at_least=0)
+    num_workers: int | None = option(None, "threads that tokenize; null = one per core, 0 = none", at_least=0)
     pin_memory: bool = option(True, "page-locked buffers for copies to a CUDA device")
     memory_fraction: float | None = option(
         None, "share of the CUDA device's memory this process may use; null = all", above=0, at_most=1

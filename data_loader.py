@@ -123,16 +123,17 @@ class PackedLoader:
         for place in np.ndindex(mine.shape):
             if (row := int(mine[place])) < 0:
                 continue
-            ids = np.concatenate([self._ids(piece) for piece in layout.pieces(row)])
+            ids = np.concatenate([self.ids(piece) for piece in layout.pieces(row)])
             inputs[place][1 : len(ids)] = ids[:-1]
             if before := layout.context(row):
-                inputs[place][0] = self._ids(before)[0]
+                inputs[place][0] = self.ids(before)[0]
             targets[place][: len(ids)] = ids
             if self.targets:
                 targets[place][: len(ids)][~self._predicted(layout, row)] = IGNORED
         return Batch(inputs, targets, sum(self._n_targets(layout, int(row)) for row in rows.flat if row >= 0))
 
-    def _ids(self, piece: Piece) -> np.ndarray:
+    def ids(self, piece: Piece) -> np.ndarray:
+        """The tokens of a piece, as stored."""
         begin = int(self.cache.offsets(piece.document, piece.document + 1)[0]) + piece.begin
         return self.cache.tokens(begin, begin + piece.count)
 
@@ -141,9 +142,9 @@ class PackedLoader:
         assert self.targets
         masks = []
         for piece in layout.pieces(row):
-            talks = self._ids(Piece(piece.document, 0, 1))[0] == self.targets.im_start
+            talks = self.ids(Piece(piece.document, 0, 1))[0] == self.targets.im_start
             known = Piece(piece.document, 0, piece.begin + piece.count) if talks else piece
-            masks.append(self.targets.mask(self._ids(known))[-piece.count :])
+            masks.append(self.targets.mask(self.ids(known))[-piece.count :])
         return np.concatenate(masks)
 
     def _n_targets(self, layout: EpochStream | WholeRows, row: int) -> int:

@@ -115,8 +115,9 @@ def share_of(record: Mapping[str, Any]) -> float:
 
 
 def _number(record: Mapping[str, Any]) -> int:
-    content = record_messages(record) or record["text"]
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+    messages = record_messages(record)
+    content = json.dumps(messages, sort_keys=True) if messages else record["text"]
+    digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big")
 
 

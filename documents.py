@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from tokenizer import Message, Tokenizer, from_definition
+from tokenizer import Message, Tokenizer
 
 
 def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
@@ -62,8 +61,8 @@ class Rendering:
     parse_special: bool = False
 
 
-def render(record: Any, tokenizer: Tokenizer, rendering: Rendering) -> tuple[list[int], bool]:
-    """Ids of one record without the final <|endoftext|>, and whether it is text with look-alikes in it.
+def render(record: Any, tokenizer: Tokenizer, rendering: Rendering) -> tuple[np.ndarray, bool]:
+    """Ids of one record without the final <|endoftext|> (uint32), and whether it is text with look-alikes in it.
 
     Raises:
         ValueError: the record has none of the accepted forms.
@@ -75,13 +74,12 @@ def render(record: Any, tokenizer: Tokenizer, rendering: Rendering) -> tuple[lis
         text = record["text"]
         lookalike = tokenizer.looks_controlled(text)
         if lookalike and rendering.parse_special:
-            ids, lookalike = tokenizer.encode_parsed(text), False
+            ids = tokenizer.encode_parsed(text)
             while ids and ids[-1] == tokenizer.eot_id:  # the end is added once, for every document alike
                 ids.pop()
-        else:
-            ids = tokenizer.encode(text)
-        return ids, lookalike
-    return tokenizer.encode_chat(messages), False
+            return np.array(ids, np.uint32), False
+        return tokenizer.encode_array(text), lookalike
+    return np.array(tokenizer.encode_chat(messages), np.uint32), False
 
 
 @dataclass
@@ -99,45 +97,35 @@ class Encoded:
     source_bytes: int = 0
 
 
-@lru_cache(maxsize=1)
-def _tokenizer(definition: str) -> tuple[Tokenizer, np.ndarray]:
-    """The tokenizer of this process and the bytes of its tokens, built once."""
-    tokenizer = from_definition(json.loads(definition)) if definition else Tokenizer()
-    return tokenizer, np.array(tokenizer.byte_lengths)
-
-
-def encode_lines(
-    first_line: int, lines: list[bytes], rendering: Rendering, definition: Mapping[str, Any] | None = None
-) -> Encoded:
+def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering, tokenizer: Tokenizer) -> Encoded:
     """Parse and encode consecutive JSONL lines (the work of one task).
 
     Args:
         first_line: number of the first line, for messages.
         lines: JSONL lines; empty ones are passed over.
         rendering: how records become ids.
-        definition: the tokenizer's; None: GPT-2 with ChatML.
+        tokenizer: what encodes them; used by several threads at once.
     """
-    tokenizer, byte_lengths = _tokenizer(json.dumps(definition) if definition else "")
-    ids: list[int] = []
+    parts: list[np.ndarray] = [np.empty(0, np.uint32)]
+    end = np.array([tokenizer.eot_id], np.uint32)
     lengths: list[int] = []
     result = Encoded(np.empty(0), np.empty(0), source_lines=len(lines), source_bytes=sum(map(len, lines)))
     for number, line in enumerate(lines, first_line):
         if not line.strip():
             continue
         try:
-            document, lookalike = render(json.loads(line), tokenizer, rendering)
+            ids, lookalike = render(json.loads(line), tokenizer, rendering)
         except (ValueError, RecursionError) as error:
             result.bad_lines.append((number, error_in_words(error)))
             continue
-        if not document:
+        if not len(ids):
             result.empty += 1
             continue
-        document.append(tokenizer.eot_id)
-        ids += document
-        lengths.append(len(document))
+        parts += (ids, end)
+        lengths.append(len(ids) + 1)
         result.lookalikes += lookalike
-    result.ids = np.array(ids, dtype=id_dtype(tokenizer.n_vocab))
-    result.text_bytes = int(byte_lengths[result.ids].sum())
+    result.ids = np.concatenate(parts).astype(id_dtype(tokenizer.n_vocab))
+    result.text_bytes = int(tokenizer.byte_length_array[result.ids].sum())
     result.control_tokens = int((result.ids >= tokenizer.eot_id).sum())
     result.lengths = np.array(lengths, dtype=np.int64)
     return result

@@ -57,7 +57,7 @@ def build_parser() -> Parser:
     add("--vocab_size", type=int, default=8192, metavar="N", help="with --train_tokenizer: its tokens [%(default)s]")
     add("--stats", action="store_true", help="say what is in a prepared set, and draw the lengths of its documents")
     option_flags(parser)
-    add("--num_workers", type=int, default=None, metavar="N", help="processes that tokenize; default: one per core")
+    add("--num_workers", type=int, default=None, metavar="N", help="threads that tokenize; default: one per core")
     add("--force", action="store_true", help="write over a data set of this name")
     add("--verify", action="store_true", help="check every block of the token caches (of --name, or all) and exit")
     add("--no_color", "--no-color", action="store_true", help="no colours, even on a terminal")
@@ -247,6 +247,7 @@ def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Sourc
     from vocabulary_trainer import train_vocabulary
 
     path = files.folder / f"{files.name}-{args.vocab_size}.tiktoken"
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not args.force:
         log.info("The tokenizer '%s' is there already; --force makes it anew.", path)
         return path

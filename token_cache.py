@@ -6,7 +6,7 @@
     .json   facts: counts, tokenizer, what it was made from, and a CRC-32 of every 1 MiB block of the other two
 
 The fingerprint covers the source's contents, the tokenizer and the rendering, so a cache is never used for anything
-but what it was made from. cache_builder.py writes the files. Nothing here imports torch: worker processes stay small.
+but what it was made from. cache_builder.py writes the files. Nothing here imports torch.
 """
 
 from __future__ import annotations

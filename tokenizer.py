@@ -22,6 +22,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from utils import UserError, one_line, user_path
 
 VOCABULARY_FILE = Path(__file__).resolve().parent / "assets" / "gpt2.tiktoken"
@@ -33,10 +35,16 @@ SPLIT_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\
 # A million white-space characters in a row are more than a regular expression engine takes. GPT-2 always cuts before the
 # last one that precedes a word, so cutting there beforehand changes no id.
 LONG_SPACE = re.compile(r"(?=[ \t\r\n]\S)(?<=[ \t\r\n]{1000})")
+SPARSE_SPACE = re.compile(r"[ \t\r\n]{9}")  # what a thousand of them leave of themselves in every hundredth character
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 Message = Mapping[str, str]  # {"role": "user", "content": "Hello"}
+
+
+def _parts(text: str) -> list[str]:
+    """The text, cut at LONG_SPACE; most texts have none, and a look at every hundredth character shows it."""
+    return LONG_SPACE.split(text) if SPARSE_SPACE.search(text[::100]) else [text]
 
 
 class Vocabulary:
@@ -62,7 +70,7 @@ class Vocabulary:
         self.ranks = {token: i for i, token in enumerate(self.tokens)}
         if numbers != list(range(len(numbers))) or len(self.ranks) < len(self.tokens) or b"" in self.ranks:
             raise ValueError("its tokens are not numbered one after another, or not all different")
-        if missing := next((byte for byte in range(256) if bytes([byte]) not in self.ranks), None):
+        if (missing := next((byte for byte in range(256) if bytes([byte]) not in self.ranks), None)) is not None:
             raise ValueError(f"it has no token for the byte {missing}")
 
     @property
@@ -148,11 +156,19 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text. Control-token look-alikes stay text."""
-        return [i for part in LONG_SPACE.split(text) for i in self._encoding.encode_ordinary(part)]
+        return [i for part in _parts(text) for i in self._encoding.encode_ordinary(part)]
+
+    def encode_array(self, text: str) -> np.ndarray:
+        """`encode` as an array, uint32 (T,): faster, and other threads run meanwhile."""
+        try:
+            arrays = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in _parts(text)]
+        except UnicodeEncodeError:  # halves of surrogate pairs, which `encode` puts together or replaces
+            return np.array(self.encode(text), np.uint32)
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
     def encode_parsed(self, text: str) -> list[int]:
         """Ids of text that was rendered with control tokens: `<|im_start|>` becomes the control token."""
-        return [i for part in LONG_SPACE.split(text) for i in self._encoding.encode(part, allowed_special="all")]
+        return [i for part in _parts(text) for i in self._encoding.encode(part, allowed_special="all")]
 
     def looks_controlled(self, text: str) -> bool:
         """Whether text contains something written like a control token."""
@@ -184,6 +200,11 @@ class Tokenizer:
     def byte_lengths(self) -> list[int]:
         """Bytes of text per id, 0 for control tokens: what bits per byte are counted with. Length n_vocab."""
         return [len(token) for token in self.vocabulary.tokens] + [0] * len(self.special_tokens)
+
+    @cached_property
+    def byte_length_array(self) -> np.ndarray:
+        """`byte_lengths` as int64 (n_vocab,)."""
+        return np.array(self.byte_lengths)
 
     def decode(self, ids: Iterable[int], show_control: bool = False) -> str:
         """Text of ids; bytes that are not UTF-8 become U+FFFD. Control tokens are left out unless asked for."""
@@ -224,9 +245,10 @@ def get_tokenizer(name: str) -> Tokenizer:
     try:
         return Tokenizer(vocabulary=Vocabulary(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
+        named = re.fullmatch(r"([\w.-]+)-(\d+)\.tiktoken", path.name)
+        which = f"--name {named[1]} --train_tokenizer --vocab_size {named[2]}" if named else "--train_tokenizer"
         raise UserError(
-            f"There is no tokenizer '{name}' (data.tokenizer): gpt2 is built in, and python prepare.py --train_tokenizer "
-            "makes one of your own."
+            f"There is no tokenizer '{name}' (data.tokenizer): gpt2 is built in, and python prepare.py {which} makes one."
         ) from None
     except OSError as error:
         raise UserError(f"The tokenizer '{name}' cannot be read ({error.strerror or error}).") from None

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import logging
-import multiprocessing
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,7 +32,7 @@ STORIES = [{"text": f"Story {n}: once upon a time there were {n} foxes.\n"} for 
 
 def encoded(lines: list[bytes], rendering: Rendering | None = None, first_line: int = 1) -> documents.Encoded:
     """What one task makes of these lines."""
-    return documents.encode_lines(first_line, lines, rendering or Rendering())
+    return documents.encode_lines(first_line, lines, rendering or Rendering(), GPT2)
 
 
 def examples(count: int) -> settings:
@@ -141,12 +140,6 @@ def made_up_cache(folder: Path, lengths: Sequence[int] | np.ndarray, kind: type[
 
 
 # --- what other processes run -------------------------------------------------------------------------------------
-
-
-def encode_in_workers_only(*arguments: Any) -> Any:
-    """documents.encode_lines, but never in the process that started the workers."""
-    assert multiprocessing.parent_process(), "tokenized in the first process"
-    return documents.encode_lines(*arguments)
 
 
 def build_at_once(path: str, cache_dir: str, barrier: Any, results: Any) -> None:

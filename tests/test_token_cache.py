@@ -12,6 +12,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import tracemalloc
 import warnings
 from collections.abc import Iterator
@@ -30,7 +31,6 @@ from helpers_data import (
     build_at_once,
     checksums,
     documents_of,
-    encode_in_workers_only,
     encoded,
     files_in,
     logged,
@@ -125,19 +125,22 @@ def test_bytes_of_text_leave_out_parsed_control_tokens(tmp_path: Path, cache_dir
 # --- in parallel --------------------------------------------------------------------------------------------------
 
 
-def test_two_workers_write_what_one_process_writes_byte_for_byte(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_threads_write_what_one_writes_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_lines(
         tmp_path / "x.jsonl", [*STORIES, b"oops", b"", {"messages": TURNS}, {"text": ""}, {"text": "日"}]
     )
     monkeypatch.setattr(cache_builder, "TASK_BYTES", 200)
     alone = build(path, tmp_path / "alone")
-    monkeypatch.setattr(cache_builder, "PARALLEL_FROM_BYTES", 0)
+    plain, threads = cache_builder.encode_lines, set()
 
-    monkeypatch.setattr(cache_builder, "encode_lines", encode_in_workers_only)
+    def watched(*arguments: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return plain(*arguments)
+
+    monkeypatch.setattr(cache_builder, "encode_lines", watched)
     with logged() as records:
         together = build(path, tmp_path / "together", num_workers=2)
+    assert threads <= {"tokenize_0", "tokenize_1"} and threads
     for suffix in (".bin", ".idx", ".json"):
         assert alone.path.with_suffix(suffix).read_bytes() == together.path.with_suffix(suffix).read_bytes()
     assert "line 40:" in warnings_in(records)[0]
@@ -149,7 +152,8 @@ def test_two_workers_write_what_one_process_writes_byte_for_byte(
 def test_tokenizing_does_not_import_torch() -> None:
     program = (
         "import sys, cache_builder, documents\n"
-        'assert len(cache_builder.encode_lines(1, [b\'{"text": "Hello"}\'], documents.Rendering()).ids) == 2\n'
+        'lines, rendering = [b\'{"text": "Hello"}\'], documents.Rendering()\n'
+        "assert len(cache_builder.encode_lines(1, lines, rendering, cache_builder.Tokenizer()).ids) == 2\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers_data import LOOKALIKES, ROOT, byte_letters, examples, reference_tokenizer
 from hypothesis import example, given
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 import tokenizer as tokenizer_module
 from tokenizer import TextStream, Tokenizer, from_definition, get_tokenizer
 from utils import UserError
+from vocabulary_trainer import train_vocabulary
 
 EOT, START, END = 50256, 50257, 50258
 GPT2 = get_tokenizer("gpt2")
@@ -283,6 +287,101 @@ def test_an_unknown_definition_is_refused_by_name(change: dict[str, Any]) -> Non
 def test_an_empty_definition_is_refused() -> None:
     with pytest.raises(UserError):
         from_definition({})
+
+
+@examples(100)
+@given(any_texts)
+@example("a\ud83d\ude00b\ud800")
+def test_an_array_holds_the_same_ids(text: str) -> None:
+    array = GPT2.encode_array(text)
+    assert array.dtype == np.uint32 and array.tolist() == GPT2.encode(text)
+
+
+@examples(40)
+@given(
+    st.lists(st.tuples(st.sampled_from([" ", "\n", " \t", "a", "\u00a0"]), st.integers(900, 1100)), max_size=4),
+    st.text(max_size=5),
+)
+def test_long_white_space_is_found_by_a_look_at_every_hundredth_character(
+    runs: list[tuple[str, int]], end: str
+) -> None:
+    text = "".join(character * count for character, count in runs) + end
+    assert tokenizer_module._parts(text) == tokenizer_module.LONG_SPACE.split(text)
+
+
+# --- a vocabulary of one's own --------------------------------------------------------------------------------------
+
+OWN_TEXTS = [
+    "Once upon a time there was a fox. " * 3,
+    "The fox and the hen sang, and sang: la la la la!",
+    "aaaa aaaaaaa aaa bbb",
+] * 4
+OWN = Tokenizer(vocabulary=train_vocabulary(OWN_TEXTS, 320))
+
+
+@examples(300)
+@given(any_texts)
+@example("aaaaaaaaaaaaaaaaa aaaa <|im_start|>")
+def test_encode_and_decode_are_the_identity(text: str) -> None:
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert OWN.decode(OWN.encode(text)) == whole
+    assert max(OWN.encode(text), default=0) < OWN.eot_id
+
+
+@examples(200)
+@given(texts)
+@example("aaaaaaaaaaaaaaaaa aaaa")
+def test_own_ids_equal_those_of_an_independent_implementation(text: str) -> None:
+    assert OWN.encode(text) == own_reference().encode(text).ids
+
+
+@lru_cache(maxsize=1)
+def own_reference() -> Any:
+    return reference_tokenizer(OWN.vocabulary.ranks)
+
+
+def test_control_tokens_follow_the_text_and_never_come_from_it() -> None:
+    n = len(OWN.vocabulary.tokens)
+    assert OWN.special_tokens == {"<|endoftext|>": n, "<|im_start|>": n + 1, "<|im_end|>": n + 2}
+    assert OWN.n_vocab <= 320 and OWN.padded_vocab_size % 64 == 0
+    for text in LOOKALIKES:
+        assert max(OWN.encode(text)) < n
+    assert sum(OWN.byte_lengths[i] for i in OWN.encode("Once upon a time")) == 16
+    plain = OWN.with_chatml(False)
+    assert (plain.n_vocab, plain.encode("a fox")) == (n + 1, OWN.encode("a fox"))
+
+
+def test_a_vocabulary_comes_back_from_its_file_and_from_its_definition(tmp_path: Path) -> None:
+    path = tmp_path / "own.tiktoken"
+    path.write_bytes(OWN.vocabulary.content)
+    for again in (get_tokenizer(str(path)), from_definition(json.loads(json.dumps(OWN.definition())))):
+        assert again.identity() == OWN.identity() and again.encode("a fox sang") == OWN.encode("a fox sang")
+    assert "vocabulary" not in OWN.identity()
+    other = Tokenizer(vocabulary=train_vocabulary(OWN_TEXTS, 300))
+    assert other.identity() != OWN.identity()
+    for change in (
+        {"vocabulary": other.definition()["vocabulary"]},
+        {"vocabulary": 5},
+        {"vocabulary_sha256": "0" * 64},
+    ):
+        with pytest.raises(UserError, match="which this version does not have"):
+            from_definition(OWN.definition() | change)
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"YQ== 0\n", b"\xff\xfe", b"YQ== x\n"])
+def test_a_file_that_is_no_vocabulary_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "own.tiktoken"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"own\.tiktoken' is no tokenizer of prepare\.py --train_tokenizer"):
+        get_tokenizer(str(path))
+    path.write_bytes(OWN.vocabulary.content.replace(b" 5\n", b" 6\n", 1))
+    with pytest.raises(UserError, match="not numbered one after another"):
+        get_tokenizer(str(path))
+
+
+def test_a_missing_vocabulary_of_ones_own_names_the_command() -> None:
+    with pytest.raises(UserError, match=r"prepare\.py --name tale --train_tokenizer --vocab_size 8192 makes one"):
+        get_tokenizer("data/tale-8192.tiktoken")
 
 
 def test_an_unknown_name_is_refused_with_the_known_one() -> None:

@@ -1,0 +1,69 @@
+"""tools/inspect_batch.py: what it calls predicted is what the loader predicts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from helpers_data import ROOT
+from helpers_run import listening, settle, train, write_lines
+
+from utils import UserError
+
+sys.path.insert(0, str(ROOT / "tools"))
+try:
+    import inspect_batch
+finally:
+    sys.path.pop(0)
+
+TALK = [
+    {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": f"Hello, number {n}!"}]}
+    for n in range(9)
+]
+
+
+@pytest.fixture(autouse=True)
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(tmp_path, monkeypatch)
+    for split in ("train", "val"):
+        write_lines(Path(f"data/talk-{split}.jsonl"), TALK)
+
+
+def shown(*flags: str) -> str:
+    with listening() as said:
+        assert inspect_batch.main(["--dataset", "talk", "--block_size", "32", "--batch_size", "3", *flags]) == 0
+    return "\n".join(said)
+
+
+def test_brackets_hold_what_is_only_read() -> None:
+    text = shown("--data.predict", "assistant", "--data.pack", "whole")
+    assert "Batch 1 of epoch 1: 3 rows, " in text
+    turn = "[-<|endoftext|><|im_start|>user\nHi.<|im_end|>\n<|im_start|>assistant\n-]Hello, number "
+    assert turn in text and "!<|im_end|>[-\n<|endoftext|>" in text
+    assert text.count("Hello, number") == 3 and "places empty" in text
+
+
+def test_in_a_stream_all_but_the_first_token_is_predicted() -> None:
+    text = shown("--rows", "1", "--seed", "4")
+    assert "32 of 32 tokens predicted" in text
+    assert text.count("[-") == 1
+
+
+def test_colours_stand_for_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect_batch, "use_color", lambda stream: True)
+    text = shown("--data.predict", "assistant", "--rows", "1")
+    assert "\033[1m" in text and "\033[2;36m" in text and "[-" not in text
+
+
+def test_a_checkpoints_place_is_where_it_stopped() -> None:
+    train("--max_iters", "2")
+    with listening() as said:
+        assert inspect_batch.main(["--checkpoint", "models/mine_epoch1.pt"]) == 0
+    assert said[0].startswith("Batch 3 of epoch 1") or any(line.startswith("Batch 3 of epoch 1") for line in said)
+
+
+@pytest.mark.parametrize("flags", [["--batch", "99"], ["--epoch", "-1"], ["--block_size", "many"]])
+def test_places_that_are_not_there(flags: list[str]) -> None:
+    with pytest.raises(UserError, match="must be"):
+        shown(*flags)

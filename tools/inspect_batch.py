@@ -1,0 +1,137 @@
+"""Show a training batch as people can read it: which documents it holds, who speaks, what is predicted and what is not.
+
+    python tools/inspect_batch.py --config configs/story-small.json
+    python tools/inspect_batch.py --dataset chitchat --data.predict assistant --data.pack whole --rows 3
+    python tools/inspect_batch.py --checkpoint models/x.pt --batch 1200
+
+On a terminal what is predicted is bright, what is only read is dim, and control tokens are coloured. Elsewhere what is only
+read stands in [-brackets-]. The first token of a row is never predicted: it is the context of the second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from cli import Parser
+from config import OPTIONS, Value
+from data_loader import IGNORED, Batch, PackedLoader
+from run import Request, prepare_run
+from tokenizer import Tokenizer
+from utils import UserError, log, paint, run_command, use_color
+
+FLAGS = {  # options of a run that decide what is in a batch, with their short names
+    "data.dataset_name": "--dataset", "data.data_dir": "", "data.cache_dir": "", "data.tokenizer": "", "data.predict": "",
+    "data.pack": "", "data.parse_special": "", "model.block_size": "--block_size", "training.batch_size": "--batch_size",
+    "system.seed": "--seed",
+}  # fmt: skip
+DIM, BRIGHT, CONTROL = "2", "1", "36"
+
+
+def row_texts(ids: Sequence[int], predicted: Sequence[bool], tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
+    """A row in stretches of one kind: ("read", "predicted" or either with " control", text)."""
+    names = {i: name for name, i in tokenizer.special_tokens.items()}
+
+    def kind(place: int) -> tuple[bool, bool]:
+        return bool(predicted[place]), ids[place] in names
+
+    for (is_predicted, is_control), places in groupby(range(len(ids)), kind):
+        inside = [ids[place] for place in places]
+        text = "".join(names[i] for i in inside) if is_control else tokenizer.decode(inside)
+        yield ("predicted" if is_predicted else "read") + (" control" if is_control else ""), text
+
+
+def painted(stretches: Iterable[tuple[str, str]], color: bool) -> str:
+    """A row for the screen; with brackets where there are no colours."""
+    if color:
+        codes = {
+            "predicted": BRIGHT,
+            "read": DIM,
+            "predicted control": f"{BRIGHT};{CONTROL}",
+            "read control": f"{DIM};{CONTROL}",
+        }
+        return "".join(paint(text, codes[kind]) for kind, text in stretches)
+    alike = groupby(stretches, lambda stretch: stretch[0].startswith("predicted"))
+    joined = [(predicted, "".join(text for _, text in inside)) for predicted, inside in alike]
+    return "".join(text if predicted else f"[-{text}-]" for predicted, text in joined)
+
+
+def show(loader: PackedLoader, batch: Batch, epoch: int, index: int, tokenizer: Tokenizer, most: int) -> None:
+    """Print the first rows of a batch."""
+    color, layout = use_color(sys.stdout), loader.layout(epoch)
+    rows = loader.rows(epoch, index).ravel()
+    inputs, targets = (part.reshape(-1, loader.block_size) for part in (batch.inputs, batch.targets))
+    empty = int((rows < 0).sum())
+    log.info(
+        "Batch %s of epoch %d: %d rows%s, %s targets.", f"{index + 1:,}", epoch + 1, len(rows),
+        f" ({empty} of them empty)" if empty else "", f"{batch.n_targets:,}",
+    )  # fmt: skip
+    for place, row in enumerate(rows[:most].tolist()):
+        if row < 0:
+            continue
+        pieces = layout.pieces(row)
+        length = sum(piece.count for piece in pieces)
+        ids = [int(inputs[place][0]), *np.concatenate([inputs[place][1:], [tokenizer.eot_id]])[: length - 1].tolist()]
+        last = targets[place][length - 1]
+        ids.append(int(last) if last != IGNORED else int(loader.ids(pieces[-1])[-1]))
+        predicted = [False, *(targets[place][:length] != IGNORED).tolist()]
+        named = ", ".join(f"{piece.document + 1}{'' if piece.begin == 0 else ' (its rest)'}" for piece in pieces[:6])
+        more = f" and {len(pieces) - 6} more" if len(pieces) > 6 else ""
+        log.info(
+            "\n--- row %d: documents %s%s; %d of %d tokens predicted%s", place + 1, named, more, sum(predicted), length,
+            f", {loader.block_size - length} places empty" if length < loader.block_size else "",
+        )  # fmt: skip
+        log.info("%s", painted(row_texts(ids, predicted, tokenizer), color))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tool with these arguments; returns the exit code."""
+    parser = Parser(prog="inspect_batch.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--config", metavar="FILE", help="JSON config of a run")
+    add("--checkpoint", metavar="PT", help="the run of a checkpoint, at the place where it stopped")
+    add("--epoch", type=int, metavar="N", help="from 1; default: the first, or where the checkpoint stopped")
+    add(
+        "--batch",
+        type=int,
+        metavar="N",
+        help="of that epoch, from 1; default: the first, or where the checkpoint stopped",
+    )
+    add("--rows", type=int, default=4, metavar="N", help="how many rows to show [%(default)s]")
+    for name, short in FLAGS.items():
+        add(*filter(None, [f"--{name}", short]), dest=name, metavar="X", help=OPTIONS[name].help.replace("%", "%%"))
+    add("--no_color", "--no-color", action="store_true", help="brackets instead of colours")
+    add("--debug", action="store_true", help="tracebacks with errors")
+    args = parser.parse_args(arguments)
+    overrides: list[tuple[str, str, Value]] = []
+    for name in FLAGS:
+        if (text := getattr(args, name)) is not None:
+            kind = OPTIONS[name].type
+            try:
+                overrides.append((f"--{name}", name, text == "true" if kind is bool else kind(text)))
+            except ValueError:
+                raise UserError(f"--{name} must be a whole number, not '{text}'.") from None
+    run = prepare_run(
+        Request(args.config, overrides, continue_from=args.checkpoint, allow_changes=True, output="models/inspected.pt")
+    )
+    with closing(run):
+        loader = run.loader()
+        epoch = args.epoch - 1 if args.epoch else run.epoch
+        index = args.batch - 1 if args.batch else (run.position if not args.epoch else 0)
+        if not (epoch >= 0 and 0 <= index < loader.batches_per_epoch):
+            raise UserError(f"--batch must be from 1 to {loader.batches_per_epoch:,}, and --epoch from 1 on.")
+        show(loader, loader.batch(epoch, index), epoch, index, run.tokenizer, args.rows)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
