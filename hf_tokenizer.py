@@ -189,10 +189,11 @@ def _vocabulary_in(whole: Mapping[str, Any]) -> Vocabulary | None:
     bytes_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     try:
         tokens = {name: i for name, i in stored.items() if i < stored[END_OF_TEXT]}
+        pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in listed]
+        if (tokens, pairs) == ids_and_merges(gpt2_vocabulary()):
+            return gpt2_vocabulary()
         in_order = [bytes(bytes_of[c] for c in name) for name in sorted(tokens, key=tokens.__getitem__)]
         vocabulary = Vocabulary(b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(in_order)))
-        vocabulary = gpt2_vocabulary() if vocabulary.tokens == gpt2_vocabulary().tokens else vocabulary
-        pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in listed]
     except (KeyError, TypeError, ValueError):
         return None
     return vocabulary if (tokens, pairs) == ids_and_merges(vocabulary) else None
