@@ -281,7 +281,7 @@ def list_recipes(args: argparse.Namespace) -> None:
         state = f"prepared: {sum(made.documents.values()):,} documents" if made else "not prepared"
         log.info("  %-12s %s", name, recipe.summary)
         log.info("  %-12s %s; %s; %s", "", recipe.licence, recipe.size, state)
-        log.info("  %-12s from %s", "", recipe.source)
+        log.info("  %-12s %s", "", recipe.source if recipe.source.startswith("made") else f"from {recipe.source}")
     others = sorted({p.name.removesuffix("-train.jsonl") for p in folder.glob("*-train.jsonl")} - known.keys())
     if others:
         log.info("\nPrepared from text of your own: %s", ", ".join(map(one_line, others)))

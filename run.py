@@ -152,7 +152,13 @@ def prepare_run(request: Request) -> Run:
             f"The data set '{config.data.dataset_name}' has {train.n_tokens:,} tokens, fewer than one block of "
             f"{config.model.block_size:,}; add text, or set --model.block_size to {max(2, train.n_tokens // 2)} or less."
         )
-    batches_per_epoch = training_loader(config, train, tokenizer).batches_per_epoch
+    loader = training_loader(config, train, tokenizer)
+    if loader.whole and loader.whole.n_cut:
+        log.info(
+            "%s of %s documents are longer than %s tokens, and were cut, conversations where a turn begins (data.pack).",
+            f"{loader.whole.n_cut:,}", f"{train.n_documents:,}", f"{config.model.block_size:,}",
+        )  # fmt: skip
+    batches_per_epoch = loader.batches_per_epoch
     same_run = checkpoint if continues and not request.reset_epoch else None
     start = starting_point(same_run, config, batches_per_epoch)
     total_batches = config.training.max_iters or length_in_epochs(same_run, config, batches_per_epoch, start)
@@ -163,11 +169,23 @@ def prepare_run(request: Request) -> Run:
         files, checkpoint, continues, request.reset_epoch, *start, own or secrets.token_hex(8),
         init_from=origin(request, checkpoint), tensorboard=request.tensorboard, temporary_cache=temporary,
     )  # fmt: skip
+    refuse_no_targets(run)
     if same_run and same_run.version == "3":
         if not request.allow_changes:
             refuse_changes(run)
         note_other_machine(run)
     return run
+
+
+def refuse_no_targets(run: Run) -> None:
+    """Raises UserError where data.predict leaves nothing to evaluate, of which no loss could be told."""
+    for split in ("train", "val") if run.config.data.predict != "all" else ():
+        loader = run.evaluation_loader(split)
+        if not any(loader.batch(0, index).n_targets for index in range(loader.batches_per_epoch)):
+            raise UserError(
+                f"In the {split} split, nothing of what is evaluated is said by an assistant (data.predict): use data with "
+                "conversations, --data.predict all, or more --training.eval_iters."
+            )
 
 
 def origin(request: Request, checkpoint: Checkpoint | None) -> str | None:

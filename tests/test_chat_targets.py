@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import helpers_run
 import numpy as np
 import pytest
 from helpers_data import LOOKALIKES, examples
@@ -122,3 +123,52 @@ def test_batches_predict_exactly_what_is_said(tmp_path: Path, pack: str) -> None
                     predicted = part.targets[..., :-1] != IGNORED
                     assert (part.inputs[..., 1:][predicted] == part.targets[..., :-1][predicted]).all()
             assert sorted(seen) == sorted(said)
+
+
+# --- in a run -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pack", ["stream", "whole"])
+def test_a_chat_run_stopped_and_resumed_ends_as_if_it_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: str
+) -> None:
+    helpers_run.settle(tmp_path, monkeypatch)
+    records = [
+        {
+            "messages": [
+                {"role": "user", "content": f"I am {n}."},
+                {"role": "assistant", "content": f"Hello {n}! " * (n % 5)},
+            ]
+        }
+        for n in range(20)
+    ]
+    for split in ("train", "val"):
+        helpers_run.write_lines(Path(f"data/mine-{split}.jsonl"), records)
+    flags = ["--data.predict", "assistant", "--data.pack", pack, "--model.dropout", "0.1"]
+    whole = helpers_run.train(*flags, "--max_iters", "14", "--output_checkpoint", "models/whole.pt")
+    assert ("were cut, conversations where a turn begins" in whole.said) == (pack == "whole")
+    helpers_run.train(
+        *flags, "--max_iters", "14", "--output_checkpoint", "models/parts.pt", "--checkpoint_interval", "5"
+    )
+    helpers_run.train_plainly("--checkpoint", "models/parts_batch5.pt", "--output_checkpoint", "models/rest.pt")
+    for part in ("model", "optimizer"):
+        states = [helpers_run.state_of(f"models/{name}.pt")[part] for name in ("whole", "rest")]
+        assert helpers_run.differences(*states) == []
+    with pytest.raises(UserError, match=r"data\.pack|data\.predict"):
+        helpers_run.train_plainly("--resume", "models/parts.pt", "--max_iters", "16", "--data.predict", "all")
+
+
+def test_a_batch_without_a_target_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helpers_run.settle(tmp_path, monkeypatch)
+    silent = [{"messages": [{"role": "user", "content": f"Is anybody there? {n}"}]} for n in range(8)]
+    spoken = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}]
+    for split in ("train", "val"):
+        helpers_run.write_lines(Path(f"data/mine-{split}.jsonl"), silent + spoken)
+    flags = ["--data.predict", "assistant", "--batch_size", "1", "--epochs", "1"]
+    assert helpers_run.train(*flags, "--training.eval_iters", "20").code == 0
+    rows = helpers_run.metrics_rows("models/mine_epoch1.metrics.jsonl")
+    assert all(np.isfinite(row["loss"]) for row in rows)
+    assert all(tensor.isfinite().all() for tensor in helpers_run.state_of("models/mine_epoch1.pt")["model"].values())
+    with pytest.raises(UserError, match="In the train split, nothing of what is evaluated is said by an assistant"):
+        helpers_run.write_lines(Path("data/mine-train.jsonl"), silent)
+        helpers_run.train(*flags)

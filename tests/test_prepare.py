@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import threading
@@ -293,6 +294,20 @@ def test_a_recipe_goes_by_another_name_too():
     assert prepare.main(["--dataset", "story", "--name", "few", *flags]) == 0
     assert len(lines("train", "few")) + len(lines("val", "few")) == 20
     assert not Path("data/story-train.jsonl").exists()
+
+
+def test_the_recipe_in_the_docs_works(tmp_path, monkeypatch):
+    page = (Path(prepare.__file__).parent / "docs" / "data.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert code.count("\n") <= 21
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/proverbs.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    recipe = importlib.import_module("proverbs").RECIPE
+    monkeypatch.setattr("data.recipe.find_recipe", lambda name: recipe)
+    Path("p.txt").write_text("".join(f"Proverb {n}.\n\n" for n in range(40)))
+    assert prepare.main(["--dataset", "proverbs", "--source", "p.txt", "--num_workers", "0"]) == 0
+    assert len(lines("train", "proverbs")) + len(lines("val", "proverbs")) == 40
 
 
 # --- a tokenizer of its own -------------------------------------------------------------------------------------------
