@@ -61,13 +61,14 @@ def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(xscale="log", xlabel="tokens per document", ylabel="share of documents", title=title)
-    largest = max(int(length.max()) for length in lengths.values())
-    edges = np.unique(np.geomspace(1, largest + 1, 50).round()).tolist()
+    everything = np.concatenate(list(lengths.values()))
+    edges = np.unique(np.geomspace(everything.min(), everything.max() + 1, 40).round()).tolist()
     for (split, length), color in zip(lengths.items(), ("tab:blue", "tab:orange"), strict=False):
         axes.hist(
             length, edges, weights=np.full(len(length), 1 / len(length)), histtype="step", linewidth=1.8, color=color,
             label=f"{split}: {len(length):,} documents, median {np.median(length):,.0f}",
         )  # fmt: skip
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, path)
