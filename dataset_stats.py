@@ -69,6 +69,7 @@ def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None
             label=f"{split}: {len(length):,} documents, median {np.median(length):,.0f}",
         )  # fmt: skip
     axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter("{x:,.0f}")
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, path)
