@@ -134,18 +134,20 @@ class CacheWriter:
             journal = json.loads(self._part(".json").read_text(encoding="utf-8"))
             if not self.can_go_on or journal.pop("digest") != digest_of(journal):
                 return None
+            counts = {name: int(journal["counts"][name]) for name in COUNTS}
+            lines, size = int(journal["lines"]), int(journal["bytes"])
+            bad_lines = [(int(number), str(reason)) for number, reason in journal["bad_lines"]]
             ids = ChecksummedWriter(self._part(".bin"), journal[".bin"])
             try:
                 index = ChecksummedWriter(self._part(".idx"), journal[".idx"])
             except BaseException:
                 ids.close()
                 raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
-        for name in COUNTS:
-            setattr(self.facts, name, journal["counts"][name])
-        self.lines_done, self.bytes_done, self._journalled = journal["lines"], journal["bytes"], journal["bytes"]
-        self.bad_lines = [(number, reason) for number, reason in journal["bad_lines"]]
+        for name, count in counts.items():
+            setattr(self.facts, name, count)
+        self.lines_done, self.bytes_done, self._journalled, self.bad_lines = lines, size, size, bad_lines
         log.info("Going on after line %s, where an earlier process had got to.", f"{self.lines_done:,}")
         return ids, index
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from cache_builder import Source, open_cache
+from cache_builder import Source, locked, open_cache
 from chat_targets import AssistantTargets
 from config import Config
 from dataset_files import SPLITS, DatasetFiles
@@ -214,6 +214,9 @@ def open_dataset(
 
 def file_source(files: DatasetFiles, split: str) -> Source:
     """A split of a prepared data set."""
+    if files.pending.exists():  # a process was killed just before it was done, or is at it
+        with locked(files.folder / f".{files.name}.lock", f"the data set '{files.name}'"):
+            files.settle()
     path, made = files.split(split), files.made()
     return Source(files.name, split, str(path), path, notes=made.options if made else {})
 

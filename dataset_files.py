@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from documents import record_messages
-from utils import UserError, log, replace_text
+from utils import UserError, log
 
 SPLITS = ("train", "val")
 Document = tuple[str, dict[str, Any]]  # split of its own ("train", "val") or "", and the record
 
 
 class Seen:
-    """A set of 64-bit numbers that takes at most 32 bytes for each: a table with open addressing (linear probing)."""
+    """A set of 64-bit numbers that takes 16 to 32 bytes for each: a table with open addressing (linear probing)."""
 
     def __init__(self) -> None:
         self._table = np.zeros(1 << 16, np.uint64)  # 0: free
@@ -55,8 +55,9 @@ class Seen:
     def _grow(self) -> None:
         known = self._table[self._table != 0]
         self._table = np.zeros(2 * len(self._table), np.uint64)
-        for number in known.tolist():
-            self._table[self._place(number)] = number
+        for first in range(0, len(known), 1 << 12):  # few Python integers at a time
+            for number in known[first : first + (1 << 12)].tolist():
+                self._table[self._place(number)] = number
 
 
 @dataclass
@@ -95,14 +96,35 @@ class DatasetFiles:
         """What the set was made from."""
         return self.folder / f"{self.name}.made.json"
 
+    @property
+    def pending(self) -> Path:
+        """Facts of a set that is written, but whose files do not all have their names yet."""
+        return self.folder / f".{self.name}.pending.json"
+
+    def unnamed(self, split: str) -> Path:
+        """Where a split is written before it gets its name."""
+        return self.folder / f".{self.name}-{split}.jsonl.new"
+
+    def settle(self) -> None:
+        """Give a finished set its names, also where a process was killed in the middle of that. For who holds the lock."""
+        if not self.pending.exists():
+            return
+        self.facts.unlink(missing_ok=True)
+        for split in SPLITS:
+            if self.unnamed(split).exists():
+                os.replace(self.unnamed(split), self.split(split))
+        os.replace(self.pending, self.facts)
+
     def made(self) -> Made | None:
         """What the files that are there were made from; None where they are incomplete, changed, or somebody else's."""
         try:
             made = Made(**json.loads(self.facts.read_text(encoding="utf-8")))
             sizes = {split: self.split(split).stat().st_size for split in SPLITS}
-        except (OSError, ValueError, TypeError, RecursionError):
+            counts = [made.documents[split] for split in SPLITS]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
-        return made if made.sizes == sizes and isinstance(made.request, dict) else None
+        sound = isinstance(made.request, dict) and all(type(count) is int for count in counts)
+        return made if sound and made.sizes == sizes else None
 
     def there(self) -> list[str]:
         """Those of the two files that exist."""
@@ -142,7 +164,8 @@ def write_dataset(
     Raises:
         UserError: no documents, or a single one that is too short to be split.
     """
-    temporary = {split: files.folder / f".{files.name}-{split}.{os.getpid()}.tmp" for split in SPLITS}
+    temporary = {split: files.unnamed(split) for split in SPLITS}
+    facts = files.pending.with_suffix(".new")
     counts, duplicates, seen = dict.fromkeys(SPLITS, 0), 0, Seen()
     try:
         with ExitStack() as stack:
@@ -172,13 +195,16 @@ def write_dataset(
                 moved = fill_empty_split(empty, temporary[empty], temporary[full])
                 counts[empty], counts[full] = moved, max(1, counts[full] - moved)
         made = Made(request, counts, duplicates, {s: path.stat().st_size for s, path in temporary.items()})
-        files.facts.unlink(missing_ok=True)
-        for split, path in temporary.items():
-            os.replace(path, files.split(split))
-        replace_text(files.facts, json.dumps(asdict(made), indent=1) + "\n")
-    finally:
         for path in temporary.values():
-            path.unlink(missing_ok=True)
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        facts.write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
+        os.replace(facts, files.pending)
+        files.settle()
+    finally:
+        if not files.pending.exists():
+            for path in (facts, *temporary.values()):
+                path.unlink(missing_ok=True)
     return made
 
 
@@ -208,8 +234,10 @@ def fill_empty_split(split: str, empty: Path, full: Path) -> int:
     else:
         record = json.loads(lines[0])
         text = record.get("text")
-        if not isinstance(text, str) or len(text) < 100:
-            raise UserError("One short document cannot be split into training and validation; add more text.")
+        text = text.strip() if isinstance(text, str) else ""
+        if len(text) < 100:
+            kind = "short document" if text else "conversation"
+            raise UserError(f"One {kind} cannot be split into training and validation; add more text.")
         cut = text.rfind("\n", len(text) // 2, int(0.9 * len(text)))
         cut = cut if cut > 0 else int(0.9 * len(text))
         pieces = [[to_line({**record, "text": part.strip()})] for part in (text[:cut], text[cut:])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,13 +27,14 @@ def describe(sources: Sequence[Source], caches: Sequence[TokenCache], files: Dat
         log.info("%s: tokens per document: %s, longest %s", source.label, shown, f"{length.max():,}")
     report_copies(sources)
     picture = files.folder / f"{files.name}-lengths.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
     draw_lengths(dict(zip((source.split for source in sources), lengths, strict=True)), files.name, picture)
     log.info("Wrote %s", picture)
 
 
 def report_copies(sources: Sequence[Source]) -> None:
     """Count exact copies, within a split and across, and show the documents that occur most often."""
-    digests = [array("Q", map(digest, source.lines())) for source in sources]
+    digests = [array("Q", (digest(line) for line in source.lines() if any(line_texts(line)))) for source in sources]
     parts = [np.unique(np.frombuffer(d, np.uint64)) for d in digests]
     both = len(np.intersect1d(parts[0], parts[1]))
     values, counts = np.unique(np.concatenate([np.frombuffer(d, np.uint64) for d in digests]), return_counts=True)
@@ -44,7 +46,7 @@ def report_copies(sources: Sequence[Source]) -> None:
     wanted = {int(values[i]): int(counts[i]) for i in often if counts[i] > 1}
     for source in sources:
         for line in source.lines() if wanted else ():
-            if count := wanted.pop(digest(line), 0):
+            if any(line_texts(line)) and (count := wanted.pop(digest(line), 0)):
                 log.info("  %s times: %s", f"{count:,}", one_line(" / ".join(line_texts(line)), 90))
 
 
@@ -60,7 +62,8 @@ def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None
     from plotting import save_figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot(xscale="log", xlabel="tokens per document", ylabel="share of documents", title=title)
+    axes = figure.add_subplot(xscale="log", xlabel="tokens per document", ylabel="share of documents")
+    axes.set_title(title, parse_math=False)
     everything = np.concatenate(list(lengths.values()))
     edges = np.unique(np.geomspace(everything.min(), everything.max() + 1, 40).round()).tolist()
     for (split, length), color in zip(lengths.items(), ("tab:blue", "tab:orange"), strict=False):
@@ -72,4 +75,6 @@ def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None
     axes.xaxis.set_minor_formatter("{x:,.0f}")
     axes.grid(alpha=0.3)
     axes.legend()
-    save_figure(figure, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # characters that the font does not have
+        save_figure(figure, path)

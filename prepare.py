@@ -87,7 +87,7 @@ def option_flags(parser: Parser) -> None:
 def check_arguments(args: argparse.Namespace) -> None:
     """Raises UserError for values that make no sense, alone or together."""
     name = args.name if args.name is not None else args.dataset
-    if name is not None and (Path(name).name != name or not name.isprintable()):
+    if name is not None and (not name or name.startswith("-") or Path(name).name != name or not name.isprintable()):
         raise UserError(f"--name '{one_line(name)}' must be a plain name, without folders.")
     if args.max_bad_lines < 0:
         raise UserError(f"--data.max_bad_lines must be 0 or more, not {args.max_bad_lines}.")
@@ -99,6 +99,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         )
     if args.dataset and args.input:
         raise UserError("--dataset makes the set of a recipe, --input one of your own text; leave one of them out.")
+    if not args.input and (
+        given := next((n for n in ("normalise", "text_field", "separator") if is_given(args, n)), None)
+    ):
+        raise UserError(f"--{given} goes with --input, which names text of your own.")
     if args.dataset is None and (given := next((f for f in ("source", "endpoint") if getattr(args, f)), None)):
         raise UserError(f"--{given} goes with --dataset, which names a recipe.")
     if bool(args.endpoint) != bool(args.endpoint_model):
@@ -109,6 +113,11 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("Name the data set: --name NAME for one that is prepared, --dataset NAME for a recipe's.")
     if args.train_tokenizer and args.tokenizer != "gpt2":
         raise UserError("--train_tokenizer makes a tokenizer, --data.tokenizer names one; leave one of them out.")
+
+
+def is_given(args: argparse.Namespace, name: str) -> bool:
+    """Whether an option has another value than its default."""
+    return bool(getattr(args, name) != build_parser().get_default(name))
 
 
 # --- where documents come from ----------------------------------------------------------------------------------------
@@ -156,7 +165,9 @@ def recipe_documents(args: argparse.Namespace, request: dict[str, Any]) -> tuple
     if args.endpoint and not recipe.rewritable:
         raise UserError(f"The recipe '{recipe.name}' rewrites nothing; leave out --endpoint.")
     wanted = Wanted(source, path, user_path(args.data_dir) / "downloads", args.seed, args.endpoint, args.endpoint_model)
-    state = [file_state(p) for p in ([path] if path.is_file() else sorted(path.iterdir()))] if path else []
+    inside = [path] if path and path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()) if path else []
+    own = user_path(args.data_dir).resolve()  # what this command writes is not what it reads
+    state = [file_state(p) for p in inside if p == path or not p.resolve().is_relative_to(own)]
     request |= {
         "recipe": recipe.name, "source": source, "files": state, "seed": args.seed,
         "endpoint_model": args.endpoint_model,
@@ -180,6 +191,7 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
 
     files.folder.mkdir(parents=True, exist_ok=True)
     with locked(files.folder / f".{files.name}.lock", f"the data set '{files.name}'"):
+        files.settle()
         documents, request = documents_wanted(args)
         made = files.made()
         if made and made.request == request and not args.force:
@@ -290,12 +302,15 @@ def list_recipes(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> None:
     """Read every block of the caches. Raises UserError where one is damaged, after looking at all of them."""
+    from dataset_files import SPLITS
     from token_cache import FINGERPRINT, TokenCache
 
-    name = glob.escape(args.name) if args.name else "*"
-    found = sorted(user_path(args.cache_dir).glob(f"{name}-*-{FINGERPRINT}.json"))
+    name = args.name or args.dataset
+    stems = [f"{glob.escape(n)}-{split}" for n in (name, f"{name}_sample") for split in SPLITS] if name else ["*"]
+    folder = user_path(args.cache_dir)
+    found = sorted(path for stem in stems for path in folder.glob(f"{stem}-{FINGERPRINT}.json"))
     if not found:
-        raise UserError(f"No token cache{f' of {args.name!r}' if args.name else ''} in '{args.cache_dir}'.")
+        raise UserError(f"No token cache{f' of {name!r}' if name else ''} in '{args.cache_dir}'.")
     damaged = 0
     for path in found:
         try:

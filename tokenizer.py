@@ -37,6 +37,7 @@ SPLIT_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\
 LONG_SPACE = re.compile(r"(?=[ \t\r\n]\S)(?<=[ \t\r\n]{1000})")
 SPARSE_SPACE = re.compile(r"[ \t\r\n]{9}")  # what a thousand of them leave of themselves in every hundredth character
 
+TURN_LINE = re.compile(r"(<\|im_start\|>[^\n]*\n)")
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 Message = Mapping[str, str]  # {"role": "user", "content": "Hello"}
@@ -167,8 +168,13 @@ class Tokenizer:
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
     def encode_parsed(self, text: str) -> list[int]:
-        """Ids of text that was rendered with control tokens: `<|im_start|>` becomes the control token."""
-        return [i for part in _parts(text) for i in self._encoding.encode(part, allowed_special="all")]
+        """Ids of text that was rendered with control tokens: `<|im_start|>` becomes the control token.
+
+        A turn's first line is encoded by itself, as `open_turn` does, so that a role looks the same everywhere.
+        """
+        pieces = TURN_LINE.split(text) if self.has_chatml and IM_START in text else [text]
+        parts = (part for piece in pieces for part in _parts(piece))
+        return [i for part in parts for i in self._encoding.encode(part, allowed_special="all")]
 
     def looks_controlled(self, text: str) -> bool:
         """Whether text contains something written like a control token."""
@@ -246,7 +252,10 @@ def get_tokenizer(name: str) -> Tokenizer:
         return Tokenizer(vocabulary=Vocabulary(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         named = re.fullmatch(r"([\w.-]+)-(\d+)\.tiktoken", path.name)
-        which = f"--name {named[1]} --train_tokenizer --vocab_size {named[2]}" if named else "--train_tokenizer"
+        usual = named and str(path.parent) == "data" and int(named[2]) > 258
+        which = (
+            f"--name {named[1]} --train_tokenizer --vocab_size {named[2]}" if named and usual else "--train_tokenizer"
+        )
         raise UserError(
             f"There is no tokenizer '{name}' (data.tokenizer): gpt2 is built in, and python prepare.py {which} makes one."
         ) from None

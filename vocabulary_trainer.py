@@ -35,7 +35,7 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int) -> Vocabulary:
     learner: Any = Learner(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # cuts text as GPT-2 does
     learner.train_from_iterator(
-        texts,
+        (text.encode("utf-8", "replace").decode() for text in texts),  # halves of surrogate pairs are no text
         trainers.BpeTrainer(
             vocab_size=vocab_size - 3,
             min_frequency=2,

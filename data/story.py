@@ -80,10 +80,11 @@ def read_stories(path: Path) -> Iterator[str]:
     Raises:
         UserError: the file is not UTF-8 text, or has no separators.
     """
-    story, start = bytearray(), 0  # and where in the file it begins
+    story, start, separators = bytearray(), 0, 0  # and where in the file it begins
     with open(path, "rb") as file:
         while line := file.readline(LONGEST_BYTES):
             if line.strip() == SEPARATOR:
+                separators += 1
                 yield from _decoded(path, story, start)
                 story, start = bytearray(), file.tell()
             else:
@@ -93,6 +94,10 @@ def read_stories(path: Path) -> Iterator[str]:
                     f"'{path}' has no line {SEPARATOR.decode()} between bytes {start:,} and {file.tell():,}, so it is "
                     "not TinyStories' text; prepare other text with --input."
                 )
+        if not separators and start == 0:
+            raise UserError(
+                f"'{path}' has no line {SEPARATOR.decode()}, so it is not TinyStories' text; prepare other text with --input."
+            )
         yield from _decoded(path, story, start)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -111,6 +112,24 @@ def test_what_a_killed_process_left_is_only_taken_where_it_is_sound(
         path.write_bytes(changed.get(what.split()[1], content.replace(b'"lines": ', b'"lines": 1')))
     build(data, broken)
     assert contents(broken) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"counts": {}}, {"bad_lines": [[1]]}, {"lines": "x"}, {".bin": {"checksums": "", "pending": 1 << 70}}],
+)
+def test_a_journal_that_somebody_made_up_is_not_taken(
+    small: None, data: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    build(data, tmp_path / "whole")
+    killed(data, tmp_path / "broken", 20)
+    (path,) = (tmp_path / "broken").glob(".*.part.json")
+    journal = json.loads(path.read_text())
+    del journal["digest"]
+    journal |= change
+    path.write_text(json.dumps(journal | {"digest": token_cache.digest_of(journal)}))
+    build(data, tmp_path / "broken")
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
 
 
 def test_changed_data_start_anew_and_leave_nothing(small: None, data: Path, tmp_path: Path) -> None:

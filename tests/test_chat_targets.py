@@ -60,13 +60,26 @@ def test_only_what_the_assistant_says_and_its_end_are_predicted(messages: list[t
     assert TARGETS.mask(np.array(ids)).tolist() == mask
 
 
+words = st.one_of(st.sampled_from(["Hi", " there\n", "", "\n\nHello", "  code", *LOOKALIKES]), st.text(max_size=6))
+turns = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant", "tool"]), words), min_size=1, max_size=5)
+
+
+@examples(60)
+@given(turns)
+def test_text_that_was_rendered_beforehand_has_the_same_mask(messages: list[tuple[str, str]]) -> None:
+    """Also where an answer begins with line breaks, which would stick to the one after the role."""
+    plain = [(role, content.replace("<|", "< |")) for role, content in messages]
+    text = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in plain)
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    ids = np.array(TOKENIZER.encode_parsed(whole))
+    said = [TOKENIZER.decode(ids[TARGETS.mask(ids)].tolist())] if len(ids) else [""]
+    expected_text = "".join(content for role, content in plain if role == "assistant")
+    assert said == [expected_text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")]
+
+
 def test_what_is_no_conversation_is_predicted_whole() -> None:
     ids = np.array([*TOKENIZER.encode("Once <|im_start|>assistant\n upon a time"), EOT])
     assert TARGETS.mask(ids).all()
-
-
-words = st.one_of(st.sampled_from(["Hi", " there\n", "", *LOOKALIKES]), st.text(max_size=6))
-turns = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant", "tool"]), words), min_size=1, max_size=5)
 
 
 @examples(100)

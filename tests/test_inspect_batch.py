@@ -63,7 +63,9 @@ def test_a_checkpoints_place_is_where_it_stopped() -> None:
     assert said[0].startswith("Batch 3 of epoch 1") or any(line.startswith("Batch 3 of epoch 1") for line in said)
 
 
-@pytest.mark.parametrize("flags", [["--batch", "99"], ["--epoch", "-1"], ["--block_size", "many"]])
-def test_places_that_are_not_there(flags: list[str]) -> None:
+@pytest.mark.parametrize(
+    "flags", ["--batch 99", "--batch 0", "--epoch 0", "--block_size many", "--rows 0", "--data.parse_special yes"]
+)
+def test_places_that_are_not_there(flags: str) -> None:
     with pytest.raises(UserError, match="must be"):
-        shown(*flags)
+        shown(*flags.split())

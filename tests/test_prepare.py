@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_data import examples, told_to
+from helpers_data import ROOT, examples, told_to
 from helpers_run import TINY, listening, sentences, settle, snapshot, state_of, train_plainly, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
@@ -299,7 +303,7 @@ def test_a_recipe_goes_by_another_name_too():
 def test_the_recipe_in_the_docs_works(tmp_path, monkeypatch):
     page = (Path(prepare.__file__).parent / "docs" / "data.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert code.count("\n") <= 21
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 20
     (tmp_path / "code").mkdir()
     (tmp_path / "code/proverbs.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path / "code")
@@ -340,7 +344,37 @@ def test_a_vocabulary_size_that_cannot_be(size):
         run_prepare("--input", "a.jsonl", "--train_tokenizer", "--vocab_size", size)
 
 
+def test_half_a_character_in_the_text_does_no_harm():
+    write_lines(Path("data/set-train.jsonl"), [{"text": text + "\ud83d"} for text in sentences(20)])
+    write_lines(Path("data/set-val.jsonl"), [{"text": "Alone."}])
+    run_prepare("--train_tokenizer", "--vocab_size", "300")
+
+
 # --- statistics -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["a$^$b", "日本 [x]"])
+def test_stats_of_a_set_of_any_name(name):
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(30)])
+    assert prepare.main(["--input", "a.jsonl", "--name", name, "--num_workers", "0", "--stats"]) == 0
+    assert Path(f"data/{name}-lengths.png").exists()
+
+
+def test_stats_count_documents_only():
+    lines = [b'{"text": "Same."}', b"", b"bad", b'{"text": ""}', b"  ", b'{"text": "Other."}', b'{"text": "Same."}']
+    Path("data/set-train.jsonl").write_bytes(b"\n".join(lines))
+    write_lines(Path("data/set-val.jsonl"), [{"text": "Alone."}])
+    assert "1 of 4 documents are copies of another; 0 occur in both splits." in run_prepare("--stats")
+
+
+def test_the_built_in_sample_has_stats_and_can_be_verified(monkeypatch):
+    monkeypatch.setattr("data.story.STORIES", 200)
+    shutil.rmtree("data")
+    assert prepare.main(["--name", "story", "--stats", "--num_workers", "0"]) == 0
+    with listening() as said:
+        assert prepare.main(["--verify", "--name", "story"]) == 0
+    assert len([line for line in said if "is intact" in line]) == 2
 
 
 def test_stats_count_copies_and_draw_lengths():
@@ -351,6 +385,62 @@ def test_stats_count_copies_and_draw_lengths():
     assert "5 times: Copied here." in said
     assert "tokens per document: 5 %" in said
     assert Path("data/set-lengths.png").read_bytes().startswith(b"\x89PNG")
+
+
+KILLED = """
+import os, sys, prepare
+left, replace = {nth}, os.replace
+def counting(old, new):
+    global left
+    left -= 1
+    if left == 0:
+        os._exit(9)
+    replace(old, new)
+os.replace = counting
+prepare.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
+def test_killed_before_any_rename_the_same_command_goes_on(nth, force):
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60)])
+    flags = ["--input", "a.jsonl", "--name", "set", "--num_workers", "0", "--val_fraction", "0.2"]
+    if force:
+        write_lines(Path("old.jsonl"), [{"text": text} for text in sentences(60, first=30)])
+        run_prepare("--input", "old.jsonl", "--val_fraction", "0.9")
+        flags.append("--force")
+    code = KILLED.format(nth=nth)
+    killed = subprocess.run(
+        [sys.executable, "-c", code, *flags], check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert killed.returncode == 9
+    assert train_plainly(*TINY, "--dataset", "set", "--max_iters", "1").code == 0 if force else True
+    assert not set(texts("train")) & set(texts("val")) if Path("data/set-val.jsonl").exists() else True
+    run_prepare("--input", "a.jsonl", "--val_fraction", "0.2", *(["--force"] if force else []))
+    assert texts() == sorted(sentences(60))
+    assert sorted(p.name for p in Path("data").iterdir() if p.suffix != ".lock") == [
+        "set-train.jsonl", "set-val.jsonl", "set.made.json",
+    ]  # fmt: skip
+
+
+def test_a_record_of_what_a_set_was_made_from_is_not_trusted():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
+    run_prepare("--input", "a.jsonl")
+    record = Path("data/set.made.json")
+    values = json.loads(record.read_text())
+    for change in (
+        {"documents": {"train": "x", "val": [1]}},
+        {"sizes": 5},
+        {"request": []},
+        {"more": 1},
+        {"documents": {}},
+    ):
+        record.write_text(json.dumps(values | change))
+        assert dataset_files.DatasetFiles(Path("data"), "set").made() is None
+        assert prepare.main([]) == 0
+    record.write_text("[" * 100_000)
+    assert dataset_files.DatasetFiles(Path("data"), "set").made() is None
 
 
 # --- what cannot be read ----------------------------------------------------------------------------------------------
@@ -444,6 +534,10 @@ def test_input_without_a_name_shows_the_command():
         (["--dataset", "story", "--source", "gone.txt"], r"no file or folder 'gone\.txt' \(--source\)"),
         (["--dataset", "story", "--endpoint", "http://x"], "--endpoint_model go together"),
         (["--dataset", "story", "--endpoint", "http://x", "--endpoint_model", "m"], "rewrites nothing"),
+        (["--dataset", "chitchat", "--normalise"], "--normalise goes with --input"),
+        (["--name", "x", "--separator", "y"], "--separator goes with --input"),
+        (["--dataset", ""], "plain name"),
+        (["--name=-q", "--stats"], "plain name"),
         (["--name", "x", "--source", "hub"], "--source goes with --dataset"),
         (["--dataset", "story", "--max_documents", "1"], "--max_documents must be at least 2"),
         (["--stats"], "Name the data set"),

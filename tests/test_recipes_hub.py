@@ -876,3 +876,10 @@ def test_a_recipe_is_named_like_its_file_and_says_what_it_is(module: Any) -> Non
     assert recipe.sources[0] == "hub"
     assert recipe.source == f"https://huggingface.co/datasets/{module.REPO}"
     assert recipe.rewritable == (module is knowledge)
+
+
+def test_a_text_without_separators_is_not_taken_for_tiny_stories(tmp_path: Path) -> None:
+    path = tmp_path / "plain.jsonl"
+    path.write_text('{"text": "Once."}\n' * 5)
+    with pytest.raises(UserError, match="has no line"):
+        list(data.story.read_stories(path))
