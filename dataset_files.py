@@ -164,38 +164,18 @@ def write_dataset(
     Raises:
         UserError: no documents, or a single one that is too short to be split.
     """
-    temporary = {split: files.unnamed(split) for split in SPLITS}
+    written = [files.unnamed(split) for split in SPLITS]
     facts = files.pending.with_suffix(".new")
-    counts, duplicates, seen = dict.fromkeys(SPLITS, 0), 0, Seen()
     try:
-        with ExitStack() as stack:
-            out = {split: stack.enter_context(open(path, "wb")) for split, path in temporary.items()}
-            for own, record in _shown(documents):
-                if max_documents and own == "val":
-                    continue
-                try:
-                    number = _number(record)
-                    line = to_line(record)
-                except RecursionError:  # reading JSON goes a little deeper than writing it
-                    log.warning("Skipped a record that is nested too deeply.")
-                    continue
-                if not seen.add(number):
-                    duplicates += 1
-                    continue
-                by_share = "val" if number / 2**64 < val_fraction else "train"
-                split = own if own and not max_documents else by_share
-                out[split].write(line)
-                counts[split] += 1
-                if sum(counts.values()) == max_documents:
-                    break
+        counts, duplicates = _write_splits(files, documents, val_fraction, max_documents)
         if not sum(counts.values()):
             raise UserError(f"No documents in {what}; nothing was written.")
         for empty, full in (("val", "train"), ("train", "val")):
             if not counts[empty]:
-                moved = fill_empty_split(empty, temporary[empty], temporary[full])
+                moved = fill_empty_split(empty, files.unnamed(empty), files.unnamed(full))
                 counts[empty], counts[full] = moved, max(1, counts[full] - moved)
-        made = Made(request, counts, duplicates, {s: path.stat().st_size for s, path in temporary.items()})
-        for path in temporary.values():
+        made = Made(request, counts, duplicates, {split: files.unnamed(split).stat().st_size for split in SPLITS})
+        for path in written:
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
         facts.write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
@@ -203,9 +183,36 @@ def write_dataset(
         files.settle()
     finally:
         if not files.pending.exists():
-            for path in (facts, *temporary.values()):
+            for path in (facts, *written):
                 path.unlink(missing_ok=True)
     return made
+
+
+def _write_splits(
+    files: DatasetFiles, documents: Iterable[Document], val_fraction: float, max_documents: int | None
+) -> tuple[dict[str, int], int]:
+    """Write each document to its split, once; returns how many there are per split, and how many were duplicates."""
+    counts, duplicates, seen = dict.fromkeys(SPLITS, 0), 0, Seen()
+    with ExitStack() as stack:
+        out = {split: stack.enter_context(open(files.unnamed(split), "wb")) for split in SPLITS}
+        for own, record in _shown(documents):
+            if max_documents and own == "val":
+                continue
+            try:
+                number, line = _number(record), to_line(record)
+            except RecursionError:  # reading JSON goes a little deeper than writing it
+                log.warning("Skipped a record that is nested too deeply.")
+                continue
+            if not seen.add(number):
+                duplicates += 1
+                continue
+            by_share = "val" if number / 2**64 < val_fraction else "train"
+            split = own if own and not max_documents else by_share
+            out[split].write(line)
+            counts[split] += 1
+            if sum(counts.values()) == max_documents:
+                break
+    return counts, duplicates
 
 
 def _shown(documents: Iterable[Document]) -> Iterator[Document]:
