@@ -7,7 +7,6 @@ once. Nothing here imports torch: preparing starts at once, and takes little mem
 from __future__ import annotations
 
 import glob
-import hashlib
 import itertools
 import sys
 from collections import deque
@@ -24,7 +23,7 @@ from cache_writer import CacheWriter
 from documents import Encoded, Rendering, encode_lines, id_dtype
 from token_cache import FINGERPRINT, FORMAT, Facts, TokenCache, digest_of, shards
 from tokenizer import Tokenizer
-from utils import UserError, byte_count, log, replace_text
+from utils import UserError, byte_count, log, replace_text, sha256_of
 
 TASK_BYTES = 1 << 19  # text per task
 
@@ -177,11 +176,7 @@ class Source:
     def sha256(self) -> str:
         if self.path is None:
             return self.generator_sha256
-        digest = hashlib.sha256()
-        with open(self.path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        return sha256_of(self.path)
 
     def exists(self) -> bool:
         return self.path is None or self.path.is_file()

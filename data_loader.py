@@ -120,6 +120,7 @@ class PackedLoader:
         mine = rows[self.rank :: self.world_size]
         inputs = np.full((*mine.shape, self.block_size), self.eot_id, np.int64)
         targets = np.full((*mine.shape, self.block_size), IGNORED, np.int64)
+        masks = {int(row): self._predicted(layout, int(row)) for row in rows.flat if row >= 0} if self.targets else {}
         for place in np.ndindex(mine.shape):
             if (row := int(mine[place])) < 0:
                 continue
@@ -129,8 +130,13 @@ class PackedLoader:
                 inputs[place][0] = self.ids(before)[0]
             targets[place][: len(ids)] = ids
             if self.targets:
-                targets[place][: len(ids)][~self._predicted(layout, row)] = IGNORED
-        return Batch(inputs, targets, sum(self._n_targets(layout, int(row)) for row in rows.flat if row >= 0))
+                targets[place][: len(ids)][~masks[row]] = IGNORED
+        counts = (
+            int(masks[row].sum()) if self.targets else layout.n_targets(row)
+            for row in rows.ravel().tolist()
+            if row >= 0
+        )
+        return Batch(inputs, targets, sum(counts))
 
     def ids(self, piece: Piece) -> np.ndarray:
         """The tokens of a piece, as stored."""
@@ -146,9 +152,6 @@ class PackedLoader:
             known = Piece(piece.document, 0, piece.begin + piece.count) if talks else piece
             masks.append(self.targets.mask(self.ids(known))[-piece.count :])
         return np.concatenate(masks)
-
-    def _n_targets(self, layout: EpochStream | WholeRows, row: int) -> int:
-        return int(self._predicted(layout, row).sum()) if self.targets else layout.n_targets(row)
 
     def documents(self, epoch: int, index: int) -> list[int]:
         """Numbers (from 0, in the cache's order) of the documents in a batch, for messages about it."""

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from data.recipe import Document
 from documents import record_messages
 from utils import UserError, log
 
 SPLITS = ("train", "val")
-Document = tuple[str, dict[str, Any]]  # split of its own ("train", "val") or "", and the record
 
 
 class Seen:

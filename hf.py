@@ -10,7 +10,6 @@ can sample them, and kept in a file of their own (PADDING_FILE), so that the way
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -210,12 +209,3 @@ def sealed(folder: Path) -> dict[str, Any] | None:
     mark = read_object(folder / "config.json").get(MARK) if (folder / "config.json").is_file() else None
     files = mark.get("files") if isinstance(mark, dict) else None
     return files if isinstance(files, dict) else None
-
-
-def sha256(path: Path) -> str:
-    """Of a file's contents."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

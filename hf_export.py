@@ -20,12 +20,12 @@ import torch
 from checkpoint import Checkpoint, checkpoint_tokenizer, make_durable
 from config import ModelConfig
 from generation import model_of
-from hf import CARD_FILE, EMBEDDING, FILES, FIXED, MARK, OUTPUT, PADDING_FILE, WEIGHTS_FILE, sealed, sha256, turned
+from hf import CARD_FILE, EMBEDDING, FILES, FIXED, MARK, OUTPUT, PADDING_FILE, WEIGHTS_FILE, sealed, turned
 from hf_parity import check_parity
 from hf_tokenizer import read_object, write_tokenizer
 from model import GPT
 from tokenizer import IM_END, Tokenizer
-from utils import UserError, __version__, log, one_line
+from utils import UserError, __version__, log, one_line, sha256_of
 
 
 def export_tokenizer(checkpoint: Checkpoint, choice: str | None) -> Tokenizer:
@@ -156,7 +156,7 @@ def state_of(path: Path) -> str:
         if isinstance(values.get(MARK), dict):
             values[MARK].pop("files", None)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-    return sha256(path)
+    return sha256_of(path)
 
 
 def refuse_unusable(checkpoint: Checkpoint) -> None:

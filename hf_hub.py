@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hf import CARD_FILE, FILES, INDEX_FILE, WEIGHTS_FILE, sealed, sha256
-from utils import UserError, log, one_line, user_path
+from hf import CARD_FILE, FILES, INDEX_FILE, WEIGHTS_FILE, sealed
+from utils import UserError, log, one_line, sha256_of, user_path
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ class Hub:
     def sha256_of(self, repo_id: str, name: str, commit: str) -> str:
         """Of a file in a repository."""
         with self.fetched(repo_id, name, commit) as path:
-            return sha256(path)
+            return sha256_of(path)
 
     @contextlib.contextmanager
     def fetched(self, repo_id: str, name: str, commit: str) -> Iterator[Path]:

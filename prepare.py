@@ -30,7 +30,8 @@ from utils import UserError, __version__, log, one_line, replace_text, run_comma
 
 if TYPE_CHECKING:
     from cache_builder import Source
-    from dataset_files import DatasetFiles, Document
+    from data.recipe import Document
+    from dataset_files import DatasetFiles
 
 SEPARATOR = "<|endoftext|>"
 

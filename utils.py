@@ -311,6 +311,17 @@ def replace_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal; read in pieces."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def byte_count(number: float) -> str:
     """Bytes in decimal units, as disks and memory sticks are sold: 1.5 MB."""
     for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
