@@ -11,12 +11,13 @@ import hashlib
 import json
 import re
 import socket
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from local_server import Fault, LocalServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -31,28 +32,12 @@ class Asked:
     body: bytes
 
 
-@dataclass
-class Fault:
-    """How to answer the next `times` requests of this method and path."""
-
-    method: str
-    path: str
-    status: int | None
-    times: int
-    headers: dict[str, str] = field(default_factory=dict)
-    body: str = ""
-
-
-class DataServer:
-    """Start with `with DataServer() as server`; its address is `server.address`."""
+class DataServer(LocalServer):
+    """Start with `with DataServer() as server`; its address is `server.endpoint`."""
 
     def __init__(self) -> None:
+        super().__init__(Handler, "server_state")
         self.clear()
-        handler = type("Bound", (Handler,), {"server_state": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.http.daemon_threads = True
-        self.port = self.http.server_address[1]
-        self.address = f"http://127.0.0.1:{self.port}"
 
     def clear(self) -> None:
         """Forget everything."""
@@ -62,7 +47,6 @@ class DataServer:
         self.cuts: list[tuple[str, int]] = []
         self.faults: list[Fault] = []
         self.asked: list[Asked] = []
-        self.lock = threading.Lock()
         self.reply: Callable[[str], Any] = lambda prompt: f"about {prompt}"  # an int is a status, bytes a whole body
 
     def add(self, repo: str, path: str, content: bytes, large: bool = True) -> None:
@@ -70,12 +54,6 @@ class DataServer:
         self.files[f"{repo}/{path}"] = content
         if large:
             self.large.add(f"{repo}/{path}")
-
-    def fail(
-        self, method: str, path: str, status: int | None, times: int = 1, headers: dict[str, str] | None = None,
-        body: str = "",
-    ) -> None:  # fmt: skip
-        self.faults.append(Fault(method, path, status, times, headers or {}, body))
 
     def cut(self, path: str, after: int) -> None:
         """Break the connection in the next download of this file."""
@@ -88,21 +66,7 @@ class DataServer:
     def next_fault(self, asked: Asked) -> Fault | None:
         with self.lock:
             self.asked.append(asked)
-            for fault in self.faults:
-                if fault.times and fault.method == asked.method and re.search(fault.path, asked.path):
-                    fault.times -= 1
-                    return fault
-        return None
-
-    def __enter__(self) -> DataServer:
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
+            return self.fault_of(asked.method, asked.path)
 
 
 class Handler(BaseHTTPRequestHandler):

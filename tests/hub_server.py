@@ -11,11 +11,12 @@ import hashlib
 import json
 import re
 import socket
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from local_server import Fault, LocalServer
 
 TOKEN = "hf_" + "Secret" * 5
 USER, ORGANIZATION = "me", "our-lab"
@@ -34,30 +35,13 @@ class Repository:
         return hashlib.sha1(repr((sorted(self.files.items()), len(self.commits))).encode()).hexdigest()
 
 
-@dataclass
-class Fault:
-    """How to answer the next `times` requests of this method and path."""
-
-    method: str
-    path: str
-    status: int | None
-    times: int
-    headers: dict[str, str]
-    body: str
-    after: bool  # do the work first, then lose the answer
-
-
-class HubServer:
+class HubServer(LocalServer):
     """Start with `with HubServer() as server`; its address is `server.endpoint`."""
 
     def __init__(self) -> None:
+        super().__init__(Handler, "hub")
         self.lfs = True  # whether weights and pictures are stored as large files
-        self.lock = threading.Lock()
         self.clear()
-        handler = type("Bound", (Handler,), {"hub": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.http.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self.http.server_address[1]}"
 
     def clear(self) -> None:
         """Forget everything."""
@@ -67,30 +51,10 @@ class HubServer:
         self.requests: list[tuple[str, str]] = []
         self.lfs = True
 
-    def fail(
-        self, method: str, path: str, status: int | None, times: int = 1, headers: dict[str, str] | None = None,
-        body: str = "", after: bool = False,
-    ) -> None:  # fmt: skip
-        self.faults.append(Fault(method, path, status, times, headers or {}, body, after))
-
     def next_fault(self, method: str, path: str) -> Fault | None:
         with self.lock:
             self.requests.append((method, path))
-            for fault in self.faults:
-                if fault.times and fault.method == method and re.search(fault.path, path):
-                    fault.times -= 1
-                    return fault
-        return None
-
-    def __enter__(self) -> HubServer:
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
+            return self.fault_of(method, path)
 
 
 def blob_id(content: bytes) -> str:

@@ -45,9 +45,9 @@ def server(running: DataServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     from huggingface_hub import constants
 
     running.clear()
-    monkeypatch.setattr(constants, "ENDPOINT", running.address)
+    monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
     template = "{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{running.address}/{template}")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{running.endpoint}/{template}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
@@ -645,7 +645,7 @@ if importlib.util.find_spec("pyarrow"):
 
 def ask(server: DataServer, prompts: list[str], journal: Path) -> Iterator[tuple[str, str]]:
     """The prompts with the model's answers."""
-    return rewrite.rewritten(prompts, lambda prompt: prompt, f"{server.address}/v1", "small", journal)
+    return rewrite.rewritten(prompts, lambda prompt: prompt, f"{server.endpoint}/v1", "small", journal)
 
 
 def refused(server: DataServer, journal: Path, prompts: list[str] | None = None) -> str:
@@ -689,7 +689,7 @@ def test_no_more_is_read_ahead_than_needed(server: DataServer, tmp_path: Path, m
     monkeypatch.setattr(rewrite, "WINDOW", 6)
     taken: list[str] = []
     endless = (taken.append(str(n)) or str(n) for n in itertools.count())  # type: ignore[func-returns-value]
-    answers = rewrite.rewritten(endless, str, f"{server.address}/v1", "small", tmp_path / "j.jsonl")
+    answers = rewrite.rewritten(endless, str, f"{server.endpoint}/v1", "small", tmp_path / "j.jsonl")
     for n in range(3):
         assert next(answers) == (str(n), f"about {n}")
         assert len(taken) == n + 6
@@ -704,7 +704,7 @@ def test_a_run_that_was_killed_asks_only_for_the_rest(server: DataServer, tmp_pa
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(rewrite.rewritten(killed(), str, f"{server.address}/v1", "small", journal))
+        list(rewrite.rewritten(killed(), str, f"{server.endpoint}/v1", "small", journal))
     first = server.prompts()
     assert 1 <= len(first) <= 7
     assert len(journal.read_bytes().splitlines()) == len(first)
@@ -715,7 +715,7 @@ def test_a_run_that_was_killed_asks_only_for_the_rest(server: DataServer, tmp_pa
     more = [*prompts, "one more"]
     assert [item for item, _ in ask(server, more, journal)] == more
     assert server.prompts() == ["one more"]
-    list(rewrite.rewritten(["one more"], str, f"{server.address}/v1", "another", journal))
+    list(rewrite.rewritten(["one more"], str, f"{server.endpoint}/v1", "another", journal))
     assert len(server.prompts()) == 2  # another model's answers are others
 
 
@@ -783,7 +783,7 @@ def test_a_failure_that_stays(
     if isinstance(failure, bytes):
         server.reply = lambda prompt: failure
     else:
-        elsewhere = {"Location": f"{server.address}/v2"}
+        elsewhere = {"Location": f"{server.endpoint}/v2"}
         server.fail("POST", "completions", failure, 99, elsewhere if failure == 307 else {}, f"no {KEY} here")
     message = refused(server, tmp_path / "j.jsonl")
     assert message.startswith(f"http://127.0.0.1:{server.port} ")
@@ -794,7 +794,7 @@ def test_a_failure_that_stays(
 
 def test_nobody_there(server: DataServer, tmp_path: Path) -> None:
     with DataServer() as other:
-        address = other.address
+        address = other.endpoint
     with pytest.raises(UserError, match=r"cannot be reached \(ConnectionRefusedError\); see to it"):
         list(rewrite.rewritten(["a"], str, address, "small", tmp_path / "j.jsonl"))
 
@@ -808,7 +808,7 @@ def test_the_wait_grows_and_is_as_long_as_the_server_asks(server: DataServer, mo
 
     waited: list[float] = []
     monkeypatch.setattr(rewrite, "WAITS_S", (1.0, 4.0, 15.0, 60.0))
-    model = rewrite.Server(f"{server.address}/v1", "small")
+    model = rewrite.Server(f"{server.endpoint}/v1", "small")
     model.stop = Waits()
     for retry_after in ("7", "0.5", "Wed, 21 Oct 2099 07:28:00 GMT", "soon"):
         server.fail("POST", "completions", 429, 1, {"Retry-After": retry_after})
@@ -838,12 +838,12 @@ def test_an_address_that_is_none(server: DataServer, tmp_path: Path, endpoint: s
 
 def test_addresses_models_and_keys(server: DataServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for end in ("/v1", "/v1/", "/v1/chat/completions"):
-        assert rewrite.Server(server.address + end, "small").ask("a") == "about a"
+        assert rewrite.Server(server.endpoint + end, "small").ask("a") == "about a"
     with pytest.raises(UserError, match="--endpoint_model"):
-        rewrite.Server(server.address, None)
+        rewrite.Server(server.endpoint, None)
     monkeypatch.setenv("OPENAI_API_KEY", "ключ")
     with pytest.raises(UserError, match="OPENAI_API_KEY holds characters") as caught:
-        rewrite.Server(server.address, "small")
+        rewrite.Server(server.endpoint, "small")
     assert "ключ" not in str(caught.value)
 
 
@@ -853,7 +853,7 @@ def test_answers_become_sentences(server: DataServer, tmp_path: Path) -> None:
     server.reply = lambda prompt: (
         "It appeared to saint Bernadette\n Soubirous." if "1858" in prompt else "I cannot say."
     )
-    wanted = {"path": path, "folder": tmp_path, "endpoint": f"{server.address}/v1", "model": "small"}
+    wanted = {"path": path, "folder": tmp_path, "endpoint": f"{server.endpoint}/v1", "model": "small"}
     with logged() as records:
         found = documents(knowledge.RECIPE, source="path", **wanted)
     assert [record["output"] for _, record in found] == [
