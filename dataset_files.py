@@ -24,6 +24,7 @@ from documents import record_messages
 from utils import UserError, log
 
 SPLITS = ("train", "val")
+RARE = bytes(set(range(32)) - set(b"\n"))  # control characters, which JSON escapes in many ways
 
 
 class Seen:
@@ -224,6 +225,11 @@ def _shown(documents: Iterable[Document]) -> Iterator[Document]:
 
 def to_line(record: Mapping[str, Any]) -> bytes:
     """One JSONL line; half a surrogate pair, which no text has, becomes a question mark."""
+    if record.keys() == {"text"}:  # most records; by hand three times faster
+        text = record["text"].encode("utf-8", "replace")
+        if len(text.translate(None, RARE)) == len(text):
+            escaped = text.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+            return b'{"text": "' + escaped + b'"}\n'
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 

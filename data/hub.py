@@ -2,20 +2,25 @@
 
     path = fetch_file("rajpurkar/squad", "plain_text/train-00000-of-00001.parquet", wanted.folder)
 
-A file is verified against the size and the hash that the Hub gives for it. What was verified is noted beside it
-(<file>.verified.json), so that later runs compare size and time only, and hash again where the time has changed.
+A download that was broken off goes on where it had got to, in a later run too. A file is verified against the size and
+the hash that the Hub gives for it. What was verified is noted beside it (<file>.verified.json), so that later runs compare
+size and time only, and hash again where the time has changed.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from cache_builder import locked
 from utils import UserError, log, one_line, replace_text
+
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # as the Hub names the contents of a file: git's, or SHA-256
 
 # Said otherwise than in hf_hub.py, whose sentences are about uploads too.
 REFUSALS = {
@@ -43,14 +48,13 @@ def fetch_file(repo: str, name: str, folder: Path, revision: str | None = None, 
     what = f"fetch '{name}' of the data set '{repo}'"
     advice = "; a file fetched by hand is taken with --source PATH" + (f", and {otherwise}" if otherwise else "")
     try:
-        for again in (False, True):
-            expected = _download(repo, name, folder / repo, revision, again)
-            damage = damage_of(path, expected.etag, expected.size)
-            if damage is None:
-                _note(path, expected.etag, revision)
-                return path
-            log.warning("'%s' arrived damaged (%s)%s.", path, damage, "" if again else "; fetching it again")
-            path.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_name(f".{path.name}.lock"), f"'{path}'"):
+            for last in (False, True):
+                damage = _download(repo, name, path, revision)
+                if damage is None:
+                    return path
+                log.warning("'%s' arrived damaged (%s)%s.", path, damage, "" if last else "; fetching it again")
     except Exception as error:
         if words := _explained(error, what):
             raise UserError(f"{words}{advice}.") from None
@@ -58,24 +62,48 @@ def fetch_file(repo: str, name: str, folder: Path, revision: str | None = None, 
     raise UserError(f"Could not {what}: it arrived damaged twice; try again later{advice}.")
 
 
-def _download(repo: str, name: str, place: Path, revision: str | None, again: bool) -> Any:
-    """Fetch a file unless what is there is it already; returns the Hub's metadata of it."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+def _download(repo: str, name: str, path: Path, revision: str | None) -> str | None:
+    """Fetch a file, unless what is there is it already; returns what is wrong with what came, or None.
+
+    What has come is kept under a name that says of which version it is a part, and a later call goes on behind it.
+    """
+    from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
+    from huggingface_hub.file_download import http_get
 
     from hf_hub import patiently
 
-    url = hf_hub_url(repo, name, repo_type="dataset", revision=revision)
-    expected = patiently(lambda: get_hf_file_metadata(url))
-    if damage_of(place / name, expected.etag, expected.size) is not None:
-        (place / name).unlink(missing_ok=True)  # the library looks at its time only
-        commit = expected.commit_hash or revision  # the very version that the metadata is of
-        kind: dict[str, Any] = {"repo_type": "dataset", "revision": commit, "local_dir": place, "force_download": again}
+    def url(version: str | None) -> str:
+        return hf_hub_url(repo, name, repo_type="dataset", revision=version)
+
+    expected = patiently(lambda: get_hf_file_metadata(url(revision)))
+    etag, size = expected.etag or "", expected.size
+    if damage_of(path, etag, size) is not None:
+        part = path.with_name(f".{path.name}.{etag[:16] if HASH.fullmatch(etag) else 'unknown'}.part")
+        for old in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            if old != part or "unknown" in part.name or size is None or old.stat().st_size > size:
+                old.unlink()
+        headers = {"Accept-Encoding": "identity"}  # packed, it could not be gone on with
+        if token := get_token():
+            headers["authorization"] = f"Bearer {token}"
+
+        def go_on() -> None:
+            with open(part, "ab") as file:
+                address = url(expected.commit_hash or revision)  # the very version that the metadata is of
+                http_get(
+                    address, file, resume_size=file.tell(), headers=headers, expected_size=size, displayed_filename=name
+                )
+
         try:
-            patiently(lambda: hf_hub_download(repo, name, **kind))
+            patiently(go_on)
         except OSError as error:
             if "Consistency check failed" not in str(error):  # its words for another size than announced
                 raise
-    return expected
+        if damage := damage_of(part, etag, size):
+            part.unlink(missing_ok=True)
+            return damage
+        os.replace(part, path)
+    _note(path, expected.etag, revision)
+    return None
 
 
 def _explained(error: Exception, what: str) -> str | None:
@@ -96,12 +124,9 @@ def damage_of(path: Path, etag: str | None, size: int | None) -> str | None:
     actual = path.stat().st_size
     if size is not None and actual != size:
         return f"{actual:,} bytes instead of {size:,}"
-    if etag and re.fullmatch(r"[0-9a-f]{64}", etag):
-        digest = hashlib.sha256()
-    elif etag and re.fullmatch(r"[0-9a-f]{40}", etag):
-        digest = hashlib.sha1(b"blob %d\0" % actual, usedforsecurity=False)
-    else:
+    if not HASH.fullmatch(etag or ""):
         return None  # a mirror of the Hub, with tags of its own
+    digest = hashlib.sha256() if len(etag or "") == 64 else hashlib.sha1(b"blob %d\0" % actual, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

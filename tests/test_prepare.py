@@ -262,6 +262,13 @@ def test_the_set_of_seen_numbers_is_a_set(numbers):
     assert len(seen._table) <= 4 * max(1, len(reference))
 
 
+@examples(200)
+@given(st.dictionaries(st.sampled_from(["text", "id"]), st.text(st.characters() | st.sampled_from('\\"\n\t\x7f'))))
+def test_a_line_is_what_json_makes_of_the_record(record):
+    expected = json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    assert dataset_files.to_line(record) == expected
+
+
 def test_max_documents_takes_the_first_and_splits_them():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60)])
     run_prepare("--input", "a.jsonl", "--max_documents", "20", "--val_fraction", "0.3")

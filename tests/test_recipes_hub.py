@@ -110,6 +110,33 @@ def test_a_broken_download_goes_on_where_it_broke(
     assert second.headers["Range"] == "bytes=40000-"
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_later_run_goes_on_with_the_same_version_of_a_file_and_no_other(
+    server: DataServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)
+    content = bytes(range(256)) * 400
+    server.add(REPO, NAME, content)
+    server.cut(r"text\.txt", 40_000)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("time.sleep", interrupt)  # Ctrl-C while it waits to go on
+        fetch(tmp_path)
+    assert not (tmp_path / REPO / NAME).exists()
+    if changed:
+        content = content[::-1]
+        server.add(REPO, NAME, content)
+    assert fetch(tmp_path).read_bytes() == content
+    assert gets(server)[-1] == ("" if changed else "bytes=40000-")
+    assert sorted(p.name for p in (tmp_path / REPO / NAME).parent.iterdir() if not p.name.endswith(".lock")) == [
+        "text.txt",
+        "text.txt.verified.json",
+    ]
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("large", [True, False])
 def test_a_damaged_file_is_fetched_again_and_a_second_one_refused(
     server: DataServer, tmp_path: Path, large: bool

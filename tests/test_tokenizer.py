@@ -24,7 +24,8 @@ EOT, START, END = 50256, 50257, 50258
 GPT2 = get_tokenizer("gpt2")
 
 snippets = st.sampled_from(
-    ["the", " Once", "'ll", "'S", "\n", "\n\n", "  ", "\t", " 42", "3rd", "é", "日本語", "👩‍👩‍👧", "🏴‍☠️", "ﷺ", "\u0301", "\x85",
+    ["the", " Once", "'ll", "'S", "'", " 's", "re",
+     "\n", "\n\n", "  ", "\t", " 42", "3rd", "é", "日本語", "👩‍👩‍👧", "🏴‍☠️", "ﷺ", "\u0301", "\x85",
      "\u3000", "\x1c", "\0", "�", "—", "...", " !?", "\r\n", *LOOKALIKES]
 )  # fmt: skip
 characters = st.characters(exclude_categories=["Cs"])
