@@ -104,7 +104,11 @@ def check_arguments(args: argparse.Namespace) -> None:
         given := next((n for n in ("normalise", "text_field", "separator") if is_given(args, n)), None)
     ):
         raise UserError(f"--{given} goes with --input, which names text of your own.")
-    if args.dataset is None and (given := next((f for f in ("source", "endpoint") if getattr(args, f)), None)):
+    if not (args.dataset or args.input) and (
+        given := next((f for f in ("max_documents", "val_fraction") if is_given(args, f)), None)
+    ):
+        raise UserError(f"--{given} goes with --dataset or --input, which make a data set.")
+    if args.dataset is None and (given := next((f for f in ("source", "endpoint", "seed") if is_given(args, f)), None)):
         raise UserError(f"--{given} goes with --dataset, which names a recipe.")
     if bool(args.endpoint) != bool(args.endpoint_model):
         raise UserError("--endpoint and --endpoint_model go together: a server, and the model to ask there.")

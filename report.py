@@ -111,7 +111,10 @@ def completed(run: Run, losses: Mapping[str, float], elapsed_s: float, title: st
     if run.files.plot.exists():
         rows.append(("loss curve", str(run.files.plot)))
     if run.config.training.save_checkpoints:
-        rows.append(("talk to it", f'python gen.py {shlex.quote(str(run.files.last))} --prompt "Once upon a time"'))
+        facts = run.train.facts
+        chats = facts.n_control_tokens > facts.n_documents  # more than the one that ends every document: turns
+        how = "--chat" if chats else '--prompt "Once upon a time"'
+        rows.append(("talk to it", f"python gen.py {shlex.quote(str(run.files.last))} {how}"))
     return "\n".join([_rule(title), *_rows(rows), _rule()])
 
 

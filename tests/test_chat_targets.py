@@ -178,7 +178,8 @@ def test_a_batch_without_a_target_does_no_harm(tmp_path: Path, monkeypatch: pyte
     for split in ("train", "val"):
         helpers_run.write_lines(Path(f"data/mine-{split}.jsonl"), silent + spoken)
     flags = ["--data.predict", "assistant", "--batch_size", "1", "--epochs", "1"]
-    assert helpers_run.train(*flags, "--training.eval_iters", "20").code == 0
+    outcome = helpers_run.train(*flags, "--training.eval_iters", "20")
+    assert outcome.code == 0 and "python gen.py models/mine_epoch1.pt --chat" in outcome.said
     rows = helpers_run.metrics_rows("models/mine_epoch1.metrics.jsonl")
     assert all(np.isfinite(row["loss"]) for row in rows)
     assert all(tensor.isfinite().all() for tensor in helpers_run.state_of("models/mine_epoch1.pt")["model"].values())

@@ -56,6 +56,13 @@ def test_colours_stand_for_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\033[1m" in text and "\033[2;36m" in text and "[-" not in text
 
 
+def test_data_give_no_orders_to_the_terminal() -> None:
+    for split in ("train", "val"):
+        write_lines(Path(f"data/talk-{split}.jsonl"), [{"text": f"\033[2J\tfour{n}\n\x07" * 9} for n in range(20)])
+    text = shown("--rows", "1")
+    assert r"\x1b[2J" in text and r"\x07" in text and not set(text) & {"\033", "\x07"}
+
+
 def test_a_checkpoints_place_is_where_it_stopped() -> None:
     train("--max_iters", "2")
     with listening() as said:

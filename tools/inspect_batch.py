@@ -11,6 +11,7 @@ read stands in [-brackets-]. The first token of a row is never predicted: it is 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -35,6 +36,7 @@ FLAGS = {  # options of a run that decide what is in a batch, with their short n
     "system.seed": "--seed",
 }  # fmt: skip
 DIM, BRIGHT, CONTROL = "2", "1", "36"
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def row_texts(ids: Sequence[int], predicted: Sequence[bool], tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
@@ -46,8 +48,13 @@ def row_texts(ids: Sequence[int], predicted: Sequence[bool], tokenizer: Tokenize
 
     for (is_predicted, is_control), places in groupby(range(len(ids)), kind):
         inside = [ids[place] for place in places]
-        text = "".join(names[i] for i in inside) if is_control else tokenizer.decode(inside)
+        text = "".join(names[i] for i in inside) if is_control else visible(tokenizer.decode(inside))
         yield ("predicted" if is_predicted else "read") + (" control" if is_control else ""), text
+
+
+def visible(text: str) -> str:
+    r"""The text with control characters written out (\x1b), so that data cannot give orders to a terminal."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def painted(stretches: Iterable[tuple[str, str]], color: bool) -> str:
