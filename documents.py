@@ -2,7 +2,7 @@
 
 {"text": "..."}                                              plain text
 {"messages": [{"role": "user", "content": "..."}, ...]}      a conversation ("conversation" is read too)
-{"input": "...", "output": "..."}                            one question and its answer
+{"input": "...", "output": "..."}                            one question and its answer ("instruction": stands before it)
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from tokenizer import Message, Tokenizer
 def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
     """The conversation in a data record, or None where it holds plain text.
 
-    Accepts {"conversation" | "messages": [{"role", "content"}, ...]} and {"input", "output"}.
+    Accepts {"conversation" | "messages": [{"role", "content"}, ...]}, {"input", "output"} and Alpaca's {"instruction",
+    "input", "output"}, whose "input" may be empty or missing.
 
     Raises:
         ValueError: the record is of none of the known forms.
@@ -28,8 +29,9 @@ def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
     turns = record.get("conversation")
     if turns is None:
         turns = record.get("messages")
-    if turns is None and "input" in record and "output" in record:
-        turns = [{"role": "user", "content": record["input"]}, {"role": "assistant", "content": record["output"]}]
+    if turns is None and "output" in record and ("instruction" in record or "input" in record):
+        question = _question(record)
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": record["output"]}]
     if turns is None:
         if isinstance(record.get("text"), str):
             return None
@@ -42,6 +44,14 @@ def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
         if not isinstance(turn, dict) or not all(isinstance(turn.get(k), str) for k in ("role", "content")):
             raise ValueError('every turn needs a "role" and a "content" of text')
     return turns
+
+
+def _question(record: Mapping[str, Any]) -> Any:
+    """What is asked: "input", behind "instruction" and an empty line where there is one."""
+    if "instruction" not in record:
+        return record["input"]
+    parts = [record["instruction"], record.get("input") or ""]
+    return "\n\n".join(filter(None, parts)) if all(isinstance(part, str) for part in parts) else None
 
 
 def line_texts(line: bytes) -> list[str]:

@@ -230,13 +230,14 @@ def _parquet_rows(path: Path, options: TextOptions) -> Iterator[tuple[str, objec
     arrow, parquet = _optional("pyarrow", path), _optional("pyarrow.parquet", path)
     wanted = [options.text_field]
     if options.text_field == TEXT_FIELD:  # as in .jsonl, any form of record will do
-        wanted += ["conversation", "messages", "input", "output"]
+        wanted += ["conversation", "messages", "instruction", "input", "output"]
     number = 0
     with open(path, "rb") as file:
         try:  # the options are what keeps it from reading whole columns at once
             source = parquet.ParquetFile(file, pre_buffer=False, buffer_size=CHUNK_BYTES)
             columns = [name for name in wanted if name in source.schema_arrow.names]
-            if columns != wanted and columns in ([], ["input"], ["output"]):
+            asked = bool({"instruction", "input"} & set(columns)) and "output" in columns
+            if columns != wanted and not asked and set(columns) <= {"instruction", "input", "output"}:
                 raise _no_column(path, options, source.schema_arrow.names)
             for batch in source.iter_batches(BATCH_ROWS, columns=columns):
                 for row in batch.to_pylist():
@@ -420,7 +421,7 @@ def normalise(text: str) -> str:
 def _normalised(record: dict[str, Any]) -> dict[str, Any]:
     """A record, or a turn of a conversation, with its texts normalised and all else as it was."""
     result = dict(record)
-    for name in ("text", "input", "output", "content"):
+    for name in ("text", "instruction", "input", "output", "content"):
         if isinstance(result.get(name), str):
             result[name] = normalise(result[name])
     for name in ("conversation", "messages"):

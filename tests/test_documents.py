@@ -47,6 +47,15 @@ CHAT = [START, 7220, 198, 15496, END, 198, START, 562, 10167, 198, 17250, 612, E
         ({"conversation": TURNS}, TURNS),
         ({"messages": TURNS, "id": 7}, TURNS),
         ({"input": "Hello", "output": "Hi there"}, TURNS),
+        ({"instruction": "Hello", "input": "", "output": "Hi there"}, TURNS),
+        ({"instruction": "Hello", "output": "Hi there"}, TURNS),
+        (
+            {"instruction": "Add.", "input": "1, 2", "output": "3"},
+            [
+                {"role": "user", "content": "Add.\n\n1, 2"},
+                {"role": "assistant", "content": "3"},
+            ],
+        ),
         ({"text": "a", "messages": None}, None),
         ({"conversation": None, "messages": TURNS}, TURNS),  # a table's empty column is not a conversation
     ],
@@ -59,6 +68,7 @@ def test_accepted_records(record: dict[str, Any], expected: Any) -> None:
     "record",
     [
         {}, {"text": None}, {"text": 5}, {"texts": "a"}, {"input": "a"}, {"output": "a"}, {"input": 1, "output": "b"},
+        {"instruction": "a"}, {"instruction": 1, "output": "b"}, {"instruction": "a", "input": 1, "output": "b"},
         {"messages": []}, {"messages": "a"}, {"messages": {}}, {"messages": ["a"]}, {"messages": [{"role": "user"}]},
         {"messages": [{"role": "user", "content": None}]}, {"conversation": [{"role": 1, "content": "a"}]},
     ],

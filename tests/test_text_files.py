@@ -657,8 +657,12 @@ if HAS_ARROW:
         write_table({"conversation": [CONVERSATION]})
         assert records("a.parquet") == [{"conversation": CONVERSATION}]
         write_table({"input": ["2+2?"], "instruction": ["Add."], "output": ["4"]})
-        assert records("a.parquet") == [{"input": "2+2?", "output": "4"}]
+        assert records("a.parquet") == [{"instruction": "Add.", "input": "2+2?", "output": "4"}]
         assert records("a.parquet", text_field="instruction") == [{"text": "Add."}]
+        for lacking in ({"instruction": ["Add."], "input": ["2+2?"]}, {"output": ["4"]}):
+            write_table(lacking)
+            with pytest.raises(UserError, match="has no column 'text'"):
+                records("a.parquet")
         write_table({"text": ["a", None], "messages": [None, CONVERSATION]})
         assert records("a.parquet") == [{"text": "a"}, {"messages": CONVERSATION}]
 
