@@ -106,8 +106,8 @@ def _encode_all(
 ) -> Iterator[Encoded]:
     """Encode every task, in order, in this thread or in others; at most two tasks a thread are in flight.
 
-    Threads, not processes: tiktoken works outside of Python's lock, so two of them encode twice as fast as one, share one
-    vocabulary, and nothing has to be sent between them.
+    Threads, not processes: tiktoken works outside of Python's lock, so two of them encode twice as fast as one, and nothing
+    has to be sent between them.
     """
     from tqdm import tqdm
 
@@ -121,7 +121,6 @@ def _encode_all(
                 bar.update(encoded.source_bytes)
                 yield encoded
             return
-        tokenizer.encode_array("")  # loads the vocabulary, once
         with ThreadPoolExecutor(num_workers, "tokenize") as pool:
             pending: deque[Future[Encoded]] = deque()
             try:

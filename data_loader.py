@@ -218,7 +218,7 @@ def open_dataset(
 def file_source(files: DatasetFiles, split: str) -> Source:
     """A split of a prepared data set."""
     if files.pending.exists():  # a process was killed just before it was done, or is at it
-        with locked(files.folder / f".{files.name}.lock", f"the data set '{files.name}'"):
+        with locked(files.lock, f"the data set '{files.name}'"):
             files.settle()
     path, made = files.split(split), files.made()
     return Source(files.name, split, str(path), path, notes=made.options if made else {})

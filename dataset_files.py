@@ -102,6 +102,11 @@ class DatasetFiles:
         """Facts of a set that is written, but whose files do not all have their names yet."""
         return self.folder / f".{self.name}.pending.json"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the process that makes the set, or settles it."""
+        return self.folder / f".{self.name}.lock"
+
     def unnamed(self, split: str) -> Path:
         """Where a split is written before it gets its name."""
         return self.folder / f".{self.name}-{split}.jsonl.new"

@@ -22,6 +22,7 @@ import glob
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,9 +121,15 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("--train_tokenizer makes a tokenizer, --data.tokenizer names one; leave one of them out.")
 
 
+@lru_cache(maxsize=1)
+def defaults() -> argparse.Namespace:
+    """The values that options have where they are not given."""
+    return build_parser().parse_args([])
+
+
 def is_given(args: argparse.Namespace, name: str) -> bool:
     """Whether an option has another value than its default."""
-    return bool(getattr(args, name) != build_parser().get_default(name))
+    return bool(getattr(args, name) != getattr(defaults(), name))
 
 
 # --- where documents come from ----------------------------------------------------------------------------------------
@@ -195,7 +202,7 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
     from dataset_files import write_dataset
 
     files.folder.mkdir(parents=True, exist_ok=True)
-    with locked(files.folder / f".{files.name}.lock", f"the data set '{files.name}'"):
+    with locked(files.lock, f"the data set '{files.name}'"):
         files.settle()
         documents, request = documents_wanted(args)
         made = files.made()
@@ -277,10 +284,9 @@ def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Sourc
 
 def train_command(args: argparse.Namespace, name: str) -> str:
     """The command that trains on what was prepared, with the options that must be repeated."""
-    defaults = build_parser().parse_args([])
     words = ["python", "train.py", "--dataset", name]
     for option in ("data_dir", "cache_dir", "parse_special", "tokenizer"):
-        if getattr(args, option) != getattr(defaults, option):
+        if is_given(args, option):
             words += [f"--data.{option}", getattr(args, option)]
     return shlex.join(words)
 

@@ -78,9 +78,10 @@ def _download(repo: str, name: str, path: Path, revision: str | None) -> str | N
     expected = patiently(lambda: get_hf_file_metadata(url(revision)))
     etag, size = expected.etag or "", expected.size
     if damage_of(path, etag, size) is not None:
-        part = path.with_name(f".{path.name}.{etag[:16] if HASH.fullmatch(etag) else 'unknown'}.part")
+        known = size if HASH.fullmatch(etag) else None  # without both, nobody can say what a part is a part of
+        part = path.with_name(f".{path.name}.{etag[:16] if known is not None else 'unknown'}.part")
         for old in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            if old != part or "unknown" in part.name or size is None or old.stat().st_size > size:
+            if old != part or known is None or old.stat().st_size > known:
                 old.unlink()
         headers = {"Accept-Encoding": "identity"}  # packed, it could not be gone on with
         if token := get_token():
@@ -124,9 +125,9 @@ def damage_of(path: Path, etag: str | None, size: int | None) -> str | None:
     actual = path.stat().st_size
     if size is not None and actual != size:
         return f"{actual:,} bytes instead of {size:,}"
-    if not HASH.fullmatch(etag or ""):
+    if not (etag and HASH.fullmatch(etag)):
         return None  # a mirror of the Hub, with tags of its own
-    digest = hashlib.sha256() if len(etag or "") == 64 else hashlib.sha1(b"blob %d\0" % actual, usedforsecurity=False)
+    digest = hashlib.sha256() if len(etag) == 64 else hashlib.sha1(b"blob %d\0" % actual, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
