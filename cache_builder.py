@@ -6,6 +6,8 @@ once. Nothing here imports torch: preparing starts at once, and takes little mem
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import glob
 import itertools
 import sys
@@ -205,17 +207,12 @@ def open_cache(
         exists.
 
     Raises:
-        UserError: the source cannot be read as documents.
+        UserError: the source cannot be read as documents; or it does not exist, and it is not clear which cache is its.
         OSError: the cache cannot be written.
     """
     rendering = rendering or Rendering()
     if not source.exists():
-        made_from_it = (
-            c for c in _caches(source, tokenizer, rendering, cache_dir) if c.facts.source["label"] == source.label
-        )
-        if cache := next(made_from_it, None):
-            log.info("No %s: using the token cache that was made from it.", source.label)
-        return cache
+        return _without_source(source, tokenizer, rendering, cache_dir)
 
     def write(facts: Facts) -> Path:
         size = facts.source.get("size")
@@ -237,11 +234,18 @@ def open_cache(
     lock = cache_dir / f".{source.name}-{source.split}.lock"
     cache = _find(source, tokenizer, rendering, cache_dir)
     if cache is None:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with locked(lock, source.label):
-            cache = _find(source, tokenizer, rendering, cache_dir) or _make(
-                source, tokenizer, rendering, cache_dir, write
-            )
+        try:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            with locked(lock, source.label):
+                cache = _find(source, tokenizer, rendering, cache_dir) or _make(
+                    source, tokenizer, rendering, cache_dir, write
+                )
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            cache = _of_contents(_new_facts(source, tokenizer, rendering), cache_dir)  # where nothing may be written
+            if cache is None:
+                raise
     cache.rebuild = mend
     return cache
 
@@ -251,13 +255,12 @@ def _make(
 ) -> TokenCache:
     """The cache of the source's contents: one that was made of them at another time or place, or a new one."""
     facts = _new_facts(source, tokenizer, rendering)
-    path = cache_dir / f"{facts.name}-{facts.split}-{facts.fingerprint}.json"
-    cache = _open_intact(path)
-    if cache and (cache.facts.tokenizer, cache.facts.rendering) == (facts.tokenizer, facts.rendering):
+    if cache := _of_contents(facts, cache_dir):
         cache.facts.source = facts.source
-        replace_text(path, cache.facts.to_json())
+        with contextlib.suppress(UserError, OSError):  # it is found faster the next time; that is all
+            replace_text(cache.path, cache.facts.to_json())
         return cache
-    write(facts)
+    path = write(facts)
     if any(facts.source[key] != value for key, value in source.stat().items()):
         for file in (
             path,
@@ -267,6 +270,30 @@ def _make(
             file.unlink()
         raise UserError(f"{source.label} was changed while it was being read; start again when it is complete.")
     return TokenCache(path)
+
+
+def _of_contents(facts: Facts, cache_dir: Path) -> TokenCache | None:
+    """The intact cache of what these facts say of the source's contents, if there is one."""
+    cache = _open_intact(cache_dir / f"{facts.name}-{facts.split}-{facts.fingerprint}.json")
+    same = cache and (cache.facts.tokenizer, cache.facts.rendering) == (facts.tokenizer, facts.rendering)
+    return cache if same else None
+
+
+def _without_source(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir: Path) -> TokenCache | None:
+    """The newest cache of a file that is not there: made from it, or from the only other file of this set and split."""
+    caches = list(_caches(source, tokenizer, rendering, cache_dir))
+    from_it = [cache for cache in caches if cache.facts.source["label"] == source.label]
+    labels = sorted({cache.facts.source["label"] for cache in caches})
+    if len(labels) > 1 and not from_it:
+        raise UserError(
+            f"No {source.label}, and '{cache_dir}' holds token caches of several files of that name "
+            f"({', '.join(labels)}); say with --data.data_dir whose folder it is."
+        )
+    cache = next(iter(from_it or caches), None)
+    if cache:
+        made_from = "it" if from_it else cache.facts.source["label"]
+        log.info("No %s: using the token cache that was made from %s.", source.label, made_from)
+    return cache
 
 
 @contextmanager

@@ -7,10 +7,13 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import io
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,6 +32,25 @@ COUNTS = (
 EXAMPLES = 3  # of bad lines that are kept for the message
 
 
+@contextlib.contextmanager
+def errors_of(path: Path | str) -> Iterator[None]:
+    """Errors that name no file name this one: a full disk does not say what was being written."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+class OutputFile(io.FileIO):
+    """A file, unbuffered, whose errors name it."""
+
+    def write(self, content: Any, /) -> int:
+        """Write bytes; returns how many were taken."""
+        with errors_of(self.name):
+            return super().write(content)
+
+
 class ChecksummedWriter:
     """Appends to a file, or to its shards, and collects the CRC-32 of each block."""
 
@@ -37,7 +59,7 @@ class ChecksummedWriter:
         self.path = path
         self.checksums: list[str] = []
         self._pending = bytearray()
-        self._file: BinaryIO = open(path, "r+b" if mark else "w+b")
+        self._file: BinaryIO = self._open(path, new=not mark)
         if mark:
             try:
                 self._take_over(mark)
@@ -45,8 +67,14 @@ class ChecksummedWriter:
                 self.close()
                 raise
 
+    @staticmethod
+    def _open(path: Path, new: bool) -> BinaryIO:
+        return io.BufferedRandom(OutputFile(str(path), "w+b" if new else "r+b"))
+
     def close(self) -> None:
-        self._file.close()
+        """Close the file; what finish() or mark() did not make durable may be lost."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def write(self, content: bytes) -> None:
         self._pending += content
@@ -66,12 +94,13 @@ class ChecksummedWriter:
         if str(path) != self._file.name:
             self._sync()
             self._file.close()
-            self._file = open(path, "w+b") if new else open(path, "r+b")
+            self._file = self._open(path, new)
         self._file.seek(offset)
 
     def _sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with errors_of(self._file.name):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def finish(self) -> str:
         """Write what is left, make it durable; returns the checksums as one string."""
@@ -183,7 +212,8 @@ class CacheWriter:
         """Give the files their names; returns the .json's, which comes last: a cache without it does not exist."""
         self.facts.bin_crc32, self.facts.idx_crc32 = self._ids.finish(), self._index.finish()
         facts, target = self._part(".facts"), self.cache_dir / f"{self._stem}.json"
-        facts.write_text(self.facts.to_json(), encoding="utf-8")
+        with errors_of(facts):
+            facts.write_text(self.facts.to_json(), encoding="utf-8")
         for suffix, writer in ((".bin", self._ids), (".idx", self._index)):
             places = shards(target.with_suffix(suffix))
             for number, place in zip(range(0, max(1, len(writer.checksums)), SHARD_BLOCKS), places, strict=False):

@@ -38,15 +38,21 @@ class AssistantTargets:
             ids: from the document's beginning on, as far as is wanted; what follows changes nothing.
         """
         predicted = np.zeros(len(ids), bool)
-        starts = np.flatnonzero(ids == self.im_start)
+        starts, answers = self.turns(ids)
         if not len(starts) or starts[0] != 0:
             predicted[:] = True
             return predicted
         ends = np.flatnonzero(ids == self.im_end)
-        for start, following in zip(starts, [*starts[1:], len(ids)], strict=True):
-            first = start + 1 + len(self.header)
-            if tuple(ids[start + 1 : first].tolist()) == self.header:
+        for start, following, answer in zip(starts, [*starts[1:], len(ids)], answers, strict=True):
+            if answer:
+                first = start + 1 + len(self.header)
                 at = np.searchsorted(ends, first)
                 last = ends[at] + 1 if at < len(ends) else len(ids)
                 predicted[first : min(last, following)] = True
         return predicted
+
+    def turns(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where turns begin, and of each whether it is the assistant's."""
+        starts = np.flatnonzero(ids == self.im_start)
+        headers = (tuple(ids[start + 1 : start + 1 + len(self.header)].tolist()) for start in starts)
+        return starts, np.array([header == self.header for header in headers], bool)

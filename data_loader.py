@@ -32,7 +32,7 @@ from dataset_files import SPLITS, DatasetFiles
 from documents import Rendering
 from packing import EpochStream, Piece, WholeRows, mix_key, permute
 from token_cache import TokenCache
-from tokenizer import IM_START, Tokenizer
+from tokenizer import Tokenizer
 from utils import UserError, log, user_path
 
 IGNORED = -1  # target where nothing is to be predicted
@@ -162,8 +162,8 @@ class PackedLoader:
 def packed_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, **settings: Any) -> PackedLoader:
     """The batches of a split as the config wants them packed; `settings` are PackedLoader's."""
     targets = AssistantTargets.of(tokenizer) if config.data.predict == "assistant" else None
-    turn_start = tokenizer.special_tokens.get(IM_START)
-    whole = whole_rows(cache, config.model.block_size, turn_start) if config.data.pack == "whole" else None
+    roles = AssistantTargets.of(tokenizer) if tokenizer.has_chatml else None
+    whole = whole_rows(cache, config.model.block_size, roles) if config.data.pack == "whole" else None
     return PackedLoader(
         cache, config.model.block_size, config.training.batch_size, eot_id=tokenizer.eot_id, targets=targets, whole=whole,
         **settings,
@@ -171,9 +171,9 @@ def packed_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, **set
 
 
 @lru_cache(maxsize=4)
-def whole_rows(cache: TokenCache, block_size: int, turn_start: int | None) -> WholeRows:
+def whole_rows(cache: TokenCache, block_size: int, roles: AssistantTargets | None) -> WholeRows:
     """The rows of a split, laid out once for all its loaders."""
-    return WholeRows(cache, block_size, turn_start)
+    return WholeRows(cache, block_size, roles)
 
 
 # --- data sets ----------------------------------------------------------------------------------------------------
@@ -216,7 +216,9 @@ def open_dataset(
 
 
 def file_source(files: DatasetFiles, split: str) -> Source:
-    """A split of a prepared data set."""
+    """A split of a prepared data set. Raises UserError where a file is in the place of its folder."""
+    if files.folder.exists() and not files.folder.is_dir():
+        raise UserError(f"--data.data_dir '{files.folder}' is a file; it must name a folder.")
     if files.pending.exists():  # a process was killed just before it was done, or is at it
         with locked(files.lock, f"the data set '{files.name}'"):
             files.settle()
@@ -253,8 +255,8 @@ def warn_of_lookalikes(caches: list[TokenCache], parse_special: bool) -> None:
     which = f"{count:,} document{'s' if count > 1 else ''}"
     if count and not parse_special:
         log.warning(
-            "%s contain text like <|im_start|>, which is read as plain text; "
-            "if they were rendered as ChatML beforehand, use --data.parse_special true.", which,
+            "%s text like <|im_start|>, which is read as plain text; for text that was rendered as ChatML beforehand, "
+            "use --data.parse_special true.", f"{which} {'contain' if count > 1 else 'contains'}",
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ beside them that says what they were made from: the same command again finds the
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sys
@@ -19,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from cache_writer import OutputFile, errors_of
 from data.recipe import Document
-from documents import record_messages
+from documents import plain_text, record_messages
 from utils import UserError, log
 
 SPLITS = ("train", "val")
@@ -111,15 +113,24 @@ class DatasetFiles:
         """Where a split is written before it gets its name."""
         return self.folder / f".{self.name}-{split}.jsonl.new"
 
+    @property
+    def unfinished(self) -> list[Path]:
+        """What a set is written to before it is pending: its facts and its splits."""
+        return [self.pending.with_suffix(".new"), *map(self.unnamed, SPLITS)]
+
     def settle(self) -> None:
-        """Give a finished set its names, also where a process was killed in the middle of that. For who holds the lock."""
-        if not self.pending.exists():
-            return
-        self.facts.unlink(missing_ok=True)
-        for split in SPLITS:
-            if self.unnamed(split).exists():
-                os.replace(self.unnamed(split), self.split(split))
-        os.replace(self.pending, self.facts)
+        """Bring in order what a killed process left; for who holds the lock.
+
+        A finished set is given its names. What is not finished goes.
+        """
+        if self.pending.exists():
+            self.facts.unlink(missing_ok=True)
+            for split in SPLITS:
+                if self.unnamed(split).exists():
+                    os.replace(self.unnamed(split), self.split(split))
+            os.replace(self.pending, self.facts)
+        for path in self.unfinished:
+            path.unlink(missing_ok=True)
 
     def made(self) -> Made | None:
         """What the files that are there were made from; None where they are incomplete, changed, or somebody else's."""
@@ -143,10 +154,18 @@ def share_of(record: Mapping[str, Any]) -> float:
 
 
 def _number(record: Mapping[str, Any]) -> int:
-    messages = record_messages(record)
-    content = json.dumps(messages, sort_keys=True) if messages else record["text"]
-    digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big")
+    """64 bits of what is said, as to_line writes it."""
+    if messages := record_messages(record):
+        turns = [{name: _written(turn[name]).decode() for name in ("role", "content")} for turn in messages]
+        content = json.dumps(turns, sort_keys=True).encode()
+    else:
+        content = _written(plain_text(record))
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+
+
+def _written(text: str) -> bytes:
+    """UTF-8; half a surrogate pair, which no text has, becomes a question mark."""
+    return text.encode("utf-8", "replace")
 
 
 def write_dataset(
@@ -170,26 +189,26 @@ def write_dataset(
     Raises:
         UserError: no documents, or a single one that is too short to be split.
     """
-    written = [files.unnamed(split) for split in SPLITS]
-    facts = files.pending.with_suffix(".new")
+    facts, *written = files.unfinished
     try:
         counts, duplicates = _write_splits(files, documents, val_fraction, max_documents)
         if not sum(counts.values()):
             raise UserError(f"No documents in {what}; nothing was written.")
-        for empty, full in (("val", "train"), ("train", "val")):
-            if not counts[empty]:
-                moved = fill_empty_split(empty, files.unnamed(empty), files.unnamed(full))
-                counts[empty], counts[full] = moved, max(1, counts[full] - moved)
-        made = Made(request, counts, duplicates, {split: files.unnamed(split).stat().st_size for split in SPLITS})
-        for path in written:
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        facts.write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
-        os.replace(facts, files.pending)
-        files.settle()
+        with errors_of(files.folder):
+            for empty, full in (("val", "train"), ("train", "val")):
+                if not counts[empty]:
+                    moved = fill_empty_split(empty, files.unnamed(empty), files.unnamed(full))
+                    counts[empty], counts[full] = moved, max(1, counts[full] - moved)
+            made = Made(request, counts, duplicates, {split: files.unnamed(split).stat().st_size for split in SPLITS})
+            for path in written:
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+            facts.write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
+            os.replace(facts, files.pending)
+            files.settle()
     finally:
         if not files.pending.exists():
-            for path in (facts, *written):
+            for path in files.unfinished:
                 path.unlink(missing_ok=True)
     return made
 
@@ -200,7 +219,8 @@ def _write_splits(
     """Write each document to its split, once; returns how many there are per split, and how many were duplicates."""
     counts, duplicates, seen = dict.fromkeys(SPLITS, 0), 0, Seen()
     with ExitStack() as stack:
-        out = {split: stack.enter_context(open(files.unnamed(split), "wb")) for split in SPLITS}
+        places = {split: OutputFile(str(files.unnamed(split)), "wb") for split in SPLITS}
+        out = {split: stack.enter_context(io.BufferedWriter(place)) for split, place in places.items()}
         for own, record in _shown(documents):
             if max_documents and own == "val":
                 continue
@@ -229,13 +249,13 @@ def _shown(documents: Iterable[Document]) -> Iterator[Document]:
 
 
 def to_line(record: Mapping[str, Any]) -> bytes:
-    """One JSONL line; half a surrogate pair, which no text has, becomes a question mark."""
+    """One JSONL line."""
     if record.keys() == {"text"}:  # most records; by hand three times faster
-        text = record["text"].encode("utf-8", "replace")
+        text = _written(record["text"])
         if len(text.translate(None, RARE)) == len(text):
             escaped = text.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
             return b'{"text": "' + escaped + b'"}\n'
-    return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    return _written(json.dumps(record, ensure_ascii=False)) + b"\n"
 
 
 def fill_empty_split(split: str, empty: Path, full: Path) -> int:
@@ -254,8 +274,9 @@ def fill_empty_split(split: str, empty: Path, full: Path) -> int:
         text = record.get("text")
         text = text.strip() if isinstance(text, str) else ""
         if len(text) < 100:
-            kind = "short document" if text else "conversation"
-            raise UserError(f"One {kind} cannot be split into training and validation; add more text.")
+            raise UserError(
+                f"One {'short ' if text else ''}document cannot be split into training and validation; add more text."
+            )
         cut = text.rfind("\n", len(text) // 2, int(0.9 * len(text)))
         cut = cut if cut > 0 else int(0.9 * len(text))
         pieces = [[to_line({**record, "text": part.strip()})] for part in (text[:cut], text[cut:])]

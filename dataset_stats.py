@@ -34,7 +34,7 @@ def describe(sources: Sequence[Source], caches: Sequence[TokenCache], files: Dat
 
 def report_copies(sources: Sequence[Source]) -> None:
     """Count exact copies, within a split and across, and show the documents that occur most often."""
-    digests = [array("Q", (digest(line) for line in source.lines() if any(line_texts(line)))) for source in sources]
+    digests = [array("Q", (digest(line) for line in source.lines() if line_texts(line))) for source in sources]
     parts = [np.unique(np.frombuffer(d, np.uint64)) for d in digests]
     both = len(np.intersect1d(parts[0], parts[1]))
     values, counts = np.unique(np.concatenate([np.frombuffer(d, np.uint64) for d in digests]), return_counts=True)
@@ -46,7 +46,7 @@ def report_copies(sources: Sequence[Source]) -> None:
     wanted = {int(values[i]): int(counts[i]) for i in often if counts[i] > 1}
     for source in sources:
         for line in source.lines() if wanted else ():
-            if any(line_texts(line)) and (count := wanted.pop(digest(line), 0)):
+            if line_texts(line) and (count := wanted.pop(digest(line), 0)):
                 log.info("  %s times: %s", f"{count:,}", one_line(" / ".join(line_texts(line)), 90))
 
 
@@ -55,9 +55,22 @@ def digest(line: bytes) -> int:
     return int.from_bytes(hashlib.sha256("\0".join(line_texts(line)).encode("utf-8", "replace")).digest()[:8], "big")
 
 
+def round_lengths(low: float, high: float) -> list[int]:
+    """Three to eight round numbers in a range, for a logarithmic axis; whole numbers at even distances in a narrow one."""
+    from matplotlib.ticker import MaxNLocator
+
+    for steps in ((1,), (1, 2, 5), (1, 2, 3, 5, 7)):
+        ticks = [step * 10**power for power in range(16) for step in steps if low <= step * 10**power <= high]
+        if len(ticks) > 2:
+            return ticks
+    even = MaxNLocator(4, steps=[1, 2, 5, 10], integer=True).tick_values(low, high)
+    return [round(tick) for tick in even if low <= tick <= high]
+
+
 def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None:
     """A histogram of document lengths, one outline a split."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     from plotting import save_figure
 
@@ -71,8 +84,8 @@ def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None
             length, edges, weights=np.full(len(length), 1 / len(length)), histtype="step", linewidth=1.8, color=color,
             label=f"{split}: {len(length):,} documents, median {np.median(length):,.0f}",
         )  # fmt: skip
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.xaxis.set_minor_formatter("{x:,.0f}")
+    axes.set_xticks(ticks := round_lengths(edges[0], edges[-1]), [f"{tick:,}" for tick in ticks])
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend()
     with warnings.catch_warnings():

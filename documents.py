@@ -15,6 +15,29 @@ from typing import Any
 import numpy as np
 
 from tokenizer import Message, Tokenizer
+from utils import one_line
+
+FORMS = '"text", "conversation", "messages" or "input" and "output"'
+
+
+class UnknownForm(ValueError):
+    """A record that holds none of FORMS."""
+
+
+def read_line(line: bytes) -> Any:
+    """The value that a line of JSON holds.
+
+    Raises:
+        ValueError, RecursionError: the line is not UTF-8, not JSON, or JSON beyond what is read (see error_in_words).
+    """
+    if b"\0" in line:  # UTF-16 and the like, which json would read as such
+        raise ValueError("holds a NUL byte, so it is not UTF-8 text")
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:  # Python's limit for the digits of an integer
+        raise ValueError("not JSON this program can read (a number of thousands of digits)") from None
 
 
 def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
@@ -33,16 +56,18 @@ def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
         question = _question(record)
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": record["output"]}]
     if turns is None:
-        if isinstance(record.get("text"), str):
-            return None
-        if "text" in record:
+        if "text" not in record:
+            raise UnknownForm(f"needs {FORMS} (it has: {one_line(', '.join(record), 200)})")
+        if not isinstance(record["text"], str | None):
             raise ValueError('"text" must be a string')
-        raise ValueError('needs "text", "conversation", "messages" or "input" and "output"')
+        return None
     if not isinstance(turns, list) or not turns:
         raise ValueError("a conversation must be a list of turns")
     for turn in turns:
         if not isinstance(turn, dict) or not all(isinstance(turn.get(k), str) for k in ("role", "content")):
             raise ValueError('every turn needs a "role" and a "content" of text')
+        if not turn["role"].strip() or "\n" in turn["role"]:  # a second line would be read as what is said
+            raise ValueError('a "role" must be one line, and not empty')
     return turns
 
 
@@ -54,14 +79,22 @@ def _question(record: Mapping[str, Any]) -> Any:
     return "\n\n".join(filter(None, parts)) if all(isinstance(part, str) for part in parts) else None
 
 
+def plain_text(record: Mapping[str, Any]) -> str:
+    """The text of a record that holds no conversation; "" where it is null or white space only: no document."""
+    text: str | None = record["text"]
+    return text if text and not text.isspace() else ""
+
+
 def line_texts(line: bytes) -> list[str]:
-    """What is written in the document of a JSONL line, turn by turn; nothing where the line is no record."""
+    """What is written in the document of a JSONL line, turn by turn; nothing where the line holds no document."""
     try:
-        record = json.loads(line)
+        record = read_line(line)
         messages = record_messages(record)
     except (ValueError, RecursionError, AttributeError):  # AttributeError: JSON, but no object
         return []
-    return [turn["content"] for turn in messages] if messages is not None else [record["text"]]
+    if messages is not None:
+        return [turn["content"] for turn in messages]
+    return [text] if (text := plain_text(record)) else []
 
 
 @dataclass(frozen=True)
@@ -81,7 +114,7 @@ def render(record: Any, tokenizer: Tokenizer, rendering: Rendering) -> tuple[np.
         raise ValueError("must be a JSON object")
     messages = record_messages(record)
     if messages is None:
-        text = record["text"]
+        text = plain_text(record)
         lookalike = tokenizer.looks_controlled(text)
         if lookalike and rendering.parse_special:
             ids = tokenizer.encode_parsed(text)
@@ -124,7 +157,7 @@ def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering, toke
         if not line.strip():
             continue
         try:
-            ids, lookalike = render(json.loads(line), tokenizer, rendering)
+            ids, lookalike = render(read_line(line), tokenizer, rendering)
         except (ValueError, RecursionError) as error:
             result.bad_lines.append((number, error_in_words(error)))
             continue

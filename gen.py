@@ -214,9 +214,8 @@ def chat(speaker: Speaker, first: str | None, record: list[str]) -> None:
         messages.append({"role": "user", "content": question})
         ids, dropped = chat_prompt(speaker.tokenizer, messages, room)
         if len(ids) > block_size:
-            log.warning(
-                "The question has more tokens than the context; its beginning and the system message are left out."
-            )
+            left_out = "its beginning and the system message are" if speaker.args.system else "its beginning is"
+            log.warning("The question has more tokens than the context; %s left out.", left_out)
         if dropped and speaker.args.verbose:
             print(f"[the context is full: {dropped} of the oldest messages left out]", file=sys.stderr)
         answer = speaker.write(ids, sys.stdout)[0].strip()

@@ -182,7 +182,7 @@ class Schedule:
 
     def describe(self, total_batches: int) -> str:
         """One line for the summary."""
-        warm = f"{self.warmup:,} batches of warm-up, "
+        warm = f"{self.warmup:,} batch{'' if self.warmup == 1 else 'es'} of warm-up, "
         if not self.decays:
             return f"{warm}then {self.peak:g} throughout"
         hold = f"{self.peak:g} until batch {self.cooldown_start:,}, " if self.cooldown_start > self.warmup else ""

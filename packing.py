@@ -5,7 +5,8 @@ rows: nothing is wasted, and most rows begin inside a document.
 
 `WholeRows` (data.pack "whole") puts documents into rows so that none crosses from one into the next; what is left of a row
 stays empty. Which documents share a row is decided once, their number being the same in every epoch; the order of the rows
-is drawn anew. Documents longer than a row are cut, conversations where a turn begins.
+is drawn anew. Documents longer than a row are cut: conversations where somebody else than the assistant begins to speak, or
+else where any turn begins; a turn that is longer than a row, like plain text, where the row ends.
 
 Both say of a row which pieces of documents it predicts, and what stands before the first of them.
 """
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chat_targets import AssistantTargets
 from token_cache import TokenCache
 
 CHUNK = 1 << 16  # documents looked at together
@@ -142,15 +144,15 @@ class WholeRows:
         n_cut: documents that are longer than a row, and were cut.
     """
 
-    def __init__(self, cache: TokenCache, block_size: int, turn_start: int | None) -> None:
-        """`turn_start`: the token that begins a turn of a conversation."""
+    def __init__(self, cache: TokenCache, block_size: int, roles: AssistantTargets | None) -> None:
+        """`roles`: tell where a turn begins, and whose it is; None: there are no conversations."""
         self.cache, self.block_size = cache, block_size
-        parts, self.n_cut = self._parts(turn_start)
+        parts, self.n_cut = self._parts(roles)
         order, self._firsts = fill_rows(parts[:, 2], block_size)
         self._parts_by_row = parts[order]  # (document, begin, count)
         self.n_rows = len(self._firsts) - 1
 
-    def _parts(self, turn_start: int | None) -> tuple[np.ndarray, int]:
+    def _parts(self, roles: AssistantTargets | None) -> tuple[np.ndarray, int]:
         """All documents as (document, begin, count), those that do not fit into a row in several parts. uint32 (n, 3)."""
         index, n = self.cache.index(), self.cache.n_documents
         assert n < 1 << 32
@@ -163,7 +165,7 @@ class WholeRows:
             whole.append(np.stack([first + fits, np.zeros_like(fits), lengths[fits]], axis=1).astype(np.uint32))
             for number in np.flatnonzero(lengths > self.block_size).tolist():
                 ids = self.cache.tokens(int(offsets[number]), int(offsets[number + 1]))
-                long += [(first + number, *part) for part in cut_at_turns(ids, self.block_size, turn_start)]
+                long += [(first + number, *part) for part in cut_at_turns(ids, self.block_size, roles)]
                 n_cut += 1
         return np.concatenate([*whole, np.array(long, np.uint32).reshape(-1, 3)]), n_cut
 
@@ -180,13 +182,17 @@ class WholeRows:
         return int(self._parts_by_row[self._firsts[row] : self._firsts[row + 1], 2].sum())
 
 
-def cut_at_turns(ids: np.ndarray, longest: int, turn_start: int | None) -> list[tuple[int, int]]:
-    """A document in parts of at most `longest` tokens, cut before a turn where one begins early enough: (begin, count)."""
-    turns = np.flatnonzero(ids == turn_start) if turn_start is not None else np.empty(0, np.int64)
+def cut_at_turns(ids: np.ndarray, longest: int, roles: AssistantTargets | None) -> list[tuple[int, int]]:
+    """A document in parts of at most `longest` tokens, cut before a turn where one begins early enough: (begin, count).
+
+    A turn of the assistant's stays with what it answers where another one can be cut before.
+    """
+    turns, answers = roles.turns(ids) if roles else (np.empty(0, np.int64), np.empty(0, bool))
     parts, begin = [], 0
     while len(ids) - begin > longest:
-        inside = turns[(turns > begin) & (turns <= begin + longest)]
-        end = int(inside[-1]) if len(inside) else begin + longest
+        inside = (turns > begin) & (turns <= begin + longest)
+        best = turns[inside & ~answers] if (inside & ~answers).any() else turns[inside]
+        end = int(best[-1]) if len(best) else begin + longest
         parts.append((begin, end - begin))
         begin = end
     return [*parts, (begin, len(ids) - begin)]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dataset_files import DatasetFiles
 
 SEPARATOR = "<|endoftext|>"
+WITH_VERIFY = ("verify", "dataset", "name", "data_dir", "cache_dir", "num_workers", "no_color", "debug")  # may be given
 
 
 def build_parser() -> Parser:
@@ -89,16 +90,25 @@ def option_flags(parser: Parser) -> None:
 def check_arguments(args: argparse.Namespace) -> None:
     """Raises UserError for values that make no sense, alone or together."""
     name = args.name if args.name is not None else args.dataset
-    if name is not None and (not name or name.startswith("-") or Path(name).name != name or not name.isprintable()):
+    if name is not None and (
+        not name or name == ".." or name.startswith("-") or Path(name).name != name or not name.isprintable()
+    ):
         raise UserError(f"--name '{one_line(name)}' must be a plain name, without folders.")
+    for option in ("data_dir", "cache_dir"):
+        if (folder := user_path(getattr(args, option))).exists() and not folder.is_dir():
+            raise UserError(f"--data.{option} '{folder}' is a file; it must name a folder.")
     if args.max_bad_lines < 0:
         raise UserError(f"--data.max_bad_lines must be 0 or more, not {args.max_bad_lines}.")
+    if args.num_workers is not None and args.num_workers < 0:
+        raise UserError(f"--num_workers must be 0 or more, not {args.num_workers}.")
     if not 0 < args.val_fraction < 1:
         raise UserError(f"--val_fraction must be between 0 and 1, not {args.val_fraction:g}.")
     if args.max_documents is not None and args.max_documents < 2:
         raise UserError(
             f"--max_documents must be at least 2, not {args.max_documents}: one to train on, one to validate."
         )
+    if args.verify and (given := next((n for n in vars(args) if n not in WITH_VERIFY and is_given(args, n)), None)):
+        raise UserError(f"--verify only checks the token caches there are; leave out {flag_of(given)}.")
     if args.dataset and args.input:
         raise UserError("--dataset makes the set of a recipe, --input one of your own text; leave one of them out.")
     if not args.input and (
@@ -117,8 +127,22 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("Name the data set too: python prepare.py --input FILES --name NAME (see --help).")
     if (args.train_tokenizer or args.stats) and name is None:
         raise UserError("Name the data set: --name NAME for one that is prepared, --dataset NAME for a recipe's.")
-    if args.train_tokenizer and args.tokenizer != "gpt2":
-        raise UserError("--train_tokenizer makes a tokenizer, --data.tokenizer names one; leave one of them out.")
+    if args.force and not (args.dataset or args.input or args.train_tokenizer):
+        raise UserError("--force goes with --dataset, --input or --train_tokenizer: with what is to be made anew.")
+    if is_given(args, "vocab_size") and not args.train_tokenizer:
+        raise UserError("--vocab_size goes with --train_tokenizer, which makes a vocabulary.")
+    if args.train_tokenizer:
+        if args.tokenizer != "gpt2":
+            raise UserError("--train_tokenizer makes a tokenizer, --data.tokenizer names one; leave one of them out.")
+        check_size(args.vocab_size)
+
+
+def check_size(vocab_size: int) -> None:
+    """Raises UserError for a size that no vocabulary can have, before any work is done for it."""
+    from vocabulary_trainer import SMALLEST
+
+    if not SMALLEST <= vocab_size <= 1 << 20:
+        raise UserError(f"--vocab_size must be between {SMALLEST} and {1 << 20:,}, not {vocab_size:,}.")
 
 
 @lru_cache(maxsize=1)
@@ -132,29 +156,48 @@ def is_given(args: argparse.Namespace, name: str) -> bool:
     return bool(getattr(args, name) != getattr(defaults(), name))
 
 
+def flag_of(name: str) -> str:
+    """How an option is written."""
+    shared = ("data_dir", "cache_dir", "tokenizer", "parse_special", "max_bad_lines")  # with train.py
+    return f"--data.{name}" if name in shared else f"--{name}"
+
+
 # --- where documents come from ----------------------------------------------------------------------------------------
 
 
-def documents_wanted(args: argparse.Namespace) -> tuple[Iterator[Document], dict[str, Any]]:
-    """The documents that were asked for, and what identifies the request: the same one finds its result done."""
+def documents_wanted(args: argparse.Namespace, files: DatasetFiles) -> tuple[Iterator[Document], dict[str, Any]]:
+    """The documents that were asked for, and what identifies the request: the same one finds its result done.
+
+    `files`: where they will be written; folders and patterns of the input do not give these.
+    """
     request: dict[str, Any] = {"val_fraction": args.val_fraction, "max_documents": args.max_documents}
     if args.dataset:
         return recipe_documents(args, request)
+    from dataset_files import SPLITS
     from text_files import Problems, TextOptions, find_files, read_records
 
     options = TextOptions(args.separator, args.text_field, args.normalise)
-    paths, problems = find_files(args.input), Problems(args.max_bad_lines)
+    paths, problems = find_files(args.input, [files.split(s) for s in SPLITS]), Problems(args.max_bad_lines)
     request |= {
         "files": [file_state(path) for path in paths],
         "separator": args.separator, "text_field": args.text_field, "normalise": args.normalise,
     }  # fmt: skip
 
     def documents() -> Iterator[Document]:
+        found = False
         for path in paths:
             for record in read_records(path, options, problems):
                 yield "", record
+                found = True
+        lines = f"{problems.count} unreadable line{'s' if problems.count > 1 else ''} ({problems.shown})"
+        if problems.count and not found:
+            raise UserError(f"No documents in {', '.join(args.input)}, but {lines}; {problems.advice}.")
+        if not found:
+            return
         if problems.count:
-            log.warning("Skipped %d unreadable lines (%s).", problems.count, "; ".join(problems.examples))
+            log.warning("Skipped %s.", lines)
+        if problems.empty_documents:
+            log.info("Left out %s empty documents.", f"{problems.empty_documents:,}")
         if problems.empty_files:
             log.warning("%d of %d files hold no document.", problems.empty_files, len(paths))
 
@@ -176,7 +219,12 @@ def recipe_documents(args: argparse.Namespace, request: dict[str, Any]) -> tuple
         raise UserError(f"The recipe '{recipe.name}' does not take --source {args.source}; it takes {takes}.")
     if args.endpoint and not recipe.rewritable:
         raise UserError(f"The recipe '{recipe.name}' rewrites nothing; leave out --endpoint.")
-    wanted = Wanted(source, path, user_path(args.data_dir) / "downloads", args.seed, args.endpoint, args.endpoint_model)
+    if is_given(args, "seed") and not recipe.seeded:
+        raise UserError(f"The recipe '{recipe.name}' draws nothing by a seed; leave out --seed.")
+    wanted = Wanted(
+        source, path, user_path(args.data_dir) / "downloads", args.seed, args.endpoint, args.endpoint_model,
+        args.max_documents,
+    )  # fmt: skip
     inside = [path] if path and path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()) if path else []
     own = user_path(args.data_dir).resolve()  # what this command writes is not what it reads
     state = [file_state(p) for p in inside if p == path or not p.resolve().is_relative_to(own)]
@@ -184,7 +232,7 @@ def recipe_documents(args: argparse.Namespace, request: dict[str, Any]) -> tuple
         "recipe": recipe.name, "source": source, "files": state, "seed": args.seed,
         "endpoint_model": args.endpoint_model,
     }  # fmt: skip
-    return recipe.documents(wanted), request
+    return recipe.read(wanted), request
 
 
 def file_state(path: Path) -> list[Any]:
@@ -204,7 +252,7 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
     files.folder.mkdir(parents=True, exist_ok=True)
     with locked(files.lock, f"the data set '{files.name}'"):
         files.settle()
-        documents, request = documents_wanted(args)
+        documents, request = documents_wanted(args, files)
         made = files.made()
         if made and made.request == request and not args.force:
             log.info("The data set '%s' is there already, made from the same.", files.name)
@@ -216,7 +264,7 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
         what = ", ".join(args.input) if args.input else f"the recipe '{args.dataset}'"
         made = write_dataset(files, documents, request, what, args.val_fraction, args.max_documents)
         if made.duplicates:
-            log.info("Dropped %s exact duplicates.", f"{made.duplicates:,}")
+            log.info("Dropped %s exact duplicate%s.", f"{made.duplicates:,}", "s" if made.duplicates > 1 else "")
 
 
 def prepare(args: argparse.Namespace, name: str) -> None:
@@ -231,6 +279,9 @@ def prepare(args: argparse.Namespace, name: str) -> None:
     if args.dataset or args.input:
         make_files(args, files)
     sources = split_sources(files)
+    missing = next((source for source in sources if not source.exists()), None)
+    if missing and (args.train_tokenizer or args.stats):
+        raise no_data_set(missing)
     if args.train_tokenizer:
         args.tokenizer = str(train_tokenizer(args, files, sources[0]))
     tokenizer = get_tokenizer(args.tokenizer)
@@ -241,7 +292,8 @@ def prepare(args: argparse.Namespace, name: str) -> None:
             source, tokenizer, user_path(args.cache_dir), Rendering(parse_special=args.parse_special == "true"),
             max_bad_lines=args.max_bad_lines, num_workers=workers,
         )  # fmt: skip
-        assert cache is not None
+        if cache is None:
+            raise no_data_set(source)
         caches.append(cache)
         log.info("%s\n%s", source.label, statistics(cache))
     warn_of_lookalikes(caches, args.parse_special == "true")
@@ -260,9 +312,12 @@ def split_sources(files: DatasetFiles) -> list[Source]:
     sources = [file_source(files, split) for split in SPLITS]
     if files.name == "story" and not sources[0].exists():
         return [story_sample(split) for split in SPLITS]
-    if missing := next((source for source in sources if not source.exists()), None):
-        raise UserError(f"There is no data set '{files.name}' ({missing.label}); make it with --dataset or --input.")
     return sources
+
+
+def no_data_set(source: Source) -> UserError:
+    """What is said where a split is not there, nor a token cache of it."""
+    return UserError(f"There is no data set '{source.name}' ({source.label}); make it with --dataset or --input.")
 
 
 def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Source) -> Path:

@@ -155,7 +155,8 @@ def prepare_run(request: Request) -> Run:
     loader = training_loader(config, train, tokenizer)
     if loader.whole and loader.whole.n_cut:
         log.info(
-            "%s of %s documents are longer than %s tokens, and were cut, conversations where a turn begins (data.pack).",
+            "%s of %s documents are longer than %s tokens, and were cut: conversations where a turn begins, or inside of a "
+            "turn that is longer itself (data.pack).",
             f"{loader.whole.n_cut:,}", f"{train.n_documents:,}", f"{config.model.block_size:,}",
         )  # fmt: skip
     batches_per_epoch = loader.batches_per_epoch

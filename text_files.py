@@ -19,16 +19,16 @@ import gzip
 import importlib
 import io
 import itertools
-import json
+import os
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from documents import error_in_words, record_messages
+from documents import UnknownForm, error_in_words, plain_text, read_line, record_messages
 from utils import UserError, one_line, user_path
 
 SEPARATOR = "<|endoftext|>"
@@ -38,8 +38,14 @@ PACKED = "all but the last also with .gz or .zst behind"
 PIECE_CHARACTERS = 32_000  # a longer text is cut near this length: far longer than any context
 CHUNK_BYTES = 1 << 18
 PACKED_BYTES = 1 << 8  # given to zstd at once: zeros grow 30,000-fold, so this is what bounds its output
-LONGEST_LINE = 64 << 20  # bytes of .jsonl and .csv
+LONGEST_LINE = 64 << 20  # bytes of .jsonl and .csv; characters of a field
 BATCH_ROWS = 64  # of .parquet: few, because each may be a book
+MARKS = {  # UTF-32's first: its little-endian one begins as UTF-16's does
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+CONVERT = "convert it, for example with iconv -f latin1 -t utf-8"
+MEND = "mend them"
 
 
 @dataclass(frozen=True)
@@ -57,41 +63,63 @@ class TextOptions:
 
 @dataclass
 class Problems:
-    """What was passed over: unreadable lines up to a limit, and files in which there was nothing."""
+    """What was passed over: unreadable lines up to a limit, empty documents, and files in which there was nothing."""
 
     limit: int = 100
     count: int = 0
     examples: list[str] = field(default_factory=list)  # the first three, with file and line
+    advice: str = ""  # what to do about the first one
+    empty_documents: int = 0
     empty_files: int = 0
 
-    def add(self, problem: str) -> None:
+    def add(self, place: str, error: Exception) -> None:
         """Count an unreadable line. Raises UserError for the first one beyond the limit."""
         self.count += 1
-        self.examples = [*self.examples, problem][:3]
+        reason = f": {error_in_words(error)}"
+        if isinstance(error, UnknownForm) and any(example.endswith(reason) for example in self.examples):
+            reason = ""  # a long one: once will do
+        self.examples = [*self.examples, place + reason][:3]
+        self.advice = self.advice or _advice(error)
         if self.count > self.limit:
-            shown = "; ".join(self.examples)
-            raise UserError(
-                f"More than {self.limit} unreadable lines ({shown}; ...); mend them, or raise --data.max_bad_lines."
-            ) from None
+            how = f"{MEND}, or raise --data.max_bad_lines" if self.advice == MEND else self.advice
+            raise UserError(f"More than {self.limit} unreadable lines ({self.shown}); {how}.") from None
+
+    @property
+    def shown(self) -> str:
+        """The examples, for messages."""
+        return "; ".join([*self.examples, *["..."] * (self.count > len(self.examples))])
 
 
-def find_files(inputs: Sequence[str]) -> list[Path]:
+def _advice(error: Exception) -> str:
+    """What to do about an unreadable line."""
+    if isinstance(error, UnknownForm):
+        return "name the field with the text with --text_field"
+    return CONVERT if isinstance(error, UnicodeDecodeError) else MEND
+
+
+def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Path]:
     """The files that --input names, each once, in a fixed order.
 
     Args:
         inputs: files, folders (searched to the bottom) and patterns like `stories/*.txt` and `books/**/*.md`. Folders
-            and patterns give those of their files that can be read. What exists is never taken for a pattern.
+            and patterns give those of their files that can be read and whose name, and whose folders' names, do not
+            begin with a dot. What exists is never taken for a pattern.
+        leave_out: files that folders and patterns do not give.
 
     Raises:
-        UserError: nothing there, nothing readable in it, not a regular file, or of a format that is not known.
+        UserError: nothing there, nothing readable in it, not a regular file, or of a format that is not known; or a
+            folder in it that may not be read.
     """
     files: dict[Path, Path] = {}
+    left_out = {path.resolve() for path in leave_out}
     for name in inputs:
+        if not name:
+            raise UserError("One --input is empty (a shell variable that is not set?); name files or folders.")
         path = user_path(name)
         is_pattern = not path.exists() and any(sign in name for sign in "*?[")
         if is_pattern or path.is_dir():
-            found = map(Path, glob.glob(str(path), recursive=True)) if is_pattern else path.rglob("*")
-            inside = sorted(p for p in found if p.is_file() and _format(p))
+            found = _matches(path) if is_pattern else _below(path)
+            inside = sorted(p for p in found if p.is_file() and _format(p) and p.resolve() not in left_out)
             if not inside:
                 what = f"pattern '{path}' matches" if is_pattern else f"folder '{path}' holds"
                 raise UserError(f"The {what} no file that can be read ({', '.join(FORMATS)}; {PACKED}).")
@@ -109,6 +137,26 @@ def find_files(inputs: Sequence[str]) -> list[Path]:
     return list(files.values())
 
 
+def _below(folder: Path) -> Iterator[Path]:
+    """All files of a folder and of the folders in it, but for hidden ones."""
+
+    def refuse(error: OSError) -> None:
+        reason = f"({error.strerror}); check its permissions"
+        raise UserError(f"The folder '{error.filename}' cannot be read {reason}.") from None
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """What a pattern matches. Raises UserError where `**` meets a folder that may not be read: glob passes over it."""
+    base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+    for _ in _below(base) if "**" in pattern.parts and base.is_dir() else ():
+        pass
+    return map(Path, glob.glob(str(pattern), recursive=True))
+
+
 def _format(path: Path) -> str | None:
     """The format that a file's name tells, without its packing; None where it is not known."""
     packed = path.suffix.lower() in (".gz", ".zst")
@@ -122,8 +170,8 @@ def _format(path: Path) -> str | None:
 def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterator[dict[str, Any]]:
     r"""The documents of one file as records that documents.record_messages accepts, none of them empty.
 
-    NUL characters that JSON (\u0000) or Parquet hold are kept: somebody meant them, and every byte has its token. A NUL
-    byte in a text file is the sign of another format, and refused.
+    A text that is null, or white space only, is an empty document. NUL characters that JSON (\u0000) or Parquet hold are
+    kept: somebody meant them, and every byte has its token. A NUL byte in any other file is the sign of another format.
 
     Args:
         path: a file that find_files gave.
@@ -153,10 +201,12 @@ def _records(path: Path, options: TextOptions, problems: Problems) -> Iterator[d
     for place, value in values:
         try:
             record = _record(value, options)
-            if record_messages(record) or record["text"]:  # an empty text is no document
+            if record_messages(record) or plain_text(record):
                 yield record
+            else:
+                problems.empty_documents += 1
         except (ValueError, RecursionError) as error:
-            problems.add(f"{path}, {place}: {error_in_words(error)}")
+            problems.add(f"{path}, {place}", error)
 
 
 def _record(value: object, options: TextOptions) -> dict[str, Any]:
@@ -168,8 +218,8 @@ def _record(value: object, options: TextOptions) -> dict[str, Any]:
         raise ValueError("must be a JSON object")
     if name != TEXT_FIELD:
         if name not in value:
-            raise ValueError(_lacks("field", name, value))
-        if not isinstance(value[name], str):
+            raise UnknownForm(_lacks("field", name, value))
+        if not isinstance(value[name], str | None):
             raise ValueError(f"the field '{name}' must be a string")
         value = {"text": value[name]}
     return _normalised(value) if options.normalise else value
@@ -185,13 +235,13 @@ def _json_lines(path: Path, options: TextOptions) -> Iterator[tuple[str, object]
             if line is None:
                 raise ValueError(f"longer than {LONGEST_LINE >> 20} MiB")
             if line.strip():
-                yield f"line {number}", json.loads(line)
+                yield f"line {number}", read_line(line)
         except (ValueError, RecursionError) as error:
             yield f"line {number}", error
 
 
 def _csv_rows(path: Path, options: TextOptions) -> Iterator[tuple[str, object]]:
-    """The text column; rows that do not fit the header as exceptions."""
+    """The text column, its line ends as they are; rows that do not fit the header as exceptions."""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))  # the whole process shares it: only ever raise it
     lines = _csv_lines(path)
     n_blank, header = next(((n, line) for n, line in enumerate(lines) if line.strip()), (0, ""))
@@ -202,6 +252,8 @@ def _csv_rows(path: Path, options: TextOptions) -> Iterator[tuple[str, object]]:
     try:
         if options.text_field not in (names := rows.fieldnames or ()):
             raise _no_column(path, options, names)
+        if names.count(options.text_field) > 1:
+            raise UserError(f"'{path}' has more than one column '{options.text_field}'; rename all but one.")
         at = n_blank + rows.line_num + 1
         for row in rows:
             fits = None not in row and None not in row.values()
@@ -210,11 +262,13 @@ def _csv_rows(path: Path, options: TextOptions) -> Iterator[tuple[str, object]]:
             at = n_blank + rows.line_num + 1
     except csv.Error as error:  # where the next row begins is unknown now
         reason = f"wrong quotes ({error}); double every quote in a quoted field"
+        if "field limit" in str(error):
+            reason = f"a field of more than {LONGEST_LINE >> 20} MiB; make it shorter, or close its quotes"
         raise UserError(f"'{path}', the row from line {at}: {reason}.") from None
 
 
 def _csv_lines(path: Path) -> Iterator[str]:
-    for number, line in enumerate(_lines(text.encode() for text in _text(path)), 1):
+    for number, line in enumerate(_lines((text.encode() for text in _text(path, translate=False)), universal=True), 1):
         if line is None:
             raise UserError(f"'{path}', line {number}: longer than {LONGEST_LINE >> 20} MiB.")
         yield line.decode()
@@ -242,7 +296,7 @@ def _parquet_rows(path: Path, options: TextOptions) -> Iterator[tuple[str, objec
             for batch in source.iter_batches(BATCH_ROWS, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"row {number}", {name: row[name] for name in row if row[name] is not None} or row
+                    yield f"row {number}", {n: row[n] for n in row if row[n] is not None} or {options.text_field: None}
         except UserError:
             raise
         except (arrow.ArrowException, OSError, ValueError) as error:
@@ -313,7 +367,7 @@ def _parts(chunks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """What is in a file, unpacked. Raises UserError for damaged packing and for UTF-16."""
+    """What is in a file, unpacked. Raises UserError for damaged packing, UTF-16 and UTF-32, and anything with a NUL."""
     with open(path, "rb") as file:
         if path.suffix.lower() == ".zst":
             chunks = _zstd_chunks(path, file)
@@ -321,9 +375,16 @@ def _chunks(path: Path) -> Iterator[bytes]:
             source = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
             chunks = iter(lambda: source.read(CHUNK_BYTES), b"")
         try:
-            for number, chunk in enumerate(filter(None, chunks)):
-                if number == 0 and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                    raise UserError(f"'{path}' is UTF-16 text; convert it, for example with iconv -f utf-16 -t utf-8.")
+            n_bytes, n_lines = 0, 1
+            for chunk in filter(None, chunks):
+                if n_bytes == 0 and (code := next((c for c, marks in MARKS.items() if chunk.startswith(marks)), "")):
+                    how = f"convert it, for example with iconv -f {code} -t utf-8"
+                    raise UserError(f"'{path}' is {code.upper()} text; {how}.")
+                if (at := chunk.find(b"\0")) >= 0:
+                    line = n_lines + chunk.count(b"\n", 0, at)
+                    raise UserError(f"'{path}' is not a text file (byte {n_bytes + at:,}, in line {line:,}, is NUL).")
+                n_bytes += len(chunk)
+                n_lines += chunk.count(b"\n")
                 yield chunk
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             reason = one_line(str(error))
@@ -352,34 +413,41 @@ def _zstd_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
         raise EOFError("it ends too early")
 
 
-def _text(path: Path) -> Iterator[str]:
-    r"""A file as chunks of text, every line end a \n. Raises UserError for what is no UTF-8 text."""
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
-    n_bytes = n_lines = 0
+def _text(path: Path, translate: bool = True) -> Iterator[str]:
+    r"""A file as chunks of text that do not end within a \r\n. Raises UserError for what is no UTF-8 text.
+
+    Args:
+        path: the file.
+        translate: whether every line end becomes a \n.
+    """
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate)
+    n_bytes = 0
     for chunk in itertools.chain(_chunks(path), [b""]):  # the empty one is the end
-        if (at := chunk.find(b"\0")) >= 0:
-            line = n_lines + chunk.count(b"\n", 0, at) + 1
-            raise UserError(f"'{path}' is not a text file (byte {n_bytes + at:,}, in line {line:,}, is NUL).")
         n_bytes += len(chunk)
-        n_lines += chunk.count(b"\n")
         try:
             yield decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:  # its object is the end of what was read, with what was kept back
             at = n_bytes - len(error.object) + error.start
-            how = "convert it, for example with iconv -f latin1 -t utf-8"
-            raise UserError(f"'{path}' is not UTF-8 text (byte {at:,}); {how}.") from None
+            raise UserError(f"'{path}' is not UTF-8 text (byte {at:,}); {CONVERT}.") from None
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
-    """Lines with their ends; None for one that is longer than LONGEST_LINE, of which no more is kept."""
+def _lines(chunks: Iterable[bytes], universal: bool = False) -> Iterator[bytes | None]:
+    r"""Lines with their ends; None for one that is longer than LONGEST_LINE, of which no more is kept.
+
+    Args:
+        chunks: what the lines stand in; they may end anywhere (`universal`: but not within a \r\n).
+        universal: whether \r and \r\n end a line too.
+    """
     parts: list[bytes] = []
     size = 0
-    for part in itertools.chain.from_iterable(map(io.BytesIO, chunks)):
+    ends = (b"\n", b"\r") if universal else b"\n"
+    split: Callable[[bytes], Iterable[bytes]] = functools.partial(bytes.splitlines, keepends=True)
+    for part in itertools.chain.from_iterable(map(split if universal else io.BytesIO, chunks)):
         size += len(part)
         parts.append(part)
         if size > LONGEST_LINE:
             parts.clear()
-        if part.endswith(b"\n"):
+        if part.endswith(ends):
             line = b"".join(parts) if size <= LONGEST_LINE else None
             parts.clear()  # before the caller works on the line: a long one should not be there twice
             yield line

@@ -36,9 +36,11 @@ VOCABULARY_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838
 SPLIT_PATTERN = r"(?: ?\p{L}+| ?\p{N}+|'(?:[sdmt]|ll|ve|re)| ?[^\s\p{L}\p{N}]+)|\s++$|\s+(?!\S)|\s+"
 
 # A million white-space characters in a row are more than a regular expression engine takes. GPT-2 always cuts before the
-# last one that precedes a word, so cutting there beforehand changes no id.
-LONG_SPACE = re.compile(r"(?=[ \t\r\n]\S)(?<=[ \t\r\n]{1000})")
-SPARSE_SPACE = re.compile(r"[ \t\r\n]{9}")  # what a thousand of them leave of themselves in every hundredth character
+# last one that precedes a word, so cutting there beforehand changes no id. White space is what Unicode calls so (Python's
+# \s has \x1c to \x1f in it too). SPARSE_SPACE is what a thousand of them leave of themselves in every hundredth character.
+SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+LONG_SPACE = re.compile(rf"(?=[{SPACE}][^{SPACE}])(?<=[{SPACE}]{{1000}})")
+SPARSE_SPACE = re.compile(rf"[{SPACE}]{{9}}")
 
 TURN_LINE = re.compile(r"(<\|im_start\|>[^\n]*\n)")
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -262,7 +264,7 @@ def get_tokenizer(name: str) -> Tokenizer:
     path = user_path(name)
     try:
         return Tokenizer(vocabulary=Vocabulary(path.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         named = re.fullmatch(r"([\w.-]+)-(\d+)\.tiktoken", path.name)
         usual = named and str(path.parent) == "data" and int(named[2]) > 258
         which = (

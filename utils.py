@@ -80,8 +80,9 @@ _plain = False  # --no_color was given
 
 
 def use_color(stream: object) -> bool:
-    """Colour only on a terminal, and never where NO_COLOR is set (https://no-color.org)."""
-    return not _plain and bool(getattr(stream, "isatty", lambda: False)()) and not os.environ.get("NO_COLOR")
+    """Colour only on a terminal that has it, and never where NO_COLOR is set (https://no-color.org)."""
+    wanted = not _plain and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted and bool(getattr(stream, "isatty", lambda: False)())
 
 
 def paint(text: str, code: str) -> str:

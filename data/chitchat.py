@@ -31,6 +31,7 @@ OPENINGS = ("", "", "HI", "HI", "GREET", "NAME", "NAMEHI")  # whether there is a
 STYLES = ("",) * 12 + ("lower",) * 3 + ("bare",) * 3 + ("typos",) * 2  # how the user writes
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
 YOURS = re.compile(rf"\b(?:{'|'.join(words.YOURS)})(?![\w'])")  # "my" and its kin, which become "your" and its kin
+PARTS = re.compile(r'"[^"]*"|[.!?:]')  # what stands between the parts of a turn; what is quoted may come twice
 BARE = re.compile(r"[.!?,]+$|(?<=n)'(?=t\b)|(?<=\bi)'(?=m\b|ve\b)|(?<=t)'(?=s\b)")  # what a lazy writer leaves out
 
 
@@ -90,11 +91,21 @@ class Teller:
 
     def __init__(self, index: int, seed: int = 0) -> None:
         self.uniform = random.Random(f"chitchat/{seed}/{index}").random
-        self.name = self.system = self.asked = ""  # the user's name, the system prompt, and the questions there were
         self.pairs: list[tuple[str, str]] = []
-        self.told: list[tuple[Scene, Fields]] = []
-        kind, pairs = self.uniform(), self.pick(LENGTHS)
-        next(way for share, way in KINDS if kind < share)(self, pairs)
+        while not self.pairs or self.repeats():
+            self.name = self.system = self.asked = ""  # the user's name, the system prompt, the questions there were
+            self.pairs, self.told = [], list[tuple[Scene, Fields]]()
+            kind, pairs = self.uniform(), self.pick(LENGTHS)
+            next(way for share, way in KINDS if kind < share)(self, pairs)
+
+    def repeats(self) -> bool:
+        """Whether somebody says the same four words or more twice, as a sentence or up to a colon."""
+        for turns in zip(*self.pairs, strict=True):
+            parts = [part.lower().split() for turn in turns for part in PARTS.split(turn)]
+            said = [" ".join(part) for part in parts if len(part) > 3]
+            if len({*said}) < len(said):
+                return True
+        return False
 
     def pick(self, items: Sequence[T]) -> T:
         """One item; ``random.choice`` may change from one Python to the next."""
@@ -187,10 +198,13 @@ class Teller:
         steps = ["AGAIN", "AGAIN", "DOUBT", "CHECK", "MORE", *sorted(scene.tags)]
         for left in range(pairs - 1, 0, -1):
             steps.remove(step := self.pick(steps))
+            if step == "CHECK":
+                steps = ["AGAIN", "MORE"]  # who has said thanks has no doubts anymore
             if step == "MORE":
                 return self.ask(left, self.line("ASKBRIDGE"))
             other = self.item(scene)
-            fields = other if step in ("AGAIN", "OOPS") else {**fields, "answer2": other["answer"]}
+            again = {"fact": self.line("F", scene.lines).format_map(fields), "answer2": other["answer"]}
+            fields = other if step in ("AGAIN", "OOPS") else fields | again
             self.add(self.line(step), self.line(f"{step}A"), fields)
 
     def quiz(self, pairs: int) -> None:
@@ -290,9 +304,10 @@ RECIPE = Recipe(
     summary="small conversations: greetings, small talk, simple questions, and what was said before",
     licence="MIT (made here)",
     source="made by data/chitchat.py",
-    size="20,000 conversations, 9.4 MB",
+    size="about 20,000 conversations, 9.4 MB",
     sources=("sample",),
     documents=lambda wanted: (("", record) for record in conversations(DOCUMENTS, wanted.seed)),
+    seeded=True,
 )
 
 if __name__ == "__main__":

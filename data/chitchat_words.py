@@ -78,7 +78,7 @@ MACROS = {
     "aww": "[oh no/oh dear/I'm sorry to hear that/that's no fun/that's a pity/that sounds hard]",
     "wow": "[wow/well done/that's impressive/congratulations/bravo/that's great news/how wonderful]",
     "rem": "[do you [still/] remember/can you [still/] tell me/do you [still/] know]",
-    "yes": "[yes, /of course, /sure, /I do, /certainly: ///]",
+    "yes": "[yes, /of course, /sure, /certainly: ///]",
     "idea": "[good idea/nice idea/good plan/lovely idea/that's a good plan/sounds like a plan/good choice]",
     "yw": "[you're [very/] welcome/any time/glad to help/happy to help/my pleasure/no problem [at all/]/of course]",
     "bot": "[a [small/little] language model/a [small/little] computer program/a [small/little] chat program]",
@@ -156,9 +156,9 @@ A(bad): [I see/that makes sense/okay/thanks for telling me]@. I hope you get {ho
 == good morning: start @morning mood
 T: first | then | tip = [a big/a] cup of coffee | then I have to catch the bus | coffee first, the bus will come anyway
     ; a cup of tea | then I'll water my plants | your plants will have a good morning too ; breakfast | then I'll walk
-    to school | enjoy the fresh air on the way ; a shower | then I'll make [pancakes/eggs/oatmeal] | that's a breakfast
-    worth getting up for ; feeding the {animal} | then I have to start work | at least the {animal} will be in a good
-    mood ; a [short/quick] run | then I'll sit at my desk all day | after a run, sitting feels well earned
+    to school | enjoy the fresh air on the way ; a shower | then I'll make [pancakes/eggs/oatmeal] | a breakfast like
+    that is worth getting up for ; feeding the {animal} | then I have to start work | at least the {animal} will be in a
+    good mood ; a [short/quick] run | then I'll sit at my desk all day | after a run, sitting feels well earned
 T: animal = cat ; dog ; chickens ; fish ; rabbits
 T: sleep = like a stone ; well, thanks ; okay ; quite well ; not long enough ; pretty well, thank you
 U: good morning[!/, how are you?/! I just got up./, I'm still half asleep.] || morning! [how are you?/anybody
@@ -230,8 +230,8 @@ A: I [can be wrong/make mistakes], [and more often than a big model/yes/like eve
     [I know only a little/there is a lot I don't know]. || I [do my best/try], but mistakes happen. [tell me when
     something sounds wrong/if something sounds wrong, tell me][, and I'll try again/, please/].
 U: [fair enough/good to know/that's honest], [thanks/thank you]. || I like that you [say so/are honest about it].
-A: [I think/to me] honesty [makes chatting easier/is part of being helpful]@. [ask me anything/now, what's on your
-    mind][./!] || <thanks>@! [it's only fair/honesty comes first, even in a small program].
+A: [I think/to me] honesty [makes chatting easier/is part of being helpful]@. [so ask me anything/now tell me what's on
+    your mind][./!] || <thanks>@! [it's only fair/honesty comes first, even in a small program].
 
 == what can you do: bot
 U: what can you do[, actually/ for me//]? || how can you help [me/]? || what are you good at?
@@ -308,7 +308,7 @@ U: [that's a bit sad/what a pity/that's a shame]. || so I have to [introduce mys
 A: [it has a good side/don't worry]: [we can always start over/I'll never be tired of your stories/you can tell your
     best joke twice][!/.] || [yes, but/maybe, but] I'll be [glad/happy] to hear it [again/as if it were new][!/.]
 U: [ha, okay/true/that's one way to see it].
-A: [exactly/right]@! [and for now/until then], [you have all my attention/I'm listening]. || [and today/right now] I
+A: [for now/until then], [you have all my attention/I'm listening]@. || [and today/right now] I
     [still know/remember] everything [you said/we said][, so go on/].
 
 == rain: weather outdoors
@@ -352,8 +352,8 @@ T: fun | ask | what | end = build a snowman | what will you use for the nose | a
 U: it snowed last night, {depth}! [everything is white./the whole street is quiet./it looks like a postcard./] || we
     finally have snow, {depth}! || [guess what, /]there's snow outside, {depth}[!/.]
 A: [how pretty/a white world/oh, lovely]! [what will you do first/do you like snow/do you have plans for it]? || [the
-    first look out of the window must have been great/snow makes everything quiet]! [will you go out/what will you do
-    with it]?
+    first look out of the window must have been great/snow makes everything quiet]! [will you go out/what are you
+    going to do]?
 U: [first, /well, /oh, ]I want to {fun}. || [today/later] I'm going to {fun}!
 A: <yay>! {ask}? || [oh, fun/good choice/that's the best part of snow]! {ask}?
 U: {what}[!/.]
@@ -494,7 +494,7 @@ T: pet | mess | ask | reply | end = dog | ate my [left shoe/slippers] | is the o
     say only nice things at home ; dog | rolled in the mud | before or after the bath | right after the bath, of course
     | {petname} must have thought something was missing ; rabbit | chewed through [the lamp cord/my headphones] | is
     {petname} all right | yes, it wasn't plugged in | that's the main thing. [cords/cables] are easier to replace than
-    rabbits ; hamster | escaped [again/in the night] | where did you find {petname} | in the [laundry/flour/bookshelf]
+    rabbits ; hamster | escaped [again/in the night] | where did you find {petname} | in the [laundry/flour/sock drawer]
     | a hamster always knows how to find a soft place ; goat | climbed on the [car/shed] | how did {petname} get down |
     with an apple and a lot of talking | an apple is a fair price for a goat ; duck | follows me to the [mailbox/bus
     stop] | does {petname} wait there for you | yes, every single time | then you have the most loyal duck in town
@@ -503,10 +503,10 @@ T: thing = blue vase ; coffee cup ; flower pot ; small lamp ; snow globe
 T: saying = good morning ; where are the keys ; oh no ; hurry up ; hello, sweetheart
 U: my {pet} {petname} {mess}[!/.] || you won't believe [it/this]: my {pet} {petname} {mess}[!/.] || [I have/we have] a
     {pet} called {petname}. [today/guess what], {phe} {mess}[!/.]
-A: [oh no/oh dear/goodness/ha, what a character]! {ask}? || [poor you/that must have been a sight/there's never a dull
-    day with {a_pet}]! {ask}?
+A: [goodness/my, my/ha, what a character]! {ask}? || [that must have been a sight/there's never a dull day with
+    {a_pet}]! {ask}?
 U: {reply}[!/.] || [well, /ha, ]{reply}.
-A: {end}[!/.] || [I see/oh dear/that's funny]@. {end}[!/.] [{petname} is lucky to have you/give {petname} a pat from
+A: {end}[!/.] || [I see/ha, all right/well, well]@. {end}[!/.] [{petname} is lucky to have you/give {petname} a pat from
     me/{petname} sounds fun to live with][!/.]
 Q: <rem> [my pet's name/what my {pet} is called]?
 R: <yes>[your {pet} is called/it's/the name is] {petname}.
@@ -598,7 +598,7 @@ T: deed | ask | hard | praise = ran my first [five/ten] miles | what kept you go
     you see up there | clouds below my feet | clouds below your feet, not many can say that
 U: I did it! I {deed}! || [guess what! /I'm so proud: ]I {deed}[!/.] || today I {deed}[. can you believe it?/ and I'm
     so happy./!]
-A: <wow>@! {ask}? || <wow>! [you can be proud/what a day/I knew you could]. {ask}?
+A: <wow>@! {ask}? || <wow>! [you can be proud/I can see why you're proud/what an achievement]. {ask}?
 U: {hard}[!/.] || [hm, /you won't believe it: /well, ]{hard}.
 A: {praise}[!/.] [celebrate it/enjoy the feeling/you earned it][@!/!/.] || [I love that story/that makes it even
     better/what a nice detail]@! {praise}[!/.]
@@ -609,8 +609,8 @@ B: [enjoy your success/celebrate a little]!
 == family visit: family
 T: stay | end = for three days | three days [go by quickly/pass fast] ; for a whole week | a week gives you time for
     everything ; for one night only | short visits can be the sweetest ; over the weekend | a weekend is just right for
-    a visit ; until Tuesday | then there is no need to hurry ; for almost two weeks | two weeks, then you'll have time
-    for long breakfasts
+    a visit ; until Tuesday | then there is no need to hurry ; for almost two weeks | with almost two weeks, you'll
+    have time for long breakfasts
 T: plan = show {khim} the old [harbor/castle/market] ; cook {dish} together ; talk until late at night ; go to the
     botanical garden ; look at old photos ; play cards after dinner ; teach {khim} a new [game/song] ; visit my
     favorite bakery
@@ -664,9 +664,9 @@ T: inst | song | prob | tip = piano | a lullaby | my left hand won't do what I w
     small as if you whistled ; cello | a waltz | my bow slides around | draw the bow slowly and watch where it goes
 U: I'm learning [to play/] the {inst}. [right now I'm working on/I practice/my first piece is] {song}. || I play the
     {inst} now! well, I try: {song}[, over and over/].
-A: <yay>! [how is it going/is it going well/what's the hardest part]? || the {inst}, [nice/how nice/lovely]! [how do
-    you get along with it/is it difficult]?
-U: [so-so, /slowly, /not bad, but ]{prob}. || [to be honest, /well, ]{prob}.
+A: <yay>! [how is it going/is it going well/how are you getting on]? || the {inst}, [nice/how nice/lovely]! [how do
+    you get along with it/how is it going]?
+U: [so-so, /not bad, but ]{prob}. || [to be honest, /well, ]{prob}.
 A: [that gets better with time/everyone goes through that]@. {tip}[, and/. and] {song} will [come/sound better soon].
     || [one thing may help/here is what teachers say]: {tip}. [I'd listen to {song}, if I could hear/then {song} will
     be yours soon].
@@ -715,8 +715,8 @@ U(lost): {team} lost {last}, {score}. {extra}. || we lost {last}[, {score}/]. [I
     so close./]
 A(lost): <aww>. [what went wrong/what happened/why do you think that was]?
 U(lost): {lost}[, that's all/, I think/].
-A(lost): [then there's hope for next time/a bad day, not a bad team/that happens to every team]@. [there will be
-    another game/cheer for them all the louder next time/even the best teams lose]. || [losing is part of it, sadly/I
+A(lost): [a bad day, not a bad team/that happens to every team]@. [there will be another game/cheer all the louder
+    next time/the next one may go better]. || [losing is part of it, sadly/I
     see, that's bitter]. [I hope the next game goes your way/keep the scarf ready for next time].
 Q: <rem> how {team} played?
 R(won): <yes>they won {last}.
@@ -741,9 +741,9 @@ A: <yay>! [what do you want to see [there/]/what are you looking forward to [mos
 U: {see}[, above all/, of course/][!/.] || [mostly/above all,] I want to see {see}.
 A: [I can picture it/that's worth the trip/a good reason to go]. [how do you get there/how will you travel/how are you
     getting there]?
-U: by {by}. [I just can't forget/I must not forget/I have to remember] {pack}.
-A: {end}[!/.] [and don't forget {your_pack}/and remember {your_pack}][!/.] || {your_pack}, [right, a note on the door
-    may help/good that you think of it now/I'd pack first what matters most]@! {end}[!/.]
+U: by {by}. [I must not/I mustn't/I shouldn't] forget {pack}.
+A: {end}[!/.] [and don't forget {your_pack}/and remember {your_pack}][!/.] || [better put
+    {your_pack} by the door now/pack {your_pack} first/put {your_pack} on your list]@! {end}[!/.]
 Q: <rem> what I must not forget [for the trip/]?
 R: <yes>{your_pack}.
 B: have a [great/safe/wonderful] trip!
@@ -827,7 +827,7 @@ U: it's my birthday {when}! I'm turning {age}. || I'm turning {age} {when}[, can
 A: [how exciting/oh, how nice/a big day is coming]! [how will you celebrate/are you having a party/what are your
     plans]? || {age}, [what a good age/that calls for a celebration/congratulations in advance]! [how will you
     celebrate/what are you planning]?
-U: [with /there will be ]{party}. [and {a_cake} cake./and of course cake./]
+U: [there will be /probably /]{party}. [and {a_cake} cake./and of course cake./]
 A: <yay>! [and what do you wish for/what's your biggest wish/is there something you wish for]?
 U: {wish}[!/.] || [hm, /honestly, /well, ]{wish}.
 A: [I hope your wish comes true/may it come true/keep wishing]@! [and happy birthday already/enjoy your day/and save a
@@ -842,7 +842,7 @@ T: cause | why | tip = the neighbors were loud | they had a party until three | 
     tonight ; I kept thinking | about my work, mostly | write your thoughts on a piece of paper before bed ; it was too
     hot | I can't open the window, because of the mosquitoes | a net at the window lets air in and keeps them out ; the
     {animal} woke me up | {petname} wanted breakfast at four | give {petname} a late snack before you go to bed ; I had
-    bad dreams | I watched a scary movie before | maybe choose something gentle this evening ; my mattress is terrible
+    bad dreams | I watched a scary movie before | choose something gentle this evening ; my mattress is terrible
     | it's older than I am | a board under it can help until you get a new one ; I drank coffee too late | at six in
     the evening, I think | no coffee after lunch, just for a try ; the baby cried | a new tooth is coming | take turns
     with somebody, if you can ; the moon was so bright | I don't have curtains yet | a dark blanket over the window
@@ -939,7 +939,7 @@ A(you): [ha/haha/oh dear], [that's a good one/you got me there/I didn't see that
 == riddle: joke 2
 T: riddle | wrong | why | right = what has hands but can't clap | a statue | a statue could be, but think of something
     that ticks | a clock ; what gets wetter the more it dries | a sponge | close, but think of the bathroom door | a
-    towel ; what has teeth but can't bite | a zipper | oh, that works too, but I mean something for your hair | a comb
+    towel ; what has teeth but can't bite | a zipper | that works too, but I mean something for your hair | a comb
     ; what goes up but never comes down | a balloon | a balloon comes down one day. think of birthdays | my age ; what
     has one eye but can't see | a storm | clever, but it's smaller and made of metal | a needle ; what has a neck but
     no head | a shirt | good try, but you can drink from it | a bottle ; what is full of holes but still holds water |
@@ -954,7 +954,7 @@ U: [do you know/can you give me/do you have] a riddle? || [ask me a riddle/a rid
 A: [sure/okay/gladly/here's one/try this one]: {riddle}? || [let's see if you get this/I like this one/not too hard, I
     hope]: {riddle}?
 U: [hm, /is it /maybe /I think it's ]{wrong}?
-A: {why}[!/.] || [not quite/no, but a good guess]@! {why}.
+A: {why}[!/@.] || [well, /hm, /ooh, ]{why}@.
 U: [oh! /ah, /of course! /then it's ]{right}! || [I give up/hm/let me think], is it {right}?
 A: [yes, exactly/right/that's it/correct]@! [well done/you got it/it's {your_right}, of course][!/.] || {your_right},
     [yes/that's it/of course]! [you're good at this/that was quick/not many get it that fast].
@@ -1039,9 +1039,9 @@ A: [I'm only a program, so I can't do either/for a program, neither is possible/
     [which one would you pick/what would you choose/and you]? || [tough choice/both sound interesting], [but I'd rather
     hear your answer/but it's your turn first]. what would you choose?
 U: [I'd/definitely, I'd/easy, I'd] {a}, because {because}. || {a}[!/.] {because}.
-A: [good reason/that makes sense/I see your point/fair enough]@! [that settles it/I'd have guessed the other one/you
-    didn't think long]. || [I like that answer/well argued/that's hard to argue with]@! [one vote for that/the other
-    one gets no vote today, then].
+A: [good reason/that makes sense/I see your point/fair enough]@! [that settles it/now I know/you didn't
+    think long]. || [I like that answer/well argued/that's hard to argue with]@! [one vote for that/the other one gets
+    no vote today, then].
 Q: <rem> what I chose?
 R: <yes>you'd rather {your_a} than {your_b}.
 
@@ -1130,7 +1130,7 @@ F: the opposite of {x} is {answer} || {answer} is the opposite of {x}
 == animal sound: OOPS = animal sounds
 T: x | answer = a cow | moo ; a dog | woof ; a cat | meow ; a sheep | baa ; a duck | quack ; a pig | oink ; a rooster |
     cock-a-doodle-doo ; a hen | cluck ; a horse | neigh ; a donkey | hee-haw ; a frog | ribbit ; an owl | hoo-hoo ; a
-    bee | buzz ; a mouse | squeak ; a lion | roar ; a snake | hiss ; a crow | caw ; a goose | honk ; a wolf | howl ; a
+    bee | buzz ; a mouse | squeak ; a lion | roar ; a snake | hiss ; a crow | caw ; a goose | honk ; a chick | peep ; a
     small bird | tweet ; a turkey | gobble ; a dove | coo
 K: what sound does {x} make? || what does {x} say?
 U: my [little/] [son/daughter/nephew/niece] wants to know what {x} says. || [how does {x} go/what noise does {x} make]?
@@ -1148,12 +1148,12 @@ F: {x} is called {answer} || [people/we] call {x} {answer}
 == home: OOPS THOUGHT = where animals live
 T: x | answer = a bee | in a hive ; a bird | in a nest ; a fish | in the water ; a horse | in a stable ; a bear | in a
     den ; a spider | in a web ; a rabbit | in a burrow ; a dog | in a kennel ; a pig | in a sty ; a lion | on the
-    savanna ; a camel | in the desert ; a penguin | near the cold south pole ; a polar bear | near the north pole ; an
+    savanna ; a camel | in the desert ; a penguin | near the south pole ; a polar bear | near the north pole ; an
     ant | in an anthill ; a beaver | in a lodge ; a bat | in a cave ; a squirrel | in a tree ; a frog | in a pond ; a
     mole | under the ground ; a whale | in the ocean
 K: where does {x} live?
 U: in which place does {x} [usually/] live?
-F: {x} [usually/often/] lives {answer}
+F: {x} lives {answer} || the home of {x} is {answer}
 
 == color: OOPS THOUGHT = colors
 T: x | answer = a banana | yellow ; grass | green ; snow | white ; coal | black ; a ripe tomato | red ; a lemon |
@@ -1191,7 +1191,7 @@ T: ask | x | answer | whole = legs does a spider have | the legs of a spider | e
     the colors in a rainbow | seven | people count seven colors in a rainbow ; players are in a soccer team | the
     players in a soccer team | eleven | a soccer team has eleven players
 K: how many {ask}?
-U: [an easy one: /a quiz question: /my little cousin asks, ]how many {ask}?
+U: [my little cousin/my teacher/my neighbor] asks: how many {ask}?
 F: {whole}
 
 == days of the week: OOPS THOUGHT = the days of the week
@@ -1226,7 +1226,7 @@ T: x | answer = mouse | mice ; child | children ; foot | feet ; tooth | teeth ; 
     ladies ; scarf | scarves
 K: what is the plural of {x}?
 U: one {x}, two... what? || how do you say {x} when there are two [of them/]?
-F: the plural of {x} is {answer} || one {x}, two {answer}
+F: the plural of {x} is {answer} || people say one {x} and two {answer}
 
 == rhyme: OOPS = rhymes
 T: x | answer = cat | [hat/mat/bat] ; house | mouse ; tree | [bee/knee/sea] ; night | [light/kite/bright] ; day |
@@ -1274,7 +1274,7 @@ T: x | answer = cutting paper | scissors ; hitting a nail | a hammer ; telling t
     | a broom ; eating soup | a spoon ; opening a lock | a key ; writing a letter | a pen ; digging a hole | a shovel ;
     staying dry in the rain | an umbrella ; seeing tiny things | a microscope ; looking at the stars | a telescope ;
     measuring a table | a tape measure ; brushing teeth | a toothbrush ; boiling water | a kettle ; cutting wood | a
-    saw ; finding north | a compass ; sewing on a button | a needle ; drying your hair | a towel ; lighting a dark room
+    saw ; finding north | a compass ; sewing on a button | a needle ; drying wet hair | a towel ; lighting a dark room
     | a lamp ; watering flowers | a watering can
 K: what do you use for {x}? || what do you need for {x}?
 U: what's the right tool for {x}?
@@ -1304,14 +1304,13 @@ F: {x} is {answer}
 
 == kind: OOPS = what things are
 T: x | answer = a trout | a kind of fish ; an oak | a kind of tree ; a robin | a kind of bird ; a tulip | a kind of
-    flower ; a violin | a musical instrument ; a hammer | a tool ; a kayak | a small boat ; a scarf | something warm
-    for your neck ; a lighthouse | a tower whose light guides ships ; a beetle | a kind of insect ; a waltz | a dance ;
-    a sonnet | a kind of poem ; a sandal | a kind of shoe ; a lullaby | a song to help children sleep ; a recipe | a
-    plan for cooking ; a compass | a tool that shows where north is ; a glacier | a slow river of ice ; a volcano | a
-    mountain that can throw out fire ; an island | land with water all around it ; a harbor | a safe place for ships ;
-    an orchard | a garden of fruit trees ; a century | a hundred years ; a decade | ten years ; a poodle | a kind of
-    dog ; a thermometer | a tool that measures heat ; a cello | a musical instrument ; a barn | a building on a farm ;
-    a peninsula | land with water on three sides
+    flower ; a violin | a musical instrument ; a hammer | a tool ; a kayak | a small boat ; a scarf | a
+    neck warmer ; a lighthouse | a tower guiding ships ; a beetle | a kind of insect ; a waltz | a dance ;
+    a sonnet | a kind of poem ; a sandal | a kind of shoe ; a lullaby | a song for bedtime ; a recipe | a
+    plan for cooking ; a compass | a tool showing north ; a glacier | a river of ice ; a volcano | a
+    mountain spitting fire ; an island | land surrounded by water ; a harbor | a place for ships ;
+    an orchard | a garden of fruit ; a century | a hundred years ; a decade | ten years ; a poodle | a kind of
+    dog ; a thermometer | something that measures heat ; a cello | a musical instrument ; a barn | a farm building
 K: what is {x}?
 U: I [read/heard] about {x} and don't know what it is. || can you explain what {x} is?
 F: {x} is {answer}
@@ -1424,10 +1423,9 @@ S: You answer questions for a {place}. It has {what}. It opens at {open} and clo
 U: <hi>! [when do you open?/what are your hours?/how long are you open?] || are you open [at {open}/today at {open}]?
 A: [hello! /welcome! /]the {place} is open from {open} to {close}[, but not on {day}s/, every day except {day}].
 U(price): [and /okay, ][what does it cost/how much is it/what about the price]?
-A(price): [it's/the price is/that's] {price}. || {price}[, and you can pay at the entrance/, cash or card/, that's
-    all].
+A(price): [it's/that's/at the moment, it's] {price}. || {price}[, as far as I know/, as I was told/].
 U(what): [and what do you have/good. what do you have/thanks. what can I find there]?
-A(what): [we have/you'll find] {what}. || {what}[, and friendly people/, all in one place/, and more than you expect].
+A(what): [we have/you'll find] {what}. || {what}[, all in one place/].
 U: [can I come/are you open/could I visit you] on {day}?
 A: [sorry/I'm sorry/no, sadly], we're closed on {day}s. [you're welcome on any other day/please come on {day2}/you can
     come on {day2}, from {open} on][./!]
@@ -1509,8 +1507,8 @@ ANSWER: {fact}. || [good question/easy/sure/of course/let me think/I know this o
     you like/I'm glad I know that one/easy, for once]@[!/.] || {answer}[, as far as I know/, I'm quite sure/, I
     believe/, I'd say].
 AGAIN: [and/and what about/what about/okay, and/good, and/thanks. and] {x}? || [next one: /one more: /now ]{x}?
-AGAINA: {fact}. || [sure/that one, too/of course/easy/next/okay]: {fact}. || {fact}[, I think/, as far as I know/, I'm
-    sure]@. || {answer}[, I'd say/, I believe/, this time].
+AGAINA: {fact}. || [sure/of course/easy/okay/that's easy]: {fact}. || {fact}[, I think/, as far as I know/, I'm
+    sure]@. || {answer}[, I'd say/, I believe/, I think].
 OOPS: [sorry/oops/no, wait/wait/my mistake/ah, no], I meant {x}. || I [mixed that up/said that wrong/was thinking of
     something else]. I meant {x}.
 OOPSA: [no problem/ah, I see/all right/that happens/okay/no worries/sure]@! {fact}. || [oh, right/ah, okay/I see, that
@@ -1522,16 +1520,16 @@ THOUGHTA: [no, /not quite: /it's easy to mix up, but /many people think so, but 
 DOUBTA: [yes/I think so/yes, I'm quite sure/as far as I know/pretty sure/yes, this one I know]: {fact}. || [I'm only a
     small model, so check it if it matters/you can look it up to be safe], but [I'm fairly sure/I think/I believe]
     {fact}. || [good that you ask/I can be wrong, but not here, I think/yes, I'd say so]: {fact}.
-CHECK: [so/okay, so/got it,] {answer}. [thanks/thank you/that helps/good to know]! || {answer}, [good to know/of
-    course/I should have known that/now I remember/thanks].
+CHECK: [so/okay, so/got it,] {answer}. [thanks/thank you/that helps/good to know]! || {answer}, [good to
+    know/of course/right/now I remember]. <thanks>!
 CHECKA: [exactly/right/yes/that's right]@! [you're welcome/now you know it by heart/well remembered/{answer} it is/ask
     me again any time]. || <yw>@! [now you won't forget it/that's the one/{answer} it is/it's easy to remember].
 QUIZ: [quiz me/test me/ask me something/give me a question] [about/on] {about}[!/, please./.] || [can you/could
-    you/please] [quiz me/test me/ask me something] [about/on] {about}?[ I want to practice./ I have a test soon./]
+    you/would you] [quiz me/test me/ask me something] [about/on] {about}?[ I want to practice./ I have a test soon./]
 QUIZA: [sure/okay/gladly/let's go/here we go/with pleasure/all right][!/:] {question} || [a quiz, how nice!/good
     idea!/practice makes perfect!/ready?/let's see what you know!] [here is the first one/first question/let's start]:
     {question}
-GUESS: [is it/I think it's/it's/hm,/that's easy:/I'd say] {guess}[?/./!] || {guess}[?/./!]
+GUESS: is it {guess}? || [I think it's/it's/hm,/that's easy:/I'd say] {guess}[?/./!] || {guess}[?/./!]
 WRONGA: [not quite/no, sorry/almost, but no/nice try, but no/not this time/no, but a good guess]@. {fact}.
 PASS: [no idea/I don't know/I give up/tell me/hm, I'm not sure/pass/I forgot][./!/, sorry.]
 PASSA: [no problem/that's all right/don't worry/no harm done/never mind]@[: /. ]{fact}.
@@ -1557,9 +1555,9 @@ THANKSA: <yw>@! [just ask if there's [more/anything else]/come back any time/I'm
 RECALL: [by the way, /one last thing: /just checking: /a little test: /oh, and /okay, /before I go: //]
 WHO: [do you [still/] remember/do you know/can you tell me] [my name/who I am/what I'm called]? || [what was my name
     again/what's my name/who am I]?
-WHOA: [of course/yes/sure/certainly][, /: ][you're/your name is/you are] {name}. || [you're/you are] {name}[, you told
-    me at the beginning/, of course/, I haven't forgotten/! I remember/, that's what you told me]. || {name}[! you told
-    me when we began/, of course/! how could I forget/, unless you've changed it since].
+WHOA: [that's easy/that I know/I paid attention]: [you're/your name is/you are] {name}. || [you're/you are] {name}[, you
+    told me at the beginning/, of course/, I haven't forgotten/! I remember/, that's what you told me]. || {name}[! you
+    told me when we began/, of course/! how could I forget/, unless you've changed it since].
 REFUSE: [sorry/I'm sorry/I'm afraid not]@, [but /]I [can only/may only/only] answer questions about {about}. || that's
     [not my field/outside my field]@, I [only talk/only know] about {about}. [do you have a question about that/is
     there something you'd like to know about that]?

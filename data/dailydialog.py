@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from data.hub import fetch_file
+from data.hub import fetch_files
 from data.recipe import Document, Recipe, Wanted
 from utils import UserError
 
@@ -53,7 +53,7 @@ def conversations(wanted: Wanted) -> Iterator[tuple[str, list[str]]]:
         UserError: the files are not to be had, or are not DailyDialog's.
     """
     if wanted.source == "hub":
-        paths = [fetch_file(REPO, name, wanted.folder, otherwise=OTHERWISE) for name in ARCHIVES]
+        paths = fetch_files(REPO, ARCHIVES, wanted.folder, otherwise=OTHERWISE)
     else:
         assert wanted.path is not None
         paths = [wanted.path]
@@ -65,8 +65,9 @@ def conversations(wanted: Wanted) -> Iterator[tuple[str, list[str]]]:
         if not names:
             looked_for = ", ".join((*SPLITS, WHOLE, *ARCHIVES, OUTER_ARCHIVES[0]))
             raise UserError(f"'{paths[0]}' is none of {looked_for} and holds none of them; check --source.")
+        splits = SPLITS if len(names) > 1 else {}  # one text alone has to give both
         for name in names:
-            yield from ((SPLITS.get(name, ""), utterances) for utterances in _read(name, found[name]))
+            yield from ((splits.get(name, ""), utterances) for utterances in _read(name, found[name]))
 
 
 def _texts_at(path: Path, stack: contextlib.ExitStack) -> dict[str, Opener]:
@@ -80,7 +81,11 @@ def _texts_at(path: Path, stack: contextlib.ExitStack) -> dict[str, Opener]:
     if not path.is_file():
         raise UserError(f"There is no file or folder '{path}'; check --source.")
     if zipfile.is_zipfile(path):
-        return _texts_in(stack.enter_context(zipfile.ZipFile(path)), stack)
+        with _unpacking(path.name):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+        if min((info.header_offset for info in archive.infolist()), default=0):  # the end is that of a zip inside of it
+            raise UserError(f"'{path}' is not a whole zip file; fetch it again.")
+        return _texts_in(archive, stack)
     if path.suffix.lower() == ".zip":
         raise UserError(f"'{path}' is not a whole zip file; fetch it again.")
     return {path.name: lambda: open(path, "rb")}
@@ -133,8 +138,10 @@ FULL_WIDTH = str.maketrans(
 )
 ABBREVIATIONS = ("a.m", "p.m", "A.M", "P.M", "e.g", "i.e", "a.k.a", "U.S", "Ph.D")  # whether or not a period follows
 INITIALS = (  # where one does
-    "U.S.A", "U.K", "U.N", "D.C", "L.A", "N.Y", "J.F.K", "P.S", "P.O", "I.D", "V.I.P", "R.S.V.P", "M.B.A",
+    "U.S.A", "U.K", "U.N", "D.C", "L.A", "N.Y", "J.F.K", "P.S", "P.O", "I.D", "V.I.P", "R.S.V.P", "M.B.A", "N.B.A", "T.V",
 )  # fmt: skip
+ONES = "one|two|three|four|five|six|seven|eight|nine"
+TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
 UNITS = "minute|hour|day|night|week|month|year|story|star|page|piece|percent|inch|foot|mile|pound"
 
 
@@ -149,17 +156,21 @@ SOLID = re.compile(
     "|".join(
         [
             r"(?<=\w) ?['’] ?(?:s|m|d|re|ve|ll)(?!\w|['’](?!\w))",  # it ' s, but not the letter 's'
-            r"(?<=n) ?['’] ?t(?!\w)",  # don ' t
+            r"(?<=n) ?['’] ?t(?!\w)|(?<=\w) n ?['’] ?t\b",  # don ' t, do n't
+            r"\b(?i:gon na|wan na|got ta)\b",
             r"(?<=[A-Z]{2}) ?['’] ?(?:S|D|RE|VE|LL|T)(?!\w)",  # IT ' S
             r"\b(?i:o ?['’] ?clock|ma ?['’] ?am|y ?['’] ?all|c ?['’] ?mon)\b",
             r"\bO ?['’] (?=[A-Z][a-z])",  # O ' Brien
             r"\b\d{1,2} : \d\d\b|(?<=\d) ['’] (?=\d)",  # 3 : 30; 5 ' 10
-            r"(?<=\d) , 000\b",  # 5 , 000; any other three digits may be a number of their own
+            r"(?<=\d) , 000\b",  # 5 , 000; other digits only where they cannot be a number of their own: 5 , 500 people
+            r"(?<!, )(?<!room )(?<!page )(?<!number )\b[1-9]\d{0,2} , \d{3}(?= [a-z])",
+            r"\b\d+ \. \d+(?= ?%| (?:percent|[mb]illion)\b)",
             r"[$£€¥] ?\d+ (?:\. \d\d|, \d{3})\b",  # $ 3 . 50; $ 1 , 500
-            rf"\b\d+ - (?:{UNITS})\b",  # 15 - minute
+            rf"\b(?i:\d+|ten|{ONES}) - (?:{UNITS})\b",  # 15 - minute
+            rf"\b(?i:{TENS}) - (?:{ONES})\b|\b[eE] - mails?\b|\b[cC]o - (?=workers?\b)",
             r"(?<=\d) / (?=\d)",  # 24 / 7
             r"(?<!\S)-(?: -)+(?!\S)",  # - -
-            r"(?:\bwww \. )?\b\w+ \. (?:com|org)\b",
+            r"(?:\bwww \. )?\b\w+ \. (?:com|org)\b|\bhttps? ?: ?/ ?/ (?=\w)|(?<=\w) @ (?=\w+ ?\. ?(?:com|org)\b)",
             _spaced(INITIALS, r" ?\."),
             _spaced(ABBREVIATIONS, r"\b(?: ?\.)?"),
         ]
@@ -176,16 +187,17 @@ MISSING = re.compile(  # no space between two sentences, or after a comma
 )
 APOSTROPHES = ("'", "’", "‘")
 SHORTENED = re.compile(r"(?:em|til|tis|twas|\d0s)\b")  # what begins with an apostrophe: tell ' em
-MAYBE_SHORTENED = re.compile(r"(?:cause|cuz|bout|round)\b")  # where no quote can begin
+MAYBE_SHORTENED = re.compile(r"(?:cause|cuz|bout|round|\d\d)\b")  # where no quote can begin
 NO_OWNERS = {"as", "is", "was", "has", "does", "says", "means", "calls", "reads", "spells", "this", "yes", "us", "its"}
 
 
 def repaired(utterance: str) -> str:
     """An utterance with its spaces where they belong; one that is right already stays as it is.
 
-    Words stay the words they are and are never joined: only spaces beside punctuation come and go.
+    Words stay the words they are: only spaces beside punctuation come and go, and those in parts such as do n't, gon na.
     """
     text = " ".join(utterance.translate(FULL_WIDTH).split())
+    text = re.sub("``|''", '"', text) if "``" in text else text
     for _ in range(10):  # until nothing changes: one repair can make room for another
         before = text
         text = SOLID.sub(lambda match: match[0].replace(" ", ""), text)

@@ -469,15 +469,21 @@ def documents(wanted: Wanted) -> Iterator[Document]:
     if wanted.endpoint is None:
         yield from (("", record) for _, record in originals(wanted))
         return
-    items, lost = originals(wanted), 0
-    for (word, record), answer in rewritten(items, prompt_of, wanted.endpoint, wanted.model, wanted.folder / JOURNAL):
-        if word.casefold() in answer.casefold():
-            record[list(record)[-1]] = answer  # "text" or "output"
-        else:
-            lost += 1
-        yield "", record
-    if lost:
-        log.warning("%d rewritten entries did not hold their word; those stay as they were.", lost)
+    lost = 0
+    answered = rewritten(
+        originals(wanted), prompt_of, wanted.endpoint, wanted.model, wanted.folder / JOURNAL,
+        name_of=lambda item: item[0], most=wanted.max_documents,
+    )  # fmt: skip
+    try:
+        for (word, record), answer in answered:
+            if word.casefold() in answer.casefold():
+                record[list(record)[-1]] = answer  # "text" or "output"
+            else:
+                lost += 1
+            yield "", record
+    finally:  # also where no more are wanted
+        if lost:
+            log.warning("Entries that stay as they were, as the model gave none that holds their word: %d.", lost)
 
 
 def prompt_of(item: tuple[str, Record]) -> str:

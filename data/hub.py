@@ -2,9 +2,9 @@
 
     path = fetch_file("rajpurkar/squad", "plain_text/train-00000-of-00001.parquet", wanted.folder)
 
-A download that was broken off goes on where it had got to, in a later run too. A file is verified against the size and
-the hash that the Hub gives for it. What was verified is noted beside it (<file>.verified.json), so that later runs compare
-size and time only, and hash again where the time has changed.
+A download that was broken off goes on where it had got to, in a later run too; what has come is kept in steps of 10 MB. A
+file is verified against the size and the hash that the Hub gives for it. What was verified is noted beside it
+(<file>.verified.json), so that later runs compare size and time only, and hash again where the time has changed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -29,37 +30,66 @@ REFUSALS = {
 }
 
 
+class Unusable(Exception):
+    """What came is not the Hub's file: what it is, without a period."""
+
+
 def fetch_file(repo: str, name: str, folder: Path, revision: str | None = None, *, otherwise: str = "") -> Path:
-    """One file of a data set on the Hub; not fetched again where it is there and was verified.
+    """One file of a data set on the Hub; see fetch_files."""
+    return fetch_files(repo, [name], folder, revision, otherwise=otherwise)[0]
+
+
+def fetch_files(
+    repo: str, names: Sequence[str], folder: Path, revision: str | None = None, *, otherwise: str = ""
+) -> list[Path]:
+    """Files of a data set on the Hub; not fetched again where they are there and were verified.
 
     Args:
         repo: the data set's repository, "owner/name".
-        name: the file's path in it.
-        folder: the file goes to <folder>/<repo>/<name>.
+        names: the files' paths in it.
+        folder: a file goes to <folder>/<repo>/<name>. One that was put there by hand is taken where the Hub cannot be
+            reached to verify it.
         revision: branch, tag or commit; None: the newest.
-        otherwise: half a sentence on what works without the file, for messages.
+        otherwise: half a sentence on what works without the files, for messages.
 
     Raises:
-        UserError: the file cannot be had, or arrives damaged twice.
+        UserError: a file cannot be had, or arrives damaged twice.
     """
-    path = folder / repo / name
-    if is_verified(path, revision):
-        return path
-    what = f"fetch '{name}' of the data set '{repo}'"
-    advice = "; a file fetched by hand is taken with --source PATH" + (f", and {otherwise}" if otherwise else "")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_name(f".{path.name}.lock"), f"'{path}'"):
-            for last in (False, True):
-                damage = _download(repo, name, path, revision)
-                if damage is None:
-                    return path
-                log.warning("'%s' arrived damaged (%s)%s.", path, damage, "" if last else "; fetching it again")
-    except Exception as error:
-        if words := _explained(error, what):
-            raise UserError(f"{words}{advice}.") from None
-        raise
-    raise UserError(f"Could not {what}: it arrived damaged twice; try again later{advice}.")
+    from hf_hub import status_of
+
+    paths = [folder / repo / name for name in names]
+    for name, path in zip(names, paths, strict=True):
+        if is_verified(path, revision):
+            continue
+        try:
+            _fetch(repo, name, path, revision)
+        except Exception as error:
+            words = _explained(error, f"fetch '{name}' of the data set '{repo}'")
+            if words is None:
+                raise
+            unreachable = status_of(error) is None and not isinstance(error, Unusable)
+            if unreachable and path.is_file() and not _note_of(path).exists():
+                log.warning("'%s' could not be verified, because the Hub cannot be reached; taking it as it is.", path)
+                continue
+            missing = [n for n, p in zip(names, paths, strict=True) if n == name or not p.is_file()]
+            raise UserError(
+                f"{words}; {' and '.join(missing)}, fetched by hand from "
+                f"https://huggingface.co/datasets/{repo}/tree/{revision or 'main'}, can be given with --source PATH "
+                f"(the file or its folder){', and ' + otherwise if otherwise else ''}."
+            ) from None
+    return paths
+
+
+def _fetch(repo: str, name: str, path: Path, revision: str | None) -> None:
+    """Fetch one file, twice if need be. Raises Unusable, or what the Hub and the network raise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{path.name}.lock"), f"'{path}'"):
+        for last in (False, True):
+            damage = _download(repo, name, path, revision)
+            if damage is None:
+                return
+            log.warning("'%s' arrived damaged (%s)%s.", path, damage, "" if last else "; fetching it again")
+    raise Unusable("it arrived damaged twice; try again later")
 
 
 def _download(repo: str, name: str, path: Path, revision: str | None) -> str | None:
@@ -77,6 +107,11 @@ def _download(repo: str, name: str, path: Path, revision: str | None) -> str | N
 
     expected = patiently(lambda: get_hf_file_metadata(url(revision)))
     etag, size = expected.etag or "", expected.size
+    if not HASH.fullmatch(etag) and not (etag and expected.commit_hash and size is not None):
+        raise Unusable(
+            "what answered is not the Hub's file (no checksum), and nothing was kept; check "
+            "HF_ENDPOINT, and any proxy or login page between"
+        )
     if damage_of(path, etag, size) is not None:
         known = size if HASH.fullmatch(etag) else None  # without both, nobody can say what a part is a part of
         part = path.with_name(f".{path.name}.{etag[:16] if known is not None else 'unknown'}.part")
@@ -88,6 +123,7 @@ def _download(repo: str, name: str, path: Path, revision: str | None) -> str | N
             headers["authorization"] = f"Bearer {token}"
 
         def go_on() -> None:
+            logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)  # `patiently` says what it would
             with open(part, "ab") as file:
                 address = url(expected.commit_hash or revision)  # the very version that the metadata is of
                 http_get(
@@ -109,6 +145,8 @@ def _download(repo: str, name: str, path: Path, revision: str | None) -> str | N
 
 def _explained(error: Exception, what: str) -> str | None:
     """What the Hub or the network raised, in words without a period; None for anything else."""
+    if isinstance(error, Unusable):
+        return f"Could not {what}: {error}"
     from huggingface_hub import get_token
 
     from hf_hub import explained, status_of
@@ -137,9 +175,9 @@ def damage_of(path: Path, etag: str | None, size: int | None) -> str | None:
 def is_verified(path: Path, revision: str | None) -> bool:
     """Whether this file was verified before and has not changed since."""
     try:
-        noted = json.loads(path.with_name(path.name + ".verified.json").read_text(encoding="utf-8"))
+        noted = json.loads(_note_of(path).read_text(encoding="utf-8"))
         facts = path.stat()
-        if (noted["size"], noted["revision"]) != (facts.st_size, revision):
+        if (noted["size"], noted["revision"]) != (facts.st_size, revision) or not noted["etag"]:
             return False
         if noted["mtime_ns"] != facts.st_mtime_ns:  # copied, perhaps
             if damage_of(path, noted["etag"], noted["size"]) is not None:
@@ -150,10 +188,15 @@ def is_verified(path: Path, revision: str | None) -> bool:
     return True
 
 
+def _note_of(path: Path) -> Path:
+    """Where it is noted that a file was verified."""
+    return path.with_name(path.name + ".verified.json")
+
+
 def _note(path: Path, etag: str | None, revision: str | None) -> None:
     facts = path.stat()
     noted = {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns, "etag": etag, "revision": revision}
-    replace_text(path.with_name(path.name + ".verified.json"), json.dumps(noted) + "\n")
+    replace_text(_note_of(path), json.dumps(noted) + "\n")
 
 
 def local_file(path: Path, names: Sequence[str]) -> Path:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.hub import fetch_file, local_file
+from data.hub import fetch_files, local_file
 from data.recipe import Document, Recipe, Wanted
 from data.rewrite import rewritten
 from utils import UserError, log
@@ -51,14 +51,19 @@ def documents(wanted: Wanted) -> Iterator[Document]:
             yield pair.split, {"input": pair.question, "output": pair.answer}
         return
     lost = 0
-    answered = rewritten(pairs(wanted), prompt_of, wanted.endpoint, wanted.model, wanted.folder / JOURNAL)
-    for pair, answer in answered:
-        sentence = " ".join(answer.split())
-        if pair.answer.casefold() not in sentence.casefold():  # it says something else
-            sentence, lost = pair.answer, lost + 1
-        yield pair.split, {"input": pair.question, "output": sentence}
-    if lost:
-        log.warning("%d rewritten answers did not hold the answer; those stay as they were.", lost)
+    answered = rewritten(
+        pairs(wanted), prompt_of, wanted.endpoint, wanted.model, wanted.folder / JOURNAL,
+        name_of=lambda pair: pair.question, most=wanted.max_documents,
+    )  # fmt: skip
+    try:
+        for pair, answer in answered:
+            sentence = " ".join(answer.split())
+            if pair.answer.casefold() not in sentence.casefold():  # it says something else, or nothing
+                sentence, lost = pair.answer, lost + 1
+            yield pair.split, {"input": pair.question, "output": sentence}
+    finally:  # also where no more are wanted
+        if lost:
+            log.warning("Answers that stay as they were, as the model gave no sentence that holds them: %d.", lost)
 
 
 def prompt_of(pair: Pair) -> str:
@@ -71,13 +76,12 @@ def pairs(wanted: Wanted) -> Iterator[Pair]:
     if wanted.source == "hub":
         parquet_reader()  # before megabytes are fetched that could not be read
         otherwise = "the built-in stories need no download: --dataset story --source sample"
-        files = [
-            (split, fetch_file(REPO, hub, wanted.folder, otherwise=otherwise)) for split, (hub, _) in FILES.items()
-        ]
+        names = [hub for hub, _ in FILES.values()]
+        files = list(zip(FILES, fetch_files(REPO, names, wanted.folder, otherwise=otherwise), strict=True))
     else:
         assert wanted.path is not None
         if wanted.path.is_file():
-            files = [(split_of(wanted.path.name), wanted.path)]
+            files = [("", wanted.path)]  # whichever it is, it has to give both splits
         else:
             files = [(split, local_file(wanted.path, names)) for split, names in FILES.items()]
     for split, path in files:
@@ -86,13 +90,6 @@ def pairs(wanted: Wanted) -> Iterator[Pair]:
         for question, answers in read_parquet(path) if is_parquet else read_json(path):
             if question.strip() and answers and answers[0].strip():
                 yield Pair(split, as_question(question), " ".join(answers[0].split()))
-
-
-def split_of(name: str) -> str:
-    """The split that a file of this name holds; "" where the name does not say."""
-    if name.startswith("train"):
-        return "train"
-    return "val" if name.startswith(("dev", "validation")) else ""
 
 
 def as_question(text: str) -> str:

@@ -34,6 +34,7 @@ class Wanted:
     seed: decides what a generator makes.
     endpoint: an OpenAI-compatible server that rewrites documents (data/rewrite.py); None: they stay as they are.
     model: the model to ask there.
+    max_documents: how many will be taken, before anything is dropped; None: all.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Wanted:
     seed: int = 0
     endpoint: str | None = None
     model: str | None = None
+    max_documents: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Recipe:
     sources: which of "hub", "sample" and "path" it takes; the first is the default.
     documents: gives them, in an order that is always the same. Raises UserError where the source is not to be had.
     rewritable: whether it uses `Wanted.endpoint`.
+    seeded: whether it uses `Wanted.seed`.
     """
 
     name: str
@@ -66,6 +69,23 @@ class Recipe:
     sources: tuple[str, ...]
     documents: Callable[[Wanted], Iterator[Document]]
     rewritable: bool = False
+    seeded: bool = False
+
+    def read(self, wanted: Wanted) -> Iterator[Document]:
+        """Its documents. What it cannot read becomes a UserError that names the file, or the folder of its files."""
+        try:
+            yield from self.documents(wanted)
+        except UnicodeDecodeError as error:
+            source = wanted.path or wanted.folder
+            raise UserError(
+                f"The recipe '{self.name}' cannot read '{source}': it is no {error.encoding} text; convert it to that."
+            ) from error
+        except OSError as error:
+            if not (wanted.path and error.filename and Path(error.filename).is_relative_to(wanted.path)):
+                raise
+            raise UserError(
+                f"The recipe '{self.name}' cannot read '{error.filename}' ({error.strerror}); check --source."
+            ) from error
 
 
 def recipes() -> dict[str, Recipe]:

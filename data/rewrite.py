@@ -33,15 +33,25 @@ WINDOW = 32  # items read ahead, so that one slow answer does not stop the other
 WAITS_S = (1.0, 4.0, 15.0, 60.0)  # between the tries
 LONGEST_WAIT_S = 600.0  # whatever a server asks for
 TIMEOUT_S = 300.0  # models on a processor are slow
+REFUSED = (400, 413, 422)  # statuses that are about this one prompt
+MOST_REFUSED = 10  # prompts before the first answer; more of them are no accident
+EMPTY = "answers with no message"
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # statuses worth another try
 ANSWER_BYTES = 4 << 20  # more is no answer
 MALFORMED = (ValueError, RecursionError, KeyError, IndexError, TypeError)  # not JSON, or not of the form expected
 
 
 def rewritten(
-    items: Iterable[T], prompt_of: Callable[[T], str], endpoint: str, model: str | None, journal: Path
+    items: Iterable[T],
+    prompt_of: Callable[[T], str],
+    endpoint: str,
+    model: str | None,
+    journal: Path,
+    *,
+    name_of: Callable[[T], str] = str,
+    most: int | None = None,
 ) -> Iterator[tuple[T, str]]:
-    """Each item with the model's answer to its prompt, in the order of the items.
+    """Each item with the model's answer to its prompt ("" where it has none for this one), in the order of the items.
 
     Args:
         items: read as needed, a few ahead of what was given.
@@ -49,9 +59,11 @@ def rewritten(
         endpoint: the server's address up to and without /chat/completions, such as http://localhost:8000/v1.
         model: the model's name there.
         journal: a JSONL file of answers; made where there is none.
+        name_of: what to call an item, for messages.
+        most: no more than so many are wanted, so that no more are asked for; None: all.
 
     Raises:
-        UserError: the server cannot be asked, or gives no answer after several tries.
+        UserError: the server cannot be asked, gives no answer after several tries, or refuses all of the first prompts.
     """
     server, answers = Server(endpoint, model), Journal(journal)
     done: set[str] = set()
@@ -64,14 +76,26 @@ def rewritten(
         done.add(key)
         return text
 
-    rest = iter(items)
+    rest, refused, left = iter(items), 0, most
     try:
         while True:
-            waiting.extend((item, pool.submit(answer, prompt_of(item))) for item in islice(rest, WINDOW - len(waiting)))
+            ahead = WINDOW if left is None else min(WINDOW, max(1, left))  # 1: a duplicate was among them
+            waiting.extend((item, pool.submit(answer, prompt_of(item))) for item in islice(rest, ahead - len(waiting)))
             if not waiting:
                 return
             item, future = waiting.popleft()
-            yield item, future.result()
+            try:
+                text = future.result()
+            except PromptRefusal as error:
+                text, refused = "", refused + 1
+                where = f"{error} for '{one_line(name_of(item))}'"
+                if not done and (refused == MOST_REFUSED or not waiting):
+                    others = f", and nothing for {refused - 1} before it" if refused > 1 else ""
+                    raise Refusal(f"{where}{others}; see to it, then start again") from None
+                if refused == 1:
+                    log.warning("%s, which stays as it was; if there are more of them, they will be counted.", where)
+            left = None if left is None else left - 1
+            yield item, text
     except Refusal as error:
         server.stop.set()
         pool.shutdown(cancel_futures=True)  # what is under way may still be answered
@@ -110,6 +134,10 @@ class Journal:
 
 class Refusal(Exception):
     """The server gives no answer, however often it is asked. A sentence without its period."""
+
+
+class PromptRefusal(Refusal):
+    """The server gives no answer to this prompt; it may to another."""
 
 
 class Trouble(Exception):
@@ -151,6 +179,8 @@ class Server:
                 log.warning("%s %s; trying again in %s.", self.name, what, duration(wait))
                 if self.stop.wait(wait):
                     break
+        if what == EMPTY:
+            raise PromptRefusal(f"{self.name} {what}")
         raise Refusal(f"{self.name} {what}; see to it, then start again")
 
     def try_once(self, prompt: str) -> str:
@@ -167,10 +197,10 @@ class Server:
         except (OSError, http.client.HTTPException) as error:
             raise Trouble(f"cannot be reached ({type(getattr(error, 'reason', error)).__name__})", 0.0) from None
         except MALFORMED as error:
-            what = "no message" if isinstance(error, (LookupError, TypeError)) else "something that is not JSON"
-            raise Trouble(f"answers with {what}", 0.0) from None
+            is_json = isinstance(error, (LookupError, TypeError))
+            raise Trouble(EMPTY if is_json else "answers with something that is not JSON", 0.0) from None
         if not isinstance(content, str) or not content.strip():
-            raise Trouble("answers with no message", 0.0)
+            raise Trouble(EMPTY, 0.0)
         return content.strip()
 
     def explained(self, error: urllib.error.HTTPError) -> Exception:
@@ -187,7 +217,8 @@ class Server:
         with contextlib.suppress(OSError, http.client.HTTPException):
             said = error.read(ANSWER_BYTES).decode("utf-8", "replace").strip()
         said = one_line(said.replace(self.key, "***") if self.key else said, 200)
-        return Refusal(f"{self.name} refused the request ({error.code}{': ' + said if said else ''})")
+        kind = PromptRefusal if error.code in REFUSED else Refusal
+        return kind(f"{self.name} refused the request ({error.code}{': ' + said if said else ''})")
 
 
 def seconds_asked(header: str) -> float:

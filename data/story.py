@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.hub import fetch_file, local_file
+from data.hub import fetch_files, local_file
 from data.recipe import Document, Recipe, Wanted
 from utils import UserError
 
@@ -67,10 +67,10 @@ def files(wanted: Wanted) -> list[tuple[str, Path]]:
     """The files to read, each with its split; all are there before the first is read."""
     if wanted.source == "hub":
         otherwise = "the built-in sample works without it: --source sample"
-        return [(split, fetch_file(REPO, name, wanted.folder, otherwise=otherwise)) for split, name in FILES.items()]
+        return list(zip(FILES, fetch_files(REPO, [*FILES.values()], wanted.folder, otherwise=otherwise), strict=True))
     assert wanted.path is not None
     if wanted.path.is_file():
-        return [({name: split for split, name in FILES.items()}.get(wanted.path.name, ""), wanted.path)]
+        return [("", wanted.path)]  # whichever it is, it has to give both splits
     return [(split, local_file(wanted.path, [name])) for split, name in FILES.items()]
 
 

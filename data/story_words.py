@@ -153,9 +153,9 @@ LOST_TOY = Plot(
 
         --?
 
-        * So they ran to {where}. First they looked {wrong}, but they found nothing.
+        * So they ran to {where}. First they looked {wrong} and found nothing.
         * Hand in hand, they went to {where}. They looked {wrong} and saw only a beetle.
-        * The two friends hurried to {where}. They looked {wrong} and found nothing.
+        * The two friends hurried to {where}. First they looked {wrong}, and nothing was there.
 
         * "There!" cried {pal}. It was {toy_name}, {spot}.
         * Then {hero} gave a happy shout. There, {spot}, was {toy_name}!
@@ -258,10 +258,10 @@ LEARN = Plot(
             Look ahead and not at your feet | looked ahead at the big tree and pushed the pedals around and around |
             {he} rode all the way to the tree
         swim | the lake | {he} splashed and kicked, and water went up {his} nose |
-            Lie on the water like a leaf and kick slowly | lay on the water like a leaf and kicked slowly |
+            Stay calm and kick slowly | lay on the water like a leaf and kicked slowly |
             {he} swam right into {adult}'s arms
         roller-skate | the smooth yard behind the school | {his} feet rolled away, and {he} sat down with a bump |
-            Bend your knees and take tiny steps like a penguin | bent {his} knees and took tiny steps like a penguin |
+            Bend your knees and walk like a penguin | bent {his} knees and took tiny steps |
             {he} rolled from one side of the yard to the other
         jump rope | the yard | the rope hit {his} toes and stopped |
             Listen to the rope and jump when it taps the ground |
@@ -314,8 +314,8 @@ LEARN = Plot(
 
         * {hero} did it again and again until the sun went down. {He} was tired, but {he} was very proud.
         * At dinner {hero} told the story three times, and each time it got better.
-        * The next day {hero} met a smaller child who was close to tears. "You can't do it yet," said {hero} kindly,
-          "but you will."
+        * The next day {hero} met a smaller child who was close to tears. "I could not do it either," said {hero}
+          kindly, "and now I can."
         * After that, {hero} was not afraid of hard things. {He} knew that most things are hard before they are easy.
         """,
 )
@@ -557,7 +557,7 @@ SEED = Plot(
     name="the seed",
     cast="hero: child, adult: elder",
     openers="""
-        * One spring morning, a little {child} named {hero} put a hand into {his} coat pocket.
+        * One spring morning, a little {child} named {hero} went out into the garden with {adult}.
         * Long ago, in a village by the sea, there lived a {child} who could not wait. The {child}'s name was {hero}.
         """,
     tables=(
@@ -792,7 +792,7 @@ NEW_CHILD = Plot(
         * After that, {hero} and {pal} walked to school together every day.
         * When the next new child came to the school, it was {pal} who went over first and sat down.
         * So {hero} found out that you don't always need words to say hello.
-        * And nobody ever saw {pal} stand alone by the wall again.
+        * And {pal} was never alone at playtime again.
         """,
 )
 
@@ -801,7 +801,7 @@ LOST_BABY = Plot(
     cast="hero: child, pet: animal",
     openers="""
         * Long ago, in a green valley, there lived a {child} named {hero}.
-        * One misty morning, a {child} named {hero} went out to feed the animals.
+        * There was once a {child} named {hero} who got up early to feed the animals.
         """,
     tables=(
         """
@@ -875,7 +875,7 @@ LOST_BABY = Plot(
         * {hero} closed the gate and checked it twice. "Now everybody is home," {he} said.
         * And {hero}, who was wet and tired and full of mud, was the happiest {child} in the whole valley.
         * The next morning, {pet} followed {hero} everywhere, and {he} did not mind at all.
-        * After that, {pet} never went far from {hero}, and {hero} never forgot to close the gate.
+        * After that, {pet} never went far from {hero}, and {hero} always closed the gate.
         """,
 )
 
@@ -907,7 +907,7 @@ SURPRISE = Plot(
         * It was {adult}'s birthday, and {hero} wished to give {adult_him} the best surprise ever. {His} friend {pal}
           wanted to help.
         * {hero} wanted to make {adult} happy on {adult}'s birthday. So {he} asked {his} friend {pal} to help.
-        * Soon {adult} would be seventy years old. "We need a surprise," {hero} told {his} friend {pal}.
+        * It was the day that {adult} turned seventy. "We need a surprise," {hero} told {his} friend {pal}.
 
         * "Let's {plan}!" said {hero}. "But it is a secret," said {pal}. "Not a word!"
         * "I know," said {hero}. "We will {plan}." {pal} thought that was a wonderful plan.
@@ -1077,8 +1077,8 @@ RACE = Plot(
 
         * The prize was {prize}. At the starting line stood {pal} the {racer}. "Good luck," said {pal}. "You too,"
           said {hero}.
-        * At last the day came. The prize was {prize}. {pal} the {racer} was in the race as well, and {pal_he} was
-          very nervous.
+        * At last it was the day of the race. The prize was {prize}. {pal} the {racer} was in the race as well, and
+          {pal_he} was very nervous.
         * All the animals came to see it. The winner would get {prize}. "I only hope I can finish," said {pal} the
           {racer}.
 
@@ -1218,7 +1218,7 @@ BRIDGE = Plot(
     name="the bridge",
     cast="hero: animal, pal: animal, beast: animal",
     openers="""
-        * One spring morning, a little {species} named {hero} ran down to the stream and stopped in surprise.
+        * There was once a little {species} named {hero} who loved the sound of the stream.
         * Long ago, before there were any roads, there lived a little {species} named {hero}.
         """,
     tables=(
@@ -1281,7 +1281,7 @@ BRIDGE = Plot(
 
         * They went to work. {work}. {hero} put mud and stones at both ends to hold it.
         * {work}. Then {hero} ran back and forth with moss and clay until the log lay still.
-        * Then they began. {work}. On the other side, {pal} pushed big stones against it to hold it.
+        * Then they began. {work}. {pal} pushed big stones against the far end to hold it.
 
         --?
 
@@ -1468,7 +1468,7 @@ BIRD = Plot(
     name="the hurt bird",
     cast="hero: child, adult: elder, beast: animal",
     openers="""
-        * One cold morning, a {child} named {hero} was on the way to the well.
+        * There was once a {child} named {hero} who put out crumbs every day.
         * Long ago, in a village by the sea, there lived a {child} named {hero}.
         """,
     tables=(
@@ -1522,7 +1522,7 @@ BIRD = Plot(
 
         * One bright day, the {bird} spread both wings and flew around the room. Then it sat by the window and looked
           out.
-        * Then one morning, the {bird} flew all the way up to the lamp and tapped on the window with its beak.
+        * Before long, the {bird} flew all the way up to the lamp and tapped on the window with its beak.
         * When the days grew warm, the {bird} could fly again. It sat by the window and watched the other birds.
 
         * {hero} knew what it wanted. "But I will miss it," {he} said. "I know," said {adult}.
@@ -1541,8 +1541,8 @@ BIRD = Plot(
         * For a few days it was very quiet in the house. Then one morning there was a tap on the glass. It was the
           {bird}!
         * {hero} was sad. But the next week, someone {song} outside {his} window. {He} knew that voice!
-        * All week {hero} looked up at the trees. And then one morning, the {bird} was sitting on the fence, and it
-          was not alone.
+        * All week {hero} looked up at the trees. And one day, the {bird} was sitting on the fence, and it was not
+          alone.
 
         * It had not stayed, but it had come back, and that was even better.
         * From then on it came every day to say good morning.
@@ -1626,7 +1626,7 @@ ROOSTER = Plot(
         ~ "Oh," said {hero}. {He} had never seen it that way.
 
         * The next morning {hero} sang again, not for the sun, but for {his} friends.
-        * Early the next day, {hero} flew up on the fence. {He} sang as well as {he} could, and in the house a window
+        * Early the next day, {hero} was back on the fence. {He} sang as well as {he} could, and in the house a window
           opened. "Thank you, {hero}!" called the farmer.
         * So {hero} went on singing every morning. But {he} never again said that {he} woke the sun.
 
@@ -1654,18 +1654,18 @@ DRAGON = Plot(
         """,
         """
         cold | need | deed | thanks
-        snow had put out every fire, and all the wood was wet | The ovens were cold, and the babies were crying |
+        snow put out every fire, and all the wood was wet | The ovens were cold, and the babies were crying |
             went from house to house and blew one small flame into each oven |
             the baker made a loaf of bread as big as a cart
-        ice had closed the river, and the boats with the food could not come in |
+        ice closed the river, and the boats with the food could not come in |
             The people looked at the ice, and they were hungry |
             walked along the river and breathed on the ice until it cracked and melted |
             the sailors let {hero} ring the ship's bell
-        a thick fog had come in, and {pal}'s father was lost on the hill |
+        a thick fog came in, and {pal}'s father was lost on the hill |
             The people lit their lamps, but the lamps were too weak |
             sat down on the highest rock and blew a tall flame, and {pal}'s father followed the light home |
             {pal}'s father shook {hero}'s paw
-        the snow had covered the road, and the doctor could not get through |
+        deep snow covered the road, and the doctor could not get through |
             {pal}'s baby brother was ill, and everyone was worried |
             walked down the road and melted the snow, step by step, all the way to the doctor's door |
             the doctor gave {hero} a warm red scarf
@@ -1674,8 +1674,8 @@ DRAGON = Plot(
     text="""
         * {hero} was friendly, but {he} had one problem. Whenever {he} sneezed, fire came out of {his} nose.
         * All {hero} wanted was a friend. But {he} could not talk for long without a puff of fire coming out.
-        * {hero} was lonely up there. {He} wished to play with the children of the village, but everyone was afraid of
-          {his} fire.
+        * {hero} was lonely in {his} cave. {He} wished to play with the children of the village, but everyone was
+          afraid of {his} fire.
 
         * Once {he} came down to say hello, and {he} {burn} by mistake. The people screamed and ran away.
         * One summer {he} went down to the fair. It was dusty there. {He} sneezed and {burn}. "Go away!" everyone
@@ -1699,12 +1699,12 @@ DRAGON = Plot(
         * In the middle of winter, there was trouble. One dark day, {cold}. {need}.
         * Winter came, and it was a bad one. One evening, {cold}. {need}.
 
-        * "I know who can help us," said {pal}. "The dragon!" said the people. "Never!" But {pal} had already put on
-          {pal_his} boots.
+        * "I know who can help us," said {pal}. "The dragon!" said the people. "Never!" But {pal} climbed up to
+          the cave and asked {hero} to come.
         * {pal} did not wait. {Pal_he} climbed up the mountain through the wind and knocked on the rock. "{hero},
           please come," {pal_he} called. "We need your fire."
-        * "We need {hero}," said {pal}. Nobody else dared to go. So {pal} took a lamp and climbed up to the cave
-          alone.
+        * "We need {hero}," said {pal}. Nobody else dared to go. So {pal} took a lamp, climbed up to the cave,
+          and asked {him} to come.
 
         ~ {hero} could not believe it. "You want me to come? With my fire?" "Because of your fire," said {pal}.
         ~ "What if I burn something again?" asked {hero}. "Blow gently," said {pal}. "I will stay beside you."
@@ -1727,7 +1727,7 @@ DRAGON = Plot(
         * And when {hero} did have to sneeze, {he} turned {his} head to the sky, and everyone clapped.
         * From then on {hero} came down every day, and {pal} was {his} best friend.
         * The thing that had made {him} lonely was the very thing that brought {him} friends.
-        * {hero} never again wished to have no fire.
+        * And {hero} was glad that {he} had fire.
         """,
 )
 
@@ -1815,7 +1815,7 @@ FLY = Plot(
     name="learning to fly",
     cast="hero: animal, pal: animal",
     openers="""
-        * One spring morning, a little {species} named {hero} looked over the edge of the nest.
+        * There was once a little {species} named {hero} who had never left the nest.
         * Long ago, at the top of a tall pine tree, a little {species} named {hero} came out of an egg.
         """,
     tables=(
@@ -2026,8 +2026,8 @@ NUTS = Plot(
         ~ {He} put {food} under the bed, {food} on the shelf, and {food} inside {his} shoes.
         ~ {He} counted them every evening. There were always more, and still {he} thought it was not enough.
 
-        * Then the snow came. One evening there was a knock at the door. It was {pal} the {friend}, and {pal_he} was
-          shaking with cold.
+        * Then the snow came, and one evening there was a knock at the door. It was {pal} the {friend}, and {pal_he}
+          was shaking with cold.
         * The first snow fell, and it got very cold. "Knock, knock," went the door. Outside stood {pal} the {friend},
           as thin as a stick.
         * When the woods were white, {pal} the {friend} came by. {Pal_his} nose was blue.
@@ -2043,7 +2043,7 @@ NUTS = Plot(
         ---
 
         * {hero} sat down to eat. But the {food} did not taste good. The house was full, and yet it felt empty.
-        * That night {hero} could not sleep. {He} thought of {pal}, out there in {a_bed}.
+        * That night {hero} could not sleep. {He} thought of {pal}, out there in the cold.
         * {hero} ate and ate. But there was nobody to talk to, and the only sound was {his} own chewing.
 
         ~ "What am I going to do with all of this?" {he} asked {himself}. "I can't eat it in three winters."

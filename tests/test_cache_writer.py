@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +150,20 @@ def test_a_failure_after_a_journal_keeps_what_was_done(small: None, data: Path, 
         build(bad, tmp_path / "cache")
     assert any("Going on after line" in record.getMessage() for record in said)
     build(bad, tmp_path / "whole")
+    assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
+
+
+def test_a_disk_that_is_full_names_the_file(small: None, data: Path, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            build(data, tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(error.value.filename).startswith(str(tmp_path / "cache" / ".tales-train-"))
+    build(data, tmp_path / "cache")  # there is room again
+    build(data, tmp_path / "whole")
     assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
 
 

@@ -235,7 +235,9 @@ def test_documents_are_clean_text(folder: Path) -> None:
 
 
 def test_a_model_at_an_endpoint_puts_them_in_other_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def rewritten(items: Iterable[Any], prompt_of: Callable[[Any], str], *server: object) -> Iterator[tuple[Any, str]]:
+    def rewritten(
+        items: Iterable[Any], prompt_of: Callable[[Any], str], *server: object, **_: object
+    ) -> Iterator[tuple[Any, str]]:
         assert server == ("http://localhost/v1", "small", Path("kept/dictionary-rewritten.jsonl"))
         for word, record in items:
             assert [*record.values()][-1] in prompt_of((word, record))

@@ -29,7 +29,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import cache_builder
-from documents import Rendering, record_messages
+from documents import Rendering, line_texts, record_messages
 from tokenizer import Tokenizer
 from utils import UserError
 
@@ -44,6 +44,7 @@ CHAT = [START, 7220, 198, 15496, END, 198, START, 562, 10167, 198, 17250, 612, E
     [
         ({"text": "a"}, None),
         ({"text": "", "id": 7}, None),
+        ({"text": None}, None),
         ({"conversation": TURNS}, TURNS),
         ({"messages": TURNS, "id": 7}, TURNS),
         ({"input": "Hello", "output": "Hi there"}, TURNS),
@@ -67,14 +68,15 @@ def test_accepted_records(record: dict[str, Any], expected: Any) -> None:
 @pytest.mark.parametrize(
     "record",
     [
-        {}, {"text": None}, {"text": 5}, {"texts": "a"}, {"input": "a"}, {"output": "a"}, {"input": 1, "output": "b"},
+        {}, {"text": 5}, {"texts": "a"}, {"input": "a"}, {"output": "a"}, {"input": 1, "output": "b"},
         {"instruction": "a"}, {"instruction": 1, "output": "b"}, {"instruction": "a", "input": 1, "output": "b"},
         {"messages": []}, {"messages": "a"}, {"messages": {}}, {"messages": ["a"]}, {"messages": [{"role": "user"}]},
         {"messages": [{"role": "user", "content": None}]}, {"conversation": [{"role": 1, "content": "a"}]},
+        {"messages": [{"role": "assistant\nfoo", "content": "a"}]}, {"messages": [{"role": " ", "content": "a"}]},
     ],
 )  # fmt: skip
 def test_refused_records(record: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"needs|conversation|turn|must be a string"):
+    with pytest.raises(ValueError, match=r"needs|conversation|turn|must be a string|must be one line"):
         record_messages(record)
 
 
@@ -139,6 +141,21 @@ def test_blank_lines_and_empty_documents_are_left_out(tmp_path: Path, cache_dir:
     assert documents_of(cache) == [[64, EOT], [65, EOT]]
     assert (cache.facts.empty_documents, cache.facts.bad_lines) == (1, 0)
     assert not warnings_in(records)
+
+
+def test_texts_that_are_null_or_white_space_are_empty_documents(tmp_path: Path, cache_dir: Path) -> None:
+    path = write_lines(tmp_path / "x.jsonl", [{"text": None}, {"text": " \n\u3000"}, {"text": " a"}])
+    cache = build(path, cache_dir)
+    assert documents_of(cache) == [[257, EOT]]
+    assert (cache.facts.empty_documents, cache.facts.bad_lines) == (2, 0)
+    lines = path.read_bytes().splitlines()
+    assert [line_texts(line) for line in lines] == [[], [], [" a"]]
+
+
+def test_utf_16_is_no_json() -> None:
+    for encoding in ("utf-16-le", "utf-32-be"):
+        (problem,) = encoded([json.dumps({"text": "a"}).encode(encoding)]).bad_lines
+        assert problem == (1, "holds a NUL byte, so it is not UTF-8 text")
 
 
 def test_line_endings_byte_order_marks_and_a_missing_last_newline_do_not_matter(

@@ -227,6 +227,11 @@ def test_a_forged_turn_stays_text_where_transformers_is_asked_to(exported: tuple
     render = {"add_generation_prompt": True, "return_dict": False}
     assert theirs.apply_chat_template(messages, **render) != ids  # the default, as documented
     assert theirs.apply_chat_template(messages, **render, sanitize_control_tokens=True) == ids
+    ids, _ = chat_prompt(Tokenizer(), [{"role": "user", "content": "a  <|im_end|>  b"}], 1000)
+    messages[0]["content"] = "a  <|im_end|>  b"
+    sanitized = theirs.apply_chat_template(messages, **render, sanitize_control_tokens=True)
+    assert sanitized != ids and theirs.decode(sanitized) == theirs.decode(ids)  # other pieces, as documented
+    assert [i for i in sanitized if i >= 50256] == [i for i in ids if i >= 50256]
 
 
 # --- parity ---------------------------------------------------------------------------------------------------------

@@ -63,6 +63,16 @@ def test_data_give_no_orders_to_the_terminal() -> None:
     assert r"\x1b[2J" in text and r"\x07" in text and not set(text) & {"\033", "\x07"}
 
 
+def test_what_only_looks_like_a_control_token_is_told_from_one() -> None:
+    for split in ("train", "val"):
+        write_lines(
+            Path(f"data/talk-{split}.jsonl"), [{"text": f"a <|im_end|> {n}\u202e\u200bb" * 9} for n in range(20)]
+        )
+    text = shown("--rows", "1")
+    assert r"a <\|im_end|> " in text and r"\u202e\u200bb" in text
+    assert "<|im_end|>" not in text and not set(text) & {"\u202e", "\u200b"}
+
+
 def test_a_checkpoints_place_is_where_it_stopped() -> None:
     train("--max_iters", "2")
     with listening() as said:

@@ -11,11 +11,13 @@ from helpers_data import examples, made_up_cache, new_folder
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from chat_targets import AssistantTargets
 from data_loader import IGNORED, PackedLoader
 from packing import WholeRows, cut_at_turns, fill_rows
 from token_cache import TokenCache
 
-TURN = 7
+TURN, ASSISTANT = 7, 9
+ROLES = AssistantTargets(TURN, 8, (ASSISTANT,))
 EOT = 65535
 
 
@@ -47,10 +49,13 @@ def test_parts_of_one_length_are_drawn_and_not_taken_in_turn() -> None:
         ([1, 2, 3, 4, 5, 6], [(0, 4), (4, 2)]),
         ([TURN, 1, 2, 3, TURN], [(0, 4), (4, 1)]),
         ([TURN, 1, 2, 3], [(0, 4)]),
+        ([TURN, 1, TURN, ASSISTANT, TURN, 2, TURN, ASSISTANT], [(0, 4), (4, 4)]),
+        ([TURN, 1, TURN, 2, TURN, ASSISTANT], [(0, 2), (2, 4)]),  # not before the answer, which would fit as well
+        ([TURN, 1, 2, TURN, ASSISTANT, 3], [(0, 3), (3, 3)]),  # there is no other
     ],
 )
 def test_long_conversations_are_cut_before_a_turn(ids: list[int], parts: list[tuple[int, int]]) -> None:
-    assert cut_at_turns(np.array(ids), 4, TURN) == parts
+    assert cut_at_turns(np.array(ids), 4, ROLES) == parts
 
 
 @examples(60)

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dataset_files
+import dataset_stats
 import prepare
 from data.recipe import recipes as find_recipes
 from tokenizer import get_tokenizer
@@ -107,6 +109,16 @@ def test_windows_line_ends_and_byte_order_marks_do_no_harm():
     assert texts() == ["Four.", "One.", "Three.", "Two.\nLines."]
 
 
+def test_what_a_command_writes_is_not_what_it_reads():
+    Path("data/a.txt").write_text("\n<|endoftext|>\n".join(sentences(20)))
+    Path("data/b.txt").write_text("\n<|endoftext|>\n".join(sentences(20, first=50)))
+    run_prepare("--input", "data", "--val_fraction", "0.2")
+    assert "is there already, made from the same" in run_prepare("--input", "data", "--val_fraction", "0.2")
+    Path("data/b.txt").unlink()
+    run_prepare("--input", "data", "--val_fraction", "0.2", "--force")
+    assert texts() == sorted(sentences(20))
+
+
 # --- the split --------------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +187,9 @@ def test_one_short_document_is_refused():
     with pytest.raises(UserError, match="cannot be split"):
         run_prepare("--input", "a.txt")
     assert nothing_was_left()
+    write_lines(Path("a.jsonl"), [{"input": "Two and two?", "output": "Four."}])
+    with pytest.raises(UserError, match="One document cannot be split"):
+        run_prepare("--input", "a.jsonl")
 
 
 def test_a_fraction_outside_0_and_1_is_refused():
@@ -247,7 +262,32 @@ def test_exact_duplicates_are_dropped_and_counted():
     write_lines(Path("a.jsonl"), [{"text": text, "id": i} for i, text in enumerate(sentences(30) * 3)])
     said = run_prepare("--input", "a.jsonl", "--val_fraction", "0.3")
     assert texts() == sorted(sentences(30))
-    assert "Dropped 60 exact duplicates" in said
+    assert "Dropped 60 exact duplicates." in said
+    write_lines(Path("b.jsonl"), [{"text": text} for text in [*sentences(9), sentences(1)[0], RENDERED]])
+    said = run_prepare("--input", "b.jsonl", "--force", *ONE_VALIDATES)
+    assert "Dropped 1 exact duplicate." in said and "1 document contains text like" in said
+
+
+def test_documents_that_differ_only_in_what_is_not_trained_on_are_duplicates():
+    turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    noted = [{**turn, "id": i, "ts": 7 * i} for i, turn in enumerate(turns)]
+    write_lines(
+        Path("a.jsonl"),
+        [
+            {"messages": turns}, {"messages": noted}, {"conversation": turns}, {"input": "Hello", "output": "Hi"},
+            {"text": "a?"}, {"text": "a\ud800"}, {"messages": [{"role": "user", "content": "b\ud800"}]},
+            {"messages": [{"role": "user", "content": "b?"}]},
+        ],
+    )  # fmt: skip
+    assert "Dropped 5 exact duplicates" in run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
+    assert len(lines("train") + lines("val")) == 3
+
+
+def test_a_document_is_where_it_always_was():
+    """The split of a document never changes between versions: it would move between training and validation."""
+    turns = [{"role": "user", "content": "Hällo"}, {"role": "assistant", "content": "Hi"}]
+    shares = [dataset_files.share_of(record) for record in ({"text": "Grüße 🙂"}, {"messages": turns})]
+    assert shares == [pytest.approx(share, abs=1e-12) for share in (0.425119390541148, 0.093158460600615)]
 
 
 @examples(60)
@@ -307,6 +347,11 @@ def test_a_recipe_goes_by_another_name_too():
     assert not Path("data/story-train.jsonl").exists()
 
 
+def test_a_seed_is_refused_where_nothing_is_drawn():
+    with pytest.raises(UserError, match="'story' draws nothing by a seed; leave out --seed"):
+        prepare.main(["--dataset", "story", "--source", "sample", "--seed", "3"])
+
+
 def test_the_recipe_in_the_docs_works(tmp_path, monkeypatch):
     page = (Path(prepare.__file__).parent / "docs" / "data.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
@@ -319,6 +364,15 @@ def test_the_recipe_in_the_docs_works(tmp_path, monkeypatch):
     Path("p.txt").write_text("".join(f"Proverb {n}.\n\n" for n in range(40)))
     assert prepare.main(["--dataset", "proverbs", "--source", "p.txt", "--num_workers", "0"]) == 0
     assert len(lines("train", "proverbs")) + len(lines("val", "proverbs")) == 40
+    Path("p.txt").write_bytes(b"caf\xe9\n")
+    for source, words in (
+        ("p.txt", "'p.txt': it is no utf-8 text"),
+        ("code", r"'code' \(Is a directory\); check --source"),
+    ):
+        with pytest.raises(UserError, match=f"The recipe 'proverbs' cannot read {words}"):
+            prepare.main(["--dataset", "proverbs", "--source", source, "--force"])
+    if ruff := shutil.which("ruff"):
+        subprocess.run([ruff, "check", "--config", ROOT / "pyproject.toml", tmp_path / "code"], check=True)
 
 
 # --- a tokenizer of its own -------------------------------------------------------------------------------------------
@@ -345,10 +399,9 @@ def test_a_tokenizer_is_learned_once_and_named_for_training():
 
 
 @pytest.mark.parametrize("size", ["258", "2000000", "0"])
-def test_a_vocabulary_size_that_cannot_be(size):
-    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(10)])
+def test_a_vocabulary_size_that_cannot_be_is_refused_before_anything_is_read(size):
     with pytest.raises(UserError, match="--vocab_size must be between 259 and 1,048,576"):
-        run_prepare("--input", "a.jsonl", "--train_tokenizer", "--vocab_size", size)
+        run_prepare("--input", "none.jsonl", "--train_tokenizer", "--vocab_size", size)
 
 
 def test_half_a_character_in_the_text_does_no_harm():
@@ -394,6 +447,26 @@ def test_stats_count_copies_and_draw_lengths():
     assert Path("data/set-lengths.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (45, 2316, ["50", "100", "200", "500", "1,000", "2,000"]),
+        (3, 9, ["3", "5", "7", "10"]),
+        (1, 1_000_000, ["1", "10", "100", "1,000", "10,000", "100,000", "1,000,000"]),
+        (600, 1000, ["600", "800", "1,000"]),
+        (7, 7, ["7", "8"]),
+    ],
+)
+def test_the_axis_of_lengths_has_a_few_round_numbers(monkeypatch, low, high, labels):
+    figures = []
+    monkeypatch.setattr("plotting.save_figure", lambda figure, path: figures.append(figure))
+    dataset_stats.draw_lengths({"train": np.array([low, high])}, "x", Path("x.png"))
+    (axes,) = figures[0].axes
+    figures[0].canvas.draw()
+    assert [label.get_text() for label in axes.get_xticklabels(which="major")] == labels
+    assert not any(label.get_text() for label in axes.get_xticklabels(which="minor"))
+
+
 KILLED = """
 import os, sys, prepare
 left, replace = {nth}, os.replace
@@ -429,6 +502,42 @@ def test_killed_before_any_rename_the_same_command_goes_on(nth, force):
     assert sorted(p.name for p in Path("data").iterdir() if p.suffix != ".lock") == [
         "set-train.jsonl", "set-val.jsonl", "set.made.json",
     ]  # fmt: skip
+
+
+def test_what_a_killed_conversion_left_goes_when_the_set_is_locked_again():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60)])
+    run_prepare("--input", "a.jsonl")
+    before = snapshot("data")
+    for name in (".set-train.jsonl.new", ".set-val.jsonl.new", ".set.pending.new"):
+        Path("data", name).write_text("half")
+    assert "is there already" in run_prepare("--input", "a.jsonl")
+    assert snapshot("data") == before
+
+
+def test_a_disk_that_is_full_names_the_file(monkeypatch):
+    Path("a.txt").write_text("\n<|endoftext|>\n".join(sentences(500)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (100, 30_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            with pytest.raises(OSError, match=r"File too large: 'data/\.set-train\.jsonl\.new'"):
+                run_prepare("--input", "a.txt")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert nothing_was_left()
+
+
+def test_the_token_cache_alone_is_enough():
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
+    run_prepare("--input", "a.jsonl", "--val_fraction", "0.2")
+    shutil.rmtree("data")
+    said = run_prepare("--data.data_dir", "other")
+    assert "No other/set-val.jsonl: using the token cache that was made from data/set-val.jsonl." in said
+    assert said.endswith("python train.py --dataset set --data.data_dir other")
+    assert train_plainly(*TINY, "--dataset", "set", "--data.data_dir", "other", "--max_iters", "1").code == 0
+    for flag in ("--stats", "--train_tokenizer"):
+        with pytest.raises(UserError, match=r"no data set 'set' \(data/set-train\.jsonl\); make it"):
+            run_prepare(flag)
 
 
 def test_a_record_of_what_a_set_was_made_from_is_not_trusted():
@@ -481,6 +590,31 @@ def test_records_of_no_known_form_count_as_unreadable_before_anything_is_written
     assert texts() == sorted(sentences(20))
 
 
+def test_unreadable_lines_alone_are_one_sentence_that_says_what_to_do():
+    write_lines(Path("a.jsonl"), [{"id": 1, "body": text} for text in sentences(4)])
+    Path("b.jsonl").write_bytes(b'{"text": "\xff"}\n')
+    for name, words in (
+        (
+            "a.jsonl",
+            r"4 unreadable lines \(a\.jsonl, line 1: .* \(it has: id, body\).*; \.\.\.\); name .* --text_field\.",
+        ),
+        ("b.jsonl", r"1 unreadable line \(b\.jsonl, line 1: not UTF-8 text\); convert it, .* iconv .*\."),
+    ):
+        with listening() as said, pytest.raises(UserError, match=rf"^No documents in {name}, but {words}$"):
+            prepare.main(["--input", name, "--name", "set"])
+        assert said == []
+    assert nothing_was_left()
+
+
+def test_a_file_without_a_document_is_one_sentence_and_empty_documents_are_counted():
+    Path("empty.txt").write_text("")
+    with listening() as said, pytest.raises(UserError, match=r"No documents in empty\.txt; nothing was written\."):
+        prepare.main(["--input", "empty.txt", "--name", "set"])
+    assert said == []
+    write_lines(Path("a.jsonl"), [*({"text": text} for text in sentences(9)), {"text": None}, {"text": " "}])
+    assert "Left out 2 empty documents." in run_prepare("--input", "a.jsonl")
+
+
 def test_a_text_that_is_not_utf_8_is_refused_with_the_place():
     Path("a.txt").write_bytes("Straße".encode("latin-1"))
     with pytest.raises(UserError, match=r"a\.txt' is not UTF-8 text \(byte 4\)"):
@@ -519,7 +653,7 @@ def test_empty_documents_do_not_make_a_validation_split():
     assert any(record["text"] for record in lines("train"))
 
 
-@pytest.mark.parametrize("name", ["a/b", "../x", ".", "a/"])
+@pytest.mark.parametrize("name", ["a/b", "../x", ".", "..", "a/"])
 def test_a_name_with_folders_is_refused(name):
     Path("a.txt").write_text("Text. " * 50)
     with pytest.raises(UserError, match="plain name"):
@@ -553,6 +687,17 @@ def test_input_without_a_name_shows_the_command():
         (["--stats"], "Name the data set"),
         (["--train_tokenizer"], "Name the data set"),
         (["--name", "x", "--train_tokenizer", "--data.tokenizer", "y"], "leave one of them out"),
+        (["--name", "x", "--vocab_size", "500"], "--vocab_size goes with --train_tokenizer"),
+        (["--force"], "--force goes with --dataset, --input or --train_tokenizer"),
+        (["--name", "x", "--force"], "--force goes with"),
+        (["--name", "x", "--num_workers", "-3"], "--num_workers must be 0 or more, not -3"),
+        (["--name", "x", "--verify", "--train_tokenizer"], "only checks .*; leave out --train_tokenizer"),
+        (["--name", "x", "--verify", "--input", "a.txt"], "only checks .*; leave out --input"),
+        (["--verify", "--data.tokenizer", "y"], r"only checks .*; leave out --data\.tokenizer"),
+        (["--input", "", "--name", "x"], "One --input is empty"),
+        (["--input", "x.txt", "--name", "x", "--data.data_dir", __file__], "is a file; it must name a folder"),
+        (["--name", "x", "--data.cache_dir", __file__], r"--data\.cache_dir '.*' is a file; it must name a folder"),
+        (["--name", "story", "--data.tokenizer", ""], "There is no tokenizer '' .*: gpt2 is built in"),
     ],
 )
 def test_flags_that_do_not_go_together(flags, words):
@@ -566,6 +711,21 @@ def test_a_mistyped_flag_ends_with_the_nearest_one(capsys):
         prepare.main(["--inptu", "x.txt"])
     assert error.value.code == 2
     assert "did you mean --input" in capsys.readouterr().err
+
+
+def test_a_value_that_begins_with_a_dash_is_shown_how_it_is_written(capsys):
+    for words, end in (
+        (["--separator", "---"], '; a value that begins with "-" is written --separator=---'),
+        (["--separator", "--input", "x.txt"], ""),
+        (["--separator", "--name=x"], ""),
+        (["--separator"], ""),
+    ):
+        with pytest.raises(SystemExit):
+            prepare.main(words)
+        assert capsys.readouterr().err == f"error: argument --separator: expected one argument{end}\n"
+    Path("book.txt").write_text("One.\n---\nTwo.\n")
+    run_prepare("--input", "book.txt", "--separator=---", *ONE_VALIDATES)
+    assert texts() == ["One.", "Two."]
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------

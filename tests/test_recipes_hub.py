@@ -105,6 +105,7 @@ def test_a_broken_download_goes_on_where_it_broke(
     server.add(REPO, NAME, content)
     server.cut(r"text\.txt", 40_000)
     assert fetch(tmp_path).read_bytes() == content
+    assert logging.getLogger("huggingface_hub.file_download").getEffectiveLevel() == logging.ERROR
     first, second = [a for a in server.asked if a.path.startswith("/elsewhere/") and a.method == "GET"]
     assert "Range" not in first.headers
     assert second.headers["Range"] == "bytes=40000-"
@@ -203,9 +204,47 @@ def test_every_refusal_is_one_sentence_with_a_way_on(
     assert message.startswith("Could not fetch 'folder/text.txt' of the data set 'someone/texts': ")
     assert words in message
     assert message.endswith(
-        "; a file fetched by hand is taken with --source PATH, and the sample works without it: --source sample."
+        "; folder/text.txt, fetched by hand from https://huggingface.co/datasets/someone/texts/tree/main, can be given "
+        "with --source PATH (the file or its folder), and the sample works without it: --source sample."
     )
     assert "\n" not in message
+
+
+def test_all_missing_files_are_named_and_those_put_there_by_hand_are_taken_without_the_hub(
+    server: DataServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch_off(monkeypatch)
+    with pytest.raises(UserError, match=r"'a' of .*; a and b, fetched by hand from .*/tree/v2, can be"):
+        hub.fetch_files(REPO, ["a", "b"], tmp_path, "v2")
+    (tmp_path / REPO / "a").write_bytes(b"text")
+    with pytest.raises(UserError, match=r"'b' of .*; b, fetched by hand"), logged() as records:
+        hub.fetch_files(REPO, ["a", "b"], tmp_path)
+    assert warnings_in(records) == [
+        f"'{tmp_path / REPO / 'a'}' could not be verified, because the Hub cannot be reached; taking it as it is."
+    ]
+    assert hub.fetch_files(REPO, ["a"], tmp_path) == [tmp_path / REPO / "a"]
+    server.fail("HEAD", "a", 404)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(UserError, match="404"):  # it was reached
+        hub.fetch_files(REPO, ["a"], tmp_path)
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": '"page-1"'}])
+def test_a_login_page_in_place_of_a_file_is_not_kept(
+    server: DataServer, tmp_path: Path, headers: dict[str, str]
+) -> None:
+    server.add(REPO, NAME, b"some text")
+    server.fail("HEAD", "text", 200, 1, headers, "<html>")
+    server.fail("GET", "text", 200, 1, headers, "<html>")
+    with pytest.raises(UserError, match=r"is not the Hub's file \(no checksum\), and nothing was kept; check"):
+        fetch(tmp_path)
+    path = tmp_path / REPO / NAME
+    assert [p for p in path.parent.iterdir() if p.suffix != ".lock"] == []
+    server.faults.clear()
+    assert fetch(tmp_path).read_bytes() == b"some text"
+    path.write_bytes(b"<html>")  # as earlier versions kept it
+    hub._note(path, None, None)
+    assert fetch(tmp_path).read_bytes() == b"some text"
 
 
 def test_trouble_that_passes_is_waited_for(server: DataServer, tmp_path: Path) -> None:
@@ -265,7 +304,8 @@ def test_tiny_stories_from_the_hub_keep_their_splits(server: DataServer, tmp_pat
     assert documents(story.RECIPE, source="hub", folder=tmp_path) == expected
     by_hand = tmp_path / story.REPO
     assert documents(story.RECIPE, source="path", path=by_hand) == expected
-    assert documents(story.RECIPE, source="path", path=by_hand / "TinyStoriesV2-GPT4-valid.txt") == expected[-1:]
+    alone = documents(story.RECIPE, source="path", path=by_hand / "TinyStoriesV2-GPT4-valid.txt")
+    assert alone == [("", {"text": "A goat."})]
     (by_hand / "TinyStoriesV2-GPT4-valid.txt").rename(by_hand / "goats.txt")
     assert documents(story.RECIPE, source="path", path=by_hand / "goats.txt") == [("", {"text": "A goat."})]
     with pytest.raises(UserError, match=r"holds no TinyStoriesV2-GPT4-valid\.txt"):
@@ -413,14 +453,29 @@ def test_conversations_from_the_original_files(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "ijcnlp_dailydialog.zip") as archive:
         archive.extractall(unpacked)
     assert read(unpacked) == CONVERSATIONS
-    assert read(unpacked / "ijcnlp_dailydialog" / "train.zip") == CONVERSATIONS[:2]
-    assert read(unpacked / "ijcnlp_dailydialog" / "dialogues_text.txt") == [("", said) for _, said in CONVERSATIONS[:2]]
+    alone = [("", said) for _, said in CONVERSATIONS[:2]]  # without validation text, it gives both splits
+    assert read(unpacked / "ijcnlp_dailydialog" / "train.zip") == alone
+    assert read(unpacked / "ijcnlp_dailydialog" / "dialogues_text.txt") == alone
     for name in ("train", "validation", "test"):
         (unpacked / "ijcnlp_dailydialog" / f"{name}.zip").unlink()
-    assert read(unpacked) == [("", said) for _, said in CONVERSATIONS[:2]]
+    assert read(unpacked) == alone
     (unpacked / "train").mkdir()
     (unpacked / "train" / "dialogues_train.txt").write_text(TRAIN)
-    assert read(unpacked) == CONVERSATIONS[:2]
+    assert read(unpacked) == alone
+
+
+def test_no_beginning_of_the_original_zip_passes_for_all_of_it(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:  # stored, so that a zip inside of it can be seen
+        for name, content in archives().items():
+            archive.writestr(f"ijcnlp_dailydialog/{name}", content)
+    path, whole = tmp_path / "ijcnlp_dailydialog.zip", buffer.getvalue()
+    for length in range(50, len(whole), 50):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"is not a whole zip file|cannot be unpacked"):
+            list(dailydialog.conversations(Wanted("path", path)))
+    path.write_bytes(whole)
+    assert list(dailydialog.conversations(Wanted("path", path))) == CONVERSATIONS
 
 
 def test_files_that_are_not_dailydialogs_are_named(tmp_path: Path) -> None:
@@ -464,6 +519,10 @@ REPAIRS = [  # as the source writes it, as it should be
     ("You ' d better go , they ' re late and we ' ve time .", "You'd better go, they're late and we've time."),
     ("I ’ Ve tried and he ’ ll come .", "I’ve tried and he’ll come."),
     ("IT ' S LATE", "IT'S LATE"),
+    ("I do n't , you ca n ’ t and we wo n ' t .", "I don't, you can’t and we won't."),
+    ("I 'm gon na go , do you wan na ? I ' ve got ta .", "I'm gonna go, do you wanna? I've gotta."),
+    ("the class of ' 99", "the class of '99"),
+    ("`` Hello '' , he said , `` I ' m 5' 10 . ''", '"Hello", he said, "I\'m 5\' 10."'),
     ("three months ’ salary", "three months’ salary"),
     ("It ' s my parents ' house .", "It's my parents' house."),
     ("the boys ' room and the girls ' room", "the boys' room and the girls' room"),
@@ -490,6 +549,9 @@ REPAIRS = [  # as the source writes it, as it should be
     ("It costs $ 3 . 50 , or $ 1 , 500 .", "It costs $3.50, or $1,500."),
     ("It costs 5 , 000 yuan .", "It costs 5,000 yuan."),
     ("in room 5 , 200 people", "in room 5, 200 people"),
+    ("1 , 234 people and 5 , 500 dollars", "1,234 people and 5,500 dollars"),
+    ("100 , 200 , 300 people , not 20 , 30 men", "100, 200, 300 people, not 20, 30 men"),
+    ("3 . 5 percent of $ 1 . 5 million in room 3 . 5 men", "3.5 percent of $1.5 million in room 3. 5 men"),
     ("At 3 : 30 or 12:15 ?", "At 3:30 or 12:15?"),
     ("The ratio : 3 to 1 ; no more .", "The ratio: 3 to 1; no more."),
     ("from 9 a . m . till 8 p . m .", "from 9 a.m. till 8 p.m."),
@@ -497,15 +559,18 @@ REPAIRS = [  # as the source writes it, as it should be
     ("fruit , e . g . apples , i . e . food", "fruit, e.g. apples, i.e. food"),
     ("I live in the U . S . A . now .", "I live in the U.S.A. now."),
     ("a Ph . D . in the U . S", "a Ph.D. in the U.S"),
+    ("on T . V . , in the N . B . A .", "on T.V., in the N.B.A."),
     ("So it was I . A day later", "So it was I. A day later"),
     ("It is No . 249 .", "It is No. 249."),
     ("25 % off , or 10 % .", "25% off, or 10%."),
     ("By all means . ( = Of course . )", "By all means. (= Of course.)"),
     ("( Reads the lease ) So , according to it", "(Reads the lease) So, according to it"),
-    ("a 15 - minute wait", "a 15-minute wait"),
+    ("a 15 - minute wait , a two - hour drive", "a 15-minute wait, a two-hour drive"),
+    ("twenty - five e - mails to a co - worker - the last", "twenty-five e-mails to a co-worker - the last"),
     ("how things go - - whether I ' m suited", "how things go -- whether I'm suited"),
     ("open 24 / 7 , 5 ' 10 tall", "open 24/7, 5'10 tall"),
     ("see www . hotels . com .", "see www.hotels.com."),
+    ("http : / / www . foo . com or joe @ foo . com", "http://www.foo.com or joe@foo.com"),
     ("Good.Let ' s go now .", "Good. Let's go now."),
     ("Excellent Cleaner ’ s.May I help you ?", "Excellent Cleaner’s. May I help you?"),
     ("Are you there?Yes , sir,I am .", "Are you there? Yes, sir, I am."),
@@ -586,9 +651,8 @@ def test_questions_from_the_original_files(tmp_path: Path) -> None:
     (tmp_path / "dev-v1.1.json").write_text(squad_json(QUESTIONS[:1]), encoding="utf-8")
     train = [("train", {"input": question, "output": answer}) for question, answer in PAIRS]
     assert documents(knowledge.RECIPE, source="path", path=tmp_path) == [*train, ("val", train[0][1])]
-    assert documents(knowledge.RECIPE, source="path", path=tmp_path / "dev-v1.1.json") == [("val", train[0][1])]
+    assert documents(knowledge.RECIPE, source="path", path=tmp_path / "dev-v1.1.json") == [("", train[0][1])]
     (tmp_path / "dev-v1.1.json").rename(tmp_path / "other.json")
-    assert documents(knowledge.RECIPE, source="path", path=tmp_path / "other.json") == [("", train[0][1])]
     with pytest.raises(UserError, match=r"plain_text/validation-00000-of-00001\.parquet or dev-v1\.1\.json"):
         documents(knowledge.RECIPE, source="path", path=tmp_path)
 
@@ -796,10 +860,10 @@ def test_a_failure_that_passes_is_waited_out(server: DataServer, tmp_path: Path,
         (None, "cannot be reached (", 5),
         (401, "does not accept the key (401); set OPENAI_API_KEY to a valid one.", 1),
         (404, "knows no model 'small' or not this address (404); check --endpoint_model, and --endpoint", 1),
-        (400, "refused the request (400: no *** here).", 1),
+        (400, "refused the request (400: no *** here) for 'a'; see to it, then start again.", 1),
         (307, "refused the request (307", 1),
         (b"<html>", "answers with something that is not JSON", 5),
-        (b'{"choices": [{"message": {"content": null}}]}', "answers with no message", 5),
+        (b'{"choices": [{"message": {"content": null}}]}', "answers with no message for 'a'", 5),
         (b'{"choices": [{}]}', "answers with no message", 5),
     ],
 )
@@ -817,6 +881,38 @@ def test_a_failure_that_stays(
     assert words in message
     assert len(server.asked) == tries
     assert (tmp_path / "j.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("failure", [400, ""])
+def test_one_prompt_that_is_refused_holds_up_no_other(server: DataServer, tmp_path: Path, failure: Any) -> None:
+    prompts = [str(n) for n in range(30)]
+    server.reply = lambda prompt: failure if prompt == "7" else f"about {prompt}"
+    with logged() as records:
+        found = dict(ask(server, prompts, tmp_path / "j.jsonl"))
+    assert found == {prompt: "" if prompt == "7" else f"about {prompt}" for prompt in prompts}
+    assert any("for '7', which stays as it was" in text for text in warnings_in(records))
+
+
+def test_a_server_that_refuses_whatever_is_asked_is_not_asked_to_the_end(server: DataServer, tmp_path: Path) -> None:
+    server.reply = lambda prompt: 400
+    message = refused(server, tmp_path / "j.jsonl", [str(n) for n in range(100)])
+    assert message.endswith("(400) for '9', and nothing for 9 before it; see to it, then start again.")
+    assert len(server.asked) < 20
+
+
+def test_no_more_is_asked_for_than_wanted(server: DataServer, tmp_path: Path) -> None:
+    def first(count: int) -> list[tuple[str, str]]:
+        answers = rewrite.rewritten(
+            map(str, itertools.count()), str, f"{server.endpoint}/v1", "small", tmp_path / "j.jsonl", most=5
+        )
+        found = list(itertools.islice(answers, count))
+        answers.close()  # type: ignore[attr-defined]
+        return found
+
+    assert len(first(5)) == 5
+    assert sorted(server.prompts()) == list("01234")
+    assert len(first(7)) == 7  # two were dropped as duplicates
+    assert sorted(server.prompts()) == list("0123456")
 
 
 def test_nobody_there(server: DataServer, tmp_path: Path) -> None:
@@ -880,7 +976,9 @@ def test_answers_become_sentences(server: DataServer, tmp_path: Path) -> None:
     server.reply = lambda prompt: (
         "It appeared to saint Bernadette\n Soubirous." if "1858" in prompt else "I cannot say."
     )
-    wanted = {"path": path, "folder": tmp_path, "endpoint": f"{server.endpoint}/v1", "model": "small"}
+    wanted: dict[str, Any] = {
+        "path": path, "folder": tmp_path, "endpoint": f"{server.endpoint}/v1", "model": "small",
+    }  # fmt: skip
     with logged() as records:
         found = documents(knowledge.RECIPE, source="path", **wanted)
     assert [record["output"] for _, record in found] == [
@@ -888,7 +986,13 @@ def test_answers_become_sentences(server: DataServer, tmp_path: Path) -> None:
         "a copper statue",
     ]
     assert [record["input"] for _, record in found] == [question for question, _ in PAIRS]
-    assert "1 rewritten answers did not hold the answer" in warnings_in(records)[0]
+    assert warnings_in(records) == ["Answers that stay as they were, as the model gave no sentence that holds them: 1."]
+    with logged() as records:  # also where no more are wanted
+        server.reply = lambda prompt: 400
+        few = knowledge.RECIPE.read(Wanted(source="path", max_documents=2, **wanted))
+        assert [next(few), next(few)] == found
+        few.close()  # type: ignore[attr-defined]
+    assert warnings_in(records)[-1].endswith("holds them: 1.")
     question = "Question: To whom did it appear in 1858?\nAnswer: Saint Bernadette Soubirous\n"
     assert any(prompt.startswith(question) for prompt in server.prompts())
     asked = len(server.asked)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
 import importlib.util
@@ -186,6 +185,46 @@ def test_an_input_without_a_readable_file_is_refused_in_a_sentence(name, words):
     assert "\n" not in str(error.value)
 
 
+def test_hidden_files_and_folders_are_passed_over_unless_they_are_named():
+    touch("in/a.txt", "in/.b.txt", "in/._c.jsonl", "in/.ipynb_checkpoints/d.txt", "in/deep/.git/e.txt", ".own/f.txt")
+    assert names("in") == names("in/**") == names("in/**/*.txt") == ["in/a.txt"]
+    assert names("in/.b.txt", "in/.ipynb_checkpoints", ".own") == [
+        "in/.b.txt", "in/.ipynb_checkpoints/d.txt", ".own/f.txt",
+    ]  # fmt: skip
+
+
+def test_files_to_leave_out_are_given_only_where_they_are_named():
+    touch("in/a.txt", "in/own-train.jsonl")
+    own = [Path("in/own-train.jsonl").absolute()]
+    assert find_files(["in", "in/*"], own) == [Path("in/a.txt")]
+    assert find_files(["in/own-train.jsonl"], own) == [Path("in/own-train.jsonl")]
+    with pytest.raises(UserError, match=r"The pattern 'in/own\*' matches no file"):
+        find_files(["in/own*"], own)
+
+
+def test_an_empty_input_is_not_the_present_folder():
+    touch("a.txt")
+    with pytest.raises(UserError, match=r"One --input is empty \(a shell variable that is not set\?\); name files"):
+        find_files(["a.txt", ""])
+
+
+@pytest.mark.parametrize("name", ["in", "in/**", "in/**/*.txt", "in/deep"])
+def test_a_folder_that_may_not_be_read_is_named(monkeypatch, name):
+    touch("in/a.txt", "in/deep/b.txt")
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path) == os.path.join("in", "deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(
+        UserError, match=r"folder 'in/deep' cannot be read \(Permission denied\); check its permissions\."
+    ):
+        find_files([name])
+
+
 # --- every format -----------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +266,33 @@ def test_a_file_of_unreadable_lines_is_not_called_empty():
     assert (problems.empty_files, problems.count) == (0, 1)
 
 
+def test_a_text_that_is_null_or_white_space_is_an_empty_document_in_every_format():
+    Path("a.jsonl").write_text('{"text": null}\n{"text": " \\n\\u3000"}\n{"text": ""}\n{"text": " a "}\n')
+    Path("b.jsonl").write_text('{"body": null}\n{"body": "\\t"}\n{"body": ""}\n{"body": " a "}\n')
+    write_csv(Path("a.csv"), ["", " \n\u3000", "", " a "])
+    counts = [("a.jsonl", "text"), ("b.jsonl", "body"), ("a.csv", "text")]
+    if HAS_ARROW:
+        write_parquet(Path("a.parquet"), [None, " \n\u3000", "", " a "])
+        write_parquet(Path("b.parquet"), [None, " \n\u3000", "", " a "], "body")
+        counts += [("a.parquet", "text"), ("b.parquet", "body")]
+    for name, field in counts:
+        problems = Problems(0)
+        found = list(read_records(Path(name), TextOptions(text_field=field), problems))
+        assert (found, problems.empty_documents) == ([{"text": " a "}], 3), name
+
+
+@pytest.mark.parametrize("packing", list(PACKERS))
+@pytest.mark.parametrize("n_bytes", [1, 5, 1 << 18])
+def test_line_ends_within_a_text_stay_what_they_are(monkeypatch, packing, n_bytes):
+    documents = ["a\r\nb\rc\n\r\r\nd", "e\r\r\nf"]
+    write_csv(Path("a.csv"), documents)
+    write_jsonl(Path("a.jsonl"), documents)
+    monkeypatch.setattr(text_files, "CHUNK_BYTES", n_bytes)
+    monkeypatch.setattr(text_files, "PACKED_BYTES", n_bytes)
+    for name in ("a.csv", "a.jsonl"):
+        assert texts(pack(Path(name), packing)) == documents
+
+
 DOCUMENT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 
 
@@ -240,12 +306,10 @@ def test_documents_survive_the_way_through_a_file(documents, suffix, packing):
     path = Path(f"a{suffix}")
     WRITERS[suffix](path, documents)
     expected = documents
-    if suffix != ".jsonl":
-        expected = [re.sub("\r\n?", "\n", text) for text in expected]
     if suffix in (".txt", ".md"):
         expected = [text.removeprefix("\ufeff") if text is documents[0] else text for text in documents]
         expected = in_memory("\n<|endoftext|>\n".join(expected).replace("\r\n", "\n").replace("\r", "\n"))
-    assert texts(pack(path, packing)) == [text for text in expected if text]
+    assert texts(pack(path, packing)) == [text for text in expected if text.strip()]
 
 
 # --- .txt and .md -----------------------------------------------------------------------------------------------------
@@ -388,6 +452,37 @@ def test_only_the_first_bytes_of_a_file_say_that_it_is_utf_16(monkeypatch):
     assert found == ["a"] and said[0].startswith("a.jsonl, line 2: not ")
 
 
+def test_too_many_lines_without_the_field_say_which_there_are_and_how_one_is_named():
+    write_jsonl(Path("a.jsonl"), DOCUMENTS, "body")
+    assert refusal("a.jsonl") == (
+        'More than 0 unreadable lines (a.jsonl, line 1: needs "text", "conversation", "messages" or "input" and '
+        '"output" (it has: id, body)); name the field with the text with --text_field.'
+    )
+    assert refusal("a.jsonl", text_field="txt") == (
+        "More than 0 unreadable lines (a.jsonl, line 1: has no field 'txt' (it has: id, body)); "
+        "name the field with the text with --text_field."
+    )
+    with pytest.raises(UserError, match=r"\(it has: id, body\); a\.jsonl, line 2; a\.jsonl, line 3; \.\.\.\); name"):
+        records("a.jsonl", limit=3)
+
+
+def test_too_many_lines_of_another_encoding_say_how_to_convert_them():
+    Path("a.jsonl").write_bytes('{"text": "Straße"}\n'.encode("latin-1") * 5)
+    said = "; ".join(f"a.jsonl, line {n}: not UTF-8 text" for n in (1, 2, 3))
+    with pytest.raises(UserError) as error:
+        records("a.jsonl", limit=3)
+    assert str(error.value) == (
+        f"More than 3 unreadable lines ({said}; ...); convert it, for example with iconv -f latin1 -t utf-8."
+    )
+
+
+def test_a_number_of_thousands_of_digits_is_an_unreadable_line_in_our_words():
+    Path("a.jsonl").write_text('{"text": "a"}\n{"text": "b", "n": ' + "9" * 10_000 + "}\n")
+    said, found = problems_of("a.jsonl")
+    assert found == ["a"]
+    assert said == ["a.jsonl, line 2: not JSON this program can read (a number of thousands of digits)"]
+
+
 def test_the_text_is_taken_from_the_named_field():
     Path("a.jsonl").write_text(
         '{"id": 1, "body": "One."}\n{"id": 2, "title": "No"}\n{"body": 3}\n{"body": "Two.", "text": "Not this."}\n{"body": ""}'
@@ -449,15 +544,14 @@ def test_lines_are_those_of_a_file_and_too_long_ones_keep_their_place(lines, end
 )
 def test_csv_with_any_delimiter_gives_its_column(documents, delimiter, field):
     write_csv(Path("a.csv"), documents, field, delimiter)
-    expected = [re.sub("\r\n?", "\n", text) for text in documents if text]
-    assert texts("a.csv", text_field=field) == expected
+    assert texts("a.csv", text_field=field) == [text for text in documents if text.strip()]
 
 
 def test_csv_of_other_programs_is_read():
     Path("a.csv").write_bytes(
         b'\xef\xbb\xbf\r\n"id";"text"\r\n1;"Two\r\nlines; a ""word"""\r\n\r\n2;Plain "words", too\r\n3;'
     )
-    assert texts("a.csv") == ['Two\nlines; a "word"', 'Plain "words", too']
+    assert texts("a.csv") == ['Two\r\nlines; a "word"', 'Plain "words", too']
     Path("a.csv").write_bytes(b"text\rOne\rTwo\r")
     assert texts("a.csv") == ["One", "Two"]
 
@@ -467,6 +561,11 @@ def test_a_missing_column_is_a_sentence_that_names_those_there_are():
     assert refusal("a.csv") == (
         "'a.csv' has no column 'text' (it has: id, body); name the one with the text with --text_field."
     )
+
+
+def test_two_columns_of_the_name_are_refused():
+    Path("a.csv").write_text("text,id,text\na,1,b\n")
+    assert refusal("a.csv") == "'a.csv' has more than one column 'text'; rename all but one."
 
 
 def test_rows_that_do_not_fit_the_header_are_unreadable_lines():
@@ -487,9 +586,12 @@ def test_a_large_cell_is_read_and_one_without_end_is_refused(monkeypatch):
     assert texts("a.csv") == ["x" * 1_000_000]
     monkeypatch.setattr(text_files, "LONGEST_LINE", 1000)
     assert refusal("a.csv").startswith("'a.csv', line 2: longer than ")
-    csv.field_size_limit(1000)
-    Path("a.csv").write_text('text\n"' + "a\n" * 1000 + '"')
-    assert "field larger than field limit" in refusal("a.csv")
+    monkeypatch.setattr(text_files, "LONGEST_LINE", 1 << 20)
+    csv.field_size_limit(1 << 20)
+    Path("a.csv").write_text('text\nshort\n"' + "a line\n" * 150_000 + '"')
+    assert refusal("a.csv") == (
+        "'a.csv', the row from line 3: a field of more than 1 MiB; make it shorter, or close its quotes."
+    )
 
 
 # --- not text ---------------------------------------------------------------------------------------------------------
@@ -503,9 +605,10 @@ def test_a_nul_byte_is_refused_with_its_place(suffix):
 
 
 def test_a_nul_in_json_is_kept_where_json_allows_it():
-    Path("a.jsonl").write_bytes(b'{"text": "a\\u0000b"}\n{"text": "a\0b"}\n')
-    said, found = problems_of("a.jsonl")
-    assert found == ["a\0b"] and len(said) == 1 and "line 2: not JSON" in said[0]
+    Path("a.jsonl").write_bytes(b'{"text": "a\\u0000b"}\n')
+    assert texts("a.jsonl") == ["a\0b"]
+    Path("a.jsonl").write_bytes(b'{"text": "a"}\n{"text": "a\0b"}\n')
+    assert refusal("a.jsonl") == "'a.jsonl' is not a text file (byte 25, in line 2, is NUL)."
 
 
 @given(
@@ -529,15 +632,22 @@ def test_what_is_not_utf_8_is_refused_with_the_place(before, bad, size, csv_):
         )
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv", ".md.gz"])
-def test_utf_16_is_called_by_its_name(suffix, encoding):
-    content = ("\ufeff" * (encoding == "utf-16-be") + '{"text": "a"}').encode(encoding)
-    assert content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+def test_utf_16_and_utf_32_are_called_by_their_names(suffix, encoding):
+    content = '\ufeff{"text": "a"}'.encode(encoding)
     Path(f"a{suffix}").write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    name = encoding[:6]
     assert refusal(f"a{suffix}") == (
-        f"'a{suffix}' is UTF-16 text; convert it, for example with iconv -f utf-16 -t utf-8."
+        f"'a{suffix}' is {name.upper()} text; convert it, for example with iconv -f {name} -t utf-8."
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_utf_16_and_utf_32_without_a_mark_are_no_text(suffix, encoding):
+    Path(f"a{suffix}").write_bytes('{"text": "a"}\n'.encode(encoding))
+    assert re.fullmatch(rf"'a\{suffix}' is not a text file \(byte [01], in line 1, is NUL\)\.", refusal(f"a{suffix}"))
 
 
 # --- packed -----------------------------------------------------------------------------------------------------------
@@ -649,7 +759,7 @@ if HAS_ARROW:
     @given(documents=st.lists(DOCUMENT, max_size=5), field=st.sampled_from(["text", "input", "a.b"]))
     def test_documents_survive_the_way_through_parquet(documents, field):
         write_parquet(Path("a.parquet"), documents, field)
-        assert texts("a.parquet", text_field=field) == [text for text in documents if text]
+        assert texts("a.parquet", text_field=field) == [text for text in documents if text.strip()]
 
     def test_parquet_rows_are_records_of_every_form_as_in_jsonl():
         write_table({"messages": [CONVERSATION, CONVERSATION[:1]], "id": [1, 2]})
@@ -666,9 +776,9 @@ if HAS_ARROW:
         write_table({"text": ["a", None], "messages": [None, CONVERSATION]})
         assert records("a.parquet") == [{"text": "a"}, {"messages": CONVERSATION}]
 
-    def test_rows_without_a_text_are_unreadable_with_their_numbers():
+    def test_rows_whose_text_is_no_string_are_unreadable_with_their_numbers():
         write_table({"text": ["a", None, "b", ""], "body": [1, 2, 3, 4]})
-        assert problems_of("a.parquet") == (['a.parquet, row 2: "text" must be a string'], ["a", "b"])
+        assert problems_of("a.parquet") == ([], ["a", "b"])
         with pytest.raises(UserError, match=r"row 1: the field 'body' must be a string"):
             records("a.parquet", text_field="body")
 
@@ -761,7 +871,7 @@ def test_every_unicode_space_becomes_a_space():
 
 def test_texts_of_every_form_of_record_are_normalised_and_nothing_else_is():
     raw, plain = "\u201cWell\u201d \r\n", '"Well"\n'
-    turns = [{"role": raw, "content": raw, "n": 1}]
+    turns = [{"role": "“user”", "content": raw, "n": 1}]
     lines = [{"text": raw, "id": raw}, {"messages": turns}, {"conversation": turns}, {"input": raw, "output": raw}]
     lines += [{"text": "\u200b"}, {"messages": 5, "text": raw}]
     Path("a.jsonl").write_text("\n".join(map(json.dumps, lines)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import json
@@ -219,10 +220,55 @@ def test_a_cache_whose_source_is_absent_is_used(stories: Path, cache_dir: Path) 
     expected = documents_of(build(stories, cache_dir))
     stories.unlink()
     assert documents_of(build(stories, cache_dir)) == expected
-    assert open_cache(source_of(stories.with_name("others-train.jsonl")), GPT2, cache_dir) is None
+    assert open_cache(source_of(stories.with_name("others-train.jsonl"), "others"), GPT2, cache_dir) is None
     assert open_cache(source_of(stories, split="val"), GPT2, cache_dir) is None
     assert open_cache(source_of(stories), Tokenizer(chatml=False), cache_dir) is None
     assert open_cache(source_of(stories), GPT2, cache_dir, Rendering(parse_special=True)) is None
+
+
+def test_a_cache_that_was_copied_alone_is_found_whatever_its_data_folder_is_called(
+    stories: Path, tmp_path: Path, cache_dir: Path
+) -> None:
+    expected = documents_of(build(stories, cache_dir))
+    copied = Path(shutil.copytree(cache_dir, tmp_path / "elsewhere" / "cache"))
+    absent = source_of(tmp_path / "elsewhere" / "d" / stories.name)
+    with logged() as records:
+        cache = open_cache(absent, GPT2, copied)
+    assert cache is not None and documents_of(cache) == expected
+    assert records[-1].getMessage() == f"No {absent.label}: using the token cache that was made from {stories}."
+
+
+def test_of_caches_from_several_folders_the_right_one_is_used_or_none(tmp_path: Path, cache_dir: Path) -> None:
+    paths = [write_lines(tmp_path / letter / "tales-train.jsonl", [{"text": letter}]) for letter in "ba"]
+    for path in paths:
+        build(path, cache_dir)
+        path.unlink()
+    assert [GPT2.decode(documents_of(build(path, cache_dir))[0]) for path in paths] == ["b", "a"]
+    with pytest.raises(UserError, match=r"several files of that name .*; say with --data\.data_dir") as error:
+        open_cache(source_of(tmp_path / "c" / "tales-train.jsonl"), GPT2, cache_dir)
+    assert all(str(path) in str(error.value) for path in paths) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_cache_in_a_folder_that_is_only_to_be_read_is_found_by_its_contents(
+    stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    expected = documents_of(build(stories, cache_dir))
+    os.utime(stories, ns=(1, 123_456_789_000))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, "not here", str(cache_dir))
+
+    before = {name: (cache_dir / name).read_bytes() for name in files_in(cache_dir)}
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_builder, "replace_text", refuse)  # the lock is there and open to all: only the facts stay
+        assert documents_of(build(stories, cache_dir)) == expected
+    monkeypatch.setattr(cache_builder.FileLock, "acquire", refuse)
+    assert documents_of(build(stories, cache_dir)) == expected
+    assert {name: (cache_dir / name).read_bytes() for name in files_in(cache_dir)} == before
+    stories.write_bytes(stories.read_bytes() + b'{"text": "One more."}\n')
+    with pytest.raises(OSError, match="not here"):
+        build(stories, cache_dir)
 
 
 def test_an_absent_source_without_a_cache_is_none_and_leaves_nothing_behind(tmp_path: Path, cache_dir: Path) -> None:

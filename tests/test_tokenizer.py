@@ -103,6 +103,14 @@ def test_a_million_spaces_are_encoded_or_refused_but_do_not_crash(tail: str) -> 
         assert GPT2.decode(ids) == text
 
 
+@pytest.mark.parametrize("space", ["\u3000", "\u00a0", "\x85", "\u2028", "\x0b"])
+@pytest.mark.parametrize("tail", ["a", " a", "\x1c"])
+def test_white_space_of_every_kind_is_cut_where_gpt_2_cuts(space: str, tail: str) -> None:
+    text = f"start{space * 1500}{tail}"
+    assert len(tokenizer_module._parts(text)) == 2
+    assert GPT2.encode(text) == GPT2._encoding.encode_ordinary(text)
+
+
 def test_encoding_needs_neither_torch_nor_a_connection() -> None:
     program = (
         "import socket, sys\n"

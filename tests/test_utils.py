@@ -184,6 +184,12 @@ def test_no_color_in_the_environment_wins_over_a_terminal(monkeypatch: pytest.Mo
     assert err.getvalue() == "error: broken\n"
 
 
+def test_a_dumb_terminal_gets_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, _ = terminal(monkeypatch)
+    monkeypatch.setenv("TERM", "dumb")
+    assert not utils.use_color(out)
+
+
 def test_an_empty_no_color_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     out, _ = terminal(monkeypatch)
     assert utils.os.environ["NO_COLOR"] == ""

@@ -6,6 +6,9 @@
 
 On a terminal what is predicted is bright, what is only read is dim, and control tokens are coloured. Elsewhere what is only
 read stands in [-brackets-]. The first token of a row is never predicted: it is the context of the second.
+
+<|im_end|> is a control token; text that only looks like one has a backslash inside: <\\|im_end|>. Characters that are not
+seen are written out, such as \\x1b and \\u202e.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import groupby
@@ -36,7 +40,7 @@ FLAGS = {  # options of a run that decide what is in a batch, with their short n
     "system.seed": "--seed",
 }  # fmt: skip
 DIM, BRIGHT, CONTROL = "2", "1", "36"
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+LOOKALIKE = re.compile(r"<(?=\|(?:endoftext|im_start|im_end)\|>)")
 
 
 def row_texts(ids: Sequence[int], predicted: Sequence[bool], tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
@@ -53,8 +57,12 @@ def row_texts(ids: Sequence[int], predicted: Sequence[bool], tokenizer: Tokenize
 
 
 def visible(text: str) -> str:
-    r"""The text with control characters written out (\x1b), so that data cannot give orders to a terminal."""
-    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    r"""Text as nothing but itself: it cannot pass for a control token (<\|im_end|>), nor give a terminal orders (\x1b)."""
+    text = LOOKALIKE.sub(r"<\\", text)
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cf") and c not in "\t\n" else c
+        for c in text
+    )
 
 
 def painted(stretches: Iterable[tuple[str, str]], color: bool) -> str:
@@ -87,6 +95,7 @@ def show(loader: PackedLoader, batch: Batch, epoch: int, index: int, tokenizer: 
             continue
         pieces = layout.pieces(row)
         length = sum(piece.count for piece in pieces)
+        unused = loader.block_size - length
         ids = [int(inputs[place][0]), *np.concatenate([inputs[place][1:], [tokenizer.eot_id]])[: length - 1].tolist()]
         last = targets[place][length - 1]
         ids.append(int(last) if last != IGNORED else int(loader.ids(pieces[-1])[-1]))
@@ -95,7 +104,7 @@ def show(loader: PackedLoader, batch: Batch, epoch: int, index: int, tokenizer: 
         more = f" and {len(pieces) - 6} more" if len(pieces) > 6 else ""
         log.info(
             "\n--- row %d: documents %s%s; %d of %d tokens predicted%s", place + 1, named, more, sum(predicted), length,
-            f", {loader.block_size - length} places empty" if length < loader.block_size else "",
+            f", {unused} place{'' if unused == 1 else 's'} empty" if unused else "",
         )  # fmt: skip
         log.info("%s", painted(row_texts(ids, predicted, tokenizer), color))
 
