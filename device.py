@@ -149,6 +149,11 @@ def autocast(device: str, dtype: str) -> contextlib.AbstractContextManager[objec
     return torch.autocast(device.partition(":")[0], dtype=getattr(torch, dtype))
 
 
+def no_autocast(device: str) -> contextlib.AbstractContextManager[object]:
+    """Inside autocast: operations as they are written, as the backward pass wants them."""
+    return torch.autocast(device.partition(":")[0], enabled=False)
+
+
 def peak_memory_bytes(device: str) -> int | None:
     """Most memory used so far: the GPU's allocations, or on a CPU this process's resident memory. None: unknown."""
     if device.startswith("cuda"):

@@ -19,6 +19,7 @@ from torch import Tensor
 from checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint, load_weights
 from config import Config
 from model import GPT, KVCache
+from quantization import quantize
 from tokenizer import Message, Tokenizer
 from utils import UserError
 
@@ -74,15 +75,23 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
     if sampling.temperature < LOWEST_TEMPERATURE:
         return logits.argmax(dim=-1)
     logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # never overflows upwards
+    ids = None  # of the candidates, where they are not all tokens in their order
     if 0 < sampling.top_k < logits.size(1):
-        likeliest = logits.topk(sampling.top_k)
-        logits = torch.full_like(logits, -torch.inf).scatter(1, likeliest.indices, likeliest.values)
+        logits, ids = logits.topk(sampling.top_k)
+    elif sampling.top_p < 1:
+        logits, ids = logits.sort(descending=True)
+    p = logits.softmax(-1)
     if sampling.top_p < 1:
-        ordered, places = logits.softmax(-1).sort(descending=True)
-        beyond = ordered.cumsum(-1) - ordered >= sampling.top_p  # what comes before already reaches top_p
+        beyond = p.cumsum(-1) - p >= sampling.top_p  # what comes before already reaches top_p
         beyond[:, 0] = False  # the likeliest stays, however small top_p is
-        logits = logits.masked_fill(beyond.gather(1, places.argsort(-1)), -torch.inf)
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
+        p = p.masked_fill(beyond, 0)
+    drawn = torch.multinomial(p, 1, generator=generator)
+    return (drawn if ids is None else ids.gather(1, drawn)).squeeze(1)
+
+
+def cache_dtype(model: GPT) -> torch.dtype:
+    """What keys and values are kept in: as the weights, but on a CPU in float32, where one query is fastest so."""
+    return torch.float32 if model.device.type == "cpu" else model.transformer.wte.weight.dtype
 
 
 @torch.no_grad()
@@ -116,7 +125,7 @@ def generate(
     sampling = sampling or Sampling()
     block_size = model.config.block_size
     window = torch.tensor([list(prompt)] * num_samples, device=model.device)  # (B, n)
-    cache = KVCache(model.config, num_samples, model.device, model.lm_head.weight.dtype) if use_cache else None
+    cache = KVCache(model.config, num_samples, model.device, cache_dtype(model)) if use_cache else None
     running = [True] * num_samples
     for _ in range(max_tokens):
         if window.size(1) > block_size:
@@ -144,7 +153,7 @@ def load_model(
     Args:
         path: the checkpoint or folder.
         device: where to put it.
-        dtype: what its weights are kept in.
+        dtype: what its weights are kept in; int8: those of the linear layers, the rest in bfloat16.
         chatml: False: GPT-2's own 50,257 tokens only; chat tokens are then never sampled.
 
     Returns:
@@ -159,8 +168,9 @@ def load_model(
     tokenizer = checkpoint_tokenizer(checkpoint)
     if not chatml:
         tokenizer = tokenizer.with_chatml(False)
-    model = model_of(checkpoint, tokenizer)
-    return model.to(device=device, dtype=getattr(torch, dtype)).eval(), tokenizer, checkpoint
+    model = model_of(checkpoint, tokenizer).to(device).eval()
+    model = quantize(model) if dtype == "int8" else model.to(getattr(torch, dtype))
+    return model, tokenizer, checkpoint
 
 
 def model_of(checkpoint: Checkpoint, tokenizer: Tokenizer) -> GPT:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 GROUP_ROWS = 1024  # positions whose logits exist together: large matrix products, little memory
+GROUP_WORDS = 8192  # rows of the weight's gradient that are added to at a time
 CACHE_BYTES = 4 << 20  # float32 probabilities handled at once on a CPU: they stay in its cache
 FLOAT16_GAIN = 1024.0  # keeps probabilities of 1e-5 above float16's smallest numbers
 
@@ -32,11 +33,15 @@ def compute_dtype(hidden: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
+def _slices(length: int, size: int) -> Iterator[slice]:
+    """0 .. length in slices of `size`."""
+    return (slice(first, first + size) for first in range(0, length, size))
+
+
 def _chunks(logits: Tensor) -> Iterator[slice]:
     """Rows to take through the softmax together: what fits the cache on a CPU, all of them on a GPU."""
     rows = max(8, CACHE_BYTES // (4 * logits.size(1))) if logits.device.type == "cpu" else GROUP_ROWS
-    for first in range(0, len(logits), rows):
-        yield slice(first, first + rows)
+    return _slices(len(logits), rows)
 
 
 def _softmax(logits: Tensor, labels: Tensor, n_vocab: int) -> tuple[Tensor, Tensor]:
@@ -62,10 +67,10 @@ class LinearCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), device=h.device, dtype=torch.float32)
         grad_hidden = torch.empty(h.shape, device=h.device, dtype=torch.float32)
         grad_weight = torch.zeros(w.shape, device=h.device, dtype=torch.float32)
+        room = h.new_empty(min(len(h), GROUP_ROWS), len(w))  # of every group's logits
         with torch.autocast(h.device.type, enabled=False):
-            for first in range(0, len(h), GROUP_ROWS):
-                group = slice(first, first + GROUP_ROWS)
-                logits = h[group] @ w.T
+            for group in _slices(len(h), GROUP_ROWS):
+                logits = torch.mm(h[group], w.T, out=room[: len(h[group])])
                 for part in _chunks(logits):
                     p, log_p = _softmax(logits[part], labels[group][part], n_vocab)
                     loss -= (log_p * counted[group][part]).sum()
@@ -74,7 +79,9 @@ class LinearCrossEntropy(torch.autograd.Function):
                 grad_logits = logits
                 grad_hidden[group] = (grad_logits @ w).float() * (counted[group] / gain)
                 # Divided before the product: a frequent word's sum over the group would overflow float16.
-                grad_weight += grad_logits.T @ (h[group] * counted[group] / gain)
+                h_group = h[group] * counted[group] / gain
+                for words in _slices(len(w), GROUP_WORDS):
+                    grad_weight[words] += grad_logits[:, words].T @ h_group
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return loss
@@ -84,7 +91,9 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         hidden_dtype, weight_dtype = ctx.dtypes
-        return (grad_hidden * grad_loss).to(hidden_dtype), (grad_weight * grad_loss).to(weight_dtype), None, None, None
+        grad_hidden.mul_(grad_loss)  # in place: a second backward pass is refused by autograd
+        grad_weight.mul_(grad_loss)
+        return grad_hidden.to(hidden_dtype), grad_weight.to(weight_dtype), None, None, None
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int) -> Tensor:
@@ -110,8 +119,7 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int) 
     labels = targets.clamp_min(0).unsqueeze(1)  # (N, 1)
     losses = torch.zeros(len(h), device=h.device, dtype=torch.float32)
     with torch.autocast(h.device.type, enabled=False):
-        for first in range(0, len(h), GROUP_ROWS):
-            group = slice(first, first + GROUP_ROWS)
+        for group in _slices(len(h), GROUP_ROWS):
             logits = h[group] @ w.T
             for part in _chunks(logits):
                 losses[group][part] = -_softmax(logits[part], labels[group][part], n_vocab)[1].squeeze(1)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention import causal_attention
 from config import ModelConfig
 from loss import linear_cross_entropy, token_losses
 
@@ -47,20 +48,13 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
         B, T, C = x.shape
-        q, k, v = (
-            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
-            for part in self.c_attn(x).split(C, dim=2)
-        )
-        mask = None
+        qkv = self.c_attn(x)  # (B, T, 3 C)
+        q, k, v = (part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for part in qkv.split(C, dim=2))
         if cache is not None:
-            if cache.length and T > 1:  # new token i sees everything cached and new tokens up to i
-                mask = torch.ones(T, cache.length + T, dtype=torch.bool, device=x.device).tril(cache.length)
-            k, v = cache.extend(self.layer, k.to(cache.keys.dtype), v.to(cache.values.dtype))
+            k, v = cache.extend(self.layer, k.to(cache.keys.dtype), v.to(cache.values.dtype))  # (B, H, S, D)
             q = q.to(k.dtype)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=T > 1 and mask is None, dropout_p=self.dropout if self.training else 0.0
-        )
-        return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)))
+        y = causal_attention(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
+        return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C).to(qkv.dtype)))
 
 
 class MLP(nn.Module):
@@ -130,7 +124,7 @@ class GPT(nn.Module):
         self.config = config
         self.n_vocab = n_vocab or config.vocab_size
         self.transformer = Transformer(config, config.vocab_size)
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False, device="meta")
         self.lm_head.weight = self.transformer.wte.weight  # tied: one matrix reads tokens in and out
         self._init_weights()
 

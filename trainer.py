@@ -139,13 +139,14 @@ class Trainer:
             group["lr"] = self.run.schedule.lr(self.batches_done)
         total = torch.zeros((), device=self.run.device)
         inputs, targets = self.to_device(batch.inputs), self.to_device(batch.targets)  # (A, B, T)
-        for micro in range(len(inputs)):
-            if self.config.model.dropout:
-                torch.manual_seed(mix_key(self.config.system.seed, self.batches_done, micro, self.loader.rank))
-            with devices.autocast(self.run.device, self.run.dtype):
+        with devices.autocast(self.run.device, self.run.dtype):  # around all of them: weights are cast once
+            for micro in range(len(inputs)):
+                if self.config.model.dropout:
+                    torch.manual_seed(mix_key(self.config.system.seed, self.batches_done, micro, self.loader.rank))
                 loss = self.model(inputs[micro], targets[micro]) / max(1, batch.n_targets)
-            self.scaler.scale(loss).backward()
-            total += loss.detach()
+                with devices.no_autocast(self.run.device):
+                    self.scaler.scale(loss).backward()
+                total += loss.detach()
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])

@@ -101,7 +101,11 @@ def test_a_config_and_a_text_are_written_whole_or_not_at_all(capsys):
     train("--max_iters", "1")
     for main, flags, name in (
         (train_verb.main, (*TINY, "--show_config", "--save_config", "own.json"), "own.json"),
-        (gen.main, ("models/mine_epoch1.pt", "--max_tokens", "9", "--output", "own.txt", "--seed", "1"), "own.txt"),
+        (
+            gen.main,
+            ("models/mine_epoch1.pt", "--max_tokens", "30", "--nonstop", "--output", "own.txt", "--seed", "1"),
+            "own.txt",
+        ),
     ):
         Path(name).write_text("as it was")
         with files_up_to(12):

@@ -523,7 +523,7 @@ def test_numbers_that_make_no_sense_are_refused_by_name(cat: Path, flags: tuple[
 
 
 @pytest.mark.parametrize(
-    "flags", [("--max_tokens", "many"), ("--temp", "hot"), ("--temperature", "1"), ("--dtype", "int8")]
+    "flags", [("--max_tokens", "many"), ("--temp", "hot"), ("--temperature", "1"), ("--dtype", "int4")]
 )
 def test_flags_that_cannot_be_read_give_one_line_and_exit_code_2(
     cat: Path, flags: tuple[str, str], capsys: pytest.CaptureFixture[str]

@@ -196,7 +196,7 @@ def greedy_by_hand(model: GPT, prompt: list[int], count: int) -> list[int]:
 @pytest.mark.parametrize("prompt_length", [1, 100, 128, 129, 500])
 def test_300_greedy_tokens_are_the_same_with_and_without_a_cache(prompt_length: int) -> None:
     config = tiny_config(block_size=128, vocab_size=97)
-    model = random_model(config, n_vocab=90, seed=2)
+    model = random_model(config, n_vocab=90, seed=11)
     with torch.no_grad():  # words of equal weight, and positions that matter: no word wins everywhere
         model.lm_head.weight.div_(model.lm_head.weight.norm(dim=1, keepdim=True))
         model.transformer.wpe.weight.mul_(3)
@@ -470,6 +470,15 @@ def test_weights_are_kept_in_the_dtype_asked_for(tmp_path: Path, model: GPT) -> 
     loaded, _, _ = load_model(save_format3(model, tmp_path / "x.pt"), dtype="bfloat16")
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
     assert len(decode(loaded, [50256], max_tokens=20)) == 20
+
+
+def test_in_eight_bits_it_says_what_the_float32_model_says(tmp_path: Path, model: GPT) -> None:
+    path = save_format3(model, tmp_path / "x.pt")
+    packed, _, _ = load_model(path, dtype="int8")
+    tokens = random_tokens(model.config, 2, 15)
+    assert {buffer.dtype for name, buffer in packed.named_buffers() if name.endswith("weight")} == {torch.int8}
+    torch.testing.assert_close(packed(tokens).float(), load_model(path)[0](tokens), rtol=0.1, atol=0.5)
+    assert len(decode(packed, [50256], max_tokens=20)) == 20
 
 
 @pytest.mark.parametrize("save", [save_2x, save_v1])
