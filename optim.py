@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from config import Config, OptimizerConfig
 from utils import UserError, log, one_line
 
+EPSILON = 1e-8  # added to the root of AdamW's second moment
 STATES = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"})  # what AdamW and Muon keep of a weight
 MUON_MOMENTUM = 0.95
 MUON_ELEMENTS = 1 << 24  # of weights that are worked on together
@@ -23,8 +23,7 @@ ADAMW_STEP_SIZE = 0.2  # root mean square of AdamW's usual step, in learning rat
 def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "float32") -> list[Optimizer]:
     """AdamW for everything; with kind "muon", Muon for the matrices inside the blocks and AdamW for the rest.
 
-    Matrices and embeddings decay; biases and LayerNorms do not. AdamW uses the fused kernel: one pass over all
-    parameters instead of several over each. `dtype` is what Muon's matrix products run in.
+    Matrices and embeddings decay; biases and LayerNorms do not. `dtype` is what Muon's matrix products run in.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     hidden = [(name, p) for name, p in named if config.kind == "muon" and ".h." in name and p.dim() == 2]
@@ -34,7 +33,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "flo
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    adamw = AdamW(groups, config.learning_rate, (config.beta1, config.beta2))
     if not hidden:
         return [adamw]
     kinds = {name.split(".", 3)[-1] for name, _ in hidden}  # "attn.c_attn.weight" and so on: one shape each
@@ -43,10 +42,64 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "flo
             {"params": [p for name, p in hidden if name.endswith(kind)], "matrices": 3 if "c_attn" in kind else 1}
             for kind in sorted(kinds)
         ],
-        lr=config.learning_rate, weight_decay=config.weight_decay,
-        dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32,
+        config.learning_rate, config.weight_decay, torch.bfloat16 if dtype == "bfloat16" else torch.float32,
     )  # fmt: skip
     return [adamw, muon]
+
+
+class Optimizer:
+    """Groups of weights with settings of their own, and what is remembered of each weight.
+
+    It looks like torch.optim.Optimizer from outside. It is none because to make one of those imports torch's compiler,
+    which takes as long as torch itself and 70 MB, at every start.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], **settings: Any) -> None:
+        self.param_groups = [settings | group for group in groups]
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+
+    def step(self) -> None:
+        """Update every weight that has a gradient."""
+        raise NotImplementedError
+
+
+class AdamW(Optimizer):
+    """Adam with weight decay that stands apart from the gradient (Loshchilov & Hutter 2019).
+
+        m = average of the gradient g      v = average of g², both over about 1 / (1 - beta) batches
+        w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + EPSILON) - lr weight_decay w
+
+    PyTorch's fused kernel does it in one pass over the memory, where the formula takes a dozen.
+
+    Args:
+        groups: weights; "weight_decay".
+        lr: learning rate.
+        betas: of the two averages.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float]) -> None:
+        super().__init__(groups, lr=lr, betas=betas)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every weight that has a gradient."""
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            states = [self._state_of(weight) for weight in weights]
+            steps, m, v = ([state[key] for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
+            if weights:
+                torch._foreach_add_(steps, 1)
+                torch._fused_adamw_(
+                    weights, [weight.grad for weight in weights], m, v, [], steps,
+                    lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1],
+                    weight_decay=group["weight_decay"], eps=EPSILON, amsgrad=False, maximize=False,
+                )  # fmt: skip
+
+    def _state_of(self, weight: Tensor) -> dict[str, Tensor]:
+        if weight not in self.state:
+            zeros = {key: torch.zeros_like(weight) for key in ("exp_avg", "exp_avg_sq")}
+            self.state[weight] = {"step": torch.zeros((), device=weight.device), **zeros}
+        return self.state[weight]
 
 
 class Muon(Optimizer):
@@ -66,11 +119,11 @@ class Muon(Optimizer):
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float, dtype: torch.dtype) -> None:
-        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "matrices": 1})
+        super().__init__(groups, lr=lr, weight_decay=weight_decay)
         self.dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Update every weight that has a gradient."""
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
@@ -87,11 +140,10 @@ class Muon(Optimizer):
 
     def _direction(self, weight: Tensor) -> Tensor:
         """Nesterov momentum: the average gradient, and a step ahead."""
-        state = self.state[weight]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(weight)
+        if weight not in self.state:
+            self.state[weight] = {"momentum_buffer": torch.zeros_like(weight)}
         assert weight.grad is not None
-        momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - MUON_MOMENTUM)
+        momentum = self.state[weight]["momentum_buffer"].lerp_(weight.grad, 1 - MUON_MOMENTUM)
         return weight.grad.lerp(momentum, MUON_MOMENTUM)
 
 
@@ -139,13 +191,10 @@ def load_optimizer_state(
     if state and (missing := next((name for name in trained if name not in state), None)):
         raise UserError(f"The checkpoint's optimizer state does not fit this model: it has none for '{missing}'.")
     for optimizer in optimizers:
-        numbers = {p: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
-        by_number = {
-            numbers[parameters[name]]: dict(values)
-            for name, values in state.items()
-            if parameters[name] in numbers and ("momentum_buffer" in values) == isinstance(optimizer, Muon)
-        }
-        optimizer.load_state_dict({"state": by_number, "param_groups": optimizer.state_dict()["param_groups"]})
+        own = {p for group in optimizer.param_groups for p in group["params"]}
+        for name, values in state.items():
+            if (p := parameters[name]) in own and ("momentum_buffer" in values) == isinstance(optimizer, Muon):
+                optimizer.state[p] = {key: value.to(p.device, torch.float32, copy=True) for key, value in values.items()}
 
 
 @dataclass(frozen=True)

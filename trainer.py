@@ -148,7 +148,7 @@ class Trainer:
                     self.scaler.scale(loss).backward()
                 total += loss.detach()
         for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
+            self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it needs param_groups only
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         result = StepResult(*torch.stack([total, norm]).tolist())  # the batch's one synchronisation
         self.check_finite(result)
@@ -156,7 +156,7 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.optimizer.grad_clip, norm)
         if math.isfinite(result.grad_norm):  # float16 gradients that overflowed: no update, and a smaller scale
             for optimizer in self.optimizers:
-                self.scaler.step(optimizer)
+                optimizer.step()
         self.scaler.update()
         self.model.zero_grad(set_to_none=True)
         return result
