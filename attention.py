@@ -45,7 +45,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
     if T < S:  # new token i sees the S - T before and new tokens up to i
         seen = None if T == 1 else torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
-    if q.device.type == "cpu" and q.dtype is torch.bfloat16 and not dropout:
+    if q.device.type == "cpu" and q.dtype is torch.bfloat16 and not (dropout or torch.compiler.is_compiling()):
         return BlockedAttention.apply(q, k, v)  # type: ignore[no-untyped-call]
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
 

@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 GROUP_ROWS = 1024  # positions whose logits exist together: large matrix products, little memory
 GROUP_WORDS = 8192  # rows of the weight's gradient that are added to at a time
 CACHE_BYTES = 4 << 20  # float32 probabilities handled at once on a CPU: they stay in its cache
+GPU_ROWS = 256  # and on a GPU: many enough for all of it
 FLOAT16_GAIN = 1024.0  # keeps probabilities of 1e-5 above float16's smallest numbers
 
 
@@ -39,8 +40,8 @@ def _slices(length: int, size: int) -> Iterator[slice]:
 
 
 def _chunks(logits: Tensor) -> Iterator[slice]:
-    """Rows to take through the softmax together: what fits the cache on a CPU, all of them on a GPU."""
-    rows = max(8, CACHE_BYTES // (4 * logits.size(1))) if logits.device.type == "cpu" else GROUP_ROWS
+    """Rows to take through the softmax together."""
+    rows = max(8, CACHE_BYTES // (4 * logits.size(1))) if logits.device.type == "cpu" else GPU_ROWS
     return _slices(len(logits), rows)
 
 
@@ -50,9 +51,10 @@ def _softmax(logits: Tensor, labels: Tensor, n_vocab: int) -> tuple[Tensor, Tens
     One exponential per logit serves both: the largest probability p and its logit z give the normaliser, z - log p.
     """
     logits[:, n_vocab:] = -torch.inf
-    p = torch.softmax(logits, dim=-1, dtype=torch.float32)
-    normalizer = logits.amax(-1, keepdim=True).float() - p.amax(-1, keepdim=True).log()
-    return p, logits.gather(1, labels).float() - normalizer
+    z = logits.float()
+    p = torch.softmax(z, dim=-1)
+    normalizer = z.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()
+    return p, z.gather(1, labels) - normalizer
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -118,9 +120,10 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int) 
     h, w = hidden.to(dtype), weight.to(dtype)
     labels = targets.clamp_min(0).unsqueeze(1)  # (N, 1)
     losses = torch.zeros(len(h), device=h.device, dtype=torch.float32)
+    room = h.new_empty(min(len(h), GROUP_ROWS), len(w))
     with torch.autocast(h.device.type, enabled=False):
         for group in _slices(len(h), GROUP_ROWS):
-            logits = h[group] @ w.T
+            logits = torch.mm(h[group], w.T, out=room[: len(h[group])])
             for part in _chunks(logits):
                 losses[group][part] = -_softmax(logits[part], labels[group][part], n_vocab)[1].squeeze(1)
     return losses * (targets >= 0)

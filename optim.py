@@ -51,12 +51,17 @@ class Optimizer:
     """Groups of weights with settings of their own, and what is remembered of each weight.
 
     It looks like torch.optim.Optimizer from outside. It is none because to make one of those imports torch's compiler,
-    which takes as long as torch itself and 70 MB, at every start.
+    which takes as long as torch itself and 70 MB, at every start. The state is there from the beginning: made in the
+    middle of the first batch it would lie between what every batch frees, and memory would be in pieces.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], **settings: Any) -> None:
         self.param_groups = [settings | group for group in groups]
-        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        self.state = {weight: self.first_state(weight) for group in self.param_groups for weight in group["params"]}
+
+    def first_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """What is remembered of a weight before its first update."""
+        raise NotImplementedError
 
     def step(self) -> None:
         """Update every weight that has a gradient."""
@@ -85,7 +90,7 @@ class AdamW(Optimizer):
         """Update every weight that has a gradient."""
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
-            states = [self._state_of(weight) for weight in weights]
+            states = [self.state[weight] for weight in weights]
             steps, m, v = ([state[key] for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
             if weights:
                 torch._foreach_add_(steps, 1)
@@ -95,11 +100,9 @@ class AdamW(Optimizer):
                     weight_decay=group["weight_decay"], eps=EPSILON, amsgrad=False, maximize=False,
                 )  # fmt: skip
 
-    def _state_of(self, weight: Tensor) -> dict[str, Tensor]:
-        if weight not in self.state:
-            zeros = {key: torch.zeros_like(weight) for key in ("exp_avg", "exp_avg_sq")}
-            self.state[weight] = {"step": torch.zeros((), device=weight.device), **zeros}
-        return self.state[weight]
+    def first_state(self, weight: Tensor) -> dict[str, Tensor]:
+        averages = {key: torch.zeros_like(weight) for key in ("exp_avg", "exp_avg_sq")}
+        return {"step": torch.zeros((), device=weight.device)} | averages
 
 
 class Muon(Optimizer):
@@ -138,10 +141,11 @@ class Muon(Optimizer):
         for weight, step in zip(weights, orthogonalize(matrices).reshape(directions.shape), strict=True):
             weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=size)
 
+    def first_state(self, weight: Tensor) -> dict[str, Tensor]:
+        return {"momentum_buffer": torch.zeros_like(weight)}
+
     def _direction(self, weight: Tensor) -> Tensor:
         """Nesterov momentum: the average gradient, and a step ahead."""
-        if weight not in self.state:
-            self.state[weight] = {"momentum_buffer": torch.zeros_like(weight)}
         assert weight.grad is not None
         momentum = self.state[weight]["momentum_buffer"].lerp_(weight.grad, 1 - MUON_MOMENTUM)
         return weight.grad.lerp(momentum, MUON_MOMENTUM)
@@ -191,10 +195,11 @@ def load_optimizer_state(
     if state and (missing := next((name for name in trained if name not in state), None)):
         raise UserError(f"The checkpoint's optimizer state does not fit this model: it has none for '{missing}'.")
     for optimizer in optimizers:
-        own = {p for group in optimizer.param_groups for p in group["params"]}
         for name, values in state.items():
-            if (p := parameters[name]) in own and ("momentum_buffer" in values) == isinstance(optimizer, Muon):
-                optimizer.state[p] = {key: value.to(p.device, torch.float32, copy=True) for key, value in values.items()}
+            own = optimizer.state.get(parameters[name], {})
+            if own.keys() == values.keys():
+                for key, value in values.items():
+                    own[key].copy_(value)
 
 
 @dataclass(frozen=True)

@@ -304,6 +304,7 @@ class Trainer:
                 if ended or stopped or save.due(self.batches_done):
                     paths.append(files.last)
                 if paths and training.save_checkpoints:
+                    devices.trim_memory(self.run.device)
                     saver.save(self.state_dict(), paths)
                 if milestone.due(self.batches_done):
                     plot.draw(self.metrics, files.numbered(self.batches_done, ".png"))
