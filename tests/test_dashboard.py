@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -752,6 +753,11 @@ def test_ctrl_c_ends_it_quietly(tmp_path: Path) -> None:
     assert process.stdout
     said = process.stdout.readline()
     url = said.split()[0]
+    for _ in range(200):  # the first look at the folder is taken beside the server
+        with urllib.request.urlopen(f"{url}/api/runs") as answer:
+            if json.load(answer)["problem"]:
+                break
+        time.sleep(0.05)
     with urllib.request.urlopen(f"{url}/api/runs") as answer:  # a connection that is still open does not keep it
         assert json.load(answer)["problem"] == "No such file or directory"
         process.send_signal(signal.SIGINT)
