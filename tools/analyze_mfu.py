@@ -1,0 +1,490 @@
+"""Show where the time of a training step goes, and what to change.
+
+    python tools/analyze_mfu.py --config configs/story-small.json
+    python tools/analyze_mfu.py --config configs/gpt2.json --batch_size 8 --batches 20 --json parts.json
+
+Takes the flags of train.py that describe a run, trains some batches of it in memory and keeps nothing. Plain steps are
+timed; in between, a few run under PyTorch's profiler, and the own time of every operator is counted to a part:
+
+    matrix products   of the blocks: c_attn, c_proj and the MLP, forward and backward
+    attention         scores, softmax and values, forward and backward
+    loss              output layer and cross-entropy, with their gradients
+    optimizer         gradient norm, clipping, the update
+    data              making the batch, and its way to the device
+    overhead          everything else: norms, activations, residuals, casts, embeddings, Python
+
+What the profiler itself costs is measured and taken off, and the rest is scaled to the plain step. On a CUDA device the
+parts are times of kernels; what is not accounted for is then mostly the device waiting for Python or for data.
+
+FLOPs are those that MFU counts: attention over the whole context, though half of it is hidden and never computed, and
+nothing that is computed twice. Stop other programs first: they are measured too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+from unittest.mock import patch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler says when it starts and stops; before torch is imported
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+import device as devices
+import estimate
+import model
+import train
+from cli import Parser
+from config import Config
+from run import Request, prepare_run
+from trainer import Trainer, compile_blocks
+from utils import UserError, byte_count, log, replace_text, run_command, short_count, user_path
+
+PARTS = ("matrix products", "attention", "loss", "optimizer", "data", "overhead")
+RANGE = "part: "  # begins the names of the profiler ranges that the tool puts around calls
+STEP = "the step"  # the range around all of them; its own time is Python between operators
+NODES = {  # in names of operators, and of the autograd nodes that run backward passes
+    "BlockedAttention": "attention", "scaled_dot_product": "attention", "ScaledDotProduct": "attention",
+    "LinearCrossEntropy": "loss",
+}  # fmt: skip
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
+PROFILED = 3  # steps under the profiler
+OWN_VOCABULARY = 8192  # what prepare.py --train_tokenizer makes unless told otherwise
+WORTH = 0.03  # of the step: advice that gains less is left out
+WORTH_DATA = 0.01  # data should cost nothing
+NOT_HERE = (
+    "resume", "load_model_only", "reset_epoch", "eval_only", "show_config", "save_config", "tensorboard", "output_checkpoint",
+)  # fmt: skip
+BUSY = 0.8  # share of the peak from which larger products gain nothing
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operator that ran: its time without the operators inside of it, and what it ran in, innermost first."""
+
+    name: str
+    ms: float
+    around: tuple[str, ...] = ()
+
+    @property
+    def part(self) -> str:
+        """What it is counted to: the range or backward node that it runs in, else what it is itself."""
+        for name in (self.name, *self.around):
+            if name.startswith(RANGE):
+                return name.removeprefix(RANGE)
+            if part := next((part for node, part in NODES.items() if node in name), None):
+                return part
+        return "matrix products" if self.is_product else "overhead"
+
+    @property
+    def is_product(self) -> bool:
+        return not PRODUCTS.isdisjoint((self.name, *self.around))
+
+
+@dataclass
+class Part:
+    """ms: of the plain step; products_ms: of it in matrix products; flops: as MFU counts them, 0 where it has none."""
+
+    ms: float
+    products_ms: float
+    flops: float = 0.0
+
+    @property
+    def flops_per_s(self) -> float | None:
+        return self.flops / self.ms * 1e3 if self.flops and self.ms else None
+
+
+@dataclass
+class Findings:
+    """What was measured of one run. Times in ms, rates in FLOP/s."""
+
+    step_ms: float
+    fastest_ms: float
+    slowest_ms: float
+    profiled_ms: float
+    targets: int  # predicted tokens of a step: what speed and MFU count
+    peak_flops: float | None
+    mfu: float | None
+    parts: dict[str, Part]
+    overhead_ops: dict[str, float]
+    product_flops: dict[str, float] = field(default_factory=dict)  # "now", "twice the rows", "bfloat16"
+    batch_again_ms: float = 0.0  # making the same batch once more: nothing of it is read from a disk
+    compiled: bool = False
+    other_ms: float | None = None  # the step with torch.compile switched the other way, where that was measured
+
+    @property
+    def not_accounted_ms(self) -> float:
+        return self.step_ms - sum(part.ms for part in self.parts.values())
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A change, and the time it takes off what a step does now; `gain` is its share."""
+
+    change: str
+    saves_ms: float
+    gain: float
+
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+def wait(device: str) -> None:
+    """Until the device has done what it was given; a CPU always has."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def timed_step(trainer: Trainer) -> tuple[float, int]:
+    """Train on the next batch; returns ms and predicted tokens."""
+    begin = time.perf_counter()
+    batch = trainer.loader.batch(trainer.epoch, trainer.position)
+    trainer.step(batch)
+    wait(trainer.run.device)
+    ms = (time.perf_counter() - begin) * 1e3
+    trainer.advance()
+    return ms, batch.n_targets
+
+
+@contextmanager
+def ranges(trainer: Trainer) -> Iterator[None]:
+    """Meanwhile the calls that make up a part run inside a profiler range of its name."""
+    places: list[tuple[Any, str, str]] = [
+        (trainer.loader, "batch", "data"), (trainer, "to_device", "data"),
+        (model, "causal_attention", "attention"), (model, "linear_cross_entropy", "loss"),
+        (trainer.scaler, "unscale_", "optimizer"), (torch.nn.utils, "get_total_norm", "optimizer"),
+        (torch.nn.utils, "clip_grads_with_norm_", "optimizer"), (trainer.model, "zero_grad", "optimizer"),
+        *((optimizer, "step", "optimizer") for optimizer in trainer.optimizers),
+    ]  # fmt: skip
+
+    def inside(part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
+            if torch.compiler.is_compiling():
+                return call(*arguments, **keywords)
+            with record_function(RANGE + part):
+                return call(*arguments, **keywords)
+
+        return wrapped
+
+    patches = [patch.object(owner, name, inside(part, getattr(owner, name))) for owner, name, part in places]
+    for one in patches:
+        one.start()
+    try:
+        yield
+    finally:
+        for one in patches:
+            one.stop()
+
+
+def profiled_step(trainer: Trainer) -> tuple[float, Any]:
+    """A step under the profiler: its ms, and the profile."""
+    cuda = [ProfilerActivity.CUDA] if trainer.run.device.startswith("cuda") else []
+    recording = profile(activities=[ProfilerActivity.CPU, *cuda], acc_events=True)
+    with ranges(trainer), recording, record_function(STEP):
+        ms, _ = timed_step(trainer)
+    return ms, recording
+
+
+def profiler_cost_ms(calls: int = 1000) -> float:
+    """What recording one operator takes."""
+    x = torch.zeros(1)
+
+    def once() -> float:
+        begin = time.perf_counter()
+        for _ in range(calls):
+            x.neg_()
+        return (time.perf_counter() - begin) / calls * 1e3
+
+    plain = min(once() for _ in range(3))
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True):
+        return max(0.0, min(once() for _ in range(3)) - plain)
+
+
+def read_ops(events: Iterable[Any], cuda: bool, cost_ms: float) -> list[Op]:
+    """The profiler's events as operators; recording an operator costs time of what it runs in, which is taken off.
+
+    Args:
+        events: of a profile; those of the CPU count, which know the time of the kernels they started.
+        cuda: times are those of kernels, but for the data, which the processor makes.
+        cost_ms: of recording one event.
+    """
+    ops = []
+    for event in events:
+        if event.device_type.name != "CPU":
+            continue
+        around, parent = [], event.cpu_parent
+        while parent is not None:
+            around.append(parent.name)
+            parent = parent.cpu_parent
+        ms = max(0.0, event.self_cpu_time_total / 1e3 - cost_ms * len(event.cpu_children))
+        op = Op(event.name, ms, tuple(around))
+        if cuda and op.part != "data":
+            op = Op(event.name, event.self_device_time_total / 1e3, op.around)
+        ops.append(op)
+    return ops
+
+
+def part_flops(config: Config) -> dict[str, float]:
+    """FLOPs of a step by part; their sum is estimate.flops_per_token of every position."""
+    shape, tokens = config.model, config.tokens_per_batch
+    assert shape.vocab_size is not None
+    return {
+        "matrix products": 72.0 * shape.n_layer * shape.n_embd**2 * tokens,
+        "attention": 12.0 * shape.n_layer * shape.n_embd * shape.block_size * tokens,
+        "loss": 6.0 * shape.vocab_size * shape.n_embd * tokens,
+    }
+
+
+def add_up(profiles: Sequence[tuple[float, Sequence[Op]]], step_ms: float) -> tuple[dict[str, Part], dict[str, float]]:
+    """Parts of the plain step, and the operators of the overhead, largest first.
+
+    Args:
+        profiles: of each profiled step, the ms that its operators' times belong to, and the operators.
+        step_ms: the plain step, to which they are scaled.
+    """
+    parts = {name: Part(0.0, 0.0) for name in PARTS}
+    overhead: defaultdict[str, float] = defaultdict(float)
+    for ms, ops in profiles:
+        scale = step_ms / ms / len(profiles)
+        for op in ops:
+            part = parts[op.part]
+            part.ms += op.ms * scale
+            part.products_ms += op.ms * scale * op.is_product
+            if op.part == "overhead":
+                name = "Python between operators" if op.name == STEP else op.name.rpartition(":")[2].strip()
+                name = "compiled code" if name.startswith("## Call Compiled") else name
+                overhead[name] += op.ms * scale
+    return parts, dict(sorted(overhead.items(), key=lambda item: -item[1]))
+
+
+def product_flops(shapes: Sequence[tuple[int, str]], width: int, device: str, seconds: float = 0.2) -> list[float]:
+    """Rates of the MLP's product, (rows, width) @ (width, 4 width), for each (rows, dtype); best of calls in turns."""
+    pairs = []
+    for rows, dtype in shapes:
+        like = torch.empty(0, dtype=getattr(torch, dtype), device=device)
+        pairs.append((like.new_full((rows, width), 0.5), like.new_full((width, 4 * width), 0.5)))
+    best = [float("inf")] * len(pairs)
+    deadline = time.perf_counter() + seconds * len(pairs)
+    while time.perf_counter() < deadline or max(best) == float("inf"):
+        for place, (a, b) in enumerate(pairs):
+            wait(device)
+            begin = time.perf_counter()
+            torch.mm(a, b)
+            wait(device)
+            best[place] = min(best[place], time.perf_counter() - begin)
+    return [8.0 * rows * width**2 / s for (rows, _), s in zip(shapes, best, strict=True)]
+
+
+def product_rates(config: Config) -> dict[str, float]:
+    """Rates of the blocks' products: with the rows of a micro-batch, with twice as many, and where it is fast in bfloat16."""
+    system, rows = config.system, config.training.batch_size * config.model.block_size
+    shapes = {"now": (rows, system.dtype), "twice the rows": (2 * rows, system.dtype)}
+    if system.dtype == "float32" and devices.choose_dtype("auto", system.device).value == "bfloat16":
+        shapes["bfloat16"] = rows, "bfloat16"
+    return dict(zip(shapes, product_flops(list(shapes.values()), config.model.n_embd, system.device), strict=True))
+
+
+def other_way_ms(trainer: Trainer, batches: int, step_ms: float) -> float | None:
+    """The step with torch.compile switched the other way, from steps of both kinds in turns; None where it fails."""
+    run, compiled, plain = trainer.run, list[float](), list[float]()
+    if not (run.compiled or compile_blocks(trainer.model, run.config.training.batch_size, run.device, run.dtype)):
+        return None
+    for _ in range(batches + 2):
+        compiled.append(timed_step(trainer)[0])
+        with devices.uncompiled():
+            plain.append(timed_step(trainer)[0])
+    ratio = median(plain[2:]) / median(compiled[2:])
+    return step_ms * (ratio if run.compiled else 1 / ratio)
+
+
+def batch_again_ms(trainer: Trainer) -> float:
+    """Making a batch whose tokens are in memory."""
+    times = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        trainer.loader.batch(trainer.epoch, trainer.position)
+        times.append((time.perf_counter() - begin) * 1e3)
+    return min(times)
+
+
+def measure(trainer: Trainer, batches: int, try_compile: bool = False) -> Findings:
+    """Time plain steps, profile some in between, and put both together."""
+    run, plain, profiles = trainer.run, list[tuple[float, int]](), list[tuple[float, Any]]()
+    for _ in range(2):
+        timed_step(trainer)
+    profiled_step(trainer)  # a compiled model is compiled again for it
+    for number in range(batches):
+        plain.append(timed_step(trainer))
+        if number * PROFILED // batches == len(profiles):
+            profiles.append(profiled_step(trainer))
+    times, targets = [ms for ms, _ in plain], round(mean(n for _, n in plain))
+    step_ms, cost_ms, cuda = median(times), profiler_cost_ms(), run.device.startswith("cuda")
+    read = []
+    for ms, recorded in profiles:
+        ops = read_ops(recorded.events(), cuda, cost_ms)
+        read.append((step_ms if cuda else max(ms / 2, ms - cost_ms * len(ops)), ops))  # it makes no kernel slower
+    parts, overhead = add_up(read, step_ms)
+    for name, flops in part_flops(run.config).items():
+        parts[name].flops = flops
+    peak = estimate.peak_flops(run.config.system)
+    return Findings(
+        step_ms, min(times), max(times), median(ms for ms, _ in profiles), targets, peak,
+        trainer.flops_per_token * targets / step_ms * 1e3 / peak if peak else None,
+        parts, overhead, product_rates(run.config), batch_again_ms(trainer), run.compiled,
+        other_way_ms(trainer, batches, step_ms) if run.compiled or try_compile else None,
+    )  # fmt: skip
+
+
+# --- advice ---------------------------------------------------------------------------------------------------------
+
+
+def advise(found: Findings, config: Config, new_model: bool = True) -> list[Advice]:
+    """What would shorten the step, best first; nothing where nothing gains over WORTH.
+
+    Args:
+        found: the measurements that every gain is computed from.
+        config: of the run.
+        new_model: begins with random weights, so that its vocabulary can be another one.
+    """
+    parts, rates, step_ms = found.parts, found.product_flops, found.step_ms
+    update_ms, reading_ms = parts["optimizer"].ms, parts["data"].ms - found.batch_again_ms
+    saved = [
+        (
+            f"--training.gradient_accumulation_steps {2 * config.training.gradient_accumulation_steps}: the optimizer, "
+            f"{update_ms / step_ms:.0%} of the step, runs half as often; updates are fewer and larger",
+            update_ms / 2,
+        ),
+        (f"--data.cache_dir on a faster disk: tokens are read for {reading_ms:.1f} ms", reading_ms),
+    ]
+    if new_model and config.data.tokenizer == "gpt2" and (config.model.vocab_size or 0) > 2 * OWN_VOCABULARY:
+        saved.append(own_vocabulary(found, config))
+    if found.peak_flops and rates["now"] < BUSY * found.peak_flops:
+        saved.append(larger_micro_batch(found, config, found.peak_flops))
+    if "bfloat16" in rates:
+        times = rates["bfloat16"] / rates["now"]
+        products_ms = sum(part.products_ms for part in parts.values())
+        saved.append((f"--dtype bfloat16: products run {times:.1f} times as fast", products_ms * (1 - 1 / times)))
+    if found.other_ms is not None:
+        wanted = "false" if found.compiled else "true"
+        saved.append((f"--training.compile_model {wanted}: measured", step_ms - found.other_ms))
+    advice = [Advice(change, ms, ms / step_ms) for change, ms in saved]
+    if not any(one.gain > WORTH for one in advice):
+        return []
+    kept = [one for one in advice if one.gain > (WORTH_DATA if one.change.startswith("--data") else WORTH)]
+    return sorted(kept, key=lambda one: -one.gain)
+
+
+def own_vocabulary(found: Findings, config: Config) -> tuple[str, float]:
+    """Fewer rows in the output layer: fewer FLOPs of the loss, and fewer parameters for AdamW."""
+    shape, rows = config.model, config.model.vocab_size
+    assert rows is not None
+    saves = found.parts["loss"].ms * (1 - OWN_VOCABULARY / rows)
+    if config.optimizer.kind == "adamw":
+        smaller = estimate.n_parameters(replace(shape, vocab_size=OWN_VOCABULARY)) / estimate.n_parameters(shape)
+        saves += found.parts["optimizer"].ms * (1 - smaller)
+    made = f"prepare.py --name {config.data.dataset_name} --train_tokenizer"
+    return f"a vocabulary of its own ({made}): {OWN_VOCABULARY:,} rows in the output layer, not {rows:,}", saves
+
+
+def larger_micro_batch(found: Findings, config: Config, peak: float) -> tuple[str, float]:
+    """Twice the sequences at once, where products of twice the rows were measured to be faster."""
+    training, now, twice = config.training, found.product_flops["now"], found.product_flops["twice the rows"]
+    larger = replace(config, training=replace(training, batch_size=2 * training.batch_size))
+    steps = training.gradient_accumulation_steps
+    halved = f" --training.gradient_accumulation_steps {steps // 2} (the same result)" if steps % 2 == 0 else ""
+    return (
+        f"--batch_size {larger.training.batch_size}{halved}: products reach {now / peak:.0%} of the peak, of twice the "
+        f"rows {twice / peak:.0%}; about {byte_count(estimate.memory_bytes(larger))} of memory",
+        found.parts["matrix products"].ms * (1 - now / twice),
+    )
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+def table(found: Findings, advice: Sequence[Advice]) -> str:
+    """The findings for people."""
+    peak, step, rest = found.peak_flops, found.step_ms, found.not_accounted_ms
+    mfu = f", MFU {found.mfu:.1%} of {peak / 1e9:,.0f} GFLOP/s" if found.mfu is not None and peak else ""
+    lines = [
+        f"A step takes {step:.1f} ms ({found.fastest_ms:.1f} to {found.slowest_ms:.1f}; {found.profiled_ms:.1f} under the "
+        f"profiler): {found.targets:,} tokens, {short_count(found.targets / step * 1e3)} a second{mfu}.\n",
+        f"{'':<18}{'ms':>10}{'share':>8}{'GFLOP':>10}{'GFLOP/s':>10}{'of peak':>9}",
+    ]
+    for name, part in found.parts.items():
+        line = f"{name:<18}{part.ms:>10.2f}{part.ms / step:>8.1%}"
+        if rate := part.flops_per_s:
+            line += f"{part.flops / 1e9:>10,.2f}{rate / 1e9:>10,.1f}{f'{rate / peak:.1%}' if peak else '-':>9}"
+        lines.append(line)
+    lines += [f"{'not accounted for':<18}{rest:>10.2f}{rest / step:>8.1%}", f"{'the step':<18}{step:>10.2f}{1:>8.1%}"]
+    largest = list(found.overhead_ops.items())[:5]
+    lines.append("\nMost of the overhead: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in largest) + ".\n")
+    if not advice:
+        return "\n".join([*lines, f"Nothing that this tool knows of would gain more than {WORTH:.0%}."])
+    lines.append("What to change, with the expected gain in time per token, each by itself:")
+    return "\n".join(lines + [f"  {-one.gain:>5.0%}, to {step - one.saves_ms:.1f} ms: {one.change}" for one in advice])
+
+
+def as_json(found: Findings, advice: Sequence[Advice], config: Config) -> str:
+    """The findings for programs."""
+    values = {"device": config.system.device, "dtype": config.system.dtype} | asdict(found)
+    for name, part in found.parts.items():
+        values["parts"][name] |= {"share": part.ms / found.step_ms, "flops_per_s": part.flops_per_s}
+    values |= {"not_accounted_ms": found.not_accounted_ms, "advice": [asdict(one) for one in advice]}
+    return json.dumps(values, indent=2) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tool with these arguments; returns the exit code."""
+    parser = Parser(
+        prog="analyze_mfu.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False, epilog="All other flags are those of train.py: --config, --checkpoint, --model.n_layer ...",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--batches", type=int, default=10, metavar="N", help="plain steps to take the median of [%(default)s]")
+    add("--json", metavar="FILE", help="write all of it there too")
+    add("--try_compile", action="store_true", help="measure the step with torch.compile too (up to minutes)")
+    own, others = parser.parse_known_args(arguments)
+    args = train.build_parser().parse_args(others)
+    if own.batches < 1:
+        raise UserError(f"--batches must be at least 1, not {own.batches}.")
+    if unused := next((name for name in NOT_HERE if getattr(args, name)), None):
+        raise UserError(
+            f"--{unused} has no meaning here, where nothing is kept; --checkpoint names a model to measure."
+        )
+    if args.checkpoint and args.init_from is not None:
+        raise UserError("--checkpoint and --init_from both name a model; use one of them.")
+    with tempfile.TemporaryDirectory(prefix="jojo-mfu-") as folder:
+        request = Request(
+            args.config, train.overrides(args, others), continue_from=args.checkpoint, init_from=args.init_from,
+            output=str(Path(folder) / "mfu.pt"), allow_changes=True,
+        )  # fmt: skip
+        with closing(prepare_run(request)) as run:
+            if run.device == "mps":
+                raise UserError("PyTorch's profiler does not tell times on an Apple GPU; use --device cpu.")
+            found = measure(Trainer(run), own.batches, own.try_compile)
+            advice = advise(found, run.config, new_model=run.checkpoint is None)
+            log.info("%s", table(found, advice))
+            if own.json:
+                replace_text(user_path(own.json), as_json(found, advice, run.config))
+    if found.slowest_ms > 1.5 * found.step_ms:
+        log.warning("Some steps took much longer than others: something else is running here; measure again.")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
