@@ -241,12 +241,19 @@ def open_cache(
                     source, tokenizer, rendering, cache_dir, write
                 )
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-            cache = _of_contents(_new_facts(source, tokenizer, rendering), cache_dir)  # where nothing may be written
-            if cache is None:
-                raise
+            cache = _read_only(source, tokenizer, rendering, cache_dir, error)
     cache.rebuild = mend
+    return cache
+
+
+def _read_only(
+    source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir: Path, error: OSError
+) -> TokenCache:
+    """The cache of the source's contents, where nothing may be written; raises the error where it is not that, or no cache."""
+    forbidden = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    cache = _of_contents(_new_facts(source, tokenizer, rendering), cache_dir) if forbidden else None
+    if cache is None:
+        raise error
     return cache
 
 

@@ -33,7 +33,7 @@ from documents import Rendering
 from packing import EpochStream, Piece, WholeRows, mix_key, permute
 from token_cache import TokenCache
 from tokenizer import Tokenizer
-from utils import UserError, log, user_path
+from utils import UserError, check_folder, log, user_path
 
 IGNORED = -1  # target where nothing is to be predicted
 
@@ -217,8 +217,7 @@ def open_dataset(
 
 def file_source(files: DatasetFiles, split: str) -> Source:
     """A split of a prepared data set. Raises UserError where a file is in the place of its folder."""
-    if files.folder.exists() and not files.folder.is_dir():
-        raise UserError(f"--data.data_dir '{files.folder}' is a file; it must name a folder.")
+    check_folder("--data.data_dir", files.folder)
     if files.pending.exists():  # a process was killed just before it was done, or is at it
         with locked(files.lock, f"the data set '{files.name}'"):
             files.settle()

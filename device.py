@@ -13,6 +13,7 @@ import torch
 
 from config import SystemConfig
 from utils import UserError, byte_count, log
+from utils import peak_memory_bytes as peak_resident_bytes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3)
 
@@ -98,6 +99,11 @@ def choose_dtype(wanted: str, device: str, strict: bool = True) -> Choice:
     return Choice("float32", f"no fast bfloat16 on this {'processor' if kind == 'cpu' else 'device'}")
 
 
+def cache_dtype(device: torch.device, weights: torch.dtype) -> torch.dtype:
+    """What keys and values are kept in: as the weights, but on a CPU in float32, where one query is fastest so."""
+    return torch.float32 if device.type == "cpu" else weights
+
+
 def choose_compile(wanted: bool | None, device: str) -> Choice:
     """Whether to torch.compile, "yes" or "no". null means: on CUDA, where it wins and its compiler is at hand."""
     if wanted is None:
@@ -165,13 +171,7 @@ def peak_memory_bytes(device: str) -> int | None:
     """Most memory used so far: the GPU's allocations, or on a CPU this process's resident memory. None: unknown."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    except ImportError:  # Windows
-        return None
+    return peak_resident_bytes()
 
 
 def describe_device(device: str) -> str:

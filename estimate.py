@@ -42,15 +42,24 @@ def n_parameters(model: ModelConfig) -> int:
 
 
 def flops_per_token(model: ModelConfig) -> float:
-    """FLOPs of forward and backward per trained token.
+    """FLOPs of forward and backward per trained token."""
+    return sum(part_flops_per_token(model).values())
+
+
+def part_flops_per_token(model: ModelConfig) -> dict[str, float]:
+    """The same by where they come from: the blocks' matrix products, attention, and the loss with the output layer.
 
     6 per parameter that takes part in a matrix product (12·C² a block, V·C for the output layer; looking up an
     embedding is none), and 12·L·C·T for attention scores and values over the whole context
     (Chowdhery et al. 2022, "PaLM", appendix B).
     """
     assert model.vocab_size is not None
-    matrices = 12 * model.n_layer * model.n_embd**2 + model.vocab_size * model.n_embd
-    return 6.0 * matrices + 12.0 * model.n_layer * model.n_embd * model.block_size
+    L, C = model.n_layer, model.n_embd
+    return {
+        "matrix products": 72.0 * L * C**2,
+        "attention": 12.0 * L * C * model.block_size,
+        "loss": 6.0 * model.vocab_size * C,
+    }
 
 
 def _names(product: str, device: str) -> bool:

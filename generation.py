@@ -18,6 +18,7 @@ from torch import Tensor
 
 from checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint, load_weights
 from config import Config
+from device import cache_dtype
 from model import GPT, KVCache
 from quantization import quantize
 from tokenizer import Message, Tokenizer
@@ -89,11 +90,6 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
     return (drawn if ids is None else ids.gather(1, drawn)).squeeze(1)
 
 
-def cache_dtype(model: GPT) -> torch.dtype:
-    """What keys and values are kept in: as the weights, but on a CPU in float32, where one query is fastest so."""
-    return torch.float32 if model.device.type == "cpu" else model.transformer.wte.weight.dtype
-
-
 @torch.no_grad()
 def generate(
     model: GPT,
@@ -125,7 +121,8 @@ def generate(
     sampling = sampling or Sampling()
     block_size = model.config.block_size
     window = torch.tensor([list(prompt)] * num_samples, device=model.device)  # (B, n)
-    cache = KVCache(model.config, num_samples, model.device, cache_dtype(model)) if use_cache else None
+    dtype = cache_dtype(model.device, model.transformer.wte.weight.dtype)
+    cache = KVCache(model.config, num_samples, model.device, dtype) if use_cache else None
     running = [True] * num_samples
     for _ in range(max_tokens):
         if window.size(1) > block_size:

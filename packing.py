@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -51,6 +52,12 @@ def mix_key(*parts: int) -> int:
     return int(key[0])
 
 
+@lru_cache(maxsize=16)
+def _round_keys(key: int) -> list[np.uint64]:
+    """Of `permute`, which is asked again and again with the same few keys."""
+    return [np.uint64(mix_key(key, r)) for r in range(6)]
+
+
 def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
     """Where each position goes in a pseudo-random permutation of range(n): computed, never stored.
 
@@ -67,12 +74,11 @@ def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
     """
     half = np.uint64((max(n - 1, 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << int(half)) - 1)
-    round_keys = [np.uint64(mix_key(key, r)) for r in range(6)]
     values = np.asarray(positions).astype(np.uint64)
     walking = np.ones(values.shape, bool)
     while walking.any():
         left, right = values[walking] >> half, values[walking] & mask
-        for round_key in round_keys:
+        for round_key in _round_keys(key):
             left, right = right, left ^ (_mix(right + round_key) & mask)
         values[walking] = (left << half) | right
         walking = values >= n

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import Parser
-from utils import UserError, __version__, log, one_line, replace_text, run_command, user_path
+from utils import UserError, __version__, check_folder, log, one_line, replace_text, run_command, user_path
 
 if TYPE_CHECKING:
     from cache_builder import Source
@@ -95,8 +95,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     ):
         raise UserError(f"--name '{one_line(name)}' must be a plain name, without folders.")
     for option in ("data_dir", "cache_dir"):
-        if (folder := user_path(getattr(args, option))).exists() and not folder.is_dir():
-            raise UserError(f"--data.{option} '{folder}' is a file; it must name a folder.")
+        check_folder(f"--data.{option}", user_path(getattr(args, option)))
     if args.max_bad_lines < 0:
         raise UserError(f"--data.max_bad_lines must be 0 or more, not {args.max_bad_lines}.")
     if args.num_workers is not None and args.num_workers < 0:
@@ -134,15 +133,9 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.train_tokenizer:
         if args.tokenizer != "gpt2":
             raise UserError("--train_tokenizer makes a tokenizer, --data.tokenizer names one; leave one of them out.")
-        check_size(args.vocab_size)
+        from vocabulary_trainer import check_size
 
-
-def check_size(vocab_size: int) -> None:
-    """Raises UserError for a size that no vocabulary can have, before any work is done for it."""
-    from vocabulary_trainer import SMALLEST
-
-    if not SMALLEST <= vocab_size <= 1 << 20:
-        raise UserError(f"--vocab_size must be between {SMALLEST} and {1 << 20:,}, not {vocab_size:,}.")
+        check_size(args.vocab_size)  # before any work is done for it
 
 
 @lru_cache(maxsize=1)

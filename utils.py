@@ -33,6 +33,31 @@ class UserError(ValueError):
     """Something the user can put right. The message is one clear sentence that says what to do."""
 
 
+def check_folder(flag: str, path: Path) -> None:
+    """Raises UserError where a file is in the place of the folder that a flag names."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{flag} '{path}' is a file; it must name a folder.")
+
+
+def peak_memory_bytes() -> int | None:
+    """Most resident memory that this process has had, as the operating system counts it. None: unknown.
+
+    Linux tells it of the program that runs now; getrusage, for other systems, would count the process that started it.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    except ImportError:  # Windows
+        return None
+
+
 def one_line(value: object, most: int = 80) -> str:
     """Something from a file, fit to stand in a message: a line of printable characters, shortened."""
     text = value if isinstance(value, str) else reprlib.repr(value)  # which stops at some depth

@@ -17,6 +17,12 @@ from utils import UserError
 SMALLEST = 256 + 3  # all bytes, and the control tokens
 
 
+def check_size(vocab_size: int) -> None:
+    """Raises UserError for a size that no vocabulary can have."""
+    if not SMALLEST <= vocab_size <= 1 << 20:
+        raise UserError(f"--vocab_size must be between {SMALLEST} and {1 << 20:,}, not {vocab_size:,}.")
+
+
 def train_vocabulary(texts: Iterable[str], vocab_size: int) -> Vocabulary:
     """Learn a vocabulary whose tokenizer has `vocab_size` tokens, the three control tokens among them.
 
@@ -30,8 +36,7 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int) -> Vocabulary:
     from tokenizers import Tokenizer as Learner
     from tokenizers import models, pre_tokenizers, trainers
 
-    if not SMALLEST <= vocab_size <= 1 << 20:
-        raise UserError(f"--vocab_size must be between {SMALLEST} and {1 << 20:,}, not {vocab_size:,}.")
+    check_size(vocab_size)
     learner: Any = Learner(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # cuts text as GPT-2 does
     learner.train_from_iterator(

@@ -18,8 +18,8 @@ from random import Random
 from typing import NamedTuple, TypeVar
 
 from data.recipe import Document, Recipe, Record, Wanted
-from data.rewrite import rewritten
-from utils import UserError, log, one_line
+from data.rewrite import accepted, rewritten
+from utils import UserError, one_line
 
 T = TypeVar("T")
 Key = tuple[str, int]  # category and offset: where a synset stands
@@ -469,21 +469,15 @@ def documents(wanted: Wanted) -> Iterator[Document]:
     if wanted.endpoint is None:
         yield from (("", record) for _, record in originals(wanted))
         return
-    lost = 0
     answered = rewritten(
         originals(wanted), prompt_of, wanted.endpoint, wanted.model, wanted.folder / JOURNAL,
         name_of=lambda item: item[0], most=wanted.max_documents,
     )  # fmt: skip
-    try:
-        for (word, record), answer in answered:
-            if word.casefold() in answer.casefold():
-                record[list(record)[-1]] = answer  # "text" or "output"
-            else:
-                lost += 1
-            yield "", record
-    finally:  # also where no more are wanted
-        if lost:
-            log.warning("Entries that stay as they were, as the model gave none that holds their word: %d.", lost)
+    complaint = "Entries that stay as they were, as the model gave none that holds their word"
+    for (_, record), answer in accepted(answered, lambda item, text: item[0].casefold() in text.casefold(), complaint):
+        if answer:
+            record[list(record)[-1]] = answer  # "text" or "output"
+        yield "", record
 
 
 def prompt_of(item: tuple[str, Record]) -> str:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from data.hub import fetch_files, local_file
 from data.recipe import Document, Recipe, Wanted
-from data.rewrite import rewritten
-from utils import UserError, log
+from data.rewrite import accepted, rewritten
+from utils import UserError
 
 REPO = "rajpurkar/squad"
 FILES = {  # split: the Hub's file, the original one
@@ -50,20 +50,16 @@ def documents(wanted: Wanted) -> Iterator[Document]:
         for pair in pairs(wanted):
             yield pair.split, {"input": pair.question, "output": pair.answer}
         return
-    lost = 0
     answered = rewritten(
         pairs(wanted), prompt_of, wanted.endpoint, wanted.model, wanted.folder / JOURNAL,
         name_of=lambda pair: pair.question, most=wanted.max_documents,
     )  # fmt: skip
-    try:
-        for pair, answer in answered:
-            sentence = " ".join(answer.split())
-            if pair.answer.casefold() not in sentence.casefold():  # it says something else, or nothing
-                sentence, lost = pair.answer, lost + 1
-            yield pair.split, {"input": pair.question, "output": sentence}
-    finally:  # also where no more are wanted
-        if lost:
-            log.warning("Answers that stay as they were, as the model gave no sentence that holds them: %d.", lost)
+    complaint = "Answers that stay as they were, as the model gave no sentence that holds them"
+    on_one_line = ((pair, " ".join(answer.split())) for pair, answer in answered)
+    for pair, sentence in accepted(
+        on_one_line, lambda pair, text: pair.answer.casefold() in text.casefold(), complaint
+    ):
+        yield pair.split, {"input": pair.question, "output": sentence or pair.answer}
 
 
 def prompt_of(pair: Pair) -> str:

@@ -107,6 +107,21 @@ def rewritten(
         answers.file.close()
 
 
+def accepted(
+    answered: Iterable[tuple[T, str]], fits: Callable[[T, str], bool], complaint: str
+) -> Iterator[tuple[T, str]]:
+    """The same with "" for an answer that does not fit its item; how many those were is a warning at the end."""
+    lost = 0
+    try:
+        for item, answer in answered:
+            good = fits(item, answer)
+            lost += not good
+            yield item, answer if good else ""
+    finally:  # also where no more are wanted
+        if lost:
+            log.warning("%s: %d.", complaint, lost)
+
+
 class Journal:
     """The answers so far, by key, in a JSONL file that only grows."""
 

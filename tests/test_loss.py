@@ -52,8 +52,9 @@ def plain64(hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int) -> Te
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups of 20 rows, worked on 8 at a time: neither divides the other."""
+    """Groups of 20 rows, worked on 8 at a time, and weights 7 rows at a time: none divides another."""
     monkeypatch.setattr(loss_module, "GROUP_ROWS", 20)
+    monkeypatch.setattr(loss_module, "GROUP_WORDS", 7)
     monkeypatch.setattr(loss_module, "CACHE_BYTES", 1)
 
 
@@ -81,13 +82,14 @@ def test_rows_at_once_follow_the_cache_size(monkeypatch: pytest.MonkeyPatch) -> 
 @settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(0, 50), c=st.integers(1, 9), v=st.integers(1, 24), data=st.data(), group=st.integers(1, 30),
+    words=st.integers(1, 30),
     ignored=st.sampled_from([0.0, 0.3, 0.9, 1.0]), seed=st.integers(0, 1000),
 )  # fmt: skip
 def test_any_shape_equals_the_plain_loss(
-    n: int, c: int, v: int, data: st.DataObject, group: int, ignored: float, seed: int
+    n: int, c: int, v: int, data: st.DataObject, group: int, words: int, ignored: float, seed: int
 ) -> None:
     n_vocab = data.draw(st.integers(1, v))
-    with mock.patch.multiple(loss_module, GROUP_ROWS=group, CACHE_BYTES=1):
+    with mock.patch.multiple(loss_module, GROUP_ROWS=group, GROUP_WORDS=words, CACHE_BYTES=1):
         hidden, weight, targets = case(n, c, v, n_vocab, ignored, seed)
         ours = run(linear_cross_entropy, hidden, weight, targets, n_vocab)
         plain = run(plain64, hidden.double(), weight.double(), targets, n_vocab)

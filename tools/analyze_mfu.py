@@ -239,14 +239,9 @@ def read_ops(events: Iterable[Any], cuda: bool, cost_ms: float) -> list[Op]:
 
 
 def part_flops(config: Config) -> dict[str, float]:
-    """FLOPs of a step by part; their sum is estimate.flops_per_token of every position."""
-    shape, tokens = config.model, config.tokens_per_batch
-    assert shape.vocab_size is not None
-    return {
-        "matrix products": 72.0 * shape.n_layer * shape.n_embd**2 * tokens,
-        "attention": 12.0 * shape.n_layer * shape.n_embd * shape.block_size * tokens,
-        "loss": 6.0 * shape.vocab_size * shape.n_embd * tokens,
-    }
+    """FLOPs of a step by part."""
+    per_token = estimate.part_flops_per_token(config.model)
+    return {name: flops * config.tokens_per_batch for name, flops in per_token.items()}
 
 
 def add_up(profiles: Sequence[tuple[float, Sequence[Op]]], step_ms: float) -> tuple[dict[str, Part], dict[str, float]]:

@@ -24,6 +24,8 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
+from utils import peak_memory_bytes
+
 if TYPE_CHECKING:
     from benchmark_plain import Step
     from torch import Tensor
@@ -172,20 +174,6 @@ class Training:
             losses.append(self.step(inputs, targets))
             seconds.append(time.perf_counter() - started)
         return {"seconds": seconds, "losses": losses, "peak_memory_bytes": peak_memory_bytes()}
-
-
-def peak_memory_bytes() -> int | None:
-    """Most resident memory that this process has had, as the operating system counts it. None: unknown.
-
-    Linux tells it of the program that runs now; getrusage, for other systems, would count the process that started it.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        import device
-
-        return device.peak_memory_bytes("cpu")
 
 
 # --- loading --------------------------------------------------------------------------------------------------------
