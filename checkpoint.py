@@ -16,9 +16,10 @@ import pickle
 import pickletools
 import platform
 import re
+import shutil
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -95,17 +96,34 @@ class _HashingFile:
 
 def write_file(state: Mapping[str, Any], path: Path) -> None:
     """Save atomically and durably. Raises UserError when the disk refuses; the previous file is then untouched."""
+    with _new_file(path) as file:
+        hashing = _HashingFile(file)
+        try:
+            torch.save(dict(state), hashing)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            raise hashing.error or error from None
+        hashing.write(_stamp_of(state))
+        file.write(TRAILER_MARK + hashing.digest.hexdigest().encode())
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """The same file under another name, as write_file would write it."""
+    with _new_file(path) as file, open(source, "rb") as original:
+        shutil.copyfileobj(original, file, 1 << 22)
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes its name, and the place of an earlier one, when it is whole and durable.
+
+    Raises:
+        UserError: the disk refuses.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            hashing = _HashingFile(file)
-            try:
-                torch.save(dict(state), hashing)  # type: ignore[arg-type]
-            except RuntimeError as error:
-                raise hashing.error or error from None
-            hashing.write(_stamp_of(state))
-            file.write(TRAILER_MARK + hashing.digest.hexdigest().encode())
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -142,13 +142,6 @@ def keep_freed_memory() -> None:
             mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def trim_memory(device: str) -> None:
-    """Give back to the system what the last batch freed on a CPU: for what comes now and needs memory of its own."""
-    if sys.platform == "linux" and device == "cpu":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
-
-
 def empty_cache(system: SystemConfig, device: str) -> None:
     """Give cached memory back to the CUDA device, where `optimize_memory` asks for it."""
     if system.optimize_memory and device.startswith("cuda"):

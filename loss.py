@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-GROUP_ROWS = 1024  # positions whose logits exist together: large matrix products, little memory
-GROUP_WORDS = 8192  # rows of the weight's gradient that are added to at a time
+GROUP_ROWS = 768  # positions whose logits exist together: large matrix products, little memory
+GROUP_WORDS = 4096  # rows of the weight's gradient that are added to at a time
 CACHE_BYTES = 4 << 20  # float32 probabilities handled at once on a CPU: they stay in its cache
 GPU_ROWS = 256  # and on a GPU: many enough for all of it
 FLOAT16_GAIN = 1024.0  # keeps probabilities of 1e-5 above float16's smallest numbers

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from checkpoint import Checkpoint, Stamp, check_finite, load_checkpoint, make_durable, read_stamp, write_file
+from checkpoint import (
+    Checkpoint,
+    Stamp,
+    check_finite,
+    copy_file,
+    load_checkpoint,
+    make_durable,
+    read_file,
+    read_stamp,
+    write_file,
+)
 from utils import UserError, byte_count, log, user_path
 
 
@@ -205,26 +215,38 @@ class CheckpointManager:
 
 
 class Saver:
-    """Writes checkpoints beside the training, which waits only for the copy: one save in flight, the next one waits.
+    """Writes checkpoints beside the training: one save in flight, the next one waits.
+
+    On a CPU nothing is copied for it: the tensors are read where they are while the next batch computes its gradients.
+    Just before that batch changes them, `before_update` leaves them to a save that still needs them, and training goes
+    on in a copy. From a GPU they are copied when the save begins.
 
     A save that fails is an error message and is tried again with the next one: the best model as it was then, the run's
     last checkpoint as it is by then. Weights that are not finite are never written, and end the run.
     """
 
-    def __init__(self, files: CheckpointManager, keep: int | None) -> None:
-        """`keep`: numbered checkpoints to keep; None: all."""
-        self.files, self.keep = files, keep
+    def __init__(self, files: CheckpointManager, keep: int | None, move: Callable[[], None]) -> None:
+        """`keep`: numbered checkpoints to keep; None: all. `move`: has the training go on in a copy of its tensors."""
+        self.files, self.keep, self.move = files, keep, move
         self._owed: dict[str, tuple[Path, Mapping[str, Any]]] = {}  # by kind: a newer one takes an older one's place
         self._not_finite: UserError | None = None
         self._thread: threading.Thread | None = None
+        self._borrowed = False  # whether training's own tensors are still needed here
 
     def save(self, state: Mapping[str, Any], paths: Sequence[Path]) -> None:
-        """Copy the state, and write it to each path in the background."""
+        """Write the state to each path in the background."""
         self.wait()
-        copy = in_memory(state)
-        self._owed |= {self.files.kind(path): (path, copy) for path in paths}
-        self._thread = threading.Thread(target=self._write, args=(copy,), name="checkpoint")
+        self._borrowed = any(value.device.type == "cpu" for value in state["model"].values())
+        state = in_memory(state, copy=not self._borrowed)
+        self._owed |= {self.files.kind(path): (path, state) for path in paths}
+        self._thread = threading.Thread(target=self._write, args=(state,), name="checkpoint")
         self._thread.start()
+
+    def before_update(self) -> None:
+        """Call this before the weights change: a save that is still at work keeps those that it was given."""
+        if self._borrowed:
+            self._borrowed = False
+            self.move()
 
     def _write(self, newest: Mapping[str, Any]) -> None:
         try:
@@ -233,13 +255,25 @@ class Saver:
             self._not_finite = error
             return
         make_durable(self.files.metrics)  # its rows reach at least as far as the checkpoint, whatever happens
+        written: Path | None = None  # where `newest` is on the disk
+        refused = False  # whether some place did not take it: then it must stay as it is for the next save
         for kind, (path, state) in list(self._owed.items()):
             try:
-                write_file(state, path)
+                if state is newest and written:
+                    copy_file(written, path)
+                else:
+                    write_file(state, path)
                 del self._owed[kind]
                 log.debug("Saved %s (%s)", path, byte_count(path.stat().st_size))
             except Exception as error:  # what goes wrong in a thread would otherwise go unseen
                 log.error("%s Training goes on, and the next save tries again.", error)
+                if state is newest and written:  # its tensors may be others by now
+                    self._owed[kind] = path, read_file(written)
+                refused = refused or state is newest
+                continue
+            if state is newest:
+                written = path
+                self._borrowed = self._borrowed and refused
         if self.keep is not None and not self._owed:
             self.files.prune(newest["metadata"]["run_id"], self.keep)
 
@@ -259,18 +293,24 @@ class Saver:
     close = wait
 
 
-def in_memory(value: Any, copies: dict[Any, Tensor] | None = None) -> Any:
-    """A copy of nested values with all tensors in the CPU's memory; tensors that share memory (tied weights) still do."""
+def in_memory(value: Any, copy: bool, copies: dict[Any, Tensor] | None = None) -> Any:
+    """Nested values with all tensors in the CPU's memory; tensors that share memory (tied weights) still do.
+
+    Args:
+        value: mappings, lists, tuples, tensors and plain values; what can change of it, but tensors, is copied.
+        copy: copy tensors too; else those in the CPU's memory are views of the originals.
+        copies: those made so far, by what they are copies of.
+    """
     copies = {} if copies is None else copies
     if isinstance(value, Tensor):
         key = value.device, value.data_ptr(), value.dtype, value.shape, value.stride()
         if key not in copies:
-            copies[key] = value.detach().to("cpu", copy=True)
+            copies[key] = value.detach().to("cpu", copy=copy)
         return copies[key]
     if isinstance(value, Mapping):
-        return {name: in_memory(entry, copies) for name, entry in value.items()}
+        return {name: in_memory(entry, copy, copies) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(in_memory(entry, copies) for entry in value)
+        return type(value)(in_memory(entry, copy, copies) for entry in value)
     return value
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,7 @@ class Trainer:
         self.flops_per_token = estimate.flops_per_token(run.config.model)
         self.peak_flops: float | None = None  # what MFU is measured against; found when training starts
         self.clock = time.monotonic()  # when this run would have started without interruptions
+        self.before_update: Callable[[], None] = lambda: None  # a save that is at work takes care of its tensors
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -119,6 +120,14 @@ class Trainer:
         self.skipped_updates = state["skipped_updates"]
         self.metrics.load_state_dict(state)
 
+    def move(self) -> None:
+        """Go on in a copy of weights and averages, and leave the tensors that state_dict() gave out as they are."""
+        averages = (
+            value for optimizer in self.optimizers for state in optimizer.state.values() for value in state.values()
+        )
+        for tensor in (*self.model.parameters(), *averages):
+            tensor.data = tensor.detach().clone()
+
     # --- one batch --------------------------------------------------------------------------------------------------
 
     def to_device(self, ids: np.ndarray) -> Tensor:
@@ -155,6 +164,7 @@ class Trainer:
         if 0 < self.config.optimizer.grad_clip < result.grad_norm:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.optimizer.grad_clip, norm)
         if math.isfinite(result.grad_norm):  # float16 gradients that overflowed: no update, and a smaller scale
+            self.before_update()
             for optimizer in self.optimizers:
                 optimizer.step()
         self.scaler.update()
@@ -254,7 +264,8 @@ class Trainer:
             self.write_config()
             self.peak_flops = estimate.peak_flops(self.config.system)
             log.info(report.summary(self.run, self.peak_flops))
-            saver = Saver(self.run.files, self.config.training.keep_checkpoints)
+            saver = Saver(self.run.files, self.config.training.keep_checkpoints, self.move)
+            self.before_update = saver.before_update
             plot = PlotManager(self.run.files.plot, self.run.files.run)
             with closing(saver):
                 if self.batches_done and not self.run.goes_on and self.config.training.save_checkpoints:
@@ -304,7 +315,6 @@ class Trainer:
                 if ended or stopped or save.due(self.batches_done):
                     paths.append(files.last)
                 if paths and training.save_checkpoints:
-                    devices.trim_memory(self.run.device)
                     saver.save(self.state_dict(), paths)
                 if milestone.due(self.batches_done):
                     plot.draw(self.metrics, files.numbered(self.batches_done, ".png"))

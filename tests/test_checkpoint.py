@@ -466,7 +466,7 @@ def test_weights_that_are_not_finite_are_never_saved(good, bad):
     with pytest.raises(UserError, match=r"'transformer\.wpe\.weight' is not finite"):
         check_finite(poisoned["model"])
     before = good.read_bytes()
-    saver = Saver(CheckpointManager(good), keep=None)
+    saver = Saver(CheckpointManager(good), keep=None, move=lambda: None)
     saver.save(poisoned, [good])
     with pytest.raises(UserError, match="not finite"):
         saver.close()

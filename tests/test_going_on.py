@@ -247,7 +247,7 @@ def test_reset_epoch_without_a_checkpoint_to_go_on_from_is_refused(flags):
 
 def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(tmp_path, monkeypatch):
     files = CheckpointManager(tmp_path / "a.pt")
-    saver, refused, written = Saver(files, keep=None), {files.best}, []
+    saver, refused, written = Saver(files, keep=None, move=lambda: None), {files.best}, []
 
     def write(state, path):
         if path in refused:
@@ -270,7 +270,7 @@ def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(tmp_path,
 
 def test_failed_numbered_saves_do_not_pile_up_in_memory(tmp_path, monkeypatch):
     files = CheckpointManager(tmp_path / "a.pt")
-    saver = Saver(files, keep=None)
+    saver = Saver(files, keep=None, move=lambda: None)
 
     def full(state, path):
         raise UserError("The disk is full.")
@@ -288,7 +288,7 @@ def test_the_record_is_on_the_disk_before_the_checkpoint_that_counts_on_it(tmp_p
     order = []
     monkeypatch.setattr(run_files, "make_durable", lambda path: order.append(path))
     monkeypatch.setattr(run_files, "write_file", lambda state, path: order.append(path))
-    saver = Saver(files, keep=None)
+    saver = Saver(files, keep=None, move=lambda: None)
     saver.save({"model": {"w": torch.zeros(1)}}, [files.last])
     saver.wait()
     assert order == [files.metrics, files.last]

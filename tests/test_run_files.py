@@ -20,7 +20,7 @@ from helpers_run import (
 )
 
 import run_files
-from checkpoint import read_stamp, write_file
+from checkpoint import read_file, read_stamp, write_file
 from run_files import CheckpointManager, Saver, in_memory, newest_checkpoint, run_path
 from utils import UserError
 
@@ -212,6 +212,10 @@ def test_keep_checkpoints_is_the_number_kept(keep, left):
 # --- saving beside the training ----------------------------------------------------------------------------------------
 
 
+def nothing() -> None:
+    """Where nobody trains."""
+
+
 class SlowDisk:
     """Stands for write_file: waits until it is let go, and remembers what it wrote."""
 
@@ -235,18 +239,103 @@ def disk(monkeypatch) -> SlowDisk:
     return slow
 
 
-def test_what_is_saved_is_the_state_of_that_moment(tmp_path, disk):
-    saver = Saver(CheckpointManager(tmp_path / "a.pt"), keep=None)
-    living = state(value=1.0)
-    saver.save(living, [tmp_path / "a.pt"])
-    living["model"]["weight"].fill_(2.0)  # training goes on while the disk is slow
+class Training:
+    """Stands for a trainer with one weight."""
+
+    def __init__(self, saver_files) -> None:
+        self.state, self.moves = state(value=1.0), 0
+        self.saver = Saver(saver_files, keep=None, move=self.move)
+
+    def move(self) -> None:
+        self.moves += 1
+        weight = self.state["model"]["weight"]
+        weight.data = weight.clone()
+
+    def update(self, value: float) -> None:
+        self.saver.before_update()
+        self.state["model"]["weight"].fill_(value)
+
+
+def test_what_is_saved_is_the_state_of_that_moment_however_slow_the_disk(tmp_path, disk):
+    training = Training(CheckpointManager(tmp_path / "a.pt"))
+    training.saver.save(training.state, [tmp_path / "a.pt"])
+    training.update(2.0)
+    training.update(3.0)
     disk.go.set()
-    saver.wait()
-    assert disk.written == [("a.pt", 1.0)]
+    training.saver.wait()
+    assert disk.written == [("a.pt", 1.0)] and training.moves == 1
+    assert training.state["model"]["weight"][0, 0] == 3
+
+
+def test_nothing_is_copied_in_memory_where_the_disk_is_fast_enough(tmp_path, disk):
+    training = Training(CheckpointManager(tmp_path / "a.pt"))
+    address = training.state["model"]["weight"].data_ptr()
+    disk.go.set()
+    training.saver.save(training.state, [tmp_path / "a_best.pt", tmp_path / "a.pt"])
+    training.saver.wait()
+    training.update(2.0)
+    assert training.moves == 0 and training.state["model"]["weight"].data_ptr() == address
+    assert disk.written == [("a_best.pt", 1.0)]  # once: the other is a copy of the file
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "a_best.pt").read_bytes()
+
+
+def test_what_one_place_refuses_stays_as_it_was_for_the_next_save(tmp_path, monkeypatch):
+    training, write, refused = Training(CheckpointManager(tmp_path / "a.pt")), run_files.write_file, {"a_best.pt"}
+
+    def refusing(state, path):
+        if path.name in refused:
+            raise UserError(f"Could not save '{path}'.")
+        write(state, path)
+
+    monkeypatch.setattr(run_files, "write_file", refusing)
+    training.saver.save(training.state, [tmp_path / "a_best.pt", tmp_path / "a.pt"])
+    training.saver.wait()
+    training.update(2.0)
+    refused.clear()
+    training.saver.save(training.state, [tmp_path / "a.pt"])
+    training.saver.wait()
+    assert not training.saver.failed
+    assert [read_file(tmp_path / name)["model"]["weight"][0, 0] for name in ("a_best.pt", "a.pt")] == [1, 2]
+
+
+def test_a_file_that_cannot_be_copied_is_written_later_as_it_was(tmp_path, monkeypatch):
+    training, copy, refused = Training(CheckpointManager(tmp_path / "a.pt")), run_files.copy_file, {"a_best.pt"}
+
+    def refusing(source, path):
+        if path.name in refused:
+            raise UserError(f"Could not save '{path}'.")
+        copy(source, path)
+
+    monkeypatch.setattr(run_files, "copy_file", refusing)
+    training.saver.save(training.state, [tmp_path / "a.pt", tmp_path / "a_best.pt"])
+    training.saver.wait()
+    training.update(2.0)
+    assert training.moves == 0 and training.saver.failed == [tmp_path / "a_best.pt"]
+    training.saver.save(training.state, [tmp_path / "a.pt"])
+    training.saver.wait()
+    assert not training.saver.failed
+    assert [read_file(tmp_path / name)["model"]["weight"][0, 0] for name in ("a_best.pt", "a.pt")] == [1, 2]
+
+
+def test_training_that_moves_away_from_every_save_learns_the_same(monkeypatch):
+    flags = ("--max_iters", "6", "--checkpoint_interval", "1", "--eval_interval", "2")
+    before_update = run_files.Saver.before_update
+
+    def always(saver):
+        saver._borrowed = True
+        before_update(saver)
+
+    train(*flags, "--output_checkpoint", "models/plain.pt")
+    monkeypatch.setattr(run_files.Saver, "before_update", always)
+    train(*flags, "--output_checkpoint", "models/moved.pt")
+    for suffix in ("", "_best", "_batch1", "_batch4"):
+        plain, moved = (read_file(Path(f"models/{name}{suffix}.pt")) for name in ("plain", "moved"))
+        for part in ("model", "optimizer"):
+            assert differences(plain[part], moved[part]) == []
 
 
 def test_saves_come_one_after_another_and_none_is_dropped(tmp_path, disk):
-    saver = Saver(CheckpointManager(tmp_path / "a.pt"), keep=None)
+    saver = Saver(CheckpointManager(tmp_path / "a.pt"), keep=None, move=nothing)
     saver.save(state(value=1.0), [tmp_path / "a_batch1.pt", tmp_path / "a.pt"])
     second = threading.Thread(target=saver.save, args=(state(value=2.0), [tmp_path / "a.pt"]))
     second.start()
@@ -255,11 +344,11 @@ def test_saves_come_one_after_another_and_none_is_dropped(tmp_path, disk):
     disk.go.set()
     second.join(10)
     saver.close()
-    assert disk.written == [("a_batch1.pt", 1.0), ("a.pt", 1.0), ("a.pt", 2.0)]
+    assert disk.written == [("a_batch1.pt", 1.0), ("a.pt", 2.0)]
 
 
 def test_a_failed_save_is_loud_and_forgotten_once_one_succeeds(tmp_path, disk):
-    saver = Saver(CheckpointManager(tmp_path / "a.pt"), keep=None)
+    saver = Saver(CheckpointManager(tmp_path / "a.pt"), keep=None, move=nothing)
     disk.go.set()
     disk.error = UserError("The disk is full.")
     with listening() as said:
@@ -298,9 +387,20 @@ def test_a_copy_shares_nothing_with_the_original_and_ties_what_was_tied():
         "name": "x",
         "none": None,
     }
-    copy = in_memory(original)
+    copy = in_memory(original, copy=True)
     assert differences(copy, original) == []
     assert copy["model"]["in"].data_ptr() == copy["model"]["out"].data_ptr() != weight.data_ptr()
     original["points"].append((2, 3.0))
     weight.zero_()
     assert copy["model"]["in"].sum() == 15 and copy["model"]["view"].sum() == 3 and copy["points"] == [(1, 2.0)]
+
+
+def test_without_a_copy_only_the_tensors_are_shared():
+    weight = torch.arange(6.0)
+    original = {"model": {"in": weight, "out": weight}, "points": [1]}
+    same = in_memory(original, copy=False)
+    original["points"].append(2)
+    weight.zero_()
+    assert same["points"] == [1] and same["model"]["in"].sum() == 0
+    weight.data = torch.ones(6)  # the training goes on elsewhere
+    assert same["model"]["in"].sum() == 0
