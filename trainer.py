@@ -51,6 +51,15 @@ class StepResult:
     grad_norm: float
 
 
+@dataclass
+class DeviceBatch:
+    """A Batch on the device: inputs and targets int64 (A, B, T)."""
+
+    inputs: Tensor
+    targets: Tensor
+    n_targets: int
+
+
 class Trainer:
     """Trains a prepared Run.
 
@@ -71,6 +80,8 @@ class Trainer:
         self.byte_lengths = torch.tensor(run.tokenizer.byte_lengths, device=run.device)  # (n_vocab,)
         self.metrics = MetricsTracker()
         self.epoch, self.position, self.batches_done = run.epoch, run.position, run.batches_done
+        self.reads_ahead = run.device != "cpu"  # a GPU computes by itself; on a CPU there is nothing to overlap
+        self.ahead: tuple[tuple[int, int], DeviceBatch] | None = None  # a batch that waits on the device, and its place
         self.skipped_updates = 0
         self.last_evaluation: tuple[int, dict[str, float]] | None = None
         if run.continues and run.checkpoint:
@@ -137,7 +148,24 @@ class Trainer:
             return tensor.pin_memory().to(self.run.device, non_blocking=True)
         return tensor.to(self.run.device)
 
-    def step(self, batch: Batch) -> StepResult:
+    def load(self, epoch: int, position: int) -> DeviceBatch:
+        """A batch of the data, on the device or on its way there."""
+        if self.ahead and self.ahead[0] == (epoch, position):
+            return self.ahead[1]
+        return self.send(self.loader.batch(epoch, position))
+
+    def send(self, batch: Batch) -> DeviceBatch:
+        """A batch, on its way to the device."""
+        return DeviceBatch(self.to_device(batch.inputs), self.to_device(batch.targets), batch.n_targets)
+
+    def load_ahead(self) -> None:
+        """Make the batch after this one and send it, while the device still works on this one."""
+        last = self.position + 1 == self.run.batches_per_epoch
+        place = (self.epoch + 1, 0) if last else (self.epoch, self.position + 1)
+        if self.reads_ahead and self.batches_done + 1 < self.run.total_batches:
+            self.ahead = place, self.load(*place)
+
+    def step(self, batch: Batch | DeviceBatch) -> StepResult:
         """Train on one batch: forward and backward per micro-batch, one update. One device synchronisation.
 
         Raises:
@@ -147,18 +175,19 @@ class Trainer:
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.run.schedule.lr(self.batches_done)
         total = torch.zeros((), device=self.run.device)
-        inputs, targets = self.to_device(batch.inputs), self.to_device(batch.targets)  # (A, B, T)
+        batch = batch if isinstance(batch, DeviceBatch) else self.send(batch)
         with devices.autocast(self.run.device, self.run.dtype):  # around all of them: weights are cast once
-            for micro in range(len(inputs)):
+            for micro in range(len(batch.inputs)):
                 if self.config.model.dropout:
                     torch.manual_seed(mix_key(self.config.system.seed, self.batches_done, micro, self.loader.rank))
-                loss = self.model(inputs[micro], targets[micro]) / max(1, batch.n_targets)
+                loss = self.model(batch.inputs[micro], batch.targets[micro]) / max(1, batch.n_targets)
                 with devices.no_autocast(self.run.device):
                     self.scaler.scale(loss).backward()
                 total += loss.detach()
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it needs param_groups only
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        self.load_ahead()
         result = StepResult(*torch.stack([total, norm]).tolist())  # the batch's one synchronisation
         self.check_finite(result)
         if 0 < self.config.optimizer.grad_clip < result.grad_norm:
@@ -291,7 +320,7 @@ class Trainer:
             stopped = False
             while self.batches_done < self.run.total_batches and not stopped:
                 started = time.perf_counter()
-                batch = self.loader.batch(self.epoch, self.position)
+                batch = self.load(self.epoch, self.position)
                 result = self.step(batch)
                 ended = self.advance() or self.batches_done == self.run.total_batches
                 seconds = time.perf_counter() - started
@@ -350,7 +379,7 @@ class Trainer:
         self.epoch, self.position = self.epoch + 1, 0
         return True
 
-    def row(self, batch: Batch, result: StepResult, seconds: float) -> dict[str, Any]:
+    def row(self, batch: DeviceBatch, result: StepResult, seconds: float) -> dict[str, Any]:
         """The metrics row of a finished batch."""
         self.metrics.elapsed_s = time.monotonic() - self.clock
         self.metrics.tokens += batch.n_targets

@@ -53,6 +53,50 @@ def test_every_loss_agrees_with_a_plain_recipe(accumulation):
     assert len(set(plain)) == 30
 
 
+# --- what a GPU would wait for ------------------------------------------------------------------------------------------
+
+SYNCHRONISING = ("tolist", "item", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
+
+
+def test_a_batch_waits_for_the_device_once_and_reads_the_next_one_before(monkeypatch):
+    trainer = make_trainer("--training.gradient_accumulation_steps", "3", "--model.dropout", "0.1", "--max_iters", "9")
+    trainer.reads_ahead = True
+    happened = []
+
+    def noted(name):
+        function = getattr(torch.Tensor, name)
+        return lambda tensor, *rest: (happened.append(name), function(tensor, *rest))[1]
+
+    load = trainer.loader.batch
+    for name in SYNCHRONISING:
+        monkeypatch.setattr(torch.Tensor, name, noted(name))
+    monkeypatch.setattr(trainer.loader, "batch", lambda *place: (happened.append(place), load(*place))[1])
+    for _ in range(3):
+        trainer.step(trainer.load(trainer.epoch, trainer.position))
+        trainer.advance()
+    assert happened == [(0, 0), (0, 1), "tolist", (0, 2), "tolist", (0, 3), "tolist"]
+
+
+def test_reading_ahead_changes_no_batch_and_reads_none_beyond_the_end(monkeypatch):
+    flags = ("--epochs", "2", "--eval_interval", "0")
+    whole = train("--output_checkpoint", "models/here.pt", *flags)
+    plain, send = trainer_module.Trainer.__init__, trainer_module.Trainer.send
+
+    def as_on_a_gpu(trainer, run):
+        plain(trainer, run)
+        trainer.reads_ahead = True
+
+    loads = []
+    monkeypatch.setattr(trainer_module.Trainer, "__init__", as_on_a_gpu)
+    monkeypatch.setattr(trainer_module.Trainer, "send", lambda own, batch: (loads.append(1), send(own, batch))[1])
+    ahead = train("--output_checkpoint", "models/ahead.pt", *flags)
+    assert whole.code == ahead.code == 0
+    assert [row["loss"] for row in metrics_rows("models/here.metrics.jsonl")] == [
+        row["loss"] for row in metrics_rows("models/ahead.metrics.jsonl")
+    ]
+    assert len(loads) == len(metrics_rows("models/ahead.metrics.jsonl"))
+
+
 # --- accumulation ---------------------------------------------------------------------------------------------------
 
 
@@ -181,14 +225,20 @@ def test_evaluation_reads_the_same_batches_whatever_the_seed():
 # --- how long -------------------------------------------------------------------------------------------------------
 
 
+def note_saves(monkeypatch):
+    """(batch, path) of every checkpoint that is saved from now on."""
+    saved, save = [], run_files.Saver.save
+
+    def noted(saver, state, paths):
+        saved.extend((state["batch_counter"], path) for path in paths)
+        save(saver, state, paths)
+
+    monkeypatch.setattr(run_files.Saver, "save", noted)
+    return saved
+
+
 def test_a_run_ends_after_its_epochs_with_an_evaluation_and_a_checkpoint_at_each_epochs_end(monkeypatch):
-    saved = []
-    write = run_files.write_file
-    monkeypatch.setattr(
-        run_files,
-        "write_file",
-        lambda state, path: (saved.append((state["batch_counter"], path)), write(state, path)),
-    )
+    saved = note_saves(monkeypatch)
     outcome = train("--epochs", "2", "--eval_interval", "0")
     per_epoch = make_run().batches_per_epoch
     last = Path("models/mine_epoch2.pt")
@@ -236,22 +286,17 @@ def test_max_minutes_stops_cleanly_and_resumably(monkeypatch):
 
 
 def test_a_checkpoint_is_written_every_checkpoint_minutes(monkeypatch):
-    now, saved = [0.0], []
+    now, saved = [0.0], note_saves(monkeypatch)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    advance, write = trainer_module.Trainer.advance, run_files.write_file
+    advance = trainer_module.Trainer.advance
 
     def a_minute_later(self):
         now[0] += 60.0
         return advance(self)
 
-    def noted(state, path):
-        saved.append((state["batch_counter"], path.name))
-        write(state, path)
-
     monkeypatch.setattr(trainer_module.Trainer, "advance", a_minute_later)
-    monkeypatch.setattr(run_files, "write_file", noted)
     train("--max_iters", "8", "--eval_interval", "0", "--training.checkpoint_minutes", "3")
-    assert [number for number, name in saved if name == "mine_epoch1.pt"] == [3, 6, 8]
+    assert [number for number, path in saved if path.name == "mine_epoch1.pt"] == [3, 6, 8]
 
 
 def test_numbered_checkpoints_hold_the_batch_they_are_named_after():
