@@ -113,6 +113,9 @@ class TrainingConfig:
     gradient_accumulation_steps: int = option(
         1, "micro-batches per batch (optimizer step), over all ranks; each is new data", at_least=1
     )
+    activation_checkpointing: bool = option(
+        False, "compute what is inside of blocks again in the backward pass instead of keeping it: less memory, slower"
+    )
     eval_iters: int = option(20, "micro-batches per evaluation, of each split", unit="micro-batches", at_least=1)
     eval_interval: int = option(
         100, "evaluate every so many batches; 0 = only at the end of an epoch", unit="batches", at_least=0

@@ -13,6 +13,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from attention import causal_attention
 from config import ModelConfig
@@ -86,11 +87,16 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Embeddings, blocks and the final LayerNorm: tokens to hidden states."""
+    """Embeddings, blocks and the final LayerNorm: tokens to hidden states.
+
+    With `checkpointing` set, what is inside of a block is not kept for the backward pass but computed again there
+    (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): a block leaves its input only, (B, T, C).
+    """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
-        self.block_size = config.block_size
+        self.block_size, self.dropout = config.block_size, config.dropout
+        self.checkpointing = False  # no part of the shape: who trains decides
         self.wte = nn.Embedding(vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
@@ -103,8 +109,12 @@ class Transformer(nn.Module):
         assert start + tokens.size(1) <= self.block_size, "more tokens than the context holds"
         positions = torch.arange(start, start + tokens.size(1), device=tokens.device)
         x = self.drop(self.wte(tokens) + self.wpe(positions))  # (B, T, C)
+        recompute = self.checkpointing and self.training and torch.is_grad_enabled() and cache is None
         for block in self.h:
-            x = block(x, cache)
+            if recompute:
+                x = recomputed(block, x, use_reentrant=False, preserve_rng_state=self.dropout > 0)
+            else:
+                x = block(x, cache)
         if cache is not None:
             cache.length += tokens.size(1)
         return self.ln_f(x)

@@ -71,6 +71,7 @@ class Trainer:
         system, training = run.config.system, run.config.training
         devices.set_up_device(system, run.device)
         self.model = build_model(run).to(run.device)
+        self.model.transformer.checkpointing = training.activation_checkpointing
         self.optimizers = make_optimizers(self.model, run.config.optimizer, run.dtype)
         self.scaler = torch.amp.GradScaler(run.device.partition(":")[0], enabled=run.dtype == "float16")
         if training.compile_model:
