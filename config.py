@@ -25,6 +25,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from utils import UserError, one_line, replace_text
 
 MOST_TOKENS = 2**40  # of a batch: more than any memory holds
+AUTO = "auto"  # in place of a number: to be found on the machine, from the number that the layers below have
 LARGEST = 2**63 - 1  # of whole numbers; the shape's have limits of their own
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what no name or path needs, and a terminal obeys
 Value = Any  # what a field may hold: bool, int, float, str or None
@@ -42,10 +43,14 @@ def option(
     below: float | None = None,
     at_most: float | None = None,
     choices: tuple[str, ...] | None = None,
+    auto: bool = False,
 ) -> T:
-    """A config field: its default, the one line that `--help` and the docs show, its unit and its limits."""
+    """A config field: its default, the one line that `--help` and the docs show, its unit and its limits.
+
+    With `auto`, files and flags may say "auto" too; the config itself always holds a number.
+    """
     limits = {"at_least": at_least, "above": above, "below": below, "at_most": at_most}
-    metadata = {"help": help, "unit": unit, "choices": choices, "limits": limits}
+    metadata = {"help": help, "unit": unit, "choices": choices, "limits": limits, "auto": auto}
     return field(default=default, metadata=metadata)
 
 
@@ -109,7 +114,10 @@ class TrainingConfig:
     max_epochs: int = option(1, "passes over the training split", at_least=1)
     max_iters: int | None = option(None, "length of the run; overrides max_epochs", unit="batches", at_least=1)
     max_minutes: float | None = option(None, "stop cleanly (saved, resumable) after this long", unit="minutes", above=0)
-    batch_size: int = option(12, "sequences per micro-batch: what must fit in memory", unit="sequences", at_least=1)
+    batch_size: int = option(
+        12, "sequences per micro-batch: what must fit in memory; auto = as many as do, with as many tokens per batch",
+        unit="sequences", at_least=1, auto=True,
+    )  # fmt: skip
     gradient_accumulation_steps: int = option(
         1, "micro-batches per batch (optimizer step), over all ranks; each is new data", at_least=1
     )
@@ -263,6 +271,7 @@ class Option:
     unit: str
     choices: tuple[str, ...] | None
     limits: dict[str, float | None]
+    auto: bool  # may be "auto" in a file or flag
 
 
 def _describe(section: str, item: dataclasses.Field[Any], hint: Any) -> Option:
@@ -272,6 +281,7 @@ def _describe(section: str, item: dataclasses.Field[Any], hint: Any) -> Option:
     return Option(
         name=f"{section}.{item.name}", type=kind, optional=type(None) in kinds, default=item.default,
         help=facts["help"], unit=facts["unit"], choices=facts["choices"], limits=facts["limits"],
+        auto=facts["auto"],
     )  # fmt: skip
 
 
@@ -334,7 +344,7 @@ def _shown(value: Value) -> str:
 
 def _type_name(opt: Option) -> str:
     name = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[opt.type]
-    return name + (" or null" if opt.optional else "")
+    return name + (" or null" if opt.optional else " or auto" if opt.auto else "")
 
 
 def _limit_problem(opt: Option, value: Value) -> str | None:
@@ -393,6 +403,13 @@ def resolve(layers: list[tuple[str, Values]], partial: bool = False) -> tuple[Co
     return config, sources
 
 
+def asks_for_auto(layers: list[tuple[str, Values]], name: str) -> bool:
+    """Whether the last of these (checked) layers that gives an option says "auto"."""
+    section, key = name.split(".")
+    given = [values[section][key] for _, values in layers if key in values.get(section, {})]
+    return given[-1:] == [AUTO]
+
+
 def _apply(config: Config, sources: dict[str, str], source: str, name: str, value: Value) -> str | None:
     if name not in OPTIONS:
         section, key = name.split(".", 1)
@@ -400,10 +417,11 @@ def _apply(config: Config, sources: dict[str, str], source: str, name: str, valu
         elsewhere = [n for n in OPTIONS if n.endswith("." + key)]  # the right name in the wrong section
         hint = f" (did you mean '{elsewhere[0]}'?)" if elsewhere else nearest(key, keys)
         return f"unknown option '{one_line(name)}'{hint}"
-    value, problem = check_value(OPTIONS[name], value)
-    if problem:
-        return f"'{name}' {problem}"
-    config.set(name, value)
+    if not (OPTIONS[name].auto and value == AUTO):  # which keeps the number from below
+        value, problem = check_value(OPTIONS[name], value)
+        if problem:
+            return f"'{name}' {problem}"
+        config.set(name, value)
     sources[name] = source
     return None
 

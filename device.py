@@ -7,7 +7,9 @@ import ctypes
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -183,6 +185,47 @@ def total_memory_bytes(device: str) -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows
         return None
+
+
+def available_memory_bytes() -> int | None:
+    """Main memory that can be had now: on Linux what is free or can be freed, within the limits of control groups (as
+    containers have them); elsewhere all there is. None: unknown."""
+    try:
+        facts = Path("/proc/meminfo").read_text()
+        available = next(int(line.split()[1]) * 1024 for line in facts.splitlines() if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return total_memory_bytes("cpu")
+    return min([available, *_cgroup_rooms()])
+
+
+def memory_in_use_bytes(device: str) -> int | None:
+    """What all programs together have taken of a device's memory. None: unknown."""
+    if device.startswith("cuda"):
+        free, all_there_is = torch.cuda.mem_get_info(device)
+        return all_there_is - free
+    total, available = total_memory_bytes(device), available_memory_bytes()
+    return total - available if total and available else None
+
+
+def _cgroup_rooms(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """What each control group that this process is in still allows, in bytes; both versions (see cgroups(7))."""
+    for line in own.read_text().splitlines() if own.exists() else []:
+        number, controllers, place = line.split(":", 2)
+        if number != "0" and "memory" not in controllers.split(","):
+            continue
+        base = root if number == "0" else root / "memory"
+        names = (
+            ("memory.max", "memory.current") if number == "0" else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
+        group = base / place.strip("/")
+        for folder in (group, *group.parents):  # a container sees its own group as the outermost one
+            with contextlib.suppress(OSError, ValueError):  # no such group here, or no limit ("max")
+                limit, used = (int((folder / name).read_text()) for name in names)
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                dropped = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))  # cache of files
+                yield max(0, limit - max(0, used - dropped))
+            if folder == base:
+                break
 
 
 def uncompiled() -> contextlib.AbstractContextManager[object]:

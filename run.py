@@ -13,8 +13,9 @@ from typing import Any
 import device as devices
 import estimate
 from checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint, machine
-from config import OPTIONS, SECTIONS, Config, Value, Values, file_layers, resolve
+from config import OPTIONS, SECTIONS, Config, Value, Values, asks_for_auto, file_layers, resolve
 from data_loader import PackedLoader, open_dataset, packed_loader
+from micro_batch import choose_batch_size
 from optim import Schedule, derive_schedule
 from run_files import CheckpointManager, run_path
 from token_cache import TokenCache
@@ -136,7 +137,7 @@ def training_loader(
 
 def prepare_run(request: Request) -> Run:
     """Decide everything. Raises UserError for what cannot be."""
-    config, sources, files, checkpoint, continues = resolve_request(request)
+    config, sources, files, checkpoint, continues, auto_batch_size = resolve_request(request)
     derived: dict[str, str] = {}
     tokenizer = decide_tokenizer(config, sources, checkpoint)
     derive_vocabulary(config, tokenizer, derived, checkpoint is not None)
@@ -152,6 +153,8 @@ def prepare_run(request: Request) -> Run:
             f"The data set '{config.data.dataset_name}' has {train.n_tokens:,} tokens, fewer than one block of "
             f"{config.model.block_size:,}; add text, or set --model.block_size to {max(2, train.n_tokens // 2)} or less."
         )
+    if auto_batch_size:
+        derive_batch_size(config, tokenizer, derived)
     loader = training_loader(config, train, tokenizer)
     if loader.whole and loader.whole.n_cut:
         log.info(
@@ -221,22 +224,27 @@ def length_in_epochs(
 
 def resolve_request(
     request: Request,
-) -> tuple[Config, dict[str, str], CheckpointManager, Checkpoint | None, bool]:
-    """The config and where its values come from, the run's files, the checkpoint, and whether training continues."""
+) -> tuple[Config, dict[str, str], CheckpointManager, Checkpoint | None, bool, bool]:
+    """The config and where its values come from, the run's files, the checkpoint, whether training continues, and
+    whether the micro-batch's size is to be found (training.batch_size "auto")."""
     layers = request_layers(request)
+    auto = asks_for_auto(layers, "training.batch_size")
     loads = request.weights_from or request.init_from is not None or request.continue_from or request.resume
     config, sources = resolve(layers, partial=bool(loads))
     files = CheckpointManager(run_path(request.output, config.data.dataset_name, config.training.max_epochs))
     checkpoint, continues = open_checkpoint(request, files)
     if checkpoint:
         given = {f"{section}.{key}" for _, values in layers for section, entries in values.items() for key in entries}
+        alone = config  # what the request means without the checkpoint
         config, sources = resolve([checkpoint_layer(checkpoint, continues, given), *layers])
+        if auto and continues and checkpoint.version == "3" and keep_split(config, alone, sources, checkpoint):
+            auto = request.reset_epoch or request.allow_changes  # perhaps on a machine of another size: found anew
         refuse_other_shape(config, sources, checkpoint)
         if continues and request.output is None:
             own_name = checkpoint.version == "3" and not request.reset_epoch
             named = checkpoint.path.parent / f"{checkpoint.state['metadata']['run']}.pt" if own_name else None
             files = CheckpointManager(named or run_path(None, config.data.dataset_name, config.training.max_epochs))
-    return config, sources, files, checkpoint, continues
+    return config, sources, files, checkpoint, continues, auto
 
 
 # --- layers ---------------------------------------------------------------------------------------------------------
@@ -301,6 +309,21 @@ def checkpoint_layer(checkpoint: Checkpoint, continues: bool, given: set[str]) -
         for section, entries in values.items()
     }
     return f"checkpoint {checkpoint.path}", kept
+
+
+def keep_split(config: Config, alone: Config, sources: dict[str, str], checkpoint: Checkpoint) -> bool:
+    """Take the checkpoint's micro-batches where "auto" asks for as many sequences per batch as it has; else False.
+
+    Its batch size may be one that was found. So the sequences asked for are counted from that, and also `alone`: from
+    the files and flags only, as when the run began.
+    """
+    stored = Config.from_dict(checkpoint.config, str(checkpoint.path))
+    if stored.rows_per_batch not in (config.rows_per_batch, alone.rows_per_batch):
+        return False
+    for name in ("training.batch_size", "training.gradient_accumulation_steps"):
+        config.set(name, stored.get(name))
+        sources[name] = f"checkpoint {checkpoint.path}"
+    return True
 
 
 def refuse_other_shape(config: Config, sources: dict[str, str], checkpoint: Checkpoint) -> None:
@@ -382,6 +405,14 @@ def derive_system(config: Config, sources: dict[str, str], derived: dict[str, st
     if system.num_workers is None:
         system.num_workers = os.cpu_count() or 1
         derived["system.num_workers"] = "one per core"
+
+
+def derive_batch_size(config: Config, tokenizer: Tokenizer, derived: dict[str, str]) -> None:
+    """Fill in the micro-batch's size, and how many make up the batch that the config describes."""
+    rows, training = config.rows_per_batch, config.training
+    training.batch_size, derived["training.batch_size"] = choose_batch_size(config, tokenizer.n_vocab)
+    training.gradient_accumulation_steps = rows // training.batch_size
+    derived["training.gradient_accumulation_steps"] = f"{rows:,} sequences a batch"
 
 
 def decide_schedule(

@@ -14,7 +14,7 @@ import argparse
 from contextlib import closing
 
 from cli import Parser
-from config import OPTIONS, SECTIONS, Option, Value, join_problems
+from config import AUTO, OPTIONS, SECTIONS, Option, Value, join_problems
 from utils import UserError, __version__, log, run_command, user_path
 
 # Short names, as 2.x had them.
@@ -94,7 +94,8 @@ def build_parser() -> Parser:
 
 
 def _metavar(opt: Option) -> str:
-    return "|".join(opt.choices) if opt.choices else {bool: "true|false", int: "N", float: "X", str: "TEXT"}[opt.type]
+    kind = {bool: "true|false", int: "N", float: "X", str: "TEXT"}[opt.type]
+    return "|".join(opt.choices) if opt.choices else f"{kind}|{AUTO}" if opt.auto else kind
 
 
 def _help(opt: Option) -> str:
@@ -107,13 +108,16 @@ def parse_value(opt: Option, text: str) -> Value:
     """A flag's text as the field's type. Raises UserError where it is not one."""
     if text.lower() in ("null", "none") and opt.optional:
         return None
+    if text.lower() == AUTO and opt.auto:
+        return AUTO
     try:
         if opt.type is bool:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
         return opt.type(text)
     except (ValueError, KeyError):
         kind = {bool: "true or false", int: "a whole number", float: "a number"}[opt.type]
-        raise UserError(f"must be {kind}{' or null' if opt.optional else ''}, not '{text}'") from None
+        other = " or null" if opt.optional else f" or {AUTO}" if opt.auto else ""
+        raise UserError(f"must be {kind}{other}, not '{text}'") from None
 
 
 def overrides(args: argparse.Namespace, arguments: list[str]) -> list[tuple[str, str, Value]]:

@@ -205,12 +205,18 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
     except OSError as error:
         log.error(explain_os_error(error), exc_info=debug)
         code = 1
-    except (MemoryError, RuntimeError) as error:  # torch reports a full memory as a RuntimeError
-        if not (isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error))):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         log.error(OUT_OF_MEMORY, exc_info=debug)
         code = 1
     sys.exit(code)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is full; torch says so in a RuntimeError, in the words of each device."""
+    words = "out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED"
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(re.search(words, str(error))))
 
 
 def explain_os_error(error: OSError) -> str:

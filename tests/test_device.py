@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -241,3 +242,75 @@ def test_facts_about_this_machine() -> None:
     peak = device.peak_memory_bytes("cpu")
     assert peak is None or 10**7 < peak < 10**13  # this process holds torch: tens of megabytes at least
     assert device.describe_device("cpu").startswith("cpu (")
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+GROUPS = {  # what /proc/self/cgroup says, files below the root, and the room that follows
+    "no group": ("", {}, []),
+    "version 2, with a limit": (
+        "0::/job\n",
+        {"job/memory.max": "1000", "job/memory.current": "600", "job/memory.stat": "anon 5\ninactive_file 150\n"},
+        [550],
+    ),
+    "version 2, without": (
+        "0::/job\n",
+        {"job/memory.max": "max", "job/memory.current": "600", "job/memory.stat": "inactive_file 1\n"},
+        [],
+    ),
+    "version 2, a limit further out": (
+        "0::/job/part\n",
+        {
+            "job/part/memory.max": "max", "job/part/memory.current": "6", "job/part/memory.stat": "",
+            "job/memory.max": "1000", "job/memory.current": "1200", "job/memory.stat": "",
+        },
+        [0],
+    ),
+    "version 2, as a container sees it": (
+        "0::/\n", {"memory.max": "1000", "memory.current": "600", "memory.stat": "inactive_file 700\n"}, [1000]
+    ),
+    "version 1": (
+        "5:cpu:/x\n4:memory:/job\n0::/\n",
+        {
+            "memory/job/memory.limit_in_bytes": "900", "memory/job/memory.usage_in_bytes": "300",
+            "memory/job/memory.stat": "inactive_file 1\ntotal_inactive_file 100\n",
+        },
+        [700],
+    ),
+    "version 1, with a path that only the host knows": (
+        "4:memory:/docker/abc\n",
+        {
+            "memory/memory.limit_in_bytes": "900", "memory/memory.usage_in_bytes": "300",
+            "memory/memory.stat": "total_inactive_file 0\n",
+        },
+        [600],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_what_control_groups_allow(tmp_path: Path, name: str) -> None:
+    own, files, rooms = GROUPS[name]
+    (tmp_path / "own").write_text(own)
+    for place, text in files.items():
+        (tmp_path / "root" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / place).write_text(text)
+    assert list(device._cgroup_rooms(tmp_path / "own", tmp_path / "root")) == rooms
+    assert list(device._cgroup_rooms(tmp_path / "missing", tmp_path / "root")) == []
+
+
+def test_available_memory_is_the_least_of_the_systems_and_the_groups(monkeypatch: Patch) -> None:
+    real, total = device.available_memory_bytes(), device.total_memory_bytes("cpu")
+    assert real and total and 0 < real <= total
+    monkeypatch.setattr(device, "_cgroup_rooms", lambda: iter([real * 2, 5]))
+    assert device.available_memory_bytes() == 5
+
+
+def test_memory_in_use_is_what_is_not_to_be_had(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda name: {"cuda:1": (30, 100)}[name])
+    assert device.memory_in_use_bytes("cuda:1") == 70
+    monkeypatch.setattr(device, "total_memory_bytes", lambda name: 100)
+    monkeypatch.setattr(device, "available_memory_bytes", lambda: 80)
+    assert device.memory_in_use_bytes("cpu") == 20
+    monkeypatch.setattr(device, "total_memory_bytes", lambda name: None)
+    assert device.memory_in_use_bytes("cpu") is None
