@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import estimate
+from checkpoint import read_stamp
 from config import Config, file_layers, resolve
-from device import describe_device, total_memory_bytes
+from device import describe_device, memory_in_use_bytes, total_memory_bytes
+from micro_batch import divisors
 from run import Run
-from utils import byte_count, duration, log, paint, short_count, use_color
+from utils import UserError, byte_count, duration, is_out_of_memory, log, paint, short_count, use_color
 
 WIDTH = 78
 DAY_S = 86_400.0
@@ -116,6 +119,48 @@ def completed(run: Run, losses: Mapping[str, float], elapsed_s: float, title: st
         how = "--chat" if chats else '--prompt "Once upon a time"'
         rows.append(("talk to it", f"python gen.py {shlex.quote(str(run.files.last))} {how}"))
     return "\n".join([_rule(title), *_rows(rows), _rule()])
+
+
+@contextmanager
+def memory_explained(run: Run) -> Iterator[None]:
+    """Where memory is full, raise UserError with what to change."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(out_of_memory(run)) from error
+
+
+def out_of_memory(run: Run) -> str:
+    """What to change in a run that did not fit, with its own numbers, and how to go on."""
+    config, training, last = run.config, run.config.training, run.files.last
+    rows, size = config.rows_per_batch, training.batch_size
+    ways = []
+    if size > 1:
+        half = max(d for d in divisors(rows) if d <= size // 2)
+        split = f"--batch_size {half} --training.gradient_accumulation_steps {rows // half}"
+        ways.append(f"{split}: as many tokens per batch")
+        if "training.batch_size" not in run.derived:
+            ways.append("--batch_size auto: the same, in the largest micro-batches that fit")
+    if not training.activation_checkpointing:
+        ways.append("--training.activation_checkpointing true: slower, the same result")
+    if size == 1:
+        ways.append(f"a new run with --model.block_size {max(2, config.model.block_size // 2)} or a smaller model")
+    text = f"Out of memory on {run.device}{_in_use(run.device)}. What takes less:\n" + "\n".join(
+        f"  - {w}" for w in ways
+    )
+    stamp = read_stamp(last) if last.exists() else None
+    if stamp and stamp.run_id == run.run_id:
+        changes = " (with another --batch_size: and --allow_changes)" if size > 1 else ""
+        text += f"\n--resume {shlex.quote(str(last))} goes on after batch {stamp.batch:,}{changes}."
+    return text
+
+
+def _in_use(device: str) -> str:
+    total = total_memory_bytes(device)
+    used = memory_in_use_bytes(device)
+    return f" ({byte_count(used)} of {byte_count(total)} in use)" if used and total else ""
 
 
 def _rule(title: str = "") -> str:

@@ -188,14 +188,16 @@ def main(arguments: list[str]) -> int:
             log.info(show_config(run))
             return 0
 
+        from report import memory_explained
         from trainer import Trainer
 
-        trainer = Trainer(run)
-        if args.eval_only:
-            losses = trainer.evaluate()
-            log.info("training loss %.4f, validation loss %.4f, %.4f bits per byte", *losses.values())
-            return 0
-        return trainer.train()
+        with memory_explained(run):
+            trainer = Trainer(run)
+            if args.eval_only:
+                losses = trainer.evaluate()
+                log.info("training loss %.4f, validation loss %.4f, %.4f bits per byte", *losses.values())
+                return 0
+            return trainer.train()
 
 
 if __name__ == "__main__":

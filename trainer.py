@@ -37,7 +37,7 @@ from packing import mix_key
 from plotting import PlotManager
 from run import Run
 from run_files import Saver
-from utils import Every, Shutdown, UserError, byte_count, log, log_to_file
+from utils import Every, Shutdown, UserError, byte_count, is_out_of_memory, log, log_to_file
 
 LOG_FILE = Path("train.log")
 MAX_SKIPPED_UPDATES = 20  # float16: so many overflowing batches in a row mean divergence, not a scale to be found
@@ -289,7 +289,8 @@ class Trainer:
                 f"{self.batches_done:,}",
             )
             return 0
-        with self.run.files.held(), log_to_file(LOG_FILE, self.run.files.run), Shutdown() as stop:
+        name = self.run.files.run
+        with self.run.files.held(), log_to_file(LOG_FILE, name), report.memory_explained(self.run), Shutdown() as stop:
             self.start_files()
             self.write_config()
             self.peak_flops = estimate.peak_flops(self.config.system)
@@ -467,6 +468,8 @@ def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool
             model.transformer.h[0](example).sum().backward()
         return True
     except Exception as error:  # whatever the compiler or its tool chain raises
+        if is_out_of_memory(error):
+            raise
         log.warning("torch.compile does not work here (%s); going on without it.", type(error).__name__)
         log.debug("%s", error)
         for block in model.transformer.h:
