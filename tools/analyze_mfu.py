@@ -38,19 +38,19 @@ from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler says when it starts and stops; before torch is imported
 
 import torch
+from measured_run import FLAGS_OF_TRAIN, measured_request, timed_step, wait
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import device as devices
 import estimate
 import model
-import train
 from cli import Parser
 from config import Config
-from run import Request, prepare_run
+from run import prepare_run
 from trainer import Trainer, compile_blocks
 from utils import UserError, byte_count, log, replace_text, run_command, short_count, user_path
 
@@ -66,9 +66,6 @@ PROFILED = 3  # steps under the profiler
 OWN_VOCABULARY = 8192  # what prepare.py --train_tokenizer makes unless told otherwise
 WORTH = 0.03  # of the step: advice that gains less is left out
 WORTH_DATA = 0.01  # data should cost nothing
-NOT_HERE = (
-    "resume", "load_model_only", "reset_epoch", "eval_only", "show_config", "save_config", "tensorboard", "output_checkpoint",
-)  # fmt: skip
 BUSY = 0.8  # share of the peak from which larger products gain nothing
 
 
@@ -141,23 +138,6 @@ class Advice:
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------
-
-
-def wait(device: str) -> None:
-    """Until the device has done what it was given; a CPU always has."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
-def timed_step(trainer: Trainer) -> tuple[float, int]:
-    """Train on the next batch; returns ms and predicted tokens."""
-    begin = time.perf_counter()
-    batch = trainer.loader.batch(trainer.epoch, trainer.position)
-    trainer.step(batch)
-    wait(trainer.run.device)
-    ms = (time.perf_counter() - begin) * 1e3
-    trainer.advance()
-    return ms, batch.n_targets
 
 
 @contextmanager
@@ -447,35 +427,26 @@ def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
     parser = Parser(
         prog="analyze_mfu.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False, epilog="All other flags are those of train.py: --config, --checkpoint, --model.n_layer ...",
+        allow_abbrev=False, epilog=FLAGS_OF_TRAIN,
     )  # fmt: skip
     add = parser.add_argument
     add("--batches", type=int, default=10, metavar="N", help="plain steps to take the median of [%(default)s]")
     add("--json", metavar="FILE", help="write all of it there too")
     add("--try_compile", action="store_true", help="measure the step with torch.compile too (up to minutes)")
     own, others = parser.parse_known_args(arguments)
-    args = train.build_parser().parse_args(others)
     if own.batches < 1:
         raise UserError(f"--batches must be at least 1, not {own.batches}.")
-    if unused := next((name for name in NOT_HERE if getattr(args, name)), None):
-        raise UserError(
-            f"--{unused} has no meaning here, where nothing is kept; --checkpoint names a model to measure."
-        )
-    if args.checkpoint and args.init_from is not None:
-        raise UserError("--checkpoint and --init_from both name a model; use one of them.")
-    with tempfile.TemporaryDirectory(prefix="jojo-mfu-") as folder:
-        request = Request(
-            args.config, train.overrides(args, others), continue_from=args.checkpoint, init_from=args.init_from,
-            output=str(Path(folder) / "mfu.pt"), allow_changes=True,
-        )  # fmt: skip
-        with closing(prepare_run(request)) as run:
-            if run.device == "mps":
-                raise UserError("PyTorch's profiler does not tell times on an Apple GPU; use --device cpu.")
-            found = measure(Trainer(run), own.batches, own.try_compile)
-            advice = advise(found, run.config, new_model=run.checkpoint is None)
-            log.info("%s", table(found, advice))
-            if own.json:
-                replace_text(user_path(own.json), as_json(found, advice, run.config))
+    with (
+        tempfile.TemporaryDirectory(prefix="jojo-mfu-") as folder,
+        closing(prepare_run(measured_request(others, Path(folder)))) as run,
+    ):
+        if run.device == "mps":
+            raise UserError("PyTorch's profiler does not tell times on an Apple GPU; use --device cpu.")
+        found = measure(Trainer(run), own.batches, own.try_compile)
+        advice = advise(found, run.config, new_model=run.checkpoint is None)
+        log.info("%s", table(found, advice))
+        if own.json:
+            replace_text(user_path(own.json), as_json(found, advice, run.config))
     if found.slowest_ms > 1.5 * found.step_ms:
         log.warning("Some steps took much longer than others: something else is running here; measure again.")
     return 0

@@ -139,8 +139,8 @@ def write_json(path: Path, arguments: Sequence[str], machine: Mapping[str, Any],
 # --- the machine ----------------------------------------------------------------------------------------------------
 
 
-def machine_facts() -> dict[str, Any]:
-    """What this machine is, and what it can do at best."""
+def machine_names() -> dict[str, Any]:
+    """What this machine is, and what runs on it."""
     import torch
 
     return {
@@ -150,6 +150,12 @@ def machine_facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": str(torch.__version__),
+    }
+
+
+def machine_facts() -> dict[str, Any]:
+    """The same, and what it can do at best."""
+    return machine_names() | {
         "transformers": transformers_version(),
         "float32_flops": estimate.measure_cpu_peak_flops("float32"),
         "bfloat16_flops": estimate.measure_cpu_peak_flops("bfloat16"),
