@@ -1,0 +1,267 @@
+"""What tools/test_mfu_optimization.py found: as a table, as JSON, as a picture, and as a config file to train with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from sweep_search import WORTH, Row, Settings, Sweep
+
+from config import SECTIONS, Config, Value, Values, file_layers, resolve
+from plotting import LR_COLOR, TRAIN_COLOR, save_figure
+from utils import __version__, byte_count, one_line, short_count
+
+OTHER_COLOR, FAILED_COLOR = "#9ab8c8", "#a04000"
+HEADINGS = (
+    "batch size",
+    "accumulation",
+    "dtype",
+    "compile",
+    "threads",
+    "ms",
+    "tokens/s",
+    "MFU",
+    "peak memory",
+    "ratio",
+)
+AXIS = "tokens/s (more is better) by micro-batch size x accumulation, dtype, threads"
+TEXT_COLUMNS = ("dtype", "compile")
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that there is to tell.
+
+    sweep: the measurements.
+    config: of the run, resolved, with its own settings.
+    command: the flags of the tool.
+    machine: facts, by name.
+    flops_per_token: what MFU counts.
+    peaks: by dtype, the device's FLOP/s where known.
+    """
+
+    sweep: Sweep
+    config: Config
+    command: Sequence[str]
+    machine: Mapping[str, Any]
+    flops_per_token: float
+    peaks: Mapping[str, float | None]
+
+    def mfu(self, row: Row) -> float | None:
+        """Of settings that work; None where the peak is not known."""
+        peak = self.peaks.get(row.settings.dtype)
+        return row.tokens_per_s * self.flops_per_token / peak if peak else None
+
+    def ratio(self, row: Row) -> float | None:
+        """To the config's own settings; None where they do not work."""
+        own = self.sweep.rows[self.sweep.own]
+        return row.ratio(own) if row.works and own.works else None
+
+    @property
+    def best(self) -> Row:
+        row = self.sweep.best
+        assert row  # who has nothing that works says so, and makes no report
+        return row
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def table(found: Found) -> str:
+    """A line for each settings, fastest first."""
+    ranked = found.sweep.ranked
+    lines = [list(HEADINGS), *(cells(found, row) for row in ranked)]
+    widths = [max(len(cells[column]) for cells in lines if column < len(cells)) for column in range(len(HEADINGS))]
+    texts = []
+    for cells_of_line, row in zip(lines, [None, *ranked], strict=True):
+        aligned = [
+            cell.ljust(width) if heading in TEXT_COLUMNS else cell.rjust(width)
+            for cell, width, heading in zip(cells_of_line, widths, HEADINGS, strict=False)
+        ]
+        failed = [row.failed] if row and row.failed else []
+        notes = [f" <- {', '.join(remarks(found, row))}"] if row and remarks(found, row) else []
+        texts.append("  ".join([*aligned, *failed, *notes]).rstrip())
+    note = "medians; ratio: of tokens/s to those of the config's own settings in the same rounds"
+    return "\n".join([*texts, f"({note})"])
+
+
+def remarks(found: Found, row: Row) -> list[str]:
+    """What is special about settings."""
+    return ["best"] * (row is found.best) + ["the config's own"] * (row.settings == found.sweep.own)
+
+
+def cells(found: Found, row: Row) -> list[str]:
+    """A table's cells; those of what does not work end after the settings."""
+    settings = row.settings
+    first = [str(settings.batch_size), str(settings.accumulation), settings.dtype, "yes" if settings.compiled else "no"]
+    first.append(str(settings.threads))
+    if not row.works:
+        return first
+    mfu, ratio, memory = found.mfu(row), found.ratio(row), row.peak_memory_bytes
+    return [
+        *first, f"{row.ms:,.1f}", f"{row.tokens_per_s:,.0f}", "-" if mfu is None else f"{mfu:.1%}",
+        "-" if memory is None else byte_count(memory), "-" if ratio is None else f"{ratio:.2f}",
+    ]  # fmt: skip
+
+
+def speed(found: Found, row: Row) -> str:
+    """Tokens per second, and how many times as many as with the config's own settings."""
+    ratio = found.ratio(row)
+    compared = "" if ratio is None or row.settings == found.sweep.own else f", {ratio:.2f} times the config's own"
+    return f"{short_count(row.tokens_per_s)} tokens/s{compared}"
+
+
+# --- JSON -----------------------------------------------------------------------------------------------------------
+
+
+def as_json(found: Found) -> str:
+    """Everything, with every round."""
+    values = {
+        "jojo": __version__,
+        "measured": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "arguments": list(found.command),
+        "machine": dict(found.machine),
+        "peak_flops": dict(found.peaks),
+        "tokens_per_batch": found.config.tokens_per_batch,
+        "own": asdict(found.sweep.own),
+        "best": asdict(found.best.settings),
+        "rows": [row_values(found, row) for row in found.sweep.ranked],
+    }
+    return json.dumps(values, indent=2) + "\n"
+
+
+def row_values(found: Found, row: Row) -> dict[str, Any]:
+    """A row as plain values; null where nothing was measured."""
+    works = row.works
+    return asdict(row.settings) | {
+        "ms": row.ms if works else None,
+        "tokens_per_s": row.tokens_per_s if works else None,
+        "mfu": found.mfu(row) if works else None,
+        "peak_memory_bytes": row.peak_memory_bytes,
+        "ratio": found.ratio(row),
+        "failed": row.failed,
+        "rounds": [{"ms": row.ms_of[n], "tokens_per_s": row.tokens_per_s_of[n], "round": n} for n in sorted(row.ms_of)],
+    }
+
+
+# --- the picture ----------------------------------------------------------------------------------------------------
+
+
+def draw(path: Path, found: Found, title: str) -> None:
+    """A bar of tokens/s for each settings, fastest on top."""
+    from matplotlib.figure import Figure  # no pyplot: no window system, no state left behind
+
+    rows, own = found.sweep.ranked, found.sweep.own
+    longest = max(row.tokens_per_s for row in rows if row.works)
+    figure = Figure((9.0, 1.3 + 0.32 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for line, row in enumerate(rows):
+        if row.works:
+            color = TRAIN_COLOR if row is found.best else LR_COLOR if row.settings == own else OTHER_COLOR
+            axes.barh(line, row.tokens_per_s, height=0.72, color=color)
+        ratio, end = found.ratio(row), row.tokens_per_s if row.works else 0.0
+        text = f"{end:,.0f}" if row.works else one_line(row.failed or "", 70)
+        text += f"   {ratio:.2f}×" if ratio is not None and row.settings != own else ""
+        text = "   ".join([text, *remarks(found, row)])
+        axes.text(
+            end + 0.01 * longest, line, text, fontsize=9, va="center", parse_math=False,
+            color="black" if row.works else FAILED_COLOR,
+        )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [str(row.settings) for row in rows], fontsize=9)
+    axes.set(xlim=(0, 1.45 * longest), ylim=(len(rows) - 0.4, -0.6), xlabel=AXIS)
+    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    save_figure(figure, path)
+
+
+# --- the config -----------------------------------------------------------------------------------------------------
+
+
+def changed_options(config: Config, own: Settings, best: Settings) -> dict[str, Value]:
+    """What makes a config's settings the best ones, by dotted name; threads are no option.
+
+    Evaluations are counted in micro-batches: they keep looking at as much text.
+    """
+    training, changes = config.training, dict[str, Value]()
+    if best.batch_size != own.batch_size:
+        evaluated = {"eval_iters": training.eval_iters, "val_batches": training.val_batches}
+        changes = {"batch_size": best.batch_size, "gradient_accumulation_steps": best.accumulation} | {
+            name: -(-micro * own.batch_size // best.batch_size) for name, micro in evaluated.items() if micro
+        }
+        changes = {f"training.{name}": value for name, value in changes.items()}
+    if best.dtype != own.dtype:
+        changes["system.dtype"] = best.dtype
+    if best.compiled != own.compiled:
+        changes["training.compile_model"] = best.compiled
+    return {name: value for name, value in changes.items() if value != config.get(name)}
+
+
+def best_config(
+    found: Found, path: Path, config_file: Path | None, flags: Mapping[str, Value], of_checkpoint: bool = False
+) -> str:
+    """The text of a config file for the best settings: what it extends, and what differs from that.
+
+    Args:
+        found: the measurements.
+        path: where the file will be.
+        config_file: what was measured; None: the defaults.
+        flags: by dotted name, options that were given beside it.
+        of_checkpoint: the run goes on from a checkpoint or model, whose options the flags may differ from.
+    """
+    base = resolve(file_layers(config_file), partial=True)[0] if config_file else Config()
+    changes = changed_options(found.config, found.sweep.own, found.best.settings)
+    differs = {name: value for name, value in flags.items() if of_checkpoint or value != base.get(name)} | changes
+    sections: Values = {}
+    for section in SECTIONS:
+        own = {name.partition(".")[2]: value for name, value in differs.items() if name.startswith(f"{section}.")}
+        sections |= {section: own} if own else {}
+    extends = {"extends": relative(config_file, path.parent)} if config_file else {}
+    command = one_line(shlex.join(["python", "tools/test_mfu_optimization.py", *found.command]), 2000)
+    comment = f"// {speed(found, found.best)}; found by: {command}"
+    return f"{comment}\n{json.dumps(extends | sections, indent=2)}\n"
+
+
+def relative(file: Path, folder: Path) -> str:
+    """How a file is named from a folder; in full where there is no way between them (Windows's drives)."""
+    try:
+        return Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        return file.resolve().as_posix()
+
+
+def how_to_train(found: Found, path: Path, checkpoint: str | None, init_from: str | None) -> str:
+    """The command that trains with the best settings; threads are given in the environment."""
+    command = ["python", "train.py", "--config", str(path)]
+    command += ["--checkpoint", checkpoint, "--allow_changes"] if checkpoint else []
+    command += ["--init_from", init_from] if init_from else []
+    threads = found.best.settings.threads
+    variable = f"OMP_NUM_THREADS={threads} " if threads != found.sweep.own.threads else ""
+    return variable + shlex.join(command)
+
+
+def summary(found: Found, path: Path, checkpoint: str | None = None, init_from: str | None = None) -> str:
+    """Which is best, and how to train so."""
+    best, own = found.best, found.sweep.rows[found.sweep.own]
+    if best is own:
+        lead = f"The config's own settings are the fastest, to within {WORTH:.0%}"
+    elif own.failed:
+        lead = (
+            f"The config's own settings cannot be measured here ({own.settings}: {own.failed}). Fastest of the others"
+        )
+    else:
+        lead = "Fastest"
+    how = how_to_train(found, path, checkpoint, init_from)
+    return f"{lead}: {best.settings}: {speed(found, best)}. Train with it:\n  {how}"

@@ -1,0 +1,177 @@
+"""The search of tools/test_mfu_optimization.py: which settings are measured, in which turns, and which are best.
+
+Nothing here measures: a function that does is handed in.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Any
+
+WORTH = 0.01  # a gain over the config's own settings that is less is noise, and nothing is changed for it
+MOST_SIZES = 8  # micro-batch sizes that are tried unasked
+DOES_NOT_FIT = "does not fit"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is swept. Tokens per batch are the same for all, so they all train alike, but for rounding."""
+
+    batch_size: int
+    accumulation: int
+    dtype: str
+    compiled: bool
+    threads: int
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.batch_size} x {self.accumulation}, {self.dtype}, {'compiled, ' * self.compiled}{threads}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one process measured: the median of its batches; or why there is nothing."""
+
+    ms: float = 0.0
+    tokens_per_s: float = 0.0
+    peak_memory_bytes: int | None = None
+    failed: str | None = None
+
+
+@dataclass
+class Row:
+    """Settings with all that was measured of them. ms, tokens_per_s: by number of the round."""
+
+    settings: Settings
+    ms_of: dict[int, float] = field(default_factory=dict)
+    tokens_per_s_of: dict[int, float] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    failed: str | None = None
+
+    def add(self, number: int, answer: Answer) -> None:
+        """Take in a round; one failure is enough not to be used."""
+        if answer.failed:
+            self.failed = answer.failed
+            return
+        self.ms_of[number], self.tokens_per_s_of[number] = answer.ms, answer.tokens_per_s
+        if answer.peak_memory_bytes is not None:
+            self.peak_memory_bytes = max(self.peak_memory_bytes or 0, answer.peak_memory_bytes)
+
+    @property
+    def works(self) -> bool:
+        return not self.failed and bool(self.ms_of)
+
+    @property
+    def ms(self) -> float:
+        return median(self.ms_of.values())
+
+    @property
+    def tokens_per_s(self) -> float:
+        return median(self.tokens_per_s_of.values())
+
+    def ratio(self, to: Row) -> float:
+        """How many times as fast as another: the median over the rounds that both were in."""
+        shared = self.tokens_per_s_of.keys() & to.tokens_per_s_of.keys()
+        if not shared:
+            return self.tokens_per_s / to.tokens_per_s
+        return median(self.tokens_per_s_of[number] / to.tokens_per_s_of[number] for number in shared)
+
+
+class Sweep:
+    """Measures settings in turns, round after round, always beside the config's own: noise hits all alike.
+
+    Args:
+        own: the config's settings.
+        measure: measures once.
+        rounds: turns of each.
+    """
+
+    def __init__(self, own: Settings, measure: Callable[[Settings], Answer], rounds: int) -> None:
+        self.own, self.measure, self.rounds = own, measure, rounds
+        self.rows: dict[Settings, Row] = {}
+        self.rounds_done = 0
+
+    def take_turns(self, candidates: Iterable[Settings]) -> None:
+        """Measure those of them that have not been measured yet."""
+        new = [settings for settings in dict.fromkeys(candidates) if settings not in self.rows]
+        if not new:
+            return
+        turns = list(dict.fromkeys([*([reference.settings] if (reference := self.reference) else []), *new]))
+        for settings in turns:
+            self.rows.setdefault(settings, Row(settings))
+        for _ in range(self.rounds):
+            for settings in turns:
+                if not self.rows[settings].failed:
+                    self.rows[settings].add(self.rounds_done, self.measure(settings))
+            self.rounds_done += 1
+            turns.reverse()  # who was measured first is last now: a machine that warms up hits all alike
+
+    @property
+    def reference(self) -> Row | None:
+        """What ratios are to: the config's own settings; where they do not work, the first that do."""
+        own = self.rows.get(self.own)
+        return own if own and own.works else next((row for row in self.rows.values() if row.works), None)
+
+    @property
+    def ranked(self) -> list[Row]:
+        """Fastest first; what does not work last."""
+        reference = self.reference
+        if reference is None:
+            return list(self.rows.values())
+        works = sorted((row for row in self.rows.values() if row.works), key=lambda row: -row.ratio(reference))
+        return works + [row for row in self.rows.values() if not row.works]
+
+    @property
+    def best(self) -> Row | None:
+        """The fastest, or the config's own where nothing gains more than WORTH. None: nothing works."""
+        reference = self.reference
+        if reference is None:
+            return None
+        fastest = self.ranked[0]
+        return fastest if reference.settings != self.own or fastest.ratio(reference) > 1 + WORTH else reference
+
+
+def coordinate_search(sweep: Sweep, choices: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """One factor after another, each from the best settings so far.
+
+    Where the config's own settings do not work, all factors are gone through once more from those that did.
+
+    Args:
+        sweep: does the measuring, and keeps what is best.
+        choices: by factor, the fields of Settings that each choice changes.
+    """
+    for _ in range(2):
+        for options in choices.values():
+            start = sweep.best.settings if sweep.best else sweep.own
+            sweep.take_turns([sweep.own, *(replace(start, **option) for option in options)])
+        if sweep.rows[sweep.own].works:
+            return
+
+
+def full_search(sweep: Sweep, choices: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Every combination, all in the same rounds."""
+    combinations = itertools.product(*choices.values())
+    changed = [{name: value for option in options for name, value in option.items()} for options in combinations]
+    sweep.take_turns([sweep.own, *(replace(sweep.own, **fields) for fields in changed)])
+
+
+def divisors(number: int) -> list[int]:
+    """All of them, smallest first."""
+    small = [n for n in range(1, int(number**0.5) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
+
+
+def sizes_to_try(rows: int, own: int) -> list[int]:
+    """Micro-batch sizes that make a batch of so many sequences; where there are many, each about twice the one before."""
+    sizes = divisors(rows)
+    if len(sizes) <= MOST_SIZES:
+        return sizes
+    kept = [own]
+    while smaller := [size for size in sizes if 2 * size <= kept[0]]:
+        kept.insert(0, smaller[-1])
+    while larger := [size for size in sizes if size >= 2 * kept[-1]]:
+        kept.append(larger[0])
+    return kept

@@ -1,0 +1,371 @@
+"""Find the settings that train a config fastest on this machine: micro-batch size, dtype, torch.compile, threads.
+
+    python tools/test_mfu_optimization.py --config configs/story-small.json
+    python tools/test_mfu_optimization.py --config configs/gpt2.json --batch_sizes 4,12,24 --dtypes float32,bfloat16 \\
+        --threads 1,2 --compile false,true --rounds 3 --output best.json
+
+Takes the flags of train.py that describe a run, trains some batches of it with each of the settings, and keeps nothing of
+the training. Tokens per batch stay what they are: gradient accumulation follows from the micro-batch size, so all settings
+learn the same, but for rounding. One factor after another is tried from the best settings so far; --full tries every
+combination. Settings are measured in turns, round after round, and medians count. Each time they have a process of their
+own, so that its peak memory is theirs, and what does not fit is a line of the table.
+
+Writes mfu_sweep.json (every round), mfu_sweep.png and mfu_best.json, a config for train.py. Stop other programs first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any, TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from measured_run import FLAGS_OF_TRAIN, measured_request, timed_step
+from sweep_report import Found, as_json, best_config, draw, summary, table
+from sweep_search import DOES_NOT_FIT, Answer, Settings, Sweep, coordinate_search, divisors, full_search, sizes_to_try
+
+from cli import Parser
+from config import OPTIONS, Config, Value, file_layers
+from utils import UserError, byte_count, is_out_of_memory, log, one_line, replace_text, run_command, user_path
+
+if TYPE_CHECKING:
+    from run import Request, Run
+
+__test__ = False  # a tool with the name of a test: nothing for pytest to collect
+WORKER = "--measure_once"  # what the tool starts itself with, once for each measurement
+DTYPES = [name for name in OPTIONS["system.dtype"].choices or () if name != "auto"]
+T = TypeVar("T")
+
+
+# --- one measurement, in a process of its own -----------------------------------------------------------------------
+
+
+def options_of(settings: Settings) -> list[tuple[str, str, Value]]:
+    """(flag, dotted name, value) of the settings that are options; all but the threads."""
+    values: dict[str, Value] = {
+        "training.batch_size": settings.batch_size,
+        "training.gradient_accumulation_steps": settings.accumulation,
+        "system.dtype": settings.dtype,
+        "training.compile_model": settings.compiled,
+    }
+    return [(f"--{name}", name, value) for name, value in values.items()]
+
+
+def measure_here(settings: Settings, arguments: Sequence[str], device: str, batches: int, folder: str) -> Answer:
+    """Train on some batches, after one to warm up; compiling is done before that.
+
+    Args:
+        settings: what is measured.
+        arguments: flags of train.py.
+        device: what was chosen for all of them.
+        batches: how many are timed.
+        folder: for the files of the run; none are written.
+    """
+    import torch
+
+    torch.set_num_threads(settings.threads)
+
+    import device as devices
+    from run import prepare_run
+    from trainer import Trainer
+
+    given = [("--device", "system.device", device), *options_of(settings)]
+    with closing(prepare_run(measured_request(arguments, Path(folder), given))) as run:
+        trainer = Trainer(run)
+        if settings.compiled and not run.compiled:
+            reason = run.derived.get("training.compile_model", "--training.compile_model true --debug tells why")
+            raise UserError(f"torch.compile does not work here ({reason})")
+        timed_step(trainer)
+        steps = [timed_step(trainer) for _ in range(batches)]
+        ms, targets = median(ms for ms, _ in steps), mean(n for _, n in steps)
+        return Answer(ms, targets / ms * 1e3, devices.peak_memory_bytes(run.device))
+
+
+def measure_once() -> None:
+    """Read from stdin what to measure, and answer on stdout; all other output goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    with contextlib.suppress(OSError):  # where the system's memory is full, this process ends and no other (Linux)
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    try:
+        task = json.load(sys.stdin)
+        answer = measure_here(**task | {"settings": Settings(**task["settings"])})
+    except Exception as error:  # whatever it is, it is a line of the table
+        answer = Answer(failed=reason_of(error))
+    print(json.dumps(asdict(answer)), file=answers, flush=True)
+
+
+def reason_of(error: Exception) -> str:
+    """Why settings could not be measured, in a line."""
+    if is_out_of_memory(error):
+        return DOES_NOT_FIT
+    said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return f"failed: {one_line(' '.join(said.split()), 200)}"
+
+
+def measure_apart(settings: Settings, **task: Any) -> Answer:
+    """The same in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, WORKER], input=json.dumps(task | {"settings": asdict(settings)}).encode(),
+        capture_output=True, check=False,
+    )  # fmt: skip
+    said = done.stderr.decode(errors="replace").strip()
+    log.debug("%s", said)
+    if done.returncode == 0:
+        return Answer(**json.loads(done.stdout))
+    if done.returncode == -9:  # nobody else sends that
+        return Answer(failed=f"{DOES_NOT_FIT} (the system ended it)")
+    last = (said.splitlines() or ["it said nothing"])[-1]
+    return Answer(failed=f"failed: the process ended with {done.returncode}: {one_line(last, 160)}")
+
+
+def too_large(config: Config, settings: Settings) -> str | None:
+    """That settings need more than this machine's memory, by estimate: trying that out could take the machine down."""
+    import device as devices
+    import estimate
+
+    wanted = replace(config, training=replace(config.training, batch_size=settings.batch_size))
+    wanted.system = replace(config.system, dtype=settings.dtype)
+    needed, there = estimate.memory_bytes(wanted), devices.total_memory_bytes("cpu")
+    if config.system.device != "cpu" or there is None or needed <= there:  # a GPU answers for itself
+        return None
+    return f"{DOES_NOT_FIT} (about {byte_count(needed)}; there are {byte_count(there)})"
+
+
+# --- what is tried --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the flags ask for; None: what suits the machine."""
+
+    batch_sizes: list[int] | None
+    dtypes: list[str] | None
+    compiled: list[bool] | None
+    threads: list[int] | None
+
+
+def listed(flag: str, text: str | None, parse: Callable[[str], T], kind: str) -> list[T] | None:
+    """A flag's list, each value once. Raises UserError for what is none."""
+    if text is None:
+        return None
+    try:
+        return list(dict.fromkeys(parse(part.strip().lower()) for part in text.split(",")))
+    except (ValueError, KeyError):
+        raise UserError(f"{flag} must be a list of {kind} with commas between them, not '{one_line(text)}'.") from None
+
+
+def counted(text: str) -> int:
+    """A number from 1 on. Raises ValueError."""
+    number = int(text)
+    if not 1 <= number < 2**31:
+        raise ValueError(text)
+    return number
+
+
+def known_dtype(text: str) -> str:
+    """A dtype's name. Raises ValueError."""
+    if text not in DTYPES:
+        raise ValueError(text)
+    return text
+
+
+def wanted_by(args: argparse.Namespace) -> Wanted:
+    """The flags' lists."""
+    return Wanted(
+        listed("--batch_sizes", args.batch_sizes, counted, "whole numbers from 1 on"),
+        listed("--dtypes", args.dtypes, known_dtype, f"dtypes ({', '.join(DTYPES)})"),
+        listed("--compile", args.compile, {"true": True, "false": False}.__getitem__, "true and false"),
+        listed("--threads", args.threads, counted, "whole numbers from 1 on"),
+    )
+
+
+def own_settings(config: Config) -> Settings:
+    """Those of a resolved config, with the threads that train.py would have."""
+    import torch
+
+    training = config.training
+    return Settings(
+        training.batch_size, training.gradient_accumulation_steps, config.system.dtype, bool(training.compile_model),
+        torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def choices_of(config: Config, wanted: Wanted) -> dict[str, list[dict[str, Any]]]:
+    """By factor, the fields of Settings that each choice changes. Raises UserError for what cannot be."""
+    rows, device = config.rows_per_batch, config.system.device
+    sizes = wanted.batch_sizes or sizes_to_try(rows, config.training.batch_size)
+    if bad := next((size for size in sizes if rows % size), None):
+        raise UserError(
+            f"--batch_sizes: {bad} does not divide the {rows:,} sequences of a batch (batch_size x "
+            f"gradient_accumulation_steps), which stay as they are; sizes that do: {', '.join(map(str, divisors(rows)))}."
+        )
+    for dtype in wanted.dtypes or ():
+        if reason := unusable(dtype, device):
+            raise UserError(f"--dtypes: {reason}")
+    return {
+        "batch size": [{"batch_size": size, "accumulation": rows // size} for size in sizes],
+        "dtype": [{"dtype": dtype} for dtype in wanted.dtypes or dtypes_of(device)],
+        "threads": [{"threads": number} for number in wanted.threads or threads_of(device)],
+        "compile": [{"compiled": compiled} for compiled in wanted.compiled or (False, True)],
+    }
+
+
+def unusable(dtype: str, device: str) -> str | None:
+    """Why a device cannot train in a dtype; None: it can."""
+    import device as devices
+
+    try:
+        devices.choose_dtype(dtype, device)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def dtypes_of(device: str) -> list[str]:
+    """Those that a device can train in; on a CPU that would have to emulate bfloat16, without that."""
+    import device as devices
+
+    emulated = {"bfloat16"} if device == "cpu" and not devices.cpu_is_fast_at_bfloat16() else set()
+    return [dtype for dtype in DTYPES if dtype not in emulated and not unusable(dtype, device)]
+
+
+def threads_of(device: str) -> list[int]:
+    """On a CPU: half of what torch takes, that, and all that the machine has; else what torch takes."""
+    import torch
+
+    usual = torch.get_num_threads()
+    return sorted({max(1, usual // 2), usual, os.cpu_count() or usual}) if device == "cpu" else [usual]
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def build_parser() -> Parser:
+    """The tool's own flags."""
+    parser = Parser(
+        prog="test_mfu_optimization.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False, epilog=FLAGS_OF_TRAIN,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--batch_sizes", metavar="N,N", help="micro-batch sizes; each divides a batch's sequences [divisors of these]")
+    add("--dtypes", metavar="D,D", help=f"of {', '.join(DTYPES)} [those that the device is fast at]")
+    add("--threads", metavar="N,N", help="CPU threads [half of them, torch's default, all]")
+    add("--compile", metavar="B,B", help="with torch.compile, without, or both [false,true]")
+    add("--full", action="store_true", help="every combination, not one factor after another")
+    add("--rounds", type=int, default=3, metavar="N", help="turns of each settings, each a new process [%(default)s]")
+    add("--batches", type=int, default=5, metavar="N", help="batches timed in a turn, after one [%(default)s]")
+    add("--output", default="mfu_best.json", metavar="FILE", help="the best settings as a config [%(default)s]")
+    add("--json", default="mfu_sweep.json", metavar="FILE", help="all measurements [%(default)s]")
+    add("--plot", default="mfu_sweep.png", metavar="FILE", help="a picture of them, PNG [%(default)s]")
+    return parser
+
+
+def check_files(args: argparse.Namespace, config_file: str | None) -> tuple[Path, Path, Path]:
+    """Where the config, the JSON and the picture go. Raises UserError where they cannot, before anything is measured."""
+    files = {flag: user_path(getattr(args, flag)) for flag in ("output", "json", "plot")}
+    read = {Path(name).resolve() for name, _ in file_layers(user_path(config_file))} if config_file is not None else ()
+    taken: dict[Path, str] = {}
+    for flag, path in files.items():
+        if not path.parent.is_dir():
+            raise UserError(f"--{flag}: there is no folder '{path.parent}'; create it first.")
+        if path.is_dir():
+            raise UserError(f"--{flag} '{path}' is a folder; it must name a file.")
+        if path.resolve() in read:
+            raise UserError(f"--{flag} '{path}' is a file that --config reads; name another one.")
+        if other := taken.get(path.resolve()):
+            raise UserError(f"--{other} and --{flag} both name '{path}'; name two files.")
+        taken[path.resolve()] = flag
+    return files["output"], files["json"], files["plot"]
+
+
+def sweep_run(run: Run, args: argparse.Namespace, measure: Callable[[Settings], Answer]) -> Sweep:
+    """Measure what the flags ask for. Raises UserError where no settings work."""
+    config, wanted = run.config, wanted_by(args)
+    choices = choices_of(config, wanted)
+
+    def measured(settings: Settings) -> Answer:
+        reason = too_large(config, settings)
+        answer = Answer(failed=reason) if reason else measure(settings)
+        result = answer.failed or f"{answer.ms:,.1f} ms, {answer.tokens_per_s:,.0f} tokens/s"
+        log.info("  %s: %s", settings, result)
+        return answer
+
+    sweep = Sweep(own_settings(config), measured, args.rounds)
+    log.info("Measuring settings, the config's own first (batch size x accumulation, dtype, threads):")
+    (full_search if args.full else coordinate_search)(sweep, choices)
+    if sweep.best is None:
+        own = sweep.rows[sweep.own]
+        raise UserError(f"None of the settings can be measured here; the config's own ({own.settings}): {own.failed}.")
+    return sweep
+
+
+def found_of(run: Run, sweep: Sweep, command: Sequence[str]) -> Found:
+    """The measurements, with what they compare to."""
+    from benchmark_report import machine_names
+
+    import device as devices
+    import estimate
+
+    system = run.config.system
+    dtypes = dict.fromkeys(row.settings.dtype for row in sweep.rows.values() if row.works)
+    peaks = {dtype: estimate.peak_flops(replace(system, dtype=dtype)) for dtype in dtypes}
+    machine = machine_names() | {"device": devices.describe_device(run.device)}
+    return Found(sweep, run.config, command, machine, estimate.flops_per_token(run.config.model), peaks)
+
+
+def write_files(found: Found, files: tuple[Path, Path, Path], request: Request) -> None:
+    """JSON, config and picture."""
+    output, json_file, plot = files
+    replace_text(json_file, as_json(found))
+    flags = {name: value for _, name, value in request.overrides}
+    config_file = user_path(request.config_file) if request.config_file is not None else None
+    of_checkpoint = request.continue_from is not None or request.init_from is not None
+    replace_text(output, best_config(found, output, config_file, flags, of_checkpoint))
+    config = found.config
+    where = found.machine["cpu" if config.system.device == "cpu" else "device"]
+    what = Path(request.config_file).name if request.config_file else config.data.dataset_name
+    draw(plot, found, f"{one_line(what, 40)}, {config.tokens_per_batch:,} tokens a batch, on {where}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tool with these arguments; returns the exit code."""
+    args, others = build_parser().parse_known_args(arguments)
+    for name in ("rounds", "batches"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}.")
+    wanted_by(args)
+    with tempfile.TemporaryDirectory(prefix="jojo-mfu-") as folder:
+        request = measured_request(others, Path(folder))
+        files = check_files(args, request.config_file)
+
+        from run import prepare_run
+
+        with closing(prepare_run(request)) as run:
+            task = {"arguments": others, "device": run.device, "batches": args.batches, "folder": folder}
+            sweep = sweep_run(run, args, lambda settings: measure_apart(settings, **task))
+            found = found_of(run, sweep, arguments)
+    log.info("\n%s\n", table(found))
+    write_files(found, files, request)
+    log.info("%s", summary(found, files[0], request.continue_from, request.init_from))
+    log.info("Wrote %s, %s and %s", *files)
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == [WORKER]:
+        measure_once()
+    else:
+        run_command(main)
