@@ -1,0 +1,66 @@
+"""tools/perplexity.py: the loss that evaluation finds, and what rounding adds to it."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers_run import listening, settle, train
+
+from tools import perplexity
+from utils import UserError
+
+
+@pytest.fixture(autouse=True)
+def workshop(tmp_path, monkeypatch):
+    settle(tmp_path, monkeypatch)
+
+
+def rows(*arguments: str) -> dict[str, tuple[float, float, float]]:
+    """Loss, perplexity and its change in percent, by kind of weights."""
+    with listening() as said:
+        assert perplexity.main(["models/mine_epoch1.pt", *arguments]) == 0
+    found = re.findall(r"^(\w+) +([\d.]+) +([\d.]+) +([-+][\d.]+)%$", "\n".join(said), re.MULTILINE)
+    return {kind: (float(loss), float(value), float(change)) for kind, loss, value, change in found}
+
+
+def test_it_finds_the_loss_of_the_whole_validation_data_and_what_rounding_costs():
+    train("--max_iters", "30")
+    evaluated = train("--checkpoint", "models/mine_epoch1.pt", "--eval_only", "--training.eval_iters", "1000").said
+    expected = float(re.search(r"validation loss ([\d.]+)", evaluated)[1])
+    found = rows()
+    assert list(found) == ["float32", "bfloat16", "int8"]
+    assert found["float32"][0] == pytest.approx(expected, abs=1e-4) and found["float32"][2] == 0
+    for loss, value, change in found.values():
+        assert value == pytest.approx(math.exp(loss), rel=1e-4)
+        assert change == pytest.approx(100 * math.expm1(loss - found["float32"][0]), abs=0.002)
+    assert 0 < abs(found["int8"][2]) < 1
+
+
+def test_fewer_batches_read_less():
+    train("--max_iters", "2")
+    assert rows("--batches", "1", "--dtypes", "float32") != rows("--dtypes", "float32")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--dtypes", "float32,int4"), "there is no 'int4'; choose from float32, bfloat16, int8"),
+        (("--batches", "0"), "--batches must be at least 1"),
+        (("--dataset", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_it_cannot_do_is_one_sentence(flags, said):
+    train("--max_iters", "1")
+    with pytest.raises(UserError, match=said):
+        perplexity.main(["models/mine_epoch1.pt", *flags])
+
+
+def test_it_runs_as_a_command():
+    tool = Path(perplexity.__file__)
+    outcome = subprocess.run([sys.executable, str(tool), "no.pt"], capture_output=True, text=True)
+    assert outcome.returncode == 1 and "no.pt" in outcome.stderr + outcome.stdout and "Traceback" not in outcome.stderr

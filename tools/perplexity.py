@@ -1,0 +1,95 @@
+"""What a kind of weights costs: a model's loss on whole validation data with float32, bfloat16 and int8 weights.
+
+    python tools/perplexity.py models/story_epoch1.pt
+    python tools/perplexity.py models/x.pt --dataset mine --dtypes float32,int8 --batches 50
+
+The model computes as gen.py has it compute with --dtype; each kind reads the same text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from cli import Parser
+from utils import UserError, log, run_command, user_path
+
+if TYPE_CHECKING:
+    from data_loader import PackedLoader
+    from model import GPT
+
+DTYPES = ("float32", "bfloat16", "int8")
+LOGIT_ROWS = 512  # positions whose float32 logits exist together
+
+
+def mean_loss(model: GPT, loader: PackedLoader) -> tuple[float, int]:
+    """Nats per predicted token over all of a loader's batches, and how many tokens those are."""
+    import torch
+    import torch.nn.functional as F
+
+    nats, tokens = 0.0, 0
+    with torch.no_grad():
+        for index in range(loader.batches_per_epoch):
+            batch = loader.batch(0, index)
+            inputs, targets = (torch.from_numpy(ids[0]).to(model.device) for ids in (batch.inputs, batch.targets))
+            hidden = model.transformer(inputs).flatten(0, 1)  # (B T, C)
+            for first in range(0, len(hidden), LOGIT_ROWS):
+                rows = slice(first, first + LOGIT_ROWS)
+                logits = model.lm_head(hidden[rows])[:, : model.n_vocab].float()
+                nats += F.cross_entropy(logits, targets.flatten()[rows], ignore_index=-1, reduction="sum").item()
+            tokens += batch.n_targets
+    return nats / tokens, tokens
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tool with these arguments; returns the exit code."""
+    parser = Parser(prog="perplexity.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("checkpoint", metavar="PT", help="the model")
+    add("--dataset", metavar="NAME", help="whose validation data to read [the one it was trained on]")
+    add(
+        "--dtypes",
+        default=",".join(DTYPES),
+        metavar="LIST",
+        help="kinds of weights, the first is compared with [%(default)s]",
+    )
+    add("--batches", type=int, metavar="N", help="read so many batches only [all]")
+    add("--debug", action="store_true", help="tracebacks with errors")
+    args = parser.parse_args(arguments)
+    kinds = args.dtypes.split(",")
+    if unknown := [kind for kind in kinds if kind not in DTYPES]:
+        raise UserError(f"--dtypes: there is no '{unknown[0]}'; choose from {', '.join(DTYPES)}.")
+    if args.batches is not None and args.batches < 1:
+        raise UserError("--batches must be at least 1.")
+
+    from generation import load_model
+    from run import Request, prepare_run
+
+    path = user_path(args.checkpoint)
+    given = [("--batches", "training.eval_iters", args.batches or 10**9), ("--batches", "training.val_batches", None)]
+    if args.dataset:
+        given.append(("--dataset", "data.dataset_name", args.dataset))
+    request = Request(overrides=given, continue_from=str(path), allow_changes=True)
+    with closing(prepare_run(request)) as run:
+        loader, first = run.evaluation_loader("val"), None
+        for kind in kinds:
+            model, _, _ = load_model(path, dtype=kind)
+            loss, tokens = mean_loss(model, loader)
+            first = loss if first is None else first
+            if kind == kinds[0]:
+                log.info("%s, validation data, %s tokens", run.config.data.dataset_name, f"{tokens:,}")
+                log.info("%-10s %10s %12s %10s", "weights", "loss", "perplexity", f"to {kind}")
+            log.info("%-10s %10.5f %12.4f %+9.3f%%", kind, loss, math.exp(loss), 100 * math.expm1(loss - first))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
