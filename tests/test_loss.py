@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import loss as loss_module
 from loss import linear_cross_entropy, token_losses
@@ -70,6 +73,42 @@ def test_value_and_gradients_equal_the_plain_loss_around_every_edge(small_chunks
 def test_value_and_gradients_equal_the_plain_loss_at_the_real_group_size(n: int) -> None:
     assert loss_module.GROUP_ROWS == 768
     assert_equals_plain(*case(n, 4, 40, 33, seed=n), 33)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("n", [1, 10, 20, 21, 67])
+def test_the_pieces_of_a_gpu_give_the_same(monkeypatch: pytest.MonkeyPatch, n: int, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(loss_module, "_on_cpu", lambda tensor: False)
+    monkeypatch.setattr(loss_module, "GPU_GROUP_ROWS", 20)
+    monkeypatch.setattr(loss_module, "GPU_ROWS", 8)
+    hidden, weight, targets = case(n, 6, 18, 15, seed=n)
+    hidden, weight = hidden.to(dtype), weight.to(dtype)
+    ours = run(linear_cross_entropy, hidden, weight, targets, 15)
+    plain = run(plain64, hidden.double(), weight.double(), targets, 15)
+    for a, b in zip(ours, plain, strict=True):
+        assert relative_difference(a, b) < (1e-5 if dtype is torch.float32 else 0.01)
+    assert token_losses(hidden, weight, targets, 15).sum().item() == pytest.approx(plain[0].item(), rel=0.01)
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations; what only looks at memory in another way is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        self.count += not function.is_view
+        return function(*arguments, **(named or {}))
+
+
+def test_a_gpu_is_not_kept_busy_with_small_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # there is none for "meta"
+    monkeypatch.setattr(loss_module, "compute_dtype", lambda hidden: torch.bfloat16)
+    hidden, weight = torch.empty(16 * 1024, 768, device="meta"), torch.empty(50304, 768, device="meta")
+    with Operations() as operations:
+        value = linear_cross_entropy(hidden, weight, torch.empty(16 * 1024, dtype=torch.int64, device="meta"), 50257)
+    assert value.shape == () and 100 < operations.count < 700  # each takes about 10 µs to start
 
 
 def test_rows_at_once_follow_the_cache_size(monkeypatch: pytest.MonkeyPatch) -> None:
