@@ -90,15 +90,21 @@ def choose_dtype(wanted: str, device: str, strict: bool = True) -> Choice:
             raise UserError(f"{message}; use --dtype auto, bfloat16 or float32.")
         log.warning("%s. Going on as with dtype auto.", message)
         wanted = "auto"
-    if wanted == "bfloat16" and kind == "cuda" and not torch.cuda.is_bf16_supported():
+    if wanted == "bfloat16" and kind == "cuda" and not _cuda_has_bfloat16(device, including_emulation=True):
         raise UserError(f"{torch.cuda.get_device_name(device)} has no bfloat16; use --dtype float16 or float32.")
     if wanted != "auto":
         return Choice(wanted, "as asked")
-    if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+    if kind == "cuda" and _cuda_has_bfloat16(device, including_emulation=False):
         return Choice("bfloat16", "this GPU has bfloat16 tensor cores")
     if kind == "cpu" and cpu_is_fast_at_bfloat16():
         return Choice("bfloat16", "this processor has fast bfloat16")
     return Choice("float32", f"no fast bfloat16 on this {'processor' if kind == 'cpu' else 'device'}")
+
+
+def _cuda_has_bfloat16(device: str, including_emulation: bool) -> bool:
+    """Whether this CUDA device multiplies bfloat16; torch asks the current one, which may be another model."""
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation)
 
 
 def cache_dtype(device: torch.device, weights: torch.dtype) -> torch.dtype:
@@ -230,4 +236,6 @@ def _cgroup_rooms(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys
 
 def uncompiled() -> contextlib.AbstractContextManager[object]:
     """Run compiled modules as they were written: for shapes that are not worth a compilation."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and asking the compiler would import it
+        return contextlib.nullcontext()
     return torch.compiler.set_stance("force_eager")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,7 @@ def pretend(patch: Patch, cuda_free: tuple[int, ...] = (), mps: bool = False, bf
     patch.setattr(torch.cuda, "device_count", lambda: len(cuda_free))
     patch.setattr(torch.cuda, "mem_get_info", lambda index: (cuda_free[index], 10**12))
     patch.setattr(torch.cuda, "get_device_name", lambda *_: "Old GPU")
+    patch.setattr(torch.cuda, "device", lambda name: contextlib.nullcontext())
     patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bfloat16)
     patch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
@@ -134,6 +137,25 @@ def test_bfloat16_that_is_only_emulated_is_not_chosen(monkeypatch: Patch) -> Non
     assert choose_dtype("auto", "cuda:0").value == "float32"
 
 
+def test_the_device_that_was_chosen_is_asked_and_not_the_first(monkeypatch: Patch) -> None:
+    pretend(monkeypatch, (5, 9))
+    current = ["cuda:0"]  # an old GPU beside a new one
+
+    @contextlib.contextmanager
+    def on(name: str) -> Iterator[None]:
+        current.append(name)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: current[-1] == "cuda:1")
+    assert choose_dtype("auto", "cuda:1").value == choose_dtype("bfloat16", "cuda:1").value == "bfloat16"
+    assert choose_dtype("auto", "cuda:0").value == "float32"
+    with pytest.raises(UserError):
+        choose_dtype("bfloat16", "cuda:0")
+    assert current == ["cuda:0"]
+
+
 def test_auto_on_mps_is_float32() -> None:
     assert choose_dtype("auto", "mps").value == "float32"
 
@@ -235,6 +257,19 @@ def test_autocast_lowers_matrix_products_and_float32_leaves_them() -> None:
     assert isinstance(device.autocast("cpu", "float32"), contextlib.nullcontext)
     with device.autocast("cpu", "bfloat16"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+def test_the_compiler_is_not_imported_to_say_that_nothing_is_compiled() -> None:
+    code = "import sys, device\nwith device.uncompiled(): assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(device.__file__).parent, check=True)
+
+
+def test_what_is_compiled_runs_as_it_was_written() -> None:
+    calls = []
+    double = torch.compile(lambda x: 2 * x, backend=lambda graph, inputs: calls.append(1) or graph.forward)
+    with device.uncompiled():
+        assert double(torch.ones(1)) == 2 and not calls
+    assert double(torch.ones(1)) == 2 and calls
 
 
 def test_facts_about_this_machine() -> None:
