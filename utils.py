@@ -215,7 +215,7 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is full; torch says so in a RuntimeError, in the words of each device."""
-    words = "out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED"
+    words = "out of memory|can't allocate memory|not enough memory|bad_alloc|_STATUS_ALLOC_FAILED"
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(re.search(words, str(error))))
 
 

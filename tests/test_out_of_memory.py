@@ -20,6 +20,11 @@ from utils import UserError, is_out_of_memory
 ERRORS = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
     "a library of CUDA's": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "another": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "Windows": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes."
+    ),
+    "small things on a CPU": RuntimeError("std::bad_alloc"),
     "a CPU": RuntimeError(
         "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you "
     ),
