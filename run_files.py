@@ -18,7 +18,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,8 @@ class Saver:
     def __init__(self, files: CheckpointManager, keep: int | None, move: Callable[[], None]) -> None:
         """`keep`: numbered checkpoints to keep; None: all. `move`: has the training go on in a copy of its tensors."""
         self.files, self.keep, self.move = files, keep, move
-        self._owed: dict[str, tuple[Path, Mapping[str, Any]]] = {}  # by kind: a newer one takes an older one's place
+        # By kind: a newer one takes an older one's place. None: lost, and still to be reported.
+        self._owed: dict[str, tuple[Path, Mapping[str, Any] | None]] = {}
         self._not_finite: UserError | None = None
         self._thread: threading.Thread | None = None
         self._borrowed = False  # whether training's own tensors are still needed here
@@ -258,6 +259,8 @@ class Saver:
         written: Path | None = None  # where `newest` is on the disk
         refused = False  # whether some place did not take it: then it must stay as it is for the next save
         for kind, (path, state) in list(self._owed.items()):
+            if state is None:
+                continue
             try:
                 if state is newest and written:
                     copy_file(written, path)
@@ -268,13 +271,15 @@ class Saver:
             except Exception as error:  # what goes wrong in a thread would otherwise go unseen
                 log.error("%s Training goes on, and the next save tries again.", error)
                 if state is newest and written:  # its tensors may be others by now
-                    self._owed[kind] = path, read_file(written)
+                    self._owed[kind] = path, None
+                    with suppress(UserError):  # without memory for it, say
+                        self._owed[kind] = path, read_file(written)
                 refused = refused or state is newest
                 continue
             if state is newest:
                 written = path
                 self._borrowed = self._borrowed and refused
-        if self.keep is not None and not self._owed:
+        if self.keep is not None and all(state is None for _, state in self._owed.values()):
             self.files.prune(newest["metadata"]["run_id"], self.keep)
 
     def wait(self) -> None:

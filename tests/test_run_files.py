@@ -317,6 +317,27 @@ def test_a_file_that_cannot_be_copied_is_written_later_as_it_was(tmp_path, monke
     assert [read_file(tmp_path / name)["model"]["weight"][0, 0] for name in ("a_best.pt", "a.pt")] == [1, 2]
 
 
+def test_a_file_that_can_neither_be_copied_nor_read_is_never_written_with_later_weights(tmp_path, monkeypatch):
+    training, copy = Training(CheckpointManager(tmp_path / "a.pt")), run_files.copy_file
+
+    def refusing(*_):
+        raise UserError("Could not do it.")
+
+    for name in ("copy_file", "read_file"):
+        monkeypatch.setattr(run_files, name, refusing)
+    training.saver.save(training.state, [tmp_path / "a.pt", tmp_path / "a_best.pt"])
+    training.saver.wait()
+    training.update(2.0)
+    monkeypatch.setattr(run_files, "copy_file", copy)
+    training.saver.save(training.state, [tmp_path / "a.pt"])
+    training.saver.wait()
+    assert not (tmp_path / "a_best.pt").exists() and training.saver.failed == [tmp_path / "a_best.pt"]
+    training.saver.save(training.state, [tmp_path / "a.pt", tmp_path / "a_best.pt"])
+    training.saver.wait()
+    assert not training.saver.failed
+    assert [read_file(tmp_path / name)["model"]["weight"][0, 0] for name in ("a_best.pt", "a.pt")] == [2, 2]
+
+
 def test_training_that_moves_away_from_every_save_learns_the_same(monkeypatch):
     flags = ("--max_iters", "6", "--checkpoint_interval", "1", "--eval_interval", "2")
     before_update = run_files.Saver.before_update
