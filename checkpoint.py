@@ -315,6 +315,11 @@ class Checkpoint:
         """The run that wrote it; None where that was not recorded."""
         return self.state.get("metadata", {}).get("run_id")
 
+    def release(self) -> None:
+        """Let go of the tensors of model and optimizer, once they are loaded: a run needs the memory."""
+        self.model = {}
+        self.state = {name: part for name, part in self.state.items() if name not in ("model", "optimizer")}
+
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of any version. Raises UserError for what is not one."""

@@ -292,6 +292,8 @@ class Trainer:
         name = self.run.files.run
         with self.run.files.held(), log_to_file(LOG_FILE, name), report.memory_explained(self.run), Shutdown() as stop:
             self.start_files()
+            if self.run.checkpoint:
+                self.run.checkpoint.release()
             self.write_config()
             self.peak_flops = estimate.peak_flops(self.config.system)
             log.info(report.summary(self.run, self.peak_flops))

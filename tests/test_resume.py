@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -9,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,6 +32,7 @@ from helpers_run import (
 import checkpoint
 import run_files
 import trainer as trainer_module
+from run import Request, prepare_run
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,7 +101,7 @@ def test_the_first_batch_after_a_resume_is_the_next_one_of_the_data(monkeypatch)
     step = trainer_module.Trainer.step
 
     def watched(self, batch):
-        seen.append((self.batches_done, self.epoch, self.position, batch.targets.tobytes()))
+        seen.append((self.batches_done, self.epoch, self.position, batch.targets.tolist()))
         return step(self, batch)
 
     monkeypatch.setattr(trainer_module.Trainer, "step", watched)
@@ -252,6 +256,29 @@ def test_a_numbered_checkpoint_goes_on_in_the_files_of_its_run():
     assert differences(uninterrupted, left_over("models/mine_epoch1.pt")) == []
     assert not Path("models/mine_epoch1_batch5_best.pt").exists()
     assert [row["step"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")] == list(range(1, 16))
+
+
+@pytest.mark.parametrize("how", ["continue_from", "weights_from"])
+def test_the_tensors_of_the_checkpoint_are_not_kept_in_memory_while_training_goes_on(how):
+    train("--max_iters", "2")
+    more = [("--max_iters", "training.max_iters", 3), ("--dataset", "data.dataset_name", "mine")]
+    with closing(prepare_run(Request(overrides=more, **{how: "models/mine_epoch1.pt"}))) as run:
+        trainer = trainer_module.Trainer(run)
+        state = run.checkpoint.state
+        averages = [value for weight in state["optimizer"].values() for value in weight.values()]
+        kept = [weakref.ref(tensor) for tensor in [*run.checkpoint.model.values(), *averages]]
+        del state, averages
+        seen = []
+        plain = trainer.load_ahead
+
+        def load_ahead():
+            gc.collect()
+            seen.append([ref() for ref in kept if ref() is not None])
+            plain()
+
+        trainer.load_ahead = load_ahead
+        assert trainer.train() == 0
+    assert len(kept) > 20 and seen and not any(seen)
 
 
 def test_resuming_a_finished_run_says_so_and_writes_nothing():
