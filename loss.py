@@ -47,8 +47,9 @@ def _on_cpu(tensor: Tensor) -> bool:
 
 
 def _group_rows(hidden: Tensor) -> int:
-    """Positions whose logits exist together."""
-    return max(1, min(len(hidden), GROUP_ROWS if _on_cpu(hidden) else GPU_GROUP_ROWS))
+    """Positions whose logits exist together; few in float16, which a sum over many could overflow."""
+    few = _on_cpu(hidden) or hidden.dtype is torch.float16
+    return max(1, min(len(hidden), GROUP_ROWS if few else GPU_GROUP_ROWS))
 
 
 def _chunks(logits: Tensor) -> Iterator[slice]:

@@ -77,6 +77,7 @@ def test_value_and_gradients_equal_the_plain_loss_at_the_real_group_size(n: int)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("n", [1, 10, 20, 21, 67])
+@pytest.mark.usefixtures("small_chunks")
 def test_the_pieces_of_a_gpu_give_the_same(monkeypatch: pytest.MonkeyPatch, n: int, dtype: torch.dtype) -> None:
     monkeypatch.setattr(loss_module, "_on_cpu", lambda tensor: False)
     monkeypatch.setattr(loss_module, "GPU_GROUP_ROWS", 20)
@@ -274,6 +275,18 @@ def test_float16_gradients_of_a_frequent_word_do_not_overflow() -> None:
     for name, a, b in zip(("value", "hidden", "weight"), ours, exact, strict=True):
         assert a.isfinite().all(), name
         assert relative_difference(a, b) < 0.01, name
+
+
+def test_float16_gradients_of_a_single_word_do_not_overflow_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "_on_cpu", lambda tensor: False)
+    hidden, weight, _ = case(2048, 8, 64, 64)
+    hidden[:, 0] += 70  # a channel that stands out, as trained models have
+    targets = torch.full((2048,), 13)
+    with torch.autocast("cpu", dtype=torch.float16):
+        ours = run(linear_cross_entropy, hidden, weight * 1e-3, targets, 64)
+    exact = run(plain64, hidden.double(), weight.double() * 1e-3, targets, 64)
+    for name, a, b in zip(("value", "hidden", "weight"), ours, exact, strict=True):
+        assert a.isfinite().all() and relative_difference(a, b) < 0.01, name
 
 
 # --- one loss for each position -------------------------------------------------------------------------------------
