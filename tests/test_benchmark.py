@@ -29,23 +29,28 @@ try:
     import benchmark
     import benchmark_contestants
     import benchmark_plain
-    import benchmark_processes
     import benchmark_report
 finally:
     sys.path.pop(0)
 
 MEASURES = {
     "training": {"speed": "tokens/s", "memory": "bytes"},
-    "loading": {"open": "s", "batch": "ms", "share_of_step": "%"},
-    "decoding": {"start": "tokens/s", "end": "tokens/s", "prompt": "ms"},
+    "loading": {"batch": "ms", "share_of_step": "%"},
+    "decoding": {"start": "tokens/s", "end": "tokens/s", "samples": "tokens/s", "prompt": "ms"},
     "startup": {"first_batch": "s", "first_token": "s"},
 }
-PEERS = {
-    "training": "transformers float32",
-    "loading": "plain numpy.memmap",
-    "decoding": "transformers float32",
-    "startup": "transformers",
-}
+IN_FLOAT32, IN_BFLOAT16 = "transformers float32", "transformers bfloat16"
+TRAINED = {  # and what each is compared with
+    IN_FLOAT32: IN_FLOAT32, IN_BFLOAT16: IN_BFLOAT16, "plain PyTorch float32": IN_FLOAT32,
+    "Jojo float32": IN_FLOAT32, "Jojo bfloat16": IN_BFLOAT16,
+}  # fmt: skip
+DECODED = {
+    IN_FLOAT32: IN_FLOAT32, IN_BFLOAT16: IN_BFLOAT16,
+    "Jojo float32": IN_FLOAT32, "Jojo bfloat16": IN_BFLOAT16, "Jojo int8": IN_BFLOAT16,
+}  # fmt: skip
+LOADED = dict.fromkeys(("plain numpy.memmap", "Jojo"), "plain numpy.memmap")
+STARTED = dict.fromkeys(("transformers", "Jojo"), "transformers")
+COMPARED = {"training": TRAINED, "loading": LOADED, "decoding": DECODED, "startup": STARTED}
 
 
 class Forked:
@@ -94,6 +99,14 @@ class Forked:
         if self.code is None:
             os.kill(self.number, 9)
 
+    def __enter__(self) -> Forked:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stdin.close()
+        self.stdout.close()
+        self.wait()
+
 
 @pytest.fixture
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,9 +116,8 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoTokenizer, GPT2LMHeadModel  # noqa: F401  (the copies have them then)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(benchmark_processes, "start_python", Forked)
+    monkeypatch.setattr(benchmark, "start_python", Forked)
     monkeypatch.setattr(estimate, "measure_cpu_peak_flops", lambda dtype: 1e11)
-    monkeypatch.setattr(benchmark_report, "BANDWIDTH_BYTES", 1 << 16)
 
 
 def measured(*flags: str) -> tuple[str, dict[str, Any]]:
@@ -126,71 +138,108 @@ def contestants(part: dict[str, Any], measure: str) -> list[str]:
 @pytest.mark.usefixtures("quick")
 def test_all_parts_are_measured() -> None:
     text, found = measured()
-    assert found["machine"]["torch"] == torch.__version__ and found["machine"]["float32_flops"] == 1e11
-    assert found["machine"]["read_bytes_per_s"] > 0 and found["arguments"] == ["--tiny"]
+    machine = found["machine"]
+    assert machine["torch"] == torch.__version__ and machine["float32_gflops"] == machine["bfloat16_gflops"] == 100
+    assert machine["cpu"] and machine["threads"] >= 1
+    assert found["command"] == "python tools/benchmark.py --tiny" and found["settings"]["decode_context"] == 32
     parts = found["parts"]
     assert {name: {m: v["unit"] for m, v in part["measures"].items()} for name, part in parts.items()} == MEASURES
     for name, part in parts.items():
-        for measure in part["measures"].values():
-            assert measure["ratio_to"] == PEERS[name]
-            check_arithmetic(measure)
-        assert part["title"] in text
-    speed, decoding = contestants(parts["training"], "speed"), contestants(parts["decoding"], "start")
-    assert speed[0] in ("Jojo float32", "Jojo bfloat16")
-    assert speed[1:] == ["transformers float32", "transformers bfloat16", "plain PyTorch float32"]
-    assert decoding == [*speed[1:3], "Jojo float32", "Jojo bfloat16", "Jojo int8"]
-    assert contestants(parts["loading"], "batch") == ["Jojo", "plain numpy.memmap"]
-    assert contestants(parts["startup"], "first_token") == ["Jojo", "transformers"]
-    assert parts["decoding"]["notes"] == ["float32: 4 of 4 tokens are the same in transformers and Jojo"]
-    losses = [float(words.split()[-1]) for words in parts["training"]["notes"][0].split(",")]
-    assert len(losses) == 4 and all(abs(loss - np.log(320)) < 0.1 for loss in losses)
+        for of, measure in part["measures"].items():
+            check_arithmetic(measure["results"], COMPARED[name], rounds=1 if of == "memory" else 2)
+        assert part["title"] in text and part["seconds"] > 0
+    assert "float32: 4 of 4 tokens are the same in transformers and Jojo" in parts["decoding"]["notes"]
+    losses = [float(words.split()[-1]) for words in parts["training"]["notes"][1].split(",")]
+    assert len(losses) == 5 and all(abs(loss - np.log(50_304)) < 0.1 for loss in losses)
 
 
-def check_arithmetic(measure: dict[str, Any]) -> None:
+def check_arithmetic(results: dict[str, Any], compared: dict[str, str], rounds: int) -> None:
     """Medians are those of the rounds, ratios the quotients of medians."""
-    results = measure["results"]
-    for result in results.values():
-        assert min(result["rounds"]) > 0
+    assert list(results) == list(compared)
+    for name, result in results.items():
+        assert len(result["rounds"]) == rounds and min(result["rounds"]) > 0
         assert result["median"] == median(result["rounds"])
-        assert result["ratio"] == result["median"] / results[measure["ratio_to"]]["median"]
+        assert result["ratio_to"] == compared[name]
+        assert result["ratio"] == result["median"] / results[compared[name]]["median"]
 
 
 @pytest.mark.usefixtures("quick")
 def test_without_transformers_jojo_is_still_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    text, found = measured()
+    text, found = measured("--rounds", "1")
     assert "The package transformers is not installed (pip install transformers); measuring without it." in text
     assert found["machine"]["transformers"] is None and list(found["parts"]) == list(MEASURES)
     names = {m: contestants(part, m) for part in found["parts"].values() for m in part["measures"]}
     assert not [name for of_measure in names.values() for name in of_measure if "transformers" in name]
     assert names["start"] == ["Jojo float32", "Jojo bfloat16", "Jojo int8"] and names["first_batch"] == ["Jojo"]
-    assert found["parts"]["training"]["measures"]["speed"]["ratio_to"] == "plain PyTorch float32"
-    assert found["parts"]["decoding"]["measures"]["start"]["results"]["Jojo int8"]["ratio"] is None
+    speed, start = (
+        found["parts"][p]["measures"][m]["results"] for p, m in (("training", "speed"), ("decoding", "start"))
+    )
+    assert speed["Jojo bfloat16"]["ratio_to"] == "plain PyTorch float32" and start["Jojo int8"]["ratio"] is None
+
+
+def test_turns_are_taken_back_and_forth() -> None:
+    assert "".join(benchmark.turns("abc", 3)) == "abccbaabc"
+
+
+@pytest.mark.parametrize("library", ["Jojo", "transformers"])
+def test_samples_are_decoded_together(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    put = benchmark_contestants.Stamps.put
+    monkeypatch.setattr(
+        benchmark_contestants.Stamps, "put", lambda self, t: [seen.append(tuple(t.shape)), put(self, t)]
+    )
+    shape = {"layers": 1, "heads": 2, "width": 32, "context": 32, "batch": 3}
+    run = benchmark_contestants.decoding(f"{library} float32", shape, "")
+    alone, together = run(8, 4)["tokens"], run(8, 4, samples=3)["tokens"]
+    assert alone == together and len(alone) == 4
+    assert [s for s in seen if len(s) == 1] == [(1,)] * 4 + [(3,)] * 4
+
+
+def test_transformers_is_set_up_at_its_fastest() -> None:
+    model = benchmark_contestants.transformers_model(benchmark_contestants.Shape(1, 2, 32, 32, 1))
+    assert model.config._attn_implementation == "sdpa"
+    assert type(model.transformer.h[0].mlp.act).__name__ == "GELUTanh"
 
 
 @pytest.mark.usefixtures("quick")
 def test_only_what_was_asked_for_with_its_rounds() -> None:
-    _, found = measured("--only", "loading", "--loading_rounds", "3")
+    _, found = measured("--only", "loading", "--rounds", "3")
     assert list(found["parts"]) == ["loading"]
     measures = found["parts"]["loading"]["measures"]
     assert {len(result["rounds"]) for m in measures.values() for result in m["results"].values()} == {3}
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_part_is_kept_when_a_later_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        benchmark.MEASURES, "startup", lambda bench: benchmark.seconds_until(None, ["nothing.py"], Path())
+    )
+    with pytest.raises(UserError, match=r"^nothing\.py could not be measured"):
+        measured("--only", "loading", "startup", "--rounds", "1")
+    assert list(json.loads(Path("benchmark.json").read_text())["parts"]) == ["loading"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_only_what_is_needed_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "prepare_data", None)
+    _, found = measured("--only", "decoding", "--rounds", "1")
+    assert list(found["parts"]) == ["decoding"]
+
+
 def test_a_contestant_is_a_process_of_its_own(tmp_path: Path) -> None:
-    shape = {"layers": 1, "heads": 1, "width": 8, "context": 8, "batch": 2, "vocabulary": 300}
-    (tmp_path / "cache").mkdir()
-    np.arange(100, dtype="<u2").tofile(tmp_path / "cache" / "benchmark-train-0.bin")
-    arguments = {"shape": shape, "folder": str(tmp_path)}
-    with benchmark_processes.contestants(tmp_path, [("plain", "plain_loading", arguments)]) as (process,):
-        assert len(process.run(batches=3)["load_s"]) == 3
-        assert len(process.run(batches=1)["load_s"]) == 1
+    bench = benchmark.Bench(benchmark.parse([]), tmp_path, transformers=False)
+    labels, shape = ["transformers float32", "plain PyTorch float32"], benchmark_contestants.Shape(1, 1, 8, 8, 2)
+    with bench.contestants("training", labels, shape, batches=1) as (process,):
+        assert len(process.warm_up["losses"]) == 1
+        assert len(process.run(batches=3)["seconds"]) == 3
     assert isinstance(process._process, subprocess.Popen) and process._process.returncode is not None
 
 
 def test_memory_is_that_of_the_process_alone(tmp_path: Path) -> None:
     code = "import benchmark_contestants; print(benchmark_contestants.peak_memory_bytes(), flush=True)"
     with open(os.devnull, "wb") as nowhere:
-        process = benchmark_processes.start_python(["-c", code], ROOT / "tools", nowhere)
+        process = benchmark.start_python(["-c", code], ROOT / "tools", nowhere)
     peak = int(process.communicate()[0])
     assert 5e6 < peak < 1e8  # numpy, where this process has torch
     assert benchmark_contestants.peak_memory_bytes() > 1e8
@@ -199,8 +248,9 @@ def test_memory_is_that_of_the_process_alone(tmp_path: Path) -> None:
 def test_plain_batches_are_windows_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     np.arange(50, dtype="<u2").tofile(tmp_path / "cache" / "benchmark-train-0.bin")
-    shape = {"layers": 1, "heads": 1, "width": 8, "context": 8, "batch": 3, "vocabulary": 300}
-    x, y = benchmark_contestants.PlainLoading(shape, str(tmp_path)).batch()
+    ids = benchmark_contestants.mapped_ids(tmp_path)
+    shape = benchmark_contestants.Shape(1, 1, 8, context=8, batch=3)
+    x, y = benchmark_contestants.windows(ids, shape, np.random.default_rng(0))
     assert x.shape == y.shape == (3, 8) and x.dtype == y.dtype == np.int64
     assert (x == x[:, :1] + np.arange(8)).all() and (y == x + 1).all()
 
@@ -252,22 +302,25 @@ def refused(*flags: str) -> str:
     return str(error.value)
 
 
-def test_flags_that_mean_nothing_are_refused() -> None:
-    assert refused("--only", "training", "traning") == (
-        "--only: there is no part 'traning'; the parts are training, loading, decoding, startup."
-    )
-    assert refused("--training_rounds", "0") == "--training_rounds must be at least 1, not 0."
-    assert refused("--width", "100") == "--width 100 is no multiple of --heads 6."
-    assert refused("--prompt", "600") == "--prompt must be at most half of --decode_context, 512."
+def test_flags_that_mean_nothing_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmark.main(["--only", "training", "traning"])
+    assert "invalid choice: 'traning'" in capsys.readouterr().err
+    assert refused("--rounds", "0") == "--rounds must be at least 1, not 0."
+    assert refused("--tokens", "600") == "--tokens must be at most half of --decode_context, 512."
     assert refused("--output", "nowhere/x") == "--output: there is no folder 'nowhere'; create it first."
 
 
 @pytest.mark.usefixtures("quick")
 def test_what_fails_is_one_sentence() -> None:
     with pytest.raises(UserError, match=r"^train\.py could not be measured: .*model\.n_embd.*\.$"):
-        benchmark_processes.run_to_end([str(ROOT / "train.py"), "--model.n_embd", "0"], Path())
-    nobody = benchmark_processes.contestants(Path(), [("Jojo", "nothing", {})])
+        benchmark.seconds_until(None, [str(ROOT / "train.py"), "--model.n_embd", "0"], Path())
+    bench = benchmark.Bench(benchmark.parse([]), Path(), transformers=False)
+    nobody = bench.contestants("nothing", ["Jojo"], bench.shape())
     with pytest.raises(UserError, match=r"^Jojo could not be measured: KeyError: 'nothing'$"), nobody:
         pass
+    wrong = bench.contestants("training", ["Jojo float32"], benchmark_contestants.Shape(1, 3, 8, 8, 2))
+    with pytest.raises(UserError, match=r"^Jojo float32 could not be measured: .*n_embd.*n_head.*$"), wrong:
+        pass
     with pytest.raises(UserError, match=r"^gen\.py could not be measured: it said nothing$"):
-        benchmark_processes.seconds_until(lambda out: False, [str(ROOT / "gen.py"), "--version"], Path())
+        benchmark.seconds_until(lambda out: False, [str(ROOT / "gen.py"), "--version"], Path())

@@ -1,7 +1,6 @@
 """GPT-2 and its training loop in plain PyTorch, as one writes them first: float32, nothing clever.
 
-The reference to read beside model.py, loss.py and trainer.py, which compute the same; the tests compare the losses.
-tools/benchmark.py measures it as a contestant of its own.
+The reference to read beside model.py, loss.py and trainer.py, which compute the same; a contestant of tools/benchmark.py.
 
 Shape letters: B sequences, T tokens per sequence, C channels, H heads, D head size, V vocabulary rows.
 """
