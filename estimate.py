@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from config import Config, ModelConfig, SystemConfig
+from config import ModelConfig, SystemConfig
 
 # Dense peaks in TFLOP/s by product name, from the makers' data sheets (no sparsity): float32, TF32, bfloat16, float16.
 # None: the hardware lacks it. The first name found in the device's name counts.
@@ -29,7 +29,6 @@ GPU_PEAK_TFLOPS: dict[str, tuple[float, float | None, float | None, float]] = {
     "RTX 3080": (29.8, 29.8, 59.5, 59.5),
     "MI300X": (163.4, 653.7, 1307.4, 1307.4),
 }
-PROGRAM_BYTES = 440_000_000  # Python, torch and its buffers, tokenizer, plots; on a CPU
 USUAL_MFU = 0.3  # of a run nothing has been measured of yet
 
 
@@ -108,25 +107,3 @@ def peak_flops(system: SystemConfig) -> float | None:
 
         return gpu_peak_flops(torch.cuda.get_device_name(system.device), system.dtype, system.allow_tf32_matmul)
     return None
-
-
-def memory_bytes(config: Config) -> int:
-    """About what training holds in memory at its peak; on a CPU with the program itself, on a GPU on the device.
-
-    Weights and gradients in float32; two averages of each weight for AdamW, one for Muon; a copy of the weights in the
-    dtype of the products; what a micro-batch's forward and backward pass hold (per token and layer: the residual stream
-    twice in float32, and 25 widths in that dtype: counted on a CPU); one piece of the logits, which loss.py never holds
-    whole; and on a CPU the copy of weights and averages that a save writes, and what looking through it takes.
-    """
-    model, training = config.model, config.training
-    assert model.vocab_size is not None
-    parameters, size = n_parameters(model), 4 if config.system.dtype == "float32" else 2
-    hidden = 12 * model.n_layer * model.n_embd**2 if config.optimizer.kind == "muon" else 0
-    weights = (16 if size == 4 else 18) * parameters - 4 * hidden
-    tokens = training.batch_size * model.block_size
-    activations = tokens * model.n_layer * model.n_embd * (8 + 25 * size)
-    logits = min(tokens, 1024) * model.vocab_size * 4
-    if config.system.device != "cpu":
-        return weights + activations + logits
-    copy = 12 * parameters - 4 * hidden + 8 * model.vocab_size * model.n_embd if training.save_checkpoints else 0
-    return weights + activations + logits + copy + PROGRAM_BYTES

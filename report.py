@@ -14,6 +14,7 @@ import estimate
 from checkpoint import read_stamp
 from config import Config, file_layers, resolve
 from device import describe_device, memory_in_use_bytes, total_memory_bytes
+from memory import memory_bytes
 from micro_batch import divisors
 from run import Run
 from utils import UserError, byte_count, duration, is_out_of_memory, log, paint, short_count, use_color
@@ -48,7 +49,7 @@ def summary(run: Run, peak_flops: float | None) -> str:
         ("learning rate", run.schedule.describe(run.total_batches)),
         ("system", f"{describe_device(run.device)}, {run.dtype}{_tf32(run)}, compile {'on' if run.compiled else 'off'}, "
                    f"seed {config.system.seed}"),
-        ("memory", f"about {byte_count(estimate.memory_bytes(config))} at the peak{_of_all(run.device)}"),
+        ("memory", f"about {byte_count(memory_bytes(config))} at the peak{_of_all(run.device)}"),
         ("time", _time(run, peak_flops)),
         ("starts from", _origin(run)),
         ("writes", f"{run.files.last}" if training.save_checkpoints else "no checkpoint (save_checkpoints is false)"),

@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import estimate
-from config import Config, ModelConfig, SystemConfig
+from config import ModelConfig, SystemConfig
 from model import GPT
 from tests.helpers_model import random_tokens, tiny_config
 
@@ -130,21 +130,3 @@ def test_a_gpus_peak_goes_by_the_name_it_reports(monkeypatch: pytest.MonkeyPatch
     ):
         found = estimate.peak_flops(SystemConfig(device=device, dtype=dtype, allow_tf32_matmul=tf32))
         assert found == (pytest.approx(peak) if peak else None)
-
-
-def test_the_memory_estimate_grows_with_everything_that_takes_memory() -> None:
-    def bytes_of(**changes: object) -> int:
-        config = Config.from_dict({"model": {"vocab_size": 50304}, "system": {"device": "cpu", "dtype": "bfloat16"}})
-        for name, value in changes.items():
-            config.set(name.replace("__", "."), value)
-        return estimate.memory_bytes(config)
-
-    base = bytes_of()
-    for name, value in {
-        "model__n_layer": 7, "model__n_embd": 390, "model__block_size": 300, "model__vocab_size": 60000,
-        "training__batch_size": 13, "system__dtype": "float32",
-    }.items():  # fmt: skip
-        assert bytes_of(**{name: value}) > base, name
-    assert bytes_of(training__gradient_accumulation_steps=9) == base  # micro-batches come one after another
-    assert bytes_of(optimizer__kind="muon") < base
-    assert bytes_of(system__device="cuda:0") < base  # the program is not on the device

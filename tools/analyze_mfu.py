@@ -47,6 +47,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 import device as devices
 import estimate
+import memory
 import model
 from cli import Parser
 from config import Config
@@ -383,7 +384,7 @@ def larger_micro_batch(found: Findings, config: Config, peak: float) -> tuple[st
     halved = f" --training.gradient_accumulation_steps {steps // 2} (the same result)" if steps % 2 == 0 else ""
     return (
         f"--batch_size {larger.training.batch_size}{halved}: products reach {now / peak:.0%} of the peak, of twice the "
-        f"rows {twice / peak:.0%}; about {byte_count(estimate.memory_bytes(larger))} of memory",
+        f"rows {twice / peak:.0%}; about {byte_count(memory.memory_bytes(larger))} of memory",
         found.parts["matrix products"].ms * (1 - now / twice),
     )
 

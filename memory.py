@@ -1,0 +1,158 @@
+"""What a run holds in memory at its peak, told from its config alone: nothing is allocated, torch is not imported.
+
+The weights and the optimizer's averages are there from the beginning. What a batch adds is at its highest in one of five
+moments; the peak is that of the highest (all sizes in bytes):
+
+    loss          one group of logits and the output layer's gradient, on top of all activations
+    last block    where the backward pass begins: the gradients inside of the block, on top of all activations
+    first block   where it ends: all gradients, on top of the block's activations
+    embeddings    all gradients, and the embeddings' before it is added to the output layer's (they are one matrix)
+    update        all gradients, and what Muon works with
+
+Evaluation keeps no activations and needs less than the loss of a batch. A save on a CPU reads training's own tensors. Only
+where the disk is slower than a batch are weights and averages copied once more; that is not counted here, nor are
+torch.compile and the tokenizing of new data. From a GPU a save copies to the host's memory.
+
+On a CPU the estimate is of the whole process, within 10 % of what the system measured (docs/performance.md). On a GPU
+it is of the device's memory and was never measured as a whole: its parts are those of the CPU where the kernels keep
+the same, and what is known of CUDA's kernels elsewhere.
+
+Letters: N tokens of a micro-batch, B sequences, T tokens, C channels, H heads, L layers, V rows of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from config import Config, ModelConfig
+from estimate import n_parameters
+
+# loss.py's and optim.py's constants of these names, which are not imported: torch would be (a test compares them).
+GROUP_ROWS = 768
+GROUP_WORDS = 4096
+CACHE_BYTES = 4 << 20
+GPU_ROWS = 256
+MUON_ELEMENTS = 1 << 24
+
+# On a CPU, fitted to real runs of many shapes ("Memory before a run" in docs/performance.md has the command):
+PROGRAM_BYTES = 315_000_000  # Python, torch, oneDNN's kernels, tokenizer, plots: what runs of tiny models take
+HEAP_SHARE = 0.28  # of a batch's tensors: room that the C library keeps between them, and oneDNN's own work
+CUDA_CONTEXT_BYTES = 500_000_000  # an assumption: CUDA's own, its kernels and the workspace of cuBLAS
+
+Parts = dict[str, int]  # bytes by what they are
+
+
+def activation_bytes(
+    model: ModelConfig, batch_size: int, dtype: str, device: str = "cpu", *, checkpointing: bool = False
+) -> int:
+    """What the blocks keep of a micro-batch's forward pass for its backward pass, without weights and their casts.
+
+    Args:
+        model: the shape.
+        batch_size: sequences of a micro-batch.
+        dtype: of the matrix products.
+        device: its kernels decide what attention keeps.
+        checkpointing: a block keeps its input only; one block at a time, everything is computed again.
+    """
+    tokens, L = batch_size * model.block_size, model.n_layer
+    layer = tokens * layer_bytes_per_token(model, dtype, device)
+    return L * block_input_bytes(model, batch_size) + layer if checkpointing else L * layer
+
+
+def block_input_bytes(model: ModelConfig, batch_size: int) -> int:
+    """A micro-batch's residual stream, float32 (B, T, C)."""
+    return 4 * batch_size * model.block_size * model.n_embd
+
+
+def layer_bytes_per_token(model: ModelConfig, dtype: str, device: str = "cpu") -> int:
+    """What one block keeps of a token."""
+    C, H, T, size = model.n_embd, model.n_head, model.block_size, 4 if dtype == "float32" else 2
+    residuals = 2 * 4 * C + 16  # what the two LayerNorms read, in float32, and their means and deviations
+    norms = 2 * size * C  # what they write, as c_attn and c_fc read it
+    mlp = 2 * 4 * size * C  # before and after GELU
+    if device != "cpu":  # one kernel reads q, k and v where c_attn wrote them; y, and the logarithm of its sums
+        attention, masks = 4 * size * C + 4 * H, 2 * C  # a byte for each channel after attention and MLP
+    elif model.dropout:  # scaled by itself: q, k, v in float32, y, and three times all scores
+        attention, masks = (3 * 4 + size) * C + 3 * 4 * H * T, 2 * size * C
+    elif dtype == "float32":  # q, k and v where c_attn wrote them; y, and the logarithm of its sums
+        attention, masks = 4 * size * C + 4 * H, 0
+    else:  # BlockedAttention: q, k, v and y by heads, and y again by tokens
+        attention, masks = 5 * size * C, 0
+    return residuals + norms + mlp + attention + (masks if model.dropout else 0)
+
+
+def weights_bytes(config: Config) -> Parts:
+    """What is there before the first batch: weights in float32, two averages of each for AdamW, one for Muon."""
+    weights = n_parameters(config.model)
+    hidden = 12 * config.model.n_layer * config.model.n_embd**2 if config.optimizer.kind == "muon" else 0
+    return {"weights": 4 * weights, "averages": 8 * weights - 4 * hidden}
+
+
+def batch_bytes(config: Config, *, checkpointing: bool = False) -> dict[str, Parts]:
+    """What a batch adds in each of the moments in which it may be at its highest."""
+    model, training, device = config.model, config.training, config.system.device
+    assert model.vocab_size is not None
+    C, V, tokens = model.n_embd, model.vocab_size, training.batch_size * model.block_size
+    size = 4 if config.system.dtype == "float32" else 2
+    stream = block_input_bytes(model, training.batch_size)
+    layer = tokens * layer_bytes_per_token(model, config.system.dtype, device)
+    kept = activation_bytes(model, training.batch_size, config.system.dtype, device, checkpointing=checkpointing)
+    kept += stream + (stream if model.dropout else 0)  # the last block's output, and the mask of the embeddings
+    before_backward = kept - layer if checkpointing else kept
+    casts = 2 * 12 * model.n_layer * C**2 if size == 2 else 0  # of the blocks' matrices, once a batch
+    gradients, output = 4 * n_parameters(model), 4 * V * C  # of all weights; of the output layer
+    held = gradients if training.gradient_accumulation_steps > 1 else 0  # of the micro-batches before
+    # The gradient inside of the MLP; or that of the scores, when what the MLP kept is freed.
+    scores = 4 * tokens * model.n_head * model.block_size if model.dropout and device == "cpu" else 0
+    backward = max(4 * size * C * tokens, scores - 8 * size * C * tokens)
+    blocks = {"casts of weights": casts}
+    return {
+        "loss": blocks | {"activations": before_backward, "gradients": held, "loss": loss_bytes(config)},
+        "last block": blocks | {"activations": kept + backward, "gradients": held + output},
+        "first block": blocks | {"activations": layer + 2 * stream, "gradients": max(gradients, held + output)},
+        "embeddings": blocks | {"activations": 2 * stream, "gradients": max(gradients, held + output) + output},
+        "update": {"gradients": gradients, "update": muon_bytes(config)},
+    }
+
+
+def loss_bytes(config: Config) -> int:
+    """What the output layer and its loss work with (loss.py)."""
+    model, size = config.model, 4 if config.system.dtype == "float32" else 2
+    assert model.vocab_size is not None
+    C, V, tokens = model.n_embd, model.vocab_size, config.training.batch_size * model.block_size
+    rows = min(tokens, GROUP_ROWS)
+    softmax = max(8 * 4 * V, CACHE_BYTES) if config.system.device == "cpu" else GPU_ROWS * 4 * V
+    chunk = min(rows * 4 * V, softmax)
+    chunks = chunk * ((2 if size == 2 else 1) + (tokens * 4 * V > chunk))  # logits, probabilities, and those before
+    product = chunk + min(V, GROUP_WORDS) * C * (4 + size if size == 2 else 4)  # added to the matrix's gradient
+    matrix = (4 + (size if size == 2 else 0)) * V * C  # its gradient in float32, and a cast of it
+    hidden = tokens * C * (4 + 4 + (size if size == 2 else 0))  # the same of the hidden states, and these
+    return rows * (V + C) * size + max(chunks, product) + matrix + hidden
+
+
+def muon_bytes(config: Config) -> int:
+    """What Muon's update holds at once: five times the matrices that it works on together (c_attn's are the most)."""
+    model, size = config.model, 2 if config.system.dtype == "bfloat16" else 4
+    one = 3 * model.n_embd**2
+    return 5 * size * min(model.n_layer * one, max(one, MUON_ELEMENTS)) if config.optimizer.kind == "muon" else 0
+
+
+def peak_parts(config: Config, *, checkpointing: bool = False) -> tuple[str, Parts]:
+    """The moment of a run's peak, and what is in memory then; parts that are empty are left out."""
+    moments = batch_bytes(config, checkpointing=checkpointing)
+    moment = max(moments, key=lambda name: sum(moments[name].values()))
+    parts = weights_bytes(config) | moments[moment]
+    if config.system.device == "cpu":
+        gaps = int(HEAP_SHARE * sum(moments[moment].values())) + muon_bytes(config)  # whose pieces fit into no gap
+        parts |= {"program": PROGRAM_BYTES, "gaps in the heap": gaps}
+    elif config.system.device.startswith("cuda"):
+        parts |= {"CUDA": CUDA_CONTEXT_BYTES}
+    return moment, {name: size for name, size in parts.items() if size}
+
+
+def memory_bytes(config: Config, *, checkpointing: bool = False) -> int:
+    """What training holds in memory at its peak: on a CPU the whole process, on a GPU on the device.
+
+    Args:
+        config: with its vocabulary, device and dtype decided.
+        checkpointing: as for activation_bytes.
+    """
+    return sum(peak_parts(config, checkpointing=checkpointing)[1].values())

@@ -1,0 +1,319 @@
+"""Tell a run's peak memory before it runs, whether it fits, and the largest batch size that does.
+
+    python tools/test_memory_limits.py --config configs/gpt2.json                   on this machine
+    python tools/test_memory_limits.py --config configs/gpt2.json --gpu "RTX 3060"  on that one; or --gpu 12 (GB)
+    python tools/test_memory_limits.py --config configs/gpt2.json --gpu 12 --table  for other batch and block sizes too
+    python tools/test_memory_limits.py --config configs/story-small.json --measure  against three batches of a real run
+
+Takes the flags of train.py that describe a run. Nothing is allocated and no data are read, so it answers at once; what
+the figures are made of is told in memory.py. Only --measure trains, in a process of its own, and keeps nothing (but the
+cache of tokens, as any run).
+
+92 % of a memory count as usable: the rest goes to the display and other programs, and to gaps between tensors.
+1 GB is 1,000,000,000 bytes; cards have a little more than their makers' round figures, never less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import train
+from cli import Parser
+from config import Config, file_layers, resolve
+from estimate import n_parameters
+from memory import CUDA_CONTEXT_BYTES, Parts, memory_bytes, peak_parts
+from tokenizer import get_tokenizer
+from utils import UserError, byte_count, log, one_line, replace_text, run_command, user_path
+
+# GB by product, from the makers' data sheets. Where a product is sold with several sizes, the plain name is the usual one.
+GPU_MEMORY_GB: dict[str, float] = {
+    "GTX 1060": 6, "GTX 1070": 8, "GTX 1080": 8, "GTX 1080 Ti": 11,
+    "RTX 2060": 6, "RTX 2070": 8, "RTX 2080": 8, "RTX 2080 Ti": 11, "Titan RTX": 24,
+    "RTX 3050": 8, "RTX 3060": 12, "RTX 3060 Ti": 8, "RTX 3070": 8, "RTX 3070 Ti": 8, "RTX 3080": 10,
+    "RTX 3080 12GB": 12, "RTX 3080 Ti": 12, "RTX 3090": 24, "RTX 3090 Ti": 24,
+    "RTX 4060": 8, "RTX 4060 Ti": 16, "RTX 4060 Ti 8GB": 8, "RTX 4070": 12, "RTX 4070 Super": 12, "RTX 4070 Ti": 12,
+    "RTX 4070 Ti Super": 16, "RTX 4080": 16, "RTX 4080 Super": 16, "RTX 4090": 24,
+    "RTX 5060": 8, "RTX 5060 Ti": 16, "RTX 5060 Ti 8GB": 8, "RTX 5070": 12, "RTX 5070 Ti": 16, "RTX 5080": 16, "RTX 5090": 32,
+    "RTX A2000": 6, "RTX A4000": 16, "RTX A5000": 24, "RTX A6000": 48, "RTX 6000 Ada": 48,
+    "P100": 16, "T4": 16, "V100": 16, "V100 32GB": 32, "A10": 24, "A10G": 24, "A40": 48, "L4": 24, "L40S": 48,
+    "A100": 40, "A100 80GB": 80, "H100": 80, "H200": 141, "B200": 180, "MI210": 64, "MI250X": 128, "MI300X": 192,
+}  # fmt: skip
+WITHOUT_BFLOAT16 = re.compile(r"GTX|RTX 20|Titan RTX|P100|T4|V100")
+USABLE = 0.92  # of a memory
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # rows of the table
+BLOCK_SIZES = (128, 256, 512, 1024, 2048)  # columns, with that of the config
+MOST_SEQUENCES = 1 << 30
+MEASURED = [  # of the run that is measured: three batches, an evaluation and a save
+    *("--max_iters", "3", "--eval_interval", "3", "--training.eval_iters", "1", "--training.sample_interval", "0"),
+    *("--training.max_minutes", "null", "--training.save_checkpoints", "true", "--no_color"),
+]
+NOT_HERE = (
+    "resume", "checkpoint", "load_model_only", "init_from", "reset_epoch", "allow_changes", "eval_only", "show_config",
+    "save_config", "tensorboard", "output_checkpoint",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is to fit: its name, and its memory in bytes; None: unknown."""
+
+    name: str
+    total_bytes: int | None
+    has_bfloat16: bool = True
+
+    @property
+    def usable_bytes(self) -> int | None:
+        return None if self.total_bytes is None else int(USABLE * self.total_bytes)
+
+    def fits(self, size: int) -> bool | None:
+        """Whether so many bytes do; None: unknown."""
+        return None if self.usable_bytes is None else size <= self.usable_bytes
+
+
+@dataclass
+class Answer:
+    """What the tool has to say of a run. Sizes in bytes."""
+
+    place: str
+    device: str
+    dtype: str
+    parameters: int
+    batch_size: int
+    block_size: int
+    moment: str  # of the peak; see memory.py
+    parts: Parts
+    peak_bytes: int
+    usable_bytes: int | None
+    fits: bool | None
+    largest_batch_size: int | None  # 0: not even one sequence fits
+    table: list[dict[str, int | bool | None]] = field(default_factory=list)
+    measured_bytes: int | None = None
+
+
+# --- what is asked --------------------------------------------------------------------------------------------------
+
+
+def find_gpu(wanted: str) -> Place:
+    """The GPU that `--gpu` names, or one of so many GB. Raises UserError where it is neither."""
+    short = {_short(name): name for name in GPU_MEMORY_GB}
+    short |= {f"{key}{GPU_MEMORY_GB[name]:g}gb": name for key, name in short.items()}  # "RTX 3060 12GB"
+    if name := short.get(_short(wanted)):
+        return Place(name, int(GPU_MEMORY_GB[name] * 1e9), not WITHOUT_BFLOAT16.match(name))
+    try:
+        size = float(wanted)
+    except ValueError:
+        near = difflib.get_close_matches(_short(wanted), short, n=1)
+        hint = f" (did you mean '{short[near[0]]}'?)" if near else ""
+        raise UserError(
+            f"--gpu '{one_line(wanted)}' is not a GPU that this tool knows{hint}; give its memory in GB instead: --gpu 12."
+        ) from None
+    if not 0 < size < 1e6:
+        raise UserError(f"--gpu must be a GPU's name or its memory in GB, above 0, not '{one_line(wanted)}'.")
+    return Place(f"a GPU of {size:g} GB", int(size * 1e9))
+
+
+def _short(name: str) -> str:
+    """A name as people may write it: 'NVIDIA GeForce RTX 3060', 'rtx3060' and '3060' are one."""
+    return re.sub(r"nvidia|geforce|tesla|amd|instinct|rtx|gtx|sxm\d?|pcie|hbm\d?|[^a-z0-9]", "", name.lower())
+
+
+def decide_config(args: argparse.Namespace, others: list[str], gpu: Place | None) -> Config:
+    """The config that these flags of train.py give, with vocabulary, device and dtype decided.
+
+    Only what is to run on this machine asks torch for them.
+    """
+    layers = file_layers(user_path(args.config)) if args.config is not None else []
+    for flag, name, value in train.overrides(args, others):
+        section, key = name.split(".")
+        layers.append((flag, {section: {key: value}}))
+    config, sources = resolve(layers)
+    tokenizer, model, system = get_tokenizer(config.data.tokenizer), config.model, config.system
+    model.vocab_size = model.vocab_size or tokenizer.padded_vocab_size
+    if model.vocab_size < tokenizer.n_vocab:
+        raise UserError(
+            f"model.vocab_size {model.vocab_size:,} is smaller than the tokenizer's {tokenizer.n_vocab:,} tokens; "
+            f"set it to null or to {tokenizer.padded_vocab_size:,}."
+        )
+    if gpu is None:
+        from run import derive_system
+
+        derive_system(config, sources, {})
+        return config
+    if sources["system.device"].startswith("--"):
+        raise UserError("--gpu and --device both name a device; use one of them.")
+    if system.dtype == "bfloat16" and not gpu.has_bfloat16:
+        raise UserError(f"{gpu.name} has no bfloat16; use --dtype float16 or float32.")
+    system.device = "cuda"
+    if system.dtype == "auto":
+        system.dtype = "bfloat16" if gpu.has_bfloat16 else "float32"
+    return config
+
+
+def this_machine(device: str) -> Place:
+    """The device's memory: a GPU's own, else this machine's."""
+    from device import describe_device, total_memory_bytes
+
+    name = describe_device(device) if device.startswith("cuda") else f"this machine ({device})"
+    return Place(name, total_memory_bytes(device))
+
+
+# --- what is answered -----------------------------------------------------------------------------------------------
+
+
+def resized(config: Config, batch_size: int, block_size: int | None = None) -> Config:
+    """The config with another micro-batch."""
+    model = replace(config.model, block_size=block_size or config.model.block_size)
+    return replace(config, model=model, training=replace(config.training, batch_size=batch_size))
+
+
+def largest_batch_size(config: Config, usable_bytes: int) -> int:
+    """The most sequences of a micro-batch whose peak is within so many bytes; 0: not even one."""
+    sizes = range(1, MOST_SEQUENCES)
+    return bisect_right(sizes, usable_bytes, key=lambda n: memory_bytes(resized(config, n)))
+
+
+def same_batch(config: Config, largest: int) -> tuple[int, int]:
+    """Micro-batch size and their number that make the config's batch, the size at most `largest` (at least 1)."""
+    rows = config.rows_per_batch
+    size = next(size for size in range(min(rows, largest), 0, -1) if rows % size == 0)
+    return size, rows // size
+
+
+def answer(config: Config, place: Place, with_table: bool = False) -> Answer:
+    """Estimate the run, and where asked for, its neighbours."""
+    moment, parts = peak_parts(config)
+    peak, usable = sum(parts.values()), place.usable_bytes
+    result = Answer(
+        place.name, config.system.device, config.system.dtype, n_parameters(config.model), config.training.batch_size,
+        config.model.block_size, moment, parts, peak, usable, place.fits(peak),
+        None if usable is None else largest_batch_size(config, usable),
+    )  # fmt: skip
+    for batch_size in sorted({*BATCH_SIZES, config.training.batch_size}) if with_table else ():
+        for block_size in sorted({*BLOCK_SIZES, config.model.block_size}):
+            size = memory_bytes(resized(config, batch_size, block_size))
+            fits = place.fits(size)
+            result.table.append({"batch_size": batch_size, "block_size": block_size, "peak_bytes": size, "fits": fits})
+    return result
+
+
+def measure(args: argparse.Namespace, others: Sequence[str], config: Config) -> int:
+    """Peak memory of three real batches, bytes: the process's as the system counts it, or what CUDA allocated."""
+    with tempfile.TemporaryDirectory(prefix="jojo-memory-") as folder:
+        command = [
+            *(sys.executable, str(ROOT / "train.py"), *others, *MEASURED),
+            *("--output_checkpoint", str(Path(folder) / "measured.pt")),
+            *(f"--data.data_dir={user_path(config.data.data_dir).resolve()}",),
+            *(f"--data.cache_dir={user_path(config.data.cache_dir).resolve()}",),
+        ]
+        if args.config is not None:
+            command.append(f"--config={user_path(args.config).resolve()}")
+        if user_path(config.data.tokenizer).is_file():
+            command.append(f"--data.tokenizer={user_path(config.data.tokenizer).resolve()}")
+        output = Path(folder) / "output"
+        with output.open("wb") as file:
+            process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
+            code, peak = _wait(process)
+        if code:
+            said = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
+            raise UserError(
+                f"The run that was to be measured ended with {code}: {said[-1].strip() if said else 'no word'}"
+            )
+        rows = (Path(folder) / "measured.metrics.jsonl").read_text().splitlines()
+        recorded = max(json.loads(row)["peak_memory_bytes"] or 0 for row in rows)
+    return peak if peak and config.system.device == "cpu" else recorded
+
+
+def _wait(process: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """Exit code of a process, and its peak resident memory in bytes; 0 where the system does not tell."""
+    if not hasattr(os, "wait4"):  # Windows
+        return process.wait(), 0
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+def report(found: Answer, config: Config) -> str:
+    """The answer for people."""
+    shape = f"{found.parameters:,} parameters, {found.batch_size} x {found.block_size:,} tokens at once, {found.dtype}"
+    width = max(len(name) for name in found.parts) + 2
+    lines = [f"{shape}\n", *(f"  {name:<{width}}{byte_count(size):>10}" for name, size in found.parts.items())]
+    lines.append(f"  {'peak':<{width}}{byte_count(found.peak_bytes):>10}   ({found.moment})\n")
+    if found.usable_bytes is None or found.largest_batch_size is None:
+        return "\n".join([*lines, "This system does not tell how much memory it has."])
+    verdict = "It fits" if found.fits else "It does not fit"
+    lines.append(f"{verdict}: {found.place} has {byte_count(found.usable_bytes)} of usable memory.")
+    if found.largest_batch_size:
+        lines.append(f"The largest batch size that fits is {found.largest_batch_size:,}.")
+        if not found.fits:
+            size, steps = same_batch(config, found.largest_batch_size)
+            flags = f"--batch_size {size} --training.gradient_accumulation_steps {steps}"
+            lines.append(f"The same batch in smaller pieces: {flags}")
+    else:
+        lines.append("Not even one sequence fits: choose a smaller model or a smaller --model.block_size.")
+    return "\n".join(lines)
+
+
+def table(found: Answer) -> str:
+    """Peaks by batch size (rows) and block size (columns); what does not fit is marked."""
+    columns = sorted({row["block_size"] or 0 for row in found.table})
+    lines = ["Peak memory by batch size and block size (x: does not fit)\n"]
+    lines.append(" " * 8 + "".join(f"{size:>12,}" for size in columns))
+    for start in range(0, len(found.table), len(columns)):
+        row = found.table[start : start + len(columns)]
+        cells = (f"{byte_count(cell['peak_bytes'] or 0)}{' x' if cell['fits'] is False else '  '}" for cell in row)
+        lines.append(f"{row[0]['batch_size']:>8,}" + "".join(f"{cell:>12}" for cell in cells))
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tool with these arguments; returns the exit code."""
+    parser = Parser(
+        prog="test_memory_limits.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False, epilog="All other flags are those of train.py: --config, --batch_size, --model.n_layer ...",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--gpu", metavar="NAME|GB", help="a GPU that need not be here, by its name or its memory")
+    add("--table", action="store_true", help="show other batch sizes and block sizes too")
+    add("--measure", action="store_true", help="train three batches on this machine and compare")
+    add("--json", metavar="FILE", help="write all of it there too")
+    own, others = parser.parse_known_args(arguments)
+    args = train.build_parser().parse_args(others)
+    if unused := next((name for name in NOT_HERE if getattr(args, name)), None):
+        raise UserError(f"--{unused} has no meaning here, where a run is told from its config alone; leave it out.")
+    if own.measure and own.gpu is not None:
+        raise UserError("--measure runs on this machine, and --gpu names another; use one of them.")
+    gpu = None if own.gpu is None else find_gpu(own.gpu)
+    config = decide_config(args, others, gpu)
+    found = answer(config, gpu or this_machine(config.system.device), own.table)
+    log.info("%s", report(found, config))
+    if own.table:
+        log.info("\n%s", table(found))
+    if own.measure:
+        found.measured_bytes = measure(args, others, config)
+        without = CUDA_CONTEXT_BYTES if config.system.device.startswith("cuda") else 0  # it does not count its own
+        ratio = (found.peak_bytes - without) / found.measured_bytes - 1
+        log.info("Measured: %s; the estimate is %+.1f %% of it off.", byte_count(found.measured_bytes), 100 * ratio)
+    if own.json:
+        replace_text(user_path(own.json), json.dumps(asdict(found), indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
