@@ -33,8 +33,9 @@ GPU_ROWS = 256
 MUON_ELEMENTS = 1 << 24
 
 # On a CPU, fitted to real runs of many shapes ("Memory before a run" in docs/performance.md has the command):
-PROGRAM_BYTES = 315_000_000  # Python, torch, oneDNN's kernels, tokenizer, plots: what runs of tiny models take
-HEAP_SHARE = 0.28  # of a batch's tensors: room that the C library keeps between them, and oneDNN's own work
+PROGRAM_BYTES = 305_000_000  # Python, torch, oneDNN's kernels, tokenizer, plots: what runs of tiny models take
+HEAP_SHARE = 0.31  # of a batch's tensors: room that the C library keeps between them, and oneDNN's own work
+PROBE_ELEMENTS = 19_000_000  # left by estimate.measure_cpu_peak_flops: its matrices and the products' copies of them
 CUDA_CONTEXT_BYTES = 500_000_000  # an assumption: CUDA's own, its kernels and the workspace of cuBLAS
 
 Parts = dict[str, int]  # bytes by what they are
@@ -135,14 +136,23 @@ def muon_bytes(config: Config) -> int:
     return 5 * size * min(model.n_layer * one, max(one, MUON_ELEMENTS)) if config.optimizer.kind == "muon" else 0
 
 
+def gap_bytes(config: Config, batch: int) -> int:
+    """What the heap of a CPU takes more than the `batch` bytes of tensors that are in it at the peak.
+
+    A small batch fits in what was left before the first one. Muon's large pieces fit in no gap.
+    """
+    size = 4 if config.system.dtype == "float32" else 2
+    probe = 0 if config.system.peak_flops else PROBE_ELEMENTS * size
+    return max(int(HEAP_SHARE * batch), probe) + muon_bytes(config)
+
+
 def peak_parts(config: Config, *, checkpointing: bool = False) -> tuple[str, Parts]:
     """The moment of a run's peak, and what is in memory then; parts that are empty are left out."""
     moments = batch_bytes(config, checkpointing=checkpointing)
     moment = max(moments, key=lambda name: sum(moments[name].values()))
     parts = weights_bytes(config) | moments[moment]
     if config.system.device == "cpu":
-        gaps = int(HEAP_SHARE * sum(moments[moment].values())) + muon_bytes(config)  # whose pieces fit into no gap
-        parts |= {"program": PROGRAM_BYTES, "gaps in the heap": gaps}
+        parts |= {"program": PROGRAM_BYTES, "gaps in the heap": gap_bytes(config, sum(moments[moment].values()))}
     elif config.system.device.startswith("cuda"):
         parts |= {"CUDA": CUDA_CONTEXT_BYTES}
     return moment, {name: size for name, size in parts.items() if size}

@@ -61,6 +61,25 @@ MEASURED = [  # of the run that is measured: three batches, an evaluation and a 
     *("--max_iters", "3", "--eval_interval", "3", "--training.eval_iters", "1", "--training.sample_interval", "0"),
     *("--training.max_minutes", "null", "--training.save_checkpoints", "true", "--no_color"),
 ]
+# train.py, and then its own peak to a file: getrusage of a child would count the process that started it.
+PROGRAM = """
+import sys
+from pathlib import Path
+
+import train, utils
+
+
+def main(arguments):
+    code = train.main(arguments[2:])
+    from device import peak_memory_bytes
+
+    if code == 0:
+        Path(arguments[1]).write_text(str(peak_memory_bytes(arguments[0]) or 0))
+    return code
+
+
+utils.run_command(main)
+"""
 NOT_HERE = (
     "resume", "checkpoint", "load_model_only", "init_from", "reset_epoch", "allow_changes", "eval_only", "show_config",
     "save_config", "tensorboard", "output_checkpoint",
@@ -213,37 +232,25 @@ def answer(config: Config, place: Place, with_table: bool = False) -> Answer:
 def measure(args: argparse.Namespace, others: Sequence[str], config: Config) -> int:
     """Peak memory of three real batches, bytes: the process's as the system counts it, or what CUDA allocated."""
     with tempfile.TemporaryDirectory(prefix="jojo-memory-") as folder:
-        command = [
-            *(sys.executable, str(ROOT / "train.py"), *others, *MEASURED),
-            *("--output_checkpoint", str(Path(folder) / "measured.pt")),
-            *(f"--data.data_dir={user_path(config.data.data_dir).resolve()}",),
-            *(f"--data.cache_dir={user_path(config.data.cache_dir).resolve()}",),
-        ]
+        flags = [*others, *MEASURED, "--output_checkpoint", str(Path(folder) / "measured.pt")]
+        places = {"data.data_dir": config.data.data_dir, "data.cache_dir": config.data.cache_dir}
         if args.config is not None:
-            command.append(f"--config={user_path(args.config).resolve()}")
+            places["config"] = args.config
         if user_path(config.data.tokenizer).is_file():
-            command.append(f"--data.tokenizer={user_path(config.data.tokenizer).resolve()}")
-        output = Path(folder) / "output"
+            places["data.tokenizer"] = config.data.tokenizer
+        flags += [f"--{name}={user_path(path).resolve()}" for name, path in places.items()]  # it runs in the folder
+        peak, output = Path(folder) / "peak", Path(folder) / "output"
         with output.open("wb") as file:
-            process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
-            code, peak = _wait(process)
-        if code:
-            said = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
+            code = subprocess.run(
+                [sys.executable, "-c", PROGRAM, config.system.device, str(peak), *flags],
+                cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=file, stderr=subprocess.STDOUT, check=False,
+            ).returncode  # fmt: skip
+        if code or not peak.exists():
+            said = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
             raise UserError(
-                f"The run that was to be measured ended with {code}: {said[-1].strip() if said else 'no word'}"
+                f"The run that was to be measured ended with code {code}: {said[-1] if said else 'no word'}"
             )
-        rows = (Path(folder) / "measured.metrics.jsonl").read_text().splitlines()
-        recorded = max(json.loads(row)["peak_memory_bytes"] or 0 for row in rows)
-    return peak if peak and config.system.device == "cpu" else recorded
-
-
-def _wait(process: subprocess.Popen[bytes]) -> tuple[int, int]:
-    """Exit code of a process, and its peak resident memory in bytes; 0 where the system does not tell."""
-    if not hasattr(os, "wait4"):  # Windows
-        return process.wait(), 0
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return int(peak.read_text())
 
 
 # --- output ---------------------------------------------------------------------------------------------------------
@@ -301,12 +308,16 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--measure runs on this machine, and --gpu names another; use one of them.")
     gpu = None if own.gpu is None else find_gpu(own.gpu)
     config = decide_config(args, others, gpu)
+    if own.measure and config.system.device == "mps":
+        raise UserError("What a run takes on an Apple GPU cannot be measured; use --device cpu.")
     found = answer(config, gpu or this_machine(config.system.device), own.table)
     log.info("%s", report(found, config))
     if own.table:
         log.info("\n%s", table(found))
     if own.measure:
         found.measured_bytes = measure(args, others, config)
+        if not found.measured_bytes:
+            raise UserError("This system does not tell how much memory a process took.")
         without = CUDA_CONTEXT_BYTES if config.system.device.startswith("cuda") else 0  # it does not count its own
         ratio = (found.peak_bytes - without) / found.measured_bytes - 1
         log.info("Measured: %s; the estimate is %+.1f %% of it off.", byte_count(found.measured_bytes), 100 * ratio)
