@@ -150,10 +150,16 @@ def keep_freed_memory() -> None:
             mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def empty_cache(system: SystemConfig, device: str) -> None:
-    """Give cached memory back to the CUDA device, where `optimize_memory` asks for it."""
+def give_back_memory(system: SystemConfig, device: str) -> None:
+    """Give what was freed back to the system: on a CPU always, on CUDA where `optimize_memory` asks for it.
+
+    For when what follows allocates otherwise than what was before: freed pieces that then fit nothing would stay.
+    """
     if system.optimize_memory and device.startswith("cuda"):
         torch.cuda.empty_cache()
+    if sys.platform == "linux" and device == "cpu":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def autocast(device: str, dtype: str) -> contextlib.AbstractContextManager[object]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-GROUP_ROWS = 768  # positions whose logits exist together: large matrix products, little memory
+GROUP_ROWS = 512  # positions whose logits exist together: large matrix products, little memory
 GROUP_WORDS = 4096  # rows of the weight's gradient that are added to at a time
 CACHE_BYTES = 4 << 20  # float32 probabilities handled at once on a CPU: they stay in its cache
 GPU_GROUP_ROWS = 2048  # on a GPU, GROUP_ROWS: 206 MB of logits with GPT-2's vocabulary in 16 bits
@@ -52,22 +52,23 @@ def _group_rows(hidden: Tensor) -> int:
     return max(1, min(len(hidden), GROUP_ROWS if few else GPU_GROUP_ROWS))
 
 
-def _chunks(logits: Tensor) -> Iterator[slice]:
-    """Rows to take through the softmax together."""
+def _softmax_room(logits: Tensor) -> Tensor:
+    """Room for the logits of as many rows as are taken through the softmax together, float32 (rows, V)."""
     rows = max(8, CACHE_BYTES // (4 * logits.size(1))) if _on_cpu(logits) else GPU_ROWS
-    return _slices(len(logits), rows)
+    return logits.new_empty(min(rows, len(logits)), logits.size(1), dtype=torch.float32)
 
 
-def _softmax(logits: Tensor, labels: Tensor, n_vocab: int) -> tuple[Tensor, Tensor]:
+def _softmax(logits: Tensor, labels: Tensor, n_vocab: int, room: Tensor) -> tuple[Tensor, Tensor]:
     """Probabilities (rows, V) and the labels' log-probabilities (rows, 1), float32; padding gets probability 0.
 
     One exponential per logit serves both: the largest probability p and its logit z give the normaliser, z - log p.
+    `room`, float32 (rows or more, V), is for the probabilities: a CPU makes them where the logits are, in its cache.
     """
     logits[:, n_vocab:] = -torch.inf
-    z = logits.float()
-    p = torch.softmax(z, dim=-1)
-    normalizer = z.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()
-    return p, z.gather(1, labels) - normalizer
+    z = room[: len(logits)].copy_(logits)
+    largest, label = z.amax(-1, keepdim=True), z.gather(1, labels)
+    p = torch.softmax(z, dim=-1, out=z if _on_cpu(z) else torch.empty_like(z))
+    return p, label - (largest - p.amax(-1, keepdim=True).log())
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -75,30 +76,34 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int, dtype: torch.dtype) -> Tensor:
-        h, w = hidden.to(dtype), weight.to(dtype)  # (N, C), (V, C)
         counted = (targets >= 0).unsqueeze(1)  # (N, 1)
         labels = targets.clamp_min(0).unsqueeze(1)  # (N, 1)
         gain = FLOAT16_GAIN if dtype is torch.float16 else 1.0
-        loss = torch.zeros((), device=h.device, dtype=torch.float32)
-        grad_hidden = torch.empty(h.shape, device=h.device, dtype=torch.float32)
-        grad_weight = torch.zeros(w.shape, device=h.device, dtype=torch.float32)
-        rows, words_together = _group_rows(h), GROUP_WORDS if _on_cpu(h) else len(w)
+        loss = torch.zeros((), device=hidden.device, dtype=torch.float32)
+        grad_hidden = torch.empty_like(hidden, dtype=torch.float32)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        # What is freed at the end is allocated together: it then leaves one piece, for the gradients that come.
+        h, w = hidden.to(dtype), weight.to(dtype)  # (N, C), (V, C)
+        rows, words_together = _group_rows(h), min(len(w), GROUP_WORDS) if _on_cpu(h) else len(w)
         room = h.new_empty(rows, len(w))  # of every group's logits
+        softmax_room = _softmax_room(room)
+        product = h.new_empty(words_together, h.size(1)), grad_weight.new_empty(words_together, h.size(1))
         with torch.autocast(h.device.type, enabled=False):
             for group in _slices(len(h), rows):
                 logits = torch.mm(h[group], w.T, out=room[: len(h[group])])
-                for part in _chunks(logits):
-                    p, log_p = _softmax(logits[part], labels[group][part], n_vocab)
+                for part in _slices(len(logits), len(softmax_room)):
+                    p, log_p = _softmax(logits[part], labels[group][part], n_vocab, softmax_room)
                     loss -= (log_p * counted[group][part]).sum()
                     p.scatter_add_(1, labels[group][part], p.new_full((len(p), 1), -1.0))
                     logits[part] = p if gain == 1.0 else p.mul_(gain)
-                    del p  # before the next are made
                 grad_logits = logits
                 grad_hidden[group] = (grad_logits @ w).float() * (counted[group] / gain)
                 # Divided before the product: a frequent word's sum over the group would overflow float16.
                 h_group = h[group] * counted[group] / gain
                 for words in _slices(len(w), words_together):
-                    grad_weight[words] += grad_logits[:, words].T @ h_group
+                    n = len(w[words])
+                    torch.mm(grad_logits[:, words].T, h_group, out=product[0][:n])
+                    grad_weight[words] += product[1][:n].copy_(product[0][:n])
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         return loss
@@ -137,9 +142,10 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int) 
     losses = torch.zeros(len(h), device=h.device, dtype=torch.float32)
     rows = _group_rows(h)
     room = h.new_empty(rows, len(w))
+    softmax_room = _softmax_room(room)
     with torch.autocast(h.device.type, enabled=False):
         for group in _slices(len(h), rows):
             logits = torch.mm(h[group], w.T, out=room[: len(h[group])])
-            for part in _chunks(logits):
-                losses[group][part] = -_softmax(logits[part], labels[group][part], n_vocab)[1].squeeze(1)
+            for part in _slices(len(logits), len(softmax_room)):
+                losses[group][part] = -_softmax(logits[part], labels[group][part], n_vocab, softmax_room)[1].squeeze(1)
     return losses * (targets >= 0)

@@ -22,20 +22,25 @@ Letters: N tokens of a micro-batch, B sequences, T tokens, C channels, H heads, 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from config import Config, ModelConfig
 from estimate import n_parameters
 
 # loss.py's and optim.py's constants of these names, which are not imported: torch would be (a test compares them).
-GROUP_ROWS = 768
+GROUP_ROWS = 512
 GROUP_WORDS = 4096
 CACHE_BYTES = 4 << 20
-GPU_ROWS = 256
+GPU_GROUP_ROWS = 2048
+GPU_ROWS = 512
 MUON_ELEMENTS = 1 << 24
 
 # On a CPU, fitted to real runs of many shapes ("Memory before a run" in docs/performance.md has the command):
-PROGRAM_BYTES = 305_000_000  # Python, torch, oneDNN's kernels, tokenizer, plots: what runs of tiny models take
-HEAP_SHARE = 0.31  # of a batch's tensors: room that the C library keeps between them, and oneDNN's own work
+PROGRAM_BYTES = 270_000_000  # Python, torch, oneDNN's kernels, tokenizer, plots: what runs of tiny models take
+HEAP_SHARE = 0.24  # of a batch's tensors: room that the C library keeps between them, and oneDNN's own work
 PROBE_ELEMENTS = 19_000_000  # left by estimate.measure_cpu_peak_flops: its matrices and the products' copies of them
+COMPILER_BYTES = 110_000_000  # PyTorch's, which its activation checkpointing imports
+RECOMPUTED_SHARE = 2.2  # of a block's activations: computed again, they fit in no gap
 CUDA_CONTEXT_BYTES = 500_000_000  # an assumption: CUDA's own, its kernels and the workspace of cuBLAS
 
 Parts = dict[str, int]  # bytes by what they are
@@ -87,9 +92,10 @@ def weights_bytes(config: Config) -> Parts:
     return {"weights": 4 * weights, "averages": 8 * weights - 4 * hidden}
 
 
-def batch_bytes(config: Config, *, checkpointing: bool = False) -> dict[str, Parts]:
+def batch_bytes(config: Config) -> dict[str, Parts]:
     """What a batch adds in each of the moments in which it may be at its highest."""
     model, training, device = config.model, config.training, config.system.device
+    checkpointing = training.activation_checkpointing
     assert model.vocab_size is not None
     C, V, tokens = model.n_embd, model.vocab_size, training.batch_size * model.block_size
     size = 4 if config.system.dtype == "float32" else 2
@@ -119,14 +125,15 @@ def loss_bytes(config: Config) -> int:
     model, size = config.model, 4 if config.system.dtype == "float32" else 2
     assert model.vocab_size is not None
     C, V, tokens = model.n_embd, model.vocab_size, config.training.batch_size * model.block_size
-    rows = min(tokens, GROUP_ROWS)
-    softmax = max(8 * 4 * V, CACHE_BYTES) if config.system.device == "cpu" else GPU_ROWS * 4 * V
-    chunk = min(rows * 4 * V, softmax)
-    chunks = chunk * ((2 if size == 2 else 1) + (tokens * 4 * V > chunk))  # logits, probabilities, and those before
-    product = chunk + min(V, GROUP_WORDS) * C * (4 + size if size == 2 else 4)  # added to the matrix's gradient
+    on_cpu, rows = config.system.device == "cpu", GROUP_ROWS
+    if not on_cpu and config.system.dtype != "float16":
+        rows = GPU_GROUP_ROWS
+    rows = min(tokens, rows)
+    softmax = min(max(8 * 4 * V, CACHE_BYTES), rows * 4 * V) if on_cpu else 2 * min(GPU_ROWS, rows) * 4 * V
+    product = (min(V, GROUP_WORDS) if on_cpu else V) * C * (4 + size)  # added to the matrix's gradient
     matrix = (4 + (size if size == 2 else 0)) * V * C  # its gradient in float32, and a cast of it
     hidden = tokens * C * (4 + 4 + (size if size == 2 else 0))  # the same of the hidden states, and these
-    return rows * (V + C) * size + max(chunks, product) + matrix + hidden
+    return rows * (V + C) * size + softmax + product + matrix + hidden
 
 
 def muon_bytes(config: Config) -> int:
@@ -143,12 +150,16 @@ def gap_bytes(config: Config, batch: int) -> int:
     """
     size = 4 if config.system.dtype == "float32" else 2
     probe = 0 if config.system.peak_flops else PROBE_ELEMENTS * size
-    return max(int(HEAP_SHARE * batch), probe) + muon_bytes(config)
+    gaps = max(int(HEAP_SHARE * batch), probe) + muon_bytes(config)
+    if config.training.activation_checkpointing:
+        layer = activation_bytes(replace(config.model, n_layer=1), config.training.batch_size, config.system.dtype)
+        gaps += COMPILER_BYTES + int(RECOMPUTED_SHARE * layer)
+    return gaps
 
 
-def peak_parts(config: Config, *, checkpointing: bool = False) -> tuple[str, Parts]:
+def peak_parts(config: Config) -> tuple[str, Parts]:
     """The moment of a run's peak, and what is in memory then; parts that are empty are left out."""
-    moments = batch_bytes(config, checkpointing=checkpointing)
+    moments = batch_bytes(config)
     moment = max(moments, key=lambda name: sum(moments[name].values()))
     parts = weights_bytes(config) | moments[moment]
     if config.system.device == "cpu":
@@ -158,11 +169,10 @@ def peak_parts(config: Config, *, checkpointing: bool = False) -> tuple[str, Par
     return moment, {name: size for name, size in parts.items() if size}
 
 
-def memory_bytes(config: Config, *, checkpointing: bool = False) -> int:
+def memory_bytes(config: Config) -> int:
     """What training holds in memory at its peak: on a CPU the whole process, on a GPU on the device.
 
     Args:
         config: with its vocabulary, device and dtype decided.
-        checkpointing: as for activation_bytes.
     """
-    return sum(peak_parts(config, checkpointing=checkpointing)[1].values())
+    return sum(peak_parts(config)[1].values())

@@ -17,8 +17,8 @@ from dataclasses import replace
 import torch
 
 import device as devices
-import estimate
 from config import Config
+from memory import memory_bytes
 from model import GPT
 from optim import Optimizer, make_optimizers
 from utils import UserError, is_out_of_memory
@@ -93,7 +93,7 @@ def fits_by_estimate(config: Config, size: int) -> bool:
     if config.system.device == "cpu" and size > 1 and size * config.model.block_size > CPU_TOKENS:
         return False
     available = devices.available_memory_bytes()
-    return available is None or estimate.memory_bytes(with_batch_size(config, size)) <= USABLE * available
+    return available is None or memory_bytes(with_batch_size(config, size)) <= USABLE * available
 
 
 class Trial:

@@ -246,7 +246,7 @@ class Trainer:
             losses[name] = nats / tokens
             if split == "val":
                 losses["bpb"] = text_nats / math.log(2) / text_bytes if text_bytes else math.nan
-        devices.empty_cache(self.config.system, self.run.device)
+        devices.give_back_memory(self.config.system, self.run.device)
         return losses
 
     def _evaluate_split(self, loader: PackedLoader) -> tuple[float, float, float, float]:
@@ -296,6 +296,7 @@ class Trainer:
                 self.run.checkpoint.release()
             self.write_config()
             self.peak_flops = estimate.peak_flops(self.config.system)
+            devices.give_back_memory(self.config.system, self.run.device)
             log.info(report.summary(self.run, self.peak_flops))
             saver = Saver(self.run.files, self.config.training.keep_checkpoints, self.move)
             self.before_update = saver.before_update
@@ -316,6 +317,7 @@ class Trainer:
         save = Every(seconds=training.checkpoint_minutes * 60)
         limit = Every(seconds=(training.max_minutes or 0) * 60)
         self.clock = time.monotonic() - self.metrics.elapsed_s
+        first = self.batches_done
         with (
             closing(MetricsFile(files.metrics, keep_until=self.batches_done)) as rows,
             closing(open_board(self.run.tensorboard, files.tensorboard, self.batches_done)) as board,
@@ -326,6 +328,8 @@ class Trainer:
                 started = time.perf_counter()
                 batch = self.load(self.epoch, self.position)
                 result = self.step(batch)
+                if self.batches_done == first:  # its operators left what they keep for good between what it freed
+                    devices.give_back_memory(self.config.system, self.run.device)
                 ended = self.advance() or self.batches_done == self.run.total_batches
                 seconds = time.perf_counter() - started
                 row = self.row(batch, result, seconds)

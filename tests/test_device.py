@@ -242,15 +242,15 @@ def test_cuda_settings_are_applied_to_the_device(monkeypatch: Patch, matmul: boo
     assert done == [("device", "cuda:1"), "emptied", ("share", 0.5, "cuda:1")]
     assert torch.backends.cuda.matmul.allow_tf32 is matmul
     assert torch.backends.cudnn.allow_tf32 is not matmul
-    device.empty_cache(system, "cuda:1")
-    device.empty_cache(SystemConfig(), "cuda:1")
+    device.give_back_memory(system, "cuda:1")
+    device.give_back_memory(SystemConfig(), "cuda:1")
     assert done.count("emptied") == 2
 
 
 def test_a_cpu_needs_no_settings(monkeypatch: Patch) -> None:
     monkeypatch.setattr(torch.cuda, "set_device", lambda name: pytest.fail("there is no CUDA device"))
     device.set_up_device(SystemConfig(optimize_memory=True, memory_fraction=0.5), "cpu")
-    device.empty_cache(SystemConfig(optimize_memory=True), "cpu")
+    device.give_back_memory(SystemConfig(optimize_memory=True), "cpu")
 
 
 def test_autocast_lowers_matrix_products_and_float32_leaves_them() -> None:

@@ -24,7 +24,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import device as devices
-import estimate
 import micro_batch
 from config import Config, asks_for_auto, resolve
 from micro_batch import CPU_TOKENS, SPARE, Trial, choose_batch_size, divisors, largest_fitting
@@ -173,7 +172,7 @@ def test_on_a_cpu_the_estimate_has_to_stay_within_what_is_available(monkeypatch:
         asked.append((config.training.batch_size, config.training.gradient_accumulation_steps))
         return 100_000 * config.training.batch_size
 
-    monkeypatch.setattr(estimate, "memory_bytes", memory_bytes)
+    monkeypatch.setattr(micro_batch, "memory_bytes", memory_bytes)
     size, reason = choose_batch_size(cpu_config(48, 16), 100)
     assert size == 8  # 800,000: four fifths
     assert "estimate" in reason
@@ -190,7 +189,7 @@ def test_on_a_cpu_the_estimate_has_to_stay_within_what_is_available(monkeypatch:
     [("cpu", 256, 16), ("cpu", 1000, 4), ("cpu", 4096, 1), ("cpu", 9000, 1), ("mps", 1000, 48)],
 )
 def test_a_cpu_gets_no_more_tokens_than_make_it_faster(monkeypatch, device: str, block_size: int, size: int) -> None:
-    monkeypatch.setattr(estimate, "memory_bytes", lambda config: 1)
+    monkeypatch.setattr(micro_batch, "memory_bytes", lambda config: 1)
     assert choose_batch_size(cpu_config(48, block_size, device), 100)[0] == size
     assert CPU_TOKENS == 4096
 

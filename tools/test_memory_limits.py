@@ -320,7 +320,10 @@ def main(arguments: Sequence[str]) -> int:
             raise UserError("This system does not tell how much memory a process took.")
         without = CUDA_CONTEXT_BYTES if config.system.device.startswith("cuda") else 0  # it does not count its own
         ratio = (found.peak_bytes - without) / found.measured_bytes - 1
-        log.info("Measured: %s; the estimate is %+.1f %% of it off.", byte_count(found.measured_bytes), 100 * ratio)
+        log.info(
+            "Measured: %s; the estimate is %.1f %% %s it.",
+            byte_count(found.measured_bytes), 100 * abs(ratio), "above" if ratio > 0 else "below",
+        )  # fmt: skip
     if own.json:
         replace_text(user_path(own.json), json.dumps(asdict(found), indent=2) + "\n")
     return 0

@@ -134,11 +134,11 @@ def measure_apart(settings: Settings, **task: Any) -> Answer:
 def too_large(config: Config, settings: Settings) -> str | None:
     """That settings need more than this machine's memory, by estimate: trying that out could take the machine down."""
     import device as devices
-    import estimate
+    from memory import memory_bytes
 
     wanted = replace(config, training=replace(config.training, batch_size=settings.batch_size))
     wanted.system = replace(config.system, dtype=settings.dtype)
-    needed, there = estimate.memory_bytes(wanted), devices.total_memory_bytes("cpu")
+    needed, there = memory_bytes(wanted), devices.total_memory_bytes("cpu")
     if config.system.device != "cpu" or there is None or needed <= there:  # a GPU answers for itself
         return None
     return f"{DOES_NOT_FIT} (about {byte_count(needed)}; there are {byte_count(there)})"
