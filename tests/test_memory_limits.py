@@ -209,12 +209,14 @@ def test_a_real_run_takes_what_was_told(tmp_path: Path) -> None:
     make_run().close()  # tokens are made before, so that the tokenizer takes no memory then
     before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
     measured: list[int] = []
-    while not measured or (len(measured) < 3 and min(measured) > 1.1 * found["peak_bytes"]):
+    for _ in range(3):
         said, found = ask(
             *CPU, "--dataset", "mine", "--model.n_layer", "2", "--model.n_head", "2", "--model.n_embd", "192",
             "--model.block_size", "64", "--batch_size", "1", "--system.peak_flops", "1e11", "--measure",
         )  # fmt: skip
         measured.append(found["measured_bytes"])
+        if measured[-1] < 1.1 * found["peak_bytes"]:
+            break
     assert found["peak_bytes"] == pytest.approx(min(measured), rel=0.1)
     assert "Measured: " in said and min(measured) > 1.3 * found["parts"]["program"]
     assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} - before == {tmp_path / "answer.json"}
