@@ -10,7 +10,6 @@ is no error that could be caught but a machine that swaps or kills: there nothin
 from __future__ import annotations
 
 import gc
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -21,7 +20,7 @@ from config import Config
 from memory import memory_bytes
 from model import GPT
 from optim import Optimizer, make_optimizers
-from utils import UserError, is_out_of_memory
+from utils import UserError, divisors, is_out_of_memory
 
 SPARE = 0.05  # of a CUDA device's memory, to be left over by a trial: in a long run memory gets into pieces
 USABLE = 0.8  # of the main memory that is available: the need is an estimate
@@ -49,12 +48,6 @@ def choose_batch_size(config: Config, n_vocab: int) -> tuple[int, str]:
     size = largest_fitting(rows, lambda size: fits_by_estimate(config, size))
     limit = f", up to {CPU_TOKENS:,} tokens" if device == "cpu" else ""
     return size, f"the most that fit, by an estimate{limit}"
-
-
-def divisors(number: int) -> list[int]:
-    """All divisors, from 1 up to the number itself."""
-    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
-    return small + [number // d for d in reversed(small) if d * d != number]
 
 
 def largest_fitting(rows: int, fits: Callable[[int], bool]) -> int:

@@ -15,9 +15,8 @@ from checkpoint import read_stamp
 from config import Config, file_layers, resolve
 from device import describe_device, memory_in_use_bytes, total_memory_bytes
 from memory import memory_bytes
-from micro_batch import divisors
 from run import Run
-from utils import UserError, byte_count, duration, is_out_of_memory, log, paint, short_count, use_color
+from utils import UserError, byte_count, divisors, duration, is_out_of_memory, log, paint, short_count, use_color
 
 WIDTH = 78
 DAY_S = 86_400.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import reprlib
@@ -217,6 +218,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is full; torch says so in a RuntimeError, in the words of each device."""
     words = "out of memory|can't allocate memory|not enough memory|bad_alloc|_STATUS_ALLOC_FAILED"
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(re.search(words, str(error))))
+
+
+def divisors(number: int) -> list[int]:
+    """All divisors, from 1 up to the number itself."""
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return small + [number // d for d in reversed(small) if d * d != number]
 
 
 def explain_os_error(error: OSError) -> str:

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 import device as devices
 import micro_batch
 from config import Config, asks_for_auto, resolve
-from micro_batch import CPU_TOKENS, SPARE, Trial, choose_batch_size, divisors, largest_fitting
-from utils import UserError
+from micro_batch import CPU_TOKENS, SPARE, Trial, choose_batch_size, largest_fitting
+from utils import UserError, divisors
 
 BATCH_SIZE, ACCUMULATION = "training.batch_size", "training.gradient_accumulation_steps"
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
+from utils import divisors
+
 WORTH = 0.01  # a gain over the config's own settings that is less is noise, and nothing is changed for it
 MOST_SIZES = 8  # micro-batch sizes that are tried unasked
 DOES_NOT_FIT = "does not fit"
@@ -156,12 +158,6 @@ def full_search(sweep: Sweep, choices: Mapping[str, Sequence[Mapping[str, Any]]]
     combinations = itertools.product(*choices.values())
     changed = [{name: value for option in options for name, value in option.items()} for options in combinations]
     sweep.take_turns([sweep.own, *(replace(sweep.own, **fields) for fields in changed)])
-
-
-def divisors(number: int) -> list[int]:
-    """All of them, smallest first."""
-    small = [n for n in range(1, int(number**0.5) + 1) if number % n == 0]
-    return sorted({*small, *(number // n for n in small)})
 
 
 def sizes_to_try(rows: int, own: int) -> list[int]:

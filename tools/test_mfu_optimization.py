@@ -34,11 +34,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from measured_run import FLAGS_OF_TRAIN, measured_request, timed_step
 from sweep_report import Found, as_json, best_config, draw, summary, table
-from sweep_search import DOES_NOT_FIT, Answer, Settings, Sweep, coordinate_search, divisors, full_search, sizes_to_try
+from sweep_search import DOES_NOT_FIT, Answer, Settings, Sweep, coordinate_search, full_search, sizes_to_try
 
 from cli import Parser
 from config import OPTIONS, Config, Value, file_layers
-from utils import UserError, byte_count, is_out_of_memory, log, one_line, replace_text, run_command, user_path
+from utils import UserError, byte_count, divisors, is_out_of_memory, log, one_line, replace_text, run_command, user_path
 
 if TYPE_CHECKING:
     from run import Request, Run
