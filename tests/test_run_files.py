@@ -279,15 +279,21 @@ def test_nothing_is_copied_in_memory_where_the_disk_is_fast_enough(tmp_path, dis
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "a_best.pt").read_bytes()
 
 
-def test_what_one_place_refuses_stays_as_it_was_for_the_next_save(tmp_path, monkeypatch):
-    training, write, refused = Training(CheckpointManager(tmp_path / "a.pt")), run_files.write_file, {"a_best.pt"}
+def refuse(monkeypatch, function: str, names: set[str]) -> None:
+    """run_files' `function` (of what to write, and the path) fails where the path has one of these names."""
+    real = getattr(run_files, function)
 
-    def refusing(state, path):
-        if path.name in refused:
+    def refusing(content, path):
+        if path.name in names:
             raise UserError(f"Could not save '{path}'.")
-        write(state, path)
+        real(content, path)
 
-    monkeypatch.setattr(run_files, "write_file", refusing)
+    monkeypatch.setattr(run_files, function, refusing)
+
+
+def test_what_one_place_refuses_stays_as_it_was_for_the_next_save(tmp_path, monkeypatch):
+    training, refused = Training(CheckpointManager(tmp_path / "a.pt")), {"a_best.pt"}
+    refuse(monkeypatch, "write_file", refused)
     training.saver.save(training.state, [tmp_path / "a_best.pt", tmp_path / "a.pt"])
     training.saver.wait()
     training.update(2.0)
@@ -299,14 +305,8 @@ def test_what_one_place_refuses_stays_as_it_was_for_the_next_save(tmp_path, monk
 
 
 def test_a_file_that_cannot_be_copied_is_written_later_as_it_was(tmp_path, monkeypatch):
-    training, copy, refused = Training(CheckpointManager(tmp_path / "a.pt")), run_files.copy_file, {"a_best.pt"}
-
-    def refusing(source, path):
-        if path.name in refused:
-            raise UserError(f"Could not save '{path}'.")
-        copy(source, path)
-
-    monkeypatch.setattr(run_files, "copy_file", refusing)
+    training = Training(CheckpointManager(tmp_path / "a.pt"))
+    refuse(monkeypatch, "copy_file", {"a_best.pt"})
     training.saver.save(training.state, [tmp_path / "a.pt", tmp_path / "a_best.pt"])
     training.saver.wait()
     training.update(2.0)
