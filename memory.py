@@ -36,11 +36,10 @@ GPU_ROWS = 512
 MUON_ELEMENTS = 1 << 24
 
 # On a CPU, fitted to real runs of many shapes ("Memory before a run" in docs/performance.md has the command):
-PROGRAM_BYTES = 270_000_000  # Python, torch, oneDNN's kernels, tokenizer, plots: what runs of tiny models take
-HEAP_SHARE = 0.24  # of a batch's tensors: room that the C library keeps between them, and oneDNN's own work
-PROBE_ELEMENTS = 19_000_000  # left by estimate.measure_cpu_peak_flops: its matrices and the products' copies of them
+PROGRAM_BYTES = 298_000_000  # Python, torch, oneDNN's kernels, tokenizer, plots: what runs of tiny models take
+HEAP_SHARE = 0.28  # of a batch's tensors: room that the C library keeps between them, and oneDNN's own work
 COMPILER_BYTES = 110_000_000  # PyTorch's, which its activation checkpointing imports
-RECOMPUTED_SHARE = 2.2  # of a block's activations: computed again, they fit in no gap
+RECOMPUTED_SHARE = 1.6  # of a block's activations: computed again, they fit in no gap
 CUDA_CONTEXT_BYTES = 500_000_000  # an assumption: CUDA's own, its kernels and the workspace of cuBLAS
 
 Parts = dict[str, int]  # bytes by what they are
@@ -73,7 +72,7 @@ def layer_bytes_per_token(model: ModelConfig, dtype: str, device: str = "cpu") -
     C, H, T, size = model.n_embd, model.n_head, model.block_size, 4 if dtype == "float32" else 2
     residuals = 2 * 4 * C + 16  # what the two LayerNorms read, in float32, and their means and deviations
     norms = 2 * size * C  # what they write, as c_attn and c_fc read it
-    mlp = 2 * 4 * size * C  # before and after GELU
+    mlp = 4 * size * C  # before GELU
     if device != "cpu":  # one kernel reads q, k and v where c_attn wrote them; y, and the logarithm of its sums
         attention, masks = 4 * size * C + 4 * H, 2 * C  # a byte for each channel after attention and MLP
     elif model.dropout:  # scaled by itself: q, k, v in float32, y, and three times all scores
@@ -104,18 +103,18 @@ def batch_bytes(config: Config) -> dict[str, Parts]:
     kept = activation_bytes(model, training.batch_size, config.system.dtype, device, checkpointing=checkpointing)
     kept += stream + (stream if model.dropout else 0)  # the last block's output, and the mask of the embeddings
     before_backward = kept - layer if checkpointing else kept
-    casts = 2 * 12 * model.n_layer * C**2 if size == 2 else 0  # of the blocks' matrices, once a batch
+    casts = 2 * 12 * model.n_layer * C**2 if size == 2 else 0  # of the blocks' matrices: autocast keeps two thirds
     gradients, output = 4 * n_parameters(model), 4 * V * C  # of all weights; of the output layer
     held = gradients if training.gradient_accumulation_steps > 1 else 0  # of the micro-batches before
     # The gradient inside of the MLP; or that of the scores, when what the MLP kept is freed.
     scores = 4 * tokens * model.n_head * model.block_size if model.dropout and device == "cpu" else 0
-    backward = max(4 * size * C * tokens, scores - 8 * size * C * tokens)
-    blocks = {"casts of weights": casts}
+    backward = max(4 * size * C * tokens, scores - 4 * size * C * tokens)
+    all_casts, left = {"casts of weights": casts}, {"casts of weights": casts * 2 // 3}
     return {
-        "loss": blocks | {"activations": before_backward, "gradients": held, "loss": loss_bytes(config)},
-        "last block": blocks | {"activations": kept + backward, "gradients": held + output},
-        "first block": blocks | {"activations": layer + 2 * stream, "gradients": max(gradients, held + output)},
-        "embeddings": blocks | {"activations": 2 * stream, "gradients": max(gradients, held + output) + output},
+        "loss": all_casts | {"activations": before_backward, "gradients": held, "loss": loss_bytes(config)},
+        "last block": all_casts | {"activations": kept + backward, "gradients": held + output},
+        "first block": left | {"activations": layer + 2 * stream, "gradients": max(gradients, held + output)},
+        "embeddings": left | {"activations": 2 * stream, "gradients": max(gradients, held + output) + output},
         "update": {"gradients": gradients, "update": muon_bytes(config)},
     }
 
@@ -146,11 +145,9 @@ def muon_bytes(config: Config) -> int:
 def gap_bytes(config: Config, batch: int) -> int:
     """What the heap of a CPU takes more than the `batch` bytes of tensors that are in it at the peak.
 
-    A small batch fits in what was left before the first one. Muon's large pieces fit in no gap.
+    Muon's large pieces fit in no gap.
     """
-    size = 4 if config.system.dtype == "float32" else 2
-    probe = 0 if config.system.peak_flops else PROBE_ELEMENTS * size
-    gaps = max(int(HEAP_SHARE * batch), probe) + muon_bytes(config)
+    gaps = int(HEAP_SHARE * batch) + muon_bytes(config)
     if config.training.activation_checkpointing:
         layer = activation_bytes(replace(config.model, n_layer=1), config.training.batch_size, config.system.dtype)
         gaps += COMPILER_BYTES + int(RECOMPUTED_SHARE * layer)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from attention import causal_attention
 from config import ModelConfig
+from gelu import projected_gelu
 from loss import linear_cross_entropy, token_losses
 
 
@@ -68,7 +68,7 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
+        return self.dropout(projected_gelu(self.c_fc(x), self.c_proj))
 
 
 class Block(nn.Module):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -349,3 +350,16 @@ def test_memory_in_use_is_what_is_not_to_be_had(monkeypatch: Patch) -> None:
     assert device.memory_in_use_bytes("cpu") == 20
     monkeypatch.setattr(device, "total_memory_bytes", lambda name: None)
     assert device.memory_in_use_bytes("cpu") is None
+
+
+def test_a_c_library_that_allows_less_is_asked_for_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def mallopt(parameter: int, value: int) -> int:
+        asked.append((parameter, value))
+        return int(value <= 32 << 20 or parameter == device.M_TRIM_THRESHOLD)
+
+    monkeypatch.setattr(device.sys, "platform", "linux")
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    device.keep_freed_memory()
+    assert [value for parameter, value in asked if parameter == device.M_MMAP_THRESHOLD] == [1 << 30, 32 << 20]
