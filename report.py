@@ -189,7 +189,7 @@ class Progress:
         mfu = f"{row['mfu']:.0%}" if row["mfu"] is not None else "n/a"
         rates = f"{row['samples_per_s']:.1f} seq/s, {short_count(row['tokens_per_s'])} tok/s, MFU {mfu}"
         if self.live:
-            self.bar.set_postfix_str(f"loss {row['loss']:.3f}, lr {row['lr']:.1e}, {rates}", refresh=False)
+            self.bar.set_postfix_str(f"loss {row['loss']:.3f}, {rates}, lr {row['lr']:.1e}", refresh=False)
             self.bar.update()
         if self.log_interval and (row["step"] % self.log_interval == 0 or row["step"] == self.total):
             line = "batch %d/%d  loss %.4f  lr %.2e  %s"
