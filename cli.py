@@ -10,6 +10,8 @@ import shlex
 import sys
 from typing import Any, NoReturn
 
+from utils import speaks
+
 
 class Parser(argparse.ArgumentParser):
     """argparse that answers a mistyped flag with the nearest one, in one sentence."""
@@ -31,8 +33,11 @@ class Parser(argparse.ArgumentParser):
         if message.startswith("unrecognized arguments: "):
             words = message.removeprefix("unrecognized arguments: ").split() or [""]
             word = words[0].split("=")[0]
-            close = difflib.get_close_matches(word, self._option_string_actions, n=1)
+            known = self._option_string_actions
+            close = [flag for flag in known if flag.endswith("." + word.lstrip("-"))]  # --eval_iters, of some section
+            close = close or difflib.get_close_matches(word, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; see --help."
             message = f"unknown flag {word}{hint}" if word.startswith("-") else f"unexpected '{word}'; see --help."
-        print(f"error: {message}", file=sys.stderr)
+        if speaks():
+            print(f"error: {message}", file=sys.stderr)
         sys.exit(2)

@@ -171,6 +171,9 @@ class SystemConfig:
     seed: int = option(
         1337, "decides the initial weights, the order of the data and dropout", at_least=0, at_most=2**63 - 1
     )
+    timeout_minutes: float = option(
+        10.0, "how long a rank waits for the others (torchrun) before it gives up", unit="minutes", above=0
+    )
     num_workers: int | None = option(None, "threads that tokenize; null = one per core, 0 = none", at_least=0)
     pin_memory: bool = option(True, "page-locked buffers for copies to a CUDA device")
     memory_fraction: float | None = option(

@@ -67,6 +67,25 @@ def choose_device(wanted: str, from_flag: bool) -> Choice:
     return Choice("cpu", "no GPU found")
 
 
+def choose_rank_device(wanted: str, from_flag: bool, local_rank: int, local_world_size: int) -> Choice:
+    """Resolve `system.device` where ranks train together: on CUDA each has the GPU with its local number.
+
+    Raises:
+        UserError: one GPU was named for all, there are too few, or they are Apple's, which cannot work together.
+    """
+    if from_flag and (wanted.startswith("cuda:") or wanted == "mps"):
+        raise UserError(f"--device {wanted} is one device for several ranks; use --device cuda (each its own) or cpu.")
+    gpus = sum(device.startswith("cuda") for device in available_devices())
+    if wanted == "cpu" or not gpus:
+        return choose_device("cpu" if wanted in ("auto", "mps") else wanted, from_flag)
+    if local_world_size > gpus:
+        raise UserError(
+            f"{local_world_size} ranks on a machine with {gpus} GPU{'s' if gpus > 1 else ''}; use torchrun "
+            f"--nproc_per_node {gpus}, or --device cpu."
+        )
+    return Choice(f"cuda:{local_rank}", "this rank's GPU")
+
+
 def cpu_is_fast_at_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 in hardware (AVX512_BF16 or AMX); elsewhere it is emulated, slowly."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -17,6 +17,7 @@ import torch
 
 import device as devices
 from config import Config
+from distributed import ALONE, Ranks
 from memory import memory_bytes
 from model import GPT
 from optim import Optimizer, make_optimizers
@@ -27,25 +28,34 @@ USABLE = 0.8  # of the main memory that is available: the need is an estimate
 CPU_TOKENS = 4_096  # a CPU's matrix products are no faster with more in a micro-batch, which then only takes memory
 
 
-def choose_batch_size(config: Config, n_vocab: int) -> tuple[int, str]:
+def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = ALONE) -> tuple[int, str]:
     """The size of micro-batches for a config's sequences per batch, and why.
 
     Args:
         config: with device, dtype and vocabulary decided; batch_size x gradient_accumulation_steps is what counts.
         n_vocab: tokens in use.
+        ranks: they share the sequences; what fits on all of them counts.
 
     Raises:
-        UserError: not even one sequence fits.
+        UserError: not even one sequence fits, or the sequences cannot be shared evenly.
     """
-    rows, device = config.rows_per_batch, config.system.device
+    rows, device = config.rows_per_batch // ranks.world_size, config.system.device
+    if rows * ranks.world_size != config.rows_per_batch:
+        raise UserError(
+            f"A batch of {config.rows_per_batch:,} sequences cannot be shared by {ranks.world_size} ranks; set "
+            "--training.gradient_accumulation_steps to a multiple of their number."
+        )
     if device.startswith("cuda"):
         devices.set_up_device(config.system, device)
-        size = largest_fitting(rows, Trial(config, n_vocab).fits)
+        trial = Trial(config, n_vocab)
+        size = largest_fitting(rows, lambda size: not any(ranks.largest(not trial.fits(size))))
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return size, f"the most that fit on {device}, tried out"
-    size = largest_fitting(rows, lambda size: fits_by_estimate(config, size))
+    size = largest_fitting(
+        rows, lambda size: not any(ranks.largest(not fits_by_estimate(config, size, ranks.local_world_size)))
+    )
     limit = f", up to {CPU_TOKENS:,} tokens" if device == "cpu" else ""
     return size, f"the most that fit, by an estimate{limit}"
 
@@ -81,12 +91,13 @@ def with_batch_size(config: Config, size: int) -> Config:
     return replace(config, training=training)
 
 
-def fits_by_estimate(config: Config, size: int) -> bool:
-    """Whether micro-batches of this size should fit in main memory; on a CPU, also whether they are worth it."""
+def fits_by_estimate(config: Config, size: int, processes: int = 1) -> bool:
+    """Whether micro-batches of this size should fit in main memory, in so many processes; on a CPU, also whether they are
+    worth it."""
     if config.system.device == "cpu" and size > 1 and size * config.model.block_size > CPU_TOKENS:
         return False
     available = devices.available_memory_bytes()
-    return available is None or memory_bytes(with_batch_size(config, size)) <= USABLE * available
+    return available is None or processes * memory_bytes(with_batch_size(config, size)) <= USABLE * available
 
 
 class Trial:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import device as devices
 import estimate
 from checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint, machine
 from config import OPTIONS, SECTIONS, Config, Value, Values, asks_for_auto, file_layers, resolve
 from data_loader import PackedLoader, open_dataset, packed_loader
+from distributed import ALONE, Ranks
 from micro_batch import choose_batch_size
 from optim import Schedule, derive_schedule
 from run_files import CheckpointManager, run_path
@@ -57,6 +61,7 @@ class Request:
     allow_changes: bool = False
     reset_epoch: bool = False
     tensorboard: bool = False
+    ranks: Ranks = ALONE
 
 
 @dataclass
@@ -84,6 +89,7 @@ class Run:
     tensorboard: bool = False  # write its events too
     compiled: bool = False  # torch.compile was asked for and works
     temporary_cache: Any = None  # keeps a --no_cache folder alive
+    ranks: Ranks = ALONE
 
     @property
     def goes_on(self) -> bool:
@@ -109,9 +115,9 @@ class Run:
     def dataset_fingerprints(self) -> dict[str, str]:
         return {"name": self.train.facts.name, "train": self.train.facts.fingerprint, "val": self.val.facts.fingerprint}
 
-    def loader(self, rank: int = 0, world_size: int = 1) -> PackedLoader:
-        """The training batches of one rank."""
-        return training_loader(self.config, self.train, self.tokenizer, rank, world_size)
+    def loader(self) -> PackedLoader:
+        """The training batches of this rank."""
+        return training_loader(self.config, self.train, self.tokenizer, self.ranks)
 
     def evaluation_loader(self, split: str) -> PackedLoader:
         """Fixed micro-batches for evaluation: the same for every run over the same data and shape."""
@@ -124,24 +130,28 @@ class Run:
         )
 
 
-def training_loader(
-    config: Config, cache: TokenCache, tokenizer: Tokenizer, rank: int = 0, world_size: int = 1
-) -> PackedLoader:
-    """The training batches of one rank."""
+def training_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, ranks: Ranks = ALONE) -> PackedLoader:
+    """The training batches of a rank."""
     training = config.training
     return packed_loader(
         config, cache, tokenizer, accumulation=training.gradient_accumulation_steps, seed=config.system.seed,
-        rank=rank, world_size=world_size, max_batches=training.train_batches,
+        rank=ranks.rank, world_size=ranks.world_size, max_batches=training.train_batches,
     )  # fmt: skip
 
 
 def prepare_run(request: Request) -> Run:
     """Decide everything. Raises UserError for what cannot be."""
+    ranks = request.ranks
     config, sources, files, checkpoint, continues, auto_batch_size = resolve_request(request)
+    if ranks.may_be_restart and files.is_of_job(ranks.job):
+        log.info("Torchrun started this job anew; it goes on from the last checkpoint of '%s'.", files.run)
+        request = after_restart(request, files)
+        config, sources, files, checkpoint, continues, auto_batch_size = resolve_request(request)
     derived: dict[str, str] = {}
     tokenizer = decide_tokenizer(config, sources, checkpoint)
     derive_vocabulary(config, tokenizer, derived, checkpoint is not None)
-    derive_system(config, sources, derived)
+    derive_system(config, sources, derived, ranks)
+    ranks.connect(config.system.device, 60 * config.system.timeout_minutes)
 
     temporary, cache_dir = None, user_path(config.data.cache_dir)
     if not config.data.cache_tokenized:
@@ -154,8 +164,9 @@ def prepare_run(request: Request) -> Run:
             f"{config.model.block_size:,}; add text, or set --model.block_size to {max(2, train.n_tokens // 2)} or less."
         )
     if auto_batch_size:
-        derive_batch_size(config, tokenizer, derived)
-    loader = training_loader(config, train, tokenizer)
+        derive_batch_size(config, tokenizer, derived, ranks)
+    refuse_uneven_shares(config, ranks)
+    loader = training_loader(config, train, tokenizer, ranks)
     if loader.whole and loader.whole.n_cut:
         log.info(
             "%s of %s documents are longer than %s tokens, and were cut: conversations where a turn begins, or inside of a "
@@ -170,15 +181,53 @@ def prepare_run(request: Request) -> Run:
     own = same_run.run_id if same_run and files.owns(same_run.path) else None  # another name: a run of its own
     run = Run(
         config, sources, derived, tokenizer, train, val, schedule, batches_per_epoch, total_batches,
-        files, checkpoint, continues, request.reset_epoch, *start, own or secrets.token_hex(8),
-        init_from=origin(request, checkpoint), tensorboard=request.tensorboard, temporary_cache=temporary,
+        files, checkpoint, continues, request.reset_epoch, *start,
+        own or ranks.from_first("run_id", secrets.token_hex(8)),
+        init_from=origin(request, checkpoint), tensorboard=request.tensorboard, temporary_cache=temporary, ranks=ranks,
     )  # fmt: skip
     refuse_no_targets(run)
     if same_run and same_run.version == "3":
         if not request.allow_changes:
             refuse_changes(run)
         note_other_machine(run)
+    ranks.check_same(facts_of(run))
     return run
+
+
+def after_restart(request: Request, files: CheckpointManager) -> Request:
+    """What was asked for, from where the job's last checkpoint left it."""
+    return replace(
+        request, resume=True, output=str(files.last), continue_from=None, weights_from=None, init_from=None, reset_epoch=False
+    )  # fmt: skip
+
+
+def facts_of(run: Run) -> dict[str, str]:
+    """What must be the same on all ranks, in few words each."""
+    config = run.config.to_dict()
+    for own in ("device", "num_workers"):
+        del config["system"][own]
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+    data = run.dataset_fingerprints
+    return {
+        "the code": code.hexdigest(),
+        "the version of PyTorch": torch.__version__,
+        "the config": json.dumps(config, sort_keys=True),
+        "the training data": data["train"],
+        "the validation data": data["val"],
+        "the checkpoint": f"{run.checkpoint.run_id} {run.batches_done}" if run.checkpoint else "",
+    }
+
+
+def refuse_uneven_shares(config: Config, ranks: Ranks) -> None:
+    """Raises UserError where a batch's micro-batches cannot be shared evenly."""
+    steps, n = config.training.gradient_accumulation_steps, ranks.world_size
+    if steps % n:
+        near = [str(number) for number in (steps // n * n, steps // n * n + n) if number]
+        raise UserError(
+            f"training.gradient_accumulation_steps is {steps}, micro-batches of all {n} ranks together: make it a multiple of "
+            f"{n} (the nearest: {' or '.join(near)}), and --batch_size such that their product stays what it is, or train on "
+            "another number of ranks."
+        )
 
 
 def refuse_no_targets(run: Run) -> None:
@@ -386,11 +435,15 @@ def derive_vocabulary(config: Config, tokenizer: Tokenizer, derived: dict[str, s
         )
 
 
-def derive_system(config: Config, sources: dict[str, str], derived: dict[str, str]) -> None:
+def derive_system(config: Config, sources: dict[str, str], derived: dict[str, str], ranks: Ranks = ALONE) -> None:
     """Fill in device, dtype, compile and workers."""
     system, training = config.system, config.training
     wanted_device, asked_by_flag = system.device, {n for n, source in sources.items() if source.startswith("--")}
-    choice = devices.choose_device(wanted_device, "system.device" in asked_by_flag)
+    by_flag = "system.device" in asked_by_flag
+    if ranks.alone:
+        choice = devices.choose_device(wanted_device, by_flag)
+    else:
+        choice = devices.choose_rank_device(wanted_device, by_flag, ranks.local_rank, ranks.local_world_size)
     if choice.value != wanted_device:
         system.device, derived["system.device"] = choice.value, choice.reason
     fell_back = wanted_device.startswith(("cuda", "mps")) and system.device == "cpu"
@@ -407,10 +460,10 @@ def derive_system(config: Config, sources: dict[str, str], derived: dict[str, st
         derived["system.num_workers"] = "one per core"
 
 
-def derive_batch_size(config: Config, tokenizer: Tokenizer, derived: dict[str, str]) -> None:
+def derive_batch_size(config: Config, tokenizer: Tokenizer, derived: dict[str, str], ranks: Ranks) -> None:
     """Fill in the micro-batch's size, and how many make up the batch that the config describes."""
     rows, training = config.rows_per_batch, config.training
-    training.batch_size, derived["training.batch_size"] = choose_batch_size(config, tokenizer.n_vocab)
+    training.batch_size, derived["training.batch_size"] = choose_batch_size(config, tokenizer.n_vocab, ranks)
     training.gradient_accumulation_steps = rows // training.batch_size
     derived["training.gradient_accumulation_steps"] = f"{rows:,} sequences a batch"
 

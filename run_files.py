@@ -4,7 +4,7 @@
     models/<run>_best.pt           lowest validation loss          models/<run>.png             the picture
     models/<run>_batch<N>.pt       every checkpoint_interval       models/<run>_batch<N>.png    one every plot_interval
     models/<run>.config.json       what was decided                models/tensorboard/<run>/    with --tensorboard
-    models/.<run>.lock             held while training
+    models/.<run>.lock             held while training          models/.<run>.job            which torchrun job trains it
 
 Every checkpoint carries the identity of its run. What another run left under one of these names, or this one left of
 batches that are about to be done anew, is moved to models/old/<run>-<time>/ and never written over.
@@ -13,6 +13,7 @@ batches that are about to be done anew, is moved to models/old/<run>-<time>/ and
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 import shutil
@@ -87,6 +88,22 @@ class CheckpointManager:
         """Files of this run that are there now."""
         named = (self.last, self.best, self.metrics, self.plot, self.config, self.tensorboard)
         return [p for p in (*named, *self.all_numbered(), *self.all_numbered(".png")) if p.exists()]
+
+    # --- a torchrun job ---------------------------------------------------------------------------------------------
+
+    @property
+    def job(self) -> Path:
+        """Which job is training the run now, and as which run: for a restart, which is to go on with that."""
+        return self.folder / f".{self.run}.job"
+
+    def is_of_job(self, job: str) -> bool:
+        """Whether this job has begun the run under this name, and saved it since."""
+        try:
+            told = json.loads(self.job.read_text())
+        except (OSError, ValueError):
+            return False
+        stamps = [read_stamp(path) for path in (self.last, self.best, *self.all_numbered())]
+        return any(stamp and told == {"job": job, "run_id": stamp.run_id} for stamp in stamps)
 
     # --- before training --------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from dataclasses import replace
 
 from cli import Parser
 from config import AUTO, OPTIONS, SECTIONS, Option, Value, join_problems
@@ -147,6 +148,7 @@ def main(arguments: list[str]) -> int:
     given = overrides(args, arguments)
 
     from config import save_config
+    from distributed import joined
     from metrics import require_tensorboard
     from run import Request, prepare_run, show_config
 
@@ -180,8 +182,8 @@ def main(arguments: list[str]) -> int:
         raise UserError("--resume continues a run and --load_model_only starts a new one; use one of them.")
     if args.tensorboard:
         require_tensorboard()
-    with closing(prepare_run(request)) as run:
-        if args.save_config:
+    with joined() as ranks, closing(prepare_run(replace(request, ranks=ranks))) as run:
+        if args.save_config and ranks.first:
             save_config(run.config, user_path(args.save_config))
             log.info("Wrote %s", args.save_config)
         if args.show_config:

@@ -10,11 +10,12 @@ Shape letters: A micro-batches per batch, B sequences per micro-batch, T tokens 
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,16 @@ from checkpoint import Stamp, load_weights, metadata, read_stamp
 from config import save_config
 from data_loader import Batch, PackedLoader
 from generation import Sampling, generate
-from metrics import MetricsFile, MetricsTracker, open_board
+from metrics import MetricsTracker
 from model import GPT
 from optim import load_optimizer_state, make_optimizers, optimizer_state
 from packing import mix_key
-from plotting import PlotManager
+from record import NoRecord, Record
 from run import Run
-from run_files import Saver
-from utils import Every, Shutdown, UserError, byte_count, is_out_of_memory, log, log_to_file
+from utils import Every, Shutdown, UserError, byte_count, is_out_of_memory, log, log_to_file, replace_text
 
 LOG_FILE = Path("train.log")
+REPEATS_S = 5.0  # torchrun passes on a signal that the ranks may have had already
 MAX_SKIPPED_UPDATES = 20  # float16: so many overflowing batches in a row mean divergence, not a scale to be found
 
 
@@ -67,7 +68,7 @@ class Trainer:
     """
 
     def __init__(self, run: Run) -> None:
-        self.run, self.config = run, run.config
+        self.run, self.config, self.ranks = run, run.config, run.ranks
         system, training = run.config.system, run.config.training
         devices.set_up_device(system, run.device)
         self.model = build_model(run).to(run.device)
@@ -76,6 +77,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(run.device.partition(":")[0], enabled=run.dtype == "float16")
         if training.compile_model:
             run.compiled = compile_blocks(self.model, training.batch_size, run.device, run.dtype)
+        self.replica = self.ranks.replicate(self.model)  # the same weights; called in training
         self.loader = run.loader()
         self.eval_loaders = {split: run.evaluation_loader(split) for split in ("train", "val")}
         self.byte_lengths = torch.tensor(run.tokenizer.byte_lengths, device=run.device)  # (n_vocab,)
@@ -90,6 +92,7 @@ class Trainer:
         self.flops_per_token = estimate.flops_per_token(run.config.model)
         self.peak_flops: float | None = None  # what MFU is measured against; found when training starts
         self.clock = time.monotonic()  # when this run would have started without interruptions
+        self.record = NoRecord()
         self.before_update: Callable[[], None] = lambda: None  # a save that is at work takes care of its tensors
 
     # --- state ------------------------------------------------------------------------------------------------------
@@ -180,11 +183,17 @@ class Trainer:
         with devices.autocast(self.run.device, self.run.dtype):  # around all of them: weights are cast once
             for micro in range(len(batch.inputs)):
                 if self.config.model.dropout:
-                    torch.manual_seed(mix_key(self.config.system.seed, self.batches_done, micro, self.loader.rank))
-                loss = self.model(batch.inputs[micro], batch.targets[micro]) / max(1, batch.n_targets)
-                with devices.no_autocast(self.run.device):
-                    self.scaler.scale(loss).backward()
+                    number = micro * self.ranks.world_size + self.ranks.rank  # among all micro-batches of the batch
+                    torch.manual_seed(mix_key(self.config.system.seed, self.batches_done, number, 0))
+                last = micro + 1 == len(batch.inputs)
+                with self.ranks.synchronized(self.replica, last):
+                    loss = self.replica(batch.inputs[micro], batch.targets[micro]) / max(1, batch.n_targets)
+                    if last:
+                        self.ranks.arrive(self.batches_done + 1)
+                    with devices.no_autocast(self.run.device):  # the ranks' mean gradient is to be their sum
+                        self.scaler.scale(loss * self.ranks.world_size).backward()
                 total += loss.detach()
+        self.ranks.sum(total)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it needs param_groups only
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
@@ -234,7 +243,8 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Losses on fixed micro-batches of both splits, weighed by token; training randomness is left alone.
+        """Losses on fixed micro-batches of both splits, shared by the ranks, weighed by token; training randomness is left
+        alone.
 
         Returns:
             train_loss_eval and val_loss in nats per token, and bpb: bits per byte of the validation text.
@@ -252,14 +262,15 @@ class Trainer:
     def _evaluate_split(self, loader: PackedLoader) -> tuple[float, float, float, float]:
         """Summed loss and count of all targets, then summed loss and bytes of those that are text."""
         parts: list[Tensor] = []
-        for index in range(loader.batches_per_epoch):
+        for index in range(self.ranks.rank, loader.batches_per_epoch, self.ranks.world_size):
             batch = loader.batch(0, index)
             inputs, targets = self.to_device(batch.inputs[0]), self.to_device(batch.targets[0])  # (B, T)
             with devices.autocast(self.run.device, self.run.dtype):
                 losses = self.model.losses(inputs, targets)
             size = self.byte_lengths[targets.clamp_min(0)] * (targets >= 0)
             parts.append(torch.stack([losses.sum(), (targets >= 0).sum(), (losses * (size > 0)).sum(), size.sum()]))
-        nats, tokens, text_nats, text_bytes = torch.stack(parts).cpu().double().sum(0).tolist()
+        total = torch.stack(parts).cpu().double().sum(0) if parts else torch.zeros(4, dtype=torch.float64)
+        nats, tokens, text_nats, text_bytes = self.ranks.sum(total).tolist()
         return nats, tokens, text_nats, text_bytes
 
     def samples(self) -> list[dict[str, str]]:
@@ -289,73 +300,82 @@ class Trainer:
                 f"{self.batches_done:,}",
             )
             return 0
-        name = self.run.files.run
-        with self.run.files.held(), log_to_file(LOG_FILE, name), report.memory_explained(self.run), Shutdown() as stop:
-            self.start_files()
+        first, files = self.ranks.first, self.run.files
+        with (
+            files.held() if first else nullcontext(),
+            log_to_file(LOG_FILE, files.run) if first else nullcontext(),
+            report.memory_explained(self.run),
+            self.ranks.explained(),
+            Shutdown(quiet=not first, repeats_s=0.0 if self.ranks.alone else REPEATS_S) as stop,
+        ):
+            if first:
+                self.start_files()
+                self.write_config()
+                if self.ranks.job:
+                    replace_text(files.job, json.dumps({"job": self.ranks.job, "run_id": self.run.run_id}))
             if self.run.checkpoint:
                 self.run.checkpoint.release()
-            self.write_config()
             self.peak_flops = estimate.peak_flops(self.config.system)
             devices.give_back_memory(self.config.system, self.run.device)
             log.info(report.summary(self.run, self.peak_flops))
-            saver = Saver(self.run.files, self.config.training.keep_checkpoints, self.move)
-            self.before_update = saver.before_update
-            plot = PlotManager(self.run.files.plot, self.run.files.run)
-            with closing(saver):
+            self.record = Record(self.run, self.metrics, self.move) if first else NoRecord()
+            self.before_update = self.record.before_update
+            with closing(self.record):
                 if self.batches_done and not self.run.goes_on and self.config.training.save_checkpoints:
-                    saver.save(self.state_dict(), [self.run.files.last])  # from now on --resume finds it here
-                self.loop(saver, plot, stop)
-            plot.draw(self.metrics)
-            return self.finish(stop, saver)
+                    self.record.save(self.state_dict, [files.last])  # from now on --resume finds it here
+                self.loop(stop)
+            self.record.draw()
+            if first:
+                files.job.unlink(missing_ok=True)
+            return self.finish(stop)
 
-    def loop(self, saver: Saver, plot: PlotManager, stop: Shutdown) -> None:
+    def loop(self, stop: Shutdown) -> None:
         """Batch after batch: step, report, evaluate, save, draw."""
-        training, files = self.config.training, self.run.files
-        forecast = report.Forecast(self.run)
+        training, files, record = self.config.training, self.run.files, self.record
         evaluate, number = Every(training.eval_interval), Every(training.checkpoint_interval)
         sample, milestone = Every(training.sample_interval), Every(training.plot_interval)
         save = Every(seconds=training.checkpoint_minutes * 60)
         limit = Every(seconds=(training.max_minutes or 0) * 60)
         self.clock = time.monotonic() - self.metrics.elapsed_s
         first = self.batches_done
-        with (
-            closing(MetricsFile(files.metrics, keep_until=self.batches_done)) as rows,
-            closing(open_board(self.run.tensorboard, files.tensorboard, self.batches_done)) as board,
-            closing(report.Progress(self.run.total_batches, self.batches_done, training.log_interval)) as progress,
-        ):
-            stopped = False
-            while self.batches_done < self.run.total_batches and not stopped:
-                started = time.perf_counter()
-                batch = self.load(self.epoch, self.position)
-                result = self.step(batch)
-                if self.batches_done == first:  # its operators left what they keep for good between what it freed
-                    devices.give_back_memory(self.config.system, self.run.device)
-                ended = self.advance() or self.batches_done == self.run.total_batches
-                seconds = time.perf_counter() - started
-                row = self.row(batch, result, seconds)
-                progress.batch(row)
-                forecast.batch(seconds, self.batches_done)
+        stopped = False
+        while self.batches_done < self.run.total_batches and not stopped:
+            started = time.perf_counter()
+            batch = self.load(self.epoch, self.position)
+            result = self.step(batch)
+            if self.batches_done == first:  # its operators left what they keep for good between what it freed
+                devices.give_back_memory(self.config.system, self.run.device)
+            ended = self.advance() or self.batches_done == self.run.total_batches
+            seconds = time.perf_counter() - started
+            row = self.row(batch, result, seconds)
+            record.batch(row, seconds)
 
-                paths = []
-                if ended or evaluate.due(self.batches_done):
-                    losses, is_best = self.evaluate_now(progress)
-                    row |= losses
-                    paths += [files.best] if is_best else []
-                if sample.due(self.batches_done):
-                    row["samples"] = self.samples()
-                    progress.samples(self.batches_done, row["samples"])
-                rows.append(row)
-                board.add(row)
-                stopped = limit.due(self.batches_done) or stop.requested
-                if number.due(self.batches_done):
-                    paths.append(files.numbered(self.batches_done))
-                if ended or stopped or save.due(self.batches_done):
-                    paths.append(files.last)
-                if paths and training.save_checkpoints:
-                    saver.save(self.state_dict(), paths)
-                if milestone.due(self.batches_done):
-                    plot.draw(self.metrics, files.numbered(self.batches_done, ".png"))
-                plot.draw_if_cheap(self.metrics)
+            paths = []
+            if ended or evaluate.due(self.batches_done):
+                losses, is_best = self.evaluate_now()
+                row |= losses
+                paths += [files.best] if is_best else []
+            if sample.due(self.batches_done) and self.ranks.first:
+                row["samples"] = self.samples()
+                record.samples(self.batches_done, row["samples"])
+            record.keep(row)
+            stopped = self.agree_to_stop(stop, limit)
+            if number.due(self.batches_done):
+                paths.append(files.numbered(self.batches_done))
+            if ended or stopped or save.due(self.batches_done):
+                paths.append(files.last)
+            if paths and training.save_checkpoints:
+                record.save(self.state_dict, paths)
+            if milestone.due(self.batches_done):
+                record.draw(files.numbered(self.batches_done, ".png"))
+            record.draw_if_cheap()
+
+    def agree_to_stop(self, stop: Shutdown, limit: Every) -> bool:
+        """Whether all ranks stop here: one of them got a signal, or the time is over by rank 0's clock."""
+        over = limit.due(self.batches_done) and self.ranks.first
+        signal, is_over = self.ranks.largest(stop.signal_number or 0, int(over))
+        stop.signal_number = signal or None
+        return bool(signal or is_over)
 
     def start_files(self) -> None:
         """Before the first batch: what is in the way under the run's name is moved to models/old."""
@@ -392,6 +412,7 @@ class Trainer:
         self.metrics.elapsed_s = time.monotonic() - self.clock
         self.metrics.tokens += batch.n_targets
         tokens_per_s = batch.n_targets / seconds
+        peak = self.ranks.world_size * (self.peak_flops or 0)
         row = {
             "step": self.batches_done,
             "tokens": self.metrics.tokens,
@@ -401,26 +422,26 @@ class Trainer:
             "grad_norm": result.grad_norm,
             "tokens_per_s": round(tokens_per_s, 2),
             "samples_per_s": round(self.config.rows_per_batch / seconds, 3),
-            "mfu": round(tokens_per_s * self.flops_per_token / self.peak_flops, 5) if self.peak_flops else None,
+            "mfu": round(tokens_per_s * self.flops_per_token / peak, 5) if peak else None,
             "peak_memory_bytes": devices.peak_memory_bytes(self.run.device),
         }
         self.metrics.add_batch(row)
         return row
 
-    def evaluate_now(self, progress: report.Progress) -> tuple[dict[str, float], bool]:
+    def evaluate_now(self) -> tuple[dict[str, float], bool]:
         """Evaluate, show and remember; returns the losses, and whether they are the best so far."""
         losses = self.evaluate()
         is_best = self.metrics.add_evaluation(self.batches_done, losses)
         self.last_evaluation = self.batches_done, losses
-        progress.evaluation(self.batches_done, losses, is_best)
+        self.record.evaluation(self.batches_done, losses, is_best)
         return losses, is_best
 
-    def finish(self, stop: Shutdown, saver: Saver) -> int:
+    def finish(self, stop: Shutdown) -> int:
         """Say how it ended; returns the exit code."""
-        if saver.failed:
+        if self.record.failed:
             log.error(
                 "Not saved after batch %d: %s. What is there under these names is older; --resume goes on from it.",
-                self.batches_done, ", ".join(map(str, saver.failed)),
+                self.batches_done, ", ".join(map(str, self.record.failed)),
             )  # fmt: skip
             return 1
         if self.batches_done < self.run.total_batches:

@@ -24,6 +24,7 @@ __version__ = "3.0.0"
 
 log = logging.getLogger("jojo")
 
+RANK_0_FIRST_S = 0.5  # what goes wrong in all of torchrun's processes, rank 0 says
 OUT_OF_MEMORY = (
     "Out of memory: halve --batch_size and double --training.gradient_accumulation_steps (the result is the same), "
     "or take a shorter --model.block_size or a smaller model."
@@ -195,23 +196,35 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
             code = main(arguments)
         sys.stdout.flush()
     except UserError as error:
-        log.error(str(error), exc_info=debug)
+        if speaks():
+            log.error(str(error), exc_info=debug)
         code = 1
     except KeyboardInterrupt as error:
-        log.error("Interrupted.", exc_info=debug)
+        if speaks():
+            log.error("Interrupted.", exc_info=debug)
         code = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
     except BrokenPipeError:  # the reader of our output left; keep the interpreter from complaining about it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        log.error(explain_os_error(error), exc_info=debug)
+        if speaks():
+            log.error(explain_os_error(error), exc_info=debug)
         code = 1
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        log.error(OUT_OF_MEMORY, exc_info=debug)
+        if speaks():
+            log.error(OUT_OF_MEMORY, exc_info=debug)
         code = 1
     sys.exit(code)
+
+
+def speaks() -> bool:
+    """Whether this process says what went wrong: of those that torchrun started the first one, which is given the time."""
+    if os.environ.get("RANK", "0") == "0":
+        return True
+    time.sleep(RANK_0_FIRST_S)
+    return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -239,12 +252,19 @@ class Shutdown:
 
     The first signal asks for a clean stop (finish the batch, save, exit 130, 143 or 129). The second one leaves at
     once, as the signal does by default: files already on disk are complete because they are only ever renamed.
+
+    Args:
+        quiet: say nothing of it; another process does.
+        repeats_s: signals within so many seconds of the first one are the same one: launchers pass on to each process
+            what the terminal sent to all.
     """
 
     SIGNALS: ClassVar = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False, repeats_s: float = 0.0) -> None:
         self.signal_number: int | None = None
+        self.quiet, self.repeats_s = quiet, repeats_s
+        self._first_at = -math.inf
         self._previous: dict[int, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}
 
     @property
@@ -268,16 +288,21 @@ class Shutdown:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.requested:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            if time.monotonic() - self._first_at >= self.repeats_s:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
             return
-        self.signal_number = number
-        say_at_once("warning: Stopping after this batch; the model will be saved. Press Ctrl-C again to leave at once.")
+        self.signal_number, self._first_at = number, time.monotonic()
+        if not self.quiet:
+            again = "Press Ctrl-C again" if number == signal.SIGINT else "Send the signal again"
+            say_at_once(f"warning: Stopping after this batch; the model will be saved. {again} to leave at once.")
 
 
 def say_at_once(text: str) -> None:
     """Print from a signal handler, past the buffers: the signal may have come in the middle of a print."""
     with contextlib.suppress(OSError, ValueError):  # no terminal any more, or a stream that is no file
+        if sys.stderr.isatty():  # perhaps in the middle of a progress bar
+            text = "\n" + text
         os.write(sys.stderr.fileno(), (paint(text, "33") if use_color(sys.stderr) else text).encode() + b"\n")
 
 

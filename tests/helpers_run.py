@@ -64,7 +64,7 @@ def settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plots: bool = False)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setattr(estimate, "measure_cpu_peak_flops", lambda dtype: 1e11)
     if not plots:
-        monkeypatch.setattr(plotting.PlotManager, "draw", lambda self, metrics: None)
+        monkeypatch.setattr(plotting.PlotManager, "draw", lambda self, metrics, milestone=None: None)
     write_data()
 
 

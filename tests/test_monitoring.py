@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -300,7 +301,7 @@ def test_tensorboard_shows_what_the_record_holds_also_after_a_resume(monkeypatch
 
 
 def test_tensorboard_that_is_not_installed_is_one_sentence_before_anything_is_written(monkeypatch):
-    find = trainer_module.open_board.__globals__["importlib"].util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorboard" else find(name))
     with pytest.raises(UserError, match="pip install tensorboard"):
         train("--max_iters", "1", "--tensorboard")

@@ -629,3 +629,9 @@ def test_sections_of_help_are_those_of_the_config() -> None:
     titles = {group.title for group in train.build_parser()._action_groups}
     assert set(SECTIONS) <= titles
     assert isinstance(train.build_parser(), argparse.ArgumentParser)
+
+
+def test_a_flag_without_its_section_is_answered_with_the_whole_name(capsys):
+    with pytest.raises(SystemExit):
+        train.build_parser().parse_args(["--eval_iters", "3"])
+    assert "unknown flag --eval_iters; did you mean --training.eval_iters?" in capsys.readouterr().err

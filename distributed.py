@@ -1,0 +1,239 @@
+"""Ranks: the processes that train one model together. Alone, the same calls do nothing.
+
+torchrun starts the processes and gives each its number in the environment. PyTorch's process groups move tensors between
+them (NCCL between GPUs, gloo between CPUs), and DistributedDataParallel adds up their gradients. What is left to do here
+is to agree: on what must be the same everywhere, on when to stop, and on who says what went wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils import RANK_0_FIRST_S, UserError, duration, explain_os_error, log
+
+STORE_PATIENCE = timedelta(
+    days=1
+)  # for ranks that tokenize before they meet; torchrun ends those that wait for the dead
+WAIT_S = 0.05  # between two looks into the store
+LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Socket closed", "Connection refused")
+LATE = ("Timed out waiting", "timed out", "Application timeout", "timeout")
+
+
+class OtherRankFailed(UserError):
+    """Another rank ended, or does not answer."""
+
+
+@dataclass(eq=False)
+class Ranks:
+    """This process among those that train together; as it is by default, alone.
+
+    rank: its number, from 0. Rank 0 writes all files and speaks for all.
+    world_size: how many there are, on all machines.
+    local_rank, local_world_size: the same on this machine. A rank's GPU has its local number.
+    job: torchrun's name of the job, the same through restarts.
+    may_be_restart: whether torchrun may have started this job's ranks before.
+    store: short texts that all ranks can write and read, by name. Tensors go through the process group.
+    patience_s: how long this rank waits for the others in training before it gives up.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    job: str = ""
+    may_be_restart: bool = False
+    store: Any = None
+    patience_s: float = 600.0
+    exchanges: int = 0  # that this rank has come to
+    batch: int = 0  # from 1; that it is in
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank speaks for all."""
+        return self.rank == 0
+
+    @property
+    def alone(self) -> bool:
+        return self.world_size == 1
+
+    # --- agreeing ---------------------------------------------------------------------------------------------------
+
+    def connect(self, device: str, patience_s: float) -> None:
+        """Open the ways that tensors take from this rank's device: NCCL between CUDA devices, gloo between CPUs."""
+        if not self.alone:
+            self.patience_s = patience_s
+            if device.startswith("cuda"):
+                torch.cuda.set_device(device)
+            torch.distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
+                store=self.store, rank=self.rank, world_size=self.world_size, timeout=timedelta(seconds=patience_s),
+            )  # fmt: skip
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks, in place; the same on each, to the last bit."""
+        self.arrive()
+        if not self.alone:
+            torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def largest(self, *numbers: int) -> list[int]:
+        """The largest of all ranks' numbers, each by itself."""
+        if self.alone:
+            return list(numbers)
+        self.arrive()
+        tensor = torch.tensor(numbers, dtype=torch.int64)
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+        return tensor.tolist()
+
+    def from_first(self, name: str, value: str) -> str:
+        """Rank 0's value of what every rank would choose for itself."""
+        if self.alone:
+            return value
+        if self.first:
+            self.store.set(f"value/{name}", value)
+        while not self.store.check([f"value/{name}"]):  # a wait in the store could not be interrupted
+            time.sleep(WAIT_S)
+        return self.store.get(f"value/{name}").decode()
+
+    def check_same(self, facts: Mapping[str, str]) -> None:
+        """Wait for all ranks. Raises UserError where a fact is another one here than on rank 0."""
+        if self.alone:
+            return
+        theirs = json.loads(self.from_first("facts", json.dumps(dict(facts))))
+        if wrong := [what for what, mine in facts.items() if mine != theirs[what]]:
+            raise UserError(
+                f"{' and '.join(wrong)} on rank {self.rank} ({platform.node()}) {'is' if len(wrong) == 1 else 'are'} not "
+                "what rank 0 has; give every machine the same files and the same command."
+            )
+        self.largest(0)
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def replicate(self, model: nn.Module) -> nn.Module:
+        """The model as it is called in training: backward passes add up the gradients of all ranks.
+
+        It begins with rank 0's weights everywhere. The gradients become the ranks' mean, as PyTorch has it.
+        """
+        if self.alone:
+            return model
+        device = next(model.parameters()).device
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
+        )
+
+    def synchronized(self, model: nn.Module, last: bool) -> AbstractContextManager[object]:
+        """Around a micro-batch: only the last one of a batch sends its gradients, with those of the others in them."""
+        if last or not isinstance(model, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return model.no_sync()
+
+    def arrive(self, batch: int | None = None) -> None:
+        """Leave word that this rank has come to its next exchange with the others, in this batch (None: still in it)."""
+        if not self.alone:
+            self.exchanges += 1
+            self.batch = self.batch if batch is None else batch
+            self.store.set(f"at/{self.rank}", f"{self.exchanges} {self.batch}")
+
+    # --- failing ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Where another rank is missing, raise OtherRankFailed with which one, as far as that can be told."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.alone or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()):
+                raise
+            if any(words in str(error) for words in LATE) and not any(words in str(error) for words in LOST):
+                raise OtherRankFailed(
+                    f"{self._behind()} did not answer for {duration(self.patience_s)} (--system.timeout_minutes); see what it is "
+                    "doing, and what it wrote last."
+                ) from error
+            raise OtherRankFailed(
+                "Another rank ended unexpectedly; what it wrote is above, and torchrun says below which one it was and how it "
+                "ended (exit code -9: it was killed, perhaps for want of memory). --resume goes on from the run's last checkpoint."
+            ) from error
+
+    def _behind(self) -> str:
+        """The ranks that others wait for: they have come to fewer exchanges."""
+        places = dict.fromkeys(range(self.world_size), (0, 0))
+        with suppress(RuntimeError):  # the store is gone with rank 0's machine
+            for rank in places:
+                if self.store.check([f"at/{rank}"]):
+                    exchanges, batch = self.store.get(f"at/{rank}").decode().split()
+                    places[rank] = int(exchanges), int(batch)
+        behind = [rank for rank in places if places[rank][0] < max(places.values())[0]]
+        if not behind:
+            return "Another rank"
+        who = f"Rank {behind[0]}" if len(behind) == 1 else f"Ranks {', '.join(map(str, behind))}"
+        return f"{who} (last heard of in batch {min(places[rank][1] for rank in behind):,})"
+
+    def may_say(self, error: BaseException) -> bool:
+        """Whether this rank is the one to say what went wrong; every other has its say of another error only."""
+        if not self.first:
+            time.sleep(RANK_0_FIRST_S)
+        with suppress(RuntimeError):
+            any_yet = self.store.add("errors", 1) > 1
+            same_yet = self.store.add("error/" + hashlib.sha256(str(error).encode()).hexdigest(), 1) > 1
+            return not (any_yet if isinstance(error, OtherRankFailed) else same_yet)
+        return self.first
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """This process's place among the ranks, for as long as they work together; every error is said by one of them."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield ALONE
+        return
+    ranks = from_environment()
+    if not ranks.first:
+        log.setLevel(max(log.level, logging.ERROR))
+    try:
+        with ranks.explained():
+            yield ranks
+    except (UserError, OSError) as error:
+        if not ranks.may_say(error):
+            raise SystemExit(1) from error
+        if not ranks.first:
+            log.error("[rank %d] %s", ranks.rank, explain_os_error(error) if isinstance(error, OSError) else error)
+        raise
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def from_environment() -> Ranks:
+    """The place that torchrun, or another launcher with its variables, gave this process.
+
+    torchrun keeps its store through restarts on one machine, with all that dead ranks left in it: every start gets a part
+    of its own. (On several machines each counts its restarts for itself; docs/distributed.md says how they get a new store.)
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    env = os.environ
+    job, restarts = env.get("TORCHELASTIC_RUN_ID", "none"), env.get("TORCHELASTIC_RESTART_COUNT", "0")
+    named = job != "none"  # else torchrun was not told a name, and only its address tells it from others
+    store, rank, world_size = next(rendezvous("env://", timeout=STORE_PATIENCE))
+    local_world_size = int(env.get("LOCAL_WORLD_SIZE", world_size))
+    start = restarts if local_world_size == world_size else "0"
+    return Ranks(
+        rank, world_size, int(env.get("LOCAL_RANK", rank)), local_world_size,
+        job if named else f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}", named or restarts != "0",
+        PrefixStore(f"start/{start}", store),
+    )  # fmt: skip

@@ -1,0 +1,74 @@
+"""train.py as one of several ranks, in one of which something happens: tests/ranks_script.py WHAT FLAGS ...
+
+WHAT is nothing, or kind:rank:batch; kinds are kill (SIGKILL), term (SIGTERM), nan (its loss is none), sleep (for long).
+It happens in the first start only. Every rank writes a line to syncs-RANK.txt when its gradients were added to the others'.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import estimate
+import plotting
+import train
+import trainer
+from utils import run_command
+
+SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
+
+
+def happens(what: str, own: Any) -> None:
+    """Let it happen, if this is the place."""
+    kind, rank, batch = what.split(":")
+    if (
+        own.ranks.rank != int(rank)
+        or own.batches_done != int(batch)
+        or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    ):
+        return
+    if kind == "sleep":
+        time.sleep(12)
+    elif kind == "nan":
+        forward = own.model.forward
+        own.model.forward = lambda *args: forward(*args) * torch.nan
+    else:
+        os.kill(os.getpid(), SIGNALS[kind])
+
+
+def note_sync(path: Path, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """The usual reduction, and a line where it was a batch's last one."""
+    if bucket.is_last():
+        with open(path, "a") as file:
+            file.write("sync\n")
+    return allreduce_hook(None, bucket)
+
+
+def main() -> None:
+    what, flags = sys.argv[1], sys.argv[2:]
+    step, make = trainer.Trainer.step, trainer.Trainer.__init__
+
+    def watched_step(own: Any, batch: Any) -> Any:
+        if what != "nothing":
+            happens(what, own)
+        return step(own, batch)
+
+    def watched_make(own: Any, run: Any) -> None:
+        make(own, run)
+        own.replica.register_comm_hook(Path(f"syncs-{own.ranks.rank}.txt"), note_sync)
+
+    trainer.Trainer.step, trainer.Trainer.__init__ = watched_step, watched_make  # type: ignore[method-assign, assignment]
+    plotting.PlotManager.draw = lambda *_: None  # type: ignore[method-assign, assignment]
+    estimate.measure_cpu_peak_flops = lambda dtype: 1e11  # type: ignore[assignment]
+    run_command(train.main, flags)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""Ranks: real processes under torchrun against one process, and what happens when one of them fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import device as devices
+import distributed
+from config import Config
+from distributed import ALONE, OtherRankFailed, Ranks
+from run import refuse_uneven_shares
+from tests.helpers_run import TINY, metrics_rows, settle, state_of, train, write_data
+from utils import Shutdown, UserError
+
+SCRIPT = Path(__file__).with_name("ranks_script.py")
+BATCHES = 21
+FLAGS = [  # seven epochs of three batches; an epoch's last batch leaves some ranks little or nothing
+    *("--training.gradient_accumulation_steps", "4", "--epochs", "7", "--model.dropout", "0.1"),
+    *("--eval_interval", "5", "--checkpoint_interval", "3", "--training.plot_interval", "0"),
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(tmp_path, monkeypatch)
+    write_data(n_train=17)
+
+
+@pytest.fixture
+def reference() -> dict[str, Any]:
+    """What one process makes of the flags."""
+    assert train(*FLAGS, "--output_checkpoint", "models/alone.pt").code == 0
+    return state_of("models/alone.pt")
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("COV_")} | {"OMP_NUM_THREADS": "1"} | more
+
+
+def torchrun(what: str, ranks: int, restarts: int, *flags: str) -> subprocess.CompletedProcess[str]:
+    """The script under torchrun on this machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    command += [f"--max-restarts={restarts}", str(SCRIPT), what, *TINY, *FLAGS, *flags]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
+
+
+def by_hand(what: str, *flags: str) -> tuple[tuple[int, str], tuple[int, str]]:
+    """Two ranks without torchrun, which nobody ends when the other does; how each ended, and what it said."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), what, *TINY, *FLAGS, *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=environment(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="localhost", MASTER_PORT=port),
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = ranks[0].communicate(timeout=60)[0]
+        with suppress(subprocess.TimeoutExpired):
+            ranks[1].wait(10)
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return (ranks[0].returncode, said), (ranks[1].returncode, ranks[1].communicate()[0])
+
+
+def assert_same_training(path: str, reference: dict[str, Any]) -> None:
+    """Every batch's loss to 1e-5, the final weights to 1e-4, as a run on one process."""
+    ours, theirs = metrics_rows(f"models/{path}.metrics.jsonl"), metrics_rows("models/alone.metrics.jsonl")
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, BATCHES + 1))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.keys() == b.keys() and a["tokens"] == b["tokens"]
+        for name in ("loss", "grad_norm", *({"train_loss_eval", "val_loss", "bpb"} & a.keys())):
+            assert a[name] == pytest.approx(b[name], rel=1e-5), (a["step"], name)
+    state = state_of(f"models/{path}.pt")
+    for name, weight in reference["model"].items():
+        torch.testing.assert_close(state["model"][name], weight, rtol=1e-4, atol=1e-5)
+    assert state["loader"] == reference["loader"] and state["batch_counter"] == BATCHES
+
+
+# --- torchrun -------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_rank_comes_back_and_two_end_as_one(reference: dict[str, Any]) -> None:
+    ended = torchrun("kill:1:11", 2, 1, "--output_checkpoint", "models/two.pt")
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 0, said
+    assert said.count("Another rank ended unexpectedly") == 1
+    assert said.count("goes on from the last checkpoint of 'two'") == 1
+    assert said.count("--- TRAINING COMPLETED") == 1
+    assert_same_training("two", reference)
+    for rank in range(2):  # one a batch, whatever the accumulation; batch 11 was done twice, and 12 perhaps begun
+        assert len(Path(f"syncs-{rank}.txt").read_text().splitlines()) in (BATCHES + 1, BATCHES + 2)
+    assert not list(Path("models").glob(".*.job")) and not Path("models/old").exists()
+
+
+def test_a_signal_to_one_rank_stops_all_and_one_process_goes_on(reference: dict[str, Any]) -> None:
+    ended = torchrun("term:1:7", 2, 0, "--output_checkpoint", "models/two.pt")
+    said = ended.stdout + ended.stderr
+    assert ended.returncode != 0 and said.count("Stopped after batch 8 of 21; saved to models/two.pt") == 1, said
+    assert "error: " not in said
+    assert state_of("models/two.pt")["batch_counter"] == len(metrics_rows("models/two.metrics.jsonl")) == 8
+    assert train(*FLAGS, "--resume", "models/two.pt").code == 0
+    assert_same_training("two", reference)
+
+
+# --- failures, without torchrun to end the others -------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update() -> None:
+    (first, said), (second, silent) = by_hand("nan:1:4", "--output_checkpoint", "models/two.pt")
+    assert (first, second) == (1, 1) and not silent
+    assert said.count("error:") == 1 and "The loss of batch 5 is not finite" in said
+    assert all(weight.isfinite().all() for weight in state_of("models/two_batch3.pt")["model"].values())
+    assert len(metrics_rows("models/two.metrics.jsonl")) == 4
+
+
+def test_a_rank_that_does_not_answer_is_named() -> None:
+    flags = ("--system.timeout_minutes", "0.05", "--output_checkpoint", "models/two.pt")
+    (first, said), _ = by_hand("sleep:1:4", *flags)
+    assert first == 1
+    assert said.count("error:") == 1 and "Rank 1 (last heard of in batch 4) did not answer for 3.0 s" in said
+
+
+def test_ranks_that_were_given_other_data_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = {}
+    ranks = Ranks(1, 2, 1, 2, store=SimpleNamespace(check=lambda keys: True, get=store.get, set=store.__setitem__))
+    store["value/facts"] = b'{"the code": "a", "the training data": "b", "the config": "c"}'
+    monkeypatch.setattr(distributed.torch.distributed, "all_reduce", lambda *_: None)
+    ranks.check_same({"the code": "a", "the training data": "b", "the config": "c"})
+    with pytest.raises(UserError, match=r"the code and the config on rank 1 \(.*\) are not what rank 0 has"):
+        ranks.check_same({"the code": "x", "the training data": "b", "the config": "y"})
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1", "Another rank ended unexpectedly"),
+        (
+            "[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 3000ms",
+            r"Ranks 1, 2 \(last heard of in batch 7\) did not",
+        ),
+    ],
+)
+def test_errors_of_the_library_become_a_sentence(message: str, expected: str) -> None:
+    places = {"at/0": b"27 9", "at/1": b"24 8", "at/2": b"23 7"}
+    store = SimpleNamespace(check=lambda keys: all(key in places for key in keys), get=places.get)
+    with pytest.raises(OtherRankFailed, match=expected), Ranks(0, 3, store=store).explained():
+        raise RuntimeError(message)
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    for ranks in (ALONE, Ranks(0, 2)):
+        with pytest.raises(RuntimeError, match="a bug"), ranks.explained():
+            raise RuntimeError("a bug")
+
+
+# --- shares and devices ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("steps", "n", "near"), [(4, 3, "3 or 6"), (1, 8, "8"), (40, 16, "32 or 48")])
+def test_micro_batches_that_cannot_be_shared_are_refused_with_the_nearest_numbers(
+    steps: int, n: int, near: str
+) -> None:
+    config = Config()
+    config.training.gradient_accumulation_steps = steps
+    with pytest.raises(UserError, match=rf"multiple of {n} \(the nearest: {near}\)"):
+        refuse_uneven_shares(config, Ranks(0, n))
+    config.training.gradient_accumulation_steps = 3 * n
+    refuse_uneven_shares(config, Ranks(0, n))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "by_flag", "known", "expected"),
+    [
+        ("auto", False, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),
+        ("cuda", True, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),
+        ("cuda:0", False, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),  # of a checkpoint
+        ("cpu", True, ["cuda:0", "cuda:1", "cpu"], "cpu"),
+        ("auto", False, ["mps", "cpu"], "cpu"),
+        ("cuda:1", True, ["cuda:0", "cuda:1", "cpu"], "--device cuda:1 is one device for several ranks"),
+        ("mps", True, ["mps", "cpu"], "--device mps is one device"),
+        ("auto", False, ["cuda:0", "cpu"], "2 ranks on a machine with 1 GPU; use torchrun --nproc_per_node 1"),
+        ("cuda", True, ["cpu"], "The device 'cuda' does not exist here"),
+    ],
+)
+def test_every_rank_has_a_gpu_of_its_own(
+    wanted: str, by_flag: bool, known: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "available_devices", lambda: known)
+    if " " in expected:
+        with pytest.raises(UserError, match=re.escape(expected)):
+            devices.choose_rank_device(wanted, by_flag, 1, 2)
+    else:
+        assert devices.choose_rank_device(wanted, by_flag, 1, 2).value == expected
+
+
+def test_signals_that_the_launcher_repeats_are_one() -> None:
+    with Shutdown(quiet=True, repeats_s=60) as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), 15)
+    assert stop.signal_number == 15
