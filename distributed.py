@@ -221,7 +221,7 @@ def from_environment() -> Ranks:
     """The place that torchrun, or another launcher with its variables, gave this process.
 
     torchrun keeps its store through restarts on one machine, with all that dead ranks left in it: every start gets a part
-    of its own. (On several machines each counts its restarts for itself; docs/distributed.md says how they get a new store.)
+    of its own. On several machines, each of which counts its restarts for itself, torchrun must be told to make a new one.
     """
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
@@ -231,9 +231,14 @@ def from_environment() -> Ranks:
     named = job != "none"  # else torchrun was not told a name, and only its address tells it from others
     store, rank, world_size = next(rendezvous("env://", timeout=STORE_PATIENCE))
     local_world_size = int(env.get("LOCAL_WORLD_SIZE", world_size))
-    start = restarts if local_world_size == world_size else "0"
+    one_machine, restarting = local_world_size == world_size, int(env.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+    if restarting and not one_machine and env.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise UserError(
+            "With --max-restarts on several machines, set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on each of them: "
+            "restarted ranks need a new store."
+        )
     return Ranks(
         rank, world_size, int(env.get("LOCAL_RANK", rank)), local_world_size,
         job if named else f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}", named or restarts != "0",
-        PrefixStore(f"start/{start}", store),
+        PrefixStore(f"start/{restarts if one_machine else 0}", store),
     )  # fmt: skip
