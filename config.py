@@ -171,6 +171,12 @@ class SystemConfig:
     seed: int = option(
         1337, "decides the initial weights, the order of the data and dropout", at_least=0, at_most=2**63 - 1
     )
+    parallel: str = option(
+        "ddp", "ranks under torchrun: ddp = each has the whole model, fsdp = each has a part", choices=("ddp", "fsdp")
+    )
+    shard_ranks: int | None = option(
+        None, "fsdp: ranks that share one copy of the model; null = all of them", unit="ranks", at_least=1
+    )
     timeout_minutes: float = option(
         10.0, "how long a rank waits for the others (torchrun) before it gives up", unit="minutes", above=0
     )

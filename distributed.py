@@ -1,8 +1,8 @@
 """Ranks: the processes that train one model together. Alone, the same calls do nothing.
 
 torchrun starts the processes and gives each its number in the environment. PyTorch's process groups move tensors between
-them (NCCL between GPUs, gloo between CPUs), and DistributedDataParallel adds up their gradients. What is left to do here
-is to agree: on what must be the same everywhere, on when to stop, and on who says what went wrong.
+them (NCCL between GPUs, gloo between CPUs), and its wrappers (placement.py) add up their gradients. What is left to do
+here is to agree: on what must be the same everywhere, on when to stop, and on who says what went wrong.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import json
 import logging
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from utils import RANK_0_FIRST_S, UserError, duration, explain_os_error, log
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 STORE_PATIENCE = timedelta(
     days=1
@@ -120,25 +124,7 @@ class Ranks:
             )
         self.largest(0)
 
-    # --- training ---------------------------------------------------------------------------------------------------
-
-    def replicate(self, model: nn.Module) -> nn.Module:
-        """The model as it is called in training: backward passes add up the gradients of all ranks.
-
-        It begins with rank 0's weights everywhere. The gradients become the ranks' mean, as PyTorch has it.
-        """
-        if self.alone:
-            return model
-        device = next(model.parameters()).device
-        return nn.parallel.DistributedDataParallel(
-            model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
-        )
-
-    def synchronized(self, model: nn.Module, last: bool) -> AbstractContextManager[object]:
-        """Around a micro-batch: only the last one of a batch sends its gradients, with those of the others in them."""
-        if last or not isinstance(model, nn.parallel.DistributedDataParallel):
-            return nullcontext()
-        return model.no_sync()
+    # --- failing ----------------------------------------------------------------------------------------------------
 
     def arrive(self, batch: int | None = None) -> None:
         """Leave word that this rank has come to its next exchange with the others, in this batch (None: still in it)."""
@@ -146,8 +132,6 @@ class Ranks:
             self.exchanges += 1
             self.batch = self.batch if batch is None else batch
             self.store.set(f"at/{self.rank}", f"{self.exchanges} {self.batch}")
-
-    # --- failing ----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -242,3 +226,49 @@ def from_environment() -> Ranks:
         job if named else f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}", named or restarts != "0",
         PrefixStore(f"start/{restarts if one_machine else 0}", store),
     )  # fmt: skip
+
+
+# --- tensors that are shared out ------------------------------------------------------------------------------------
+
+
+def is_shared_out(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether it is a DTensor, of which each rank has a part. Where nothing has imported them, there are none."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that is on this rank, in its own memory; of a plain tensor, all of it."""
+    return tensor.to_local() if is_shared_out(tensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor; every rank must ask for it."""
+    return tensor.full_tensor() if is_shared_out(tensor) else tensor
+
+
+def copy_into(tensor: Tensor, values: Tensor) -> None:
+    """Copy the values of a whole tensor into one that may be shared out."""
+    if is_shared_out(tensor):
+        from torch.distributed.tensor import distribute_tensor
+
+        values = distribute_tensor(
+            values.to(tensor.device), tensor.device_mesh, tensor.placements, src_data_rank=None
+        ).to_local()
+    local(tensor).copy_(values)
+
+
+def gathered(value: Any, keep: bool, done: dict[int, Any] | None = None) -> Any:
+    """Nested values with all tensors whole and in the CPU's memory, for those ranks that `keep` them; else None for each.
+
+    Every rank must ask for the same values: they are brought together one by one. What is there twice stays one.
+    """
+    done = {} if done is None else done
+    if isinstance(value, Tensor):
+        if id(value) not in done:
+            tensor = whole(value.detach())
+            done[id(value)] = tensor.to("cpu", copy=True) if keep else None
+        return done[id(value)]
+    if isinstance(value, Mapping):
+        return {name: gathered(entry, keep, done) for name, entry in value.items()}
+    return value

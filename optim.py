@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from config import Config, OptimizerConfig
+from distributed import copy_into, local
 from utils import UserError, log, one_line
 
 EPSILON = 1e-8  # added to the root of AdamW's second moment
@@ -91,11 +92,11 @@ class AdamW(Optimizer):
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             states = [self.state[weight] for weight in weights]
-            steps, m, v = ([state[key] for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
+            steps, m, v = ([local(state[key]) for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
             if weights:
                 torch._foreach_add_(steps, 1)
                 torch._fused_adamw_(
-                    weights, [weight.grad for weight in weights], m, v, [], steps,
+                    [local(weight) for weight in weights], [local(weight.grad) for weight in weights], m, v, [], steps,
                     lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1],
                     weight_decay=group["weight_decay"], eps=EPSILON, amsgrad=False, maximize=False,
                 )  # fmt: skip
@@ -199,7 +200,7 @@ def load_optimizer_state(
             own = optimizer.state.get(parameters[name], {})
             if own.keys() == values.keys():
                 for key, value in values.items():
-                    own[key].copy_(value)
+                    copy_into(own[key], value)
 
 
 @dataclass(frozen=True)

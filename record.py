@@ -34,8 +34,8 @@ class NoRecord:
     def keep(self, row: Mapping[str, Any]) -> None:
         """Write the row of a finished batch, evaluation and samples included."""
 
-    def save(self, state: Callable[[], Mapping[str, Any]], paths: Sequence[Path]) -> None:
-        """Write a checkpoint to each path, beside the training."""
+    def save(self, state: Callable[[], Mapping[str, Any]], paths: Sequence[Path], is_copy: bool = False) -> None:
+        """Write a checkpoint to each path, beside the training; of a copy, or of the tensors that are trained."""
 
     def before_update(self) -> None:
         """The weights are about to change."""
@@ -90,8 +90,8 @@ class Record(NoRecord):
         self.rows.append(row)
         self.board.add(row)
 
-    def save(self, state: Callable[[], Mapping[str, Any]], paths: Sequence[Path]) -> None:
-        self.saver.save(state(), paths)
+    def save(self, state: Callable[[], Mapping[str, Any]], paths: Sequence[Path], is_copy: bool = False) -> None:
+        self.saver.save(state(), paths, is_copy)
 
     def before_update(self) -> None:
         self.saver.before_update()

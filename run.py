@@ -104,6 +104,11 @@ class Run:
             self.temporary_cache.cleanup()
 
     @property
+    def shared_out(self) -> bool:
+        """Whether each rank has a part of the model only (fsdp)."""
+        return self.config.system.parallel == "fsdp" and not self.ranks.alone
+
+    @property
     def device(self) -> str:
         return self.config.system.device
 
@@ -219,8 +224,15 @@ def facts_of(run: Run) -> dict[str, str]:
 
 
 def refuse_uneven_shares(config: Config, ranks: Ranks) -> None:
-    """Raises UserError where a batch's micro-batches cannot be shared evenly."""
-    steps, n = config.training.gradient_accumulation_steps, ranks.world_size
+    """Raises UserError where a batch's micro-batches, or the model, cannot be shared by the ranks."""
+    steps, n, together = config.training.gradient_accumulation_steps, ranks.world_size, config.system.shard_ranks
+    if config.system.parallel == "fsdp" and n > 1:
+        if config.optimizer.kind == "muon":
+            raise UserError("Muon needs whole matrices, of which fsdp has parts; use --system.parallel ddp or AdamW.")
+        if config.system.dtype == "float16":
+            raise UserError("float16 is not there with fsdp; use --dtype bfloat16 or float32.")
+        if together and n % together:
+            raise UserError(f"--system.shard_ranks {together}: it must divide the number of ranks, {n}.")
     if steps % n:
         near = [str(number) for number in (steps // n * n, steps // n * n + n) if number]
         raise UserError(
@@ -463,6 +475,8 @@ def derive_system(config: Config, sources: dict[str, str], derived: dict[str, st
 def derive_batch_size(config: Config, tokenizer: Tokenizer, derived: dict[str, str], ranks: Ranks) -> None:
     """Fill in the micro-batch's size, and how many make up the batch that the config describes."""
     rows, training = config.rows_per_batch, config.training
+    if config.system.parallel == "fsdp" and not ranks.alone:
+        raise UserError("--batch_size auto tries out the whole model on one device; with fsdp, give a number.")
     training.batch_size, derived["training.batch_size"] = choose_batch_size(config, tokenizer.n_vocab, ranks)
     training.gradient_accumulation_steps = rows // training.batch_size
     derived["training.gradient_accumulation_steps"] = f"{rows:,} sequences a batch"

@@ -251,11 +251,11 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._borrowed = False  # whether training's own tensors are still needed here
 
-    def save(self, state: Mapping[str, Any], paths: Sequence[Path]) -> None:
-        """Write the state to each path in the background."""
+    def save(self, state: Mapping[str, Any], paths: Sequence[Path], is_copy: bool = False) -> None:
+        """Write the state to each path in the background; `is_copy`: training uses none of its tensors."""
         self.wait()
-        self._borrowed = any(value.device.type == "cpu" for value in state["model"].values())
-        state = in_memory(state, copy=not self._borrowed)
+        self._borrowed = not is_copy and any(value.device.type == "cpu" for value in state["model"].values())
+        state = in_memory(state, copy=not (is_copy or self._borrowed))
         self._owed |= {self.files.kind(path): (path, state) for path in paths}
         self._thread = threading.Thread(target=self._write, args=(state,), name="checkpoint")
         self._thread.start()

@@ -14,7 +14,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,17 +27,18 @@ from torch import Tensor
 import device as devices
 import estimate
 import report
-from checkpoint import Stamp, load_weights, metadata, read_stamp
+from checkpoint import Stamp, metadata, read_stamp
 from config import save_config
-from data_loader import Batch, PackedLoader
+from data_loader import IGNORED, Batch, PackedLoader
+from distributed import gathered, whole
 from generation import Sampling, generate
 from metrics import MetricsTracker
-from model import GPT
 from optim import load_optimizer_state, make_optimizers, optimizer_state
 from packing import mix_key
+from placement import build_model, compile_blocks, place, synchronized
 from record import NoRecord, Record
 from run import Run
-from utils import Every, Shutdown, UserError, byte_count, is_out_of_memory, log, log_to_file, replace_text
+from utils import Every, Shutdown, UserError, log, log_to_file, replace_text
 
 LOG_FILE = Path("train.log")
 REPEATS_S = 5.0  # torchrun passes on a signal that the ranks may have had already
@@ -71,13 +72,13 @@ class Trainer:
         self.run, self.config, self.ranks = run, run.config, run.ranks
         system, training = run.config.system, run.config.training
         devices.set_up_device(system, run.device)
-        self.model = build_model(run).to(run.device)
+        self.model = build_model(run)
         self.model.transformer.checkpointing = training.activation_checkpointing
-        self.optimizers = make_optimizers(self.model, run.config.optimizer, run.dtype)
         self.scaler = torch.amp.GradScaler(run.device.partition(":")[0], enabled=run.dtype == "float16")
         if training.compile_model:
             run.compiled = compile_blocks(self.model, training.batch_size, run.device, run.dtype)
-        self.replica = self.ranks.replicate(self.model)  # the same weights; called in training
+        self.replica = place(self.model, run)  # the same weights; called in training
+        self.optimizers = make_optimizers(self.model, run.config.optimizer, run.dtype)
         self.loader = run.loader()
         self.eval_loaders = {split: run.evaluation_loader(split) for split in ("train", "val")}
         self.byte_lengths = torch.tensor(run.tokenizer.byte_lengths, device=run.device)  # (n_vocab,)
@@ -135,6 +136,14 @@ class Trainer:
         self.skipped_updates = state["skipped_updates"]
         self.metrics.load_state_dict(state)
 
+    def save(self, paths: Sequence[Path]) -> None:
+        """Have the state written to each path; what is shared out is brought together for it."""
+        if not self.run.shared_out:
+            self.record.save(self.state_dict, paths)
+            return
+        state = gathered(self.state_dict() | {"model": self.model.state_dict(keep_vars=True)}, keep=self.ranks.first)
+        self.record.save(lambda: state, paths, is_copy=True)
+
     def move(self) -> None:
         """Go on in a copy of weights and averages, and leave the tensors that state_dict() gave out as they are."""
         averages = (
@@ -185,8 +194,10 @@ class Trainer:
                 if self.config.model.dropout:
                     number = micro * self.ranks.world_size + self.ranks.rank  # among all micro-batches of the batch
                     torch.manual_seed(mix_key(self.config.system.seed, self.batches_done, number, 0))
+                if self.run.shared_out:  # casts of the last micro-batch's would take their gradients past fully_shard
+                    torch.clear_autocast_cache()
                 last = micro + 1 == len(batch.inputs)
-                with self.ranks.synchronized(self.replica, last):
+                with synchronized(self.replica, last):
                     loss = self.replica(batch.inputs[micro], batch.targets[micro]) / max(1, batch.n_targets)
                     if last:
                         self.ranks.arrive(self.batches_done + 1)
@@ -196,7 +207,7 @@ class Trainer:
         self.ranks.sum(total)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it needs param_groups only
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        norm = whole(torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
         self.load_ahead()
         result = StepResult(*torch.stack([total, norm]).tolist())  # the batch's one synchronisation
         self.check_finite(result)
@@ -262,15 +273,17 @@ class Trainer:
     def _evaluate_split(self, loader: PackedLoader) -> tuple[float, float, float, float]:
         """Summed loss and count of all targets, then summed loss and bytes of those that are text."""
         parts: list[Tensor] = []
-        for index in range(self.ranks.rank, loader.batches_per_epoch, self.ranks.world_size):
+        rounds = -(-loader.batches_per_epoch // self.ranks.world_size)
+        for index in range(self.ranks.rank, rounds * self.ranks.world_size, self.ranks.world_size):
             batch = loader.batch(0, index)
+            if index >= loader.batches_per_epoch:  # as many rounds on every rank, with nothing to predict in the last
+                batch.targets[:] = IGNORED
             inputs, targets = self.to_device(batch.inputs[0]), self.to_device(batch.targets[0])  # (B, T)
             with devices.autocast(self.run.device, self.run.dtype):
                 losses = self.model.losses(inputs, targets)
             size = self.byte_lengths[targets.clamp_min(0)] * (targets >= 0)
             parts.append(torch.stack([losses.sum(), (targets >= 0).sum(), (losses * (size > 0)).sum(), size.sum()]))
-        total = torch.stack(parts).cpu().double().sum(0) if parts else torch.zeros(4, dtype=torch.float64)
-        nats, tokens, text_nats, text_bytes = self.ranks.sum(total).tolist()
+        nats, tokens, text_nats, text_bytes = self.ranks.sum(torch.stack(parts).cpu().double().sum(0)).tolist()
         return nats, tokens, text_nats, text_bytes
 
     def samples(self) -> list[dict[str, str]]:
@@ -322,7 +335,7 @@ class Trainer:
             self.before_update = self.record.before_update
             with closing(self.record):
                 if self.batches_done and not self.run.goes_on and self.config.training.save_checkpoints:
-                    self.record.save(self.state_dict, [files.last])  # from now on --resume finds it here
+                    self.save([files.last])  # from now on --resume finds it here
                 self.loop(stop)
             self.record.draw()
             if first:
@@ -355,7 +368,7 @@ class Trainer:
                 losses, is_best = self.evaluate_now()
                 row |= losses
                 paths += [files.best] if is_best else []
-            if sample.due(self.batches_done) and self.ranks.first:
+            if sample.due(self.batches_done) and (self.ranks.first or self.run.shared_out):
                 row["samples"] = self.samples()
                 record.samples(self.batches_done, row["samples"])
             record.keep(row)
@@ -365,7 +378,7 @@ class Trainer:
             if ended or stopped or save.due(self.batches_done):
                 paths.append(files.last)
             if paths and training.save_checkpoints:
-                record.save(self.state_dict, paths)
+                self.save(paths)
             if milestone.due(self.batches_done):
                 record.draw(files.numbered(self.batches_done, ".png"))
             record.draw_if_cheap()
@@ -463,47 +476,6 @@ class Trainer:
         }
         log.info(report.completed(self.run, losses, time.monotonic() - self.clock))
         return stop.exit_code
-
-
-def build_model(run: Run) -> GPT:
-    """The model with its first weights: the checkpoint's, or drawn from the seed (on the CPU: the same on any device)."""
-    needed, there = 4 * estimate.n_parameters(run.config.model), devices.total_memory_bytes("cpu")
-    if there and needed > there:
-        raise UserError(
-            f"The model's weights alone take {byte_count(needed)}, and this machine has {byte_count(there)} of memory; "
-            "choose a smaller model."
-        )
-    torch.manual_seed(run.config.system.seed)
-    model = GPT(run.config.model, run.tokenizer.n_vocab)
-    if run.checkpoint:
-        load_weights(model, run.checkpoint)
-    return model
-
-
-def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool:
-    """Compile every transformer block (they share one compilation) and try it out.
-
-    Returns:
-        False, after one warning, where compiling fails here; the model then runs as it is.
-    """
-    config = model.config
-    example = torch.zeros(batch_size, config.block_size, config.n_embd, device=device, requires_grad=True)  # (B, T, C)
-    for block in model.transformer.h:
-        block.compile()
-    try:
-        with devices.autocast(device, dtype):
-            model.transformer.h[0](example).sum().backward()
-        return True
-    except Exception as error:  # whatever the compiler or its tool chain raises
-        if is_out_of_memory(error):
-            raise
-        log.warning("torch.compile does not work here (%s); going on without it.", type(error).__name__)
-        log.debug("%s", error)
-        for block in model.transformer.h:
-            block._compiled_call_impl = None
-        return False
-    finally:
-        model.zero_grad(set_to_none=True)
 
 
 def resume_command(run: Run) -> str:

@@ -1,18 +1,22 @@
 """train.py as one of several ranks, in one of which something happens: tests/ranks_script.py WHAT FLAGS ...
 
 WHAT is nothing, or kind:rank:batch; kinds are kill (SIGKILL), term (SIGTERM), nan (its loss is none), sleep (for long).
-It happens in the first start only. Every rank writes a line to syncs-RANK.txt when its gradients were added to the others'.
+It happens in the first start only. Every rank writes a line to syncs-RANK.txt when its gradients were added to the others';
+with fsdp a line a batch, of its collectives by their kinds.
 """
 
+import json
 import os
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -35,12 +39,25 @@ def happens(what: str, own: Any) -> None:
     ):
         return
     if kind == "sleep":
-        time.sleep(12)
+        time.sleep(5)
     elif kind == "nan":
         forward = own.model.forward
         own.model.forward = lambda *args: forward(*args) * torch.nan
     else:
         os.kill(os.getpid(), SIGNALS[kind])
+
+
+class Messages(TorchDispatchMode):
+    """Counts the operators of process groups by their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if str(op).startswith("c10d"):
+            self.counts[str(op)] += 1
+        return op(*args, **kwargs or {})
 
 
 def note_sync(path: Path, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
@@ -58,11 +75,18 @@ def main() -> None:
     def watched_step(own: Any, batch: Any) -> Any:
         if what != "nothing":
             happens(what, own)
-        return step(own, batch)
+        if not own.run.shared_out:
+            return step(own, batch)
+        with Messages() as messages:
+            result = step(own, batch)
+        with open(f"syncs-{own.ranks.rank}.txt", "a") as file:
+            file.write(json.dumps(messages.counts) + "\n")
+        return result
 
     def watched_make(own: Any, run: Any) -> None:
         make(own, run)
-        own.replica.register_comm_hook(Path(f"syncs-{own.ranks.rank}.txt"), note_sync)
+        if not run.shared_out:
+            own.replica.register_comm_hook(Path(f"syncs-{own.ranks.rank}.txt"), note_sync)
 
     trainer.Trainer.step, trainer.Trainer.__init__ = watched_step, watched_make  # type: ignore[method-assign, assignment]
     plotting.PlotManager.draw = lambda *_: None  # type: ignore[method-assign, assignment]

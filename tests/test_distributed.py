@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -18,7 +19,7 @@ import torch
 import device as devices
 import distributed
 from config import Config
-from distributed import ALONE, OtherRankFailed, Ranks
+from distributed import ALONE, OtherRankFailed, Ranks, copy_into, gathered, local, whole
 from run import refuse_uneven_shares
 from tests.helpers_run import TINY, metrics_rows, settle, state_of, train, write_data
 from utils import Shutdown, UserError
@@ -84,8 +85,11 @@ def assert_same_training(path: str, reference: dict[str, Any]) -> None:
     assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, BATCHES + 1))
     for a, b in zip(ours, theirs, strict=True):
         assert a.keys() == b.keys() and a["tokens"] == b["tokens"]
-        for name in ("loss", "grad_norm", *({"train_loss_eval", "val_loss", "bpb"} & a.keys())):
+        for name in {"loss", "train_loss_eval", "val_loss", "bpb"} & a.keys():
             assert a[name] == pytest.approx(b[name], rel=1e-5), (a["step"], name)
+        assert a["grad_norm"] == pytest.approx(
+            b["grad_norm"], rel=1e-3
+        )  # torch sums a large matrix less exactly than parts
     state = state_of(f"models/{path}.pt")
     for name, weight in reference["model"].items():
         torch.testing.assert_close(state["model"][name], weight, rtol=1e-4, atol=1e-5)
@@ -108,14 +112,85 @@ def test_a_killed_rank_comes_back_and_two_end_as_one(reference: dict[str, Any]) 
     assert not list(Path("models").glob(".*.job")) and not Path("models/old").exists()
 
 
-def test_a_signal_to_one_rank_stops_all_and_one_process_goes_on(reference: dict[str, Any]) -> None:
-    ended = torchrun("term:1:7", 2, 0, "--output_checkpoint", "models/two.pt")
+def test_a_signal_to_one_rank_of_parts_stops_all_and_one_process_goes_on(reference: dict[str, Any]) -> None:
+    ended = torchrun("term:1:7", 2, 0, "--system.parallel", "fsdp", "--output_checkpoint", "models/two.pt")
     said = ended.stdout + ended.stderr
     assert ended.returncode != 0 and said.count("Stopped after batch 8 of 21; saved to models/two.pt") == 1, said
     assert "error: " not in said
     assert state_of("models/two.pt")["batch_counter"] == len(metrics_rows("models/two.metrics.jsonl")) == 8
     assert train(*FLAGS, "--resume", "models/two.pt").code == 0
     assert_same_training("two", reference)
+
+
+# --- fsdp -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", ["2", "6"])
+def test_parts_are_reduced_once_a_batch_and_learn_the_same_in_bfloat16(steps: str) -> None:
+    flags = (
+        "--dtype",
+        "bfloat16",
+        "--training.gradient_accumulation_steps",
+        steps,
+        "--epochs",
+        "2",
+        "--eval_interval",
+        "2",
+    )
+    assert train(*FLAGS, *flags, "--output_checkpoint", "models/alone.pt").code == 0
+    (first, said), (second, _) = by_hand(
+        "nothing", *flags, "--system.parallel", "fsdp", "--output_checkpoint", "models/two.pt"
+    )
+    assert (first, second) == (0, 0), said
+    ours, theirs = metrics_rows("models/two.metrics.jsonl"), metrics_rows("models/alone.metrics.jsonl")
+    assert len(ours) == len(theirs) >= 2
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["grad_norm"] == pytest.approx(
+            b["grad_norm"], rel=0.01
+        )
+    counts = [json.loads(line) for line in Path("syncs-1.txt").read_text().splitlines()]
+    assert len(counts) == len(ours)
+    for count in counts:
+        assert (
+            sum(number for kind, number in count.items() if "reduce_scatter" in kind) == 2
+        )  # of the block, of the rest
+
+
+def test_a_state_in_parts_is_gathered_whole_and_put_back(tmp_path: Path) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh, values = init_device_mesh("cpu", (1,)), torch.arange(6.0).view(3, 2)
+        parts = distribute_tensor(values.clone(), mesh, [Shard(0)])
+        state = gathered({"a": parts, "b": parts, "n": 3, "plain": values}, keep=True)
+        assert state["a"] is state["b"] and type(state["a"]) is torch.Tensor and torch.equal(state["a"], values)
+        assert state["n"] == 3 and state["plain"] is not values
+        assert gathered({"a": parts, "n": 3}, keep=False) == {"a": None, "n": 3}
+        copy_into(parts, values + 1)
+        assert torch.equal(local(parts), values + 1) and torch.equal(whole(parts), values + 1)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert local(values) is whole(values) is values
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "expected"),
+    [
+        ("optimizer", "kind", "muon", "Muon needs whole matrices"),
+        ("system", "dtype", "float16", "use --dtype bfloat16"),
+        ("system", "shard_ranks", 3, "must divide the number of ranks, 4"),
+    ],
+)
+def test_what_parts_cannot_do_is_refused(section: str, name: str, value: Any, expected: str) -> None:
+    config = Config()
+    config.training.gradient_accumulation_steps, config.system.parallel = 4, "fsdp"
+    refuse_uneven_shares(config, Ranks(0, 4))
+    config.set(f"{section}.{name}", value)
+    with pytest.raises(UserError, match=expected):
+        refuse_uneven_shares(config, Ranks(0, 4))
+    refuse_uneven_shares(config, ALONE)
 
 
 # --- failures, without torchrun to end the others -------------------------------------------------------------------
@@ -130,10 +205,10 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update() -> 
 
 
 def test_a_rank_that_does_not_answer_is_named() -> None:
-    flags = ("--system.timeout_minutes", "0.05", "--output_checkpoint", "models/two.pt")
+    flags = ("--system.timeout_minutes", "0.03", "--output_checkpoint", "models/two.pt")
     (first, said), _ = by_hand("sleep:1:4", *flags)
     assert first == 1
-    assert said.count("error:") == 1 and "Rank 1 (last heard of in batch 4) did not answer for 3.0 s" in said
+    assert said.count("error:") == 1 and "Rank 1 (last heard of in batch 4) did not answer for 1.8 s" in said
 
 
 def test_ranks_that_were_given_other_data_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,8 +51,9 @@ import memory
 import model
 from cli import Parser
 from config import Config
+from placement import compile_blocks
 from run import prepare_run
-from trainer import Trainer, compile_blocks
+from trainer import Trainer
 from utils import UserError, byte_count, log, replace_text, run_command, short_count, user_path
 
 PARTS = ("matrix products", "attention", "loss", "optimizer", "data", "overhead")
