@@ -150,7 +150,8 @@ def main(arguments: list[str]) -> int:
     from config import save_config
     from distributed import joined
     from metrics import require_tensorboard
-    from run import Request, prepare_run, show_config
+    from request import Request
+    from run import prepare_run, show_config
 
     path = args.resume if isinstance(args.resume, str) else args.checkpoint
     weights_only = args.load_model_only

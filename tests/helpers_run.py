@@ -18,7 +18,8 @@ import estimate
 import plotting
 import train as train_verb
 import trainer
-from run import Request, Run, prepare_run
+from request import Request
+from run import Run, prepare_run
 from utils import Shutdown
 
 TINY = [

@@ -5,7 +5,8 @@ learning rate of every batch. Works with any shape in float32 on the CPU; for a 
 project's folder with `tests` on the path too:
 
     import plain_recipe, train
-    from run import Request, prepare_run
+    from request import Request
+    from run import prepare_run
     flags = "--model.n_layer 4 --model.n_embd 256 ... --model.bias true --dtype float32 --device cpu".split()
     args = train.build_parser().parse_args(flags)
     print(plain_recipe.compare(prepare_run(Request(overrides=train.overrides(args, flags))), n_batches=100))

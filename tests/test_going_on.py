@@ -24,7 +24,8 @@ from helpers_run import (
 import checkpoint
 import run_files
 from checkpoint import read_stamp, write_file
-from run import Request, prepare_run
+from request import Request
+from run import prepare_run
 from run_files import CheckpointManager, Saver
 from trainer import Trainer
 from utils import UserError

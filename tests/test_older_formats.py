@@ -14,7 +14,8 @@ from checkpoint import load_checkpoint
 from config import Config
 from model import GPT
 from older_formats import flat_config, training_state
-from run import Request, prepare_run
+from request import Request
+from run import prepare_run
 from trainer import Trainer
 from utils import UserError
 

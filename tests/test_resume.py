@@ -32,7 +32,8 @@ from helpers_run import (
 import checkpoint
 import run_files
 import trainer as trainer_module
-from run import Request, prepare_run
+from request import Request
+from run import prepare_run
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,8 +168,8 @@ def test_a_run_killed_right_after_its_best_model_was_saved_resumes_from_it_witho
 
     save = run_files.Saver.save
 
-    def cut(self, state, paths):
-        save(self, state, paths)
+    def cut(self, state, paths, is_copy):
+        save(self, state, paths, is_copy)
         if paths[0].name.endswith("_best.pt") and state["batch_counter"] == 4:
             raise PowerCut
 

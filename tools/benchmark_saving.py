@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cli import Parser
-from run import Request, prepare_run
+from request import Request
+from run import prepare_run
 from run_files import Saver, in_memory
 from trainer import Trainer
 from utils import UserError, byte_count, log, run_command

@@ -30,7 +30,8 @@ sys.path.insert(0, str(ROOT))
 from cli import Parser
 from config import OPTIONS, Value
 from data_loader import IGNORED, Batch, PackedLoader
-from run import Request, prepare_run
+from request import Request
+from run import prepare_run
 from tokenizer import Tokenizer
 from utils import UserError, log, paint, run_command, use_color
 

@@ -16,7 +16,7 @@ from config import Value
 from utils import UserError
 
 if TYPE_CHECKING:
-    from run import Request
+    from request import Request
     from trainer import Trainer
 
 NOT_HERE = (
@@ -47,7 +47,7 @@ def measured_request(
         raise UserError("--checkpoint and --init_from both name a model; use one of them.")
     overrides = [*train.overrides(args, list(arguments)), *settings]
 
-    from run import Request
+    from request import Request
 
     return Request(
         args.config, overrides, continue_from=args.checkpoint, init_from=args.init_from,

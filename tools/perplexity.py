@@ -71,7 +71,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--batches must be at least 1.")
 
     from generation import load_model
-    from run import Request, prepare_run
+    from request import Request
+    from run import prepare_run
 
     path = user_path(args.checkpoint)
     given = [("--batches", "training.eval_iters", args.batches or 10**9), ("--batches", "training.val_batches", None)]

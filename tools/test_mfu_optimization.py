@@ -41,7 +41,8 @@ from config import OPTIONS, Config, Value, file_layers
 from utils import UserError, byte_count, divisors, is_out_of_memory, log, one_line, replace_text, run_command, user_path
 
 if TYPE_CHECKING:
-    from run import Request, Run
+    from request import Request
+    from run import Run
 
 __test__ = False  # a tool with the name of a test: nothing for pytest to collect
 WORKER = "--measure_once"  # what the tool starts itself with, once for each measurement
