@@ -48,7 +48,7 @@ def summary(run: Run, peak_flops: float | None) -> str:
         ("learning rate", run.schedule.describe(run.total_batches)),
         ("system", f"{describe_device(run.device)}, {run.dtype}{_tf32(run)}, compile {'on' if run.compiled else 'off'}, "
                    f"seed {config.system.seed}"),
-        ("memory", f"about {byte_count(memory_bytes(config))} at the peak{_of_all(run.device)}"),
+        ("memory", _memory(run)),
         ("time", _time(run, peak_flops)),
         ("starts from", _origin(run)),
         ("writes", f"{run.files.last}" if training.save_checkpoints else "no checkpoint (save_checkpoints is false)"),
@@ -67,9 +67,13 @@ def _tf32(run: Run) -> str:
     return " (TF32 on)" if run.config.system.allow_tf32_matmul else " (TF32 off)"
 
 
-def _of_all(device: str) -> str:
-    total = total_memory_bytes(device)
-    return f", of {byte_count(total)}" if total else ""
+def _memory(run: Run) -> str:
+    if run.shared_out:
+        return "not estimated with fsdp"
+    total, each = total_memory_bytes(run.device), "" if run.ranks.alone else " of each rank"
+    return f"about {byte_count(memory_bytes(run.config))} at the peak{each}" + (
+        f", of {byte_count(total)}" if total else ""
+    )
 
 
 def _time(run: Run, peak_flops: float | None) -> str:
