@@ -28,9 +28,7 @@ from utils import RANK_0_FIRST_S, UserError, duration, explain_os_error, log
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-STORE_PATIENCE = timedelta(
-    days=1
-)  # for ranks that tokenize before they meet; torchrun ends those that wait for the dead
+STORE_PATIENCE = timedelta(days=1)  # some tokenize before they meet; torchrun ends those that wait for the dead
 WAIT_S = 0.05  # between two looks into the store
 LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Socket closed", "Connection refused")
 LATE = ("Timed out waiting", "timed out", "Application timeout", "timeout")
@@ -48,7 +46,8 @@ class Ranks:
     world_size: how many there are, on all machines.
     local_rank, local_world_size: the same on this machine. A rank's GPU has its local number.
     job: torchrun's name of the job, the same through restarts.
-    may_be_restart: whether torchrun may have started this job's ranks before.
+    restarts: how often torchrun has started the ranks of this machine anew.
+    named: whether the job's name is its own: whoever uses it again means the same job.
     store: short texts that all ranks can write and read, by name. Tensors go through the process group.
     patience_s: how long this rank waits for the others in training before it gives up.
     """
@@ -58,7 +57,8 @@ class Ranks:
     local_rank: int = 0
     local_world_size: int = 1
     job: str = ""
-    may_be_restart: bool = False
+    restarts: int = 0
+    named: bool = False
     store: Any = None
     patience_s: float = 600.0
     exchanges: int = 0  # that this rank has come to
@@ -76,9 +76,15 @@ class Ranks:
     # --- agreeing ---------------------------------------------------------------------------------------------------
 
     def connect(self, device: str, patience_s: float) -> None:
-        """Open the ways that tensors take from this rank's device: NCCL between CUDA devices, gloo between CPUs."""
+        """Open the ways that tensors take from this rank's device: NCCL between CUDA devices, gloo between CPUs.
+
+        First it waits for all ranks, for as long as that takes: one may still tokenize.
+        """
         if not self.alone:
             self.patience_s = patience_s
+            self.store.set(f"ready/{self.rank}", "")
+            for rank in range(self.world_size):
+                self._wait(f"ready/{rank}")
             if device.startswith("cuda"):
                 torch.cuda.set_device(device)
             torch.distributed.init_process_group(
@@ -88,8 +94,8 @@ class Ranks:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, in place; the same on each, to the last bit."""
-        self.arrive()
         if not self.alone:
+            self.arrive()
             torch.distributed.all_reduce(tensor)
         return tensor
 
@@ -108,16 +114,20 @@ class Ranks:
             return value
         if self.first:
             self.store.set(f"value/{name}", value)
-        while not self.store.check([f"value/{name}"]):  # a wait in the store could not be interrupted
-            time.sleep(WAIT_S)
+        self._wait(f"value/{name}")
         return self.store.get(f"value/{name}").decode()
+
+    def _wait(self, name: str) -> None:
+        """Wait for a text of this name; in small steps, as a wait in the store itself could not be interrupted."""
+        while not self.store.check([name]):
+            time.sleep(WAIT_S)
 
     def check_same(self, facts: Mapping[str, str]) -> None:
         """Wait for all ranks. Raises UserError where a fact is another one here than on rank 0."""
         if self.alone:
             return
         theirs = json.loads(self.from_first("facts", json.dumps(dict(facts))))
-        if wrong := [what for what, mine in facts.items() if mine != theirs[what]]:
+        if wrong := [what for what, mine in facts.items() if mine != theirs.get(what)]:
             raise UserError(
                 f"{' and '.join(wrong)} on rank {self.rank} ({platform.node()}) {'is' if len(wrong) == 1 else 'are'} not "
                 "what rank 0 has; give every machine the same files and the same command."
@@ -185,6 +195,8 @@ def joined() -> Iterator[Ranks]:
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield ALONE
         return
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise UserError(f"RANK is set and {missing[0]} is not; start several ranks with torchrun, or unset RANK.")
     ranks = from_environment()
     if not ranks.first:
         log.setLevel(max(log.level, logging.ERROR))
@@ -196,6 +208,11 @@ def joined() -> Iterator[Ranks]:
             raise SystemExit(1) from error
         if not ranks.first:
             log.error("[rank %d] %s", ranks.rank, explain_os_error(error) if isinstance(error, OSError) else error)
+        raise
+    except KeyboardInterrupt as error:  # torchrun ends this rank as another one failed, and said so
+        with suppress(RuntimeError):
+            if ranks.store.add("errors", 0) > 0:
+                raise SystemExit(1) from error
         raise
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -211,7 +228,7 @@ def from_environment() -> Ranks:
     from torch.distributed.rendezvous import rendezvous
 
     env = os.environ
-    job, restarts = env.get("TORCHELASTIC_RUN_ID", "none"), env.get("TORCHELASTIC_RESTART_COUNT", "0")
+    job, restarts = env.get("TORCHELASTIC_RUN_ID", "none"), int(env.get("TORCHELASTIC_RESTART_COUNT", "0"))
     named = job != "none"  # else torchrun was not told a name, and only its address tells it from others
     store, rank, world_size = next(rendezvous("env://", timeout=STORE_PATIENCE))
     local_world_size = int(env.get("LOCAL_WORLD_SIZE", world_size))
@@ -223,7 +240,7 @@ def from_environment() -> Ranks:
         )
     return Ranks(
         rank, world_size, int(env.get("LOCAL_RANK", rank)), local_world_size,
-        job if named else f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}", named or restarts != "0",
+        job if named else f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}", restarts, named,
         PrefixStore(f"start/{restarts if one_machine else 0}", store),
     )  # fmt: skip
 

@@ -154,6 +154,11 @@ def gap_bytes(config: Config, batch: int) -> int:
     return gaps
 
 
+def bucket_bytes(config: Config) -> int:
+    """What each of several ranks (ddp) takes more: gradients on their way to the others."""
+    return 4 * n_parameters(config.model)
+
+
 def peak_parts(config: Config) -> tuple[str, Parts]:
     """The moment of a run's peak, and what is in memory then; parts that are empty are left out."""
     moments = batch_bytes(config)

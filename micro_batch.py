@@ -18,7 +18,7 @@ import torch
 import device as devices
 from config import Config
 from distributed import ALONE, Ranks
-from memory import memory_bytes
+from memory import bucket_bytes, memory_bytes
 from model import GPT
 from optim import Optimizer, make_optimizers
 from utils import UserError, divisors, is_out_of_memory
@@ -47,7 +47,7 @@ def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = ALONE) -> tup
         )
     if device.startswith("cuda"):
         devices.set_up_device(config.system, device)
-        trial = Trial(config, n_vocab)
+        trial = Trial(config, n_vocab, 0 if ranks.alone else bucket_bytes(config))
         size = largest_fitting(rows, lambda size: not any(ranks.largest(not trial.fits(size))))
         gc.collect()
         torch.cuda.empty_cache()
@@ -96,8 +96,9 @@ def fits_by_estimate(config: Config, size: int, processes: int = 1) -> bool:
     worth it."""
     if config.system.device == "cpu" and size > 1 and size * config.model.block_size > CPU_TOKENS:
         return False
+    needed = memory_bytes(with_batch_size(config, size)) + (bucket_bytes(config) if processes > 1 else 0)
     available = devices.available_memory_bytes()
-    return available is None or processes * memory_bytes(with_batch_size(config, size)) <= USABLE * available
+    return available is None or processes * needed <= USABLE * available
 
 
 class Trial:
@@ -106,8 +107,9 @@ class Trial:
     Nothing is compiled: that takes long, and compiled blocks take less memory.
     """
 
-    def __init__(self, config: Config, n_vocab: int) -> None:
-        self.config, self.n_vocab = config, n_vocab
+    def __init__(self, config: Config, n_vocab: int, more: int = 0) -> None:
+        """`more`: bytes that the run takes beside what a step here does."""
+        self.config, self.n_vocab, self.more = config, n_vocab, more
         self.parts: tuple[GPT, list[Optimizer]] | None = None  # made at the first size
 
     def fits(self, size: int) -> bool:
@@ -129,7 +131,7 @@ class Trial:
             return False
         free, total = torch.cuda.mem_get_info(system.device)  # what the step took counts as in use until it is emptied
         ours = int(total * (system.memory_fraction or 1))
-        return min(free, ours - torch.cuda.memory_reserved(system.device)) >= SPARE * ours
+        return min(free, ours - torch.cuda.memory_reserved(system.device)) - self.more >= SPARE * ours
 
 
 def build(config: Config, n_vocab: int) -> tuple[GPT, list[Optimizer]]:

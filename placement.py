@@ -10,6 +10,7 @@ A weight that is shared out is a DTensor: it looks like the whole one (distribut
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
@@ -91,6 +92,7 @@ def shard(model: GPT, run: Run) -> nn.Module:
     With `system.shard_ranks` so many ranks share one copy, and there are several copies.
     """
     from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.distributed_c10d import _set_pg_timeout
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
     kind, n, together = run.device.partition(":")[0], run.ranks.world_size, run.config.system.shard_ranks
@@ -98,6 +100,8 @@ def shard(model: GPT, run: Run) -> nn.Module:
         mesh = init_device_mesh(kind, (n,), mesh_dim_names=("shard",))
     else:
         mesh = init_device_mesh(kind, (n // together, together), mesh_dim_names=("replicate", "shard"))
+        for group in mesh.get_all_groups():  # they do not take over how long the ranks wait for one another
+            _set_pg_timeout(timedelta(seconds=run.ranks.patience_s), group)
     # Blocks compute in `dtype`; the embeddings stay in float32, and with them the residual stream, as under autocast.
     low = run.dtype == "bfloat16" and kind == "cuda"
     policy = MixedPrecisionPolicy(

@@ -14,7 +14,7 @@ import estimate
 from checkpoint import read_stamp
 from config import Config, file_layers, resolve
 from device import describe_device, memory_in_use_bytes, total_memory_bytes
-from memory import memory_bytes
+from memory import bucket_bytes, memory_bytes
 from run import Run
 from utils import UserError, byte_count, divisors, duration, is_out_of_memory, log, paint, short_count, use_color
 
@@ -70,10 +70,10 @@ def _tf32(run: Run) -> str:
 def _memory(run: Run) -> str:
     if run.shared_out:
         return "not estimated with fsdp"
-    total, each = total_memory_bytes(run.device), "" if run.ranks.alone else " of each rank"
-    return f"about {byte_count(memory_bytes(run.config))} at the peak{each}" + (
-        f", of {byte_count(total)}" if total else ""
-    )
+    total, needed, each = total_memory_bytes(run.device), memory_bytes(run.config), ""
+    if not run.ranks.alone:
+        needed, each = needed + bucket_bytes(run.config), " of each rank"
+    return f"about {byte_count(needed)} at the peak{each}" + (f", of {byte_count(total)}" if total else "")
 
 
 def _time(run: Run, peak_flops: float | None) -> str:

@@ -55,6 +55,17 @@ def resolve_request(
     return config, sources, files, checkpoint, continues, auto
 
 
+def is_restart(request: Request, files: CheckpointManager) -> bool:
+    """Whether this is a torchrun job that has begun the run already and is to go on with it; rank 0 decides.
+
+    A job that was started by hand under its old name goes on too, unless it is told what to start from.
+    """
+    ranks = request.ranks
+    told = request.continue_from or request.weights_from or request.init_from is not None or request.reset_epoch
+    again = (ranks.restarts > 0 or (ranks.named and not told)) and files.is_of_job(ranks.job)
+    return ranks.from_first("restart", "yes" if again else "no") == "yes"
+
+
 def after_restart(request: Request, files: CheckpointManager) -> Request:
     """What was asked for, from where the job's last checkpoint left it."""
     return replace(

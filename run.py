@@ -21,7 +21,7 @@ from data_loader import PackedLoader, open_dataset, packed_loader
 from distributed import ALONE, Ranks
 from micro_batch import choose_batch_size
 from optim import Schedule, derive_schedule
-from request import Request, after_restart, resolve_request
+from request import Request, after_restart, is_restart, resolve_request
 from run_files import CheckpointManager
 from token_cache import TokenCache
 from tokenizer import Tokenizer, get_tokenizer
@@ -131,7 +131,7 @@ def prepare_run(request: Request) -> Run:
     """Decide everything. Raises UserError for what cannot be."""
     ranks = request.ranks
     config, sources, files, checkpoint, continues, auto_batch_size = resolve_request(request)
-    if ranks.may_be_restart and files.is_of_job(ranks.job):
+    if is_restart(request, files):
         log.info("Torchrun started this job anew; it goes on from the last checkpoint of '%s'.", files.run)
         request = after_restart(request, files)
         config, sources, files, checkpoint, continues, auto_batch_size = resolve_request(request)
@@ -139,13 +139,18 @@ def prepare_run(request: Request) -> Run:
     tokenizer = decide_tokenizer(config, sources, checkpoint)
     derive_vocabulary(config, tokenizer, derived, checkpoint is not None)
     derive_system(config, sources, derived, ranks)
-    ranks.connect(config.system.device, 60 * config.system.timeout_minutes)
+    if not auto_batch_size:
+        refuse_uneven_shares(config, ranks)
 
     temporary, cache_dir = None, user_path(config.data.cache_dir)
     if not config.data.cache_tokenized:
         temporary = tempfile.TemporaryDirectory(prefix="jojo-cache-", ignore_cleanup_errors=True)
         cache_dir = Path(temporary.name)
+    if not ranks.first:  # rank 0 says what there is to say of the data
+        ranks.from_first("data", "")
     train, val = open_dataset(config, tokenizer, cache_dir, config.system.num_workers or 0)
+    ranks.from_first("data", "")
+    ranks.connect(config.system.device, 60 * config.system.timeout_minutes)
     if train.n_tokens < config.model.block_size:
         raise UserError(
             f"The data set '{config.data.dataset_name}' has {train.n_tokens:,} tokens, fewer than one block of "
@@ -153,7 +158,7 @@ def prepare_run(request: Request) -> Run:
         )
     if auto_batch_size:
         derive_batch_size(config, tokenizer, derived, ranks)
-    refuse_uneven_shares(config, ranks)
+        refuse_uneven_shares(config, ranks)
     loader = training_loader(config, train, tokenizer, ranks)
     if loader.whole and loader.whole.n_cut:
         log.info(
@@ -170,7 +175,7 @@ def prepare_run(request: Request) -> Run:
     run = Run(
         config, sources, derived, tokenizer, train, val, schedule, batches_per_epoch, total_batches,
         files, checkpoint, continues, request.reset_epoch, *start,
-        own or ranks.from_first("run_id", secrets.token_hex(8)),
+        ranks.from_first("run_id", own or secrets.token_hex(8)),
         init_from=origin(request, checkpoint), tensorboard=request.tensorboard, temporary_cache=temporary, ranks=ranks,
     )  # fmt: skip
     refuse_no_targets(run)
@@ -185,8 +190,8 @@ def prepare_run(request: Request) -> Run:
 def facts_of(run: Run) -> dict[str, str]:
     """What must be the same on all ranks, in few words each."""
     config = run.config.to_dict()
-    for own in ("device", "num_workers"):
-        del config["system"][own]
+    for section, own in (("system", "device"), ("system", "num_workers"), ("data", "data_dir"), ("data", "cache_dir")):
+        del config[section][own]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
     data = run.dataset_fingerprints
     return {

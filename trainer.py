@@ -188,6 +188,7 @@ class Trainer:
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.run.schedule.lr(self.batches_done)
         total = torch.zeros((), device=self.run.device)
+        self.ranks.arrive(self.batches_done + 1)
         batch = batch if isinstance(batch, DeviceBatch) else self.send(batch)
         with devices.autocast(self.run.device, self.run.dtype):  # around all of them: weights are cast once
             for micro in range(len(batch.inputs)):
@@ -200,7 +201,7 @@ class Trainer:
                 with synchronized(self.replica, last):
                     loss = self.replica(batch.inputs[micro], batch.targets[micro]) / max(1, batch.n_targets)
                     if last:
-                        self.ranks.arrive(self.batches_done + 1)
+                        self.ranks.arrive()
                     with devices.no_autocast(self.run.device):  # the ranks' mean gradient is to be their sum
                         self.scaler.scale(loss * self.ranks.world_size).backward()
                 total += loss.detach()
@@ -209,6 +210,10 @@ class Trainer:
             self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it needs param_groups only
         norm = whole(torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
         self.load_ahead()
+        if (
+            self.run.device != "cpu"
+        ):  # a wait for a rank that is missing: here it ends in a sentence, on a GPU in an abort
+            self.ranks.largest(0)
         result = StepResult(*torch.stack([total, norm]).tolist())  # the batch's one synchronisation
         self.check_finite(result)
         if 0 < self.config.optimizer.grad_clip < result.grad_norm:
@@ -290,11 +295,14 @@ class Trainer:
         """How the model goes on from the fixed prompts, each with a seed of its own; training randomness is left alone."""
         self.model.eval()
         tokenizer, training = self.run.tokenizer, self.config.training
+        low = (
+            self.run.dtype if self.run.shared_out else "float32"
+        )  # parts may come together in fewer bits (placement.py)
         result = []
         for number, prompt in enumerate(training.sample_prompts.split("|")):
             ids = [tokenizer.eot_id, *tokenizer.encode(prompt)]
             generator = torch.Generator().manual_seed(self.config.system.seed + number)
-            with devices.uncompiled():
+            with devices.uncompiled(), devices.autocast(self.run.device, low):
                 steps = generate(
                     self.model, ids, max_tokens=training.sample_tokens, sampling=Sampling(),
                     stop=set(tokenizer.special_tokens.values()), generator=generator,
@@ -338,9 +346,11 @@ class Trainer:
                     self.save([files.last])  # from now on --resume finds it here
                 self.loop(stop)
             self.record.draw()
-            if first:
+            code = self.finish(stop)
+            if first and not code:
                 files.job.unlink(missing_ok=True)
-            return self.finish(stop)
+            self.ranks.from_first("end", "")  # torchrun ends those that are still at work when others end with an error
+            return code
 
     def loop(self, stop: Shutdown) -> None:
         """Batch after batch: step, report, evaluate, save, draw."""
@@ -372,10 +382,10 @@ class Trainer:
                 row["samples"] = self.samples()
                 record.samples(self.batches_done, row["samples"])
             record.keep(row)
-            stopped = self.agree_to_stop(stop, limit)
+            stopped, saving = self.agree(stop, limit, save)
             if number.due(self.batches_done):
                 paths.append(files.numbered(self.batches_done))
-            if ended or stopped or save.due(self.batches_done):
+            if ended or stopped or saving:
                 paths.append(files.last)
             if paths and training.save_checkpoints:
                 self.save(paths)
@@ -383,12 +393,16 @@ class Trainer:
                 record.draw(files.numbered(self.batches_done, ".png"))
             record.draw_if_cheap()
 
-    def agree_to_stop(self, stop: Shutdown, limit: Every) -> bool:
-        """Whether all ranks stop here: one of them got a signal, or the time is over by rank 0's clock."""
-        over = limit.due(self.batches_done) and self.ranks.first
-        signal, is_over = self.ranks.largest(stop.signal_number or 0, int(over))
-        stop.signal_number = signal or None
-        return bool(signal or is_over)
+    def agree(self, stop: Shutdown, limit: Every, save: Every) -> tuple[bool, bool]:
+        """Whether all ranks stop here, as one of them got a signal or the time is over; and whether it is time to save.
+
+        The time is that of rank 0's clock.
+        """
+        over, due = limit.due(self.batches_done), save.due(self.batches_done)
+        first = self.ranks.first
+        signal, is_over, saving = self.ranks.largest(stop.signal_number or 0, int(first and over), int(first and due))
+        stop.share(signal)
+        return bool(signal or is_over), bool(saving)
 
     def start_files(self) -> None:
         """Before the first batch: what is in the way under the run's name is moved to models/old."""

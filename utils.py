@@ -286,6 +286,11 @@ class Shutdown:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def share(self, number: int) -> None:
+        """Take over a signal that another rank got (0: none did)."""
+        if number and not self.requested:
+            self.signal_number, self._first_at = number, time.monotonic()
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.requested:
             if time.monotonic() - self._first_at >= self.repeats_s:

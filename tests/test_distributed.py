@@ -20,8 +20,11 @@ import device as devices
 import distributed
 from config import Config
 from distributed import ALONE, OtherRankFailed, Ranks, copy_into, gathered, local, whole
+from request import Request, after_restart, is_restart
 from run import refuse_uneven_shares
+from run_files import CheckpointManager
 from tests.helpers_run import TINY, metrics_rows, settle, state_of, train, write_data
+from trainer import Trainer
 from utils import Shutdown, UserError
 
 SCRIPT = Path(__file__).with_name("ranks_script.py")
@@ -282,6 +285,78 @@ def test_every_rank_has_a_gpu_of_its_own(
             devices.choose_rank_device(wanted, by_flag, 1, 2)
     else:
         assert devices.choose_rank_device(wanted, by_flag, 1, 2).value == expected
+
+
+def test_ranks_stop_and_save_together_by_the_clock_of_the_first() -> None:
+    due, never, said = SimpleNamespace(due=lambda _: True), SimpleNamespace(due=lambda _: False), []
+    others = (0, 0, 0)  # a signal, and whether rank 0 says that the time is over, or that it is time to save
+
+    def largest(*mine: int) -> list[int]:
+        said.append(mine)
+        return [max(pair) for pair in zip(mine, others, strict=True)]
+
+    def agree(first: bool, stop: Shutdown, limit: Any, save: Any) -> tuple[bool, bool]:
+        own = SimpleNamespace(batches_done=3, ranks=SimpleNamespace(first=first, largest=largest))
+        return Trainer.agree(own, stop, limit, save)  # type: ignore[arg-type]
+
+    stop = Shutdown()
+    assert agree(True, stop, never, due) == (False, True) and agree(True, stop, due, never) == (True, False)
+    assert agree(False, stop, due, due) == (False, False) and said[-1] == (0, 0, 0)
+    stop.signal_number = 15  # it came after this rank had its say
+    assert stop.exit_code == 143 and agree(False, stop, never, never) == (True, False)
+    others, told = (2, 0, 1), Shutdown()
+    assert agree(False, told, never, never) == (True, True) and told.exit_code == 130
+
+
+def test_a_signal_that_another_rank_got_comes_here_too_and_is_the_same() -> None:
+    with Shutdown(quiet=True, repeats_s=60) as stop:
+        stop.share(0)
+        assert not stop.requested
+        stop.share(15)
+        os.kill(os.getpid(), 15)
+        assert stop.signal_number == 15
+
+
+@pytest.mark.parametrize(
+    ("ranks", "request_", "expected"),
+    [
+        (Ranks(restarts=1, job="a"), Request(weights_from="x.pt"), True),
+        (Ranks(restarts=1, job="b"), Request(), False),
+        (Ranks(job="a"), Request(), False),  # not a name of its own, and no restart
+        (Ranks(job="a", named=True), Request(), True),
+        (Ranks(job="a", named=True), Request(weights_from="x.pt"), False),
+        (Ranks(job="a", named=True), Request(continue_from="x.pt"), False),
+    ],
+)
+def test_a_job_goes_on_with_what_it_began(ranks: Ranks, request_: Request, expected: bool) -> None:
+    assert train(*FLAGS, "--max_iters", "1", "--output_checkpoint", "models/two.pt").code == 0
+    files = CheckpointManager(Path("models/two.pt"))
+    files.job.write_text(json.dumps({"job": "a", "run_id": state_of("models/two.pt")["metadata"]["run_id"]}))
+    request_.ranks = ranks
+    assert is_restart(request_, files) is expected
+    again = after_restart(request_, files)
+    assert again.resume and again.output == "models/two.pt" and again.weights_from is again.continue_from is None
+    files.job.write_text("{")
+    assert not is_restart(request_, files)
+
+
+@pytest.mark.parametrize("missing", ["MASTER_ADDR", "MASTER_PORT"])
+def test_a_rank_without_an_address_is_one_sentence(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.delenv(missing)
+    with pytest.raises(UserError, match=f"RANK is set and {missing} is not"), distributed.joined():
+        pass
+
+
+def test_restarts_on_several_machines_need_a_new_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["torch.distributed.rendezvous"]  # torch.distributed has a function of this name
+    monkeypatch.setattr(module, "rendezvous", lambda *_, **__: iter([(None, 0, 4)]))
+    for name, value in (("LOCAL_WORLD_SIZE", "2"), ("TORCHELASTIC_MAX_RESTARTS", "3"), ("MASTER_ADDR", "a")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    with pytest.raises(UserError, match="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        distributed.from_environment()
 
 
 def test_signals_that_the_launcher_repeats_are_one() -> None:

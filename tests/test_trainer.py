@@ -229,9 +229,9 @@ def note_saves(monkeypatch):
     """(batch, path) of every checkpoint that is saved from now on."""
     saved, save = [], run_files.Saver.save
 
-    def noted(saver, state, paths):
+    def noted(saver, state, paths, is_copy):
         saved.extend((state["batch_counter"], path) for path in paths)
-        save(saver, state, paths)
+        save(saver, state, paths, is_copy)
 
     monkeypatch.setattr(run_files.Saver, "save", noted)
     return saved
