@@ -25,7 +25,7 @@ from request import Request, after_restart, is_restart, resolve_request
 from run_files import CheckpointManager
 from token_cache import TokenCache
 from tokenizer import Tokenizer, get_tokenizer
-from utils import UserError, log, user_path
+from utils import UserError, divisors, log, user_path
 
 # Fields that decide what is learned: changing one of them on resume makes it another run.
 DECISIVE = [
@@ -215,11 +215,15 @@ def refuse_uneven_shares(config: Config, ranks: Ranks) -> None:
         if together and n % together:
             raise UserError(f"--system.shard_ranks {together}: it must divide the number of ranks, {n}.")
     if steps % n:
-        near = [str(number) for number in (steps // n * n, steps // n * n + n) if number]
+        rows = config.rows_per_batch
+        same = [d for d in divisors(rows) if d % n == 0]
+        below, above = ([d for d in same if d < steps][-1:], [d for d in same if d > steps][:1])
+        ways = [f"{d} with --batch_size {rows // d}" for d in (*below, *above)]
+        near = [str(d) for d in (steps // n * n, steps // n * n + n) if d]
         raise UserError(
-            f"training.gradient_accumulation_steps is {steps}, micro-batches of all {n} ranks together: make it a multiple of "
-            f"{n} (the nearest: {' or '.join(near)}), and --batch_size such that their product stays what it is, or train on "
-            "another number of ranks."
+            f"training.gradient_accumulation_steps is {steps}, micro-batches of all {n} ranks together, and not a multiple of "
+            f"{n}; the nearest {'are' if len(near) > 1 else 'is'} {' and '.join(near)}"
+            + (f"; a batch stays at {rows:,} sequences with {' or '.join(ways)}." if ways else ".")
         )
 
 

@@ -133,7 +133,7 @@ def test_parts_are_reduced_once_a_batch_and_learn_the_same_in_bfloat16() -> None
         "--dtype",
         "bfloat16",
         "--training.gradient_accumulation_steps",
-        steps,
+        "6",
         "--epochs",
         "2",
         "--eval_interval",
@@ -249,14 +249,25 @@ def test_other_errors_stay_what_they_are() -> None:
 # --- shares and devices ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("steps", "n", "near"), [(4, 3, "3 or 6"), (1, 8, "8"), (40, 16, "32 or 48")])
+@pytest.mark.parametrize(
+    ("steps", "n", "told"),
+    [
+        (4, 3, "not a multiple of 3; the nearest are 3 and 6; a batch stays at 48 sequences with 3 with --batch_size 16 "
+               "or 6 with --batch_size 8."),
+        (1, 8, "the nearest is 8."),
+        (40, 16, "the nearest are 32 and 48; a batch stays at 480 sequences with 32 with --batch_size 15 or 48 with"),
+        (1, 4, "the nearest is 4; a batch stays at 12 sequences with 4 with --batch_size 3."),
+    ],
+)  # fmt: skip
 def test_micro_batches_that_cannot_be_shared_are_refused_with_the_nearest_numbers(
-    steps: int, n: int, near: str
+    steps: int, n: int, told: str
 ) -> None:
     config = Config()
     config.training.gradient_accumulation_steps = steps
-    with pytest.raises(UserError, match=rf"multiple of {n} \(the nearest: {near}\)"):
+    with pytest.raises(UserError, match=re.escape(told)):
         refuse_uneven_shares(config, Ranks(0, n))
+    config.training.gradient_accumulation_steps = 3 * n
+    refuse_uneven_shares(config, Ranks(0, n))
     config.training.gradient_accumulation_steps = 3 * n
     refuse_uneven_shares(config, Ranks(0, n))
 
