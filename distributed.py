@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STORE_PATIENCE = timedelta(days=1)  # some tokenize before they meet; torchrun ends those that wait for the dead
 WAIT_S = 0.05  # between two looks into the store
 LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Socket closed", "Connection refused")
-LATE = ("Timed out waiting", "timed out", "Application timeout", "timeout")
+LATE = ("timed out", "timeout")
 
 
 class OtherRankFailed(UserError):
@@ -108,6 +108,10 @@ class Ranks:
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
         return tensor.tolist()
 
+    def all(self, here: bool) -> bool:
+        """Whether it is so on all ranks."""
+        return not any(self.largest(not here))
+
     def from_first(self, name: str, value: str) -> str:
         """Rank 0's value of what every rank would choose for itself."""
         if self.alone:
@@ -123,9 +127,7 @@ class Ranks:
             time.sleep(WAIT_S)
 
     def check_same(self, facts: Mapping[str, str]) -> None:
-        """Wait for all ranks. Raises UserError where a fact is another one here than on rank 0."""
-        if self.alone:
-            return
+        """Wait for all ranks, of which there are several. Raises UserError where a fact is another one here than on rank 0."""
         theirs = json.loads(self.from_first("facts", json.dumps(dict(facts))))
         if wrong := [what for what, mine in facts.items() if mine != theirs.get(what)]:
             raise UserError(
@@ -151,7 +153,8 @@ class Ranks:
         except RuntimeError as error:
             if self.alone or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()):
                 raise
-            if any(words in str(error) for words in LATE) and not any(words in str(error) for words in LOST):
+            late = any(words in str(error).lower() for words in LATE)
+            if late and not any(words in str(error) for words in LOST):
                 raise OtherRankFailed(
                     f"{self._behind()} did not answer for {duration(self.patience_s)} (--system.timeout_minutes); see what it is "
                     "doing, and what it wrote last."
@@ -204,11 +207,12 @@ def joined() -> Iterator[Ranks]:
         with ranks.explained():
             yield ranks
     except (UserError, OSError) as error:
-        if not ranks.may_say(error):
-            raise SystemExit(1) from error
-        if not ranks.first:
+        says = ranks.may_say(error)
+        if says and ranks.first:
+            raise
+        if says:
             log.error("[rank %d] %s", ranks.rank, explain_os_error(error) if isinstance(error, OSError) else error)
-        raise
+        raise SystemExit(1) from error
     except KeyboardInterrupt as error:  # torchrun ends this rank as another one failed, and said so
         with suppress(RuntimeError):
             if ranks.store.add("errors", 0) > 0:

@@ -154,9 +154,9 @@ def gap_bytes(config: Config, batch: int) -> int:
     return gaps
 
 
-def bucket_bytes(config: Config) -> int:
-    """What each of several ranks (ddp) takes more: gradients on their way to the others."""
-    return 4 * n_parameters(config.model)
+def bucket_bytes(config: Config, ranks: int) -> int:
+    """What each of several ranks (ddp) takes more than one alone: gradients on their way to the others."""
+    return 4 * n_parameters(config.model) if ranks > 1 else 0
 
 
 def peak_parts(config: Config) -> tuple[str, Parts]:

@@ -34,28 +34,21 @@ def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = ALONE) -> tup
     Args:
         config: with device, dtype and vocabulary decided; batch_size x gradient_accumulation_steps is what counts.
         n_vocab: tokens in use.
-        ranks: they share the sequences; what fits on all of them counts.
+        ranks: they share the sequences, of which there are a multiple of their number; what fits on all of them counts.
 
     Raises:
-        UserError: not even one sequence fits, or the sequences cannot be shared evenly.
+        UserError: not even one sequence fits.
     """
     rows, device = config.rows_per_batch // ranks.world_size, config.system.device
-    if rows * ranks.world_size != config.rows_per_batch:
-        raise UserError(
-            f"A batch of {config.rows_per_batch:,} sequences cannot be shared by {ranks.world_size} ranks; set "
-            "--training.gradient_accumulation_steps to a multiple of their number."
-        )
     if device.startswith("cuda"):
         devices.set_up_device(config.system, device)
-        trial = Trial(config, n_vocab, 0 if ranks.alone else bucket_bytes(config))
-        size = largest_fitting(rows, lambda size: not any(ranks.largest(not trial.fits(size))))
+        trial = Trial(config, n_vocab, bucket_bytes(config, ranks.world_size))
+        size = largest_fitting(rows, lambda size: ranks.all(trial.fits(size)))
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return size, f"the most that fit on {device}, tried out"
-    size = largest_fitting(
-        rows, lambda size: not any(ranks.largest(not fits_by_estimate(config, size, ranks.local_world_size)))
-    )
+    size = largest_fitting(rows, lambda size: ranks.all(fits_by_estimate(config, size, ranks)))
     limit = f", up to {CPU_TOKENS:,} tokens" if device == "cpu" else ""
     return size, f"the most that fit, by an estimate{limit}"
 
@@ -91,14 +84,14 @@ def with_batch_size(config: Config, size: int) -> Config:
     return replace(config, training=training)
 
 
-def fits_by_estimate(config: Config, size: int, processes: int = 1) -> bool:
-    """Whether micro-batches of this size should fit in main memory, in so many processes; on a CPU, also whether they are
-    worth it."""
+def fits_by_estimate(config: Config, size: int, ranks: Ranks) -> bool:
+    """Whether micro-batches of this size should fit in main memory, on all ranks of this machine; on a CPU, also whether
+    they are worth it."""
     if config.system.device == "cpu" and size > 1 and size * config.model.block_size > CPU_TOKENS:
         return False
-    needed = memory_bytes(with_batch_size(config, size)) + (bucket_bytes(config) if processes > 1 else 0)
+    each = memory_bytes(with_batch_size(config, size)) + bucket_bytes(config, ranks.world_size)
     available = devices.available_memory_bytes()
-    return available is None or processes * needed <= USABLE * available
+    return available is None or ranks.local_world_size * each <= USABLE * available
 
 
 class Trial:

@@ -53,7 +53,7 @@ def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool
     example = torch.zeros(batch_size, config.block_size, config.n_embd, device=device, requires_grad=True)  # (B, T, C)
     for block in model.transformer.h:
         block.compile()
-    model.transformer.h[0].to(device)
+    model.transformer.h[0].to(device)  # the others follow when the model is placed
     try:
         with devices.autocast(device, dtype):
             model.transformer.h[0](example).sum().backward()

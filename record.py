@@ -38,7 +38,7 @@ class NoRecord:
         """Write a checkpoint to each path, beside the training; of a copy, or of the tensors that are trained."""
 
     def before_update(self) -> None:
-        """The weights are about to change."""
+        """The weights are about to change: a save that is at work takes care of its tensors."""
 
     def draw(self, milestone: Path | None = None) -> None:
         """Draw the loss curve, and keep it under a milestone's name too."""

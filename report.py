@@ -70,9 +70,8 @@ def _tf32(run: Run) -> str:
 def _memory(run: Run) -> str:
     if run.shared_out:
         return "not estimated with fsdp"
-    total, needed, each = total_memory_bytes(run.device), memory_bytes(run.config), ""
-    if not run.ranks.alone:
-        needed, each = needed + bucket_bytes(run.config), " of each rank"
+    total, each = total_memory_bytes(run.device), "" if run.ranks.alone else " of each rank"
+    needed = memory_bytes(run.config) + bucket_bytes(run.config, run.ranks.world_size)
     return f"about {byte_count(needed)} at the peak{each}" + (f", of {byte_count(total)}" if total else "")
 
 

@@ -139,8 +139,7 @@ def prepare_run(request: Request) -> Run:
     tokenizer = decide_tokenizer(config, sources, checkpoint)
     derive_vocabulary(config, tokenizer, derived, checkpoint is not None)
     derive_system(config, sources, derived, ranks)
-    if not auto_batch_size:
-        refuse_uneven_shares(config, ranks)
+    refuse_uneven_shares(config, ranks, auto_batch_size)
 
     temporary, cache_dir = None, user_path(config.data.cache_dir)
     if not config.data.cache_tokenized:
@@ -158,7 +157,6 @@ def prepare_run(request: Request) -> Run:
         )
     if auto_batch_size:
         derive_batch_size(config, tokenizer, derived, ranks)
-        refuse_uneven_shares(config, ranks)
     loader = training_loader(config, train, tokenizer, ranks)
     if loader.whole and loader.whole.n_cut:
         log.info(
@@ -183,7 +181,8 @@ def prepare_run(request: Request) -> Run:
         if not request.allow_changes:
             refuse_changes(run)
         note_other_machine(run)
-    ranks.check_same(facts_of(run))
+    if not ranks.alone:
+        ranks.check_same(facts_of(run))
     return run
 
 
@@ -204,9 +203,10 @@ def facts_of(run: Run) -> dict[str, str]:
     }
 
 
-def refuse_uneven_shares(config: Config, ranks: Ranks) -> None:
+def refuse_uneven_shares(config: Config, ranks: Ranks, auto_batch_size: bool = False) -> None:
     """Raises UserError where a batch's micro-batches, or the model, cannot be shared by the ranks."""
     steps, n, together = config.training.gradient_accumulation_steps, ranks.world_size, config.system.shard_ranks
+    rows = config.rows_per_batch
     if config.system.parallel == "fsdp" and n > 1:
         if config.optimizer.kind == "muon":
             raise UserError("Muon needs whole matrices, of which fsdp has parts; use --system.parallel ddp or AdamW.")
@@ -214,8 +214,14 @@ def refuse_uneven_shares(config: Config, ranks: Ranks) -> None:
             raise UserError("float16 is not there with fsdp; use --dtype bfloat16 or float32.")
         if together and n % together:
             raise UserError(f"--system.shard_ranks {together}: it must divide the number of ranks, {n}.")
-    if steps % n:
-        rows = config.rows_per_batch
+        if auto_batch_size:
+            raise UserError("--batch_size auto tries out the whole model on one device; with fsdp, give a number.")
+    if auto_batch_size and rows % n:
+        raise UserError(
+            f"A batch of {rows:,} sequences cannot be shared by {n} ranks; set --training.gradient_accumulation_steps to a "
+            "multiple of their number."
+        )
+    if steps % n and not auto_batch_size:
         same = [d for d in divisors(rows) if d % n == 0]
         below, above = ([d for d in same if d < steps][-1:], [d for d in same if d > steps][:1])
         ways = [f"{d} with --batch_size {rows // d}" for d in (*below, *above)]
@@ -338,8 +344,6 @@ def derive_system(config: Config, sources: dict[str, str], derived: dict[str, st
 def derive_batch_size(config: Config, tokenizer: Tokenizer, derived: dict[str, str], ranks: Ranks) -> None:
     """Fill in the micro-batch's size, and how many make up the batch that the config describes."""
     rows, training = config.rows_per_batch, config.training
-    if config.system.parallel == "fsdp" and not ranks.alone:
-        raise UserError("--batch_size auto tries out the whole model on one device; with fsdp, give a number.")
     training.batch_size, derived["training.batch_size"] = choose_batch_size(config, tokenizer.n_vocab, ranks)
     training.gradient_accumulation_steps = rows // training.batch_size
     derived["training.gradient_accumulation_steps"] = f"{rows:,} sequences a batch"

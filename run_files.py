@@ -37,7 +37,7 @@ from checkpoint import (
     read_stamp,
     write_file,
 )
-from utils import UserError, byte_count, log, user_path
+from utils import UserError, byte_count, log, replace_text, user_path
 
 
 class CheckpointManager:
@@ -75,6 +75,10 @@ class CheckpointManager:
         name = re.compile(re.escape(self.run) + r"_batch\d+" + re.escape(suffix))
         return sorted(p for p in self.folder.glob(f"*{suffix}") if name.fullmatch(p.name))
 
+    def checkpoints(self) -> list[Path]:
+        """All checkpoints under the run's name that are there."""
+        return [path for path in (self.last, *self.all_numbered(), self.best) if path.exists()]
+
     def kind(self, path: Path) -> str:
         """Which of the run's checkpoints a path is: "last", "best" or "numbered"."""
         return {self.last: "last", self.best: "best"}.get(path, "numbered")
@@ -96,13 +100,17 @@ class CheckpointManager:
         """Which job is training the run now, and as which run: for a restart, which is to go on with that."""
         return self.folder / f".{self.run}.job"
 
+    def begin_job(self, job: str, run_id: str) -> None:
+        """Note that this job is at the run from now on."""
+        replace_text(self.job, json.dumps({"job": job, "run_id": run_id}))
+
     def is_of_job(self, job: str) -> bool:
         """Whether this job has begun the run under this name, and saved it since."""
         try:
             told = json.loads(self.job.read_text())
         except (OSError, ValueError):
             return False
-        stamps = [read_stamp(path) for path in (self.last, self.best, *self.all_numbered())]
+        stamps = [read_stamp(path) for path in self.checkpoints()]
         return any(stamp and told == {"job": job, "run_id": stamp.run_id} for stamp in stamps)
 
     # --- before training --------------------------------------------------------------------------------------------
@@ -159,7 +167,7 @@ class CheckpointManager:
         They belong to batches that are about to be done anew, perhaps with something changed; left in place, they would
         be taken for the newest. The metrics so far are copied with them.
         """
-        stamps = {path: read_stamp(path) for path in (self.last, self.best, *self.all_numbered())}
+        stamps = {path: read_stamp(path) for path in self.checkpoints()}
         later = [path for path, stamp in stamps.items() if stamp and stamp.run_id == run_id and stamp.batch > batch]
         if later:
             old = self._move_aside(later, time)
@@ -188,7 +196,7 @@ class CheckpointManager:
 
     def newest_first(self) -> list[Path]:
         """The run's checkpoints, by the batch recorded in them; those without a stamp last, another run's left out."""
-        found = [p for p in (self.last, *self.all_numbered(), self.best) if p.exists()]
+        found = self.checkpoints()
         stamps = {path: read_stamp(path) or Stamp("", -1) for path in found}
         own = stamps[self.last].run_id if self.last in stamps else ""
         same = [path for path in found if not own or stamps[path].run_id in ("", own)]

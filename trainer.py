@@ -10,11 +10,10 @@ Shape letters: A micro-batches per batch, B sequences per micro-batch, T tokens 
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ from packing import mix_key
 from placement import build_model, compile_blocks, place, synchronized
 from record import NoRecord, Record
 from run import Run
-from utils import Every, Shutdown, UserError, log, log_to_file, replace_text
+from utils import Every, Shutdown, UserError, log, log_to_file
 
 LOG_FILE = Path("train.log")
 REPEATS_S = 5.0  # torchrun passes on a signal that the ranks may have had already
@@ -94,7 +93,6 @@ class Trainer:
         self.peak_flops: float | None = None  # what MFU is measured against; found when training starts
         self.clock = time.monotonic()  # when this run would have started without interruptions
         self.record = NoRecord()
-        self.before_update: Callable[[], None] = lambda: None  # a save that is at work takes care of its tensors
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -210,16 +208,14 @@ class Trainer:
             self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it needs param_groups only
         norm = whole(torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
         self.load_ahead()
-        if (
-            self.run.device != "cpu"
-        ):  # a wait for a rank that is missing: here it ends in a sentence, on a GPU in an abort
+        if self.run.device != "cpu":  # a wait for a missing rank ends in a sentence here, and on a GPU in an abort
             self.ranks.largest(0)
         result = StepResult(*torch.stack([total, norm]).tolist())  # the batch's one synchronisation
         self.check_finite(result)
         if 0 < self.config.optimizer.grad_clip < result.grad_norm:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.optimizer.grad_clip, norm)
         if math.isfinite(result.grad_norm):  # float16 gradients that overflowed: no update, and a smaller scale
-            self.before_update()
+            self.record.before_update()
             for optimizer in self.optimizers:
                 optimizer.step()
         self.scaler.update()
@@ -295,9 +291,7 @@ class Trainer:
         """How the model goes on from the fixed prompts, each with a seed of its own; training randomness is left alone."""
         self.model.eval()
         tokenizer, training = self.run.tokenizer, self.config.training
-        low = (
-            self.run.dtype if self.run.shared_out else "float32"
-        )  # parts may come together in fewer bits (placement.py)
+        low = self.run.dtype if self.run.shared_out else "float32"  # as what the parts come together in (placement.py)
         result = []
         for number, prompt in enumerate(training.sample_prompts.split("|")):
             ids = [tokenizer.eot_id, *tokenizer.encode(prompt)]
@@ -333,14 +327,13 @@ class Trainer:
                 self.start_files()
                 self.write_config()
                 if self.ranks.job:
-                    replace_text(files.job, json.dumps({"job": self.ranks.job, "run_id": self.run.run_id}))
+                    files.begin_job(self.ranks.job, self.run.run_id)
             if self.run.checkpoint:
                 self.run.checkpoint.release()
             self.peak_flops = estimate.peak_flops(self.config.system)
             devices.give_back_memory(self.config.system, self.run.device)
             log.info(report.summary(self.run, self.peak_flops))
             self.record = Record(self.run, self.metrics, self.move) if first else NoRecord()
-            self.before_update = self.record.before_update
             with closing(self.record):
                 if self.batches_done and not self.run.goes_on and self.config.training.save_checkpoints:
                     self.save([files.last])  # from now on --resume finds it here

@@ -190,31 +190,32 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
     """
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
+
+    def say(text: str) -> None:
+        if speaks():
+            log.error(text, exc_info=debug)
+
     set_up_console(debug, no_color="--no_color" in arguments or "--no-color" in arguments)
     try:
         with signals_raised():
             code = main(arguments)
         sys.stdout.flush()
     except UserError as error:
-        if speaks():
-            log.error(str(error), exc_info=debug)
+        say(str(error))
         code = 1
     except KeyboardInterrupt as error:
-        if speaks():
-            log.error("Interrupted.", exc_info=debug)
+        say("Interrupted.")
         code = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
     except BrokenPipeError:  # the reader of our output left; keep the interpreter from complaining about it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        if speaks():
-            log.error(explain_os_error(error), exc_info=debug)
+        say(explain_os_error(error))
         code = 1
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        if speaks():
-            log.error(OUT_OF_MEMORY, exc_info=debug)
+        say(OUT_OF_MEMORY)
         code = 1
     sys.exit(code)
 

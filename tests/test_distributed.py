@@ -374,3 +374,13 @@ def test_signals_that_the_launcher_repeats_are_one() -> None:
         for _ in range(3):
             os.kill(os.getpid(), 15)
     assert stop.signal_number == 15
+
+
+def test_sequences_that_are_split_by_themselves_must_be_enough_for_all() -> None:
+    config = Config()  # 12 sequences a batch
+    refuse_uneven_shares(config, Ranks(0, 4), auto_batch_size=True)
+    with pytest.raises(UserError, match="A batch of 12 sequences cannot be shared by 5 ranks"):
+        refuse_uneven_shares(config, Ranks(0, 5), auto_batch_size=True)
+    config.system.parallel = "fsdp"
+    with pytest.raises(UserError, match="with fsdp, give a number"):
+        refuse_uneven_shares(config, Ranks(0, 4), auto_batch_size=True)

@@ -39,7 +39,7 @@ def workshop(tmp_path, monkeypatch):
 
 def enough_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Make micro-batches of up to `most` sequences fit on a CPU, whatever this machine has."""
-    monkeypatch.setattr(micro_batch, "fits_by_estimate", lambda config, size, processes: size <= most)
+    monkeypatch.setattr(micro_batch, "fits_by_estimate", lambda config, size, ranks: size <= most)
 
 
 # --- the search -----------------------------------------------------------------------------------------------------

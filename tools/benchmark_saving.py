@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cli import Parser
+from record import NoRecord
 from request import Request
 from run import prepare_run
 from run_files import Saver, in_memory
@@ -43,17 +44,23 @@ class Times:
     write: list[float] = field(default_factory=list)
 
 
+class Moves(NoRecord):
+    """Has the saver take care of its tensors, and notes for how long the training waits."""
+
+    def __init__(self, saver: Saver | None, times: Times) -> None:
+        self.saver, self.times = saver, times
+
+    def before_update(self) -> None:
+        begin = time.perf_counter()
+        if self.saver:
+            self.saver.before_update()
+        self.times.move.append(time.perf_counter() - begin)
+
+
 def turn(trainer: Trainer, batches: int, saver: Saver | None) -> Times:
     """Train some batches; with a saver, save after each of them."""
     times, started = Times(), time.perf_counter()
-
-    def leave_tensors() -> None:
-        begin = time.perf_counter()
-        if saver:
-            saver.before_update()
-        times.move.append(time.perf_counter() - begin)
-
-    trainer.before_update = leave_tensors
+    trainer.record = Moves(saver, times)
     for _ in range(batches):
         begin = time.perf_counter()
         trainer.step(trainer.loader.batch(trainer.epoch, trainer.position))
