@@ -28,9 +28,11 @@ import torch
 from torch import Tensor, nn
 
 from config import OPTIONS, Values
+from distributed import ALONE, Ranks
 from older_formats import flat_config, nested_config, training_state
+from shards import Shards
 from tokenizer import Tokenizer, from_definition
-from utils import UserError, __version__, one_line
+from utils import UserError, __version__, one_line, sha256_of
 
 FORMAT_VERSION = 3
 TRAILER_MARK = b"jojo-sha256:"  # followed by 64 hex digits
@@ -147,6 +149,17 @@ class Stamp:
     run_id: str
     batch: int
 
+    @property
+    def name(self) -> str:
+        """Of a folder that belongs to the checkpoint."""
+        return f"{self.run_id}-{self.batch}"
+
+    @classmethod
+    def named(cls, name: str) -> Stamp | None:
+        """Inverse of `name`; None for other names."""
+        found = re.fullmatch(r"([0-9a-f]{16})-(\d{1,20})", name)
+        return cls(found[1], int(found[2])) if found else None
+
 
 def read_stamp(path: Path) -> Stamp | None:
     """A checkpoint's stamp, found without reading the rest; None where there is none (an older format, or damage)."""
@@ -177,25 +190,22 @@ def verify_file(path: Path) -> bool:
         UserError: the contents are not what was written.
     """
     size = path.stat().st_size
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
         file.seek(max(0, size - TRAILER_BYTES))
         trailer = file.read()
-        if not trailer.startswith(TRAILER_MARK):
-            return False
-        file.seek(0)
-        left = size - TRAILER_BYTES
-        while left:
-            block = file.read(min(left, 1 << 22))
-            digest.update(block)
-            left -= len(block)
-    if trailer[len(TRAILER_MARK) :] != digest.hexdigest().encode():
+    if not trailer.startswith(TRAILER_MARK):
+        return False
+    if trailer[len(TRAILER_MARK) :] != sha256_of(path, size - TRAILER_BYTES).encode():
         raise UserError(f"The checkpoint '{path}' is damaged (its SHA-256 does not match); use another one of the run.")
     return True
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Verify and read a checkpoint of any format, on the CPU. Executes nothing that is in it.
+
+    Args:
+        path: of the file.
+        mapped: read tensors when they are used only, from a map of the file.
 
     Raises:
         UserError: missing, damaged, not a checkpoint, or holding anything but plain values and tensors.
@@ -209,7 +219,7 @@ def read_file(path: Path) -> dict[str, Any]:
         # 2.x metadata holds a TorchVersion; what torch warns of is refused below, or harmless
         with torch.serialization.safe_globals([torch.torch_version.TorchVersion]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # whatever a damaged or hostile file makes the reader trip over: never tried another way
         found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if found:
@@ -304,6 +314,7 @@ class Checkpoint:
     tokenizer: dict[str, Any] | None  # None: an older format, which always meant GPT-2 with ChatML
     state: dict[str, Any] = field(repr=False)  # the training state; of format 3, the whole file
     other_options: list[str] = field(default_factory=list)  # in the file's config, and not known here
+    shards: Shards | None = None  # where the large tensors are still to be read from; `model` has their shapes then
 
     @property
     def has_training_state(self) -> bool:
@@ -315,15 +326,24 @@ class Checkpoint:
         """The run that wrote it; None where that was not recorded."""
         return self.state.get("metadata", {}).get("run_id")
 
+    def complete(self) -> None:
+        """Read the large tensors that are in files of their own still, whole."""
+        if self.shards:
+            self.shards.fill(self.state, whole=True)
+            self.model, self.shards = dict(self.state["model"]), None
+
     def release(self) -> None:
         """Let go of the tensors of model and optimizer, once they are loaded: a run needs the memory."""
         self.model = {}
         self.state = {name: part for name, part in self.state.items() if name not in ("model", "optimizer")}
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of any version. Raises UserError for what is not one."""
-    state = read_file(path)
+def load_checkpoint(path: Path, ranks: Ranks = ALONE) -> Checkpoint:
+    """Read a checkpoint of any version. Raises UserError for what is not one.
+
+    Several ranks read large tensors only when they are needed, and share the work of verifying parts.
+    """
+    state = read_file(path, mapped=not ranks.alone)
     config = state.get("config")
     if "format_version" in state and not has_present_format(state):
         raise UserError(
@@ -335,6 +355,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state["model"].items()):
         raise UserError(f"'{path}' is not a checkpoint: its 'model' holds something other than named tensors.")
+    shards = None
+    if "shards" in state and has_present_format(state) and isinstance(state.get("optimizer"), dict):
+        shards = Shards.listed_in(path, state.pop("shards"))
+        shards.verify(ranks)
+        shards.fill(state, whole=ranks.alone)
     weights = {_plain_name(name): tensor for name, tensor in state["model"].items()}
     weights = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}
     if isinstance(config, dict) and isinstance(config.get("model"), dict):
@@ -350,7 +375,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         state = training_state(state, weights)
     elif wrong := _misfit(state, LAYOUT if "optimizer" in state else WEIGHTS_ONLY):
         raise UserError(f"'{path}' is not a checkpoint as this version writes them: {wrong}.")
-    checkpoint = Checkpoint(path, version, weights, known, state.get("tokenizer"), state, other)
+    shards = None if ranks.alone else shards
+    checkpoint = Checkpoint(path, version, weights, known, state.get("tokenizer"), state, other, shards)
     complete_shape(checkpoint)
     return checkpoint
 
@@ -426,7 +452,11 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy the checkpoint's weights into the model. Raises UserError naming what is missing, extra or of another shape."""
+    """Copy the checkpoint's weights into the model; into one on the device "meta" nothing, but they are compared.
+
+    Raises:
+        UserError: naming what is missing, extra or of another shape.
+    """
     own = model.state_dict()
     problems = [f"'{name}' is missing" for name in own if name not in checkpoint.model]
     problems += [f"'{one_line(name)}' is not part of this model" for name in checkpoint.model if name not in own]
@@ -438,7 +468,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(f"The weights in '{checkpoint.path}' do not fit: {'; '.join(problems[:3])}{more}.")
-    model.load_state_dict(checkpoint.model)
+    if not any(weight.is_meta for weight in own.values()):
+        model.load_state_dict(checkpoint.model)
 
 
 def check_finite(weights: Mapping[str, Tensor]) -> None:

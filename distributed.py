@@ -63,6 +63,7 @@ class Ranks:
     patience_s: float = 600.0
     exchanges: int = 0  # that this rank has come to
     batch: int = 0  # from 1; that it is in
+    told: int = 0  # times that all ranks said something
 
     @property
     def first(self) -> bool:
@@ -120,6 +121,17 @@ class Ranks:
             self.store.set(f"value/{name}", value)
         self._wait(f"value/{name}")
         return self.store.get(f"value/{name}").decode()
+
+    def from_all(self, value: str) -> list[str]:
+        """What every rank says here, by rank. Every rank must come to the same of these calls."""
+        if self.alone:
+            return [value]
+        self.told += 1
+        names = [f"told/{self.told}/{rank}" for rank in range(self.world_size)]
+        self.store.set(names[self.rank], value)
+        for name in names:
+            self._wait(name)
+        return [self.store.get(name).decode() for name in names]
 
     def _wait(self, name: str) -> None:
         """Wait for a text of this name; in small steps, as a wait in the store itself could not be interrupted."""
@@ -268,28 +280,18 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_shared_out(tensor) else tensor
 
 
-def copy_into(tensor: Tensor, values: Tensor) -> None:
-    """Copy the values of a whole tensor into one that may be shared out."""
+def copy_into(tensor: Tensor, values: Tensor, source: int | None = None) -> None:
+    """Copy the values of a whole tensor into one that may be shared out.
+
+    Args:
+        tensor: to copy into.
+        values: whole, of its shape.
+        source: the rank whose values count, where each of them calls this; None: each rank has the same.
+    """
     if is_shared_out(tensor):
         from torch.distributed.tensor import distribute_tensor
 
         values = distribute_tensor(
-            values.to(tensor.device), tensor.device_mesh, tensor.placements, src_data_rank=None
+            values.to(tensor.device), tensor.device_mesh, tensor.placements, src_data_rank=source
         ).to_local()
     local(tensor).copy_(values)
-
-
-def gathered(value: Any, keep: bool, done: dict[int, Any] | None = None) -> Any:
-    """Nested values with all tensors whole and in the CPU's memory, for those ranks that `keep` them; else None for each.
-
-    Every rank must ask for the same values: they are brought together one by one. What is there twice stays one.
-    """
-    done = {} if done is None else done
-    if isinstance(value, Tensor):
-        if id(value) not in done:
-            tensor = whole(value.detach())
-            done[id(value)] = tensor.to("cpu", copy=True) if keep else None
-        return done[id(value)]
-    if isinstance(value, Mapping):
-        return {name: gathered(entry, keep, done) for name, entry in value.items()}
-    return value

@@ -200,7 +200,8 @@ def load_optimizer_state(
             own = optimizer.state.get(parameters[name], {})
             if own.keys() == values.keys():
                 for key, value in values.items():
-                    copy_into(own[key], value)
+                    if not value.is_meta:  # else only its shape is known so far
+                        copy_into(own[key], value)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 import device as devices
 import estimate
 from checkpoint import load_weights
-from model import GPT
+from distributed import copy_into
+from model import GPT, Block
 from run import Run
+from shards import flat_tensors
 from utils import UserError, byte_count, is_out_of_memory, log
 
 if TYPE_CHECKING:
@@ -29,18 +31,32 @@ if TYPE_CHECKING:
 
 
 def build_model(run: Run) -> GPT:
-    """The model with its first weights: the checkpoint's, or drawn from the seed (on the CPU: the same on any device)."""
+    """The model with its first weights: the checkpoint's, or drawn from the seed.
+
+    Where it is to be shared out, its shape only, on the device "meta": no rank has memory for all of it.
+    """
     needed, there = 4 * estimate.n_parameters(run.config.model), devices.total_memory_bytes("cpu")
     if there and needed > there:
         raise UserError(
             f"The model's weights alone take {byte_count(needed)}, and this machine has {byte_count(there)} of memory; "
             "choose a smaller model."
         )
-    torch.manual_seed(run.config.system.seed)
-    model = GPT(run.config.model, run.tokenizer.n_vocab)
+    if run.shared_out:
+        with torch.device("meta"):
+            model = GPT(run.config.model, run.tokenizer.n_vocab)
+    else:
+        model = new_model(run)
+        if run.checkpoint:
+            run.checkpoint.complete()
     if run.checkpoint:
         load_weights(model, run.checkpoint)
     return model
+
+
+def new_model(run: Run) -> GPT:
+    """A model with weights drawn from the seed, on the CPU: the same for any device and number of ranks."""
+    torch.manual_seed(run.config.system.seed)
+    return GPT(run.config.model, run.tokenizer.n_vocab)
 
 
 def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool:
@@ -53,10 +69,14 @@ def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool
     example = torch.zeros(batch_size, config.block_size, config.n_embd, device=device, requires_grad=True)  # (B, T, C)
     for block in model.transformer.h:
         block.compile()
-    model.transformer.h[0].to(device)  # the others follow when the model is placed
+    first = model.transformer.h[0]
+    if next(first.parameters()).is_meta:  # another one of its kind
+        first = Block(config, 0)
+        first.compile()
+    first.to(device)  # the others follow when the model is placed
     try:
         with devices.autocast(device, dtype):
-            model.transformer.h[0](example).sum().backward()
+            first(example).sum().backward()
         return True
     except Exception as error:  # whatever the compiler or its tool chain raises
         if is_out_of_memory(error):
@@ -112,7 +132,25 @@ def shard(model: GPT, run: Run) -> nn.Module:
     fully_shard(model, mesh=mesh)
     for method in ("losses", "next_logits"):
         register_fsdp_forward_method(model, method)
+    model.to_empty(device=run.device)
+    fill(model, run)
     return model
+
+
+@torch.no_grad()
+def fill(model: GPT, run: Run) -> None:
+    """Give every rank its parts of the first weights: one weight after another is whole somewhere, never all of them.
+
+    But for new ones: rank 0 draws them in its main memory, as a run on one device does, and sends the others their parts.
+    """
+    weights, checkpoint = dict(model.named_parameters()), run.checkpoint
+    if checkpoint and checkpoint.shards:
+        checkpoint.shards.read_into(flat_tensors({"model": weights, "optimizer": {}}))
+        return
+    source = None if checkpoint else 0
+    values = checkpoint.model if checkpoint else new_model(run).state_dict() if run.ranks.first else {}
+    for name, weight in weights.items():
+        copy_into(weight, values[name] if name in values else torch.empty(weight.shape), source)
 
 
 def synchronized(replica: nn.Module, last: bool) -> AbstractContextManager[object]:

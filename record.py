@@ -1,8 +1,8 @@
-"""What a run leaves behind and shows while it trains: metrics, checkpoints, pictures, lines. Rank 0 keeps it for all ranks."""
+"""What a run writes down and shows while it trains: metrics, pictures, lines. Rank 0 keeps it for all ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,10 @@ import report
 from metrics import MetricsFile, MetricsTracker, open_board
 from plotting import PlotManager
 from run import Run
-from run_files import Saver
 
 
 class NoRecord:
     """What the other ranks keep: nothing."""
-
-    @property
-    def failed(self) -> Sequence[Path]:
-        """Files that could not be written so far; for when nothing is in flight."""
-        return ()
 
     def batch(self, row: Mapping[str, Any], seconds: float) -> None:
         """Show a finished batch, which took so long."""
@@ -34,12 +28,6 @@ class NoRecord:
     def keep(self, row: Mapping[str, Any]) -> None:
         """Write the row of a finished batch, evaluation and samples included."""
 
-    def save(self, state: Callable[[], Mapping[str, Any]], paths: Sequence[Path], is_copy: bool = False) -> None:
-        """Write a checkpoint to each path, beside the training; of a copy, or of the tensors that are trained."""
-
-    def before_update(self) -> None:
-        """The weights are about to change: a save that is at work takes care of its tensors."""
-
     def draw(self, milestone: Path | None = None) -> None:
         """Draw the loss curve, and keep it under a milestone's name too."""
 
@@ -47,7 +35,7 @@ class NoRecord:
         """Draw the loss curve where the time for it has been earned."""
 
     def close(self) -> None:
-        """Finish what is at work. Raises UserError where the weights were not fit to be saved."""
+        """Close the files."""
 
 
 class Record(NoRecord):
@@ -56,13 +44,11 @@ class Record(NoRecord):
     Args:
         run: what trains; its files are opened here and go on after the batches that are done.
         metrics: what the pictures show.
-        move: has the training go on in a copy of its tensors.
     """
 
-    def __init__(self, run: Run, metrics: MetricsTracker, move: Callable[[], None]) -> None:
+    def __init__(self, run: Run, metrics: MetricsTracker) -> None:
         files, training, done = run.files, run.config.training, run.batches_done
         self.metrics = metrics
-        self.saver = Saver(files, training.keep_checkpoints, move)
         self.plot = PlotManager(files.plot, files.run)
         self.forecast = report.Forecast(run)
         with ExitStack() as opened:
@@ -71,10 +57,6 @@ class Record(NoRecord):
             self.progress = report.Progress(run.total_batches, done, training.log_interval)
             opened.callback(self.progress.close)
             self._opened = opened.pop_all()
-
-    @property
-    def failed(self) -> Sequence[Path]:
-        return self.saver.failed
 
     def batch(self, row: Mapping[str, Any], seconds: float) -> None:
         self.progress.batch(row)
@@ -90,12 +72,6 @@ class Record(NoRecord):
         self.rows.append(row)
         self.board.add(row)
 
-    def save(self, state: Callable[[], Mapping[str, Any]], paths: Sequence[Path], is_copy: bool = False) -> None:
-        self.saver.save(state(), paths, is_copy)
-
-    def before_update(self) -> None:
-        self.saver.before_update()
-
     def draw(self, milestone: Path | None = None) -> None:
         self.plot.draw(self.metrics, milestone)
 
@@ -103,7 +79,4 @@ class Record(NoRecord):
         self.plot.draw_if_cheap(self.metrics)
 
     def close(self) -> None:
-        try:
-            self._opened.close()
-        finally:
-            self.saver.close()
+        self._opened.close()

@@ -85,16 +85,16 @@ def request_layers(request: Request) -> list[tuple[str, Values]]:
 def open_checkpoint(request: Request, files: CheckpointManager) -> tuple[Checkpoint | None, bool]:
     """The checkpoint the request names, and whether training continues from it (else only its weights count)."""
     if request.weights_from:
-        return load_checkpoint(user_path(request.weights_from)), False
+        return load_checkpoint(user_path(request.weights_from), request.ranks), False
     if request.init_from is not None:
         from hf import load_hf
         from hf_hub import find_model
 
         return load_hf(find_model(request.init_from), chatml=True), False
     if request.continue_from:
-        checkpoint = load_checkpoint(user_path(request.continue_from))
+        checkpoint = load_checkpoint(user_path(request.continue_from), request.ranks)
     elif request.resume:
-        checkpoint = files.newest_valid()
+        checkpoint = files.newest_valid(request.ranks)
     else:
         return None, False
     if not checkpoint.has_training_state:

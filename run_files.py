@@ -4,6 +4,7 @@
     models/<run>_best.pt           lowest validation loss          models/<run>.png             the picture
     models/<run>_batch<N>.pt       every checkpoint_interval       models/<run>_batch<N>.png    one every plot_interval
     models/<run>.config.json       what was decided                models/tensorboard/<run>/    with --tensorboard
+    models/<run>.shards/           with fsdp, the parts of the three kinds above
     models/.<run>.lock             held while training          models/.<run>.job            which torchrun job trains it
 
 Every checkpoint carries the identity of its run. What another run left under one of these names, or this one left of
@@ -17,27 +18,15 @@ import json
 import os
 import re
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
-from torch import Tensor
 
-from checkpoint import (
-    Checkpoint,
-    Stamp,
-    check_finite,
-    copy_file,
-    load_checkpoint,
-    make_durable,
-    read_file,
-    read_stamp,
-    write_file,
-)
-from utils import UserError, byte_count, log, replace_text, user_path
+from checkpoint import Checkpoint, Stamp, load_checkpoint, read_stamp
+from distributed import ALONE, Ranks
+from utils import UserError, log, replace_text, user_path
 
 
 class CheckpointManager:
@@ -67,6 +56,10 @@ class CheckpointManager:
     def tensorboard(self) -> Path:
         return self.folder / "tensorboard" / self.run
 
+    @property
+    def shards(self) -> Path:
+        return self.folder / f"{self.run}.shards"
+
     def numbered(self, batch: int, suffix: str = ".pt") -> Path:
         return self.folder / f"{self.run}_batch{batch}{suffix}"
 
@@ -92,6 +85,14 @@ class CheckpointManager:
         """Files of this run that are there now."""
         named = (self.last, self.best, self.metrics, self.plot, self.config, self.tensorboard)
         return [p for p in (*named, *self.all_numbered(), *self.all_numbered(".png")) if p.exists()]
+
+    def unused_shards(self) -> dict[Path, Stamp]:
+        """Folders of parts under the run's name that no checkpoint in the folder has, under whatever name."""
+        if not self.shards.is_dir():
+            return {}
+        used = {read_stamp(path) for path in self.folder.glob("*.pt")}
+        found = {path: Stamp.named(path.name) for path in self.shards.glob("*-*")}
+        return {path: stamp for path, stamp in found.items() if stamp and stamp not in used}
 
     # --- a torchrun job ---------------------------------------------------------------------------------------------
 
@@ -141,6 +142,8 @@ class CheckpointManager:
         for path in self.folder.glob(".*.tmp"):
             if name.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+        for path in self.shards.glob(".*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def check_writable(self) -> None:
         """Raises UserError now rather than at the first save when the folder cannot be written."""
@@ -184,6 +187,9 @@ class CheckpointManager:
         old.mkdir(parents=True)
         for path in files:
             os.replace(path, old / path.name)
+        for path in self.unused_shards():
+            (old / self.shards.name).mkdir(exist_ok=True)
+            os.replace(path, old / self.shards.name / path.name)
         return old
 
     def take_metrics_of(self, checkpoint: Path, run: str) -> None:
@@ -202,7 +208,7 @@ class CheckpointManager:
         same = [path for path in found if not own or stamps[path].run_id in ("", own)]
         return sorted(same, key=lambda path: stamps[path].batch, reverse=True)
 
-    def newest_valid(self) -> Checkpoint:
+    def newest_valid(self, ranks: Ranks = ALONE) -> Checkpoint:
         """The newest checkpoint that can be read; each that cannot is named in a warning.
 
         Raises:
@@ -211,7 +217,7 @@ class CheckpointManager:
         problems: list[str] = []
         for path in self.newest_first():
             try:
-                checkpoint = load_checkpoint(path)
+                checkpoint = load_checkpoint(path, ranks)
             except UserError as error:
                 problems.append(str(error))
                 continue
@@ -238,110 +244,12 @@ class CheckpointManager:
             except OSError as error:
                 log.warning("Could not remove the older checkpoint '%s' (%s).", path, error.strerror)
 
-
-class Saver:
-    """Writes checkpoints beside the training: one save in flight, the next one waits.
-
-    On a CPU nothing is copied for it: the tensors are read where they are while the next batch computes its gradients.
-    Just before that batch changes them, `before_update` leaves them to a save that still needs them, and training goes
-    on in a copy. From a GPU they are copied when the save begins.
-
-    A save that fails is an error message and is tried again with the next one: the best model as it was then, the run's
-    last checkpoint as it is by then. Weights that are not finite are never written, and end the run.
-    """
-
-    def __init__(self, files: CheckpointManager, keep: int | None, move: Callable[[], None]) -> None:
-        """`keep`: numbered checkpoints to keep; None: all. `move`: has the training go on in a copy of its tensors."""
-        self.files, self.keep, self.move = files, keep, move
-        # By kind: a newer one takes an older one's place. None: lost, and still to be reported.
-        self._owed: dict[str, tuple[Path, Mapping[str, Any] | None]] = {}
-        self._not_finite: UserError | None = None
-        self._thread: threading.Thread | None = None
-        self._borrowed = False  # whether training's own tensors are still needed here
-
-    def save(self, state: Mapping[str, Any], paths: Sequence[Path], is_copy: bool = False) -> None:
-        """Write the state to each path in the background; `is_copy`: training uses none of its tensors."""
-        self.wait()
-        self._borrowed = not is_copy and any(value.device.type == "cpu" for value in state["model"].values())
-        state = in_memory(state, copy=not (is_copy or self._borrowed))
-        self._owed |= {self.files.kind(path): (path, state) for path in paths}
-        self._thread = threading.Thread(target=self._write, args=(state,), name="checkpoint")
-        self._thread.start()
-
-    def before_update(self) -> None:
-        """Call this before the weights change: a save that is still at work keeps those that it was given."""
-        if self._borrowed:
-            self._borrowed = False
-            self.move()
-
-    def _write(self, newest: Mapping[str, Any]) -> None:
-        try:
-            check_finite(newest["model"])
-        except UserError as error:
-            self._not_finite = error
-            return
-        make_durable(self.files.metrics)  # its rows reach at least as far as the checkpoint, whatever happens
-        written: Path | None = None  # where `newest` is on the disk
-        refused = False  # whether some place did not take it: then it must stay as it is for the next save
-        for kind, (path, state) in list(self._owed.items()):
-            if state is None:
-                continue
-            try:
-                if state is newest and written:
-                    copy_file(written, path)
-                else:
-                    write_file(state, path)
-                del self._owed[kind]
-                log.debug("Saved %s (%s)", path, byte_count(path.stat().st_size))
-            except Exception as error:  # what goes wrong in a thread would otherwise go unseen
-                log.error("%s Training goes on, and the next save tries again.", error)
-                if state is newest and written:  # its tensors may be others by now
-                    self._owed[kind] = path, None
-                    with suppress(UserError):  # without memory for it, say
-                        self._owed[kind] = path, read_file(written)
-                refused = refused or state is newest
-                continue
-            if state is newest:
-                written = path
-                self._borrowed = self._borrowed and refused
-        if self.keep is not None and all(state is None for _, state in self._owed.values()):
-            self.files.prune(newest["metadata"]["run_id"], self.keep)
-
-    def wait(self) -> None:
-        """Until what was asked for is on the disk. Raises UserError when the weights were not fit to be saved."""
-        if self._thread:
-            self._thread.join()
-            self._thread = None
-        if self._not_finite:
-            raise self._not_finite
-
-    @property
-    def failed(self) -> list[Path]:
-        """Files that could not be written so far; for when nothing is in flight."""
-        return [path for path, _ in self._owed.values()]
-
-    close = wait
-
-
-def in_memory(value: Any, copy: bool, copies: dict[Any, Tensor] | None = None) -> Any:
-    """Nested values with all tensors in the CPU's memory; tensors that share memory (tied weights) still do.
-
-    Args:
-        value: mappings, lists, tuples, tensors and plain values; what can change of it, but tensors, is copied.
-        copy: copy tensors too; else those in the CPU's memory are views of the originals.
-        copies: those made so far, by what they are copies of.
-    """
-    copies = {} if copies is None else copies
-    if isinstance(value, Tensor):
-        key = value.device, value.data_ptr(), value.dtype, value.shape, value.stride()
-        if key not in copies:
-            copies[key] = value.detach().to("cpu", copy=copy)
-        return copies[key]
-    if isinstance(value, Mapping):
-        return {name: in_memory(entry, copy, copies) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(in_memory(entry, copy, copies) for entry in value)
-    return value
+    def prune_shards(self, run_id: str) -> None:
+        """Remove this run's parts from before its newest checkpoint that no checkpoint has any longer."""
+        batches = [stamp.batch for path in self.checkpoints() if (stamp := read_stamp(path)) and stamp.run_id == run_id]
+        for path, stamp in self.unused_shards().items():
+            if stamp.run_id == run_id and stamp.batch < max(batches, default=0):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:

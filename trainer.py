@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ import report
 from checkpoint import Stamp, metadata, read_stamp
 from config import save_config
 from data_loader import IGNORED, Batch, PackedLoader
-from distributed import gathered, whole
+from distributed import whole
 from generation import Sampling, generate
 from metrics import MetricsTracker
 from optim import load_optimizer_state, make_optimizers, optimizer_state
@@ -37,6 +37,8 @@ from packing import mix_key
 from placement import build_model, compile_blocks, place, synchronized
 from record import NoRecord, Record
 from run import Run
+from saver import NoSaver, Saver, ShardSaver
+from shards import flat_tensors
 from utils import Every, Shutdown, UserError, log, log_to_file
 
 LOG_FILE = Path("train.log")
@@ -92,7 +94,7 @@ class Trainer:
         self.flops_per_token = estimate.flops_per_token(run.config.model)
         self.peak_flops: float | None = None  # what MFU is measured against; found when training starts
         self.clock = time.monotonic()  # when this run would have started without interruptions
-        self.record = NoRecord()
+        self.record, self.saver = NoRecord(), NoSaver()
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -122,6 +124,9 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of state_dict. The weights are in the model already; where in the data to go on is the Run's decision."""
         load_optimizer_state(self.optimizers, self.model, state["optimizer"])
+        if self.run.checkpoint and self.run.checkpoint.shards:
+            averages = {"model": {}, "optimizer": optimizer_state(self.optimizers, self.model)}
+            self.run.checkpoint.shards.read_into(flat_tensors(averages))
         if state.get("scaler"):  # older formats have none, and only float16 needs one
             self.scaler.load_state_dict(state["scaler"])
         if self.run.counts_anew:
@@ -134,13 +139,12 @@ class Trainer:
         self.skipped_updates = state["skipped_updates"]
         self.metrics.load_state_dict(state)
 
-    def save(self, paths: Sequence[Path]) -> None:
-        """Have the state written to each path; what is shared out is brought together for it."""
-        if not self.run.shared_out:
-            self.record.save(self.state_dict, paths)
-            return
-        state = gathered(self.state_dict() | {"model": self.model.state_dict(keep_vars=True)}, keep=self.ranks.first)
-        self.record.save(lambda: state, paths, is_copy=True)
+    def make_saver(self) -> NoSaver:
+        """What writes the checkpoints: rank 0 alone, or every rank the parts that it has."""
+        files, keep = self.run.files, self.config.training.keep_checkpoints
+        if self.run.shared_out:
+            return ShardSaver(files, keep, self.ranks)
+        return Saver(files, keep, self.move) if self.ranks.first else NoSaver()
 
     def move(self) -> None:
         """Go on in a copy of weights and averages, and leave the tensors that state_dict() gave out as they are."""
@@ -215,7 +219,7 @@ class Trainer:
         if 0 < self.config.optimizer.grad_clip < result.grad_norm:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.optimizer.grad_clip, norm)
         if math.isfinite(result.grad_norm):  # float16 gradients that overflowed: no update, and a smaller scale
-            self.record.before_update()
+            self.saver.before_update()
             for optimizer in self.optimizers:
                 optimizer.step()
         self.scaler.update()
@@ -247,9 +251,10 @@ class Trainer:
         return ", ".join(shown) + (f" and {len(documents) - most} more" if len(documents) > most else "")
 
     def remedy(self) -> str:
-        """How to start again after bad numbers."""
+        """How to start again after bad numbers; the same on all ranks, which all come here."""
         last = self.run.files.last
-        return f"Go on from '{last}' (--resume and --allow_changes)" if last.exists() else "Start again"
+        saved = self.ranks.from_first("saved", "yes" if last.exists() else "no") == "yes"
+        return f"Go on from '{last}' (--resume and --allow_changes)" if saved else "Start again"
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 
@@ -333,10 +338,11 @@ class Trainer:
             self.peak_flops = estimate.peak_flops(self.config.system)
             devices.give_back_memory(self.config.system, self.run.device)
             log.info(report.summary(self.run, self.peak_flops))
-            self.record = Record(self.run, self.metrics, self.move) if first else NoRecord()
-            with closing(self.record):
+            self.saver = self.make_saver()
+            self.record = Record(self.run, self.metrics) if first else NoRecord()
+            with closing(self.saver), closing(self.record):
                 if self.batches_done and not self.run.goes_on and self.config.training.save_checkpoints:
-                    self.save([files.last])  # from now on --resume finds it here
+                    self.saver.save(self.state_dict(), [files.last])  # from now on --resume finds it here
                 self.loop(stop)
             self.record.draw()
             code = self.finish(stop)
@@ -381,7 +387,7 @@ class Trainer:
             if ended or stopped or saving:
                 paths.append(files.last)
             if paths and training.save_checkpoints:
-                self.save(paths)
+                self.saver.save(self.state_dict(), paths)
             if milestone.due(self.batches_done):
                 record.draw(files.numbered(self.batches_done, ".png"))
             record.draw_if_cheap()
@@ -458,10 +464,10 @@ class Trainer:
 
     def finish(self, stop: Shutdown) -> int:
         """Say how it ended; returns the exit code."""
-        if self.record.failed:
+        if self.saver.failed:
             log.error(
                 "Not saved after batch %d: %s. What is there under these names is older; --resume goes on from it.",
-                self.batches_done, ", ".join(map(str, self.record.failed)),
+                self.batches_done, ", ".join(map(str, self.saver.failed)),
             )  # fmt: skip
             return 1
         if self.batches_done < self.run.total_batches:

@@ -381,14 +381,15 @@ def replace_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's contents, in hexadecimal; read in pieces."""
+def sha256_of(path: Path, size: int | None = None) -> str:
+    """SHA-256 of a file's contents, or of its first `size` bytes, in hexadecimal; read in pieces."""
     import hashlib
 
-    digest = hashlib.sha256()
+    digest, left = hashlib.sha256(), path.stat().st_size if size is None else size
     with open(path, "rb") as file:
-        while block := file.read(1 << 22):
+        while block := file.read(min(left, 1 << 22)):
             digest.update(block)
+            left -= len(block)
     return digest.hexdigest()
 
 

@@ -1,10 +1,12 @@
 """train.py as one of several ranks, in one of which something happens: tests/ranks_script.py WHAT FLAGS ...
 
-WHAT is nothing, or kind:rank:batch; kinds are kill (SIGKILL), term (SIGTERM), nan (its loss is none), sleep (for long).
+WHAT is nothing, or kind:rank:batch; kinds are kill (SIGKILL), term (SIGTERM), nan (its loss is none), sleep (for long),
+full (its disk refuses the next save).
 It happens in the first start only. Every rank writes a line to syncs-RANK.txt when its gradients were added to the others';
 with fsdp a line a batch, of its collectives by their kinds.
 """
 
+import errno
 import json
 import os
 import signal
@@ -16,6 +18,7 @@ from typing import Any
 
 import torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -38,13 +41,26 @@ def happens(what: str, own: Any) -> None:
         or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     ):
         return
-    if kind == "sleep":
+    if kind == "full":
+        fill_disk_once()
+    elif kind == "sleep":
         time.sleep(5)
     elif kind == "nan":
         forward = own.model.forward
         own.model.forward = lambda *args: forward(*args) * torch.nan
     else:
         os.kill(os.getpid(), SIGNALS[kind])
+
+
+def fill_disk_once() -> None:
+    """Have the disk refuse this rank's part of the next save, and then take everything."""
+    write = HuggingFaceStorageWriter.write_data
+
+    def refuses(*_: Any) -> Any:
+        HuggingFaceStorageWriter.write_data = write
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    HuggingFaceStorageWriter.write_data = refuses  # type: ignore[method-assign]
 
 
 class Messages(TorchDispatchMode):

@@ -30,7 +30,8 @@ from checkpoint import (
 )
 from config import ModelConfig
 from model import GPT
-from run_files import CheckpointManager, Saver
+from run_files import CheckpointManager
+from saver import Saver
 from tokenizer import Tokenizer
 from utils import UserError
 

@@ -18,8 +18,9 @@ import torch
 
 import device as devices
 import distributed
+from checkpoint import load_checkpoint
 from config import Config
-from distributed import ALONE, OtherRankFailed, Ranks, copy_into, gathered, local, whole
+from distributed import ALONE, OtherRankFailed, Ranks, copy_into, local, whole
 from request import Request, after_restart, is_restart
 from run import refuse_uneven_shares
 from run_files import CheckpointManager
@@ -128,7 +129,7 @@ def test_a_signal_to_one_rank_of_parts_stops_all_and_one_process_goes_on(referen
 # --- fsdp -----------------------------------------------------------------------------------------------------------
 
 
-def test_parts_are_reduced_once_a_batch_and_learn_the_same_in_bfloat16() -> None:
+def test_parts_are_reduced_once_a_batch_learn_the_same_in_bfloat16_and_outlive_a_full_disk() -> None:
     flags = (
         "--dtype",
         "bfloat16",
@@ -141,9 +142,13 @@ def test_parts_are_reduced_once_a_batch_and_learn_the_same_in_bfloat16() -> None
     )
     assert train(*FLAGS, *flags, "--output_checkpoint", "models/alone.pt").code == 0
     (first, said), (second, _) = by_hand(
-        "nothing", *flags, "--system.parallel", "fsdp", "--output_checkpoint", "models/two.pt"
+        "full:1:2", *flags, "--system.parallel", "fsdp", "--output_checkpoint", "models/two.pt"
     )
     assert (first, second) == (0, 0), said
+    assert said.count("Could not save") == 1 and "(No space left on device)" in said
+    assert said.count("--- TRAINING COMPLETED") == 1 and not list(Path("models/two.shards").glob(".*"))
+    for name in ("two", "two_best", "two_batch3"):
+        load_checkpoint(Path(f"models/{name}.pt"))
     ours, theirs = metrics_rows("models/two.metrics.jsonl"), metrics_rows("models/alone.metrics.jsonl")
     assert len(ours) == len(theirs) >= 2
     for a, b in zip(ours, theirs, strict=True):
@@ -158,7 +163,7 @@ def test_parts_are_reduced_once_a_batch_and_learn_the_same_in_bfloat16() -> None
         )  # of the block, of the rest
 
 
-def test_a_state_in_parts_is_gathered_whole_and_put_back(tmp_path: Path) -> None:
+def test_a_tensor_in_parts_takes_values_and_is_whole_again(tmp_path: Path) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -166,10 +171,6 @@ def test_a_state_in_parts_is_gathered_whole_and_put_back(tmp_path: Path) -> None
     try:
         mesh, values = init_device_mesh("cpu", (1,)), torch.arange(6.0).view(3, 2)
         parts = distribute_tensor(values.clone(), mesh, [Shard(0)])
-        state = gathered({"a": parts, "b": parts, "n": 3, "plain": values}, keep=True)
-        assert state["a"] is state["b"] and type(state["a"]) is torch.Tensor and torch.equal(state["a"], values)
-        assert state["n"] == 3 and state["plain"] is not values
-        assert gathered({"a": parts, "n": 3}, keep=False) == {"a": None, "n": 3}
         copy_into(parts, values + 1)
         assert torch.equal(local(parts), values + 1) and torch.equal(whole(parts), values + 1)
     finally:

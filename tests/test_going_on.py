@@ -23,10 +23,12 @@ from helpers_run import (
 
 import checkpoint
 import run_files
+import saver as saver_module
 from checkpoint import read_stamp, write_file
 from request import Request
 from run import prepare_run
-from run_files import CheckpointManager, Saver
+from run_files import CheckpointManager
+from saver import Saver
 from trainer import Trainer
 from utils import UserError
 
@@ -255,7 +257,7 @@ def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(tmp_path,
             raise UserError(f"Could not save '{path}'.")
         written.append((path.name, state["batch_counter"]))
 
-    monkeypatch.setattr(run_files, "write_file", write)
+    monkeypatch.setattr(saver_module, "write_file", write)
 
     def state(batch):
         return {"model": {"w": torch.zeros(1)}, "batch_counter": batch}
@@ -276,7 +278,7 @@ def test_failed_numbered_saves_do_not_pile_up_in_memory(tmp_path, monkeypatch):
     def full(state, path):
         raise UserError("The disk is full.")
 
-    monkeypatch.setattr(run_files, "write_file", full)
+    monkeypatch.setattr(saver_module, "write_file", full)
     for batch in range(1, 6):
         state = {"model": {"w": torch.zeros(1)}, "batch_counter": batch}
         saver.save(state, [files.numbered(batch), files.last])
@@ -287,8 +289,8 @@ def test_failed_numbered_saves_do_not_pile_up_in_memory(tmp_path, monkeypatch):
 def test_the_record_is_on_the_disk_before_the_checkpoint_that_counts_on_it(tmp_path, monkeypatch):
     files = CheckpointManager(tmp_path / "a.pt")
     order = []
-    monkeypatch.setattr(run_files, "make_durable", lambda path: order.append(path))
-    monkeypatch.setattr(run_files, "write_file", lambda state, path: order.append(path))
+    monkeypatch.setattr(saver_module, "make_durable", lambda path: order.append(path))
+    monkeypatch.setattr(saver_module, "write_file", lambda state, path: order.append(path))
     saver = Saver(files, keep=None, move=lambda: None)
     saver.save({"model": {"w": torch.zeros(1)}}, [files.last])
     saver.wait()

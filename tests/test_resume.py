@@ -30,7 +30,7 @@ from helpers_run import (
 )
 
 import checkpoint
-import run_files
+import saver as saver_module
 import trainer as trainer_module
 from request import Request
 from run import prepare_run
@@ -166,17 +166,17 @@ def test_a_run_killed_right_after_its_best_model_was_saved_resumes_from_it_witho
     class PowerCut(BaseException):
         pass
 
-    save = run_files.Saver.save
+    save = saver_module.Saver.save
 
-    def cut(self, state, paths, is_copy):
-        save(self, state, paths, is_copy)
+    def cut(self, state, paths):
+        save(self, state, paths)
         if paths[0].name.endswith("_best.pt") and state["batch_counter"] == 4:
             raise PowerCut
 
-    monkeypatch.setattr(run_files.Saver, "save", cut)
+    monkeypatch.setattr(saver_module.Saver, "save", cut)
     with pytest.raises(PowerCut):
         train(*HARD, "--eval_interval", "2")
-    monkeypatch.setattr(run_files.Saver, "save", save)
+    monkeypatch.setattr(saver_module.Saver, "save", save)
     assert state_of("models/mine_epoch1_best.pt")["batch_counter"] == 4
     train_plainly("--resume", "models/mine_epoch1_best.pt")
     rows = metrics_rows("models/mine_epoch1.metrics.jsonl")

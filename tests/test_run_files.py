@@ -19,9 +19,10 @@ from helpers_run import (
     train_plainly,
 )
 
-import run_files
+import saver as saver_module
 from checkpoint import read_file, read_stamp, write_file
-from run_files import CheckpointManager, Saver, in_memory, newest_checkpoint, run_path
+from run_files import CheckpointManager, newest_checkpoint, run_path
+from saver import Saver, in_memory
 from utils import UserError
 
 
@@ -235,7 +236,7 @@ class SlowDisk:
 @pytest.fixture
 def disk(monkeypatch) -> SlowDisk:
     slow = SlowDisk()
-    monkeypatch.setattr(run_files, "write_file", slow)
+    monkeypatch.setattr(saver_module, "write_file", slow)
     return slow
 
 
@@ -281,14 +282,14 @@ def test_nothing_is_copied_in_memory_where_the_disk_is_fast_enough(tmp_path, dis
 
 def refuse(monkeypatch, function: str, names: set[str]) -> None:
     """run_files' `function` (of what to write, and the path) fails where the path has one of these names."""
-    real = getattr(run_files, function)
+    real = getattr(saver_module, function)
 
     def refusing(content, path):
         if path.name in names:
             raise UserError(f"Could not save '{path}'.")
         real(content, path)
 
-    monkeypatch.setattr(run_files, function, refusing)
+    monkeypatch.setattr(saver_module, function, refusing)
 
 
 def test_what_one_place_refuses_stays_as_it_was_for_the_next_save(tmp_path, monkeypatch):
@@ -318,17 +319,17 @@ def test_a_file_that_cannot_be_copied_is_written_later_as_it_was(tmp_path, monke
 
 
 def test_a_file_that_can_neither_be_copied_nor_read_is_never_written_with_later_weights(tmp_path, monkeypatch):
-    training, copy = Training(CheckpointManager(tmp_path / "a.pt")), run_files.copy_file
+    training, copy = Training(CheckpointManager(tmp_path / "a.pt")), saver_module.copy_file
 
     def refusing(*_):
         raise UserError("Could not do it.")
 
     for name in ("copy_file", "read_file"):
-        monkeypatch.setattr(run_files, name, refusing)
+        monkeypatch.setattr(saver_module, name, refusing)
     training.saver.save(training.state, [tmp_path / "a.pt", tmp_path / "a_best.pt"])
     training.saver.wait()
     training.update(2.0)
-    monkeypatch.setattr(run_files, "copy_file", copy)
+    monkeypatch.setattr(saver_module, "copy_file", copy)
     training.saver.save(training.state, [tmp_path / "a.pt"])
     training.saver.wait()
     assert not (tmp_path / "a_best.pt").exists() and training.saver.failed == [tmp_path / "a_best.pt"]
@@ -340,14 +341,14 @@ def test_a_file_that_can_neither_be_copied_nor_read_is_never_written_with_later_
 
 def test_training_that_moves_away_from_every_save_learns_the_same(monkeypatch):
     flags = ("--max_iters", "6", "--checkpoint_interval", "1", "--eval_interval", "2")
-    before_update = run_files.Saver.before_update
+    before_update = saver_module.Saver.before_update
 
     def always(saver):
         saver._borrowed = True
         before_update(saver)
 
     train(*flags, "--output_checkpoint", "models/plain.pt")
-    monkeypatch.setattr(run_files.Saver, "before_update", always)
+    monkeypatch.setattr(saver_module.Saver, "before_update", always)
     train(*flags, "--output_checkpoint", "models/moved.pt")
     for suffix in ("", "_best", "_batch1", "_batch4"):
         plain, moved = (read_file(Path(f"models/{name}{suffix}.pt")) for name in ("plain", "moved"))
@@ -384,14 +385,14 @@ def test_a_failed_save_is_loud_and_forgotten_once_one_succeeds(tmp_path, disk):
 
 @pytest.mark.parametrize("fails_at", [2, 4])
 def test_a_run_whose_last_save_failed_exits_with_an_error(monkeypatch, fails_at):
-    write = run_files.write_file
+    write = saver_module.write_file
 
     def sometimes(state, path):
         if state["batch_counter"] == fails_at:
             raise UserError(f"Could not save '{path}' (No space left on device); make room.")
         write(state, path)
 
-    monkeypatch.setattr(run_files, "write_file", sometimes)
+    monkeypatch.setattr(saver_module, "write_file", sometimes)
     outcome = train("--max_iters", "4", "--checkpoint_interval", "1", "--eval_interval", "0")
     assert "No space left on device" in outcome.said and "Training goes on" in outcome.said
     assert outcome.code == (1 if fails_at == 4 else 0)

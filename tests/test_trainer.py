@@ -26,7 +26,7 @@ from helpers_run import (
 from plain_recipe import compare
 
 import report
-import run_files
+import saver as saver_module
 import trainer as trainer_module
 from utils import UserError
 
@@ -227,13 +227,13 @@ def test_evaluation_reads_the_same_batches_whatever_the_seed():
 
 def note_saves(monkeypatch):
     """(batch, path) of every checkpoint that is saved from now on."""
-    saved, save = [], run_files.Saver.save
+    saved, save = [], saver_module.Saver.save
 
-    def noted(saver, state, paths, is_copy):
+    def noted(saver, state, paths):
         saved.extend((state["batch_counter"], path) for path in paths)
-        save(saver, state, paths, is_copy)
+        save(saver, state, paths)
 
-    monkeypatch.setattr(run_files.Saver, "save", noted)
+    monkeypatch.setattr(saver_module.Saver, "save", noted)
     return saved
 
 

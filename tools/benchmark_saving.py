@@ -26,7 +26,7 @@ from cli import Parser
 from record import NoRecord
 from request import Request
 from run import prepare_run
-from run_files import Saver, in_memory
+from saver import Saver, in_memory
 from trainer import Trainer
 from utils import UserError, byte_count, log, run_command
 

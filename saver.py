@@ -1,0 +1,326 @@
+"""Writing checkpoints beside the training: whole files by rank 0, or by every rank the part of the model that it has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from checkpoint import Stamp, check_finite, copy_file, make_durable, read_file, read_stamp, write_file
+from distributed import OtherRankFailed, Ranks, local
+from run_files import CheckpointManager
+from shards import index_of, write_parts
+from utils import UserError, log, one_line
+
+FOLDER_SEEN_S = 30.0  # network file systems show a new file late
+
+
+class NoSaver:
+    """What the other ranks have where rank 0 writes for all."""
+
+    @property
+    def failed(self) -> Sequence[Path]:
+        """Files that could not be written so far; for when nothing is in flight."""
+        return ()
+
+    def save(self, state: Mapping[str, Any], paths: Sequence[Path]) -> None:
+        """Write the state to each path, beside the training."""
+
+    def before_update(self) -> None:
+        """The weights are about to change: a save that is at work takes care of its tensors."""
+
+    def close(self) -> None:
+        """Finish what is at work. Raises UserError where the weights were not fit to be saved."""
+
+
+class Saver(NoSaver):
+    """Writes checkpoints beside the training: one save in flight, the next one waits.
+
+    On a CPU nothing is copied for it: the tensors are read where they are while the next batch computes its gradients.
+    Just before that batch changes them, `before_update` leaves them to a save that still needs them, and training goes
+    on in a copy. From a GPU they are copied when the save begins.
+
+    A save that fails is an error message and is tried again with the next one: the best model as it was then, the run's
+    last checkpoint as it is by then. Weights that are not finite are never written, and end the run.
+    """
+
+    def __init__(self, files: CheckpointManager, keep: int | None, move: Callable[[], None]) -> None:
+        """`keep`: numbered checkpoints to keep; None: all. `move`: has the training go on in a copy of its tensors."""
+        self.files, self.keep, self.move = files, keep, move
+        # By kind: a newer one takes an older one's place. None: lost, and still to be reported.
+        self._owed: dict[str, tuple[Path, Mapping[str, Any] | None]] = {}
+        self._not_finite: UserError | None = None
+        self._thread: threading.Thread | None = None
+        self._borrowed = False  # whether training's own tensors are still needed here
+
+    def save(self, state: Mapping[str, Any], paths: Sequence[Path]) -> None:
+        self.wait()
+        state = self._taken(state)
+        self._owed |= {self.files.kind(path): (path, state) for path in paths}
+        self._thread = threading.Thread(target=self._write, args=(state,), name="checkpoint")
+        self._thread.start()
+
+    def before_update(self) -> None:
+        """Call this before the weights change: a save that is still at work keeps those that it was given."""
+        if self._borrowed:
+            self._borrowed = False
+            self.move()
+
+    def _taken(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The state as a save can have it for itself; on a CPU until `before_update`."""
+        self._borrowed = any(value.device.type == "cpu" for value in state["model"].values())
+        return in_memory(state, copy=not self._borrowed)
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        check_finite(state["model"])
+
+    def _store(self, state: Mapping[str, Any], path: Path) -> None:
+        write_file(state, path)
+
+    def _copy(self, written: Path, path: Path) -> None:
+        copy_file(written, path)
+
+    def _failed(self, error: Exception) -> None:
+        log.error("%s Training goes on, and the next save tries again.", error)
+
+    def _sweep(self, state: Mapping[str, Any]) -> None:
+        """Remove what is not to be kept any longer, when all is saved."""
+        if self.keep is not None:
+            self.files.prune(state["metadata"]["run_id"], self.keep)
+        if self.files.shards.is_dir():
+            self.files.prune_shards(state["metadata"]["run_id"])
+
+    def _write(self, newest: Mapping[str, Any]) -> None:
+        lent = self._borrowed
+        try:
+            self._check(newest)
+        except UserError as error:
+            self._not_finite = error
+            return
+        make_durable(self.files.metrics)  # its rows reach at least as far as the checkpoint, whatever happens
+        written: Path | None = None  # where `newest` is on the disk
+        refused = False  # whether some place did not take it: then it must stay as it is for the next save
+        for kind, (path, state) in list(self._owed.items()):
+            if state is None:
+                continue
+            try:
+                if state is newest and written:
+                    self._copy(written, path)
+                else:
+                    self._store(state, path)
+                del self._owed[kind]
+                log.debug("Saved %s", path)
+            except Exception as error:  # what goes wrong in a thread would otherwise go unseen
+                self._failed(error)
+                if state is newest and written and lent:  # its tensors may be others by now
+                    self._owed[kind] = path, None
+                    with suppress(UserError):  # without memory for it, say
+                        self._owed[kind] = path, read_file(written)
+                refused = refused or state is newest
+                continue
+            if state is newest:
+                written = path
+                self._borrowed = self._borrowed and refused
+        if all(state is None for _, state in self._owed.values()):
+            self._sweep(newest)
+
+    def wait(self) -> None:
+        """Until what was asked for is on the disk. Raises UserError when the weights were not fit to be saved."""
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        if self._not_finite:
+            raise self._not_finite
+
+    @property
+    def failed(self) -> list[Path]:
+        """Files that could not be written so far; for when nothing is in flight."""
+        return [path for path, _ in self._owed.values()]
+
+    def close(self) -> None:
+        self.wait()
+
+
+class ShardSaver(Saver):
+    """For models that are shared out: every rank writes its part (shards.py), and rank 0 the `.pt` that says so.
+
+    All ranks save together, in threads that have ways of their own between them. What fails on one has failed on all: so
+    each knows what is still owed.
+    """
+
+    def __init__(self, files: CheckpointManager, keep: int | None, ranks: Ranks) -> None:
+        """Raises UserError, on all ranks, where they do not see the same folder."""
+        super().__init__(files, keep, move=lambda: None)
+        self.ranks = ranks
+        self.group = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=ranks.patience_s))
+        self._check_folder()
+
+    def _check_folder(self) -> None:
+        probe = self.files.folder / f".{self.files.run}.{self._exchange(os.getpid())[0]}.probe"
+        with self._together():
+            if self.ranks.first:
+                probe.write_bytes(b"")
+        with self._together():
+            deadline = time.monotonic() + FOLDER_SEEN_S
+            while not probe.exists():
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"Every rank writes a part of a checkpoint (fsdp), and rank {self.ranks.rank} does not see the "
+                        f"'{self.files.folder}' of rank 0; put it on a file system that all machines share "
+                        "(--output_checkpoint)."
+                    )
+                time.sleep(0.1)
+        if self.ranks.first:
+            probe.unlink(missing_ok=True)
+
+    def _exchange(self, value: Any) -> list[Any]:
+        """What each rank has, by rank."""
+        values: list[Any] = [None] * self.ranks.world_size
+        with self.ranks.explained():
+            torch.distributed.all_gather_object(values, value, group=self.group)
+        return values
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What goes wrong inside on one rank raises the same UserError on all."""
+        problem = ""
+        try:
+            yield
+        except UserError as error:
+            problem = str(error)
+        except Exception as error:  # the others wait for this rank, whatever it was
+            problem = one_line(error.strerror or error if isinstance(error, OSError) else error)
+            log.debug("", exc_info=True)
+        if problem := next(filter(None, self._exchange(problem)), ""):
+            raise UserError(problem)
+
+    def _taken(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+
+        parts = {name: state[name] for name in ("model", "optimizer")}
+        rest = {name: value for name, value in state.items() if name not in parts}
+        copied = DefaultStager(
+            StagingOptions(
+                use_pinned_memory=False, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=False
+            )
+        ).stage(parts)
+        assert isinstance(copied, dict)
+        return in_memory(rest, copy=True) | copied
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        with self._together():
+            check_finite({name: local(tensor) for name, tensor in state["model"].items()})
+
+    def _store(self, state: Mapping[str, Any], path: Path) -> None:
+        first, stamp = self.ranks.first, Stamp(state["metadata"]["run_id"], state["batch_counter"])
+        twin = (
+            next((other for other in self.files.checkpoints() if read_stamp(other) == stamp), None) if first else None
+        )
+        if twin := self._exchange(twin)[0]:
+            return self._copy(twin, path)
+        folder = self.files.shards / stamp.name
+        unfinished = unfinished_of(folder)
+        try:
+            with self._together():
+                if first:
+                    begin_folder(folder)
+            with self._together():
+                mine = write_parts(state, unfinished, self.ranks.rank, self.group)
+            files = {name: facts for part in self._exchange(mine) for name, facts in part.items()}
+            with self._together():
+                if first:
+                    end_folder(folder)
+        except OtherRankFailed:
+            raise
+        except UserError as error:
+            if first:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise refused(path, str(error)) from error
+        with self._together():
+            if first:
+                super()._store(index_of(state, folder, files), path)
+        return None
+
+    def _copy(self, written: Path, path: Path) -> None:
+        with self._together():
+            if self.ranks.first:
+                super()._copy(written, path)
+
+    def _failed(self, error: Exception) -> None:
+        if self.ranks.first and not isinstance(error, OtherRankFailed):  # that ends the training, and is said there
+            super()._failed(error)
+
+    def _sweep(self, state: Mapping[str, Any]) -> None:
+        if self.ranks.first:
+            super()._sweep(state)
+
+    @property
+    def failed(self) -> list[Path]:
+        return super().failed if self.ranks.first else []
+
+
+def unfinished_of(folder: Path) -> Path:
+    """What a folder of parts is called until it is whole."""
+    return folder.with_name(f".{folder.name}.tmp")
+
+
+def begin_folder(folder: Path) -> None:
+    """Make an empty folder under its unfinished name, in place of whatever a killed process left under either."""
+    for left in (unfinished_of(folder), folder):
+        shutil.rmtree(left, ignore_errors=True)
+    unfinished_of(folder).mkdir(parents=True)
+
+
+def end_folder(folder: Path) -> None:
+    """Give a folder its name, durably."""
+    make_durable(unfinished_of(folder))
+    os.replace(unfinished_of(folder), folder)
+    make_durable(folder.parent)
+
+
+def write_in_parts(state: Mapping[str, Any], path: Path) -> None:
+    """Write a whole state as ShardSaver does, in one process. Raises UserError where the disk refuses."""
+    folder = CheckpointManager(path).shards / Stamp(state["metadata"]["run_id"], state["batch_counter"]).name
+    try:
+        begin_folder(folder)
+        files = write_parts(state, unfinished_of(folder), 0, None)
+        end_folder(folder)
+    except OSError as error:
+        shutil.rmtree(unfinished_of(folder), ignore_errors=True)
+        raise refused(path, error.strerror or str(error)) from error
+    write_file(index_of(state, folder, files), path)
+
+
+def refused(path: Path, cause: str) -> UserError:
+    """The error that says that a checkpoint could not be written."""
+    return UserError(f"Could not save '{path}' ({cause}); check the folder's permissions and free space.")
+
+
+def in_memory(value: Any, copy: bool, copies: dict[Any, Tensor] | None = None) -> Any:
+    """Nested values with all tensors in the CPU's memory; tensors that share memory (tied weights) still do.
+
+    Args:
+        value: mappings, lists, tuples, tensors and plain values; what can change of it, but tensors, is copied.
+        copy: copy tensors too; else those in the CPU's memory are views of the originals.
+        copies: those made so far, by what they are copies of.
+    """
+    copies = {} if copies is None else copies
+    if isinstance(value, Tensor):
+        key = value.device, value.data_ptr(), value.dtype, value.shape, value.stride()
+        if key not in copies:
+            copies[key] = value.detach().to("cpu", copy=copy)
+        return copies[key]
+    if isinstance(value, Mapping):
+        return {name: in_memory(entry, copy, copies) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(in_memory(entry, copy, copies) for entry in value)
+    return value
