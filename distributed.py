@@ -197,6 +197,8 @@ class Ranks:
         with suppress(RuntimeError):
             any_yet = self.store.add("errors", 1) > 1
             same_yet = self.store.add("error/" + hashlib.sha256(str(error).encode()).hexdigest(), 1) > 1
+            if self.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+                time.sleep(2 * RANK_0_FIRST_S)  # the store ends with this process, and the others still ask it
             return not (any_yet if isinstance(error, OtherRankFailed) else same_yet)
         return self.first
 
