@@ -67,8 +67,17 @@ def choose_device(wanted: str, from_flag: bool) -> Choice:
     return Choice("cpu", "no GPU found")
 
 
-def choose_rank_device(wanted: str, from_flag: bool, local_rank: int, local_world_size: int) -> Choice:
+def choose_rank_device(
+    wanted: str, from_flag: bool, local_rank: int, local_world_size: int, sees_all: bool = True
+) -> Choice:
     """Resolve `system.device` where ranks train together: on CUDA each has the GPU with its local number.
+
+    Args:
+        wanted: as configured.
+        from_flag: a flag asks for it.
+        local_rank: the rank's number among those on its machine.
+        local_world_size: how many those are.
+        sees_all: False: the launcher may show each process a GPU of its own only.
 
     Raises:
         UserError: one GPU was named for all, there are too few, or they are Apple's, which cannot work together.
@@ -78,6 +87,8 @@ def choose_rank_device(wanted: str, from_flag: bool, local_rank: int, local_worl
     gpus = sum(device.startswith("cuda") for device in available_devices())
     if wanted == "cpu" or not gpus:
         return choose_device("cpu" if wanted in ("auto", "mps") else wanted, from_flag)
+    if gpus == 1 and not sees_all:
+        return Choice("cuda:0", "the GPU that this process sees")
     if local_world_size > gpus:
         raise UserError(
             f"{local_world_size} ranks on a machine with {gpus} GPU{'s' if gpus > 1 else ''}; use torchrun "

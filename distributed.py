@@ -47,6 +47,7 @@ class Ranks:
     local_rank, local_world_size: the same on this machine. A rank's GPU has its local number.
     job: torchrun's name of the job, the same through restarts.
     restarts: how often torchrun has started the ranks of this machine anew.
+    by_torchrun: whether torchrun started it; its ranks see all GPUs of their machine.
     named: whether the job's name is its own: whoever uses it again means the same job.
     store: short texts that all ranks can write and read, by name. Tensors go through the process group.
     patience_s: how long this rank waits for the others in training before it gives up.
@@ -58,6 +59,7 @@ class Ranks:
     local_world_size: int = 1
     job: str = ""
     restarts: int = 0
+    by_torchrun: bool = True
     named: bool = False
     store: Any = None
     patience_s: float = 600.0
@@ -98,6 +100,13 @@ class Ranks:
         if not self.alone:
             self.arrive()
             torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def as_first(self, tensor: Tensor) -> Tensor:
+        """Rank 0's values, in place, of a tensor that each rank has."""
+        if not self.alone:
+            self.arrive()
+            torch.distributed.broadcast(tensor, 0)
         return tensor
 
     def largest(self, *numbers: int) -> list[int]:
@@ -258,7 +267,7 @@ def from_environment() -> Ranks:
         )
     return Ranks(
         rank, world_size, int(env.get("LOCAL_RANK", rank)), local_world_size,
-        job if named else f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}", restarts, named,
+        job if named else f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}", restarts, "TORCHELASTIC_RUN_ID" in env, named,
         PrefixStore(f"start/{restarts if one_machine else 0}", store),
     )  # fmt: skip
 

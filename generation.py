@@ -9,7 +9,7 @@ Shape letters: B samples decoded together, V tokens of the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +101,7 @@ def generate(
     num_samples: int = 1,
     generator: torch.Generator | None = None,
     use_cache: bool = True,
+    agree: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[list[int | None]]:
     """Continue a prompt, yielding tokens as they are decoded.
 
@@ -113,6 +114,7 @@ def generate(
         num_samples: continuations decoded together, as one batch.
         generator: where randomness comes from.
         use_cache: keep keys and values of earlier tokens; without, every step reads the whole window again.
+        agree: turns this process's choice, int64 (num_samples,), into that of all processes that decode together.
 
     Yields:
         One list per step with the next id of each sample, None for samples that have ended.
@@ -131,6 +133,7 @@ def generate(
                 cache.length = 0
         fresh = window[:, cache.length :] if cache else window  # all of it, or what the cache has not seen
         chosen = choose(model.next_logits(fresh, cache), window.cpu(), sampling, generator)
+        chosen = agree(chosen) if agree else chosen
         tokens = chosen.tolist()
         running = [going and token not in stop for going, token in zip(running, tokens, strict=True)]
         if not any(running):

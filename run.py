@@ -324,7 +324,9 @@ def derive_system(config: Config, sources: dict[str, str], derived: dict[str, st
     if ranks.alone:
         choice = devices.choose_device(wanted_device, by_flag)
     else:
-        choice = devices.choose_rank_device(wanted_device, by_flag, ranks.local_rank, ranks.local_world_size)
+        choice = devices.choose_rank_device(
+            wanted_device, by_flag, ranks.local_rank, ranks.local_world_size, ranks.by_torchrun
+        )
     if choice.value != wanted_device:
         system.device, derived["system.device"] = choice.value, choice.reason
     fell_back = wanted_device.startswith(("cuda", "mps")) and system.device == "cpu"

@@ -305,6 +305,7 @@ class Trainer:
                 steps = generate(
                     self.model, ids, max_tokens=training.sample_tokens, sampling=Sampling(),
                     stop=set(tokenizer.special_tokens.values()), generator=generator,
+                    agree=self.ranks.as_first if self.run.shared_out else None,
                 )  # fmt: skip
                 text = tokenizer.decode(token for (token,) in steps if token is not None)
             result.append({"prompt": prompt, "text": text})

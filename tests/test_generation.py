@@ -273,6 +273,18 @@ def test_padded_vocabulary_rows_are_never_sampled() -> None:
     assert drawn <= set(range(50)) and len(drawn) > 40
 
 
+def test_processes_that_decode_together_go_on_with_what_they_agree_on() -> None:
+    model = unigram_model(tiny_config(), {5: 50.0})
+    told: list[int] = []
+
+    def agree(chosen: Tensor) -> Tensor:
+        told.extend(chosen.tolist())
+        return torch.full_like(chosen, 9)
+
+    steps = list(generate(model, [1], max_tokens=3, sampling=Sampling(temperature=0), stop={5}, agree=agree))
+    assert steps == [[9], [9], [9]] and told == [5, 5, 5]
+
+
 def test_a_stop_token_ends_the_text_and_is_not_part_of_it() -> None:
     config = tiny_config(block_size=16)
     model = random_model(config)
