@@ -342,7 +342,8 @@ class Trainer:
             self.saver = self.make_saver()
             self.record = Record(self.run, self.metrics) if first else NoRecord()
             with closing(self.saver), closing(self.record):
-                if self.batches_done and not self.run.goes_on and self.config.training.save_checkpoints:
+                moved = self.batches_done or (self.run.checkpoint and self.ranks.job)  # a restart may not find it again
+                if moved and not self.run.goes_on and self.config.training.save_checkpoints:
                     self.saver.save(self.state_dict(), [files.last])  # from now on --resume finds it here
                 self.loop(stop)
             self.record.draw()

@@ -24,7 +24,7 @@ from distributed import ALONE, OtherRankFailed, Ranks, copy_into, local, whole
 from request import Request, after_restart, is_restart
 from run import refuse_uneven_shares
 from run_files import CheckpointManager
-from tests.helpers_run import TINY, metrics_rows, settle, state_of, train, write_data
+from tests.helpers_run import TINY, make_run, metrics_rows, settle, state_of, train, write_data
 from trainer import Trainer
 from utils import Shutdown, UserError
 
@@ -359,6 +359,29 @@ def test_a_job_goes_on_with_what_it_began(ranks: Ranks, request_: Request, expec
     assert again.resume and again.output == "models/two.pt" and again.weights_from is again.continue_from is None
     files.job.write_text("{")
     assert not is_restart(request_, files)
+
+
+def test_a_job_that_took_weights_from_under_its_own_name_can_be_restarted_before_its_first_save(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = (*FLAGS, "--max_iters", "2", "--eval_interval", "0", "--output_checkpoint", "models/two.pt")
+    assert train(*flags).code == 0
+    run = make_run(*flags)
+    run.checkpoint, run.ranks = load_checkpoint(run.files.last), Ranks(job="a", named=True)  # --load_model_only
+    trainer, step = Trainer(run), Trainer.step
+
+    def dies(own: Trainer, batch: Any) -> Any:
+        own.saver.close()  # perhaps it was durable by now
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    monkeypatch.setattr(Trainer, "step", step)
+    request = Request(weights_from="models/two.pt", ranks=Ranks(job="a", named=True, restarts=1))
+    assert is_restart(request, run.files)
+    assert state_of("models/two.pt")["batch_counter"] == 0
+    assert train(*flags, "--resume").code == 0
 
 
 @pytest.mark.parametrize("missing", ["MASTER_ADDR", "MASTER_PORT"])
