@@ -58,7 +58,7 @@ class Saver(NoSaver):
         self.files, self.keep, self.move = files, keep, move
         # By kind: a newer one takes an older one's place. None: lost, and still to be reported.
         self._owed: dict[str, tuple[Path, Mapping[str, Any] | None]] = {}
-        self._not_finite: UserError | None = None
+        self._fatal: UserError | None = None
         self._thread: threading.Thread | None = None
         self._borrowed = False  # whether training's own tensors are still needed here
 
@@ -104,7 +104,7 @@ class Saver(NoSaver):
         try:
             self._check(newest)
         except UserError as error:
-            self._not_finite = error
+            self._fatal = error
             return
         make_durable(self.files.metrics)  # its rows reach at least as far as the checkpoint, whatever happens
         written: Path | None = None  # where `newest` is on the disk
@@ -134,12 +134,12 @@ class Saver(NoSaver):
             self._sweep(newest)
 
     def wait(self) -> None:
-        """Until what was asked for is on the disk. Raises UserError when the weights were not fit to be saved."""
+        """Until what was asked for is on the disk. Raises UserError when nothing more can be saved, as of bad weights."""
         if self._thread:
             self._thread.join()
             self._thread = None
-        if self._not_finite:
-            raise self._not_finite
+        if self._fatal:
+            raise self._fatal
 
     @property
     def failed(self) -> list[Path]:
@@ -157,10 +157,10 @@ class ShardSaver(Saver):
     each knows what is still owed.
     """
 
-    def __init__(self, files: CheckpointManager, keep: int | None, ranks: Ranks) -> None:
+    def __init__(self, files: CheckpointManager, keep: int | None, ranks: Ranks, device: str = "cpu") -> None:
         """Raises UserError, on all ranks, where they do not see the same folder."""
         super().__init__(files, keep, move=lambda: None)
-        self.ranks = ranks
+        self.ranks, self.device = ranks, device
         self.group = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=ranks.patience_s))
         self._check_folder()
 
@@ -216,6 +216,11 @@ class ShardSaver(Saver):
         assert isinstance(copied, dict)
         return in_memory(rest, copy=True) | copied
 
+    def _write(self, newest: Mapping[str, Any]) -> None:
+        if self.device.startswith("cuda"):  # a thread begins on the first one, where it would take memory
+            torch.cuda.set_device(self.device)
+        super()._write(newest)
+
     def _check(self, state: Mapping[str, Any]) -> None:
         with self._together():
             check_finite({name: local(tensor) for name, tensor in state["model"].items()})
@@ -256,7 +261,9 @@ class ShardSaver(Saver):
                 super()._copy(written, path)
 
     def _failed(self, error: Exception) -> None:
-        if self.ranks.first and not isinstance(error, OtherRankFailed):  # that ends the training, and is said there
+        if isinstance(error, OtherRankFailed):  # there will be no more saves
+            self._fatal = error
+        elif self.ranks.first:
             super()._failed(error)
 
     def _sweep(self, state: Mapping[str, Any]) -> None:

@@ -143,7 +143,7 @@ class Trainer:
         """What writes the checkpoints: rank 0 alone, or every rank the parts that it has."""
         files, keep = self.run.files, self.config.training.keep_checkpoints
         if self.run.shared_out:
-            return ShardSaver(files, keep, self.ranks)
+            return ShardSaver(files, keep, self.ranks, self.run.device)
         return Saver(files, keep, self.move) if self.ranks.first else NoSaver()
 
     def move(self) -> None:

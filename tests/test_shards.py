@@ -13,7 +13,7 @@ from helpers_run import differences, listening, make_trainer, settle, train, wri
 
 import saver as saver_module
 from checkpoint import check_finite, load_checkpoint, read_file, read_stamp, write_file
-from distributed import Ranks
+from distributed import OtherRankFailed, Ranks
 from run_files import CheckpointManager
 from saver import ShardSaver, write_in_parts
 from shards import Shards, flat_tensors
@@ -346,6 +346,34 @@ def test_weights_that_are_not_finite_are_not_written_in_parts_either(group: Shar
     with pytest.raises(UserError, match=r"'transformer\.wte\.weight' is not finite"):
         saver.close()
     assert not SAVED.exists()
+
+
+def test_a_save_that_waits_for_a_missing_rank_ends_the_run(group: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+    saver = ShardSaver(CheckpointManager(SAVED), None, Ranks())
+
+    def missing(*_: Any) -> None:
+        raise OtherRankFailed("Rank 1 did not answer.")
+
+    monkeypatch.setattr(saver, "_exchange", missing)
+    with listening() as said:
+        saver.save(group(state(1)), [SAVED])
+        with pytest.raises(OtherRankFailed, match="Rank 1"):
+            saver.close()
+    monkeypatch.setattr(saver, "_check", lambda _: None)
+    saver._fatal = None
+    saver.save(group(state(1)), [SAVED])
+    with pytest.raises(OtherRankFailed, match="Rank 1"):
+        saver.close()
+    assert not said and not SAVED.exists()
+
+
+def test_the_thread_that_saves_works_on_its_ranks_gpu(group: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    saver = ShardSaver(CheckpointManager(SAVED), None, Ranks(), "cuda:3")
+    saver.save(group(state(1)), [SAVED])
+    saver.close()
+    assert chosen == ["cuda:3"] and SAVED.exists()
 
 
 def test_ranks_that_do_not_see_one_folder_are_told_before_the_first_batch(
