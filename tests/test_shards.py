@@ -349,21 +349,21 @@ def test_weights_that_are_not_finite_are_not_written_in_parts_either(group: Shar
 
 
 def test_a_save_that_waits_for_a_missing_rank_ends_the_run(group: Share, monkeypatch: pytest.MonkeyPatch) -> None:
-    saver = ShardSaver(CheckpointManager(SAVED), None, Ranks())
+    saver, parts = ShardSaver(CheckpointManager(SAVED), None, Ranks()), group(state(1))
 
     def missing(*_: Any) -> None:
         raise OtherRankFailed("Rank 1 did not answer.")
 
     monkeypatch.setattr(saver, "_exchange", missing)
     with listening() as said:
-        saver.save(group(state(1)), [SAVED])
+        saver.save(parts, [SAVED])
         with pytest.raises(OtherRankFailed, match="Rank 1"):
             saver.close()
-    monkeypatch.setattr(saver, "_check", lambda _: None)
-    saver._fatal = None
-    saver.save(group(state(1)), [SAVED])
-    with pytest.raises(OtherRankFailed, match="Rank 1"):
-        saver.close()
+        monkeypatch.setattr(saver, "_check", lambda _: None)
+        saver._fatal = None
+        saver.save(parts, [SAVED])
+        with pytest.raises(OtherRankFailed, match="Rank 1"):
+            saver.close()
     assert not said and not SAVED.exists()
 
 
