@@ -33,6 +33,10 @@ from run import prepare_run
 from trainer import DeviceBatch, Trainer
 
 RANKS = 64
+KINDS = {
+    "allreduce": "all-reduce", "all_reduce": "all-reduce", "allgather_base": "all-gather",
+    "reduce_scatter_base": "reduce-scatter", "broadcast": "broadcast",
+}  # fmt: skip
 
 
 class Alone(Ranks):
@@ -57,9 +61,11 @@ class Collectives(TorchDispatchMode):
         self.seen: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = str(op)
-        if "c10d" in name and "wait" not in name:  # DTensors have operators of their own
-            entry = self.seen[name.split(".")[1].strip("_")]
+        if any(hasattr(kind, "full_tensor") for kind in types):  # a DTensor's own operators come next
+            return NotImplemented
+        name = str(op).split(".")[1].strip("_")
+        if "c10d" in str(op) and name in KINDS:  # a DTensor has operators for them of its own
+            entry = self.seen[KINDS[name]]
             entry[0] += 1
             entry[1] += max(map(tensor_bytes, args))
         return op(*args, **kwargs or {})
