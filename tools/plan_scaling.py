@@ -49,6 +49,7 @@ WHY = {  # what a plan's seconds are called where they are the reason
     "network": "the network between machines", "latency": "the collectives' latency", "update": "the update",
     "agreement": "the ranks' agreement once a batch",
 }  # fmt: skip
+NOT_HERE = ("resume", "checkpoint", "load_model_only", "init_from", "eval_only", "show_config", "save_config")
 
 
 # --- what is asked --------------------------------------------------------------------------------------------------
@@ -68,6 +69,8 @@ def positive(flag: str, text: str, most: float, whole: bool = False) -> float:
 
 def decide_config(args: argparse.Namespace, others: Sequence[str]) -> Config:
     """The config that these flags of train.py give, for a CUDA device."""
+    if unused := next((name for name in NOT_HERE if getattr(args, name)), None):
+        raise UserError(f"--{unused} has no meaning here, where a run is told from its config alone; leave it out.")
     layers = file_layers(user_path(args.config)) if args.config is not None else []
     for flag, name, value in train.overrides(args, list(others)):
         if name in ("system.device", "system.parallel", "system.shard_ranks"):
@@ -132,9 +135,7 @@ def verdict(table: Sequence[Sequence[Plan]], one: Plan, skipped: Sequence[int], 
     if table and not ways:
         lines.append("Nothing fits: --training.activation_checkpointing true and a smaller --batch_size take less.")
     elif len(table) == 1:
-        lines.append(
-            f"The fastest that fits is {ways[0].layout}. Beside computing, most of its time is {reason(ways[0])}."
-        )
+        lines.append(f"The fastest that fits is {ways[0].layout}; it loses most to {reason(ways[0])}.")
     elif paying:
         least, most = max(paying, key=lambda plan: plan.mfu), paying[-1]
         lines.append(f"Cheapest: {of_speed(least)}. The most GPUs that pay: {of_speed(most)}.")
@@ -179,8 +180,8 @@ def heading(config: Config, cluster: Cluster, sequences: int) -> str:
         f"{model.block_size:,} tokens\n"
         f"{gpu.name}, {gpu.memory_gb:g} GB, {cluster.per_node} to a machine: {gpu.link} {gpu.link_gb_s:g} GB/s, network "
         f"{cluster.network_gb_s:g} GB/s for each\n"
-        f"Memory and collectives are checked; time was never measured: {cluster.efficiency:.0%} of the peak while it "
-        "computes, and what --help says.\n"
+        "Memory and collectives agree with runs on a fake process group. Time was never measured: it assumes "
+        f"{cluster.efficiency:.0%} of the peak, and what --help says.\n"
     )
 
 

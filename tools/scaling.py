@@ -258,11 +258,10 @@ def take_time(plan: Plan, config: Config, cluster: Cluster) -> None:
         raise UserError(f"A {cluster.gpu.name} has no {config.system.dtype}; use another --dtype.")
     useful = flops_per_token(model) * tokens / peak / cluster.efficiency  # of a micro-batch, twice as long backward
     forward, backward = useful / 3, useful * (1 if config.training.activation_checkpointing else 2 / 3)
-    least = BLOCK_S * model.n_layer
-    small = max(0.0, least - forward - backward)  # a GPU that waits for kernels to start
-    busy = forward + small / 3, backward + small * 2 / 3
-    seconds = {"compute": plan.micro_batches * (forward + backward), "small kernels": plan.micro_batches * small}
-    sending, exposed = waits(plan, config, cluster, *busy)
+    slowed = max(1.0, BLOCK_S * model.n_layer / (forward + backward))  # by a GPU that waits for kernels to start
+    computing = plan.micro_batches * (forward + backward)
+    seconds = {"compute": computing, "small kernels": (slowed - 1) * computing}
+    sending, exposed = waits(plan, config, cluster, slowed * forward, slowed * backward)
     for name, taken in exposed.items():
         seconds[name] = seconds.get(name, 0.0) + taken
     own = weights_bytes(config, plan.gpus)["weights"] / 4
