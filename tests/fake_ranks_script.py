@@ -1,7 +1,7 @@
 """Rank 0 of 64 of which there is only one: tests/fake_ranks_script.py CASE ... > measured.json
 
-A CASE is flags of train.py in one argument. The real Trainer runs three batches of each on PyTorch's fake process group,
-whose collectives send nothing. One line of JSON per case: the bytes of all tensors before the third batch, the most in it,
+A CASE is flags of train.py in one argument. The real Trainer runs four batches of each on PyTorch's fake process group,
+whose collectives send nothing. One line of JSON per case: the bytes of all tensors before the last batch, the most in it,
 and a batch's collectives by their kinds as [number, bytes]: the whole tensor's, where the ranks have parts of it.
 """
 
@@ -96,15 +96,10 @@ def measured(flags: list[str], folder: Path) -> dict[str, Any]:
         if not run.shared_out:
             trainer.replica.register_comm_hook(None, reduced)  # type: ignore[operator]
         model, training = run.config.model, run.config.training
-        ids = torch.randint(
-            0, 100, (training.gradient_accumulation_steps // RANKS, training.batch_size, model.block_size)
-        )
-        for watched in (
-            nullcontext(),
-            nullcontext(),
-            collectives,
-            record_function("batch"),
-        ):  # DDP sends other buckets first
+        steps = training.gradient_accumulation_steps // RANKS
+        ids = torch.randint(0, 100, (steps, training.batch_size, model.block_size))
+        watches = nullcontext(), nullcontext(), collectives, record_function("batch")  # DDP's first batch is another
+        for watched in watches:
             with watched:
                 trainer.step(DeviceBatch(ids, ids, ids.numel() * RANKS))
             trainer.batches_done += 1

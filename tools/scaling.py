@@ -187,9 +187,7 @@ class Plan:
     memory: Parts = field(default_factory=dict)
     fits: bool = False
     collectives: list[Collective] = field(default_factory=list)
-    seconds: dict[str, float] = field(
-        default_factory=dict
-    )  # what follows one another: compute, and what it cannot hide
+    seconds: dict[str, float] = field(default_factory=dict)  # one after the other: computing, and what it cannot hide
     hidden_s: float = 0.0  # of sending, while the GPU computes
     mfu: float = 0.0
     tokens_per_s: float = 0.0
@@ -254,8 +252,7 @@ def take_time(plan: Plan, config: Config, cluster: Cluster) -> None:
     """Fill in the plan's seconds, and what follows from them."""
     model, tokens = config.model, plan.batch_size * config.model.block_size
     peak = gpu_peak_flops(cluster.gpu.name, config.system.dtype, config.system.allow_tf32_matmul)
-    if peak is None:
-        raise UserError(f"A {cluster.gpu.name} has no {config.system.dtype}; use another --dtype.")
+    assert peak is not None, "GPUS has only what estimate.py knows"
     useful = flops_per_token(model) * tokens / peak / cluster.efficiency  # of a micro-batch, twice as long backward
     forward, backward = useful / 3, useful * (1 if config.training.activation_checkpointing else 2 / 3)
     slowed = max(1.0, BLOCK_S * model.n_layer / (forward + backward))  # by a GPU that waits for kernels to start
@@ -291,9 +288,8 @@ def waits(
     every = [(one.number, one.seconds(cluster)) for one in plan.collectives]
     sending = sum(number * total(parts) for number, parts in every)
     small = total(once["all-reduce", "loss"]) + total(once.get(("all-reduce", "gradient norms"), {}))
-    if (
-        config.system.parallel == "ddp"
-    ):  # sent in the last backward pass; the last bucket has the embeddings' gradient, which is ready at the very end
+    if config.system.parallel == "ddp":
+        # Sent in the last backward pass; the last bucket has the embeddings' gradient, which is ready at its very end.
         late = max(sending - small - backward, total(once["all-reduce", "bucket"]))
     else:
         L, micro = config.model.n_layer, plan.micro_batches
