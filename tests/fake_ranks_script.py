@@ -3,6 +3,8 @@
 A CASE is flags of train.py in one argument. The real Trainer runs four batches of each on PyTorch's fake process group,
 whose collectives send nothing. One line of JSON per case: the bytes of all tensors before the last batch, the most in it,
 and a batch's collectives by their kinds as [number, bytes]: the whole tensor's, where the ranks have parts of it.
+
+In bfloat16 fsdp brings blocks together in bfloat16, as it does on CUDA only.
 """
 
 import gc
@@ -20,6 +22,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler says when it star
 
 import torch
 import torch.distributed as dist
+import torch.distributed.fsdp
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -86,10 +89,25 @@ def reduced(group: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.
     return done
 
 
+def as_on_cuda() -> None:
+    """From now on fsdp does what placement.shard tells it on CUDA; there, autocast widens what LayerNorm is given."""
+    policy, layer_norm = torch.distributed.fsdp.MixedPrecisionPolicy, torch.nn.functional.layer_norm
+
+    def low(*_: Any, **flags: Any) -> torch.distributed.fsdp.MixedPrecisionPolicy:
+        return policy(torch.bfloat16, torch.float32, **flags)
+
+    def wide(x: torch.Tensor, shape: Any, *weights: Any) -> torch.Tensor:
+        return layer_norm(x, shape, *(w.float() if isinstance(w, torch.Tensor) else w for w in weights))
+
+    torch.distributed.fsdp.MixedPrecisionPolicy, torch.nn.functional.layer_norm = low, wide  # type: ignore[misc, assignment]
+
+
 def measured(flags: list[str], folder: Path) -> dict[str, Any]:
     """A run with these flags, as far as it is told above."""
     args = train.build_parser().parse_args(flags)
     collectives = Collectives()
+    if getattr(args, "system.dtype") == "bfloat16":
+        as_on_cuda()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         run = prepare_run(Request(overrides=train.overrides(args, flags), ranks=Alone(0, RANKS, 0, 8)))
         trainer = Trainer(run)
