@@ -89,7 +89,7 @@ def fits_by_estimate(config: Config, size: int, ranks: Ranks) -> bool:
     they are worth it."""
     if config.system.device == "cpu" and size > 1 and size * config.model.block_size > CPU_TOKENS:
         return False
-    each = memory_bytes(with_batch_size(config, size)) + bucket_bytes(config, ranks.world_size)
+    each = memory_bytes(with_batch_size(config, size), ranks.world_size)
     available = devices.available_memory_bytes()
     return available is None or ranks.local_world_size * each <= USABLE * available
 

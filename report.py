@@ -14,7 +14,7 @@ import estimate
 from checkpoint import read_stamp
 from config import Config, file_layers, resolve
 from device import describe_device, memory_in_use_bytes, total_memory_bytes
-from memory import bucket_bytes, memory_bytes
+from memory import memory_bytes
 from run import Run
 from utils import UserError, byte_count, divisors, duration, is_out_of_memory, log, paint, short_count, use_color
 
@@ -68,10 +68,8 @@ def _tf32(run: Run) -> str:
 
 
 def _memory(run: Run) -> str:
-    if run.shared_out:
-        return "not estimated with fsdp"
     total, each = total_memory_bytes(run.device), "" if run.ranks.alone else " of each rank"
-    needed = memory_bytes(run.config) + bucket_bytes(run.config, run.ranks.world_size)
+    needed = memory_bytes(run.config, run.ranks.world_size)
     return f"about {byte_count(needed)} at the peak{each}" + (f", of {byte_count(total)}" if total else "")
 
 

@@ -168,7 +168,7 @@ def test_on_a_cpu_the_estimate_has_to_stay_within_what_is_available(monkeypatch:
     monkeypatch.setattr(devices, "available_memory_bytes", lambda: 1_000_000)
     asked = []
 
-    def memory_bytes(config: Config) -> int:
+    def memory_bytes(config: Config, ranks: int) -> int:
         asked.append((config.training.batch_size, config.training.gradient_accumulation_steps))
         return 100_000 * config.training.batch_size
 
@@ -189,7 +189,7 @@ def test_on_a_cpu_the_estimate_has_to_stay_within_what_is_available(monkeypatch:
     [("cpu", 256, 16), ("cpu", 1000, 4), ("cpu", 4096, 1), ("cpu", 9000, 1), ("mps", 1000, 48)],
 )
 def test_a_cpu_gets_no_more_tokens_than_make_it_faster(monkeypatch, device: str, block_size: int, size: int) -> None:
-    monkeypatch.setattr(micro_batch, "memory_bytes", lambda config: 1)
+    monkeypatch.setattr(micro_batch, "memory_bytes", lambda config, ranks: 1)
     assert choose_batch_size(cpu_config(48, block_size, device), 100)[0] == size
     assert CPU_TOKENS == 4096
 

@@ -1,0 +1,315 @@
+"""Tell on paper what a run would be on many GPUs: memory, communication, time and MFU, and where more GPUs stop paying.
+
+    python tools/plan_scaling.py --config configs/gpt2-xl.json --gpu h100                from 1 to 4,096 GPUs
+    python tools/plan_scaling.py --config configs/gpt2-xl.json --gpu h100 --gpus 64      one number, with all parts
+    python tools/plan_scaling.py --config configs/gpt2.json --gpu a100 --batch_tokens 4e6 --network 12.5
+
+Compared are ddp, fsdp over all GPUs, and n x 8: fsdp over the GPUs of a machine, and a copy of the model on each of n
+(--system.parallel, --system.shard_ranks). The batch is the config's on any number of GPUs, and its micro-batches too, until
+each GPU has only a part of one; a batch that cannot be shared evenly is taken as near as it can be.
+
+Memory is memory.py's, and collectives with their bytes are counted as PyTorch's wrappers do them: both agree with runs of
+the real trainer on PyTorch's fake process group of 64 ranks (tests/test_plan_scaling.py). Time is an estimate that was
+never measured on such hardware. It takes the makers' data sheets, and assumes that forward and backward pass reach 40 %
+of the peak (--efficiency), collectives 80 % of a link's bandwidth and the update 80 % of the memory's; that a collective
+takes 10 us, 1 us more for each GPU of a machine, and 6 us for each machine in its ring or step of its tree; that a block
+takes at least 0.3 ms a micro-batch; and that the ranks' agreement takes 30 us for each of its steps. tools/scaling.py has
+the arithmetic. Tensor and pipeline parallelism, which larger models need, are not there.
+
+Takes the flags of train.py that describe a run. 92 % of a GPU's memory count as usable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from scaling import COMPUTE_SHARE, GPUS, Cluster, Plan, find_gpu, plans
+
+import train
+from cli import Parser
+from config import Config, file_layers, resolve
+from estimate import n_parameters
+from tokenizer import get_tokenizer
+from utils import UserError, byte_count, duration, log, one_line, replace_text, run_command, short_count, user_path
+
+NUMBERS = tuple(2**power for power in range(13))  # of GPUs: 1 to 4,096
+MOST_GPUS = 1 << 20
+WORTH = 0.5  # of one GPU's MFU: with less, more GPUs do not pay
+WHY = {  # what a plan's seconds are called where they are the reason
+    "compute": "computing", "small kernels": "micro-batches too small to keep a GPU busy", "links": "the links inside of a machine",
+    "network": "the network between machines", "latency": "the collectives' latency", "update": "the update",
+    "agreement": "the ranks' agreement once a batch",
+}  # fmt: skip
+NOT_HERE = ("resume", "checkpoint", "load_model_only", "init_from", "eval_only", "show_config", "save_config")
+
+
+# --- what is asked --------------------------------------------------------------------------------------------------
+
+
+def positive(flag: str, text: str, most: float, whole: bool = False) -> float:
+    """The number that a flag gives, above 0 and at most `most`. Raises UserError for any other."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= most or (whole and value != int(value)):
+        kind = f"a whole number from 1 to {most:,.0f}" if whole else f"a number above 0 and at most {most:,g}"
+        raise UserError(f"{flag} must be {kind}, not '{one_line(text)}'.")
+    return value
+
+
+def decide_config(args: argparse.Namespace, others: Sequence[str]) -> Config:
+    """The config that these flags of train.py give, for a CUDA device."""
+    if unused := next((name for name in NOT_HERE if getattr(args, name)), None):
+        raise UserError(f"--{unused} has no meaning here, where a run is told from its config alone; leave it out.")
+    layers = file_layers(user_path(args.config)) if args.config is not None else []
+    for flag, name, value in train.overrides(args, list(others)):
+        if name in ("system.device", "system.parallel", "system.shard_ranks"):
+            raise UserError(f"{flag} has no meaning here, where --gpu names the device and all layouts are compared.")
+        section, key = name.split(".")
+        layers.append((flag, {section: {key: value}}))
+    config, _ = resolve(layers)
+    if config.model.vocab_size is None:
+        config.model.vocab_size = get_tokenizer(config.data.tokenizer).padded_vocab_size
+    config.system.device = "cuda"
+    if config.system.dtype == "auto":
+        config.system.dtype = "bfloat16"
+    return config
+
+
+def numbers_of_gpus(asked: str | None, per_node: int) -> list[int]:
+    """The numbers to plan for. Raises UserError where machines would not be full."""
+    if asked is None:
+        return [n for n in NUMBERS if n <= per_node or n % per_node == 0]
+    gpus = int(positive("--gpus", asked, MOST_GPUS, whole=True))
+    if gpus > per_node and gpus % per_node:
+        raise UserError(f"--gpus {gpus}: on several machines it must be a multiple of --gpus_per_node, {per_node}.")
+    return [gpus]
+
+
+# --- what is answered -----------------------------------------------------------------------------------------------
+
+
+def best(found: Sequence[Plan]) -> Plan | None:
+    """The fastest that fits, of one number of GPUs."""
+    return min((plan for plan in found if plan.fits), key=lambda plan: plan.step_s, default=None)
+
+
+def reason(plan: Plan) -> str:
+    """What takes most of a plan's time, beside computing."""
+    rest = {name: seconds for name, seconds in plan.seconds.items() if name != "compute"}
+    name = max(rest, key=lambda name: rest[name])
+    return f"{WHY[name]}, {rest[name] / plan.step_s:.0%} of the time"
+
+
+def kind_of(plan: Plan) -> str:
+    """A layout's name, whatever the number of GPUs."""
+    return f"n x {plan.layout.split(' x ')[1]}" if " x " in plan.layout else plan.layout
+
+
+def verdict(table: Sequence[Sequence[Plan]], one: Plan, skipped: Sequence[int], sequences: int) -> list[str]:
+    """Sentences: of each layout, where it fits and from where on it does not pay; of the batch; and of the best.
+
+    Args:
+        table: plans of each number of GPUs that can share the batch.
+        one: of one GPU, whether it fits or not.
+        skipped: numbers of GPUs that cannot.
+        sequences: of the batch.
+    """
+    everything = [plan for found in table for plan in found]
+    kinds = dict.fromkeys(kind_of(plan) for plan in everything)
+    lines = [of_layout(kind, [plan for plan in everything if kind_of(plan) == kind], one) for kind in kinds]
+    if skipped:
+        lines.append(f"The batch has {sequences:,} sequences: {skipped[0]:,} GPUs cannot share it (--batch_tokens).")
+    ways = [plan for found in table if (plan := best(found))]
+    paying = [plan for plan in ways if plan.mfu >= WORTH * one.mfu]
+    if table and not ways:
+        lines.append("Nothing fits: --training.activation_checkpointing true and a smaller --batch_size take less.")
+    elif len(table) == 1:
+        lines.append(f"The fastest that fits is {ways[0].layout}; it loses most to {reason(ways[0])}.")
+    elif paying:
+        least, most = max(paying, key=lambda plan: plan.mfu), paying[-1]
+        lines.append(f"Cheapest: {of_speed(least)}. The most GPUs that pay: {of_speed(most)}.")
+    elif table:
+        lines.append("Nothing that fits reaches half of one GPU's MFU.")
+    return lines
+
+
+def of_speed(plan: Plan) -> str:
+    """How many GPUs, how, and how fast."""
+    how = "" if plan.gpus == 1 else f" with {plan.layout}"
+    return f"{plan.gpus:,}{how}, {short_count(plan.tokens_per_s)} tokens a second, MFU {plan.mfu:.1%}"
+
+
+def of_layout(kind: str, plans: Sequence[Plan], one: Plan) -> str:
+    """Whether a layout fits, and from where on it does not pay."""
+    fitting = [plan for plan in plans if plan.fits]
+    if not fitting:
+        least = min(plans, key=lambda plan: plan.peak_bytes)
+        where = f"; on {least.gpus:,} GPUs it takes {byte_count(least.peak_bytes)} of each" if least.gpus > 1 else ""
+        return f"{kind}: does not fit{where or f'; it takes {byte_count(least.peak_bytes)}'}."
+    said = "fits"
+    if len(fitting) < len(plans):
+        together = fitting == plans[-len(fitting) :]
+        said += f" from {fitting[0].gpus:,} GPUs on" if together else f" on {', '.join(f'{p.gpus:,}' for p in fitting)}"
+    if late := next((plan for plan in fitting if plan.mfu < WORTH * one.mfu), None):
+        said += f"; on {late.gpus:,} GPUs its MFU is {late.mfu:.1%}, below half of one GPU's: {reason(late)}"
+    elif fitting[-1].gpus > 1:
+        said += f"; its MFU stays above half of one GPU's, {fitting[-1].mfu:.1%} on {fitting[-1].gpus:,}"
+    return f"{kind}: {said}."
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+def heading(config: Config, cluster: Cluster, sequences: int) -> str:
+    """What is planned, and what is assumed."""
+    gpu, model = cluster.gpu, config.model
+    recomputed = ", activation checkpointing" if config.training.activation_checkpointing else ""
+    return (
+        f"{n_parameters(model):,} parameters, {config.system.dtype}{recomputed}; a batch: {sequences:,} sequences of "
+        f"{model.block_size:,} tokens\n"
+        f"{gpu.name}, {gpu.memory_gb:g} GB, {cluster.per_node} to a machine: {gpu.link} {gpu.link_gb_s:g} GB/s, network "
+        f"{cluster.network_gb_s:g} GB/s for each\n"
+        "Memory and collectives agree with runs on a fake process group. Time was never measured: it assumes "
+        f"{cluster.efficiency:.0%} of the peak, and what --help says.\n"
+    )
+
+
+def overview(table: Sequence[Sequence[Plan]], skipped: Sequence[int], one: Plan) -> str:
+    """A row for each number of GPUs: memory and MFU of the layouts, and the fastest that fits. x: does not fit."""
+    kinds = [*dict.fromkeys(kind_of(plan) for found in table for plan in found if plan.gpus > 1)] or [kind_of(one)]
+    lines = [
+        f"{'':<19}{'memory of each GPU':^{10 * len(kinds)}}{'MFU':^{8 * len(kinds)}}".rstrip(),
+        f"{'GPUs':>6}{'batch':>13}" + "".join(f"{name:>9} " for name in kinds) + "".join(f"{name:>8}" for name in kinds)
+        + "   fastest that fits",
+    ]  # fmt: skip
+    for found in table:
+        first, by_kind = found[0], {kind_of(plan): plan for plan in found}
+        if first.gpus == 1:
+            by_kind[kinds[0]] = first
+        plans = [by_kind.get(kind) for kind in kinds]
+        line = f"{first.gpus:>6,}{f'{first.gpus * first.micro_batches:,} x {first.batch_size}':>13}"
+        for plan in plans:
+            line += f"{f'{plan.peak_bytes / 1e9:.1f} GB' + (' ' if plan.fits else 'x') if plan else '- ':>10}"
+        line += "".join(f"{f'{plan.mfu:.1%}' if plan else '-':>8}" for plan in plans)
+        if plan := best(found):
+            line += f"   {plan.layout}: {shown_seconds(plan.step_s)}, {short_count(plan.tokens_per_s)} tokens/s, "
+            line += f"{plan.tokens_per_s / plan.gpus / one.tokens_per_s:.0%}"
+        lines.append(line)
+    lines += [f"{gpus:>6,}{'-':>13}" for gpus in skipped]
+    lines.append(
+        "batch: micro-batches of all GPUs x sequences; x: does not fit; %: of one GPU's speed, times their number"
+    )
+    return "\n".join(lines)
+
+
+def details(found: Sequence[Plan], one: Plan) -> str:
+    """All parts of the plans of one number of GPUs, side by side."""
+    first, moments = found[0], "/".join(dict.fromkeys(plan.moment for plan in found))
+    memory = sorted(dict.fromkeys(name for plan in found for name in plan.memory), key=lambda name: name == "CUDA")
+    times = [name for name in WHY if any(name in plan.seconds for plan in found)]
+    rows: list[tuple[str, Callable[[Plan], str] | None]] = [  # None: the line names those that follow
+        ("memory of each GPU", None),
+        *((name, lambda plan, name=name: shown(plan.memory, name, byte_count)) for name in memory),
+        (f"peak ({moments})", lambda plan: byte_count(plan.peak_bytes)),
+        ("fits", lambda plan: "yes" if plan.fits else "no"),
+        ("each GPU sends, a batch", None),
+        ("inside of its machine", lambda plan: byte_count(plan.sent()[0])),
+        ("to other machines", lambda plan: byte_count(plan.sent()[1])),
+        ("collectives", lambda plan: f"{plan.number():,}"),
+        ("time of a batch", None),
+        *((name, lambda plan, name=name: shown(plan.seconds, name, shown_seconds)) for name in times),
+        ("in all", lambda plan: shown_seconds(plan.step_s)),
+        ("sent meanwhile", lambda plan: shown_seconds(plan.hidden_s)),
+        ("tokens a second", lambda plan: short_count(plan.tokens_per_s)),
+        ("MFU", lambda plan: f"{plan.mfu:.1%}"),
+        ("of one GPU's speed", lambda plan: f"{plan.tokens_per_s / plan.gpus / one.tokens_per_s:.0%}"),
+    ]
+    gpus = f"{first.gpus:,} GPU{'s' if first.gpus > 1 else ''}"
+    lines = [f"{gpus}: {first.sequences:,} sequences, {first.micro_batches:,} x {first.batch_size} on each"]
+    lines.append(f"{'':<32}" + "".join(f"{plan.layout:>12}" for plan in found))
+    for name, cell in rows:
+        lines.append(name if cell is None else f"  {name:<30}" + "".join(f"{cell(plan):>12}" for plan in found))
+    return "\n".join(lines) + "\n"
+
+
+def shown(parts: Mapping[str, Any], name: str, write: Callable[[Any], str]) -> str:
+    """One of the parts, or a dash."""
+    return write(parts[name]) if name in parts else "-"
+
+
+def shown_seconds(seconds: float) -> str:
+    """In ms below a second."""
+    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s" if seconds < 100 else duration(seconds)
+
+
+def as_json(table: Sequence[Sequence[Plan]], one: Plan, cluster: Cluster) -> str:
+    """The plans for programs."""
+    rows = []
+    for plan in (plan for found in table for plan in found):
+        here, away = plan.sent()
+        rows.append(
+            asdict(plan)
+            | {"peak_bytes": plan.peak_bytes, "step_s": plan.step_s, "sent_inside": here, "sent_away": away}
+            | {"n_collectives": plan.number(), "speed": plan.tokens_per_s / plan.gpus / one.tokens_per_s}
+        )
+    return json.dumps({"cluster": asdict(cluster), "plans": rows}, indent=2) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tool with these arguments; returns the exit code."""
+    parser = Parser(
+        prog="plan_scaling.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False, epilog="All other flags are those of train.py: --config, --batch_size, --model.n_layer ...",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--gpu", metavar="NAME", help=f"one of: {', '.join(GPUS)}")
+    add("--gpus", metavar="N", help="plan for so many GPUs, with all parts [1, 2, 4, ... 4096, an overview]")
+    add("--gpus_per_node", metavar="N", default="8", help="GPUs in each machine [%(default)s]")
+    add("--network", metavar="GB/s", help="between machines, for each GPU [as usual with that GPU]")
+    add("--batch_tokens", metavar="N", help="tokens of a batch [the config's]")
+    add(
+        "--efficiency", metavar="SHARE", default=str(COMPUTE_SHARE), help="of the peak, while it computes [%(default)s]"
+    )
+    add("--all", action="store_true", help="all parts for each number of GPUs")
+    add("--json", metavar="FILE", help="write all of it there too")
+    own, others = parser.parse_known_args(arguments)
+    if own.gpu is None:
+        raise UserError(f"--gpu is missing; name one of: {', '.join(GPUS)}.")
+    gpu = find_gpu(own.gpu)
+    per_node = int(positive("--gpus_per_node", own.gpus_per_node, 1024, whole=True))
+    network = gpu.network_gb_s if own.network is None else positive("--network", own.network, 1e6)
+    cluster = Cluster(gpu, per_node, network, positive("--efficiency", own.efficiency, 1.0))
+    config = decide_config(train.build_parser().parse_args(others), others)
+    sequences = config.rows_per_batch
+    if own.batch_tokens is not None:
+        tokens = positive("--batch_tokens", own.batch_tokens, 2.0**40, whole=True)
+        sequences = max(1, round(tokens / config.model.block_size))
+    one = plans(config, 1, cluster, sequences)[0]
+    numbers = numbers_of_gpus(own.gpus, per_node)
+    table = [found for gpus in numbers if (found := plans(config, gpus, cluster, sequences))]
+    skipped = [gpus for gpus in numbers if gpus > sequences]
+    log.info("%s", heading(config, cluster, sequences))
+    if own.gpus is None and not own.all:
+        log.info("%s\n", overview(table, skipped, one))
+    else:
+        for found in table:
+            log.info("%s", details(found, one))
+    log.info("%s", "\n".join(verdict(table, one, skipped, sequences)))
+    if own.json:
+        replace_text(user_path(own.json), as_json(table, one, cluster))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,307 @@
+"""What a batch costs on many GPUs: who shares what, what is sent, how long it takes. For tools/plan_scaling.py.
+
+Memory is told by memory.py. What is sent follows from what PyTorch's wrappers do (placement.py); a test counts it in a real
+run. Seconds are arithmetic on data sheets and the constants below: nobody measured them on such hardware.
+
+Letters: L layers, S bytes of a whole tensor, n ranks that take part in a collective, m machines that they are on.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from config import Config
+from estimate import flops_per_token, gpu_peak_flops
+from memory import Parts, Shapes, elements, gathers_low, group_shapes, peak_parts, sharing_ranks, weights_bytes
+from utils import UserError, divisors, one_line
+
+COMPUTE_SHARE = 0.4  # of the published peak that forward and backward pass reach
+LINK_SHARE = 0.8  # of a link's or network's bandwidth that collectives reach
+MEMORY_SHARE = 0.8  # of the memory's bandwidth that the update reaches
+START_S = 10e-6  # of every collective
+HOP_S = 1e-6  # more for each GPU that a ring passes inside of a machine
+NODE_HOP_S = 6e-6  # and for each machine: a ring passes all of them, the tree of an all-reduce log2 of them, twice
+AGREE_HOP_S = 30e-6  # gloo, over TCP: the ranks agree once a batch, in a ring that is passed twice, and the GPU waits
+BLOCK_S = 0.3e-3  # forward and backward of a block take no less, however small: its kernels are started one by one
+UPDATE_BYTES = 40  # read and written per parameter: norm 4, clipping 8, AdamW 28
+USABLE = 0.92  # of a GPU's memory, as in tools/test_memory_limits.py
+FIRST_BUCKET_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20  # DDP's: a bucket is sent when it has at least so much
+SENDS = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1}  # (n - 1) / n S, of each rank, in a ring
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU, from its maker's data sheet: memory in GB, its bandwidth in GB/s, the link to others of its machine in GB/s
+    and direction. network_gb_s is what machines with it usually have for each GPU: 1 GB/s is 8 Gb/s.
+    """
+
+    name: str  # as estimate.GPU_PEAK_TFLOPS knows it
+    memory_gb: float
+    memory_gb_s: float
+    link: str
+    link_gb_s: float
+    network_gb_s: float
+
+    @property
+    def usable_bytes(self) -> int:
+        return int(USABLE * self.memory_gb * 1e9)
+
+
+GPUS: dict[str, Gpu] = {
+    "b200": Gpu("B200", 180, 7700, "NVLink", 900, 50),
+    "h200": Gpu("H200", 141, 4800, "NVLink", 450, 50),
+    "h100": Gpu("H100", 80, 3350, "NVLink", 450, 50),
+    "a100": Gpu("A100", 40, 1555, "NVLink", 300, 25),
+    "a100-80gb": Gpu("A100", 80, 2039, "NVLink", 300, 25),
+    "l40s": Gpu("L40S", 48, 864, "PCIe 4.0", 32, 12.5),
+    "rtx 5090": Gpu("RTX 5090", 32, 1792, "PCIe 5.0", 64, 1.25),
+    "rtx 4090": Gpu("RTX 4090", 24, 1008, "PCIe 4.0", 32, 1.25),
+    "rtx 3090": Gpu("RTX 3090", 24, 936, "PCIe 4.0", 32, 1.25),
+}
+
+
+def find_gpu(wanted: str) -> Gpu:
+    """The GPU of this name. Raises UserError that names those that are known."""
+
+    def short(name: str) -> str:
+        return re.sub(r"nvidia|geforce|rtx|sxm\d?|hbm\d?|[^a-z0-9]", "", name.lower()).removesuffix("gb")
+
+    known = {short(name): name for name in GPUS} | {"a10040": "a100", "h10080": "h100", "h200141": "h200"}
+    if (name := known.get(short(wanted))) is None:
+        raise UserError(f"--gpu '{one_line(wanted)}' is not one that this tool knows; it knows {', '.join(GPUS)}.")
+    return GPUS[name]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The machines: GPUs in each, GB/s of network for each GPU, and the share of the peak that computing reaches."""
+
+    gpu: Gpu
+    per_node: int = 8
+    network_gb_s: float = 0.0
+    efficiency: float = COMPUTE_SHARE
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One that a batch does `number` times: bytes of the whole tensor, ranks that take part, machines that they are on."""
+
+    kind: str
+    what: str
+    bytes: int
+    ranks: int
+    nodes: int
+    number: int = 1
+
+    def sent(self) -> tuple[float, float]:
+        """Bytes that each rank sends in one: to others of its machine, to other machines.
+
+        A ring for each GPU of a machine, as NCCL makes them: every one leaves the machine once.
+        """
+        total = SENDS[self.kind] * (self.ranks - 1) / self.ranks * self.bytes
+        away = total / (self.ranks / self.nodes) if self.nodes > 1 else 0.0
+        return total - away, away
+
+    def seconds(self, cluster: Cluster) -> dict[str, float]:
+        """Of one, by what takes them; both kinds of links work at the same time, and the slower one counts."""
+        if self.ranks == 1:
+            return {}
+        inside, away = self.sent()
+        link = inside / (LINK_SHARE * cluster.gpu.link_gb_s * 1e9)
+        network = away / (LINK_SHARE * cluster.network_gb_s * 1e9)
+        hops = 2 * math.log2(self.nodes) if self.kind == "all-reduce" else self.nodes - 1
+        latency = START_S + HOP_S * (self.ranks / self.nodes - 1) + NODE_HOP_S * hops
+        return {"latency": latency} | ({"network": network} if network > link else {"links": link})
+
+
+def total(seconds: dict[str, float]) -> float:
+    """Of all parts."""
+    return sum(seconds.values())
+
+
+# --- what is sent ---------------------------------------------------------------------------------------------------
+
+
+def buckets(config: Config) -> list[int]:
+    """Bytes of DDP's buckets, in the order in which the backward pass fills them."""
+    outside, block = group_shapes(config.model)
+    norm = len(outside) - 2  # LayerNorm: a weight, and perhaps a bias
+    matrices, biases, norms = block[:4], block[4 : len(block) - 2 * norm], block[len(block) - 2 * norm :]
+    ready: Shapes = list(outside[2:])
+    for _ in range(config.model.n_layer):
+        for number in (3, 2, 1, 0):
+            ready += [matrices[number], *biases[number : number + 1]] + (norms[:norm] if number in (2, 0) else [])
+    sizes, now, limit = list[int](), 0, FIRST_BUCKET_BYTES
+    for size in (4 * rows * row for rows, row in [*ready, outside[1], outside[0]]):
+        now += size
+        if now >= limit:
+            sizes, now, limit = [*sizes, now], 0, BUCKET_BYTES
+    return sizes + ([now] if now else [])
+
+
+def collectives(config: Config, ranks: int, per_node: int) -> list[Collective]:
+    """All of a batch, in the order of its backward pass; none where there is one rank."""
+    if ranks == 1:
+        return []
+    nodes, L = -(-ranks // per_node), config.model.n_layer
+    loss = Collective("all-reduce", "loss", 4, ranks, nodes)
+    if config.system.parallel == "ddp":
+        return [*(Collective("all-reduce", "bucket", size, ranks, nodes) for size in buckets(config)), loss]
+    n, (outside, block) = sharing_ranks(config, ranks), group_shapes(config.model)
+    wide, copies = -(-n // per_node), ranks // n  # machines of one copy of the model, and how many copies there are
+    root, part = elements(outside, n), elements(block, n)
+    micro = config.training.gradient_accumulation_steps // ranks
+    low = 2 if gathers_low(config) else 4
+    found = [
+        Collective("all-gather", "embeddings", 4 * n * root, n, wide, micro),
+        Collective("all-gather", "block", low * n * part, n, wide, 2 * L * micro),  # for forward and for backward
+        Collective("reduce-scatter", "block", 4 * n * part, n, wide, L),
+        Collective("reduce-scatter", "embeddings", 4 * n * root, n, wide),
+    ]
+    if copies > 1:
+        between = min(copies, nodes)  # the ranks of a copy are neighbours
+        found += [
+            Collective("all-reduce", "block", 4 * part, copies, between, L),
+            Collective("all-reduce", "embeddings", 4 * root, copies, between),
+        ]
+    norms = Collective("all-reduce", "gradient norms", 4 * (len(outside) + L * len(block)), n, wide)
+    return [*found, loss, norms]
+
+
+# --- a plan ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Plan:
+    """A layout on so many GPUs. Sizes in bytes, times in seconds, of a batch; sent: by one GPU."""
+
+    layout: str
+    gpus: int
+    sequences: int
+    batch_size: int
+    micro_batches: int  # of each rank
+    moment: str = ""
+    memory: Parts = field(default_factory=dict)
+    fits: bool = False
+    collectives: list[Collective] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)  # one after the other: computing, and what it cannot hide
+    hidden_s: float = 0.0  # of sending, while the GPU computes
+    mfu: float = 0.0
+    tokens_per_s: float = 0.0
+
+    @property
+    def step_s(self) -> float:
+        return total(self.seconds)
+
+    @property
+    def peak_bytes(self) -> int:
+        return sum(self.memory.values())
+
+    def sent(self) -> tuple[float, float]:
+        """Bytes inside of the machine and to others."""
+        pairs = [(one.number * here, one.number * away) for one in self.collectives for here, away in [one.sent()]]
+        return sum(here for here, _ in pairs), sum(away for _, away in pairs)
+
+    def number(self) -> int:
+        """Of collectives."""
+        return sum(one.number for one in self.collectives)
+
+
+def split(config: Config, gpus: int, sequences: int) -> tuple[int, int] | None:
+    """Micro-batch and number of them on each rank, for as near to the batch as can be shared; None: too few sequences."""
+    if sequences < gpus:
+        return None
+    each = round(sequences / gpus)
+    size = max(d for d in divisors(each) if d <= config.training.batch_size)
+    return size, each // size
+
+
+def layouts(config: Config, gpus: int, per_node: int) -> Iterator[tuple[str, Config]]:
+    """The ways to place a model on so many GPUs, with their configs."""
+    alone = gpus == 1
+    yield "one GPU" if alone else "ddp", replace(config, system=replace(config.system, parallel="ddp"))
+    if alone or config.optimizer.kind == "muon" or config.system.dtype == "float16":  # which fsdp does not take
+        return
+    yield "fsdp", replace(config, system=replace(config.system, parallel="fsdp", shard_ranks=None))
+    if gpus > per_node > 1:
+        system = replace(config.system, parallel="fsdp", shard_ranks=per_node)
+        yield f"{gpus // per_node} x {per_node}", replace(config, system=system)
+
+
+def plans(config: Config, gpus: int, cluster: Cluster, sequences: int) -> list[Plan]:
+    """A plan for each layout; none where a batch of so many sequences cannot be shared by so many GPUs."""
+    if (shared := split(config, gpus, sequences)) is None:
+        return []
+    size, micro = shared
+    training = replace(config.training, batch_size=size, gradient_accumulation_steps=micro * gpus)
+    found = []
+    for name, own in layouts(replace(config, training=training), gpus, cluster.per_node):
+        moment, parts = peak_parts(own, gpus)
+        plan = Plan(name, gpus, size * micro * gpus, size, micro, moment, parts)
+        plan.fits = plan.peak_bytes <= cluster.gpu.usable_bytes
+        plan.collectives = collectives(own, gpus, cluster.per_node)
+        take_time(plan, own, cluster)
+        found.append(plan)
+    return found
+
+
+def take_time(plan: Plan, config: Config, cluster: Cluster) -> None:
+    """Fill in the plan's seconds, and what follows from them."""
+    model, tokens = config.model, plan.batch_size * config.model.block_size
+    peak = gpu_peak_flops(cluster.gpu.name, config.system.dtype, config.system.allow_tf32_matmul)
+    assert peak is not None, "GPUS has only what estimate.py knows"
+    useful = flops_per_token(model) * tokens / peak / cluster.efficiency  # of a micro-batch, twice as long backward
+    forward, backward = useful / 3, useful * (1 if config.training.activation_checkpointing else 2 / 3)
+    slowed = max(1.0, BLOCK_S * model.n_layer / (forward + backward))  # by a GPU that waits for kernels to start
+    computing = plan.micro_batches * (forward + backward)
+    seconds = {"compute": computing, "small kernels": (slowed - 1) * computing}
+    sending, exposed = waits(plan, config, cluster, slowed * forward, slowed * backward)
+    for name, taken in exposed.items():
+        seconds[name] = seconds.get(name, 0.0) + taken
+    own = weights_bytes(config, plan.gpus)["weights"] / 4
+    seconds["update"] = own * UPDATE_BYTES / (MEMORY_SHARE * cluster.gpu.memory_gb_s * 1e9)
+    if plan.gpus > 1:
+        seconds["agreement"] = 2 * (plan.gpus - 1) * AGREE_HOP_S
+    plan.seconds, plan.hidden_s = seconds, max(0.0, sending - total(exposed))
+    plan.tokens_per_s = plan.sequences * model.block_size / plan.step_s
+    plan.mfu = plan.tokens_per_s * flops_per_token(model) / peak / plan.gpus
+
+
+def waits(
+    plan: Plan, config: Config, cluster: Cluster, forward: float, backward: float
+) -> tuple[float, dict[str, float]]:
+    """Seconds of all sending, and those that a batch waits for, by what takes them.
+
+    Args:
+        plan: with its collectives.
+        config: of the layout.
+        cluster: it runs on.
+        forward: seconds that a micro-batch computes there.
+        backward: and there.
+    """
+    if plan.gpus == 1:
+        return 0.0, {}
+    once = {(one.kind, one.what): one.seconds(cluster) for one in plan.collectives}  # of buckets: the last one
+    every = [(one.number, one.seconds(cluster)) for one in plan.collectives]
+    sending = sum(number * total(parts) for number, parts in every)
+    small = total(once["all-reduce", "loss"]) + total(once.get(("all-reduce", "gradient norms"), {}))
+    if config.system.parallel == "ddp":
+        # Sent in the last backward pass; the last bucket has the embeddings' gradient, which is ready at its very end.
+        late = max(sending - small - backward, total(once["all-reduce", "bucket"]))
+    else:
+        L, micro = config.model.n_layer, plan.micro_batches
+        first, block = (total(once["all-gather", what]) for what in ("embeddings", "block"))
+        leave, last = (total(once["reduce-scatter", what]) for what in ("block", "embeddings"))
+        copies, last_copies = (total(once.get(("all-reduce", what), {})) for what in ("block", "embeddings"))
+        # A block's weights come while the one before it works, and its gradients leave while the next one does.
+        late = micro * (first + 2 * block + (L - 1) * max(0.0, block - forward / L))
+        late += (L - 1) * (micro - 1) * max(0.0, block - backward / L)
+        late += (L - 1) * max(0.0, block + leave - backward / L, copies - backward / L)
+        late += leave + copies + last + last_copies
+    parts = {
+        name: sum(number * one.get(name, 0.0) for number, one in every) for name in ("links", "network", "latency")
+    }
+    return sending, {name: (late + small) * taken / total(parts) for name, taken in parts.items() if taken}
