@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,8 @@ class Trainer:
         self.peak_flops: float | None = None  # what MFU is measured against; found when training starts
         self.clock = time.monotonic()  # when this run would have started without interruptions
         self.record, self.saver = NoRecord(), NoSaver()
+        self.asked: tuple[Shutdown, Every, Every] | None = None  # for signals; whether the time is over; to be saved
+        self.agreed: Sequence[int] = (0, 0, 0)  # what ranks wish after this batch, together
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -212,8 +214,10 @@ class Trainer:
             self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it needs param_groups only
         norm = whole(torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
         self.load_ahead()
-        if self.run.device != "cpu":  # a wait for a missing rank ends in a sentence here, and on a GPU in an abort
-            self.ranks.largest(0)
+        if (
+            not self.ranks.alone
+        ):  # while a GPU computes; also, a missing rank ends this in a sentence, and a GPU's wait in an abort
+            self.agreed = self.ranks.largest(*self.wishes())
         result = StepResult(*torch.stack([total, norm]).tolist())  # the batch's one synchronisation
         self.check_finite(result)
         if 0 < self.config.optimizer.grad_clip < result.grad_norm:
@@ -360,6 +364,7 @@ class Trainer:
         sample, milestone = Every(training.sample_interval), Every(training.plot_interval)
         save = Every(seconds=training.checkpoint_minutes * 60)
         limit = Every(seconds=(training.max_minutes or 0) * 60)
+        self.asked = stop, limit, save
         self.clock = time.monotonic() - self.metrics.elapsed_s
         first = self.batches_done
         stopped = False
@@ -383,7 +388,9 @@ class Trainer:
                 row["samples"] = self.samples()
                 record.samples(self.batches_done, row["samples"])
             record.keep(row)
-            stopped, saving = self.agree(stop, limit, save)
+            signal, over, saving = self.wishes() if self.ranks.alone else self.agreed
+            stop.share(signal)
+            stopped = bool(signal or over)
             if number.due(self.batches_done):
                 paths.append(files.numbered(self.batches_done))
             if ended or stopped or saving:
@@ -394,16 +401,17 @@ class Trainer:
                 record.draw(files.numbered(self.batches_done, ".png"))
             record.draw_if_cheap()
 
-    def agree(self, stop: Shutdown, limit: Every, save: Every) -> tuple[bool, bool]:
-        """Whether all ranks stop here, as one of them got a signal or the time is over; and whether it is time to save.
+    def wishes(self) -> tuple[int, int, int]:
+        """What this rank wants after this batch; of several ranks, the largest counts.
 
-        The time is that of rank 0's clock.
+        Returns:
+            A signal that it got (0: none); whether the time is over, and whether it is time to save, both by rank 0's clock.
         """
+        if self.asked is None:
+            return 0, 0, 0
+        stop, limit, save = self.asked
         over, due = limit.due(self.batches_done), save.due(self.batches_done)
-        first = self.ranks.first
-        signal, is_over, saving = self.ranks.largest(stop.signal_number or 0, int(first and over), int(first and due))
-        stop.share(signal)
-        return bool(signal or is_over), bool(saving)
+        return stop.signal_number or 0, int(self.ranks.first and over), int(self.ranks.first and due)
 
     def start_files(self) -> None:
         """Before the first batch: what is in the way under the run's name is moved to models/old."""

@@ -309,24 +309,36 @@ def test_a_launcher_may_show_each_rank_one_gpu(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_ranks_stop_and_save_together_by_the_clock_of_the_first() -> None:
-    due, never, said = SimpleNamespace(due=lambda _: True), SimpleNamespace(due=lambda _: False), []
-    others = (0, 0, 0)  # a signal, and whether rank 0 says that the time is over, or that it is time to save
+    due, never = SimpleNamespace(due=lambda _: True), SimpleNamespace(due=lambda _: False)
 
-    def largest(*mine: int) -> list[int]:
-        said.append(mine)
-        return [max(pair) for pair in zip(mine, others, strict=True)]
-
-    def agree(first: bool, stop: Shutdown, limit: Any, save: Any) -> tuple[bool, bool]:
-        own = SimpleNamespace(batches_done=3, ranks=SimpleNamespace(first=first, largest=largest))
-        return Trainer.agree(own, stop, limit, save)  # type: ignore[arg-type]
+    def wishes(first: bool, stop: Shutdown, limit: Any, save: Any) -> tuple[int, int, int]:
+        own = SimpleNamespace(batches_done=3, ranks=SimpleNamespace(first=first), asked=(stop, limit, save))
+        return Trainer.wishes(own)  # type: ignore[arg-type]
 
     stop = Shutdown()
-    assert agree(True, stop, never, due) == (False, True) and agree(True, stop, due, never) == (True, False)
-    assert agree(False, stop, due, due) == (False, False) and said[-1] == (0, 0, 0)
-    stop.signal_number = 15  # it came after this rank had its say
-    assert stop.exit_code == 143 and agree(False, stop, never, never) == (True, False)
-    others, told = (2, 0, 1), Shutdown()
-    assert agree(False, told, never, never) == (True, True) and told.exit_code == 130
+    assert wishes(True, stop, never, due) == (0, 0, 1) and wishes(True, stop, due, never) == (0, 1, 0)
+    assert wishes(False, stop, due, due) == (0, 0, 0)
+    stop.signal_number = 15
+    assert wishes(False, stop, never, never) == (15, 0, 0)
+
+
+@pytest.mark.parametrize(("agreed", "code"), [((15, 0, 0), 143), ((0, 1, 0), 0)])
+def test_ranks_do_after_a_batch_what_they_agreed_on_in_it(
+    agreed: tuple[int, int, int], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(*FLAGS, "--eval_interval", "0", "--output_checkpoint", "models/two.pt")
+    trainer, mine = Trainer(run), list[tuple[int, ...]]()
+
+    def largest(*wishes: int) -> list[int]:
+        mine.append(wishes)
+        return list(agreed if len(mine) == 2 else (0, 0, 1))
+
+    several = Ranks(0, 2)
+    for name, answer in {"largest": largest, "sum": lambda t: t, "arrive": lambda *_: None, "from_first": None}.items():
+        monkeypatch.setattr(several, name, answer or (lambda _, value: value))
+    trainer.ranks = several
+    assert trainer.train() == code
+    assert mine == [(0, 0, 0), (0, 0, 0)] and state_of("models/two.pt")["batch_counter"] == 2
 
 
 def test_a_signal_that_another_rank_got_comes_here_too_and_is_the_same() -> None:
