@@ -13,8 +13,8 @@ the real trainer on PyTorch's fake process group of 64 ranks (tests/test_plan_sc
 never measured on such hardware. It takes the makers' data sheets, and assumes that forward and backward pass reach 40 %
 of the peak (--efficiency), collectives 80 % of a link's bandwidth and the update 80 % of the memory's; that a collective
 takes 10 us, 1 us more for each GPU of a machine, and 6 us for each machine in its ring or step of its tree; that a block
-takes at least 0.3 ms a micro-batch; and that the ranks' agreement takes 30 us for each of its steps. tools/scaling.py has
-the arithmetic. Tensor and pipeline parallelism, which larger models need, are not there.
+takes at least 0.3 ms a micro-batch; and that the ranks' agreement takes 30 us for each of its steps, while the GPU computes.
+tools/scaling.py has the arithmetic. Tensor and pipeline parallelism, which larger models need, are not there.
 
 Takes the flags of train.py that describe a run. 92 % of a GPU's memory count as usable.
 """
@@ -138,7 +138,7 @@ def verdict(table: Sequence[Sequence[Plan]], one: Plan, skipped: Sequence[int], 
         lines.append(f"The fastest that fits is {ways[0].layout}; it loses most to {reason(ways[0])}.")
     elif paying:
         least, most = max(paying, key=lambda plan: plan.mfu), paying[-1]
-        lines.append(f"Cheapest: {of_speed(least)}. The most GPUs that pay: {of_speed(most)}.")
+        lines.append(f"Cheapest: {of_speed(least)}. The most that pay: {of_speed(most)}.")
     elif table:
         lines.append("Nothing that fits reaches half of one GPU's MFU.")
     return lines
@@ -146,8 +146,8 @@ def verdict(table: Sequence[Sequence[Plan]], one: Plan, skipped: Sequence[int], 
 
 def of_speed(plan: Plan) -> str:
     """How many GPUs, how, and how fast."""
-    how = "" if plan.gpus == 1 else f" with {plan.layout}"
-    return f"{plan.gpus:,}{how}, {short_count(plan.tokens_per_s)} tokens a second, MFU {plan.mfu:.1%}"
+    how = "1 GPU" if plan.gpus == 1 else f"{plan.gpus:,} GPUs with {plan.layout}"
+    return f"{how}, {short_count(plan.tokens_per_s)} tokens a second, MFU {plan.mfu:.1%}"
 
 
 def of_layout(kind: str, plans: Sequence[Plan], one: Plan) -> str:
