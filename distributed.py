@@ -8,15 +8,16 @@ here is to agree: on what must be the same everywhere, on when to stop, and on w
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -66,6 +67,7 @@ class Ranks:
     exchanges: int = 0  # that this rank has come to
     batch: int = 0  # from 1; that it is in
     told: int = 0  # times that all ranks said something
+    rings: list[Any] = field(default_factory=lambda: [None])  # see _rings
 
     @property
     def first(self) -> bool:
@@ -85,15 +87,38 @@ class Ranks:
         """
         if not self.alone:
             self.patience_s = patience_s
-            self.store.set(f"ready/{self.rank}", "")
-            for rank in range(self.world_size):
-                self._wait(f"ready/{rank}")
+            numbers = self.from_all(str(self.local_rank))
             if device.startswith("cuda"):
                 torch.cuda.set_device(device)
             torch.distributed.init_process_group(
                 "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
                 store=self.store, rank=self.rank, world_size=self.world_size, timeout=timedelta(seconds=patience_s),
             )  # fmt: skip
+            self.rings = self._rings(numbers)
+
+    def _rings(self, numbers: Sequence[str]) -> list[Any]:
+        """The process groups that `largest` takes, one after another; None: that of all ranks.
+
+        gloo passes a message from rank to rank in a ring. On several machines it goes through the ranks of each, between the
+        first ranks, and through those of each again: as many steps as there are machines, and not as there are ranks.
+
+        Args:
+            numbers: local ranks, by rank.
+        """
+        firsts = [rank for rank, number in enumerate(numbers) if number == "0"]
+        machines = [range(a, b) for a, b in itertools.pairwise([*firsts, self.world_size])]
+        in_order = all(
+            [numbers[rank] for rank in machine] == [str(n) for n in range(len(machine))] for machine in machines
+        )
+        if not 1 < len(machines) < self.world_size or not in_order or firsts[0]:
+            return [None]
+
+        def ring(ranks: Sequence[int]) -> Any:
+            patience = timedelta(seconds=self.patience_s)
+            return torch.distributed.new_group(ranks, patience, backend="gloo", use_local_synchronization=True)
+
+        own = ring(next(machine for machine in machines if self.rank in machine))
+        return [own, ring(firsts), own] if self.rank in firsts else [own, own]
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, in place; the same on each, to the last bit."""
@@ -115,7 +140,8 @@ class Ranks:
             return list(numbers)
         self.arrive()
         tensor = torch.tensor(numbers, dtype=torch.int64)
-        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+        for ring in self.rings:
+            torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX, ring)
         return tensor.tolist()
 
     def all(self, here: bool) -> bool:
@@ -138,13 +164,12 @@ class Ranks:
         self.told += 1
         names = [f"told/{self.told}/{rank}" for rank in range(self.world_size)]
         self.store.set(names[self.rank], value)
-        for name in names:
-            self._wait(name)
-        return [self.store.get(name).decode() for name in names]
+        self._wait(*names)
+        return [text.decode() for text in self.store.multi_get(names)]
 
-    def _wait(self, name: str) -> None:
-        """Wait for a text of this name; in small steps, as a wait in the store itself could not be interrupted."""
-        while not self.store.check([name]):
+    def _wait(self, *names: str) -> None:
+        """Wait for texts of these names; in small steps, as a wait in the store itself could not be interrupted."""
+        while not self.store.check(list(names)):
             time.sleep(WAIT_S)
 
     def check_same(self, facts: Mapping[str, str]) -> None:

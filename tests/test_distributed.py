@@ -322,6 +322,30 @@ def test_ranks_stop_and_save_together_by_the_clock_of_the_first() -> None:
     assert wishes(False, stop, never, never) == (15, 0, 0)
 
 
+@pytest.mark.parametrize("sizes", [[2, 2, 2], [4, 4], [1, 1, 1], [5], [3, 1, 2], [2, 3]])
+def test_the_largest_number_reaches_every_rank_of_every_machine(
+    sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed.torch.distributed, "new_group", lambda ranks, *_, **__: tuple(ranks))
+    numbers = [str(number) for size in sizes for number in range(size)]
+    n = len(numbers)
+    rings = [Ranks(rank, n)._rings(numbers) for rank in range(n)]
+    if len(sizes) in (1, n):
+        assert rings == [[None]] * n
+        return
+    for winner in range(n):
+        has = [int(rank == winner) for rank in range(n)]
+        for step in range(3):  # those who leave out the middle one are not in its ring
+            for ring in {own[step] if len(own) == 3 else (own[0], (), own[1])[step] for own in rings} - {()}:
+                largest = max(has[rank] for rank in ring)
+                has = [largest if rank in ring else number for rank, number in enumerate(has)]
+        assert has == [1] * n
+
+
+def test_ranks_that_are_numbered_in_another_way_make_one_ring() -> None:
+    assert Ranks(1, 4)._rings(["0", "0", "1", "1"]) == Ranks(1, 4)._rings(["1", "0", "0", "1"]) == [None]
+
+
 @pytest.mark.parametrize(("agreed", "code"), [((15, 0, 0), 143), ((0, 1, 0), 0)])
 def test_ranks_do_after_a_batch_what_they_agreed_on_in_it(
     agreed: tuple[int, int, int], code: int, monkeypatch: pytest.MonkeyPatch

@@ -24,7 +24,7 @@ MEMORY_SHARE = 0.8  # of the memory's bandwidth that the update reaches
 START_S = 10e-6  # of every collective
 HOP_S = 1e-6  # more for each GPU that a ring passes inside of a machine
 NODE_HOP_S = 6e-6  # and for each machine: a ring passes all of them, the tree of an all-reduce log2 of them, twice
-AGREE_HOP_S = 30e-6  # gloo, over TCP: the ranks agree once a batch, in a ring that is passed twice, while the GPU computes
+AGREE_HOP_S = 150e-6  # gloo, over TCP, as measured on one machine: ranks agree once a batch, while the GPU computes
 BLOCK_S = 0.3e-3  # forward and backward of a block take no less, however small: its kernels are started one by one
 UPDATE_BYTES = 40  # read and written per parameter: norm 4, clipping 8, AdamW 28
 USABLE = 0.92  # of a GPU's memory, as in tools/test_memory_limits.py
@@ -265,7 +265,10 @@ def take_time(plan: Plan, config: Config, cluster: Cluster) -> None:
     seconds["update"] = own * UPDATE_BYTES / (MEMORY_SHARE * cluster.gpu.memory_gb_s * 1e9)
     if plan.gpus > 1:
         started = BLOCK_S * model.n_layer * plan.micro_batches  # when all kernels are: then the processes agree
-        seconds["agreement"] = max(0.0, 2 * (plan.gpus - 1) * AGREE_HOP_S - max(0.0, computing - started))
+        here, machines = min(plan.gpus, cluster.per_node), -(-plan.gpus // cluster.per_node)
+        rings = [here] if machines == 1 else [here, machines, here] if here > 1 else [machines]  # Ranks._rings
+        agreeing = sum(2 * (n - 1) for n in rings) * AGREE_HOP_S
+        seconds["agreement"] = max(0.0, agreeing - max(0.0, computing - started))
     plan.seconds, plan.hidden_s = seconds, max(0.0, sending - total(exposed))
     plan.tokens_per_s = plan.sequences * model.block_size / plan.step_s
     plan.mfu = plan.tokens_per_s * flops_per_token(model) / peak / plan.gpus
