@@ -48,10 +48,11 @@ def summary(run: Run, peak_flops: float | None) -> str:
         ("learning rate", run.schedule.describe(run.total_batches)),
         ("system", f"{describe_device(run.device)}, {run.dtype}{_tf32(run)}, compile {'on' if run.compiled else 'off'}, "
                    f"seed {config.system.seed}"),
+        *([] if run.ranks.alone else [("ranks", _ranks(run))]),
         ("memory", _memory(run)),
         ("time", _time(run, peak_flops)),
         ("starts from", _origin(run)),
-        ("writes", f"{run.files.last}" if training.save_checkpoints else "no checkpoint (save_checkpoints is false)"),
+        ("writes", _writes(run)),
     ]  # fmt: skip
     return "\n".join([_rule("TRAINING"), *_rows(rows), _rule()])
 
@@ -59,6 +60,24 @@ def summary(run: Run, peak_flops: float | None) -> str:
 def flops(config: Config, batches: int) -> float:
     """FLOPs of so many batches."""
     return estimate.flops_per_token(config.model) * config.tokens_per_batch * batches
+
+
+def _ranks(run: Run) -> str:
+    ranks, together = run.ranks, run.config.system.shard_ranks
+    number = f"{ranks.world_size}" + (
+        f", {ranks.local_world_size} on each machine" if ranks.local_world_size < ranks.world_size else ""
+    )
+    if not run.shared_out:
+        return f"{number}; each has the whole model (ddp)"
+    if together and together < ranks.world_size:
+        return f"{number}; {ranks.world_size // together} copies of the model, each shared out among {together} (fsdp)"
+    return f"{number}; the model is shared out among them (fsdp)"
+
+
+def _writes(run: Run) -> str:
+    if not run.config.training.save_checkpoints:
+        return "no checkpoint (save_checkpoints is false)"
+    return f"{run.files.last}" + (f", with its parts in {run.files.shards}/" if run.shared_out else "")
 
 
 def _tf32(run: Run) -> str:

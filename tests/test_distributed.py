@@ -18,6 +18,7 @@ import torch
 
 import device as devices
 import distributed
+import report
 from checkpoint import load_checkpoint
 from config import Config
 from distributed import ALONE, OtherRankFailed, Ranks, copy_into, local, whole
@@ -320,6 +321,23 @@ def test_ranks_stop_and_save_together_by_the_clock_of_the_first() -> None:
     assert wishes(False, stop, due, due) == (0, 0, 0)
     stop.signal_number = 15
     assert wishes(False, stop, never, never) == (15, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "together", "local", "told"),
+    [
+        ("ddp", None, 4, "4; each has the whole model (ddp)"),
+        ("fsdp", None, 2, "4, 2 on each machine; the model is shared out among them (fsdp)"),
+        ("fsdp", 2, 2, "4, 2 on each machine; 2 copies of the model, each shared out among 2 (fsdp)"),
+    ],
+)
+def test_the_summary_says_what_the_ranks_share(parallel: str, together: int | None, local: int, told: str) -> None:
+    run = make_run(*FLAGS, "--output_checkpoint", "models/two.pt")
+    run.ranks, run.config.system.parallel, run.config.system.shard_ranks = Ranks(0, 4, 0, local), parallel, together
+    lines = [line.strip() for line in report.summary(run, 1e12).splitlines()]
+    assert f"ranks            {told}" in lines
+    parts = ", with its parts in models/two.shards/" if parallel == "fsdp" else ""
+    assert f"writes           models/two.pt{parts}" in lines
 
 
 @pytest.mark.parametrize("sizes", [[2, 2, 2], [4, 4], [1, 1, 1], [5], [3, 1, 2], [2, 3]])
