@@ -54,6 +54,8 @@ COMPILER_BYTES = 110_000_000  # PyTorch's, which its activation checkpointing im
 RECOMPUTED_SHARE = 1.6  # of a block's activations: computed again, they fit in no gap
 CUDA_CONTEXT_BYTES = 500_000_000  # an assumption: CUDA's own, its kernels and the workspace of cuBLAS
 
+NO_TENSORS = ("program", "gaps in the heap", "CUDA")
+
 Parts = dict[str, int]  # bytes by what they are
 Shapes = list[tuple[int, int]]  # of parameters: rows, and elements of a row
 
@@ -266,11 +268,13 @@ def peak_parts(config: Config, ranks: int = 1) -> tuple[str, Parts]:
     return moment, {name: size for name, size in parts.items() if size}
 
 
-def memory_bytes(config: Config, ranks: int = 1) -> int:
+def memory_bytes(config: Config, ranks: int = 1, tensors_only: bool = False) -> int:
     """What training holds in memory at its peak, on each rank: on a CPU the whole process, on a GPU on the device.
 
     Args:
         config: with its vocabulary, device and dtype decided.
         ranks: that train together, as config.system.parallel says.
+        tensors_only: without what the process or CUDA takes for itself.
     """
-    return sum(peak_parts(config, ranks)[1].values())
+    rest = NO_TENSORS if tensors_only else ()
+    return sum(size for name, size in peak_parts(config, ranks)[1].items() if name not in rest)

@@ -88,8 +88,12 @@ def _tf32(run: Run) -> str:
 
 def _memory(run: Run) -> str:
     total, each = total_memory_bytes(run.device), "" if run.ranks.alone else " of each rank"
-    needed = memory_bytes(run.config, run.ranks.world_size)
-    return f"about {byte_count(needed)} at the peak{each}" + (f", of {byte_count(total)}" if total else "")
+    tensors_only = (
+        run.shared_out and run.device == "cpu"
+    )  # what gloo copies there, and the heap's gaps, were not fitted
+    needed = memory_bytes(run.config, run.ranks.world_size, tensors_only)
+    what = " of tensors" if tensors_only else ""
+    return f"about {byte_count(needed)}{what} at the peak{each}" + (f", of {byte_count(total)}" if total else "")
 
 
 def _time(run: Run, peak_flops: float | None) -> str:

@@ -111,8 +111,8 @@ def test_a_plan_is_what_one_of_64_ranks_holds_and_sends(monkeypatch: pytest.Monk
     for (moment, case), line in zip(CASES, ended.stdout.splitlines(), strict=True):
         config, found = config_of(case), json.loads(line)
         always = sum(weights_bytes(config, RANKS).values())
-        told, parts = peak_parts(config, RANKS)
-        tensors = sum(size for name, size in parts.items() if name not in ("program", "gaps in the heap"))
+        told, _ = peak_parts(config, RANKS)
+        tensors = memory_bytes(config, RANKS, tensors_only=True)
         print(f"{case}: {found['peak'] / 1e6:.1f} MB, {tensors / found['peak'] - 1:+.1%}")
         assert told == moment, case
         assert always == pytest.approx(found["before"], rel=0.02), case
@@ -184,8 +184,9 @@ def test_the_summary_tells_what_a_rank_takes_with_fsdp() -> None:
     write_data()
     run = make_run("--system.parallel", "fsdp")
     run.ranks = Ranks(0, 2, 0, 2)
-    told = memory_bytes(run.config, 2)
-    assert report._memory(run).startswith(f"about {report.byte_count(told)} at the peak of each rank")
+    told = memory_bytes(run.config, 2, tensors_only=True)
+    assert told < memory_bytes(run.config, 2) - memory.PROGRAM_BYTES
+    assert report._memory(run).startswith(f"about {report.byte_count(told)} of tensors at the peak of each rank")
 
 
 # --- what is sent, by hand ------------------------------------------------------------------------------------------
