@@ -21,7 +21,7 @@ from run_files import CheckpointManager
 from shards import index_of, write_parts
 from utils import UserError, log, one_line
 
-FOLDER_SEEN_S = 30.0  # network file systems show a new file late
+FOLDER_SEEN_S = 90.0  # network file systems show a new file late
 
 
 class NoSaver:
