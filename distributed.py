@@ -87,7 +87,7 @@ class Ranks:
         """
         if not self.alone:
             self.patience_s = patience_s
-            numbers = self.from_all(str(self.local_rank))
+            numbers = self.from_all("connect", str(self.local_rank))
             if device.startswith("cuda"):
                 torch.cuda.set_device(device)
             torch.distributed.init_process_group(
@@ -157,15 +157,21 @@ class Ranks:
         self._wait(f"value/{name}")
         return self.store.get(f"value/{name}").decode()
 
-    def from_all(self, value: str) -> list[str]:
-        """What every rank says here, by rank. Every rank must come to the same of these calls."""
+    def from_all(self, what: str, value: str) -> list[str]:
+        """What every rank says of this, by rank. Raises UserError where another rank has come to speak of something else."""
         if self.alone:
             return [value]
         self.told += 1
         names = [f"told/{self.told}/{rank}" for rank in range(self.world_size)]
-        self.store.set(names[self.rank], value)
+        self.store.set(names[self.rank], f"{what}: {value}")
         self._wait(*names)
-        return [text.decode() for text in self.store.multi_get(names)]
+        said = [text.decode().partition(": ") for text in self.store.multi_get(names)]
+        if others := [rank for rank, (topic, _, _) in enumerate(said) if topic != what]:
+            raise UserError(
+                f"Rank {others[0]} does not do what rank {self.rank} does ({what}); give every machine the same files and the "
+                "same command."
+            )
+        return [value for _, _, value in said]
 
     def _wait(self, *names: str) -> None:
         """Wait for texts of these names; in small steps, as a wait in the store itself could not be interrupted."""

@@ -32,7 +32,6 @@ FILE_NUMBERS = {"model": 1, "exp_avg": 2, "exp_avg_sq": 3}  # in a file's name: 
 FILE_NAME = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 FOLDER_NAME = re.compile(r"[^/\\]+\.shards/[0-9a-f]{16}-\d{1,20}")
 TIED = {"lm_head.weight": "transformer.wte.weight"}  # one matrix under two names
-MOST_NUMBERS = 2**48  # in a tensor
 
 
 def flat_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -101,21 +100,14 @@ class Shards:
     def listed_in(cls, path: Path, listed: Any) -> Shards:
         """From what a checkpoint says. Raises UserError where that is no list of such files."""
         try:
-            folder, files, shapes = listed["folder"], listed["files"], listed["tensors"]
-            sizes = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
-            fits = bool(FOLDER_NAME.fullmatch(folder)) and bool(files) and ".." not in folder
-            for name, (size, digest) in sizes.items():
-                fits = fits and bool(FILE_NAME.fullmatch(name) and re.fullmatch("[0-9a-f]{64}", digest)) and size > 0
-            for name, shape in shapes.items():
-                fits = (
-                    fits and name.startswith(("model.", "optimizer.")) and all(type(n) is int and n > 0 for n in shape)
-                )
-                fits = fits and math.prod(shape) < MOST_NUMBERS
+            fits = _is_list_of_parts(listed["folder"], listed["files"], listed["tensors"])
         except (TypeError, KeyError, AttributeError):
             fits = False
         if not fits:
             raise UserError(f"'{path}' is not a checkpoint as this version writes them: its list of parts is none.")
-        return cls(path, path.parent / folder, sizes, {name: tuple(shape) for name, shape in shapes.items()})
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed["files"].items()}
+        shapes = {name: tuple(shape) for name, shape in listed["tensors"].items()}
+        return cls(path, path.parent / listed["folder"], files, shapes)
 
     def verify(self, ranks: Ranks) -> None:
         """Compare the files with their SHA-256, before anything in them is interpreted; each rank takes its share.
@@ -124,7 +116,7 @@ class Shards:
             UserError: one is missing or not what was written; on all ranks.
         """
         problem = ""
-        there = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        there = {path.name for path in self.folder.iterdir() if path.is_file()} if self.folder.is_dir() else set()
         if missing := sorted(self.files.keys() - there):
             problem = (
                 f"A part of the checkpoint '{self.path}' is missing ('{self.folder / missing[0]}'); put back the folder that "
@@ -140,7 +132,7 @@ class Shards:
                         f"The checkpoint '{self.path}' is damaged (the SHA-256 of its part '{path}' does not match); use "
                         "another one of the run."
                     )
-        if problem := next(filter(None, ranks.from_all(problem)), ""):
+        if problem := next(filter(None, ranks.from_all(f"read parts of '{self.path.name}'", problem)), ""):
             raise UserError(problem)
 
     def fill(self, state: dict[str, Any], whole: bool) -> None:
@@ -184,10 +176,20 @@ class Shards:
     def _check_covered(self, found: Mapping[str, Any]) -> None:
         """Raises ValueError where a tensor's parts are not as many numbers as it has."""
         for name, shape in self.shapes.items():
-            numbers = sum(math.prod(chunk.sizes) for chunk in found[name].chunks)
-            if (tuple(found[name].size), numbers, found[name].properties.dtype) != (
-                shape,
-                math.prod(shape),
-                torch.float32,
-            ):
+            parts = found[name]
+            numbers = sum(math.prod(chunk.sizes) for chunk in parts.chunks)
+            whole = tuple(parts.size) == shape and numbers == math.prod(shape)
+            if not whole or parts.properties.dtype != torch.float32:
                 raise ValueError(name)
+
+
+def _is_list_of_parts(folder: str, files: Mapping[str, Any], shapes: Mapping[str, Any]) -> bool:
+    """Whether these are names beside the `.pt`, with sizes and hashes, and shapes that so many bytes can fill."""
+    known = FOLDER_NAME.fullmatch(folder) and ".." not in folder and all(map(FILE_NAME.fullmatch, files))
+    sizes = [entry["bytes"] for entry in files.values()]
+    hashed = all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in files.values())
+    counts = [*sizes, *(n for shape in shapes.values() for n in shape)]
+    if not (known and hashed and files and all(shapes.values()) and all(type(n) is int and n > 0 for n in counts)):
+        return False
+    named = all(name.startswith(("model.", "optimizer.")) for name in shapes)
+    return named and 4 * sum(map(math.prod, shapes.values())) <= sum(sizes)
