@@ -1,44 +1,28 @@
-"""The checkpoint file: written whole or not at all, verified before it is read, and free of code.
+"""What is in a checkpoint of any version, in the terms of this one: weights, config, tokenizer, state of the training.
 
-A file is `torch.save` of plain values and tensors (so `torch.load(weights_only=True)` reads it), followed by a stamp
-(which run wrote it, and after how many batches) and a trailer with the SHA-256 of everything before it. It is written
-under a temporary name, made durable and renamed, so that a crash leaves either the old file or the new one.
-
-Older files are read too: v1 (`model_args`, as nanoGPT's) and 2.x (`config` with a `model` section).
+checkpoint_file.py reads and writes the file. Older ones are read too: v1 (`model_args`, as nanoGPT's) and 2.x (`config`
+with a `model` section).
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
-import pickle
-import pickletools
 import platform
-import re
-import shutil
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from checkpoint_file import has_present_format, read_file
 from config import OPTIONS, Values
 from distributed import ALONE, Ranks
 from older_formats import flat_config, nested_config, training_state
 from shards import Shards
 from tokenizer import Tokenizer, from_definition
-from utils import UserError, __version__, one_line, sha256_of
+from utils import UserError, __version__, one_line
 
-FORMAT_VERSION = 3
-TRAILER_MARK = b"jojo-sha256:"  # followed by 64 hex digits
-TRAILER_BYTES = len(TRAILER_MARK) + 64
-STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "  # before the trailer, and covered by it
-STAMP_BYTES = len(STAMP.format(run="", batch=0))
 COUNT, POSITIVE, NUMBER, SECONDS = "a count", "a count from 1", "a number", "seconds"  # see _fits
 POINTS, NAMES, PLAIN = "points", "names", "plain values"
 LINE, FILE_NAME = "a line", "a file name"
@@ -69,238 +53,8 @@ LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can go on; docs/chec
         "machine": dict.fromkeys(("device", "name", "pytorch"), LINE) | {"threads": COUNT},
     },
 }
-LONGEST_NAME = 1000
 MASKS = (".attn.bias", ".attn.masked_bias")  # causal masks that nanoGPT and GPT-2 stored among the weights
 PREFIXES = ("_orig_mod.", "module.")  # left in names by torch.compile and data parallelism
-
-
-# --- the file -----------------------------------------------------------------------------------------------------
-
-
-class _HashingFile:
-    """Passes writes on and hashes them; all that torch.save needs of a file. `error`: why a write failed."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest = file, hashlib.sha256()
-        self.error: OSError | None = None
-
-    def write(self, content: Any) -> int:
-        self.digest.update(content)
-        try:
-            return self.file.write(content)
-        except OSError as error:  # torch turns it into a RuntimeError that does not say why
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
-def write_file(state: Mapping[str, Any], path: Path) -> None:
-    """Save atomically and durably. Raises UserError when the disk refuses; the previous file is then untouched."""
-    with _new_file(path) as file:
-        hashing = _HashingFile(file)
-        try:
-            torch.save(dict(state), hashing)  # type: ignore[arg-type]
-        except RuntimeError as error:
-            raise hashing.error or error from None
-        hashing.write(_stamp_of(state))
-        file.write(TRAILER_MARK + hashing.digest.hexdigest().encode())
-
-
-def copy_file(source: Path, path: Path) -> None:
-    """The same file under another name, as write_file would write it."""
-    with _new_file(path) as file, open(source, "rb") as original:
-        shutil.copyfileobj(original, file, 1 << 22)
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name, and the place of an earlier one, when it is whole and durable.
-
-    Raises:
-        UserError: the disk refuses.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        make_durable(path.parent)
-    except (OSError, RuntimeError) as error:
-        cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise UserError(f"Could not save '{path}' ({cause}); check the folder's permissions and free space.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _stamp_of(state: Mapping[str, Any]) -> bytes:
-    run = state.get("metadata", {}).get("run_id", "")
-    return STAMP.format(run=run, batch=state.get("batch_counter", 0)).encode()
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """Which run wrote a checkpoint, and after how many batches."""
-
-    run_id: str
-    batch: int
-
-    @property
-    def name(self) -> str:
-        """Of a folder that belongs to the checkpoint."""
-        return f"{self.run_id}-{self.batch}"
-
-    @classmethod
-    def named(cls, name: str) -> Stamp | None:
-        """Inverse of `name`; None for other names."""
-        found = re.fullmatch(r"([0-9a-f]{16})-(\d{1,20})", name)
-        return cls(found[1], int(found[2])) if found else None
-
-
-def read_stamp(path: Path) -> Stamp | None:
-    """A checkpoint's stamp, found without reading the rest; None where there is none (an older format, or damage)."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(-(STAMP_BYTES + TRAILER_BYTES), os.SEEK_END)
-            found = re.fullmatch(rb"jojo-run:([0-9a-f]{16}) batch:(\d{20}) ", file.read(STAMP_BYTES))
-    except OSError:
-        return None
-    return Stamp(found[1].decode(), int(found[2])) if found else None
-
-
-def make_durable(path: Path) -> None:
-    """Have the system write a file, or a folder's list of files, to the disk now; where it can and there is one."""
-    if os.name == "posix":
-        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
-def verify_file(path: Path) -> bool:
-    """Compare the file with its SHA-256. True: intact; False: it has no trailer (an older format).
-
-    Raises:
-        UserError: the contents are not what was written.
-    """
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        file.seek(max(0, size - TRAILER_BYTES))
-        trailer = file.read()
-    if not trailer.startswith(TRAILER_MARK):
-        return False
-    if trailer[len(TRAILER_MARK) :] != sha256_of(path, size - TRAILER_BYTES).encode():
-        raise UserError(f"The checkpoint '{path}' is damaged (its SHA-256 does not match); use another one of the run.")
-    return True
-
-
-def read_file(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """Verify and read a checkpoint of any format, on the CPU. Executes nothing that is in it.
-
-    Args:
-        path: of the file.
-        mapped: read tensors when they are used only, from a map of the file.
-
-    Raises:
-        UserError: missing, damaged, not a checkpoint, or holding anything but plain values and tensors.
-    """
-    if not path.is_file():
-        raise UserError(_missing(path))
-    has_trailer = verify_file(path)
-    if not _is_plain_zip(path):
-        raise UserError(f"'{path}' is not a checkpoint, or was cut short.")
-    try:
-        # 2.x metadata holds a TorchVersion; what torch warns of is refused below, or harmless
-        with torch.serialization.safe_globals([torch.torch_version.TorchVersion]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # whatever a damaged or hostile file makes the reader trip over: never tried another way
-        found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if found:
-            what = f"holds something other than plain data ({one_line(found.group(1))}); refused, and nothing was run"
-        else:
-            what = "is not a checkpoint, or is damaged"
-        raise UserError(f"'{path}' {what}.") from error
-    if not isinstance(state, dict):
-        raise UserError(f"'{path}' is not a checkpoint: it holds a {type(state).__name__}, not a dictionary.")
-    if has_present_format(state) and not has_trailer:
-        raise UserError(f"The checkpoint '{path}' is damaged (its SHA-256 is missing); use another one of the run.")
-    if odd := _odd_tensor(state):
-        raise UserError(f"'{path}' holds a tensor that no checkpoint has ({odd}); refused.")
-    return state
-
-
-def has_present_format(state: Mapping[str, Any]) -> bool:
-    """Whether a file says that it is of the present format."""
-    version = state.get("format_version")
-    return type(version) is int and version == FORMAT_VERSION
-
-
-def _is_plain_zip(path: Path) -> bool:
-    """Whether a file is an archive as torch.save writes it: nothing is compressed, so nothing can swell, or there twice."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            names = {member.filename for member in members}
-            if len(names) < len(members) or any(m.compress_type != zipfile.ZIP_STORED for m in members):
-                return False
-            pickles = [archive.read(name) for name in names if name.endswith(".pkl")]
-        return all(_has_short_names(content) for content in pickles)
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        NotImplementedError,
-        EOFError,
-        OSError,
-    ):  # OSError: it points outside itself
-        return False
-
-
-def _has_short_names(content: bytes) -> bool:
-    """Whether all names of functions in a pickle are of a sensible length: torch takes for ever over those that are not.
-
-    Reads the pickle's instructions without following them; ValueError where it is none.
-    """
-    return all(
-        len(str(argument)) <= LONGEST_NAME
-        for instruction, argument, _ in pickletools.genops(content)
-        if instruction.name in ("GLOBAL", "INST")
-    )
-
-
-def _odd_tensor(state: Any) -> str | None:
-    """What is odd about the first tensor in nested values that is not a plain one in memory; None where all are."""
-    seen: set[int] = set()  # values may hold themselves
-    left = [state]
-    while left:
-        value = left.pop()
-        if isinstance(value, Tensor):
-            whole = value.untyped_storage().nbytes() if value.layout == torch.strided and not value.is_meta else 0
-            if type(value) not in (Tensor, nn.Parameter) or value.is_quantized or value.is_complex():
-                return f"{type(value).__name__}, {value.dtype}"
-            if whole < value.numel() * value.element_size():  # sparse, meta, or a few numbers that pose as many
-                return f"{tuple(value.shape)} in {whole} bytes"
-        elif isinstance(value, (dict, list, tuple, set, frozenset)) and id(value) not in seen:
-            seen.add(id(value))
-            left += [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
-    return None
-
-
-def _missing(path: Path) -> str:
-    if path.is_dir():
-        return f"'{path}' is a folder; name a checkpoint (.pt) in it."
-    there = sorted(p.name for p in path.parent.glob("*.pt")) if path.parent.is_dir() else []
-    known = f"'{path.parent}' holds: {', '.join(there[:8])}" if there else f"'{path.parent}' holds no checkpoint"
-    return f"No checkpoint '{path}' ({known})."
-
-
-# --- what is in it --------------------------------------------------------------------------------------------------
 
 
 @dataclass

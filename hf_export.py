@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from checkpoint import Checkpoint, checkpoint_tokenizer, make_durable
+from checkpoint import Checkpoint, checkpoint_tokenizer
+from checkpoint_file import make_durable
 from config import ModelConfig
 from generation import model_of
 from hf import CARD_FILE, EMBEDDING, FILES, FIXED, MARK, OUTPUT, PADDING_FILE, WEIGHTS_FILE, sealed, turned

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import estimate
-from checkpoint import read_stamp
+from checkpoint_file import read_stamp
 from config import Config, file_layers, resolve
 from device import describe_device, memory_in_use_bytes, total_memory_bytes
 from memory import memory_bytes

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from checkpoint import Checkpoint, Stamp, load_checkpoint, read_stamp
+from checkpoint import Checkpoint, load_checkpoint
+from checkpoint_file import Stamp, read_stamp
 from distributed import ALONE, Ranks
 from utils import UserError, log, replace_text, user_path
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checkpoint import Stamp, check_finite, copy_file, make_durable, read_file, read_stamp, write_file
+from checkpoint import check_finite
+from checkpoint_file import Stamp, copy_file, make_durable, read_file, read_stamp, write_file
 from distributed import OtherRankFailed, Ranks, local
 from run_files import CheckpointManager
 from shards import index_of, write_parts

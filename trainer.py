@@ -26,7 +26,8 @@ from torch import Tensor
 import device as devices
 import estimate
 import report
-from checkpoint import Stamp, metadata, read_stamp
+from checkpoint import metadata
+from checkpoint_file import Stamp, read_stamp
 from config import save_config
 from data_loader import IGNORED, Batch, PackedLoader
 from distributed import whole

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from checkpoint import FORMAT_VERSION, write_file
+from checkpoint_file import FORMAT_VERSION, write_file
 from config import ModelConfig
 from model import GPT
 from tokenizer import Tokenizer

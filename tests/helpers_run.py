@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers_data import told_to
 
-import checkpoint
+import checkpoint_file
 import estimate
 import plotting
 import train as train_verb
@@ -135,7 +135,7 @@ STEP = trainer.Trainer.step
 
 def state_of(path: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint."""
-    return checkpoint.read_file(Path(path))
+    return checkpoint_file.read_file(Path(path))
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:

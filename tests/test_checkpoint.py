@@ -16,18 +16,9 @@ import torch
 from helpers_run import differences
 
 import checkpoint
-from checkpoint import (
-    STAMP,
-    check_finite,
-    checkpoint_tokenizer,
-    git_commit,
-    load_checkpoint,
-    load_weights,
-    metadata,
-    read_file,
-    verify_file,
-    write_file,
-)
+import checkpoint_file
+from checkpoint import check_finite, checkpoint_tokenizer, git_commit, load_checkpoint, load_weights, metadata
+from checkpoint_file import STAMP, read_file, verify_file, write_file
 from config import ModelConfig
 from model import GPT
 from run_files import CheckpointManager
@@ -138,7 +129,7 @@ def test_a_failed_write_leaves_the_previous_file_and_no_temporary(good, monkeypa
 
 @pytest.mark.parametrize("room", [0, 1, 100, 5_000])
 def test_a_disk_that_fills_up_while_writing_leaves_the_previous_file_and_no_temporary(good, monkeypatch, room):
-    before, plain = good.read_bytes(), checkpoint._HashingFile.write
+    before, plain = good.read_bytes(), checkpoint_file._HashingFile.write
     left = room
 
     def write(self, content):
@@ -148,7 +139,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_the_previous_file_and_no_temp
             raise OSError(28, "No space left on device")
         return plain(self, content)
 
-    monkeypatch.setattr(checkpoint._HashingFile, "write", write)
+    monkeypatch.setattr(checkpoint_file._HashingFile, "write", write)
     with pytest.raises(UserError, match="Could not save"):
         write_file(state(), good)
     assert good.read_bytes() == before

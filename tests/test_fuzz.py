@@ -47,7 +47,8 @@ import prepare
 import text_files
 import train
 import trainer
-from checkpoint import STAMP, Checkpoint, check_finite, load_checkpoint
+from checkpoint import Checkpoint, check_finite, load_checkpoint
+from checkpoint_file import STAMP
 from cli import Parser
 from config import OPTIONS, SECTIONS, Config, ModelConfig, file_layers, resolve
 from data_loader import PackedLoader

@@ -24,7 +24,7 @@ from helpers_run import (
 import checkpoint
 import run_files
 import saver as saver_module
-from checkpoint import read_stamp, write_file
+from checkpoint_file import read_stamp, write_file
 from request import Request
 from run import prepare_run
 from run_files import CheckpointManager

@@ -48,7 +48,8 @@ import cache_builder
 import gen
 import prepare
 import train
-from checkpoint import load_checkpoint, read_stamp
+from checkpoint import load_checkpoint
+from checkpoint_file import read_stamp
 from token_cache import Facts
 from utils import run_command
 

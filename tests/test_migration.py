@@ -17,7 +17,7 @@ import torch
 import gen
 import prepare
 import train
-from checkpoint import FORMAT_VERSION, write_file
+from checkpoint_file import FORMAT_VERSION, write_file
 from cli import Parser
 from config import OPTIONS, SECTIONS
 from older_formats import flat_config, training_state

@@ -29,7 +29,7 @@ from helpers_run import (
     write_data,
 )
 
-import checkpoint
+import checkpoint_file
 import saver as saver_module
 import trainer as trainer_module
 from request import Request
@@ -599,7 +599,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_says_what_happened(monkey
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(checkpoint_file.os, "fsync", full)
     outcome = train_plainly("--resume", "models/mine_epoch1.pt", "--max_iters", "4")
     assert outcome.code == 1
     assert "Could not save 'models/mine_epoch1.pt' (No space left on device)" in outcome.said

@@ -20,7 +20,7 @@ from helpers_run import (
 )
 
 import saver as saver_module
-from checkpoint import read_file, read_stamp, write_file
+from checkpoint_file import read_file, read_stamp, write_file
 from run_files import CheckpointManager, newest_checkpoint, run_path
 from saver import Saver, in_memory
 from utils import UserError

@@ -12,7 +12,8 @@ import torch
 from helpers_run import differences, listening, make_trainer, settle, train, write_data
 
 import saver as saver_module
-from checkpoint import check_finite, load_checkpoint, read_file, read_stamp, write_file
+from checkpoint import check_finite, load_checkpoint
+from checkpoint_file import read_file, read_stamp, write_file
 from distributed import OtherRankFailed, Ranks
 from run_files import CheckpointManager
 from saver import ShardSaver, write_in_parts

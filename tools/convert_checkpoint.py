@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     if output.exists():
         raise UserError(f"'{output}' is there already; name another file with -o.")
 
-    from checkpoint import load_checkpoint, write_file
+    from checkpoint import load_checkpoint
+    from checkpoint_file import write_file
     from saver import write_in_parts
 
     checkpoint = load_checkpoint(source)

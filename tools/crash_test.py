@@ -32,7 +32,8 @@ sys.path.insert(0, str(ROOT))
 
 import torch
 
-from checkpoint import load_checkpoint, read_stamp
+from checkpoint import load_checkpoint
+from checkpoint_file import read_stamp
 from cli import Parser
 from run_files import CheckpointManager
 from utils import UserError, log, run_command

@@ -36,7 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     if output.exists():
         raise UserError(f"'{output}' is there already; name another file with -o.")
 
-    from checkpoint import FORMAT_VERSION, check_finite, checkpoint_tokenizer, write_file
+    from checkpoint import check_finite, checkpoint_tokenizer
+    from checkpoint_file import FORMAT_VERSION, write_file
     from generation import model_of
     from hf import load_hf
     from hf_hub import find_model

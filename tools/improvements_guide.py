@@ -39,7 +39,7 @@ def version_of(state: Mapping[str, Any], path: Path) -> str | None:
     Raises:
         UserError: it cannot be told.
     """
-    from checkpoint import has_present_format
+    from checkpoint_file import has_present_format
 
     if "format_version" in state:
         if not has_present_format(state):
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str]) -> int:
     titles, choices = [GUIDES[args.version]] if args.version else [*GUIDES.values()], "|".join(GUIDES)
     path = user_path(args.checkpoint) if args.checkpoint else None if args.version else newest_model()
     if path:
-        from checkpoint import read_file
+        from checkpoint_file import read_file
 
         version = version_of(read_file(path), path)
         if version is None:
