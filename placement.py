@@ -70,7 +70,7 @@ def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool
     for block in model.transformer.h:
         block.compile()
     first = model.transformer.h[0]
-    if next(first.parameters()).is_meta:  # another one of its kind
+    if model.device.type == "meta":  # another one of its kind
         first = Block(config, 0)
         first.compile()
     first.to(device)  # the others follow when the model is placed
