@@ -17,7 +17,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +30,7 @@ FORMAT_VERSION = 3
 TRAILER_MARK = b"jojo-sha256:"  # followed by 64 hex digits
 TRAILER_BYTES = len(TRAILER_MARK) + 64
 STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "  # before the trailer, and covered by it
+WITH_PARTS = "+"  # in place of its last character: files of parts belong to this one (shards.py)
 STAMP_BYTES = len(STAMP.format(run="", batch=0))
 LONGEST_NAME = 1000
 
@@ -96,37 +97,33 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
 
 def _stamp_of(state: Mapping[str, Any]) -> bytes:
     run = state.get("metadata", {}).get("run_id", "")
-    return STAMP.format(run=run, batch=state.get("batch_counter", 0)).encode()
+    stamp = STAMP.format(run=run, batch=state.get("batch_counter", 0))
+    return (stamp[:-1] + WITH_PARTS if "shards" in state else stamp).encode()
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """Which run wrote a checkpoint, and after how many batches."""
+    """Which run wrote a checkpoint, and after how many batches; and whether files of parts belong to it."""
 
     run_id: str
     batch: int
-
-    @property
-    def name(self) -> str:
-        """Of a folder that belongs to the checkpoint."""
-        return f"{self.run_id}-{self.batch}"
-
-    @classmethod
-    def named(cls, name: str) -> Stamp | None:
-        """Inverse of `name`; None for other names."""
-        found = re.fullmatch(r"([0-9a-f]{16})-(\d{1,20})", name)
-        return cls(found[1], int(found[2])) if found else None
+    has_parts: bool = field(default=False, compare=False)
 
 
 def read_stamp(path: Path) -> Stamp | None:
     """A checkpoint's stamp, found without reading the rest; None where there is none (an older format, or damage)."""
     try:
-        with open(path, "rb") as file:
-            file.seek(-(STAMP_BYTES + TRAILER_BYTES), os.SEEK_END)
-            found = re.fullmatch(rb"jojo-run:([0-9a-f]{16}) batch:(\d{20}) ", file.read(STAMP_BYTES))
+        return stamp_in(path)
     except OSError:
         return None
-    return Stamp(found[1].decode(), int(found[2])) if found else None
+
+
+def stamp_in(path: Path) -> Stamp | None:
+    """The same. Raises OSError where the file cannot be read, which says nothing of what is in it."""
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - STAMP_BYTES - TRAILER_BYTES))
+        found = re.fullmatch(rb"jojo-run:([0-9a-f]{16}) batch:(\d{20})([ +])", file.read(STAMP_BYTES))
+    return Stamp(found[1].decode(), int(found[2]), found[3].decode() == WITH_PARTS) if found else None
 
 
 def make_durable(path: Path) -> None:

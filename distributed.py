@@ -163,15 +163,15 @@ class Ranks:
             return [value]
         self.told += 1
         names = [f"told/{self.told}/{rank}" for rank in range(self.world_size)]
-        self.store.set(names[self.rank], f"{what}: {value}")
+        self.store.set(names[self.rank], json.dumps([what, value]))
         self._wait(*names)
-        said = [text.decode().partition(": ") for text in self.store.multi_get(names)]
-        if others := [rank for rank, (topic, _, _) in enumerate(said) if topic != what]:
+        said = [json.loads(text) for text in self.store.multi_get(names)]
+        if others := [rank for rank, (topic, _) in enumerate(said) if topic != what]:
             raise UserError(
                 f"Rank {others[0]} does not do what rank {self.rank} does ({what}); give every machine the same files and the "
                 "same command."
             )
-        return [value for _, _, value in said]
+        return [value for _, value in said]
 
     def _wait(self, *names: str) -> None:
         """Wait for texts of these names; in small steps, as a wait in the store itself could not be interrupted."""

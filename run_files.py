@@ -19,14 +19,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from checkpoint import Checkpoint, load_checkpoint
-from checkpoint_file import Stamp, read_stamp
+from checkpoint_file import Stamp, read_file, read_stamp, stamp_in
 from distributed import ALONE, Ranks
+from shards import Shards, stamp_of_parts
 from utils import UserError, log, replace_text, user_path
 
 
@@ -79,21 +80,22 @@ class CheckpointManager:
 
     def owns(self, path: Path) -> bool:
         """Whether a checkpoint is one of this run's files."""
-        stem = re.sub(r"_(best|batch\d+)$", "", path.name.removesuffix(".pt"))
-        return path.parent.resolve() == self.folder.resolve() and self.run in (stem, path.name.removesuffix(".pt"))
+        names = run_of(path), path.name.removesuffix(".pt")
+        return path.parent.resolve() == self.folder.resolve() and self.run in names
 
     def existing(self) -> list[Path]:
         """Files of this run that are there now."""
         named = (self.last, self.best, self.metrics, self.plot, self.config, self.tensorboard)
         return [p for p in (*named, *self.all_numbered(), *self.all_numbered(".png")) if p.exists()]
 
-    def unused_shards(self) -> dict[Path, Stamp]:
-        """Folders of parts under the run's name that no checkpoint in the folder has, under whatever name."""
-        if not self.shards.is_dir():
-            return {}
-        used = {read_stamp(path) for path in self.folder.glob("*.pt")}
-        found = {path: Stamp.named(path.name) for path in self.shards.glob("*-*")}
-        return {path: stamp for path, stamp in found.items() if stamp and stamp not in used}
+    def used_parts(self) -> set[Path]:
+        """The folders of parts that belong to checkpoints in the run's folder, under whatever name.
+
+        Raises:
+            OSError: one of them cannot be read.
+            UserError: one is damaged.
+        """
+        return {folder for path in self.folder.glob("*.pt") if (folder := parts_of(path))}
 
     # --- a torchrun job ---------------------------------------------------------------------------------------------
 
@@ -186,11 +188,14 @@ class CheckpointManager:
             tries += 1
             old = old.with_name(f"{self.run}-{time}-{tries}")
         old.mkdir(parents=True)
+        parts = {folder for path in files if path.suffix == ".pt" and (folder := known_parts(path))}
+        for folder in parts:  # first in both places: whatever happens, a checkpoint finds its own
+            shutil.copytree(folder, old / folder.relative_to(self.folder), copy_function=link_or_copy)
         for path in files:
             os.replace(path, old / path.name)
-        for path in self.unused_shards():
-            (old / self.shards.name).mkdir(exist_ok=True)
-            os.replace(path, old / self.shards.name / path.name)
+        with suppress(OSError, UserError):  # then they stay, as somebody's
+            for folder in parts - self.used_parts():
+                remove_parts(folder)
         return old
 
     def take_metrics_of(self, checkpoint: Path, run: str) -> None:
@@ -245,12 +250,59 @@ class CheckpointManager:
             except OSError as error:
                 log.warning("Could not remove the older checkpoint '%s' (%s).", path, error.strerror)
 
-    def prune_shards(self, run_id: str) -> None:
+    def prune_parts(self, run_id: str) -> None:
         """Remove this run's parts from before its newest checkpoint that no checkpoint has any longer."""
+        if not self.shards.is_dir():
+            return
+        try:
+            used = self.used_parts()
+        except (OSError, UserError) as error:
+            log.debug(
+                "Nothing is removed from '%s' while a checkpoint beside it cannot be read: %s", self.shards, error
+            )
+            return
         batches = [stamp.batch for path in self.checkpoints() if (stamp := read_stamp(path)) and stamp.run_id == run_id]
-        for path, stamp in self.unused_shards().items():
-            if stamp.run_id == run_id and stamp.batch < max(batches, default=0):
-                shutil.rmtree(path, ignore_errors=True)
+        for folder in set(self.shards.iterdir()) - used:
+            stamp = stamp_of_parts(folder)
+            if stamp and stamp.run_id == run_id and stamp.batch < max(batches, default=0):
+                remove_parts(folder)
+
+
+def parts_of(path: Path) -> Path | None:
+    """The folder of a checkpoint's parts; None where it has none. Raises OSError or UserError where it cannot be read."""
+    try:
+        stamp = stamp_in(path)
+        return Shards.listed_in(path, read_file(path).get("shards")).folder if stamp and stamp.has_parts else None
+    except FileNotFoundError:
+        return None
+
+
+def known_parts(path: Path) -> Path | None:
+    """The same, where it can be told and the folder is there."""
+    with suppress(OSError, UserError):
+        folder = parts_of(path)
+        return folder if folder and folder.is_dir() else None
+    return None
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove a folder of parts, and the folder that it is in when that is empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.parent.rmdir()
+
+
+def run_of(path: Path) -> str:
+    """The run that a checkpoint is of, going by its name."""
+    return re.sub(r"_(best|batch\d+)$", "", path.name.removesuffix(".pt"))
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Give a file a second name, or copy it where the file system has only one for each."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:

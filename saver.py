@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from checkpoint import check_finite
-from checkpoint_file import Stamp, copy_file, make_durable, read_file, read_stamp, write_file
+from checkpoint_file import Stamp, copy_file, make_durable, read_file, write_file
 from distributed import OtherRankFailed, Ranks, local
-from run_files import CheckpointManager
-from shards import index_of, write_parts
+from run_files import CheckpointManager, remove_parts, run_of
+from shards import index_of, parts_name, write_parts
 from utils import UserError, log, one_line
 
 FOLDER_SEEN_S = 90.0  # network file systems show a new file late
@@ -42,6 +42,14 @@ class NoSaver:
     def close(self) -> None:
         """Finish what is at work. Raises UserError where the weights were not fit to be saved."""
 
+    def __enter__(self) -> NoSaver:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Close; what went wrong before counts, and not what it made of the save."""
+        with suppress(Exception) if error else nullcontext():
+            self.close()
+
 
 class Saver(NoSaver):
     """Writes checkpoints beside the training: one save in flight, the next one waits.
@@ -59,7 +67,7 @@ class Saver(NoSaver):
         self.files, self.keep, self.move = files, keep, move
         # By kind: a newer one takes an older one's place. None: lost, and still to be reported.
         self._owed: dict[str, tuple[Path, Mapping[str, Any] | None]] = {}
-        self._fatal: UserError | None = None
+        self._fatal: Exception | None = None  # why nothing more can be saved
         self._thread: threading.Thread | None = None
         self._borrowed = False  # whether training's own tensors are still needed here
 
@@ -67,7 +75,7 @@ class Saver(NoSaver):
         self.wait()
         state = self._taken(state)
         self._owed |= {self.files.kind(path): (path, state) for path in paths}
-        self._thread = threading.Thread(target=self._write, args=(state,), name="checkpoint")
+        self._thread = threading.Thread(target=self._work, args=(state,), name="checkpoint")
         self._thread.start()
 
     def before_update(self) -> None:
@@ -98,15 +106,17 @@ class Saver(NoSaver):
         if self.keep is not None:
             self.files.prune(state["metadata"]["run_id"], self.keep)
         if self.files.shards.is_dir():
-            self.files.prune_shards(state["metadata"]["run_id"])
+            self.files.prune_parts(state["metadata"]["run_id"])
+
+    def _work(self, newest: Mapping[str, Any]) -> None:
+        try:
+            self._write(newest)
+        except Exception as error:  # what goes wrong in a thread would otherwise go unseen
+            self._fatal = error
 
     def _write(self, newest: Mapping[str, Any]) -> None:
         lent = self._borrowed
-        try:
-            self._check(newest)
-        except UserError as error:
-            self._fatal = error
-            return
+        self._check(newest)
         make_durable(self.files.metrics)  # its rows reach at least as far as the checkpoint, whatever happens
         written: Path | None = None  # where `newest` is on the disk
         refused = False  # whether some place did not take it: then it must stay as it is for the next save
@@ -120,7 +130,9 @@ class Saver(NoSaver):
                     self._store(state, path)
                 del self._owed[kind]
                 log.debug("Saved %s", path)
-            except Exception as error:  # what goes wrong in a thread would otherwise go unseen
+            except OtherRankFailed:
+                raise
+            except Exception as error:
                 self._failed(error)
                 if state is newest and written and lent:  # its tensors may be others by now
                     self._owed[kind] = path, None
@@ -171,7 +183,7 @@ class ShardSaver(Saver):
             if self.ranks.first:
                 probe.write_bytes(b"")
         with self._together():
-            deadline = time.monotonic() + FOLDER_SEEN_S
+            deadline = time.monotonic() + min(FOLDER_SEEN_S, self.ranks.patience_s / 2)
             while not probe.exists():
                 if time.monotonic() > deadline:
                     raise UserError(
@@ -184,10 +196,12 @@ class ShardSaver(Saver):
             probe.unlink(missing_ok=True)
 
     def _exchange(self, value: Any) -> list[Any]:
-        """What each rank has, by rank."""
+        """What each rank has, by rank. Raises OtherRankFailed where one is missing."""
         values: list[Any] = [None] * self.ranks.world_size
-        with self.ranks.explained():
+        try:
             torch.distributed.all_gather_object(values, value, group=self.group)
+        except RuntimeError as error:
+            raise lost() from error
         return values
 
     @contextmanager
@@ -198,6 +212,8 @@ class ShardSaver(Saver):
             yield
         except UserError as error:
             problem = str(error)
+        except torch.distributed.DistError as error:  # inside, all ranks wait for one another
+            raise lost() from error
         except Exception as error:  # the others wait for this rank, whatever it was
             problem = one_line(error.strerror or error if isinstance(error, OSError) else error)
             log.debug("", exc_info=True)
@@ -209,11 +225,12 @@ class ShardSaver(Saver):
 
         parts = {name: state[name] for name in ("model", "optimizer")}
         rest = {name: value for name, value in state.items() if name not in parts}
-        copied = DefaultStager(
-            StagingOptions(
-                use_pinned_memory=False, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=False
-            )
-        ).stage(parts)
+        plain = StagingOptions(
+            use_pinned_memory=False, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=False
+        )
+        stager = DefaultStager(plain)
+        copied = stager.stage(parts)
+        stager.close()
         assert isinstance(copied, dict)
         return in_memory(rest, copy=True) | copied
 
@@ -227,34 +244,27 @@ class ShardSaver(Saver):
             check_finite({name: local(tensor) for name, tensor in state["model"].items()})
 
     def _store(self, state: Mapping[str, Any], path: Path) -> None:
-        first, stamp = self.ranks.first, Stamp(state["metadata"]["run_id"], state["batch_counter"])
-        twin = (
-            next((other for other in self.files.checkpoints() if read_stamp(other) == stamp), None) if first else None
-        )
-        if twin := self._exchange(twin)[0]:
-            return self._copy(twin, path)
-        folder = self.files.shards / stamp.name
-        unfinished = unfinished_of(folder)
+        first, save = self.ranks.first, self._exchange(secrets.token_hex(4))[0]
+        folder = folder_for(self.files, state, save)
         try:
             with self._together():
                 if first:
-                    begin_folder(folder)
+                    unfinished(folder).mkdir(parents=True)
             with self._together():
-                mine = write_parts(state, unfinished, self.ranks.rank, self.group)
+                mine = write_parts(state, unfinished(folder), self.ranks.rank, self.group)
             files = {name: facts for part in self._exchange(mine) for name, facts in part.items()}
             with self._together():
                 if first:
-                    end_folder(folder)
+                    finish(folder)
         except OtherRankFailed:
             raise
         except UserError as error:
             if first:
-                shutil.rmtree(unfinished, ignore_errors=True)
+                remove_parts(unfinished(folder))
             raise refused(path, str(error)) from error
         with self._together():
             if first:
-                super()._store(index_of(state, folder, files), path)
-        return None
+                write_index(state, folder, files, path)
 
     def _copy(self, written: Path, path: Path) -> None:
         with self._together():
@@ -262,9 +272,7 @@ class ShardSaver(Saver):
                 super()._copy(written, path)
 
     def _failed(self, error: Exception) -> None:
-        if isinstance(error, OtherRankFailed):  # there will be no more saves
-            self._fatal = error
-        elif self.ranks.first:
+        if self.ranks.first:
             super()._failed(error)
 
     def _sweep(self, state: Mapping[str, Any]) -> None:
@@ -276,36 +284,51 @@ class ShardSaver(Saver):
         return super().failed if self.ranks.first else []
 
 
-def unfinished_of(folder: Path) -> Path:
+def lost() -> OtherRankFailed:
+    """Another rank did not take its part in a save."""
+    return OtherRankFailed(
+        "Another rank ended while a checkpoint was written, or took longer for its part than --system.timeout_minutes; see what it "
+        "wrote last. --resume goes on from the run's last checkpoint."
+    )
+
+
+def folder_for(files: CheckpointManager, state: Mapping[str, Any], save: str) -> Path:
+    """The folder of parts that a save makes. A run's checkpoints have theirs in one place."""
+    return files.shards / parts_name(Stamp(state["metadata"]["run_id"], state["batch_counter"]), save)
+
+
+def unfinished(folder: Path) -> Path:
     """What a folder of parts is called until it is whole."""
     return folder.with_name(f".{folder.name}.tmp")
 
 
-def begin_folder(folder: Path) -> None:
-    """Make an empty folder under its unfinished name, in place of whatever a killed process left under either."""
-    for left in (unfinished_of(folder), folder):
-        shutil.rmtree(left, ignore_errors=True)
-    unfinished_of(folder).mkdir(parents=True)
-
-
-def end_folder(folder: Path) -> None:
-    """Give a folder its name, durably."""
-    make_durable(unfinished_of(folder))
-    os.replace(unfinished_of(folder), folder)
+def finish(folder: Path) -> None:
+    """Give a folder of parts its name, durably."""
+    make_durable(unfinished(folder))
+    os.replace(unfinished(folder), folder)
     make_durable(folder.parent)
+
+
+def write_index(state: Mapping[str, Any], folder: Path, files: Mapping[str, Any], path: Path) -> None:
+    """Write the `.pt` that the parts belong to; where the disk refuses it, they go."""
+    try:
+        write_file(index_of(state, folder, files), path)
+    except BaseException:
+        remove_parts(folder)
+        raise
 
 
 def write_in_parts(state: Mapping[str, Any], path: Path) -> None:
     """Write a whole state as ShardSaver does, in one process. Raises UserError where the disk refuses."""
-    folder = CheckpointManager(path).shards / Stamp(state["metadata"]["run_id"], state["batch_counter"]).name
+    folder = folder_for(CheckpointManager(path.with_name(run_of(path) + ".pt")), state, secrets.token_hex(4))
     try:
-        begin_folder(folder)
-        files = write_parts(state, unfinished_of(folder), 0, None)
-        end_folder(folder)
+        unfinished(folder).mkdir(parents=True)
+        files = write_parts(state, unfinished(folder), 0, None)
+        finish(folder)
     except OSError as error:
-        shutil.rmtree(unfinished_of(folder), ignore_errors=True)
+        remove_parts(unfinished(folder))
         raise refused(path, error.strerror or str(error)) from error
-    write_file(index_of(state, folder, files), path)
+    write_index(state, folder, files, path)
 
 
 def refused(path: Path, cause: str) -> UserError:

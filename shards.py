@@ -1,8 +1,9 @@
 """A checkpoint in parts, for models that are shared out (fsdp): every rank writes its own, and reads what it needs.
 
-    models/<run>.pt                              the checkpoint without its large tensors, which says what belongs to it
-    models/<run>.shards/<run id>-<batch>/        shard-00001-model-00001-of-00003.safetensors, ...
+    models/<run>.pt                                  the checkpoint without its large tensors, which says what belongs to it
+    models/<run>.shards/<run id>-<batch>-<save>/     shard-00001-model-00001-of-00003.safetensors, ...
 
+Every save has a folder of its own, which is never written to again. Checkpoints that were saved together share one.
 A rank writes three files: parts of the weights, of AdamW's first and of its second averages. torch.distributed.checkpoint
 decides who writes which part of a tensor (of copies, one) and where each is found, for any number of ranks that read. Its
 safetensors form is used, in which there is no code to run. The `.pt` has the SHA-256 of every file, so it vouches for
@@ -22,16 +23,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from checkpoint_file import Stamp
 from distributed import Ranks, is_shared_out
-from utils import UserError, log, one_line, sha256_of
+from utils import UserError, one_line, sha256_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 FILE_NUMBERS = {"model": 1, "exp_avg": 2, "exp_avg_sq": 3}  # in a file's name: what it has parts of
 FILE_NAME = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
-FOLDER_NAME = re.compile(r"[^/\\]+\.shards/[0-9a-f]{16}-\d{1,20}")
+PARTS_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")
+LONGEST_FOLDER = 250
 TIED = {"lm_head.weight": "transformer.wte.weight"}  # one matrix under two names
+
+
+def parts_name(stamp: Stamp, save: str) -> str:
+    """What a folder of parts is called; `save`: 8 hex digits that no other save has."""
+    return f"{stamp.run_id}-{stamp.batch}-{save}"
+
+
+def stamp_of_parts(folder: Path) -> Stamp | None:
+    """Which run wrote a folder of parts, and after how many batches; None for other folders."""
+    found = PARTS_NAME.fullmatch(folder.name)
+    return Stamp(found[1], int(found[2])) if found else None
 
 
 def flat_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -115,30 +129,40 @@ class Shards:
         Raises:
             UserError: one is missing or not what was written; on all ranks.
         """
-        problem = ""
-        there = {path.name for path in self.folder.iterdir() if path.is_file()} if self.folder.is_dir() else set()
-        if missing := sorted(self.files.keys() - there):
-            problem = (
-                f"A part of the checkpoint '{self.path}' is missing ('{self.folder / missing[0]}'); put back the folder that "
-                "was beside it, or use another checkpoint."
-            )
-        elif more := sorted(there - self.files.keys()):
-            problem = f"'{self.folder / one_line(more[0])}' is no part of the checkpoint '{self.path}'; remove it."
-        else:
-            for name in sorted(self.files)[ranks.rank :: ranks.world_size]:
-                path, (size, digest) = self.folder / name, self.files[name]
-                if path.stat().st_size != size or sha256_of(path) != digest:
-                    problem = (
-                        f"The checkpoint '{self.path}' is damaged (the SHA-256 of its part '{path}' does not match); use "
-                        "another one of the run."
-                    )
+        try:
+            problem = self._wrong(ranks)
+        except OSError as error:
+            problem = f"The parts of the checkpoint '{self.path}' cannot be read ({error.strerror}); use another one of the run."
         if problem := next(filter(None, ranks.from_all(f"read parts of '{self.path.name}'", problem)), ""):
             raise UserError(problem)
 
+    def _wrong(self, ranks: Ranks) -> str:
+        """What is wrong with the files, in a sentence, as far as this rank looks; empty where nothing is."""
+        there = {path.name for path in self.folder.iterdir() if path.is_file()} if self.folder.is_dir() else set()
+        if missing := sorted(self.files.keys() - there):
+            return (
+                f"A part of the checkpoint '{self.path}' is missing ('{self.folder / missing[0]}'); put back the folder that "
+                "was beside it, or use another checkpoint."
+            )
+        if more := sorted(there - self.files.keys()):
+            return f"'{self.folder / one_line(more[0])}' is no part of the checkpoint '{self.path}'; remove it."
+        for name in sorted(self.files)[ranks.rank :: ranks.world_size]:
+            path, (size, digest) = self.folder / name, self.files[name]
+            if path.stat().st_size != size or sha256_of(path) != digest:
+                return (
+                    f"The checkpoint '{self.path}' is damaged (the SHA-256 of its part '{path}' does not match); use "
+                    "another one of the run."
+                )
+        return ""
+
     def fill(self, state: dict[str, Any], whole: bool) -> None:
         """Put the tensors where they belong in a checkpoint's state: whole ones, or only their shapes (of device "meta")."""
-        make = torch.empty if whole else lambda *shape: torch.empty(*shape, device="meta")
-        tensors = {name: make(*shape) for name, shape in self.shapes.items()}
+        if not all(isinstance(values, dict) for values in state["optimizer"].values()):
+            raise UserError(
+                f"'{self.path}' is not a checkpoint as this version writes them: its optimizer's state is none."
+            )
+        device = "cpu" if whole else "meta"
+        tensors = {name: torch.empty(shape, device=device) for name, shape in self.shapes.items()}
         if whole:
             self.read_into(tensors)
         for flat, tensor in tensors.items():
@@ -156,36 +180,54 @@ class Shards:
         """Read tensors by their flat names, in place. Where they are shared out, each rank its own parts; all must.
 
         Raises:
-            UserError: they are not in the files as listed.
+            UserError: they are not in the files as listed, or cannot be read; on all ranks.
         """
+        from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
         from torch.distributed.checkpoint.state_dict_loader import load
 
-        alone = not any(is_shared_out(tensor) for tensor in tensors.values())
+        wanted = {name: tensor for name, tensor in tensors.items() if name in self.shapes}
+        alone = not any(is_shared_out(tensor) for tensor in wanted.values())
+        self._check_covered()
         try:
-            self._check_covered(HuggingFaceStorageReader(str(self.folder)).read_metadata().state_dict_metadata)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that there is one process only
-                load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(self.folder)), no_dist=alone)
-        except Exception as error:  # whatever the reader trips over
-            log.debug("%s", error)
-            raise UserError(
-                f"The parts of the checkpoint '{self.path}' do not make up its tensors; use another one."
-            ) from error
+                load(wanted, storage_reader=HuggingFaceStorageReader(str(self.folder)), no_dist=alone)
+        except CheckpointException as error:  # whatever the reader tripped over, here or on another rank
+            raise self._unreadable(next(iter(error.failures.values()))[0]) from error
 
-    def _check_covered(self, found: Mapping[str, Any]) -> None:
-        """Raises ValueError where a tensor's parts are not as many numbers as it has."""
-        for name, shape in self.shapes.items():
-            parts = found[name]
-            numbers = sum(math.prod(chunk.sizes) for chunk in parts.chunks)
-            whole = tuple(parts.size) == shape and numbers == math.prod(shape)
-            if not whole or parts.properties.dtype != torch.float32:
-                raise ValueError(name)
+    def _unreadable(self, cause: BaseException) -> UserError:
+        why = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        return UserError(
+            f"The parts of the checkpoint '{self.path}' cannot be read ({one_line(why)}); use another one."
+        )
+
+    def _check_covered(self) -> None:
+        """Raises UserError where the rows of a tensor's parts do not follow one another from the first to the last."""
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
+        try:
+            found: Any = HuggingFaceStorageReader(str(self.folder)).read_metadata().state_dict_metadata
+            for name, shape in self.shapes.items():
+                row = 0
+                for chunk in sorted(found[name].chunks, key=lambda chunk: chunk.offsets[0]):
+                    rows, *rest = chunk.sizes
+                    if rows:  # of a tensor with few, some ranks have none
+                        follows = tuple(chunk.offsets) == (row, *[0] * len(rest))
+                        if not follows or tuple(rest) != shape[1:]:
+                            raise ValueError(f"'{name}' is not whole")
+                        row += rows
+                if row != shape[0] or found[name].properties.dtype != torch.float32:
+                    raise ValueError(f"'{name}' is not whole")
+        except Exception as error:  # whatever a damaged or hostile header makes the reader trip over
+            raise self._unreadable(error) from error
 
 
 def _is_list_of_parts(folder: str, files: Mapping[str, Any], shapes: Mapping[str, Any]) -> bool:
     """Whether these are names beside the `.pt`, with sizes and hashes, and shapes that so many bytes can fill."""
-    known = FOLDER_NAME.fullmatch(folder) and ".." not in folder and all(map(FILE_NAME.fullmatch, files))
+    beside, _, name = folder.partition(".shards/")
+    plain = beside.isprintable() and not re.search(r"[/\\]|\.\.", beside) and 0 < len(beside) < LONGEST_FOLDER
+    known = plain and PARTS_NAME.fullmatch(name) and all(map(FILE_NAME.fullmatch, files))
     sizes = [entry["bytes"] for entry in files.values()]
     hashed = all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in files.values())
     counts = [*sizes, *(n for shape in shapes.values() for n in shape)]

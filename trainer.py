@@ -145,6 +145,8 @@ class Trainer:
     def make_saver(self) -> NoSaver:
         """What writes the checkpoints: rank 0 alone, or every rank the parts that it has."""
         files, keep = self.run.files, self.config.training.keep_checkpoints
+        if not self.config.training.save_checkpoints:
+            return NoSaver()
         if self.run.shared_out:
             return ShardSaver(files, keep, self.ranks, self.run.device)
         return Saver(files, keep, self.move) if self.ranks.first else NoSaver()
@@ -346,7 +348,7 @@ class Trainer:
             log.info(report.summary(self.run, self.peak_flops))
             self.saver = self.make_saver()
             self.record = Record(self.run, self.metrics) if first else NoRecord()
-            with closing(self.saver), closing(self.record):
+            with self.saver, closing(self.record):
                 moved = self.batches_done or (self.run.checkpoint and self.ranks.job)  # a restart may not find it again
                 if moved and not self.run.goes_on and self.config.training.save_checkpoints:
                     self.saver.save(self.state_dict(), [files.last])  # from now on --resume finds it here

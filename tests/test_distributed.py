@@ -361,7 +361,7 @@ def test_the_largest_number_reaches_every_rank_of_every_machine(
 
 
 def test_ranks_that_read_different_checkpoints_are_told_so() -> None:
-    said = {"told/1/0": b"connect: 0"}
+    said = {"told/1/0": b'["connect", "0"]'}
     store = SimpleNamespace(
         check=lambda names: said.keys() >= set(names),
         set=lambda name, text: said.update({name: text.encode()}),
@@ -369,7 +369,7 @@ def test_ranks_that_read_different_checkpoints_are_told_so() -> None:
     )
     with pytest.raises(UserError, match=r"Rank 0 does not do what rank 1 does \(read parts of 'x.pt'\)"):
         Ranks(1, 2, store=store).from_all("read parts of 'x.pt'", "")
-    assert Ranks(1, 2, store=store).from_all("connect", "1: a") == ["0", "1: a"]
+    assert Ranks(1, 2, store=store).from_all("connect", "1, a") == ["0", "1, a"]
 
 
 def test_ranks_that_are_numbered_in_another_way_make_one_ring() -> None:

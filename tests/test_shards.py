@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +13,17 @@ from typing import Any
 import pytest
 import torch
 from helpers_run import differences, listening, make_trainer, settle, train, write_data
+from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint import hf_storage
 
+import run_files
 import saver as saver_module
 from checkpoint import check_finite, load_checkpoint
 from checkpoint_file import read_file, read_stamp, write_file
 from distributed import OtherRankFailed, Ranks
-from run_files import CheckpointManager
+from run_files import CheckpointManager, parts_of
 from saver import ShardSaver, write_in_parts
-from shards import Shards, flat_tensors
+from shards import Shards, flat_tensors, stamp_of_parts
 from tools import convert_checkpoint
 from utils import UserError
 
@@ -49,8 +55,16 @@ def parts() -> Path:
     return SAVED
 
 
-def folder_of(path: Path, batch: int = 3) -> Path:
-    return path.with_name(path.stem + ".shards") / f"{RUN_ID}-{batch}"
+def folder_of(path: Path) -> Path:
+    """Where a checkpoint's parts are."""
+    folder = parts_of(path)
+    assert folder
+    return folder
+
+
+def batches_in(folder: Path) -> list[int]:
+    """Of which batches there are parts."""
+    return sorted(stamp.batch for path in folder.iterdir() if (stamp := stamp_of_parts(path)))
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -174,26 +188,92 @@ def test_a_list_of_parts_that_is_none_is_refused(change: Callable[[dict[str, Any
 
 
 def test_tensors_that_the_parts_do_not_make_up_are_refused(parts: Path) -> None:
-    for change in (
-        lambda told: told["tensors"].update({"model.transformer.wpe.weight": [17, 16]}),
-        lambda told: told["tensors"].update({"model.transformer.new.weight": [1]}),
+    content = parts.read_bytes()
+    for change, expected in (
+        (lambda told: told["tensors"].update({"model.transformer.wpe.weight": [17, 16]}), "is not whole"),
+        (lambda told: told["tensors"].update({"model.transformer.new.weight": [1]}), "model.transformer.new.weight"),
     ):
-        content = parts.read_bytes()
         rewrite(parts, change)
-        with pytest.raises(UserError, match="do not make up its tensors"):
+        with pytest.raises(UserError, match=rf"The parts of the checkpoint .* cannot be read \(.*{expected}"):
             load_checkpoint(parts)
         parts.write_bytes(content)
     load_checkpoint(parts)
 
 
-def test_parts_that_hold_anything_but_safetensors_are_refused(parts: Path) -> None:
-    import hashlib
-
-    part = sorted(folder_of(parts).iterdir())[0]
-    torch.save({"a": torch.zeros(part.stat().st_size)}, part)
+def forged(path: Path, tensors: dict[str, torch.Tensor] | bytes, offsets: dict[str, list[int]] | None = None) -> None:
+    """Put something else in place of a checkpoint's first part, and have the checkpoint vouch for it."""
+    part = sorted(folder_of(path).iterdir())[0]
+    if isinstance(tensors, bytes):
+        part.write_bytes(tensors)
+    else:
+        told = {name: {"saved_offsets": place} for name, place in (offsets or {}).items()}
+        save_file(tensors, part, metadata={"DCP_SHARDING_INFO": json.dumps(told)})
     digest = hashlib.sha256(part.read_bytes()).hexdigest()
-    rewrite(parts, lambda told: told["files"].update({part.name: {"bytes": part.stat().st_size, "sha256": digest}}))
-    with pytest.raises(UserError, match="do not make up its tensors"):
+    rewrite(path, lambda told: told["files"].update({part.name: {"bytes": part.stat().st_size, "sha256": digest}}))
+
+
+def test_parts_that_hold_anything_but_safetensors_are_refused(parts: Path) -> None:
+    size = sorted(folder_of(parts).iterdir())[0].stat().st_size
+    pickled = io.BytesIO()
+    torch.save({"a": torch.zeros(size)}, pickled)
+    for content in (pickled.getvalue(), b"\0" * size, b"\xff" * size):
+        forged(parts, content)
+        with pytest.raises(UserError, match="cannot be read"):
+            load_checkpoint(parts)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda place, t: (place + 1, t),  # a hole before it
+        lambda place, t: (place - 1, t),
+        lambda place, t: (place, t[:-1].contiguous()),  # and one behind it
+        lambda place, t: (place, t.to(torch.float64)),
+        lambda place, t: (place, t.reshape(8, 32)),
+        lambda place, t: (2**40, t),
+    ],
+)
+def test_rows_that_would_stay_whatever_is_in_memory_are_refused(
+    forge: Callable[[int, torch.Tensor], tuple[int, torch.Tensor]], parts: Path
+) -> None:
+    name = "model.transformer.wpe.weight"
+    tensors = load_file(sorted(folder_of(parts).iterdir())[0])
+    places = {other: [0] * tensor.dim() for other, tensor in tensors.items()}
+    row, tensors[name] = forge(0, tensors[name])
+    places[name] = [row, 0]
+    forged(parts, tensors, places)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_checkpoint(parts)
+
+
+def test_an_optimizer_that_is_none_is_refused_before_parts_are_put_in_it(parts: Path) -> None:
+    content = read_file(parts)
+    content["optimizer"] = dict.fromkeys(content["optimizer"], torch.zeros(3))
+    write_file(content, parts)
+    with pytest.raises(UserError, match="its optimizer's state is none"):
+        load_checkpoint(parts)
+
+
+@pytest.mark.parametrize("failing", ["is_dir", "stat"])
+def test_parts_on_a_disk_that_fails_are_a_sentence(failing: str, parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, real = folder_of(parts), getattr(Path, failing)
+
+    def fails(path: Path, **more: Any) -> Any:
+        if path == folder or path.parent == folder:
+            raise OSError(5, "Input/output error")
+        return real(path, **more)
+
+    monkeypatch.setattr(Path, failing, fails)
+    with pytest.raises(UserError, match=r"cannot be read \(Input/output error\)"):
+        load_checkpoint(parts)
+
+
+def test_a_disk_that_fails_while_parts_are_read_is_a_sentence(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(hf_storage.HuggingFaceStorageReader, "read_data", fails)
+    with pytest.raises(UserError, match=r"cannot be read \(Input/output error\)"):
         load_checkpoint(parts)
 
 
@@ -201,7 +281,7 @@ def test_going_on_falls_back_to_an_older_checkpoint_where_a_part_is_damaged() ->
     files = CheckpointManager(SAVED)
     write_in_parts(state(3), files.best)
     write_in_parts(state(5), files.last)
-    next(folder_of(SAVED, 5).iterdir()).unlink()
+    next(folder_of(files.last).iterdir()).unlink()
     with listening() as said:
         assert files.newest_valid().path == files.best
     assert "is missing" in said[0] and "Going on from" in said[1]
@@ -218,35 +298,90 @@ def test_parts_go_when_their_checkpoint_is_replaced_and_only_then() -> None:
             shutil.copy(SAVED, "models/kept.pt")  # by the user: the same parts
         if batch == 2:
             shutil.copy(SAVED, files.best)
-    files.prune_shards("f" * 16)
-    assert sorted(p.name[17:] for p in files.shards.iterdir()) == ["1", "2", "4", "5"]
-    files.prune_shards(RUN_ID)
-    assert sorted(p.name[17:] for p in files.shards.iterdir()) == ["1", "2", "5"]
-    for path in ("models/kept.pt", files.best, SAVED):
-        load_checkpoint(Path(path))
+    files.prune_parts("f" * 16)
+    assert batches_in(files.shards) == [1, 2, 4, 5]
+    files.prune_parts(RUN_ID)
+    assert batches_in(files.shards) == [1, 2, 5]
+    for path in (Path("models/kept.pt"), files.best, SAVED):
+        load_checkpoint(path)
     SAVED.unlink()  # the run's newest is best, of batch 2: what is newer may be somebody's still
-    files.prune_shards(RUN_ID)
-    assert folder_of(SAVED, 5).is_dir()
+    files.prune_parts(RUN_ID)
+    assert batches_in(files.shards) == [1, 2, 5]
 
 
-def test_a_later_checkpoint_and_an_earlier_run_take_their_parts_along() -> None:
+def test_nothing_is_removed_while_a_checkpoint_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    files, real = CheckpointManager(SAVED), run_files.stamp_in
+    for batch in (1, 2):
+        write_in_parts(state(batch), SAVED)
+    for error in (OSError(116, "Stale file handle"), UserError("damaged")):
+
+        def fails(path: Path, error: Exception = error) -> Any:
+            if path == SAVED:
+                raise error
+            return real(path)
+
+        monkeypatch.setattr(run_files, "stamp_in", fails)
+        files.prune_parts(RUN_ID)
+        assert batches_in(files.shards) == [1, 2]
+    monkeypatch.setattr(run_files, "stamp_in", real)
+    files.prune_parts(RUN_ID)
+    assert batches_in(files.shards) == [2]
+
+
+def test_what_is_moved_aside_takes_its_parts_along_and_leaves_those_that_others_have() -> None:
     files = CheckpointManager(SAVED)
     for batch, path in ((3, files.numbered(3)), (5, files.last)):
         write_in_parts(state(batch), path)
-    shutil.move("models/x_batch3.shards", files.shards.with_suffix(".two"))  # as one run would: all in one folder
-    shutil.move(files.shards.with_suffix(".two") / f"{RUN_ID}-3", folder_of(SAVED, 3))
-    rewrite(files.numbered(3), lambda told: told.update(folder=f"x.shards/{RUN_ID}-3"))
+    shutil.copy(files.last, "models/kept.pt")
     files.set_later_aside(RUN_ID, 3, "now")
-    load_checkpoint(files.numbered(3))
-    assert load_checkpoint(Path("models/old/x-now/x.pt")).state["batch_counter"] == 5
+    for path in (files.numbered(3), Path("models/old/x-now/x.pt"), Path("models/kept.pt")):
+        load_checkpoint(path)
+    Path("models/kept.pt").unlink()
     files.make_room("then")
     assert load_checkpoint(Path("models/old/x-then/x_batch3.pt")).state["batch_counter"] == 3
-    assert not list(files.shards.iterdir())
+    assert not list(Path("models").glob("*.pt"))
+    assert batches_in(files.shards) == [5]  # what was kept.pt's: perhaps it was moved, and not removed
+
+
+def test_the_same_batch_done_anew_leaves_the_parts_of_before() -> None:
+    files = CheckpointManager(SAVED)
+    write_in_parts(state(3, value=1.0), SAVED)
+    shutil.copy(SAVED, "models/kept.pt")
+    write_in_parts(state(3, value=2.0), SAVED)
+    files.prune_parts(RUN_ID)
+    first = [load_checkpoint(Path(path)).model["transformer.wte.weight"][0, 0] for path in ("models/kept.pt", SAVED)]
+    assert first == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("step", ["copytree", "replace", "rmtree"])
+def test_a_kill_while_checkpoints_are_moved_aside_loses_nothing(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException): ...
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    files = CheckpointManager(SAVED)
+    write_in_parts(state(3), SAVED)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run_files.os if step == "replace" else run_files.shutil, step, killed)
+        files.make_room("now")
+    left = [path for path in (SAVED.absolute(), *Path("models/old/x-now").absolute().glob("*.pt")) if path.exists()]
+    assert len(left) == 1 and load_checkpoint(left[0]).state["batch_counter"] == 3
+
+
+def test_files_are_copied_where_they_cannot_have_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: Any) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(run_files.os, "link", refuses)
+    write_in_parts(state(3), SAVED)
+    CheckpointManager(SAVED).make_room("now")
+    load_checkpoint(Path("models/old/x-now/x.pt"))
 
 
 def test_half_written_parts_of_a_killed_run_are_swept_up(parts: Path) -> None:
     files = CheckpointManager(parts)
-    left = files.shards / f".{RUN_ID}-4.tmp"
+    left = files.shards / f".{RUN_ID}-4-00000000.tmp"
     left.mkdir()
     (left / "shard-00001-model-00001-of-00003.safetensors").write_bytes(b"half")
     with files.held():
@@ -293,14 +428,14 @@ def test_two_names_have_one_set_of_parts_and_later_batches_take_its_place(group:
     whole = state(3)
     saver.save(group(whole), [files.best, files.numbered(3), files.last])
     saver.close()
-    assert [p.name for p in files.shards.iterdir()] == [f"{RUN_ID}-3"]
+    assert batches_in(files.shards) == [3]
     assert differences(load_checkpoint(files.best).state, load_checkpoint(files.last).state) == []
     assert differences(load_checkpoint(files.last).state["optimizer"], whole["optimizer"]) == []
     saver.save(group(state(4)), [files.numbered(4), files.last])
     saver.save(group(state(6)), [files.last])
     saver.close()
     assert saver.failed == [] and not files.numbered(3).exists()
-    assert sorted(p.name[17:] for p in files.shards.iterdir()) == ["3", "4", "6"]  # of best, numbered, last
+    assert batches_in(files.shards) == [3, 4, 6]  # of best, numbered, last
 
 
 def test_what_is_saved_is_of_that_moment(group: Share) -> None:
