@@ -117,12 +117,16 @@ def test_a_killed_rank_comes_back_and_two_end_as_one(reference: dict[str, Any]) 
     assert not list(Path("models").glob(".*.job")) and not Path("models/old").exists()
 
 
-def test_a_signal_to_one_rank_of_parts_stops_all_and_one_process_goes_on(reference: dict[str, Any]) -> None:
-    ended = torchrun("term:1:7", 2, 0, "--system.parallel", "fsdp", "--output_checkpoint", "models/two.pt")
+def test_a_signal_to_one_of_two_copies_in_parts_stops_all_and_one_process_goes_on(reference: dict[str, Any]) -> None:
+    flags = ("--system.parallel", "fsdp", "--system.shard_ranks", "2", "--output_checkpoint", "models/two.pt")
+    ended = torchrun("term:1:7", 4, 0, *flags)
     said = ended.stdout + ended.stderr
     assert ended.returncode != 0 and said.count("Stopped after batch 8 of 21; saved to models/two.pt") == 1, said
     assert "error: " not in said
     assert state_of("models/two.pt")["batch_counter"] == len(metrics_rows("models/two.metrics.jsonl")) == 8
+    assert (
+        sum(path.stat().st_size for path in Path("models/two.shards").glob("*-8-*/*")) < 12 * 808_240 + 60_000
+    )  # one copy
     assert train(*FLAGS, "--resume", "models/two.pt").code == 0
     assert_same_training("two", reference)
 
