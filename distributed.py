@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import logging
+import math
 import os
 import platform
 import sys
@@ -24,15 +24,16 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor
 
-from utils import RANK_0_FIRST_S, UserError, duration, explain_os_error, log
+from utils import RANK_0_FIRST_S, UserError, duration, log
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-STORE_PATIENCE = timedelta(days=1)  # some tokenize before they meet; torchrun ends those that wait for the dead
 WAIT_S = 0.05  # between two looks into the store
+SAY_S = 10.0  # after so long, say what is waited for
 LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Socket closed", "Connection refused")
 LATE = ("timed out", "timeout")
+WAITED = 0.8  # of its patience: a rank that is cut off after that had waited for the same one
 
 
 class OtherRankFailed(UserError):
@@ -67,6 +68,7 @@ class Ranks:
     exchanges: int = 0  # that this rank has come to
     batch: int = 0  # from 1; that it is in
     told: int = 0  # times that all ranks said something
+    arrived_at: float = math.inf  # at its last exchange, by this machine's clock
     rings: list[Any] = field(default_factory=lambda: [None])  # see _rings
 
     @property
@@ -175,16 +177,22 @@ class Ranks:
 
     def _wait(self, *names: str) -> None:
         """Wait for texts of these names; in small steps, as a wait in the store itself could not be interrupted."""
+        say_at = time.monotonic() + SAY_S
         while not self.store.check(list(names)):
+            if time.monotonic() > say_at and len(names) == self.world_size:
+                say_at = math.inf
+                late = [rank for rank, name in enumerate(names) if not self.store.check([name])]
+                log.info("Waiting for %s.", ranks_called(late).lower())
             time.sleep(WAIT_S)
 
     def check_same(self, facts: Mapping[str, str]) -> None:
         """Wait for all ranks, of which there are several. Raises UserError where a fact is another one here than on rank 0."""
         theirs = json.loads(self.from_first("facts", json.dumps(dict(facts))))
         if wrong := [what for what, mine in facts.items() if mine != theirs.get(what)]:
+            more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
             raise UserError(
-                f"{' and '.join(wrong)} on rank {self.rank} ({platform.node()}) {'is' if len(wrong) == 1 else 'are'} not "
-                "what rank 0 has; give every machine the same files and the same command."
+                f"Not what rank 0 has on rank {self.rank} ({platform.node()}): {', '.join(wrong[:4])}{more}; give every machine "
+                "the same files and the same command."
             )
         self.largest(0)
 
@@ -196,6 +204,7 @@ class Ranks:
             self.exchanges += 1
             self.batch = self.batch if batch is None else batch
             self.store.set(f"at/{self.rank}", f"{self.exchanges} {self.batch}")
+            self.arrived_at = time.monotonic()
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -205,15 +214,18 @@ class Ranks:
         except RuntimeError as error:
             if self.alone or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()):
                 raise
-            late = any(words in str(error).lower() for words in LATE)
-            if late and not any(words in str(error) for words in LOST):
+            # Whoever gives up first cuts the others off: they have waited as long.
+            waited = time.monotonic() - self.arrived_at > WAITED * self.patience_s
+            late = any(words in str(error).lower() for words in LATE) and not any(words in str(error) for words in LOST)
+            if late or waited:
                 raise OtherRankFailed(
                     f"{self._behind()} did not answer for {duration(self.patience_s)} (--system.timeout_minutes); see what it is "
                     "doing, and what it wrote last."
                 ) from error
             raise OtherRankFailed(
                 "Another rank ended unexpectedly; what it wrote is above, and torchrun says below which one it was and how it "
-                "ended (exit code -9: it was killed, perhaps for want of memory). --resume goes on from the run's last checkpoint."
+                "ended (exit code -9: it was killed, perhaps for want of memory). --resume goes on from the run's last checkpoint, "
+                "if it has one."
             ) from error
 
     def _behind(self) -> str:
@@ -225,10 +237,11 @@ class Ranks:
                     exchanges, batch = self.store.get(f"at/{rank}").decode().split()
                     places[rank] = int(exchanges), int(batch)
         behind = [rank for rank in places if places[rank][0] < max(places.values())[0]]
+        if not behind and self.world_size == 2:
+            behind = [1 - self.rank]
         if not behind:
             return "Another rank"
-        who = f"Rank {behind[0]}" if len(behind) == 1 else f"Ranks {', '.join(map(str, behind))}"
-        return f"{who} (last heard of in batch {min(places[rank][1] for rank in behind):,})"
+        return f"{ranks_called(behind)} (last heard of in batch {min(places[rank][1] for rank in behind):,})"
 
     def may_say(self, error: BaseException) -> bool:
         """Whether this rank is the one to say what went wrong; every other has its say of another error only."""
@@ -237,70 +250,31 @@ class Ranks:
         with suppress(RuntimeError):
             any_yet = self.store.add("errors", 1) > 1
             same_yet = self.store.add("error/" + hashlib.sha256(str(error).encode()).hexdigest(), 1) > 1
+            if not any_yet:
+                self.store.set("said", f"{platform.node()}\n{error}")
             if self.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
                 time.sleep(2 * RANK_0_FIRST_S)  # the store ends with this process, and the others still ask it
             return not (any_yet if isinstance(error, OtherRankFailed) else same_yet)
         return self.first
 
+    def said_elsewhere(self) -> str:
+        """What another machine's rank said went wrong, where somebody at this one could not read it; else empty."""
+        with suppress(RuntimeError):
+            if self.first and self.store.check(["said"]):
+                machine, _, text = self.store.get("said").decode().partition("\n")
+                return f"[{machine}] {text}" if machine != platform.node() else ""
+        return ""
+
 
 ALONE = Ranks()
 
 
-@contextmanager
-def joined() -> Iterator[Ranks]:
-    """This process's place among the ranks, for as long as they work together; every error is said by one of them."""
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield ALONE
-        return
-    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-        raise UserError(f"RANK is set and {missing[0]} is not; start several ranks with torchrun, or unset RANK.")
-    ranks = from_environment()
-    if not ranks.first:
-        log.setLevel(max(log.level, logging.ERROR))
-    try:
-        with ranks.explained():
-            yield ranks
-    except (UserError, OSError) as error:
-        says = ranks.may_say(error)
-        if says and ranks.first:
-            raise
-        if says:
-            log.error("[rank %d] %s", ranks.rank, explain_os_error(error) if isinstance(error, OSError) else error)
-        raise SystemExit(1) from error
-    except KeyboardInterrupt as error:  # torchrun ends this rank as another one failed, and said so
-        with suppress(RuntimeError):
-            if ranks.store.add("errors", 0) > 0:
-                raise SystemExit(1) from error
-        raise
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def from_environment() -> Ranks:
-    """The place that torchrun, or another launcher with its variables, gave this process.
-
-    torchrun keeps its store through restarts on one machine, with all that dead ranks left in it: every start gets a part
-    of its own. On several machines, each of which counts its restarts for itself, torchrun must be told to make a new one.
-    """
-    from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
-
-    env = os.environ
-    job, restarts = env.get("TORCHELASTIC_RUN_ID", "none"), int(env.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    named = job != "none"  # else torchrun was not told a name, and only its address tells it from others
-    store, rank, world_size = next(rendezvous("env://", timeout=STORE_PATIENCE))
-    local_world_size = int(env.get("LOCAL_WORLD_SIZE", world_size))
-    one_machine, restarting = local_world_size == world_size, int(env.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
-    if restarting and not one_machine and env.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        raise UserError(
-            "With --max-restarts on several machines, set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on each of them: "
-            "restarted ranks need a new store."
-        )
-    return Ranks(
-        rank, world_size, int(env.get("LOCAL_RANK", rank)), local_world_size,
-        job if named else f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}", restarts, "TORCHELASTIC_RUN_ID" in env, named,
-        PrefixStore(f"start/{restarts if one_machine else 0}", store),
-    )  # fmt: skip
+def ranks_called(numbers: Sequence[int]) -> str:
+    """Ranks, as a sentence begins with them."""
+    if len(numbers) == 1:
+        return f"Rank {numbers[0]}"
+    more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+    return f"Ranks {', '.join(map(str, numbers[:8]))}{more}"
 
 
 # --- tensors that are shared out ------------------------------------------------------------------------------------

@@ -62,6 +62,15 @@ def flops(config: Config, batches: int) -> float:
     return estimate.flops_per_token(config.model) * config.tokens_per_batch * batches
 
 
+def resume_command(run: Run) -> str:
+    """The command that goes on from the run's last checkpoint, on as many ranks."""
+    ranks, flags = run.ranks, f"train.py --resume {shlex.quote(str(run.files.last))}"
+    if ranks.alone or not ranks.by_torchrun:
+        return f"python {flags}"
+    here = f"--nproc_per_node {ranks.local_world_size}" if ranks.local_world_size == ranks.world_size else "..."
+    return f"torchrun {here} {flags}"
+
+
 def _ranks(run: Run) -> str:
     ranks, together = run.ranks, run.config.system.shard_ranks
     number = f"{ranks.world_size}" + (

@@ -135,10 +135,14 @@ def prepare_run(request: Request) -> Run:
         log.info("Torchrun started this job anew; it goes on from the last checkpoint of '%s'.", files.run)
         request = after_restart(request, files)
         config, sources, files, checkpoint, continues, auto_batch_size = resolve_request(request)
+    elif ranks.restarts:
+        log.info("Torchrun started this job anew; it had saved nothing yet, and begins again.")
     derived: dict[str, str] = {}
     tokenizer = decide_tokenizer(config, sources, checkpoint)
     derive_vocabulary(config, tokenizer, derived, checkpoint is not None)
     derive_system(config, sources, derived, ranks)
+    if ranks.alone and config.system.parallel == "fsdp" and sources["system.parallel"].startswith("--"):
+        log.warning("One process has nobody to share a model with (fsdp); start several with torchrun.")
     refuse_uneven_shares(config, ranks, auto_batch_size)
 
     temporary, cache_dir = None, user_path(config.data.cache_dir)
@@ -188,25 +192,24 @@ def prepare_run(request: Request) -> Run:
 
 def facts_of(run: Run) -> dict[str, str]:
     """What must be the same on all ranks, in few words each."""
-    config = run.config.to_dict()
-    for section, own in (("system", "device"), ("system", "num_workers"), ("data", "data_dir"), ("data", "cache_dir")):
-        del config[section][own]
+    own = ("system.device", "system.num_workers", "data.data_dir", "data.cache_dir")
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
     data = run.dataset_fingerprints
     return {
         "the code": code.hexdigest(),
         "the version of PyTorch": torch.__version__,
-        "the config": json.dumps(config, sort_keys=True),
         "the training data": data["train"],
         "the validation data": data["val"],
         "the checkpoint": f"{run.checkpoint.run_id} {run.batches_done}" if run.checkpoint else "",
-    }
+    } | {name: json.dumps(run.config.get(name)) for name in OPTIONS if name not in own}
 
 
 def refuse_uneven_shares(config: Config, ranks: Ranks, auto_batch_size: bool = False) -> None:
     """Raises UserError where a batch's micro-batches, or the model, cannot be shared by the ranks."""
     steps, n, together = config.training.gradient_accumulation_steps, ranks.world_size, config.system.shard_ranks
     rows = config.rows_per_batch
+    if together and config.system.parallel != "fsdp":
+        raise UserError("system.shard_ranks is for fsdp; add --system.parallel fsdp, or leave it out.")
     if config.system.parallel == "fsdp" and n > 1:
         if config.optimizer.kind == "muon":
             raise UserError("Muon needs whole matrices, of which fsdp has parts; use --system.parallel ddp or AdamW.")

@@ -148,7 +148,7 @@ def main(arguments: list[str]) -> int:
     given = overrides(args, arguments)
 
     from config import save_config
-    from distributed import joined
+    from launch import joined
     from metrics import require_tensorboard
     from request import Request
     from run import prepare_run, show_config

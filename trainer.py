@@ -11,7 +11,6 @@ Shape letters: A micro-batches per batch, B sequences per micro-batch, T tokens 
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -334,7 +333,7 @@ class Trainer:
             log_to_file(LOG_FILE, files.run) if first else nullcontext(),
             report.memory_explained(self.run),
             self.ranks.explained(),
-            Shutdown(quiet=not first, repeats_s=0.0 if self.ranks.alone else REPEATS_S) as stop,
+            Shutdown(quiet=not self.ranks.alone, repeats_s=0.0 if self.ranks.alone else REPEATS_S) as stop,
         ):
             if first:
                 self.start_files()
@@ -394,6 +393,8 @@ class Trainer:
             signal, over, saving = self.wishes() if self.ranks.alone else self.agreed
             stop.share(signal)
             stopped = bool(signal or over)
+            if signal and not self.ranks.alone:  # not when it came: torchrun sends one where another rank died, too
+                log.warning("Stopping; the model will be saved.")
             if number.due(self.batches_done):
                 paths.append(files.numbered(self.batches_done))
             if ended or stopped or saving:
@@ -479,14 +480,16 @@ class Trainer:
         """Say how it ended; returns the exit code."""
         if self.saver.failed:
             log.error(
-                "Not saved after batch %d: %s. What is there under these names is older; --resume goes on from it.",
+                "Not saved after batch %d: %s. What is there under these names, if anything, is older; --resume goes on from it.",
                 self.batches_done, ", ".join(map(str, self.saver.failed)),
             )  # fmt: skip
             return 1
         if self.batches_done < self.run.total_batches:
             saved = self.config.training.save_checkpoints
             where = (
-                f"saved to {self.run.files.last}. Go on with:\n  {resume_command(self.run)}" if saved else "not saved."
+                f"saved to {self.run.files.last}. Go on with:\n  {report.resume_command(self.run)}"
+                if saved
+                else "not saved."
             )
             log.info("Stopped after batch %d of %d; %s", self.batches_done, self.run.total_batches, where)
             return stop.exit_code
@@ -502,8 +505,3 @@ class Trainer:
         }
         log.info(report.completed(self.run, losses, time.monotonic() - self.clock))
         return stop.exit_code
-
-
-def resume_command(run: Run) -> str:
-    """The command that goes on from the run's last checkpoint."""
-    return f"python train.py --resume {shlex.quote(str(run.files.last))}"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,14 +21,15 @@ import torch
 
 import device as devices
 import distributed
+import launch
 import report
 from checkpoint import load_checkpoint
 from config import Config
 from distributed import ALONE, OtherRankFailed, Ranks, copy_into, local, whole
 from request import Request, after_restart, is_restart
-from run import refuse_uneven_shares
+from run import facts_of, refuse_uneven_shares
 from run_files import CheckpointManager
-from tests.helpers_run import TINY, make_run, metrics_rows, settle, state_of, train, write_data
+from tests.helpers_run import TINY, listening, make_run, metrics_rows, settle, state_of, train, write_data
 from trainer import Trainer
 from utils import Shutdown, UserError
 
@@ -220,14 +224,20 @@ def test_a_rank_that_does_not_answer_is_named() -> None:
     assert said.count("error:") == 1 and "Rank 1 (last heard of in batch 4) did not answer for 1.8 s" in said
 
 
-def test_ranks_that_were_given_other_data_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_were_given_something_else_are_told_what(monkeypatch: pytest.MonkeyPatch) -> None:
     store = {}
     ranks = Ranks(1, 2, 1, 2, store=SimpleNamespace(check=lambda keys: True, get=store.get, set=store.__setitem__))
-    store["value/facts"] = b'{"the code": "a", "the training data": "b", "the config": "c"}'
+    facts = {"the code": "a", "the training data": "b", "training.batch_size": "4"}
+    store["value/facts"] = json.dumps(facts).encode()
     monkeypatch.setattr(distributed.torch.distributed, "all_reduce", lambda *_: None)
-    ranks.check_same({"the code": "a", "the training data": "b", "the config": "c"})
-    with pytest.raises(UserError, match=r"the code and the config on rank 1 \(.*\) are not what rank 0 has"):
-        ranks.check_same({"the code": "x", "the training data": "b", "the config": "y"})
+    ranks.check_same(facts)
+    with pytest.raises(UserError, match=r"Not what rank 0 has on rank 1 \(.*\): the code, training.batch_size; give"):
+        ranks.check_same(facts | {"the code": "x", "training.batch_size": "8"})
+    known = facts_of(make_run(*FLAGS))
+    assert known["training.gradient_accumulation_steps"] == "4" and "system.device" not in known
+    store["value/facts"] = json.dumps(known).encode()
+    with pytest.raises(UserError, match=r"\): system.parallel, system.shard_ranks; give"):
+        ranks.check_same(known | {"system.parallel": "fsdp", "system.shard_ranks": "2"})
 
 
 @pytest.mark.parametrize(
@@ -459,7 +469,7 @@ def test_a_rank_without_an_address_is_one_sentence(missing: str, monkeypatch: py
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
     monkeypatch.delenv(missing)
-    with pytest.raises(UserError, match=f"RANK is set and {missing} is not"), distributed.joined():
+    with pytest.raises(UserError, match=f"RANK is set and {missing} is not"), launch.joined():
         pass
 
 
@@ -468,9 +478,113 @@ def test_restarts_on_several_machines_need_a_new_store(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "rendezvous", lambda *_, **__: iter([(None, 0, 4)]))
     for name, value in (("LOCAL_WORLD_SIZE", "2"), ("TORCHELASTIC_MAX_RESTARTS", "3"), ("MASTER_ADDR", "a")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    for name, value in (
+        ("RANK", "2"),
+        ("WORLD_SIZE", "4"),
+        ("LOCAL_RANK", "0"),
+        ("TORCHELASTIC_USE_AGENT_STORE", "True"),
+    ):
+        monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
-        distributed.from_environment()
+        launch.from_environment()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit):  # the first of each machine says it
+        launch.from_environment()
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK in the environment is 'x', and must be a number"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "must be a number"),
+        (
+            {"RANK": "5", "WORLD_SIZE": "2"},
+            "RANK 5 of WORLD_SIZE 2, LOCAL_RANK 5 of LOCAL_WORLD_SIZE 2: ranks are counted",
+        ),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "3"}, "those of a machine are among all"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "y"}, "MASTER_PORT in the environment is 'y'"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_one_sentence(
+    environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"MASTER_ADDR": "localhost", "MASTER_PORT": "1"} | environment).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=expected), launch.joined():
+        pass
+
+
+def test_a_rank_that_waits_says_so_and_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "CONNECT_S", 0.05)
+    monkeypatch.setattr(launch.time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", port)
+    with listening() as said, pytest.raises(KeyboardInterrupt):
+        launch.open_store(1, 2)
+    assert said == [f"Rank 1 waits for rank 0 at localhost:{port}."]
+
+
+def test_rank_0_says_whom_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, here = iter(range(0, 1000, 7)), {"told/1/0"}
+
+    def looks(_: float) -> None:
+        if len(said) == 1:
+            here.update(f"told/1/{rank}" for rank in range(12))
+
+    monkeypatch.setattr(distributed.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(distributed.time, "sleep", looks)
+    store = SimpleNamespace(
+        check=lambda names: here >= set(names), set=lambda *_: None, multi_get=lambda names: [b'["connect", "0"]'] * 12
+    )
+    with listening() as said:
+        Ranks(0, 12, store=store).from_all("connect", "0")
+    assert said == ["Waiting for ranks 1, 2, 3, 4, 5, 6, 7, 8 and 3 more."]
+
+
+def test_rank_0_repeats_what_another_machine_said() -> None:
+    texts = {"said": b"far\nIt broke."}
+    store = SimpleNamespace(check=lambda names: set(names) <= texts.keys(), get=texts.get)
+    assert Ranks(0, 4, store=store).said_elsewhere() == "[far] It broke."
+    assert Ranks(2, 4, store=store).said_elsewhere() == ""
+    texts["said"] = f"{platform.node()}\nIt broke.".encode()
+    assert Ranks(0, 4, store=store).said_elsewhere() == ""
+
+
+@pytest.mark.parametrize(
+    ("waited", "expected"), [(550.0, r"Rank 1 \(last heard of in batch 0\) did not answer"), (5.0, "ended")]
+)
+def test_who_is_cut_off_after_waiting_as_long_blames_the_one_that_is_late(waited: float, expected: str) -> None:
+    ranks = Ranks(0, 2, store=SimpleNamespace(check=lambda _: False))
+    ranks.arrived_at = time.monotonic() - waited
+    with pytest.raises(OtherRankFailed, match=expected), ranks.explained():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        (ALONE, "python train.py --resume models/two.pt"),
+        (Ranks(0, 4, 0, 4), "torchrun --nproc_per_node 4 train.py --resume models/two.pt"),
+        (Ranks(0, 4, 0, 2), "torchrun ... train.py --resume models/two.pt"),
+        (Ranks(0, 4, 0, 4, by_torchrun=False), "python train.py --resume models/two.pt"),
+    ],
+)
+def test_a_stopped_run_says_how_to_go_on_with_as_many(ranks: Ranks, expected: str) -> None:
+    run = SimpleNamespace(ranks=ranks, files=CheckpointManager(Path("models/two.pt")))
+    assert report.resume_command(run) == expected  # type: ignore[arg-type]
+
+
+def test_fsdp_alone_is_a_warning_and_shard_ranks_without_it_an_error() -> None:
+    with listening() as said:
+        make_run(*FLAGS, "--system.parallel", "fsdp")
+    assert any("nobody to share a model with" in line for line in said)
+    with pytest.raises(UserError, match=r"system\.shard_ranks is for fsdp"):
+        make_run(*FLAGS, "--system.shard_ranks", "2")
 
 
 def test_signals_that_the_launcher_repeats_are_one() -> None:
