@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from distributed import ALONE, Ranks
 from utils import Stopped, UserError, explain_os_error, log, one_line
 
 STORE_PATIENCE = timedelta(days=1)  # some tokenize before they meet; torchrun ends those that wait for the dead
-CONNECT_S = 2.0  # to try to reach rank 0's store, before signals are looked at and it is tried again
+CONNECT_S = 2.0  # to try to reach rank 0's store, before it is tried again
 
 
 @contextmanager
@@ -110,33 +111,31 @@ def uses_torchruns_store() -> bool:
 
 def open_store(rank: int, world_size: int) -> Any:
     """The store that all ranks share: torchrun's, or rank 0's. Where that is not there yet, wait, and say so."""
-    from torch.distributed import DistError
     from torch.distributed.rendezvous import rendezvous
 
     if uses_torchruns_store():
         return next(rendezvous("env://", timeout=STORE_PATIENCE))[0]
     address, port = os.environ["MASTER_ADDR"], number("MASTER_PORT")
-    said = False
+    if rank:
+        wait_for(address, port, f"Rank {rank} waits for rank 0 at {address}:{port}.")
+    try:
+        return torch.distributed.TCPStore(  # type: ignore[attr-defined]
+            address, port, world_size, rank == 0, STORE_PATIENCE, wait_for_workers=False, multi_tenant=True
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"Rank {rank} cannot open MASTER_PORT {port} ({one_line(str(error).splitlines()[0])}); use another port."
+        ) from error
+
+
+def wait_for(address: str, port: int, says: str) -> None:
+    """Until somebody listens there; PyTorch's own wait could not be interrupted, and prints much."""
     while True:
         try:
-            store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
-                address,
-                port,
-                world_size,
-                rank == 0,
-                timedelta(seconds=CONNECT_S),
-                wait_for_workers=False,
-                multi_tenant=True,
-            )
-        except (DistError, RuntimeError) as error:
-            if rank == 0:
-                raise UserError(
-                    f"Rank 0 cannot listen on MASTER_PORT {port} ({one_line(str(error).splitlines()[0])}); use another port."
-                ) from error
-            if not said:
-                log.info("Rank %d waits for rank 0 at %s:%d.", rank, address, port)
-            said = True
-            time.sleep(0.1)
-        else:
-            store.set_timeout(STORE_PATIENCE)
-            return store
+            socket.create_connection((address, port), CONNECT_S).close()
+            return
+        except OSError:
+            if says:
+                log.info("%s", says)
+            says = ""
+            time.sleep(CONNECT_S / 4)
