@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import platform
 import sys
 import time
@@ -252,8 +251,6 @@ class Ranks:
             same_yet = self.store.add("error/" + hashlib.sha256(str(error).encode()).hexdigest(), 1) > 1
             if not any_yet:
                 self.store.set("said", f"{platform.node()}\n{error}")
-            if self.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-                time.sleep(2 * RANK_0_FIRST_S)  # the store ends with this process, and the others still ask it
             return not (any_yet if isinstance(error, OtherRankFailed) else same_yet)
         return self.first
 

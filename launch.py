@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -13,8 +14,8 @@ from typing import Any
 
 import torch
 
-from distributed import ALONE, Ranks
-from utils import Stopped, UserError, explain_os_error, log, one_line
+from distributed import ALONE, SAY_S, Ranks
+from utils import RANK_0_FIRST_S, Stopped, UserError, explain_os_error, log, one_line
 
 STORE_PATIENCE = timedelta(days=1)  # some tokenize before they meet; torchrun ends those that wait for the dead
 CONNECT_S = 2.0  # to try to reach rank 0's store, before it is tried again
@@ -35,13 +36,16 @@ def joined() -> Iterator[Ranks]:
         with ranks.explained():
             yield ranks
     except (UserError, OSError) as error:
-        says = ranks.may_say(error)
-        if says and ranks.first:
-            raise
-        if says:
-            log.error("[rank %d] %s", ranks.rank, explain_os_error(error) if isinstance(error, OSError) else error)
+        text = explain_os_error(error) if isinstance(error, OSError) else str(error)
+        if ranks.may_say(error):
+            log.error(
+                "%s", text if ranks.first else f"[rank {ranks.rank}] {text}", exc_info=log.isEnabledFor(logging.DEBUG)
+            )
         elif elsewhere := ranks.said_elsewhere():
             log.error("%s", elsewhere)
+        if ranks.first and not uses_torchruns_store():
+            with suppress(KeyboardInterrupt):  # the store ends with this process, and the others still ask it
+                time.sleep(2 * RANK_0_FIRST_S)
         raise SystemExit(1) from error
     except KeyboardInterrupt as error:
         with suppress(RuntimeError):
@@ -130,12 +134,13 @@ def open_store(rank: int, world_size: int) -> Any:
 
 def wait_for(address: str, port: int, says: str) -> None:
     """Until somebody listens there; PyTorch's own wait could not be interrupted, and prints much."""
+    say_at = time.monotonic() + SAY_S
     while True:
         try:
             socket.create_connection((address, port), CONNECT_S).close()
             return
         except OSError:
-            if says:
+            if time.monotonic() > say_at:
                 log.info("%s", says)
-            says = ""
+                say_at = math.inf
             time.sleep(CONNECT_S / 4)

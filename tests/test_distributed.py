@@ -517,7 +517,7 @@ def test_numbers_that_do_not_fit_are_one_sentence(
 
 
 def test_a_rank_that_waits_says_so_and_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "CONNECT_S", 0.05)
+    monkeypatch.setattr(launch, "SAY_S", 0.0)
     monkeypatch.setattr(launch.time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
     with socket.socket() as free:
         free.bind(("localhost", 0))
