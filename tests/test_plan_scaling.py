@@ -320,6 +320,16 @@ def ask(*flags: str) -> tuple[str, dict[str, Any]]:
 GPT2 = ("--config", str(ROOT / "configs" / "gpt2.json"))
 
 
+@pytest.mark.parametrize(
+    ("flags", "why"), [(("--optimizer.kind", "muon"), "Muon needs whole"), (("--dtype", "float16"), "float16 is not")]
+)
+def test_what_fsdp_does_not_take_is_left_out_with_a_word(flags: tuple[str, str], why: str) -> None:
+    said, written = ask(*GPT2, "--gpu", "h100", *flags)
+    assert f"fsdp and n x 8 are left out: {why}" in said
+    assert {plan["layout"] for plan in written["plans"]} == {"one GPU", "ddp"}
+    assert "left out" not in ask(*GPT2, "--gpu", "h100")[0]
+
+
 def test_the_overview_ends_where_the_batch_does() -> None:
     said, found = ask(*GPT2, "--gpu", "h100")
     assert "The batch has 480 sequences: 512 GPUs cannot share it" in said
@@ -363,6 +373,7 @@ def test_what_does_not_fit_is_marked() -> None:
         ("--gpu h100 --network nan", r"^--network must be a number above 0"),
         ("--gpu h100 --efficiency 1.1", r"^--efficiency must be a number above 0 and at most 1, not '1.1'\.$"),
         ("--gpu h100 --batch_tokens -5", r"^--batch_tokens must be a whole number"),
+        ("--gpu h100 --batch_tokens 5", r"^--batch_tokens 5 is less than one sequence of 1,024 tokens"),
         ("--gpu h100 --system.parallel fsdp", r"^--system.parallel has no meaning here"),
         ("--gpu h100 --device cpu", r"^--device has no meaning here"),
         ("--gpu h100 --resume", r"^--resume has no meaning here"),

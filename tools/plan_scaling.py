@@ -32,7 +32,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from scaling import COMPUTE_SHARE, GPUS, Cluster, Plan, find_gpu, plans
+from scaling import COMPUTE_SHARE, GPUS, Cluster, Plan, find_gpu, no_fsdp, plans
 
 import train
 from cli import Parser
@@ -129,13 +129,17 @@ def verdict(table: Sequence[Sequence[Plan]], one: Plan, skipped: Sequence[int], 
     kinds = dict.fromkeys(kind_of(plan) for plan in everything)
     lines = [of_layout(kind, [plan for plan in everything if kind_of(plan) == kind], one) for kind in kinds]
     if skipped:
-        lines.append(f"The batch has {sequences:,} sequences: {skipped[0]:,} GPUs cannot share it (--batch_tokens).")
+        number = f"{sequences:,} sequence{'' if sequences == 1 else 's'}"
+        lines.append(f"The batch has {number}: {skipped[0]:,} GPUs cannot share it (--batch_tokens).")
     ways = [plan for found in table if (plan := best(found))]
     paying = [plan for plan in ways if plan.mfu >= WORTH * one.mfu]
     if table and not ways:
         lines.append("Nothing fits: --training.activation_checkpointing true and a smaller --batch_size take less.")
     elif len(table) == 1:
-        lines.append(f"The fastest that fits is {ways[0].layout}; it loses most to {reason(ways[0])}.")
+        loses = reason(ways[0])
+        lines.append(
+            f"The fastest that fits is {ways[0].layout}" + ("." if " 0% " in loses else f"; it loses most to {loses}.")
+        )
     elif paying:
         least, most = max(paying, key=lambda plan: plan.mfu), paying[-1]
         lines.append(f"Cheapest: {of_speed(least)}. The most that pay: {of_speed(most)}.")
@@ -175,8 +179,9 @@ def heading(config: Config, cluster: Cluster, sequences: int) -> str:
     """What is planned, and what is assumed."""
     gpu, model = cluster.gpu, config.model
     recomputed = ", activation checkpointing" if config.training.activation_checkpointing else ""
+    number = f"{sequences:,} sequence{'' if sequences == 1 else 's'}"
     return (
-        f"{n_parameters(model):,} parameters, {config.system.dtype}{recomputed}; a batch: {sequences:,} sequences of "
+        f"{n_parameters(model):,} parameters, {config.system.dtype}{recomputed}; a batch: {number} of "
         f"{model.block_size:,} tokens\n"
         f"{gpu.name}, {gpu.memory_gb:g} GB, {cluster.per_node} to a machine: {gpu.link} {gpu.link_gb_s:g} GB/s, network "
         f"{cluster.network_gb_s:g} GB/s for each\n"
@@ -187,9 +192,10 @@ def heading(config: Config, cluster: Cluster, sequences: int) -> str:
 
 def overview(table: Sequence[Sequence[Plan]], skipped: Sequence[int], one: Plan) -> str:
     """A row for each number of GPUs: memory and MFU of the layouts, and the fastest that fits. x: does not fit."""
-    kinds = [*dict.fromkeys(kind_of(plan) for found in table for plan in found if plan.gpus > 1)] or [kind_of(one)]
+    kinds = [*dict.fromkeys(kind_of(plan) for found in table for plan in found if plan.gpus > 1)] or ["ddp"]
+    title = "memory of each GPU" if len(kinds) > 1 else "memory"
     lines = [
-        f"{'':<19}{'memory of each GPU':^{10 * len(kinds)}}{'MFU':^{8 * len(kinds)}}".rstrip(),
+        f"{'':<19}{title:^{10 * len(kinds)}}{'MFU':^{8 * len(kinds)}}".rstrip(),
         f"{'GPUs':>6}{'batch':>13}" + "".join(f"{name:>9} " for name in kinds) + "".join(f"{name:>8}" for name in kinds)
         + "   fastest that fits",
     ]  # fmt: skip
@@ -294,7 +300,11 @@ def main(arguments: Sequence[str]) -> int:
     sequences = config.rows_per_batch
     if own.batch_tokens is not None:
         tokens = positive("--batch_tokens", own.batch_tokens, 2.0**40, whole=True)
-        sequences = max(1, round(tokens / config.model.block_size))
+        if tokens < config.model.block_size:
+            raise UserError(
+                f"--batch_tokens {tokens:,.0f} is less than one sequence of {config.model.block_size:,} tokens."
+            )
+        sequences = round(tokens / config.model.block_size)
     one = plans(config, 1, cluster, sequences)[0]
     numbers = numbers_of_gpus(own.gpus, per_node)
     table = [found for gpus in numbers if (found := plans(config, gpus, cluster, sequences))]
@@ -306,6 +316,8 @@ def main(arguments: Sequence[str]) -> int:
         for found in table:
             log.info("%s", details(found, one))
     log.info("%s", "\n".join(verdict(table, one, skipped, sequences)))
+    if without := no_fsdp(config):
+        log.info("fsdp and n x 8 are left out: %s.", without)
     if own.json:
         replace_text(user_path(own.json), as_json(table, one, cluster))
     return 0

@@ -219,11 +219,18 @@ def split(config: Config, gpus: int, sequences: int) -> tuple[int, int] | None:
     return size, each // size
 
 
+def no_fsdp(config: Config) -> str:
+    """Why fsdp does not take this config; empty where it does."""
+    if config.optimizer.kind == "muon":
+        return "Muon needs whole matrices (--optimizer.kind adamw does not)"
+    return "float16 is not there with them (--dtype bfloat16 is)" if config.system.dtype == "float16" else ""
+
+
 def layouts(config: Config, gpus: int, per_node: int) -> Iterator[tuple[str, Config]]:
     """The ways to place a model on so many GPUs, with their configs."""
     alone = gpus == 1
     yield "one GPU" if alone else "ddp", replace(config, system=replace(config.system, parallel="ddp"))
-    if alone or config.optimizer.kind == "muon" or config.system.dtype == "float16":  # which fsdp does not take
+    if alone or no_fsdp(config):
         return
     yield "fsdp", replace(config, system=replace(config.system, parallel="fsdp", shard_ranks=None))
     if gpus > per_node > 1:
