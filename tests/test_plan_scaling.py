@@ -373,7 +373,7 @@ def test_what_does_not_fit_is_marked() -> None:
         ("--gpu h100 --network nan", r"^--network must be a number above 0"),
         ("--gpu h100 --efficiency 1.1", r"^--efficiency must be a number above 0 and at most 1, not '1.1'\.$"),
         ("--gpu h100 --batch_tokens -5", r"^--batch_tokens must be a whole number"),
-        ("--gpu h100 --batch_tokens 5", r"^--batch_tokens 5 is less than one sequence of 1,024 tokens"),
+        ("--gpu h100 --batch_tokens 5", r"^--batch_tokens 5 is less than one sequence of"),
         ("--gpu h100 --system.parallel fsdp", r"^--system.parallel has no meaning here"),
         ("--gpu h100 --device cpu", r"^--device has no meaning here"),
         ("--gpu h100 --resume", r"^--resume has no meaning here"),
