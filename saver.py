@@ -18,6 +18,7 @@ from torch import Tensor
 from checkpoint import check_finite
 from checkpoint_file import Stamp, copy_file, make_durable, read_file, write_file
 from distributed import OtherRankFailed, Ranks, local
+from run import Run
 from run_files import CheckpointManager, remove_parts, run_of
 from shards import index_of, parts_name, write_parts
 from utils import UserError, log, one_line
@@ -282,6 +283,18 @@ class ShardSaver(Saver):
     @property
     def failed(self) -> list[Path]:
         return super().failed if self.ranks.first else []
+
+
+def make_saver(run: Run, move: Callable[[], None]) -> NoSaver:
+    """What writes the checkpoints of a run: rank 0 alone, or every rank the parts that it has.
+
+    `move`: has the training go on in a copy of its tensors.
+    """
+    if not run.config.training.save_checkpoints:
+        return NoSaver()
+    if run.shared_out:
+        return ShardSaver(run.files, run.config.training.keep_checkpoints, run.ranks, run.device)
+    return Saver(run.files, run.config.training.keep_checkpoints, move) if run.ranks.first else NoSaver()
 
 
 def lost() -> OtherRankFailed:

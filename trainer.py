@@ -37,7 +37,7 @@ from packing import mix_key
 from placement import build_model, compile_blocks, place, synchronized
 from record import NoRecord, Record
 from run import Run
-from saver import NoSaver, Saver, ShardSaver
+from saver import NoSaver, make_saver
 from shards import flat_tensors
 from utils import Every, Shutdown, UserError, log, log_to_file
 
@@ -140,15 +140,6 @@ class Trainer:
                 log.warning("The checkpoint's random state is not one of this version of torch; it is left out.")
         self.skipped_updates = state["skipped_updates"]
         self.metrics.load_state_dict(state)
-
-    def make_saver(self) -> NoSaver:
-        """What writes the checkpoints: rank 0 alone, or every rank the parts that it has."""
-        files, keep = self.run.files, self.config.training.keep_checkpoints
-        if not self.config.training.save_checkpoints:
-            return NoSaver()
-        if self.run.shared_out:
-            return ShardSaver(files, keep, self.ranks, self.run.device)
-        return Saver(files, keep, self.move) if self.ranks.first else NoSaver()
 
     def move(self) -> None:
         """Go on in a copy of weights and averages, and leave the tensors that state_dict() gave out as they are."""
@@ -345,7 +336,7 @@ class Trainer:
             self.peak_flops = estimate.peak_flops(self.config.system)
             devices.give_back_memory(self.config.system, self.run.device)
             log.info(report.summary(self.run, self.peak_flops))
-            self.saver = self.make_saver()
+            self.saver = make_saver(self.run, self.move)
             self.record = Record(self.run, self.metrics) if first else NoRecord()
             with self.saver, closing(self.record):
                 moved = self.batches_done or (self.run.checkpoint and self.ranks.job)  # a restart may not find it again
@@ -394,7 +385,7 @@ class Trainer:
             stop.share(signal)
             stopped = bool(signal or over)
             if signal and not self.ranks.alone:  # not when it came: torchrun sends one where another rank died, too
-                log.warning("Stopping; the model will be saved.")
+                log.warning("Stopping%s.", "; the model will be saved" if training.save_checkpoints else "")
             if number.due(self.batches_done):
                 paths.append(files.numbered(self.batches_done))
             if ended or stopped or saving:
