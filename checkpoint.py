@@ -68,7 +68,8 @@ class Checkpoint:
     tokenizer: dict[str, Any] | None  # None: an older format, which always meant GPT-2 with ChatML
     state: dict[str, Any] = field(repr=False)  # the training state; of format 3, the whole file
     other_options: list[str] = field(default_factory=list)  # in the file's config, and not known here
-    shards: Shards | None = None  # where the large tensors are still to be read from; `model` has their shapes then
+    # Where the optimizer's large tensors are still to be read from, and with several ranks the weights: only shapes are there.
+    shards: Shards | None = None
 
     @property
     def has_training_state(self) -> bool:
@@ -83,8 +84,11 @@ class Checkpoint:
     def complete(self) -> None:
         """Read the large tensors that are in files of their own still, whole."""
         if self.shards:
-            self.shards.fill(self.state, whole=True)
-            self.model, self.shards = dict(self.state["model"]), None
+            if any(weight.is_meta for weight in self.model.values()):
+                self.shards.fill(self.state, "model", whole=True)
+                self.model = dict(self.state["model"])
+            self.shards.fill(self.state, "optimizer", whole=True)
+            self.shards = None
 
     def release(self) -> None:
         """Let go of the tensors of model and optimizer, once they are loaded: a run needs the memory."""
@@ -95,7 +99,8 @@ class Checkpoint:
 def load_checkpoint(path: Path, ranks: Ranks = ALONE) -> Checkpoint:
     """Read a checkpoint of any version. Raises UserError for what is not one.
 
-    Several ranks read large tensors only when they are needed, and share the work of verifying parts.
+    Several ranks read large tensors only when they are needed, and share the work of verifying parts. Of these, the
+    optimizer's are read by `complete` only.
     """
     state = read_file(path, mapped=not ranks.alone)
     config = state.get("config")
@@ -113,7 +118,8 @@ def load_checkpoint(path: Path, ranks: Ranks = ALONE) -> Checkpoint:
     if "shards" in state and has_present_format(state) and isinstance(state.get("optimizer"), dict):
         shards = Shards.listed_in(path, state.pop("shards"))
         shards.verify(ranks)
-        shards.fill(state, whole=ranks.alone)
+        shards.fill(state, "model", whole=ranks.alone)
+        shards.fill(state, "optimizer", whole=False)
     weights = {_plain_name(name): tensor for name, tensor in state["model"].items()}
     weights = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}
     if isinstance(config, dict) and isinstance(config.get("model"), dict):
@@ -129,7 +135,6 @@ def load_checkpoint(path: Path, ranks: Ranks = ALONE) -> Checkpoint:
         state = training_state(state, weights)
     elif wrong := _misfit(state, LAYOUT if "optimizer" in state else WEIGHTS_ONLY):
         raise UserError(f"'{path}' is not a checkpoint as this version writes them: {wrong}.")
-    shards = None if ranks.alone else shards
     checkpoint = Checkpoint(path, version, weights, known, state.get("tokenizer"), state, other, shards)
     complete_shape(checkpoint)
     return checkpoint

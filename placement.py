@@ -47,7 +47,7 @@ def build_model(run: Run) -> GPT:
     else:
         model = new_model(run)
         if run.checkpoint:
-            run.checkpoint.complete()
+            run.checkpoint.complete()  # of parts, what is still to be read
     if run.checkpoint:
         load_weights(model, run.checkpoint)
     return model

@@ -155,18 +155,28 @@ class Shards:
                 )
         return ""
 
-    def fill(self, state: dict[str, Any], whole: bool) -> None:
-        """Put the tensors where they belong in a checkpoint's state: whole ones, or only their shapes (of device "meta")."""
-        if not all(isinstance(values, dict) for values in state["optimizer"].values()):
+    def fill(self, state: dict[str, Any], section: str, whole: bool) -> None:
+        """Put the tensors of "model" or "optimizer" where they belong in a checkpoint's state.
+
+        Args:
+            state: of the checkpoint.
+            section: of it.
+            whole: read them; else only their shapes are there, on the device "meta".
+
+        Raises:
+            UserError: they cannot be read, or there is no place for them.
+        """
+        if section == "optimizer" and not all(isinstance(values, dict) for values in state["optimizer"].values()):
             raise UserError(
                 f"'{self.path}' is not a checkpoint as this version writes them: its optimizer's state is none."
             )
         device = "cpu" if whole else "meta"
-        tensors = {name: torch.empty(shape, device=device) for name, shape in self.shapes.items()}
+        shapes = {name: shape for name, shape in self.shapes.items() if name.startswith(section)}
+        tensors = {name: torch.empty(shape, device=device) for name, shape in shapes.items()}
         if whole:
             self.read_into(tensors)
         for flat, tensor in tensors.items():
-            section, _, name = flat.partition(".")
+            name = flat.partition(".")[2]
             if section == "model":
                 state["model"][name] = tensor
             else:

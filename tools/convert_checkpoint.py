@@ -47,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"'{source}' is of an older format, whose files are ordinary ones; use it as it is.")
     if args.parts and not checkpoint.has_training_state:
         raise UserError(f"'{source}' holds weights only, and fsdp reads them from one file too; use it as it is.")
+    checkpoint.complete()
     (write_in_parts if args.parts else write_file)(checkpoint.state, output)
     log.info("Wrote %s%s", output, ", and its parts beside it" if args.parts else "")
     return 0
