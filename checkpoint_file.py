@@ -90,9 +90,14 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
         make_durable(path.parent)
     except (OSError, RuntimeError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise UserError(f"Could not save '{path}' ({cause}); check the folder's permissions and free space.") from error
+        raise refused(path, cause) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refused(path: Path, cause: str) -> UserError:
+    """The error that says that a checkpoint could not be written."""
+    return UserError(f"Could not save '{path}' ({cause}); check the folder's permissions and free space.")
 
 
 def _stamp_of(state: Mapping[str, Any]) -> bytes:

@@ -16,13 +16,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from utils import UserError, one_line, replace_text
+from utils import UserError, one_line, replace_text, user_path
 
 MOST_TOKENS = 2**40  # of a batch: more than any memory holds
 AUTO = "auto"  # in place of a number: to be found on the machine, from the number that the layers below have
@@ -544,6 +544,20 @@ def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Val
         raise UserError(f"'{path}': \"extends\" must be the name of one JSON file.")
     below = file_layers(path.parent / base, (*above, path.resolve())) if base else []
     return [*below, (str(path), values)]
+
+
+def config_layers(file: str | None, overrides: Sequence[tuple[str, str, Value]]) -> list[tuple[str, Values]]:
+    """A config file and what it extends, then one layer per flag, so that messages can name the flag.
+
+    Args:
+        file: as the user gave it.
+        overrides: (flag as typed, dotted name, value).
+    """
+    layers = file_layers(user_path(file)) if file is not None else []
+    for flag, name, value in overrides:
+        section, key = name.split(".")
+        layers.append((flag, {section: {key: value}}))
+    return layers
 
 
 def save_config(config: Config, path: Path) -> None:

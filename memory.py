@@ -119,7 +119,7 @@ def sharing_ranks(config: Config, ranks: int) -> int:
 
 
 def gathers_low(config: Config) -> bool:
-    """Whether fsdp brings blocks together in bfloat16 (placement.shard)."""
+    """Whether fsdp brings blocks together in bfloat16, as placement.shard tells it."""
     return config.system.dtype == "bfloat16" and config.system.device.startswith("cuda")
 
 

@@ -21,6 +21,7 @@ import device as devices
 import estimate
 from checkpoint import load_weights
 from distributed import copy_into
+from memory import gathers_low
 from model import GPT, Block
 from run import Run
 from shards import flat_tensors
@@ -123,7 +124,7 @@ def shard(model: GPT, run: Run) -> nn.Module:
         for group in mesh.get_all_groups():  # they do not take over how long the ranks wait for one another
             _set_pg_timeout(timedelta(seconds=run.ranks.patience_s), group)
     # Blocks compute in `dtype`; the embeddings stay in float32, and with them the residual stream, as under autocast.
-    low = run.dtype == "bfloat16" and kind == "cuda"
+    low = gathers_low(run.config)
     policy = MixedPrecisionPolicy(
         torch.bfloat16 if low else None, torch.float32 if low else None, cast_forward_inputs=False
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from checkpoint import Checkpoint, load_checkpoint
-from config import OPTIONS, Config, Value, Values, asks_for_auto, file_layers, resolve
+from config import OPTIONS, Config, Value, Values, asks_for_auto, config_layers, resolve
 from distributed import ALONE, Ranks
 from run_files import CheckpointManager, run_path
 from utils import UserError, log, user_path
@@ -35,7 +35,7 @@ def resolve_request(
 ) -> tuple[Config, dict[str, str], CheckpointManager, Checkpoint | None, bool, bool]:
     """The config and where its values come from, the run's files, the checkpoint, whether training continues, and
     whether the micro-batch's size is to be found (training.batch_size "auto")."""
-    layers = request_layers(request)
+    layers = config_layers(request.config_file, request.overrides)
     auto = asks_for_auto(layers, "training.batch_size")
     loads = request.weights_from or request.init_from is not None or request.continue_from or request.resume
     config, sources = resolve(layers, partial=bool(loads))
@@ -71,15 +71,6 @@ def after_restart(request: Request, files: CheckpointManager) -> Request:
     return replace(
         request, resume=True, output=str(files.last), continue_from=None, weights_from=None, init_from=None, reset_epoch=False
     )  # fmt: skip
-
-
-def request_layers(request: Request) -> list[tuple[str, Values]]:
-    """The config file and what it extends, then one layer per flag (so that messages can name the flag)."""
-    layers = file_layers(user_path(request.config_file)) if request.config_file is not None else []
-    for flag, name, value in request.overrides:
-        section, key = name.split(".")
-        layers.append((flag, {section: {key: value}}))
-    return layers
 
 
 def open_checkpoint(request: Request, files: CheckpointManager) -> tuple[Checkpoint | None, bool]:

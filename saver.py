@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from checkpoint import check_finite
-from checkpoint_file import Stamp, copy_file, make_durable, read_file, write_file
-from distributed import OtherRankFailed, Ranks, local
+from checkpoint_file import Stamp, copy_file, make_durable, read_file, refused, write_file
+from distributed import ALONE, OtherRankFailed, Ranks, local
 from run import Run
 from run_files import CheckpointManager, remove_parts, run_of
 from shards import index_of, parts_name, write_parts
@@ -93,7 +93,8 @@ class Saver(NoSaver):
     def _check(self, state: Mapping[str, Any]) -> None:
         check_finite(state["model"])
 
-    def _store(self, state: Mapping[str, Any], path: Path) -> None:
+    def store(self, state: Mapping[str, Any], path: Path) -> None:
+        """Write a state, now. Raises UserError where the disk refuses."""
         write_file(state, path)
 
     def _copy(self, written: Path, path: Path) -> None:
@@ -104,10 +105,10 @@ class Saver(NoSaver):
 
     def _sweep(self, state: Mapping[str, Any]) -> None:
         """Remove what is not to be kept any longer, when all is saved."""
+        run_id = state.get("metadata", {}).get("run_id", "")
         if self.keep is not None:
-            self.files.prune(state["metadata"]["run_id"], self.keep)
-        if self.files.shards.is_dir():
-            self.files.prune_parts(state["metadata"]["run_id"])
+            self.files.prune(run_id, self.keep)
+        self.files.prune_parts(run_id)
 
     def _work(self, newest: Mapping[str, Any]) -> None:
         try:
@@ -128,7 +129,7 @@ class Saver(NoSaver):
                 if state is newest and written:
                     self._copy(written, path)
                 else:
-                    self._store(state, path)
+                    self.store(state, path)
                 del self._owed[kind]
                 log.debug("Saved %s", path)
             except OtherRankFailed:
@@ -175,7 +176,8 @@ class ShardSaver(Saver):
         """Raises UserError, on all ranks, where they do not see the same folder."""
         super().__init__(files, keep, move=lambda: None)
         self.ranks, self.device = ranks, device
-        self.group = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=ranks.patience_s))
+        patience = timedelta(seconds=ranks.patience_s)
+        self.group = None if ranks.alone else torch.distributed.new_group(backend="gloo", timeout=patience)
         self._check_folder()
 
     def _check_folder(self) -> None:
@@ -198,6 +200,8 @@ class ShardSaver(Saver):
 
     def _exchange(self, value: Any) -> list[Any]:
         """What each rank has, by rank. Raises OtherRankFailed where one is missing."""
+        if self.ranks.alone:
+            return [value]
         values: list[Any] = [None] * self.ranks.world_size
         try:
             torch.distributed.all_gather_object(values, value, group=self.group)
@@ -244,9 +248,9 @@ class ShardSaver(Saver):
         with self._together():
             check_finite({name: local(tensor) for name, tensor in state["model"].items()})
 
-    def _store(self, state: Mapping[str, Any], path: Path) -> None:
-        first, save = self.ranks.first, self._exchange(secrets.token_hex(4))[0]
-        folder = folder_for(self.files, state, save)
+    def store(self, state: Mapping[str, Any], path: Path) -> None:
+        first, stamp = self.ranks.first, Stamp(state["metadata"]["run_id"], state["batch_counter"])
+        folder = self.files.shards / parts_name(stamp, self._exchange(secrets.token_hex(4))[0])
         try:
             with self._together():
                 if first:
@@ -305,11 +309,6 @@ def lost() -> OtherRankFailed:
     )
 
 
-def folder_for(files: CheckpointManager, state: Mapping[str, Any], save: str) -> Path:
-    """The folder of parts that a save makes. A run's checkpoints have theirs in one place."""
-    return files.shards / parts_name(Stamp(state["metadata"]["run_id"], state["batch_counter"]), save)
-
-
 def unfinished(folder: Path) -> Path:
     """What a folder of parts is called until it is whole."""
     return folder.with_name(f".{folder.name}.tmp")
@@ -333,20 +332,9 @@ def write_index(state: Mapping[str, Any], folder: Path, files: Mapping[str, Any]
 
 def write_in_parts(state: Mapping[str, Any], path: Path) -> None:
     """Write a whole state as ShardSaver does, in one process. Raises UserError where the disk refuses."""
-    folder = folder_for(CheckpointManager(path.with_name(run_of(path) + ".pt")), state, secrets.token_hex(4))
-    try:
-        unfinished(folder).mkdir(parents=True)
-        files = write_parts(state, unfinished(folder), 0, None)
-        finish(folder)
-    except OSError as error:
-        remove_parts(unfinished(folder))
-        raise refused(path, error.strerror or str(error)) from error
-    write_index(state, folder, files, path)
-
-
-def refused(path: Path, cause: str) -> UserError:
-    """The error that says that a checkpoint could not be written."""
-    return UserError(f"Could not save '{path}' ({cause}); check the folder's permissions and free space.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = CheckpointManager(path.with_name(run_of(path) + ".pt"))  # a run's checkpoints have their parts in one place
+    ShardSaver(files, None, ALONE).store(state, path)
 
 
 def in_memory(value: Any, copy: bool, copies: dict[Any, Tensor] | None = None) -> Any:

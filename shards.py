@@ -70,8 +70,8 @@ def write_parts(state: Mapping[str, Any], folder: Path, rank: int, group: Proces
     from torch.distributed.checkpoint.state_dict_saver import save
 
     tensors = flat_tensors(state)
-    numbers = {name: FILE_NUMBERS[name.split(".")[0] if name.startswith("model.") else name.rpartition(".")[2]]
-               for name in tensors}  # fmt: skip
+    kinds = {name: "model" if name.startswith("model.") else name.rpartition(".")[2] for name in tensors}
+    numbers = {name: FILE_NUMBERS[kind] for name, kind in kinds.items()}
     writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=numbers, save_distributed=True)
     try:
         with warnings.catch_warnings():
@@ -124,17 +124,18 @@ class Shards:
         return cls(path, path.parent / listed["folder"], files, shapes)
 
     def verify(self, ranks: Ranks) -> None:
-        """Compare the files with their SHA-256, before anything in them is interpreted; each rank takes its share.
+        """Compare the files with their SHA-256, of which each rank takes its share; then, what their headers say.
 
         Raises:
-            UserError: one is missing or not what was written; on all ranks.
+            UserError: one is missing or not what was written, or they do not make up the tensors; on all ranks.
         """
-        try:
-            problem = self._wrong(ranks)
-        except OSError as error:
-            problem = f"The parts of the checkpoint '{self.path}' cannot be read ({error.strerror}); use another one of the run."
-        if problem := next(filter(None, ranks.from_all(f"read parts of '{self.path.name}'", problem)), ""):
-            raise UserError(problem)
+        for look in (self._wrong, self._gap):  # nothing is interpreted before all of it has been compared
+            try:
+                problem = look(ranks)
+            except OSError as error:
+                problem = self._unreadable(error)
+            if problem := next(filter(None, ranks.from_all(f"read parts of '{self.path.name}'", problem)), ""):
+                raise UserError(problem)
 
     def _wrong(self, ranks: Ranks) -> str:
         """What is wrong with the files, in a sentence, as far as this rank looks; empty where nothing is."""
@@ -153,6 +154,27 @@ class Shards:
                     f"The checkpoint '{self.path}' is damaged (the SHA-256 of its part '{path}' does not match); use "
                     "another one of the run."
                 )
+        return ""
+
+    def _gap(self, _ranks: Ranks) -> str:
+        """Where the rows of a tensor's parts do not follow one another from the first to the last, in a sentence."""
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
+        try:
+            found: Any = HuggingFaceStorageReader(str(self.folder)).read_metadata().state_dict_metadata
+            for name, shape in self.shapes.items():
+                row = 0
+                for chunk in sorted(found[name].chunks, key=lambda chunk: chunk.offsets[0]):
+                    rows, *rest = chunk.sizes
+                    if rows:  # of a tensor with few, some ranks have none
+                        follows = tuple(chunk.offsets) == (row, *[0] * len(rest))
+                        if not follows or tuple(rest) != shape[1:]:
+                            raise ValueError(f"'{name}' is not whole")
+                        row += rows
+                if row != shape[0] or found[name].properties.dtype != torch.float32:
+                    raise ValueError(f"'{name}' is not whole")
+        except Exception as error:  # whatever a damaged or hostile header makes the reader trip over
+            return self._unreadable(error)
         return ""
 
     def fill(self, state: dict[str, Any], section: str, whole: bool) -> None:
@@ -198,39 +220,16 @@ class Shards:
 
         wanted = {name: tensor for name, tensor in tensors.items() if name in self.shapes}
         alone = not any(is_shared_out(tensor) for tensor in wanted.values())
-        self._check_covered()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that there is one process only
                 load(wanted, storage_reader=HuggingFaceStorageReader(str(self.folder)), no_dist=alone)
         except CheckpointException as error:  # whatever the reader tripped over, here or on another rank
-            raise self._unreadable(next(iter(error.failures.values()))[0]) from error
+            raise UserError(self._unreadable(next(iter(error.failures.values()))[0])) from error
 
-    def _unreadable(self, cause: BaseException) -> UserError:
+    def _unreadable(self, cause: BaseException) -> str:
         why = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-        return UserError(
-            f"The parts of the checkpoint '{self.path}' cannot be read ({one_line(why)}); use another one."
-        )
-
-    def _check_covered(self) -> None:
-        """Raises UserError where the rows of a tensor's parts do not follow one another from the first to the last."""
-        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-
-        try:
-            found: Any = HuggingFaceStorageReader(str(self.folder)).read_metadata().state_dict_metadata
-            for name, shape in self.shapes.items():
-                row = 0
-                for chunk in sorted(found[name].chunks, key=lambda chunk: chunk.offsets[0]):
-                    rows, *rest = chunk.sizes
-                    if rows:  # of a tensor with few, some ranks have none
-                        follows = tuple(chunk.offsets) == (row, *[0] * len(rest))
-                        if not follows or tuple(rest) != shape[1:]:
-                            raise ValueError(f"'{name}' is not whole")
-                        row += rows
-                if row != shape[0] or found[name].properties.dtype != torch.float32:
-                    raise ValueError(f"'{name}' is not whole")
-        except Exception as error:  # whatever a damaged or hostile header makes the reader trip over
-            raise self._unreadable(error) from error
+        return f"The parts of the checkpoint '{self.path}' cannot be read ({one_line(why)}); use another one."
 
 
 def _is_list_of_parts(folder: str, files: Mapping[str, Any], shapes: Mapping[str, Any]) -> bool:

@@ -33,12 +33,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from scaling import COMPUTE_SHARE, GPUS, Cluster, Plan, find_gpu, no_fsdp, plans
+from told_run import FLAGS_OF_TRAIN, flags_of_train, told_config
 
 import train
 from cli import Parser
-from config import Config, file_layers, resolve
+from config import Config
 from estimate import n_parameters
-from tokenizer import get_tokenizer
 from utils import UserError, byte_count, duration, log, one_line, replace_text, run_command, short_count, user_path
 
 NUMBERS = tuple(2**power for power in range(13))  # of GPUs: 1 to 4,096
@@ -49,7 +49,6 @@ WHY = {  # what a plan's seconds are called where they are the reason
     "network": "the network between machines", "latency": "the collectives' latency", "update": "the update",
     "agreement": "the ranks' agreement once a batch",
 }  # fmt: skip
-NOT_HERE = ("resume", "checkpoint", "load_model_only", "init_from", "eval_only", "show_config", "save_config")
 
 
 # --- what is asked --------------------------------------------------------------------------------------------------
@@ -69,17 +68,10 @@ def positive(flag: str, text: str, most: float, whole: bool = False) -> float:
 
 def decide_config(args: argparse.Namespace, others: Sequence[str]) -> Config:
     """The config that these flags of train.py give, for a CUDA device."""
-    if unused := next((name for name in NOT_HERE if getattr(args, name)), None):
-        raise UserError(f"--{unused} has no meaning here, where a run is told from its config alone; leave it out.")
-    layers = file_layers(user_path(args.config)) if args.config is not None else []
-    for flag, name, value in train.overrides(args, list(others)):
+    for flag, name, _ in train.overrides(args, list(others)):
         if name in ("system.device", "system.parallel", "system.shard_ranks"):
             raise UserError(f"{flag} has no meaning here, where --gpu names the device and all layouts are compared.")
-        section, key = name.split(".")
-        layers.append((flag, {section: {key: value}}))
-    config, _ = resolve(layers)
-    if config.model.vocab_size is None:
-        config.model.vocab_size = get_tokenizer(config.data.tokenizer).padded_vocab_size
+    config, _ = told_config(args, others)
     config.system.device = "cuda"
     if config.system.dtype == "auto":
         config.system.dtype = "bfloat16"
@@ -129,8 +121,9 @@ def verdict(table: Sequence[Sequence[Plan]], one: Plan, skipped: Sequence[int], 
     kinds = dict.fromkeys(kind_of(plan) for plan in everything)
     lines = [of_layout(kind, [plan for plan in everything if kind_of(plan) == kind], one) for kind in kinds]
     if skipped:
-        number = f"{sequences:,} sequence{'' if sequences == 1 else 's'}"
-        lines.append(f"The batch has {number}: {skipped[0]:,} GPUs cannot share it (--batch_tokens).")
+        lines.append(
+            f"The batch has {sequences_called(sequences)}: {skipped[0]:,} GPUs cannot share it (--batch_tokens)."
+        )
     ways = [plan for found in table if (plan := best(found))]
     paying = [plan for plan in ways if plan.mfu >= WORTH * one.mfu]
     if table and not ways:
@@ -175,13 +168,17 @@ def of_layout(kind: str, plans: Sequence[Plan], one: Plan) -> str:
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
+def sequences_called(number: int) -> str:
+    """So many sequences, in words."""
+    return f"{number:,} sequence{'' if number == 1 else 's'}"
+
+
 def heading(config: Config, cluster: Cluster, sequences: int) -> str:
     """What is planned, and what is assumed."""
     gpu, model = cluster.gpu, config.model
     recomputed = ", activation checkpointing" if config.training.activation_checkpointing else ""
-    number = f"{sequences:,} sequence{'' if sequences == 1 else 's'}"
     return (
-        f"{n_parameters(model):,} parameters, {config.system.dtype}{recomputed}; a batch: {number} of "
+        f"{n_parameters(model):,} parameters, {config.system.dtype}{recomputed}; a batch: {sequences_called(sequences)} of "
         f"{model.block_size:,} tokens\n"
         f"{gpu.name}, {gpu.memory_gb:g} GB, {cluster.per_node} to a machine: {gpu.link} {gpu.link_gb_s:g} GB/s, network "
         f"{cluster.network_gb_s:g} GB/s for each\n"
@@ -276,7 +273,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
     parser = Parser(
         prog="plan_scaling.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False, epilog="All other flags are those of train.py: --config, --batch_size, --model.n_layer ...",
+        allow_abbrev=False, epilog=FLAGS_OF_TRAIN,
     )  # fmt: skip
     add = parser.add_argument
     add("--gpu", metavar="NAME", help=f"one of: {', '.join(GPUS)}")
@@ -296,7 +293,7 @@ def main(arguments: Sequence[str]) -> int:
     per_node = int(positive("--gpus_per_node", own.gpus_per_node, 1024, whole=True))
     network = gpu.network_gb_s if own.network is None else positive("--network", own.network, 1e6)
     cluster = Cluster(gpu, per_node, network, positive("--efficiency", own.efficiency, 1.0))
-    config = decide_config(train.build_parser().parse_args(others), others)
+    config = decide_config(flags_of_train(others), others)
     sequences = config.rows_per_batch
     if own.batch_tokens is not None:
         tokens = positive("--batch_tokens", own.batch_tokens, 2.0**40, whole=True)

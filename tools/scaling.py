@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from told_run import USABLE
+
 from config import Config
 from estimate import flops_per_token, gpu_peak_flops
 from memory import Parts, Shapes, elements, gathers_low, group_shapes, peak_parts, sharing_ranks, weights_bytes
@@ -27,7 +29,6 @@ NODE_HOP_S = 6e-6  # and for each machine: a ring passes all of them, the tree o
 AGREE_HOP_S = 150e-6  # gloo, over TCP, as measured on one machine: ranks agree once a batch, while the GPU computes
 BLOCK_S = 0.3e-3  # forward and backward of a block take no less, however small: its kernels are started one by one
 UPDATE_BYTES = 40  # read and written per parameter: norm 4, clipping 8, AdamW 28
-USABLE = 0.92  # of a GPU's memory, as in tools/test_memory_limits.py
 FIRST_BUCKET_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20  # DDP's: a bucket is sent when it has at least so much
 SENDS = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1}  # (n - 1) / n S, of each rank, in a ring
 

@@ -29,14 +29,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-import train
+from told_run import FLAGS_OF_TRAIN, USABLE, flags_of_train, told_config
+
 from cli import Parser
-from config import Config, file_layers, resolve
+from config import Config
 from estimate import n_parameters
 from memory import CUDA_CONTEXT_BYTES, Parts, memory_bytes, peak_parts
-from tokenizer import get_tokenizer
 from utils import UserError, byte_count, log, one_line, replace_text, run_command, user_path
 
 # GB by product, from the makers' data sheets. Where a product is sold with several sizes, the plain name is the usual one.
@@ -53,7 +53,6 @@ GPU_MEMORY_GB: dict[str, float] = {
     "A100": 40, "A100 80GB": 80, "H100": 80, "H200": 141, "B200": 180, "MI210": 64, "MI250X": 128, "MI300X": 192,
 }  # fmt: skip
 WITHOUT_BFLOAT16 = re.compile(r"GTX|RTX 20|Titan RTX|P100|T4|V100")
-USABLE = 0.92  # of a memory
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # rows of the table
 BLOCK_SIZES = (128, 256, 512, 1024, 2048)  # columns, with that of the config
 MOST_SEQUENCES = 1 << 30
@@ -80,10 +79,6 @@ def main(arguments):
 
 utils.run_command(main)
 """
-NOT_HERE = (
-    "resume", "checkpoint", "load_model_only", "init_from", "reset_epoch", "allow_changes", "eval_only", "show_config",
-    "save_config", "tensorboard", "output_checkpoint",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -155,18 +150,8 @@ def decide_config(args: argparse.Namespace, others: list[str], gpu: Place | None
 
     Only what is to run on this machine asks torch for them.
     """
-    layers = file_layers(user_path(args.config)) if args.config is not None else []
-    for flag, name, value in train.overrides(args, others):
-        section, key = name.split(".")
-        layers.append((flag, {section: {key: value}}))
-    config, sources = resolve(layers)
-    tokenizer, model, system = get_tokenizer(config.data.tokenizer), config.model, config.system
-    model.vocab_size = model.vocab_size or tokenizer.padded_vocab_size
-    if model.vocab_size < tokenizer.n_vocab:
-        raise UserError(
-            f"model.vocab_size {model.vocab_size:,} is smaller than the tokenizer's {tokenizer.n_vocab:,} tokens; "
-            f"set it to null or to {tokenizer.padded_vocab_size:,}."
-        )
+    config, sources = told_config(args, others)
+    system = config.system
     if gpu is None:
         from run import derive_system
 
@@ -293,7 +278,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
     parser = Parser(
         prog="test_memory_limits.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False, epilog="All other flags are those of train.py: --config, --batch_size, --model.n_layer ...",
+        allow_abbrev=False, epilog=FLAGS_OF_TRAIN,
     )  # fmt: skip
     add = parser.add_argument
     add("--gpu", metavar="NAME|GB", help="a GPU that need not be here, by its name or its memory")
@@ -301,9 +286,7 @@ def main(arguments: Sequence[str]) -> int:
     add("--measure", action="store_true", help="train three batches on this machine and compare")
     add("--json", metavar="FILE", help="write all of it there too")
     own, others = parser.parse_known_args(arguments)
-    args = train.build_parser().parse_args(others)
-    if unused := next((name for name in NOT_HERE if getattr(args, name)), None):
-        raise UserError(f"--{unused} has no meaning here, where a run is told from its config alone; leave it out.")
+    args = flags_of_train(others)
     if own.measure and own.gpu is not None:
         raise UserError("--measure runs on this machine, and --gpu names another; use one of them.")
     gpu = None if own.gpu is None else find_gpu(own.gpu)
