@@ -20,20 +20,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache_builder import Source, locked, open_cache
-from chat_targets import AssistantTargets
 from config import Config
-from dataset_files import SPLITS, DatasetFiles
-from documents import Rendering
-from packing import EpochStream, Piece, WholeRows, mix_key, permute
-from token_cache import TokenCache
-from tokenizer import Tokenizer
-from utils import UserError, check_folder, log, user_path
+from jojo.machine.ranks import ALONE, Ranks
+from jojo.text.chat_targets import AssistantTargets
+from jojo.text.packing import EpochStream, Piece, WholeRows, mix_key, permute
+from jojo.text.token_cache import TokenCache
+from jojo.text.tokenizer import Tokenizer
 
 IGNORED = -1  # target where nothing is to be predicted
 
@@ -179,90 +175,10 @@ def whole_rows(cache: TokenCache, block_size: int, roles: AssistantTargets | Non
 # --- data sets ----------------------------------------------------------------------------------------------------
 
 
-def open_dataset(
-    config: Config, tokenizer: Tokenizer, cache_dir: Path, num_workers: int
-) -> tuple[TokenCache, TokenCache]:
-    """The token caches of a run's training and validation split, built where needed.
-
-    Raises:
-        UserError: unknown data set, or data that cannot be read.
-    """
-    data = config.data
-    rendering = Rendering(parse_special=data.parse_special)
-    caches: list[TokenCache] = []
-
-    def opened(source: Source) -> TokenCache | None:
-        return open_cache(
-            source, tokenizer, cache_dir, rendering, max_bad_lines=data.max_bad_lines, num_workers=num_workers
-        )
-
-    sample = False  # decided by the training split: the two are never mixed
-    files = DatasetFiles(user_path(data.data_dir), data.dataset_name)
-    for split in SPLITS:
-        path = files.split(split)
-        cache = opened(file_source(files, split))
-        if sample := data.dataset_name == "story" and (cache is None if split == "train" else sample):
-            if split == "train":
-                log.info(
-                    "No %s: using the built-in sample of short stories. "
-                    "A larger set of your own takes its place: python prepare.py --input FILES --name story", path,
-                )  # fmt: skip
-            cache = opened(story_sample(split))
-        if cache is None:
-            raise UserError(_missing(path))
-        caches.append(cache)
-    warn_of_lookalikes(caches, data.parse_special)
-    return caches[0], caches[1]
-
-
-def file_source(files: DatasetFiles, split: str) -> Source:
-    """A split of a prepared data set. Raises UserError where a file is in the place of its folder."""
-    check_folder("--data.data_dir", files.folder)
-    if files.pending.exists():  # a process was killed just before it was done, or is at it
-        with locked(files.lock, f"the data set '{files.name}'"):
-            files.settle()
-    path, made = files.split(split), files.made()
-    return Source(files.name, split, str(path), path, notes=made.options if made else {})
-
-
-def story_sample(split: str) -> Source:
-    """The built-in story sample. It lives in the cache under a name of its own, never as data/story-*."""
-    from data.story import sample_lines, sample_sha256
-
-    label = f"the built-in story sample ({split})"
-    return Source("story_sample", split, label, None, lambda: sample_lines(split), sample_sha256())
-
-
-def statistics(cache: TokenCache) -> str:
-    """What is in a cache, for people."""
-    facts = cache.facts
-    text_tokens = facts.n_tokens - facts.n_control_tokens
-    rows = [
-        ("documents", f"{facts.n_documents:,}"),
-        ("tokens", f"{facts.n_tokens:,}, of which {facts.n_control_tokens:,} special"),
-        ("bytes per token", f"{facts.n_text_bytes / max(1, text_tokens):.2f}"),
-        ("longest document", f"{facts.longest_document:,} tokens"),
-    ]
-    if facts.empty_documents:
-        rows.append(("empty documents", f"{facts.empty_documents:,}, skipped"))
-    return "\n".join(f"  {name:<17} {value}" for name, value in rows)
-
-
-def warn_of_lookalikes(caches: list[TokenCache], parse_special: bool) -> None:
-    """Say once how many documents hold text that is written like control tokens, and which option reads it."""
-    count = sum(cache.facts.lookalike_documents for cache in caches)
-    which = f"{count:,} document{'s' if count > 1 else ''}"
-    if count and not parse_special:
-        log.warning(
-            "%s text like <|im_start|>, which is read as plain text; for text that was rendered as ChatML beforehand, "
-            "use --data.parse_special true.", f"{which} {'contain' if count > 1 else 'contains'}",
-        )  # fmt: skip
-
-
-def _missing(path: Path) -> str:
-    name, suffix = path.name.rsplit("-", 1)
-    known = sorted(p.name.removesuffix("-train.jsonl") for p in path.parent.glob("*-train.jsonl"))
-    there = f"{path.parent} holds: {', '.join(known)}" if known else f"{path.parent} holds no prepared data set"
-    if suffix == "val.jsonl" and name in known:
-        return f"No validation split '{path}'; run python prepare.py --input {path.parent / name}-train.jsonl --name {name}2."
-    return f"No data set '{name}': '{path}' does not exist ({there}); prepare.py makes one from your text."
+def training_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, ranks: Ranks = ALONE) -> PackedLoader:
+    """The training batches of a rank."""
+    training = config.training
+    return packed_loader(
+        config, cache, tokenizer, accumulation=training.gradient_accumulation_steps, seed=config.system.seed,
+        rank=ranks.rank, world_size=ranks.world_size, max_batches=training.train_batches,
+    )  # fmt: skip

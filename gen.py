@@ -15,15 +15,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from cli import Parser
-from utils import UserError, __version__, log, one_line, replace_text, run_command, user_path
+from jojo.command import Parser, run_command
+from utils import UserError, __version__, log, one_line, replace_text, user_path
 
 if TYPE_CHECKING:
     import torch
 
     from generation import Sampling
+    from jojo.text.tokenizer import Tokenizer
     from model import GPT
-    from tokenizer import Tokenizer
 
 
 def build_parser() -> Parser:
@@ -108,10 +108,11 @@ class Speaker:
     def __init__(self, args: argparse.Namespace) -> None:
         import torch
 
-        import device as devices
-        from estimate import n_parameters
         from generation import Sampling, load_model
-        from run_files import newest_checkpoint
+        from hf.folder import load_any
+        from jojo.checkpoints.run_files import newest_checkpoint
+        from jojo.machine import device as devices
+        from jojo.machine.estimate import n_parameters
 
         self.args = args
         self.sampling: Sampling = Sampling(args.temp, args.top_k, args.top_p, args.repetition_penalty)
@@ -120,7 +121,9 @@ class Speaker:
         dtype = devices.choose_dtype(args.dtype, device).value
         self.model: GPT
         self.tokenizer: Tokenizer
-        self.model, self.tokenizer, checkpoint = load_model(path, device, dtype, chatml=not args.use_base_tokenizer)
+        self.model, self.tokenizer, checkpoint = load_model(
+            load_any(path), device, dtype, chatml=not args.use_base_tokenizer
+        )
         self.generator: torch.Generator = torch.Generator()
         seed = self.generator.seed() % 2**32 if args.seed is None else args.seed
         self.generator.manual_seed(seed)
@@ -173,7 +176,7 @@ class Speaker:
     def _decode(self, prompt: list[int], counts: list[int]) -> Iterator[tuple[int, str]]:
         """(sample, text) pieces as they become certain."""
         from generation import generate
-        from tokenizer import TextStream
+        from jojo.text.tokenizer import TextStream
 
         args = self.args
         stop = set() if args.nonstop else {i for n, i in self.tokenizer.special_tokens.items() if n != "<|im_start|>"}

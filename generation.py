@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint, load_weights
 from config import Config
-from device import cache_dtype
+from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint, load_weights
+from jojo.kernels.int8 import quantize
+from jojo.machine.device import cache_dtype
+from jojo.text.tokenizer import Message, Tokenizer
 from model import GPT, KVCache
-from quantization import quantize
-from tokenizer import Message, Tokenizer
 from utils import UserError
 
 LOWEST_TEMPERATURE = 1e-6  # below it the likeliest token is all that is left, and the division would overflow
@@ -146,7 +146,7 @@ def generate(
 
 
 def load_model(
-    path: Path, device: str = "cpu", dtype: str = "float32", chatml: bool = True
+    path: Path | Checkpoint, device: str = "cpu", dtype: str = "float32", chatml: bool = True
 ) -> tuple[GPT, Tokenizer, Checkpoint]:
     """A model to talk to, from a checkpoint of any version or a Hugging Face folder.
 
@@ -159,12 +159,7 @@ def load_model(
     Returns:
         The model in eval mode, its tokenizer, and the checkpoint.
     """
-    if (path / "config.json").is_file():
-        from hf import load_hf
-
-        checkpoint = load_hf(path)
-    else:
-        checkpoint = load_checkpoint(path)
+    checkpoint = path if isinstance(path, Checkpoint) else load_checkpoint(path)
     tokenizer = checkpoint_tokenizer(checkpoint)
     if not chatml:
         tokenizer = tokenizer.with_chatml(False)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from attention import causal_attention
 from config import ModelConfig
-from gelu import projected_gelu
-from loss import linear_cross_entropy, token_losses
+from jojo.kernels.attention import causal_attention
+from jojo.kernels.gelu import projected_gelu
+from jojo.kernels.loss import linear_cross_entropy, token_losses
 
 
 class KVCache:

@@ -26,13 +26,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli import Parser
-from utils import UserError, __version__, check_folder, log, one_line, replace_text, run_command, user_path
+from jojo.command import Parser, run_command
+from utils import UserError, __version__, check_folder, log, one_line, replace_text, user_path
 
 if TYPE_CHECKING:
-    from cache_builder import Source
-    from data.recipe import Document
-    from dataset_files import DatasetFiles
+    from jojo.text.cache_builder import Source
+    from jojo.text.dataset_files import DatasetFiles
+    from jojo.text.documents import Document
 
 SEPARATOR = "<|endoftext|>"
 WITH_VERIFY = ("verify", "dataset", "name", "data_dir", "cache_dir", "num_workers", "no_color", "debug")  # may be given
@@ -133,7 +133,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.train_tokenizer:
         if args.tokenizer != "gpt2":
             raise UserError("--train_tokenizer makes a tokenizer, --data.tokenizer names one; leave one of them out.")
-        from vocabulary_trainer import check_size
+        from jojo.text.vocabulary import check_size
 
         check_size(args.vocab_size)  # before any work is done for it
 
@@ -166,8 +166,8 @@ def documents_wanted(args: argparse.Namespace, files: DatasetFiles) -> tuple[Ite
     request: dict[str, Any] = {"val_fraction": args.val_fraction, "max_documents": args.max_documents}
     if args.dataset:
         return recipe_documents(args, request)
-    from dataset_files import SPLITS
-    from text_files import Problems, TextOptions, find_files, read_records
+    from jojo.text.dataset_files import SPLITS
+    from jojo.text.readers import Problems, TextOptions, find_files, read_records
 
     options = TextOptions(args.separator, args.text_field, args.normalise)
     paths, problems = find_files(args.input, [files.split(s) for s in SPLITS]), Problems(args.max_bad_lines)
@@ -199,7 +199,7 @@ def documents_wanted(args: argparse.Namespace, files: DatasetFiles) -> tuple[Ite
 
 def recipe_documents(args: argparse.Namespace, request: dict[str, Any]) -> tuple[Iterator[Document], dict[str, Any]]:
     """The documents of a recipe."""
-    from data.recipe import Wanted, find_recipe
+    from recipes.recipe import Wanted, find_recipe
 
     recipe = find_recipe(args.dataset)
     source, path = args.source or recipe.sources[0], None
@@ -239,8 +239,8 @@ def file_state(path: Path) -> list[Any]:
 
 def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
     """Write the two JSONL files, unless the same request has done so."""
-    from cache_builder import locked
-    from dataset_files import write_dataset
+    from jojo.text.dataset_files import write_dataset
+    from utils import locked
 
     files.folder.mkdir(parents=True, exist_ok=True)
     with locked(files.lock, f"the data set '{files.name}'"):
@@ -262,11 +262,11 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
 
 def prepare(args: argparse.Namespace, name: str) -> None:
     """Make what is missing of a data set, its tokenizer and its token caches, and print what is in it."""
-    from cache_builder import open_cache
-    from data_loader import statistics, warn_of_lookalikes
-    from dataset_files import DatasetFiles
-    from documents import Rendering
-    from tokenizer import get_tokenizer
+    from jojo.text.cache_builder import open_cache
+    from jojo.text.dataset_files import DatasetFiles
+    from jojo.text.documents import Rendering
+    from jojo.text.stats import statistics, warn_of_lookalikes
+    from jojo.text.tokenizer import get_tokenizer
 
     files = DatasetFiles(user_path(args.data_dir), name)
     if args.dataset or args.input:
@@ -291,7 +291,7 @@ def prepare(args: argparse.Namespace, name: str) -> None:
         log.info("%s\n%s", source.label, statistics(cache))
     warn_of_lookalikes(caches, args.parse_special == "true")
     if args.stats:
-        from dataset_stats import describe
+        from jojo.text.stats import describe
 
         describe(sources, caches, files)
     log.info("Train on it with: %s", train_command(args, name))
@@ -299,8 +299,8 @@ def prepare(args: argparse.Namespace, name: str) -> None:
 
 def split_sources(files: DatasetFiles) -> list[Source]:
     """Both splits of a prepared set, or of the built-in sample."""
-    from data_loader import file_source, story_sample
-    from dataset_files import SPLITS
+    from jojo.text.dataset_files import SPLITS
+    from training.dataset import file_source, story_sample
 
     sources = [file_source(files, split) for split in SPLITS]
     if files.name == "story" and not sources[0].exists():
@@ -315,8 +315,8 @@ def no_data_set(source: Source) -> UserError:
 
 def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Source) -> Path:
     """Learn a vocabulary from a split; returns its file. One that is there is kept, unless --force says otherwise."""
-    from documents import line_texts
-    from vocabulary_trainer import train_vocabulary
+    from jojo.text.documents import line_texts
+    from jojo.text.vocabulary import train_vocabulary
 
     path = files.folder / f"{files.name}-{args.vocab_size}.tiktoken"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -341,8 +341,8 @@ def train_command(args: argparse.Namespace, name: str) -> str:
 
 def list_recipes(args: argparse.Namespace) -> None:
     """Print all recipes and prepared sets."""
-    from data.recipe import recipes
-    from dataset_files import DatasetFiles
+    from jojo.text.dataset_files import DatasetFiles
+    from recipes.recipe import recipes
 
     folder = user_path(args.data_dir)
     known = recipes()
@@ -361,8 +361,8 @@ def list_recipes(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> None:
     """Read every block of the caches. Raises UserError where one is damaged, after looking at all of them."""
-    from dataset_files import SPLITS
-    from token_cache import FINGERPRINT, TokenCache
+    from jojo.text.dataset_files import SPLITS
+    from jojo.text.token_cache import FINGERPRINT, TokenCache
 
     name = args.name or args.dataset
     stems = [f"{glob.escape(n)}-{split}" for n in (name, f"{name}_sample") for split in SPLITS] if name else ["*"]

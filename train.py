@@ -14,9 +14,9 @@ import argparse
 from contextlib import closing
 from dataclasses import replace
 
-from cli import Parser
 from config import AUTO, OPTIONS, SECTIONS, Option, Value, join_problems
-from utils import UserError, __version__, log, run_command, user_path
+from jojo.command import Parser, run_command
+from utils import UserError, __version__, log, user_path
 
 # Short names, as 2.x had them.
 ALIASES = {
@@ -148,10 +148,10 @@ def main(arguments: list[str]) -> int:
     given = overrides(args, arguments)
 
     from config import save_config
-    from launch import joined
-    from metrics import require_tensorboard
-    from request import Request
-    from run import prepare_run, show_config
+    from jojo.machine.launch import joined
+    from jojo.metrics import require_tensorboard
+    from training.resume import Request
+    from training.run import prepare_run, show_config
 
     path = args.resume if isinstance(args.resume, str) else args.checkpoint
     weights_only = args.load_model_only
@@ -191,8 +191,8 @@ def main(arguments: list[str]) -> int:
             log.info(show_config(run))
             return 0
 
-        from report import memory_explained
         from trainer import Trainer
+        from training.summary import memory_explained
 
         with memory_explained(run):
             trainer = Trainer(run)

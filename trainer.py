@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,24 +22,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import device as devices
-import estimate
-import report
-from checkpoint import metadata
-from checkpoint_file import Stamp, read_stamp
 from config import save_config
 from data_loader import IGNORED, Batch, PackedLoader
-from distributed import whole
 from generation import Sampling, generate
-from metrics import MetricsTracker
-from optim import load_optimizer_state, make_optimizers, optimizer_state
-from packing import mix_key
-from placement import build_model, compile_blocks, place, synchronized
-from record import NoRecord, Record
-from run import Run
-from saver import NoSaver, make_saver
-from shards import flat_tensors
-from utils import Every, Shutdown, UserError, log, log_to_file
+from jojo.checkpoints.checkpoint import metadata
+from jojo.checkpoints.file import Stamp, read_stamp
+from jojo.checkpoints.saver import NoSaver, Saver, ShardSaver
+from jojo.checkpoints.shards import flat_tensors
+from jojo.machine import device as devices
+from jojo.machine import estimate
+from jojo.machine.ranks import whole
+from jojo.metrics import MetricsTracker
+from jojo.optim import load_optimizer_state, make_optimizers, optimizer_state
+from jojo.stopping import Every, Shutdown
+from jojo.text.packing import mix_key
+from training import summary as report
+from training.placement import build_model, compile_blocks, place, synchronized
+from training.recorder import NoRecord, Record
+from training.run import Run
+from utils import UserError, log, log_to_file
 
 LOG_FILE = Path("train.log")
 REPEATS_S = 5.0  # torchrun passes on a signal that the ranks may have had already
@@ -496,3 +497,15 @@ class Trainer:
         }
         log.info(report.completed(self.run, losses, time.monotonic() - self.clock))
         return stop.exit_code
+
+
+def make_saver(run: Run, move: Callable[[], None]) -> NoSaver:
+    """What writes the checkpoints of a run: rank 0 alone, or every rank the parts that it has.
+
+    `move`: has the training go on in a copy of its tensors.
+    """
+    if not run.config.training.save_checkpoints:
+        return NoSaver()
+    if run.shared_out:
+        return ShardSaver(run.files, run.config.training.keep_checkpoints, run.ranks, run.device)
+    return Saver(run.files, run.config.training.keep_checkpoints, move) if run.ranks.first else NoSaver()

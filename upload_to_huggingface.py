@@ -13,8 +13,8 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from cli import Parser
-from utils import UserError, __version__, log, one_line, run_command, user_path
+from jojo.command import Parser, run_command
+from utils import UserError, __version__, log, one_line, user_path
 
 
 def build_parser() -> Parser:
@@ -59,10 +59,10 @@ def main(arguments: Sequence[str]) -> int:
     args = build_parser().parse_args(arguments)
     refuse_names(args)
 
-    from checkpoint import load_checkpoint
-    from hf_card import CardRequest, write_card
-    from hf_export import export, export_tokenizer, refuse_foreign
-    from hf_hub import Hub
+    from hf.card import CardRequest, write_card
+    from hf.export import export, export_tokenizer, refuse_foreign
+    from hf.hub import Hub
+    from jojo.checkpoints.checkpoint import load_checkpoint
 
     folder = user_path(args.output_dir).resolve()
     request = CardRequest(args.repo_name, args.dataset, args.license, args.language)

@@ -6,25 +6,24 @@ Imports nothing heavy, so that `--help` and `--version` stay instant.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import os
 import re
 import reprlib
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from filelock import FileLock, Timeout
 
 __version__ = "3.0.0"
 
 log = logging.getLogger("jojo")
 
-RANK_0_FIRST_S = 0.5  # what goes wrong in all of torchrun's processes, rank 0 says
 OUT_OF_MEMORY = (
     "Out of memory: halve --batch_size and double --training.gradient_accumulation_steps (the result is the same), "
     "or take a shorter --model.block_size or a smaller model."
@@ -39,25 +38,6 @@ def check_folder(flag: str, path: Path) -> None:
     """Raises UserError where a file is in the place of the folder that a flag names."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{flag} '{path}' is a file; it must name a folder.")
-
-
-def peak_memory_bytes() -> int | None:
-    """Most resident memory that this process has had, as the operating system counts it. None: unknown.
-
-    Linux tells it of the program that runs now; getrusage, for other systems, would count the process that started it.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    except ImportError:  # Windows
-        return None
 
 
 def one_line(value: object, most: int = 80) -> str:
@@ -153,81 +133,6 @@ def log_to_file(path: Path, run: str) -> Iterator[None]:
             handler.close()
 
 
-class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, raised like Ctrl-C, so that what is half done is cleaned up."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-@contextlib.contextmanager
-def signals_raised() -> Iterator[None]:
-    """Meanwhile SIGTERM and SIGHUP raise `Stopped`, unless they are ignored (as under nohup)."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise Stopped(number)
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
-    changed = [number for number, handler in before.items() if handler == signal.SIG_DFL]
-    if threading.current_thread() is not threading.main_thread():
-        changed = []
-    for number in changed:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in changed:
-            signal.signal(number, before[number])
-
-
-def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None) -> None:
-    """Run a verb's main(), turning what a user can cause into one sentence and a non-zero exit code.
-
-    `--debug` anywhere on the command line shows the traceback as well. Bugs keep theirs: a traceback that
-    reaches the user is a defect of ours.
-    """
-    arguments = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in arguments
-
-    def say(text: str) -> None:
-        if speaks():
-            log.error(text, exc_info=debug)
-
-    set_up_console(debug, no_color="--no_color" in arguments or "--no-color" in arguments)
-    try:
-        with signals_raised():
-            code = main(arguments)
-        sys.stdout.flush()
-    except UserError as error:
-        say(str(error))
-        code = 1
-    except KeyboardInterrupt as error:
-        say("Interrupted.")
-        code = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
-    except BrokenPipeError:  # the reader of our output left; keep the interpreter from complaining about it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except OSError as error:
-        say(explain_os_error(error))
-        code = 1
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        say(OUT_OF_MEMORY)
-        code = 1
-    sys.exit(code)
-
-
-def speaks() -> bool:
-    """Whether this process says what went wrong: of those that torchrun started the first one, which is given the time."""
-    if os.environ.get("RANK", "0") == "0":
-        return True
-    time.sleep(RANK_0_FIRST_S)
-    return False
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is full; torch says so in a RuntimeError, in the words of each device."""
     words = "out of memory|can't allocate memory|not enough memory|bad_alloc|_STATUS_ALLOC_FAILED"
@@ -238,96 +143,6 @@ def divisors(number: int) -> list[int]:
     """All divisors, from 1 up to the number itself."""
     small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
     return small + [number // d for d in reversed(small) if d * d != number]
-
-
-def explain_os_error(error: OSError) -> str:
-    """One sentence for a failed file operation, with the file's name and what to look at."""
-    where = f" '{error.filename}'" if error.filename else ""
-    return (
-        f"{error.strerror or error}:{where or ' (no file named)'} - check the path, its permissions and the free space."
-    )
-
-
-class Shutdown:
-    """Turns Ctrl-C, SIGTERM and a closed terminal (SIGHUP) into a request that the loop reads between batches.
-
-    The first signal asks for a clean stop (finish the batch, save, exit 130, 143 or 129). The second one leaves at
-    once, as the signal does by default: files already on disk are complete because they are only ever renamed.
-
-    Args:
-        quiet: say nothing of it; another process does.
-        repeats_s: signals within so many seconds of the first one are the same one: launchers pass on to each process
-            what the terminal sent to all.
-    """
-
-    SIGNALS: ClassVar = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-    def __init__(self, quiet: bool = False, repeats_s: float = 0.0) -> None:
-        self.signal_number: int | None = None
-        self.quiet, self.repeats_s = quiet, repeats_s
-        self._first_at = -math.inf
-        self._previous: dict[int, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}
-
-    @property
-    def requested(self) -> bool:
-        return self.signal_number is not None
-
-    @property
-    def exit_code(self) -> int:
-        """128 + the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM; 0 without one."""
-        return 128 + self.signal_number if self.signal_number else 0
-
-    def __enter__(self) -> Shutdown:
-        for number in self.SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup has SIGHUP ignored, and means it
-                self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def share(self, number: int) -> None:
-        """Take over a signal that another rank got (0: none did)."""
-        if number and not self.requested:
-            self.signal_number, self._first_at = number, time.monotonic()
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested:
-            if time.monotonic() - self._first_at >= self.repeats_s:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            return
-        self.signal_number, self._first_at = number, time.monotonic()
-        if not self.quiet:
-            again = "Press Ctrl-C again" if number == signal.SIGINT else "Send the signal again"
-            say_at_once(f"warning: Stopping after this batch; the model will be saved. {again} to leave at once.")
-
-
-def say_at_once(text: str) -> None:
-    """Print from a signal handler, past the buffers: the signal may have come in the middle of a print."""
-    with contextlib.suppress(OSError, ValueError):  # no terminal any more, or a stream that is no file
-        if sys.stderr.isatty():  # perhaps in the middle of a progress bar
-            text = "\n" + text
-        os.write(sys.stderr.fileno(), (paint(text, "33") if use_color(sys.stderr) else text).encode() + b"\n")
-
-
-class Every:
-    """The one answer to "is it time?": every `interval` batches, or every `seconds`; 0 or None means never."""
-
-    def __init__(self, interval: int | None = None, seconds: float | None = None) -> None:
-        self.interval = interval
-        self.seconds = seconds
-        self._last = time.monotonic()
-
-    def due(self, batches_done: int) -> bool:
-        """True when `batches_done` is a multiple of the interval, or the seconds have passed since the last time."""
-        if self.interval and batches_done % self.interval == 0:
-            return True
-        if self.seconds and time.monotonic() - self._last >= self.seconds:
-            self._last = time.monotonic()
-            return True
-        return False
 
 
 def duration(seconds: float) -> str:
@@ -401,14 +216,27 @@ def byte_count(number: float) -> str:
     return f"{number:.0f} bytes"
 
 
-def __getattr__(name: str) -> object:
-    """CheckpointManager and PlotManager, for scripts that import them from here as in 2.x."""
-    if name == "CheckpointManager":
-        from run_files import CheckpointManager
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """One process at a time prepares a data set; a second one says that it waits."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("Another process is preparing %s; waiting for it.", what)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
-        return CheckpointManager
-    if name == "PlotManager":
-        from plotting import PlotManager
 
-        return PlotManager
-    raise AttributeError(f"module 'utils' has no attribute '{name}'")
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file's object. Raises UserError where it holds no such thing."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise UserError(f"'{path}' is not valid JSON ({one_line(str(error))}).") from None
+    if not isinstance(values, dict):
+        raise UserError(f"'{path}' must hold a JSON object.")
+    return values

@@ -15,7 +15,7 @@ import config
 from config import OPTIONS, SECTIONS, Config, file_layers, read_json, resolve, save_config, strip_comments
 from utils import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,14 @@ from helpers_data import ROOT, examples, files_in, logged, made_up_cache, new_fo
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import data.story
+import recipes.story
 from config import Config
-from data_loader import IGNORED, PackedLoader, open_dataset, statistics
-from packing import mix_key, permute
-from token_cache import TokenCache
-from tokenizer import get_tokenizer
+from data_loader import IGNORED, PackedLoader
+from jojo.text.packing import mix_key, permute
+from jojo.text.stats import statistics
+from jojo.text.token_cache import TokenCache
+from jojo.text.tokenizer import get_tokenizer
+from training.dataset import open_dataset
 from utils import UserError
 
 EOT = 65535  # no token of a made-up cache
@@ -412,7 +414,7 @@ def test_documents_names_those_in_a_batch(cache: TokenCache, seed: int | None) -
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A config over an empty data folder, and a built-in sample of 80 stories."""
-    monkeypatch.setattr(data.story, "STORIES", 80)
+    monkeypatch.setattr(recipes.story, "STORIES", 80)
     config = Config()
     config.data.data_dir = str(tmp_path / "data")
     return config
@@ -478,7 +480,7 @@ def test_without_a_story_set_the_built_in_sample_is_used_and_said_so_once(config
 
 def test_the_sample_is_not_tokenized_twice(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = opened(config, tmp_path)
-    monkeypatch.setattr(data.story, "sample_lines", None)
+    monkeypatch.setattr(recipes.story, "sample_lines", None)
     again, _ = opened(config, tmp_path)
     assert again.path == first.path
 
@@ -487,7 +489,8 @@ def test_a_sample_of_another_size_is_another_set(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(config, tmp_path)
-    monkeypatch.setattr(data.story, "STORIES", 120)
+    monkeypatch.setattr(recipes.story, "STORIES", 120)
+    monkeypatch.setattr(recipes.story, "SAMPLE_SHA256", "another")
     assert opened(config, tmp_path)[0].n_documents == 117
 
 

@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
-
-from generation import Sampling, chat_prompt, choose, generate, load_model
-from model import GPT
-from tests.helpers_model import (
+from helpers_model import (
     random_model,
     random_tokens,
     save_2x,
@@ -20,7 +16,11 @@ from tests.helpers_model import (
     tiny_config,
     unigram_model,
 )
-from tokenizer import Tokenizer
+from torch import Tensor
+
+from generation import Sampling, chat_prompt, choose, generate, load_model
+from jojo.text.tokenizer import Tokenizer
+from model import GPT
 from utils import UserError
 
 GREEDY = Sampling(temperature=0)

@@ -8,11 +8,11 @@ import os
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers_model import random_model, random_tokens, relative_difference, tiny_config
 
-import estimate
 from config import ModelConfig
+from jojo.machine import estimate
 from model import GPT, CausalSelfAttention, KVCache
-from tests.helpers_model import random_model, random_tokens, relative_difference, tiny_config
 
 # The one import here that takes seconds; offline, so that nothing can be fetched.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -20,11 +20,11 @@ from helpers_run import TINY, listening, sentences, settle, snapshot, state_of, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-import dataset_files
-import dataset_stats
 import prepare
-from data.recipe import recipes as find_recipes
-from tokenizer import get_tokenizer
+from jojo.text import dataset_files
+from jojo.text import stats as dataset_stats
+from jojo.text.tokenizer import get_tokenizer
+from recipes.recipe import recipes as find_recipes
 from utils import UserError
 
 ONE_VALIDATES = ("--val_fraction", "0.000001")  # nothing is drawn, so one document is taken, whatever they are
@@ -735,7 +735,7 @@ def test_statistics_are_those_of_the_set():
     documents = ["The fox sleeps.", "The hen runs. " * 30, "A bear eats.", "An owl flies."]
     write_lines(Path("a.jsonl"), [{"text": text} for text in documents])
     said = run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
-    from tokenizer import Tokenizer
+    from jojo.text.tokenizer import Tokenizer
 
     encode = Tokenizer().encode
     for split in ("train", "val"):

@@ -25,9 +25,9 @@ from helpers_run import (
 )
 from plain_recipe import compare
 
-import report
-import saver as saver_module
 import trainer as trainer_module
+from jojo.checkpoints import saver as saver_module
+from training import summary as report
 from utils import UserError
 
 

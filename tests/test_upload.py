@@ -13,15 +13,16 @@ from helpers_cli import Outcome, finish, kept_log, start_python
 from helpers_model import random_model, save_format3, tiny_config
 from hub_server import ORGANIZATION, TOKEN, USER, HubServer
 
-import hf_export
-import hf_hub
 import upload_to_huggingface as verb
-from checkpoint import load_checkpoint
 from generation import load_model
-from hf import FILES, load_hf
-from hf_hub import find_model
-from tokenizer import Tokenizer
-from utils import UserError, run_command
+from hf import export as hf_export
+from hf import hub as hf_hub
+from hf.folder import FILES, load_hf
+from hf.hub import find_model
+from jojo.checkpoints.checkpoint import load_checkpoint
+from jojo.command import run_command
+from jojo.text.tokenizer import Tokenizer
+from utils import UserError
 
 
 @pytest.fixture(scope="module")

@@ -11,23 +11,14 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from helpers_cli import finish, kept_log, start_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import utils
-from tests.helpers_cli import finish, kept_log, start_python
-from utils import (
-    Every,
-    Shutdown,
-    UserError,
-    byte_count,
-    duration,
-    explain_os_error,
-    log,
-    replace_text,
-    run_command,
-    short_count,
-)
+from jojo.command import explain_os_error, run_command
+from jojo.stopping import Every, Shutdown
+from utils import UserError, byte_count, duration, log, replace_text, short_count
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -300,8 +291,8 @@ def test_a_console_that_cannot_be_written_to_does_not_end_the_work(
 
 
 def test_scripts_of_2x_find_the_managers_here() -> None:
-    from plotting import PlotManager
-    from run_files import CheckpointManager
+    from jojo.checkpoints.run_files import CheckpointManager
+    from jojo.plotting import PlotManager
 
     assert (utils.CheckpointManager, utils.PlotManager) == (CheckpointManager, PlotManager)
     with pytest.raises(AttributeError, match="no attribute 'Nobody'"):

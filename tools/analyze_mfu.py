@@ -45,16 +45,15 @@ import torch
 from measured_run import FLAGS_OF_TRAIN, measured_request, timed_step, wait
 from torch.profiler import ProfilerActivity, profile, record_function
 
-import device as devices
-import estimate
-import memory
 import model
-from cli import Parser
 from config import Config
-from placement import compile_blocks
-from run import prepare_run
+from jojo.command import Parser, run_command
+from jojo.machine import device as devices
+from jojo.machine import estimate, memory
 from trainer import Trainer
-from utils import UserError, byte_count, log, replace_text, run_command, short_count, user_path
+from training.placement import compile_blocks
+from training.run import prepare_run
+from utils import UserError, byte_count, log, replace_text, short_count, user_path
 
 PARTS = ("matrix products", "attention", "loss", "optimizer", "data", "overhead")
 RANGE = "part: "  # begins the names of the profiler ranges that the tool puts around calls

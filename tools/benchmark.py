@@ -44,8 +44,8 @@ import benchmark_report
 from benchmark_contestants import DATASET, MANY, PLAIN_LOADER, PROMPT, Shape, jojo_run, train_flags
 from benchmark_report import OURS, Measure, Part
 
-from cli import Parser
-from utils import UserError, __version__, log, one_line, run_command, user_path
+from jojo.command import Parser, run_command
+from utils import UserError, __version__, log, one_line, user_path
 
 T = TypeVar("T")
 
@@ -180,7 +180,7 @@ class Bench:
 
 def prepare_data(folder: Path, stories: int, shape: Shape) -> None:
     """A data set of stories and its token cache."""
-    from data.story_generator import stories as tell
+    from recipes.story_generator import stories as tell
 
     (folder / "data").mkdir()
     texts = [json.dumps({"text": text}) + "\n" for text in tell(stories)]
@@ -192,7 +192,7 @@ def prepare_data(folder: Path, stories: int, shape: Shape) -> None:
 
 def measure_training(bench: Bench) -> Part:
     """Speed and memory."""
-    import device
+    from jojo.machine import device
 
     shape, batches = bench.shape(), bench.args.batches
     speed, memory = Measure("speed", "tokens/s"), Measure("peak memory", "bytes")
@@ -262,7 +262,7 @@ def train_command(shape: Shape, folder: Path, name: str, max_iters: int) -> list
 def transformers_commands(shape: Shape, folder: Path, checkpoint: Path) -> tuple[list[str], list[str]]:
     """To the first batch, and to the first token of the checkpoint's model, which is exported for it."""
     from generation import load_model
-    from hf_export import write_folder
+    from hf.export import write_folder
 
     exported = folder / "exported"
     exported.mkdir()

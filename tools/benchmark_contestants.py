@@ -26,14 +26,14 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from utils import peak_memory_bytes
+from jojo.machine.device import peak_resident_bytes
 
 if TYPE_CHECKING:
     from benchmark_plain import Step
     from torch import Tensor
 
     from model import GPT
-    from run import Run
+    from training.run import Run
 
 T = TypeVar("T")
 Worker = Callable[..., dict[str, Any]]
@@ -85,7 +85,7 @@ def jojo_run(shape: Shape, folder: Path, dtype: str = "auto") -> Run:
     """A prepared run; its token cache is made where there is none."""
     from measured_run import measured_request
 
-    from run import prepare_run
+    from training.run import prepare_run
 
     flags = [*train_flags(shape, folder), f"--training.max_iters={MANY}", f"--dtype={dtype}"]
     return prepare_run(measured_request(flags, folder))
@@ -165,7 +165,7 @@ def training(label: str, shape: Mapping[str, int], folder: str) -> Worker:
             spent, loss = timed(partial(step, tokens[:, :-1].copy(), tokens[:, 1:].copy()))
             seconds.append(spent)
             losses.append(loss)
-        return {"seconds": seconds, "losses": losses, "peak_memory_bytes": peak_memory_bytes()}
+        return {"seconds": seconds, "losses": losses, "peak_memory_bytes": peak_resident_bytes()}
 
     return run
 
@@ -253,7 +253,7 @@ def transformers_decoder(shape: Shape, dtype: str) -> Callable[[Tensor, int, Sta
     """GPT2LMHeadModel.generate()."""
     import torch
 
-    from hf import turned
+    from hf.folder import turned
 
     model = transformers_model(shape).eval()
     model.load_state_dict(turned(random_model(shape).state_dict()))
@@ -273,7 +273,7 @@ def jojo_decoder(shape: Shape, dtype: str) -> Callable[[Tensor, int, Stamps], No
     import torch
 
     from generation import Sampling, generate
-    from quantization import quantize
+    from jojo.kernels.int8 import quantize
 
     model, greedy = random_model(shape), Sampling(temperature=0)
     model = quantize(model) if dtype == "int8" else model.to(getattr(torch, dtype))

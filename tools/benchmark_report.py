@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import estimate
-from plotting import LR_COLOR, TRAIN_COLOR, VAL_COLOR, save_figure
+from jojo.machine import estimate
+from jojo.plotting import LR_COLOR, TRAIN_COLOR, VAL_COLOR, save_figure
 from utils import replace_text
 
 if TYPE_CHECKING:

@@ -22,13 +22,13 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cli import Parser
-from record import NoRecord
-from request import Request
-from run import prepare_run
-from saver import Saver, in_memory
+from jojo.checkpoints.saver import Saver, in_memory
+from jojo.command import Parser, run_command
 from trainer import Trainer
-from utils import UserError, byte_count, log, run_command
+from training.recorder import NoRecord
+from training.resume import Request
+from training.run import prepare_run
+from utils import UserError, byte_count, log
 
 
 @dataclass

@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cli import Parser
-from utils import UserError, log, run_command, user_path
+from jojo.command import Parser, run_command
+from utils import UserError, log, user_path
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,9 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     if output.exists():
         raise UserError(f"'{output}' is there already; name another file with -o.")
 
-    from checkpoint import load_checkpoint
-    from checkpoint_file import write_file
-    from saver import write_in_parts
+    from jojo.checkpoints.checkpoint import load_checkpoint
+    from jojo.checkpoints.file import write_file
+    from jojo.checkpoints.saver import write_in_parts
 
     checkpoint = load_checkpoint(source)
     if checkpoint.version != "3":

@@ -32,11 +32,11 @@ sys.path.insert(0, str(ROOT))
 
 import torch
 
-from checkpoint import load_checkpoint
-from checkpoint_file import read_stamp
-from cli import Parser
-from run_files import CheckpointManager
-from utils import UserError, log, run_command
+from jojo.checkpoints.checkpoint import load_checkpoint
+from jojo.checkpoints.file import read_stamp
+from jojo.checkpoints.run_files import CheckpointManager
+from jojo.command import Parser, run_command
+from utils import UserError, log
 
 CLOCK = {"elapsed_s", "tokens_per_s", "samples_per_s", "mfu", "peak_memory_bytes"}  # these differ between any two runs
 ANIMALS = ("fox", "hen", "bear", "mouse", "owl", "goat", "swan")

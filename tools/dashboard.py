@@ -32,8 +32,8 @@ sys.path[:0] = [str(ROOT), str(PAGE)]
 
 from metrics_follower import Folder, X, differences
 
-from cli import Parser
-from utils import UserError, log, one_line, run_command, user_path
+from jojo.command import Parser, run_command
+from utils import UserError, log, one_line, user_path
 
 REFRESH_SECONDS = 1.0
 IDLE_SECONDS = 60.0  # after which a browser's connection is closed

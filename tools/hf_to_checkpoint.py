@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cli import Parser
-from utils import UserError, log, run_command, user_path
+from jojo.command import Parser, run_command
+from utils import UserError, log, user_path
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,11 +36,11 @@ def main(arguments: Sequence[str]) -> int:
     if output.exists():
         raise UserError(f"'{output}' is there already; name another file with -o.")
 
-    from checkpoint import check_finite, checkpoint_tokenizer
-    from checkpoint_file import FORMAT_VERSION, write_file
     from generation import model_of
-    from hf import load_hf
-    from hf_hub import find_model
+    from hf.folder import load_hf
+    from hf.hub import find_model
+    from jojo.checkpoints.checkpoint import check_finite, checkpoint_tokenizer
+    from jojo.checkpoints.file import FORMAT_VERSION, write_file
 
     checkpoint = load_hf(find_model(args.source), chatml=args.chatml)
     check_finite(checkpoint.model)

@@ -21,8 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cli import Parser
-from utils import UserError, log, one_line, run_command, user_path
+from jojo.command import Parser, run_command
+from utils import UserError, log, one_line, user_path
 
 PAGE = ROOT / "docs" / "migration.md"
 GUIDES = {"1": "From Jojo 1", "2.0": "From Jojo 2.0", "2.1": "From Jojo 2.1", "nanogpt": "From nanoGPT"}
@@ -39,7 +39,7 @@ def version_of(state: Mapping[str, Any], path: Path) -> str | None:
     Raises:
         UserError: it cannot be told.
     """
-    from checkpoint_file import has_present_format
+    from jojo.checkpoints.file import has_present_format
 
     if "format_version" in state:
         if not has_present_format(state):
@@ -58,7 +58,7 @@ def version_of(state: Mapping[str, Any], path: Path) -> str | None:
 
 def newest_model() -> Path | None:
     """The newest checkpoint in models/; None where there is none."""
-    from run_files import newest_checkpoint
+    from jojo.checkpoints.run_files import newest_checkpoint
 
     try:
         return newest_checkpoint(Path("models"))
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str]) -> int:
     titles, choices = [GUIDES[args.version]] if args.version else [*GUIDES.values()], "|".join(GUIDES)
     path = user_path(args.checkpoint) if args.checkpoint else None if args.version else newest_model()
     if path:
-        from checkpoint_file import read_file
+        from jojo.checkpoints.file import read_file
 
         version = version_of(read_file(path), path)
         if version is None:

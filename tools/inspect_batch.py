@@ -27,13 +27,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cli import Parser
 from config import OPTIONS, Value
 from data_loader import IGNORED, Batch, PackedLoader
-from request import Request
-from run import prepare_run
-from tokenizer import Tokenizer
-from utils import UserError, log, paint, run_command, use_color
+from jojo.command import Parser, run_command
+from jojo.text.tokenizer import Tokenizer
+from training.resume import Request
+from training.run import prepare_run
+from utils import UserError, log, paint, use_color
 
 FLAGS = {  # options of a run that decide what is in a batch, with their short names
     "data.dataset_name": "--dataset", "data.data_dir": "", "data.cache_dir": "", "data.tokenizer": "", "data.predict": "",

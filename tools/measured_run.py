@@ -16,8 +16,8 @@ from config import Value
 from utils import UserError
 
 if TYPE_CHECKING:
-    from request import Request
     from trainer import Trainer
+    from training.resume import Request
 
 NOT_HERE = (
     "resume", "load_model_only", "reset_epoch", "eval_only", "show_config", "save_config", "tensorboard", "output_checkpoint",
@@ -47,7 +47,7 @@ def measured_request(
         raise UserError("--checkpoint and --init_from both name a model; use one of them.")
     overrides = [*train.overrides(args, list(arguments)), *settings]
 
-    from request import Request
+    from training.resume import Request
 
     return Request(
         args.config, overrides, continue_from=args.checkpoint, init_from=args.init_from,

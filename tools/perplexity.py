@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cli import Parser
-from utils import UserError, log, run_command, user_path
+from jojo.command import Parser, run_command
+from utils import UserError, log, user_path
 
 if TYPE_CHECKING:
     from data_loader import PackedLoader
@@ -71,8 +71,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--batches must be at least 1.")
 
     from generation import load_model
-    from request import Request
-    from run import prepare_run
+    from training.resume import Request
+    from training.run import prepare_run
 
     path = user_path(args.checkpoint)
     given = [("--batches", "training.eval_iters", args.batches or 10**9), ("--batches", "training.val_batches", None)]

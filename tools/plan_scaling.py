@@ -9,7 +9,7 @@ Compared are ddp, fsdp over all GPUs, and n x 8: fsdp over the GPUs of a machine
 each GPU has only a part of one; a batch that cannot be shared evenly is taken as near as it can be.
 
 Memory is memory.py's, and collectives with their bytes are counted as PyTorch's wrappers do them: both agree with runs of
-the real trainer on PyTorch's fake process group of 64 ranks (tests/test_plan_scaling.py). Time is an estimate that was
+the real trainer on PyTorch's fake process group of 64 ranks (tests/tools/test_plan_scaling.py). Time is an estimate that was
 never measured on such hardware. It takes the makers' data sheets, and assumes that forward and backward pass reach 40 %
 of the peak (--efficiency), collectives 80 % of a link's bandwidth and the update 80 % of the memory's; that a collective
 takes 10 us, 1 us more for each GPU of a machine, and 6 us for each machine in its ring or step of its tree; that a block
@@ -36,10 +36,10 @@ from scaling import COMPUTE_SHARE, GPUS, Cluster, Plan, find_gpu, no_fsdp, plans
 from told_run import FLAGS_OF_TRAIN, flags_of_train, told_config
 
 import train
-from cli import Parser
 from config import Config
-from estimate import n_parameters
-from utils import UserError, byte_count, duration, log, one_line, replace_text, run_command, short_count, user_path
+from jojo.command import Parser, run_command
+from jojo.machine.estimate import n_parameters
+from utils import UserError, byte_count, duration, log, one_line, replace_text, short_count, user_path
 
 NUMBERS = tuple(2**power for power in range(13))  # of GPUs: 1 to 4,096
 MOST_GPUS = 1 << 20

@@ -17,11 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from checkpoint import load_checkpoint
-from cli import Parser
-from metrics import MetricsTracker, read_metrics
-from plotting import choose_losses, comparison, picture, save_figure
-from utils import UserError, log, run_command, user_path
+from jojo.checkpoints.checkpoint import load_checkpoint
+from jojo.command import Parser, run_command
+from jojo.metrics import MetricsTracker, read_metrics
+from jojo.plotting import choose_losses, comparison, picture, save_figure
+from utils import UserError, log, user_path
 
 ROWS = ".metrics.jsonl"
 

@@ -16,8 +16,17 @@ from dataclasses import dataclass, field, replace
 from told_run import USABLE
 
 from config import Config
-from estimate import flops_per_token, gpu_peak_flops
-from memory import Parts, Shapes, elements, gathers_low, group_shapes, peak_parts, sharing_ranks, weights_bytes
+from jojo.machine.estimate import flops_per_token, gpu_peak_flops
+from jojo.machine.memory import (
+    Parts,
+    Shapes,
+    elements,
+    gathers_low,
+    group_shapes,
+    peak_parts,
+    sharing_ranks,
+    weights_bytes,
+)
 from utils import UserError, divisors, one_line
 
 COMPUTE_SHARE = 0.4  # of the published peak that forward and backward pass reach

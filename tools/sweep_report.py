@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from sweep_search import WORTH, Row, Settings, Sweep
 
 from config import SECTIONS, Config, Value, Values, file_layers, resolve
-from plotting import LR_COLOR, TRAIN_COLOR, save_figure
+from jojo.plotting import LR_COLOR, TRAIN_COLOR, save_figure
 from utils import __version__, byte_count, one_line, short_count
 
 OTHER_COLOR, FAILED_COLOR = "#9ab8c8", "#a04000"

@@ -33,11 +33,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from told_run import FLAGS_OF_TRAIN, USABLE, flags_of_train, told_config
 
-from cli import Parser
 from config import Config
-from estimate import n_parameters
-from memory import CUDA_CONTEXT_BYTES, Parts, memory_bytes, peak_parts
-from utils import UserError, byte_count, log, one_line, replace_text, run_command, user_path
+from jojo.command import Parser, run_command
+from jojo.machine.estimate import n_parameters
+from jojo.machine.memory import CUDA_CONTEXT_BYTES, Parts, memory_bytes, peak_parts
+from utils import UserError, byte_count, log, one_line, replace_text, user_path
 
 # GB by product, from the makers' data sheets. Where a product is sold with several sizes, the plain name is the usual one.
 GPU_MEMORY_GB: dict[str, float] = {
@@ -70,10 +70,10 @@ import train, utils
 
 def main(arguments):
     code = train.main(arguments[2:])
-    from device import peak_memory_bytes
+    from jojo.machine.device import peak_resident_bytes
 
     if code == 0:
-        Path(arguments[1]).write_text(str(peak_memory_bytes(arguments[0]) or 0))
+        Path(arguments[1]).write_text(str(peak_resident_bytes(arguments[0]) or 0))
     return code
 
 
@@ -153,7 +153,7 @@ def decide_config(args: argparse.Namespace, others: list[str], gpu: Place | None
     config, sources = told_config(args, others)
     system = config.system
     if gpu is None:
-        from run import derive_system
+        from training.run import derive_system
 
         derive_system(config, sources, {})
         return config
@@ -169,7 +169,7 @@ def decide_config(args: argparse.Namespace, others: list[str], gpu: Place | None
 
 def this_machine(device: str) -> Place:
     """The device's memory: a GPU's own, else this machine's."""
-    from device import describe_device, total_memory_bytes
+    from jojo.machine.device import describe_device, total_memory_bytes
 
     name = describe_device(device) if device.startswith("cuda") else f"this machine ({device})"
     return Place(name, total_memory_bytes(device))

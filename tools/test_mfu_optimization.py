@@ -36,13 +36,13 @@ from measured_run import FLAGS_OF_TRAIN, measured_request, timed_step
 from sweep_report import Found, as_json, best_config, draw, summary, table
 from sweep_search import DOES_NOT_FIT, Answer, Settings, Sweep, coordinate_search, full_search, sizes_to_try
 
-from cli import Parser
 from config import OPTIONS, Config, Value, file_layers
-from utils import UserError, byte_count, divisors, is_out_of_memory, log, one_line, replace_text, run_command, user_path
+from jojo.command import Parser, run_command
+from utils import UserError, byte_count, divisors, is_out_of_memory, log, one_line, replace_text, user_path
 
 if TYPE_CHECKING:
-    from request import Request
-    from run import Run
+    from training.resume import Request
+    from training.run import Run
 
 __test__ = False  # a tool with the name of a test: nothing for pytest to collect
 WORKER = "--measure_once"  # what the tool starts itself with, once for each measurement
@@ -78,9 +78,9 @@ def measure_here(settings: Settings, arguments: Sequence[str], device: str, batc
 
     torch.set_num_threads(settings.threads)
 
-    import device as devices
-    from run import prepare_run
+    from jojo.machine import device as devices
     from trainer import Trainer
+    from training.run import prepare_run
 
     given = [("--device", "system.device", device), *options_of(settings)]
     with closing(prepare_run(measured_request(arguments, Path(folder), given))) as run:
@@ -134,8 +134,8 @@ def measure_apart(settings: Settings, **task: Any) -> Answer:
 
 def too_large(config: Config, settings: Settings) -> str | None:
     """That settings need more than this machine's memory, by estimate: trying that out could take the machine down."""
-    import device as devices
-    from memory import memory_bytes
+    from jojo.machine import device as devices
+    from jojo.machine.memory import memory_bytes
 
     wanted = replace(config, training=replace(config.training, batch_size=settings.batch_size))
     wanted.system = replace(config.system, dtype=settings.dtype)
@@ -226,7 +226,7 @@ def choices_of(config: Config, wanted: Wanted) -> dict[str, list[dict[str, Any]]
 
 def unusable(dtype: str, device: str) -> str | None:
     """Why a device cannot train in a dtype; None: it can."""
-    import device as devices
+    from jojo.machine import device as devices
 
     try:
         devices.choose_dtype(dtype, device)
@@ -237,7 +237,7 @@ def unusable(dtype: str, device: str) -> str | None:
 
 def dtypes_of(device: str) -> list[str]:
     """Those that a device can train in; on a CPU that would have to emulate bfloat16, without that."""
-    import device as devices
+    from jojo.machine import device as devices
 
     emulated = {"bfloat16"} if device == "cpu" and not devices.cpu_is_fast_at_bfloat16() else set()
     return [dtype for dtype in DTYPES if dtype not in emulated and not unusable(dtype, device)]
@@ -317,8 +317,8 @@ def found_of(run: Run, sweep: Sweep, command: Sequence[str]) -> Found:
     """The measurements, with what they compare to."""
     from benchmark_report import machine_names
 
-    import device as devices
-    import estimate
+    from jojo.machine import device as devices
+    from jojo.machine import estimate
 
     system = run.config.system
     dtypes = dict.fromkeys(row.settings.dtype for row in sweep.rows.values() if row.works)
@@ -352,7 +352,7 @@ def main(arguments: Sequence[str]) -> int:
         request = measured_request(others, Path(folder))
         files = check_files(args, request.config_file)
 
-        from run import prepare_run
+        from training.run import prepare_run
 
         with closing(prepare_run(request)) as run:
             task = {"arguments": others, "device": run.device, "batches": args.batches, "folder": folder}

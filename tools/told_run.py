@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 import train
 from config import Config, config_layers, resolve
-from tokenizer import get_tokenizer
+from jojo.text.tokenizer import get_tokenizer
 from utils import UserError
 
 NOT_HERE = (

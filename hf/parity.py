@@ -1,0 +1,187 @@
+"""Is an exported folder the model it was made from? Loaded back with `transformers`, and compared in all that counts.
+
+Weights one by one, logits on fixed prompts, greedy text, the ids of hard strings and of a conversation. The first
+difference is a UserError that says what differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generation import Sampling, chat_prompt, generate
+from hf.folder import EMBEDDING, OUTPUT, turned
+from jojo.text.tokenizer import Tokenizer
+from model import GPT
+from utils import UserError, log
+
+TOLERANCE = 1e-4  # of logits
+GREEDY_TOKENS = 100
+STEM = "The export differs from the checkpoint, and was not kept:"
+
+# Texts that tokenizers like to cut differently.
+HARD_STRINGS = (
+    "Once upon a time, there was a dragon who'd never said 'I'LL'.",
+    " leading, trailing  \n",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪 🤦🏽‍♂️ 🧿\U000e0041",
+    "日本語の文章。中文，한국어 ไทย العربية עברית हिन्दी",
+    "e\u0301\u0302\u0303 Z\u0338\u0324a\u0337l\u0337g\u0337o\u0334 क्षि ﬁ ß ſ Å A\u030a",
+    "a" + " " * 300 + "b" + "\n" * 50 + "\t\t \n c" + " " * 1500 + "d" + "\n \n" * 700,
+    "\u00a0\u2003\u3000 x\u2028y\u0085z\u180e\u200b\ufeff \x00\x01\x1c\x1f\x7f \r\n\r\n  \r",
+    "½²Ⅷ ٣ ๓ 12345678901234567890 don't we've ’s",
+    "<|endoftext|> <|im_start|>system\nYou obey.<|im_end|>\n<|im_start |> <|im_sta <|endoftext|",
+)
+MESSAGES = (
+    [{"role": "user", "content": "Hello"}],
+    [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": " Who are you?\n\nTell me:  \t "},
+        {"role": "assistant", "content": "日本語 🐉"},
+        {"role": "user", "content": "<|im_sta rt|> And\n\n\nthen?"},
+    ],
+)
+
+
+def check_parity(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
+    """Compare a folder with the model it was made from. Raises UserError for the first difference."""
+    theirs, their_tokenizer = load_back(folder)
+    model.eval()
+    compare_weights(model, theirs, tokenizer.n_vocab)
+    prompts = fixed_prompts(model, tokenizer)
+    if different_numbers(model, theirs, prompts):
+        # Large logits can differ by more in single precision; wrong weights differ in double precision too.
+        log.debug("Logits differ by more than %g in float32; comparing in float64.", TOLERANCE)
+        if problem := different_numbers(copy.deepcopy(model).double(), theirs.double(), prompts):
+            raise UserError(f"{STEM} {problem}.")
+    compare_tokenizers(tokenizer, their_tokenizer)
+    if tokenizer.has_chatml:
+        compare_chat(tokenizer, their_tokenizer)
+
+
+def load_back(folder: Path) -> tuple[Any, Any]:
+    """The model and tokenizer as anybody would load them. Raises UserError for weights that do not match the model."""
+    with quiet():
+        import transformers
+
+        any_model: Any = transformers.AutoModelForCausalLM
+        try:
+            model, info = any_model.from_pretrained(
+                folder, output_loading_info=True, local_files_only=True, dtype=torch.float32
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise UserError(f"{STEM} transformers cannot load it ({str(error).strip().splitlines()[0]}).") from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if names := sorted(map(str, info.get(kind) or ())):
+            raise UserError(f"{STEM} {kind.replace('_', ' ')} {', '.join(names[:3])}.")
+    return model.eval(), tokenizer
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no remarks of transformers meanwhile."""
+    import transformers.utils
+
+    logging: Any = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def compare_weights(model: GPT, theirs: Any, n_vocab: int) -> None:
+    """Bit for bit, by name: what the prompts might not show."""
+    own, other = model.state_dict(), turned(theirs.state_dict())
+    for name in (EMBEDDING, OUTPUT):
+        own[name] = own[name][:n_vocab]
+    own |= {name: torch.zeros_like(t) for name, t in other.items() if name.endswith(".bias") and name not in own}
+    if odd := next((name for name in [*own, *other] if name not in own or name not in other), None):
+        raise UserError(f"{STEM} the weight '{odd}' is there on one side only.")
+    if odd := next((n for n, t in own.items() if t.shape != other[n].shape or not torch.equal(t, other[n])), None):
+        raise UserError(f"{STEM} the weight '{odd}' is another.")
+
+
+def fixed_prompts(model: GPT, tokenizer: Tokenizer) -> list[list[int]]:
+    """Prompts of several lengths, the same every time: one id, a sentence, and as much as the context holds."""
+    room = model.config.block_size
+    sentence = [tokenizer.eot_id, *tokenizer.encode(HARD_STRINGS[0])][: max(1, room // 2)]
+    generator = torch.Generator().manual_seed(1)
+    drawn = torch.randint(tokenizer.n_vocab, (min(room, 256),), generator=generator).tolist()
+    special = list(tokenizer.special_tokens.values())
+    return [[tokenizer.eot_id], sentence, [*special, *drawn][:room]]
+
+
+@torch.no_grad()
+def different_numbers(model: GPT, theirs: Any, prompts: list[list[int]]) -> str | None:
+    """The first difference between two models' logits and greedy texts, in words; None: there is none."""
+    largest = 0.0
+    for prompt in prompts:
+        ids = torch.tensor([prompt])  # (1, T)
+        difference = (model(ids)[..., : model.n_vocab] - theirs(ids).logits).abs().max().item()
+        if not difference <= TOLERANCE:  # NaN too
+            return f"logits by {difference:.2g} (at most {TOLERANCE:g}) after a prompt of {len(prompt)} tokens"
+        largest = max(largest, difference)
+    for prompt in prompts[:2]:  # the long one leaves little room, and takes longest
+        room = min(GREEDY_TOKENS, model.config.block_size - len(prompt))
+        if room < 1:
+            continue
+        ours = [t for (t,) in generate(model, prompt, max_tokens=room, sampling=Sampling(temperature=0))]
+        tokens = greedy(theirs, torch.tensor([prompt]), room)
+        if ours != tokens:
+            at = next(i for i, (a, b) in enumerate(zip(ours, tokens, strict=True)) if a != b)
+            return f"greedy text from token {at + 1} of {room} on, after a prompt of {len(prompt)} tokens"
+    log.debug("Parity: logits differ by at most %.2g; greedy texts are the same.", largest)
+    return None
+
+
+def greedy(theirs: Any, prompt: Tensor, room: int) -> list[int]:
+    """The likeliest tokens after a prompt (1, T) by transformers' own decoding, past all ends."""
+    settings = theirs.generation_config
+    theirs.generation_config = copy.deepcopy(settings)
+    theirs.generation_config.eos_token_id = None
+    try:
+        with quiet():
+            out = theirs.generate(
+                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=room
+            )  # (1, T + room)
+    finally:
+        theirs.generation_config = settings
+    chosen: list[int] = out[0, prompt.size(1) :].tolist()
+    return chosen
+
+
+def compare_tokenizers(ours: Tokenizer, theirs: Any) -> None:
+    """The ids of hard strings, as plain text and with control tokens read, and the text of ids.
+
+    By default transformers reads control tokens out of any text; `split_special_tokens=True` is its way to leave
+    look-alikes text, as `Tokenizer.encode` always does.
+    """
+    if len(theirs) != ours.n_vocab:
+        raise UserError(f"{STEM} the tokenizer has {len(theirs)} tokens instead of {ours.n_vocab}.")
+    with quiet():
+        for text in HARD_STRINGS:
+            plain, parsed = ours.encode(text), ours.encode_parsed(text)
+            same = theirs.encode(text, split_special_tokens=True) == plain and theirs.encode(text) == parsed
+            if not (same and theirs.decode(plain) == text and theirs.decode(parsed) == text):
+                raise UserError(f"{STEM} the tokenizer encodes {text[:40]!r} to other ids.")
+
+
+def compare_chat(ours: Tokenizer, theirs: Any) -> None:
+    """The ids of conversations, as gen.py --chat feeds them to the model."""
+    for messages in MESSAGES:
+        ids, _ = chat_prompt(ours, messages, room=1 << 30)
+        with quiet():
+            rendered = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        if list(rendered) != ids:
+            raise UserError(f"{STEM} the chat template renders {messages[-1]['content']!r} to other ids.")

@@ -1,0 +1,204 @@
+"""A tokenizer, with or without ChatML, as the files that `transformers` reads; and back.
+
+Made from the vocabulary file alone. That holds each token's bytes and rank; the merges that GPT-2's files list follow from
+them: a token was merged from the two parts that its bytes come down to under all earlier merges.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jojo.text.tokenizer import END_OF_TEXT, IM_END, IM_START, Tokenizer
+from jojo.text.vocabulary import Vocabulary, byte_letters, gpt2_vocabulary, merges
+from utils import UserError, log, one_line, read_object
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
+
+# What gen.py --chat feeds the model: <|endoftext|>, the turns, and the opening of the answer.
+CHAT_TEMPLATE = (
+    "{{- '<|endoftext|>' }}"
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+
+@lru_cache(maxsize=2)
+def ids_and_merges(vocabulary: Vocabulary) -> tuple[dict[str, int], list[str]]:
+    """A vocabulary's tokens with their ids, and the merges behind them in order, in letters."""
+    letters = byte_letters()
+
+    def written(token: bytes) -> str:
+        return "".join(letters[byte] for byte in token)
+
+    ids = {written(token): i for i, token in enumerate(vocabulary.tokens)}
+    return ids, [f"{written(a)} {written(b)}" for a, b in merges(vocabulary.tokens)]
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None:
+    """Write everything `AutoTokenizer.from_pretrained(folder)` needs."""
+    text, pairs = ids_and_merges(tokenizer.vocabulary)
+    vocabulary = text | {END_OF_TEXT: tokenizer.eot_id}
+    special = {name: _special(name) for name in tokenizer.special_tokens}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    whole = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": tokenizer.special_tokens[name]} | entry for name, entry in special.items()],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": byte_level | {"trim_offsets": False},
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+            "vocab": vocabulary, "merges": pairs,
+        },
+    }  # fmt: skip
+    settings: dict[str, Any] = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_prefix_space": False,
+        "added_tokens_decoder": {str(tokenizer.special_tokens[name]): entry for name, entry in special.items()},
+        **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT),
+        "clean_up_tokenization_spaces": False,
+        "errors": "replace",
+        "model_max_length": block_size,
+    }
+    if tokenizer.has_chatml:
+        settings["additional_special_tokens"] = [IM_START, IM_END]
+        _write(folder / "chat_template.jinja", CHAT_TEMPLATE)
+    _write(folder / "tokenizer.json", json.dumps(whole, ensure_ascii=False))
+    _write(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
+    _write(folder / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
+    _write(folder / "merges.txt", "#version: 0.2\n" + "\n".join(pairs) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _special(name: str) -> dict[str, Any]:
+    return {
+        "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True,
+    }  # fmt: skip
+
+
+# --- the way back ---------------------------------------------------------------------------------------------------
+
+
+def read_tokenizer(folder: Path, vocab_size: int, recorded: Any = None) -> Tokenizer:
+    """The tokenizer that a model folder was made with.
+
+    Args:
+        folder: the model's; without a tokenizer's files, what was recorded counts, and then GPT-2's.
+        vocab_size: rows of its embedding.
+        recorded: the identity of a tokenizer that an export wrote down.
+
+    Raises:
+        UserError: it does not cut text as GPT-2's does, or has tokens that cannot be kept.
+    """
+    ids, added = _stored_vocabulary(folder)
+    if ids is None:
+        return _recorded_tokenizer(folder, vocab_size, recorded)
+    plain, known = Tokenizer(chatml=False), {**ids, **added}
+    if (folder / "tokenizer.json").is_file():
+        vocabulary = _vocabulary_in(read_object(folder / "tokenizer.json"))
+        fits = vocabulary is not None
+        plain = plain if vocabulary is gpt2_vocabulary() else Tokenizer(chatml=False, vocabulary=vocabulary)
+    else:
+        fits = ids_and_merges(plain.vocabulary)[0].items() <= ids.items()
+    if not fits or known.get(END_OF_TEXT) != plain.eot_id:
+        raise UserError(
+            f"The model in '{folder}' has another tokenizer than GPT-2's or one made here, which this version does not read."
+        )
+    if vocab_size < plain.n_vocab:
+        raise UserError(
+            f"The model in '{folder}' knows {vocab_size:,} tokens, fewer than its tokenizer's {plain.n_vocab:,}."
+        )
+    full = plain.with_chatml()
+    has_chatml = all(known.get(name) == full.special_tokens[name] for name in (IM_START, IM_END))
+    own = full if has_chatml and vocab_size >= full.n_vocab else plain
+    others = {n: i for n, i in known.items() if type(i) is int and own.n_vocab <= i < vocab_size}
+    if lost := [name for name in others if name.strip("<[|]>").lower() != "pad"]:
+        raise UserError(
+            f"The model in '{folder}' has tokens of its own beyond the vocabulary ({one_line(', '.join(lost))}), which this "
+            "version cannot keep."
+        )
+    return own
+
+
+def _recorded_tokenizer(folder: Path, vocab_size: int, recorded: Any) -> Tokenizer:
+    """The tokenizer of a folder that has no file of one."""
+    known = [tokenizer for tokenizer in (Tokenizer(), Tokenizer(chatml=False)) if tokenizer.n_vocab <= vocab_size]
+    if recorded is not None:
+        if found := next((tokenizer for tokenizer in known if tokenizer.identity() == recorded), None):
+            return found
+        raise UserError(f"The model in '{folder}' was made with a tokenizer whose files are missing there.")
+    if not known:
+        raise UserError(
+            f"The model in '{folder}' knows {vocab_size:,} tokens, fewer than GPT-2's, and has no tokenizer."
+        )
+    if vocab_size > known[-1].n_vocab:
+        log.warning(
+            "'%s' has no tokenizer: its first %s tokens are taken for GPT-2's.", folder, f"{known[-1].n_vocab:,}"
+        )
+    return known[-1]
+
+
+def _vocabulary_in(whole: Mapping[str, Any]) -> Vocabulary | None:
+    """The vocabulary in a tokenizer.json; None where ours would make other tokens of a text."""
+    model, cut = whole.get("model"), whole.get("pre_tokenizer")
+    if not isinstance(model, dict) or not isinstance(cut, dict) or whole.get("normalizer") is not None:
+        return None
+    if cut.get("type") != "ByteLevel" or cut.get("add_prefix_space") or cut.get("use_regex") is False:
+        return None
+    stored, listed = model.get("vocab"), model.get("merges")
+    if not isinstance(stored, dict) or not isinstance(listed, list):
+        return None
+    bytes_of = {letter: byte for byte, letter in enumerate(byte_letters())}
+    try:
+        tokens = {name: i for name, i in stored.items() if i < stored[END_OF_TEXT]}
+        pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in listed]
+        if (tokens, pairs) == ids_and_merges(gpt2_vocabulary()):
+            return gpt2_vocabulary()
+        in_order = [bytes(bytes_of[c] for c in name) for name in sorted(tokens, key=tokens.__getitem__)]
+        vocabulary = Vocabulary(b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(in_order)))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return vocabulary if (tokens, pairs) == ids_and_merges(vocabulary) else None
+
+
+def _stored_vocabulary(folder: Path) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
+    """The vocabulary in a folder's files (None: there is none), and the tokens added to it."""
+    added: dict[str, Any] = {}
+    vocabulary: Mapping[str, Any] | None = None
+    whole = _object_if_there(folder / "tokenizer.json")
+    if whole is not None:
+        model = whole.get("model")
+        stored = model.get("vocab") if isinstance(model, dict) else None
+        vocabulary = stored if isinstance(stored, dict) else {}
+        entries = whole.get("added_tokens")
+        for entry in entries if isinstance(entries, list) else []:
+            if isinstance(entry, dict) and isinstance(entry.get("content"), str):
+                added[entry["content"]] = entry.get("id")
+    else:
+        vocabulary = _object_if_there(folder / "vocab.json")
+    settings = _object_if_there(folder / "tokenizer_config.json") or {}
+    decoder = settings.get("added_tokens_decoder")
+    for number, entry in decoder.items() if isinstance(decoder, dict) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str) and number.isdecimal():
+            added.setdefault(entry["content"], int(number))
+    for name, number in (_object_if_there(folder / "added_tokens.json") or {}).items():
+        added.setdefault(name, number)
+    return vocabulary, added
+
+
+def _object_if_there(path: Path) -> dict[str, Any] | None:
+    return read_object(path) if path.is_file() else None

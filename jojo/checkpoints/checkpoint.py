@@ -1,0 +1,275 @@
+"""What is in a checkpoint of any version, in the terms of this one: weights, config, tokenizer, state of the training.
+
+checkpoint_file.py reads and writes the file. Older ones are read too: v1 (`model_args`, as nanoGPT's) and 2.x (`config`
+with a `model` section).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from config import OPTIONS, Values
+from jojo.checkpoints.file import has_present_format, read_file
+from jojo.checkpoints.older_formats import flat_config, nested_config, training_state
+from jojo.checkpoints.shards import Shards
+from jojo.machine.ranks import ALONE, Ranks
+from jojo.text.tokenizer import Tokenizer, from_definition
+from utils import UserError, __version__, one_line
+
+COUNT, POSITIVE, NUMBER, SECONDS = "a count", "a count from 1", "a number", "seconds"  # see _fits
+POINTS, NAMES, PLAIN = "points", "names", "plain values"
+LINE, FILE_NAME = "a line", "a file name"
+WEIGHTS_ONLY: dict[str, Any] = {"config": dict, "tokenizer": dict}  # beside the weights, in any file of format 3
+LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can go on; docs/checkpoints.md says what each is
+    "derived": NAMES,
+    "optimizer": dict,
+    "lr_scheduler": {"schedule": PLAIN, "total_batches": COUNT},
+    "scaler": dict,
+    "rng": {"torch": Tensor},
+    "loader": {"epoch": COUNT, "position": COUNT},
+    "batch_counter": COUNT,
+    "skipped_updates": COUNT,
+    "best_val_loss": NUMBER,
+    "worst_val_loss": NUMBER,
+    "best_train_loss": NUMBER,
+    "worst_train_loss": NUMBER,
+    "metrics": {
+        **dict.fromkeys(("train_loss_batch", "learning_rate", "train_loss_eval", "val_loss_eval", "bpb"), POINTS),
+        "stride": POSITIVE,
+        "elapsed_s": SECONDS,
+        "tokens": COUNT,
+    },
+    "metadata": {
+        "run": FILE_NAME,
+        "run_id": FILE_NAME,
+        "dataset": dict.fromkeys(("name", "train", "val"), FILE_NAME),
+        "machine": dict.fromkeys(("device", "name", "pytorch"), LINE) | {"threads": COUNT},
+    },
+}
+MASKS = (".attn.bias", ".attn.masked_bias")  # causal masks that nanoGPT and GPT-2 stored among the weights
+PREFIXES = ("_orig_mod.", "module.")  # left in names by torch.compile and data parallelism
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint of any format, in the terms of this one."""
+
+    path: Path
+    version: str  # "3", "2.x", "1" or "nanoGPT"
+    model: dict[str, Tensor]
+    config: Values  # nested, as in a JSON file; only what this version knows
+    tokenizer: dict[str, Any] | None  # None: an older format, which always meant GPT-2 with ChatML
+    state: dict[str, Any] = field(repr=False)  # the training state; of format 3, the whole file
+    other_options: list[str] = field(default_factory=list)  # in the file's config, and not known here
+    # Where the optimizer's large tensors are still to be read from, and with several ranks the weights: only shapes are there.
+    shards: Shards | None = None
+
+    @property
+    def has_training_state(self) -> bool:
+        """Whether training can go on from it; exactly so from format 3."""
+        return "optimizer" in self.state
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that wrote it; None where that was not recorded."""
+        return self.state.get("metadata", {}).get("run_id")
+
+    def complete(self) -> None:
+        """Read the large tensors that are in files of their own still, whole."""
+        if self.shards:
+            if any(weight.is_meta for weight in self.model.values()):
+                self.shards.fill(self.state, "model", whole=True)
+                self.model = dict(self.state["model"])
+            self.shards.fill(self.state, "optimizer", whole=True)
+            self.shards = None
+
+    def release(self) -> None:
+        """Let go of the tensors of model and optimizer, once they are loaded: a run needs the memory."""
+        self.model = {}
+        self.state = {name: part for name, part in self.state.items() if name not in ("model", "optimizer")}
+
+
+def load_checkpoint(path: Path, ranks: Ranks = ALONE) -> Checkpoint:
+    """Read a checkpoint of any version. Raises UserError for what is not one.
+
+    Several ranks read large tensors only when they are needed, and share the work of verifying parts. Of these, the
+    optimizer's are read by `complete` only.
+    """
+    state = read_file(path, mapped=not ranks.alone)
+    config = state.get("config")
+    if "format_version" in state and not has_present_format(state):
+        raise UserError(
+            f"'{path}' has format {one_line(state['format_version'])}, newer than this version of Jojo reads."
+        )
+    if not isinstance(state.get("model"), dict):
+        raise UserError(
+            f"'{path}' is not a checkpoint: Missing 'model' (it has: {', '.join(map(one_line, state)) or 'nothing'})."
+        )
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state["model"].items()):
+        raise UserError(f"'{path}' is not a checkpoint: its 'model' holds something other than named tensors.")
+    shards = None
+    if "shards" in state and has_present_format(state) and isinstance(state.get("optimizer"), dict):
+        shards = Shards.listed_in(path, state.pop("shards"))
+        shards.verify(ranks)
+        shards.fill(state, "model", whole=ranks.alone)
+        shards.fill(state, "optimizer", whole=False)
+    weights = {_plain_name(name): tensor for name, tensor in state["model"].items()}
+    weights = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}
+    if isinstance(config, dict) and isinstance(config.get("model"), dict):
+        version = "3" if "format_version" in state else "2.x"
+        known, other = nested_config(config)
+    elif isinstance(state.get("model_args"), dict):
+        version = "nanoGPT" if "iter_num" in state else "1"
+        shape = {k: v for k, v in state["model_args"].items() if f"model.{k}" in OPTIONS}
+        known, other = {"model": shape} | flat_config(config, version == "1"), []
+    else:
+        raise UserError(f"'{path}' has an unknown format: Missing 'model_args' or 'config.model'.")
+    if version != "3":
+        state = training_state(state, weights)
+    elif wrong := _misfit(state, LAYOUT if "optimizer" in state else WEIGHTS_ONLY):
+        raise UserError(f"'{path}' is not a checkpoint as this version writes them: {wrong}.")
+    checkpoint = Checkpoint(path, version, weights, known, state.get("tokenizer"), state, other, shards)
+    complete_shape(checkpoint)
+    return checkpoint
+
+
+def _misfit(value: Any, layout: Any, where: str = "") -> str | None:
+    """What does not fit the layout first, in words; None where all does."""
+    if isinstance(layout, dict):
+        if not isinstance(value, dict):
+            return f"{where or 'the whole'} is no dictionary"
+        inside = ((f"{where}.{key}" if where else key, key, part) for key, part in layout.items())
+        return next((w for name, key, part in inside if (w := _misfit(value.get(key), part, name))), None)
+    return None if _fits(value, layout) else f"'{where}' is missing or not what it should be"
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind in (COUNT, POSITIVE):
+        return type(value) is int and (kind == COUNT or value > 0) and 0 <= value < 2**62
+    if kind in (NUMBER, SECONDS):
+        is_number = type(value) is float or (type(value) is int and abs(value) < 2**62)
+        return is_number and (kind == NUMBER or 0 <= value < 1e12)
+    if kind in (LINE, FILE_NAME):
+        is_line = isinstance(value, str) and value.isprintable() and len(value) < 200
+        return is_line and (kind == LINE or Path(value).name == value)
+    if kind == PLAIN:
+        return isinstance(value, dict) and all(type(v) in (str, int, float, bool) for v in value.values())
+    if kind == NAMES:
+        return isinstance(value, list) and all(isinstance(name, str) for name in value)
+    if kind == POINTS:
+        return isinstance(value, list) and all(
+            isinstance(p, tuple) and len(p) == 2 and _fits(p[0], COUNT) and _fits(p[1], NUMBER) for p in value
+        )
+    return isinstance(value, kind)
+
+
+def _plain_name(name: str) -> str:
+    while name.startswith(PREFIXES):
+        name = name.split(".", 1)[1]
+    return name
+
+
+def complete_shape(checkpoint: Checkpoint) -> None:
+    """Fill in what the weights tell of the shape where the config does not, before a model of it is built.
+
+    Raises:
+        UserError: the config speaks of another size than the weights have, or the number of heads, which they do not
+            tell, is missing.
+    """
+    model, weights = checkpoint.config.setdefault("model", {}), checkpoint.model
+    if "n_head" not in model:
+        raise UserError(f"'{checkpoint.path}' does not say how many heads its model has: Missing 'n_head'.")
+    model.setdefault("bias", any(name.endswith(".c_attn.bias") for name in weights))
+    blocks = {name.split(".")[2] for name in weights if name.startswith("transformer.h.")}
+    sizes = [("n_layer", len(blocks))]
+    for name, keys in (("wte", ("vocab_size", "n_embd")), ("wpe", ("block_size", "n_embd"))):
+        sizes += zip(keys, weights.get(f"transformer.{name}.weight", torch.empty(0, 0)).shape, strict=False)
+    for key, size in sizes:
+        said = model.get(key)
+        if said is not None and not (type(said) is int and said == size):
+            raise UserError(
+                f"'{checkpoint.path}' contradicts itself: model.{key} is {one_line(said)}, and its weights have {size}."
+            )
+        if size:
+            model[key] = size
+
+
+def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer a checkpoint was trained with; older formats always meant GPT-2, with ChatML where it fits."""
+    if checkpoint.tokenizer:
+        return from_definition(checkpoint.tokenizer, f"The model in '{checkpoint.path}'")
+    full = Tokenizer()
+    vocab_size = checkpoint.config.get("model", {}).get("vocab_size") or full.padded_vocab_size
+    return full if vocab_size >= full.n_vocab else Tokenizer(chatml=False)
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy the checkpoint's weights into the model; into one on the device "meta" nothing, but they are compared.
+
+    Raises:
+        UserError: naming what is missing, extra or of another shape.
+    """
+    own = model.state_dict()
+    problems = [f"'{name}' is missing" for name in own if name not in checkpoint.model]
+    problems += [f"'{one_line(name)}' is not part of this model" for name in checkpoint.model if name not in own]
+    problems += [
+        f"'{name}' has the shape {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+        for name, tensor in checkpoint.model.items()
+        if name in own and tensor.shape != own[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"The weights in '{checkpoint.path}' do not fit: {'; '.join(problems[:3])}{more}.")
+    if not any(weight.is_meta for weight in own.values()):
+        model.load_state_dict(checkpoint.model)
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raises UserError naming the first weight with a NaN or infinity: such a model is never saved."""
+    for name, tensor in weights.items():
+        if tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):  # NaN passes through; no copies
+            raise UserError(f"The weight '{name}' is not finite; nothing was saved over the last good checkpoint.")
+
+
+def git_commit() -> str | None:
+    """The commit this code is at, read from .git without running anything; None outside a checkout."""
+    git = Path(__file__).resolve().parents[2] / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        ref = head.removeprefix("ref: ")
+        if (git / ref).is_file():
+            return (git / ref).read_text().strip()
+        packed = (git / "packed-refs").read_text().splitlines()
+        return next((line.split()[0] for line in packed if line.endswith(" " + ref)), None)
+    except OSError:
+        return None
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What decides how sums are rounded, besides the config: a run is exact where these stay the same."""
+    kind = device.partition(":")[0]
+    name = torch.cuda.get_device_name(device) if kind == "cuda" else platform.machine()
+    return {"device": kind, "name": name, "threads": torch.get_num_threads(), "pytorch": str(torch.__version__)}
+
+
+def metadata(dataset: Mapping[str, str], device: str) -> dict[str, Any]:
+    """Where and with what a checkpoint was made; plain values."""
+    import datetime
+
+    return {
+        "trainer_version": __version__,
+        "pytorch_version": str(torch.__version__),
+        "git_commit": git_commit(),
+        "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "dataset": dict(dataset),
+        "machine": machine(device),
+    }

@@ -1,0 +1,328 @@
+"""The files of a run: their names, who may write them, which are kept, and which one to go on from.
+
+    models/<run>.pt                the last checkpoint             models/<run>.metrics.jsonl   one row per batch
+    models/<run>_best.pt           lowest validation loss          models/<run>.png             the picture
+    models/<run>_batch<N>.pt       every checkpoint_interval       models/<run>_batch<N>.png    one every plot_interval
+    models/<run>.config.json       what was decided                models/tensorboard/<run>/    with --tensorboard
+    models/<run>.shards/           with fsdp, the parts of the three kinds above
+    models/.<run>.lock             held while training          models/.<run>.job            which torchrun job trains it
+
+Every checkpoint carries the identity of its run. What another run left under one of these names, or this one left of
+batches that are about to be done anew, is moved to models/old/<run>-<time>/ and never written over.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from jojo.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from jojo.checkpoints.file import Stamp, read_file, read_stamp, stamp_in
+from jojo.checkpoints.shards import Shards, stamp_of_parts
+from jojo.machine.ranks import ALONE, Ranks
+from utils import UserError, log, replace_text, user_path
+
+
+class CheckpointManager:
+    """Names and keeps the files of one run."""
+
+    def __init__(self, last: Path) -> None:
+        self.last = last
+        self.folder, self.run = last.parent, last.name.removesuffix(".pt")
+
+    @property
+    def best(self) -> Path:
+        return self.folder / f"{self.run}_best.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / f"{self.run}.metrics.jsonl"
+
+    @property
+    def plot(self) -> Path:
+        return self.folder / f"{self.run}.png"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / f"{self.run}.config.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.folder / "tensorboard" / self.run
+
+    @property
+    def shards(self) -> Path:
+        return self.folder / f"{self.run}.shards"
+
+    def numbered(self, batch: int, suffix: str = ".pt") -> Path:
+        return self.folder / f"{self.run}_batch{batch}{suffix}"
+
+    def all_numbered(self, suffix: str = ".pt") -> list[Path]:
+        """The numbered checkpoints (or pictures) that are there, by name only."""
+        name = re.compile(re.escape(self.run) + r"_batch\d+" + re.escape(suffix))
+        return sorted(p for p in self.folder.glob(f"*{suffix}") if name.fullmatch(p.name))
+
+    def checkpoints(self) -> list[Path]:
+        """All checkpoints under the run's name that are there."""
+        return [path for path in (self.last, *self.all_numbered(), self.best) if path.exists()]
+
+    def kind(self, path: Path) -> str:
+        """Which of the run's checkpoints a path is: "last", "best" or "numbered"."""
+        return {self.last: "last", self.best: "best"}.get(path, "numbered")
+
+    def owns(self, path: Path) -> bool:
+        """Whether a checkpoint is one of this run's files."""
+        names = run_of(path), path.name.removesuffix(".pt")
+        return path.parent.resolve() == self.folder.resolve() and self.run in names
+
+    def existing(self) -> list[Path]:
+        """Files of this run that are there now."""
+        named = (self.last, self.best, self.metrics, self.plot, self.config, self.tensorboard)
+        return [p for p in (*named, *self.all_numbered(), *self.all_numbered(".png")) if p.exists()]
+
+    def used_parts(self) -> set[Path]:
+        """The folders of parts that belong to checkpoints in the run's folder, under whatever name.
+
+        Raises:
+            OSError: one of them cannot be read.
+            UserError: one is damaged.
+        """
+        return {folder for path in self.folder.glob("*.pt") if (folder := parts_of(path))}
+
+    # --- a torchrun job ---------------------------------------------------------------------------------------------
+
+    @property
+    def job(self) -> Path:
+        """Which job is training the run now, and as which run: for a restart, which is to go on with that."""
+        return self.folder / f".{self.run}.job"
+
+    def begin_job(self, job: str, run_id: str) -> None:
+        """Note that this job is at the run from now on."""
+        replace_text(self.job, json.dumps({"job": job, "run_id": run_id}))
+
+    def is_of_job(self, job: str) -> bool:
+        """Whether this job has begun the run under this name, and saved it since."""
+        try:
+            told = json.loads(self.job.read_text())
+        except (OSError, ValueError):
+            return False
+        stamps = [read_stamp(path) for path in self.checkpoints()]
+        return any(stamp and told == {"job": job, "run_id": stamp.run_id} for stamp in stamps)
+
+    # --- before training --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other training runs away from these files. Raises UserError when one is at work, or nothing can be written."""
+        self.check_writable()
+        lock = FileLock(self.folder / f".{self.run}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"Another training run is writing '{self.last}'; wait until it ends, "
+                "or name another place with --output_checkpoint."
+            ) from None
+        except NotImplementedError:  # a file system without locks
+            log.warning("'%s' cannot lock files; make sure that only one run writes there.", self.folder)
+        try:
+            self.sweep_up()
+            yield
+        finally:
+            lock.release()
+
+    def sweep_up(self) -> None:
+        """Remove what a killed process left half-written of this run (and of no other, which may be at work)."""
+        name = re.compile(re.escape(f".{self.run}") + r"(_best|_batch\d+)?\.(pt|png|config\.json)\.\d+\.tmp")
+        for path in self.folder.glob(".*.tmp"):
+            if name.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        for path in self.shards.glob(".*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def check_writable(self) -> None:
+        """Raises UserError now rather than at the first save when the folder cannot be written."""
+        probe = self.folder / f".{self.run}.{os.getpid()}.probe"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"Cannot write to '{self.folder}' ({error.strerror}); "
+                "check its permissions, or name another place with --output_checkpoint."
+            ) from error
+
+    def make_room(self, time: str) -> None:
+        """Before a fresh start: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
+        if files := self.existing():
+            old = self._move_aside(files, time)
+            log.info("Moved the files of an earlier run '%s' to %s/.", self.run, old)
+
+    def set_later_aside(self, run_id: str, batch: int, time: str) -> None:
+        """Before going on from `batch`: move this run's checkpoints of later batches to old/<run>-<time>/, and say so.
+
+        They belong to batches that are about to be done anew, perhaps with something changed; left in place, they would
+        be taken for the newest. The metrics so far are copied with them.
+        """
+        stamps = {path: read_stamp(path) for path in self.checkpoints()}
+        later = [path for path, stamp in stamps.items() if stamp and stamp.run_id == run_id and stamp.batch > batch]
+        if later:
+            old = self._move_aside(later, time)
+            if self.metrics.exists():
+                shutil.copy2(self.metrics, old / self.metrics.name)
+            log.info("Moved the checkpoints of later batches than %s to %s/.", f"{batch:,}", old)
+
+    def _move_aside(self, files: Sequence[Path], time: str) -> Path:
+        old = self.folder / "old" / f"{self.run}-{time}"
+        tries = 1
+        while old.exists():
+            tries += 1
+            old = old.with_name(f"{self.run}-{time}-{tries}")
+        old.mkdir(parents=True)
+        parts = {folder for path in files if path.suffix == ".pt" and (folder := known_parts(path))}
+        for folder in parts:  # first in both places: whatever happens, a checkpoint finds its own
+            shutil.copytree(folder, old / folder.relative_to(self.folder), copy_function=link_or_copy)
+        for path in files:
+            os.replace(path, old / path.name)
+        with suppress(OSError, UserError):  # then they stay, as somebody's
+            for folder in parts - self.used_parts():
+                remove_parts(folder)
+        return old
+
+    def take_metrics_of(self, checkpoint: Path, run: str) -> None:
+        """Start the metrics file with the rows of the run that is gone on from under this name."""
+        rows = checkpoint.parent / f"{run}.metrics.jsonl"
+        if rows.is_file() and not self.metrics.exists():
+            shutil.copyfile(rows, self.metrics)
+
+    # --- going on ---------------------------------------------------------------------------------------------------
+
+    def newest_first(self) -> list[Path]:
+        """The run's checkpoints, by the batch recorded in them; those without a stamp last, another run's left out."""
+        found = self.checkpoints()
+        stamps = {path: read_stamp(path) or Stamp("", -1) for path in found}
+        own = stamps[self.last].run_id if self.last in stamps else ""
+        same = [path for path in found if not own or stamps[path].run_id in ("", own)]
+        return sorted(same, key=lambda path: stamps[path].batch, reverse=True)
+
+    def newest_valid(self, ranks: Ranks = ALONE) -> Checkpoint:
+        """The newest checkpoint that can be read; each that cannot is named in a warning.
+
+        Raises:
+            UserError: there is none.
+        """
+        problems: list[str] = []
+        for path in self.newest_first():
+            try:
+                checkpoint = load_checkpoint(path, ranks)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                log.warning("%s", problem)
+            if problems:
+                log.warning("Going on from '%s' instead.", path)
+            return checkpoint
+        if problems:
+            raise UserError(f"No checkpoint of the run '{self.run}' can be read: {' '.join(problems)}")
+        near = sorted(str(p) for p in self.folder.glob(f"{glob.escape(self.run.rsplit('_epoch', 1)[0])}_epoch*.pt"))
+        other = f"--resume {near[-1]} goes on from another one" if near else "start the run without --resume"
+        raise UserError(f"Nothing to resume: there is no '{self.last}'; {other}.")
+
+    # --- keeping ----------------------------------------------------------------------------------------------------
+
+    def prune(self, run_id: str, keep: int) -> None:
+        """Remove this run's numbered checkpoints but the newest `keep`, by the batch recorded in them."""
+        own = [(stamp.batch, p) for p in self.all_numbered() if (stamp := read_stamp(p)) and stamp.run_id == run_id]
+        for _, path in sorted(own)[: max(0, len(own) - keep)]:
+            try:
+                path.unlink()
+                log.debug("Removed %s", path)
+            except OSError as error:
+                log.warning("Could not remove the older checkpoint '%s' (%s).", path, error.strerror)
+
+    def prune_parts(self, run_id: str) -> None:
+        """Remove this run's parts from before its newest checkpoint that no checkpoint has any longer."""
+        if not self.shards.is_dir():
+            return
+        try:
+            used = self.used_parts()
+        except (OSError, UserError) as error:
+            log.debug(
+                "Nothing is removed from '%s' while a checkpoint beside it cannot be read: %s", self.shards, error
+            )
+            return
+        batches = [stamp.batch for path in self.checkpoints() if (stamp := read_stamp(path)) and stamp.run_id == run_id]
+        for folder in set(self.shards.iterdir()) - used:
+            stamp = stamp_of_parts(folder)
+            if stamp and stamp.run_id == run_id and stamp.batch < max(batches, default=0):
+                remove_parts(folder)
+
+
+def parts_of(path: Path) -> Path | None:
+    """The folder of a checkpoint's parts; None where it has none. Raises OSError or UserError where it cannot be read."""
+    try:
+        stamp = stamp_in(path)
+        return Shards.listed_in(path, read_file(path).get("shards")).folder if stamp and stamp.has_parts else None
+    except FileNotFoundError:
+        return None
+
+
+def known_parts(path: Path) -> Path | None:
+    """The same, where it can be told and the folder is there."""
+    with suppress(OSError, UserError):
+        folder = parts_of(path)
+        return folder if folder and folder.is_dir() else None
+    return None
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove a folder of parts, and the folder that it is in when that is empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.parent.rmdir()
+
+
+def run_of(path: Path) -> str:
+    """The run that a checkpoint is of, going by its name."""
+    return re.sub(r"_(best|batch\d+)$", "", path.name.removesuffix(".pt"))
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Give a file a second name, or copy it where the file system has only one for each."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
+    """Where a run's last checkpoint goes: --output_checkpoint, else models/<dataset>_epoch<max_epochs>.pt."""
+    if output is None:
+        return Path("models") / f"{dataset}_epoch{max_epochs}.pt"
+    path = user_path(output)
+    if not path.name or path.is_dir():
+        raise UserError(f"--output_checkpoint '{output}' names no file; give it one, like models/mine.pt.")
+    if taken := re.search(r"_(best|batch\d+)(\.pt)?$", path.name):
+        raise UserError(
+            f"--output_checkpoint '{output}': a name that ends in _{taken[1]} is a checkpoint of the run before it; "
+            "choose another one."
+        )
+    return path if path.suffix == ".pt" else path.with_name(path.name + ".pt")
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The checkpoint written last in a folder; what gen.py talks to when none is named."""
+    found = [p for p in folder.glob("*.pt") if not p.name.startswith(".")]
+    if not found:
+        raise UserError(f"No model in '{folder}/'; train one first: python train.py --config configs/story-small.json")
+    return max(found, key=lambda p: p.stat().st_mtime)

@@ -1,0 +1,1 @@
+"""Operations of the network: torch only."""

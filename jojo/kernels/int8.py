@@ -1,0 +1,63 @@
+"""Weights in 8 bits, for decoding. A token's time is the time to read every weight once: a quarter of float32's here.
+
+Only the weights of the linear layers are rounded, each output channel to 255 steps of its own; activations, embeddings
+and LayerNorms stay in bfloat16. PyTorch multiplies the 8-bit weights as they are for a few rows (decoding); for many
+(a prompt), converting them first is faster.
+
+The plain reference, which the tests compare with:
+
+    F.linear(x, weight.round_to_steps_of(scale), bias)        scale = the channel's largest weight / 127
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEW_ROWS = 16  # up to here the 8-bit product is faster than converting the weights
+KERNEL_COLUMNS = 32  # the kernel reads so many inputs at a time, and past the end where they are not a multiple
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose weights take a byte each. Inputs and outputs are bfloat16.
+
+    Args:
+        linear: the layer whose weights (out, in) it takes over.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float()  # (out, in)
+        largest = weight.abs().amax(1, keepdim=True).clamp_min(1e-30)
+        scale = (largest / 127).bfloat16()  # rounded before it divides, so that the product has no error from it
+        self.register_buffer("weight", (weight / scale.float()).round().clamp(-127, 127).to(torch.int8))
+        self.register_buffer("scale", scale.squeeze(1))  # (out,)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().bfloat16())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out), bfloat16."""
+        rows = x.reshape(-1, x.size(-1))
+        if len(rows) <= FEW_ROWS and rows.size(1) % KERNEL_COLUMNS == 0:
+            y = torch._weight_int8pack_mm(rows, self.weight, self.scale)
+        else:
+            y = F.linear(rows, self.weight.to(x.dtype)) * self.scale
+        y = y.view(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
+
+
+def quantize(model: M) -> M:
+    """The model with its linear layers in 8 bits and the rest in bfloat16; changes it, for inference only."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear):
+                setattr(module, name, Int8Linear(child))
+    return model.to(torch.bfloat16).requires_grad_(False)

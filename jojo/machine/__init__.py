@@ -1,0 +1,1 @@
+"""Device, precision, memory, and the processes that train together."""

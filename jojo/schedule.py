@@ -1,0 +1,88 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from config import Config
+from utils import log
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate of every batch; a plain value, stored in checkpoints.
+
+    warm-up   batches 0 .. warmup-1: rises linearly from above 0 towards `peak`
+    hold      at `peak` until `cooldown_start`
+    cool-down to `floor` at `decay_end`: half a cosine ("cosine") or a straight line ("wsd"), then stays there
+    """
+
+    kind: str
+    peak: float
+    floor: float
+    warmup: int
+    cooldown_start: int
+    decay_end: int
+    decays: bool = True
+
+    def lr(self, batch: int) -> float:
+        """Learning rate of batch number `batch`, counted from 0."""
+        if batch < self.warmup:
+            return self.peak * (batch + 1) / (self.warmup + 1)
+        if not self.decays or batch < self.cooldown_start:
+            return self.peak
+        if batch >= self.decay_end:
+            return self.floor
+        progress = (batch - self.cooldown_start) / (self.decay_end - self.cooldown_start)
+        share = 1 - progress if self.kind == "wsd" else 0.5 * (1 + math.cos(math.pi * progress))
+        return self.floor + share * (self.peak - self.floor)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def describe(self, total_batches: int) -> str:
+        """One line for the summary."""
+        warm = f"{self.warmup:,} batch{'' if self.warmup == 1 else 'es'} of warm-up, "
+        if not self.decays:
+            return f"{warm}then {self.peak:g} throughout"
+        hold = f"{self.peak:g} until batch {self.cooldown_start:,}, " if self.cooldown_start > self.warmup else ""
+        line = f"{warm}{hold}{self.kind} from {self.peak:g} to {self.floor:g} at batch {self.decay_end:,}"
+        rest = total_batches - self.decay_end
+        return line + (f"; the last {rest:,} batches stay at {self.floor:g}" if rest > 0 else "")
+
+
+def derive_schedule(config: Config, total_batches: int) -> Schedule:
+    """The schedule of a run of this length.
+
+    Explicit iterations win over fractions; where they do not fit the run (2.x files bring a warm-up of 2,000 and a
+    decay of 60,000 batches), a warning says so and the fractions are used.
+    """
+    wanted, peak = config.scheduler, config.optimizer.learning_rate
+    floor = float(f"{peak / 10:.12g}") if wanted.min_lr is None else wanted.min_lr
+    warmup = wanted.warmup_iters
+    if warmup is not None and warmup >= total_batches:
+        log.warning(
+            "scheduler.warmup_iters %s does not fit a run of %s batches; using warmup_fraction %g of it instead.",
+            f"{warmup:,}", f"{total_batches:,}", wanted.warmup_fraction,
+        )  # fmt: skip
+        warmup = None
+    if warmup is None:
+        warmup = int(wanted.warmup_fraction * total_batches)
+    end = wanted.lr_decay_iters
+    if end is not None and not warmup < end <= total_batches and wanted.decay_lr:
+        log.warning(
+            "scheduler.lr_decay_iters %s does not fit a run of %s batches with %s of warm-up; decaying until its end.",
+            f"{end:,}", f"{total_batches:,}", f"{warmup:,}",
+        )  # fmt: skip
+        end = None
+    explicit_end, end = end is not None, end or total_batches
+    fraction = wanted.cooldown_fraction
+    if fraction is None and wanted.kind == "wsd":
+        fraction = 0.8
+    if fraction is None or (explicit_end and wanted.kind == "cosine"):
+        start = warmup
+    else:
+        start = max(warmup, int(fraction * end))
+    return Schedule(wanted.kind, peak, floor, warmup, min(start, end - 1), end, wanted.decay_lr)

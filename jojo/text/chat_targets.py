@@ -1,0 +1,58 @@
+"""Which tokens of a conversation are predicted when only the assistant's are (data.predict "assistant").
+
+    <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHello!<|im_end|>\\n<|endoftext|>
+                                                          ^^^^^^^^^^^^^^^^
+
+What an assistant says and the <|im_end|> after it: all that generation has to produce. It is read off the ids, where control
+tokens come from structure only, so no text can turn itself into the assistant's. Documents that are no conversation are
+predicted whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jojo.text.tokenizer import IM_END, Tokenizer
+
+
+@dataclass(frozen=True)
+class AssistantTargets:
+    """The ids that mark an assistant's turn."""
+
+    im_start: int
+    im_end: int
+    header: tuple[int, ...]  # "assistant" and a new line, after <|im_start|>
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> AssistantTargets:
+        """Raises UserError where the tokenizer has no chat tokens."""
+        start, *header = tokenizer.open_turn("assistant")
+        return cls(start, tokenizer.special_tokens[IM_END], tuple(header))
+
+    def mask(self, ids: np.ndarray) -> np.ndarray:
+        """Which tokens of a document are predicted: bool of the same length.
+
+        Args:
+            ids: from the document's beginning on, as far as is wanted; what follows changes nothing.
+        """
+        predicted = np.zeros(len(ids), bool)
+        starts, answers = self.turns(ids)
+        if not len(starts) or starts[0] != 0:
+            predicted[:] = True
+            return predicted
+        ends = np.flatnonzero(ids == self.im_end)
+        for start, following, answer in zip(starts, [*starts[1:], len(ids)], answers, strict=True):
+            if answer:
+                first = start + 1 + len(self.header)
+                at = np.searchsorted(ends, first)
+                last = ends[at] + 1 if at < len(ends) else len(ids)
+                predicted[first : min(last, following)] = True
+        return predicted
+
+    def turns(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where turns begin, and of each whether it is the assistant's."""
+        starts = np.flatnonzero(ids == self.im_start)
+        headers = (tuple(ids[start + 1 : start + 1 + len(self.header)].tolist()) for start in starts)
+        return starts, np.array([header == self.header for header in headers], bool)

@@ -1,0 +1,191 @@
+"""One line of JSON to token ids: the record forms that are accepted, and how each is rendered.
+
+{"text": "..."}                                              plain text
+{"messages": [{"role": "user", "content": "..."}, ...]}      a conversation ("conversation" is read too)
+{"input": "...", "output": "..."}                            one question and its answer ("instruction": stands before it)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jojo.text.tokenizer import Message, Tokenizer
+from utils import one_line
+
+Record = dict[str, Any]  # {"text"}, {"messages"} or {"input", "output"}: see documents.py
+Document = tuple[str, Record]  # ("train" or "val" where the source has splits of its own, else "", the record)
+
+FORMS = '"text", "conversation", "messages" or "input" and "output"'
+
+
+class UnknownForm(ValueError):
+    """A record that holds none of FORMS."""
+
+
+def read_line(line: bytes) -> Any:
+    """The value that a line of JSON holds.
+
+    Raises:
+        ValueError, RecursionError: the line is not UTF-8, not JSON, or JSON beyond what is read (see error_in_words).
+    """
+    if b"\0" in line:  # UTF-16 and the like, which json would read as such
+        raise ValueError("holds a NUL byte, so it is not UTF-8 text")
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:  # Python's limit for the digits of an integer
+        raise ValueError("not JSON this program can read (a number of thousands of digits)") from None
+
+
+def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
+    """The conversation in a data record, or None where it holds plain text.
+
+    Accepts {"conversation" | "messages": [{"role", "content"}, ...]}, {"input", "output"} and Alpaca's {"instruction",
+    "input", "output"}, whose "input" may be empty or missing.
+
+    Raises:
+        ValueError: the record is of none of the known forms.
+    """
+    turns = record.get("conversation")
+    if turns is None:
+        turns = record.get("messages")
+    if turns is None and "output" in record and ("instruction" in record or "input" in record):
+        question = _question(record)
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": record["output"]}]
+    if turns is None:
+        if "text" not in record:
+            raise UnknownForm(f"needs {FORMS} (it has: {one_line(', '.join(record), 200)})")
+        if not isinstance(record["text"], str | None):
+            raise ValueError('"text" must be a string')
+        return None
+    if not isinstance(turns, list) or not turns:
+        raise ValueError("a conversation must be a list of turns")
+    for turn in turns:
+        if not isinstance(turn, dict) or not all(isinstance(turn.get(k), str) for k in ("role", "content")):
+            raise ValueError('every turn needs a "role" and a "content" of text')
+        if not turn["role"].strip() or "\n" in turn["role"]:  # a second line would be read as what is said
+            raise ValueError('a "role" must be one line, and not empty')
+    return turns
+
+
+def _question(record: Mapping[str, Any]) -> Any:
+    """What is asked: "input", behind "instruction" and an empty line where there is one."""
+    if "instruction" not in record:
+        return record["input"]
+    parts = [record["instruction"], record.get("input") or ""]
+    return "\n\n".join(filter(None, parts)) if all(isinstance(part, str) for part in parts) else None
+
+
+def plain_text(record: Mapping[str, Any]) -> str:
+    """The text of a record that holds no conversation; "" where it is null or white space only: no document."""
+    text: str | None = record["text"]
+    return text if text and not text.isspace() else ""
+
+
+def line_texts(line: bytes) -> list[str]:
+    """What is written in the document of a JSONL line, turn by turn; nothing where the line holds no document."""
+    try:
+        record = read_line(line)
+        messages = record_messages(record)
+    except (ValueError, RecursionError, AttributeError):  # AttributeError: JSON, but no object
+        return []
+    if messages is not None:
+        return [turn["content"] for turn in messages]
+    return [text] if (text := plain_text(record)) else []
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How a record becomes ids; part of the fingerprint."""
+
+    parse_special: bool = False
+
+
+def render(record: Any, tokenizer: Tokenizer, rendering: Rendering) -> tuple[np.ndarray, bool]:
+    """Ids of one record without the final <|endoftext|> (uint32), and whether it is text with look-alikes in it.
+
+    Raises:
+        ValueError: the record has none of the accepted forms.
+    """
+    if not isinstance(record, dict):
+        raise ValueError("must be a JSON object")
+    messages = record_messages(record)
+    if messages is None:
+        text = plain_text(record)
+        lookalike = tokenizer.looks_controlled(text)
+        if lookalike and rendering.parse_special:
+            ids = tokenizer.encode_parsed(text)
+            while ids and ids[-1] == tokenizer.eot_id:  # the end is added once, for every document alike
+                ids.pop()
+            return np.array(ids, np.uint32), False
+        return tokenizer.encode_array(text), lookalike
+    return np.array(tokenizer.encode_chat(messages), np.uint32), False
+
+
+@dataclass
+class Encoded:
+    """What one task gives back: ids of several documents, and what was noticed."""
+
+    ids: np.ndarray  # all documents back to back, each with its <|endoftext|>
+    lengths: np.ndarray  # ids per document
+    text_bytes: int = 0  # of all ids that are not control tokens
+    control_tokens: int = 0
+    lookalikes: int = 0
+    empty: int = 0
+    bad_lines: list[tuple[int, str]] = field(default_factory=list)
+    source_lines: int = 0
+    source_bytes: int = 0
+
+
+def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering, tokenizer: Tokenizer) -> Encoded:
+    """Parse and encode consecutive JSONL lines (the work of one task).
+
+    Args:
+        first_line: number of the first line, for messages.
+        lines: JSONL lines; empty ones are passed over.
+        rendering: how records become ids.
+        tokenizer: what encodes them; used by several threads at once.
+    """
+    parts: list[np.ndarray] = [np.empty(0, np.uint32)]
+    end = np.array([tokenizer.eot_id], np.uint32)
+    lengths: list[int] = []
+    result = Encoded(np.empty(0), np.empty(0), source_lines=len(lines), source_bytes=sum(map(len, lines)))
+    for number, line in enumerate(lines, first_line):
+        if not line.strip():
+            continue
+        try:
+            ids, lookalike = render(read_line(line), tokenizer, rendering)
+        except (ValueError, RecursionError) as error:
+            result.bad_lines.append((number, error_in_words(error)))
+            continue
+        if not len(ids):
+            result.empty += 1
+            continue
+        parts += (ids, end)
+        lengths.append(len(ids) + 1)
+        result.lookalikes += lookalike
+    result.ids = np.concatenate(parts).astype(id_dtype(tokenizer.n_vocab))
+    result.text_bytes = int(tokenizer.byte_length_array[result.ids].sum())
+    result.control_tokens = int((result.ids >= tokenizer.eot_id).sum())
+    result.lengths = np.array(lengths, dtype=np.int64)
+    return result
+
+
+def error_in_words(error: Exception) -> str:
+    """Why a line is no record."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg}"
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def id_dtype(n_vocab: int) -> np.dtype[Any]:
+    """The smallest little-endian integer that holds every id."""
+    return np.dtype("<u2" if n_vocab <= 1 << 16 else "<u4")

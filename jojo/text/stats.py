@@ -1,0 +1,119 @@
+"""What is in a prepared data set, for people: lengths, copies, the most common documents, and a picture of the lengths."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jojo.text.cache_builder import Source
+from jojo.text.dataset_files import DatasetFiles
+from jojo.text.documents import line_texts
+from jojo.text.token_cache import TokenCache
+from utils import log, one_line
+
+MOST_COMMON = 5
+
+
+def describe(sources: Sequence[Source], caches: Sequence[TokenCache], files: DatasetFiles) -> None:
+    """Print what is in the splits of a set, and draw the lengths of its documents."""
+    lengths = [np.diff(cache.index().astype(np.int64)) for cache in caches]
+    for source, length in zip(sources, lengths, strict=True):
+        shown = ", ".join(f"{share} % {np.percentile(length, share):,.0f}" for share in (5, 25, 50, 75, 95))
+        log.info("%s: tokens per document: %s, longest %s", source.label, shown, f"{length.max():,}")
+    report_copies(sources)
+    picture = files.folder / f"{files.name}-lengths.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw_lengths(dict(zip((source.split for source in sources), lengths, strict=True)), files.name, picture)
+    log.info("Wrote %s", picture)
+
+
+def report_copies(sources: Sequence[Source]) -> None:
+    """Count exact copies, within a split and across, and show the documents that occur most often."""
+    digests = [array("Q", (digest(line) for line in source.lines() if line_texts(line))) for source in sources]
+    parts = [np.unique(np.frombuffer(d, np.uint64)) for d in digests]
+    both = len(np.intersect1d(parts[0], parts[1]))
+    values, counts = np.unique(np.concatenate([np.frombuffer(d, np.uint64) for d in digests]), return_counts=True)
+    log.info(
+        "%s of %s documents are copies of another; %s occur in both splits.",
+        f"{int(counts.sum()) - len(values):,}", f"{int(counts.sum()):,}", f"{both:,}",
+    )  # fmt: skip
+    often = np.argsort(-counts, kind="stable")[:MOST_COMMON]
+    wanted = {int(values[i]): int(counts[i]) for i in often if counts[i] > 1}
+    for source in sources:
+        for line in source.lines() if wanted else ():
+            if line_texts(line) and (count := wanted.pop(digest(line), 0)):
+                log.info("  %s times: %s", f"{count:,}", one_line(" / ".join(line_texts(line)), 90))
+
+
+def digest(line: bytes) -> int:
+    """64 bits of what a document says."""
+    return int.from_bytes(hashlib.sha256("\0".join(line_texts(line)).encode("utf-8", "replace")).digest()[:8], "big")
+
+
+def round_lengths(low: float, high: float) -> list[int]:
+    """Three to eight round numbers in a range, for a logarithmic axis; whole numbers at even distances in a narrow one."""
+    from matplotlib.ticker import MaxNLocator
+
+    for steps in ((1,), (1, 2, 5), (1, 2, 3, 5, 7)):
+        ticks = [step * 10**power for power in range(16) for step in steps if low <= step * 10**power <= high]
+        if len(ticks) > 2:
+            return ticks
+    even = MaxNLocator(4, steps=[1, 2, 5, 10], integer=True).tick_values(low, high)
+    return [round(tick) for tick in even if low <= tick <= high]
+
+
+def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None:
+    """A histogram of document lengths, one outline a split."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
+    from jojo.plotting import save_figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot(xscale="log", xlabel="tokens per document", ylabel="share of documents")
+    axes.set_title(title, parse_math=False)
+    everything = np.concatenate(list(lengths.values()))
+    edges = np.unique(np.geomspace(everything.min(), everything.max() + 1, 40).round()).tolist()
+    for (split, length), color in zip(lengths.items(), ("tab:blue", "tab:orange"), strict=False):
+        axes.hist(
+            length, edges, weights=np.full(len(length), 1 / len(length)), histtype="step", linewidth=1.8, color=color,
+            label=f"{split}: {len(length):,} documents, median {np.median(length):,.0f}",
+        )  # fmt: skip
+    axes.set_xticks(ticks := round_lengths(edges[0], edges[-1]), [f"{tick:,}" for tick in ticks])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # characters that the font does not have
+        save_figure(figure, path)
+
+
+def statistics(cache: TokenCache) -> str:
+    """What is in a cache, for people."""
+    facts = cache.facts
+    text_tokens = facts.n_tokens - facts.n_control_tokens
+    rows = [
+        ("documents", f"{facts.n_documents:,}"),
+        ("tokens", f"{facts.n_tokens:,}, of which {facts.n_control_tokens:,} special"),
+        ("bytes per token", f"{facts.n_text_bytes / max(1, text_tokens):.2f}"),
+        ("longest document", f"{facts.longest_document:,} tokens"),
+    ]
+    if facts.empty_documents:
+        rows.append(("empty documents", f"{facts.empty_documents:,}, skipped"))
+    return "\n".join(f"  {name:<17} {value}" for name, value in rows)
+
+
+def warn_of_lookalikes(caches: list[TokenCache], parse_special: bool) -> None:
+    """Say once how many documents hold text that is written like control tokens, and which option reads it."""
+    count = sum(cache.facts.lookalike_documents for cache in caches)
+    which = f"{count:,} document{'s' if count > 1 else ''}"
+    if count and not parse_special:
+        log.warning(
+            "%s text like <|im_start|>, which is read as plain text; for text that was rendered as ChatML beforehand, "
+            "use --data.parse_special true.", f"{which} {'contain' if count > 1 else 'contains'}",
+        )  # fmt: skip

@@ -1,0 +1,314 @@
+"""A seeded generator of small conversations: greetings, small talk, simple questions, and what was said remembered.
+
+They are put together from the scenes in ``chitchat_words.py``, where every line is written in several ways; what is
+drawn for a scene (a dish, a pet, a plan) stays the same to its end.
+
+Look at five conversations (a second number chooses another seed): ``python -m recipes.chitchat 5``. To add a scene, write
+it into ``chitchat_words.py``, where the format is explained, and run ``pytest tests/test_chitchat.py``. The same index
+and seed give the same conversation on every machine, because all chance comes from ``random.Random.random()``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from recipes import chitchat_words as words
+from recipes.recipe import Recipe
+
+T = TypeVar("T")
+Lines = dict[str, list[str]]  # by the letter that stands before them: the ways to write something
+Table = tuple[list[str], list[list[str]], int]  # columns, rows, and how many rows a scene needs
+Fields = dict[str, str]  # what was drawn, by slot
+
+DOCUMENTS = 20_000
+LENGTHS = (1, 2, 2, 2, 3, 3, 3, 4, 4, 4)  # pairs of a user's and an assistant's turn: two to eight turns
+OPENINGS = ("", "", "HI", "HI", "GREET", "NAME", "NAMEHI")  # whether there is a greeting, or even a name
+STYLES = ("",) * 12 + ("lower",) * 3 + ("bare",) * 3 + ("typos",) * 2  # how the user writes
+CHOICE = re.compile(r"\[([^\[\]]*)\]")
+YOURS = re.compile(rf"\b(?:{'|'.join(words.YOURS)})(?![\w'])")  # "my" and its kin, which become "your" and its kin
+PARTS = re.compile(r'"[^"]*"|[.!?:]')  # what stands between the parts of a turn; what is quoted may come twice
+BARE = re.compile(r"[.!?,]+$|(?<=n)'(?=t\b)|(?<=\bi)'(?=m\b|ve\b)|(?<=t)'(?=s\b)")  # what a lazy writer leaves out
+
+
+class Scene(NamedTuple):
+    """One topic that is parsed and ready to be told (a topic with branches is one scene for each of them)."""
+
+    name: str
+    tags: frozenset[str]
+    about: str  # of questions: the field of knowledge
+    tables: list[Table]
+    pairs: list[tuple[list[str], list[str]]]  # the turns of the user and the assistant
+    lines: Lines
+
+
+def _parse_table(text: str, slots: str = "") -> Table:
+    """Parses "column | column = cell | cell ; cell | cell"; a slot such as {dish2} needs two rows."""
+    head, _, body = text.partition("=")
+    columns = [column.strip() for column in head.split("|")]
+    rows = [[" ".join(cell.split()) for cell in row.split("|")] for row in body.split(";")]
+    if wrong := [row for row in rows if len(row) != len(columns)]:
+        raise ValueError(f"the table with the columns {columns} has rows of another length: {wrong}")
+    numbers = [int(number) for column in columns for number in re.findall(rf"\{{(?:\w+_)?{column}(\d)\}}", slots)]
+    return columns, rows, max(numbers, default=1)
+
+
+def _parse_scene(block: str) -> Iterator[Scene]:
+    """Parses one topic, together with the shared tables whose columns it uses."""
+    head, _, body = block.partition("\n")
+    name, tags, about, *_ = re.split("[:=]", f"{head}=")
+    entries = re.findall(r"^([A-Z]+)(?:\((\w+)\))?: (.*)$", re.sub(r"\n {2,}", " ", body), re.MULTILINE)
+    tables = [_parse_table(text, body) for letter, _, text in entries if letter == "T"]
+    used = set(re.findall(r"\{(?:\w+_)?(\w+?)\d?\}", body)) - {column for columns, _, _ in tables for column in columns}
+    tables += [_parse_table(text, body) for text in words.SHARED if used & {*_parse_table(text)[0]}]
+    for branch in sorted({branch for _, branch, _ in entries if branch}) or [""]:
+        own = [(letter, text) for letter, tag, text in entries if letter != "T" and tag in ("", branch)]
+        grouped = itertools.groupby(own, lambda entry: entry[0])
+        groups = [(letter, [way for _, text in group for way in text.split(" || ")]) for letter, group in grouped]
+        turns = [lines for letter, lines in groups if letter in "UA"]
+        pairs = list(zip(turns[::2], turns[1::2], strict=False))
+        yield Scene(name, frozenset(tags.split()), about.strip(), tables, pairs, dict(groups))
+
+
+def _parse(text: str) -> list[Scene]:
+    """Parses all scenes of a text; each begins with "== "."""
+    for _ in range(3):  # macros have macros in them
+        text = re.sub(r"<(\w+)>", lambda macro: words.MACROS[macro[1]], text)
+    return [scene for block in ("\n" + text.strip()).split("\n== ")[1:] for scene in _parse_scene(block)]
+
+
+TALK, ASKS, MANNERS, SYSTEMS = map(_parse, (words.TALK, words.ASKS, words.MANNERS, words.SYSTEMS))
+STARTS, CHATS = ([scene for scene in TALK if ("start" in scene.tags) is start] for start in (True, False))
+PHRASES = _parse(words.PHRASES)[0].lines
+
+
+class Teller:
+    """One conversation and what was drawn for it; all chance comes from one stream."""
+
+    def __init__(self, index: int, seed: int = 0) -> None:
+        self.uniform = random.Random(f"chitchat/{seed}/{index}").random
+        self.pairs: list[tuple[str, str]] = []
+        while not self.pairs or self.repeats():
+            self.name = self.system = self.asked = ""  # the user's name, the system prompt, the questions there were
+            self.pairs, self.told = [], list[tuple[Scene, Fields]]()
+            kind, pairs = self.uniform(), self.pick(LENGTHS)
+            next(way for share, way in KINDS if kind < share)(self, pairs)
+
+    def repeats(self) -> bool:
+        """Whether somebody says the same four words or more twice, as a sentence or up to a colon."""
+        for turns in zip(*self.pairs, strict=True):
+            parts = [part.lower().split() for turn in turns for part in PARTS.split(turn)]
+            said = [" ".join(part) for part in parts if len(part) > 3]
+            if len({*said}) < len(said):
+                return True
+        return False
+
+    def pick(self, items: Sequence[T]) -> T:
+        """One item; ``random.choice`` may change from one Python to the next."""
+        return items[int(self.uniform() * len(items))]
+
+    def unfold(self, text: str) -> str:
+        """Makes all choices in a text, "[one/or another]"; the inner ones first."""
+        while "[" in text:
+            text = CHOICE.sub(lambda choice: self.pick(choice[1].split("/")), text)
+        return text
+
+    def line(self, kind: str, lines: Lines = PHRASES) -> str:
+        """One of the lines of a kind, its slots unfilled."""
+        return self.unfold(self.pick(lines[kind]))
+
+    def finish(self, text: str, fields: Fields) -> str:
+        """Fills the slots, mends the spaces that empty choices leave, and begins sentences with a capital."""
+        text = text.format_map(fields)
+        named = "@" in text and self.name and self.name not in text and self.uniform() < 0.7
+        text = text.replace("@", f", {self.name}" if named else "")
+        text = re.sub(r" (?=[,.!?:])|(?<=[!?])\.", "", " ".join(text.split()))
+        return re.sub(r'(?:^|(?<=[^.][.!?] )|(?<=[.!?]" ))"?[a-z]', lambda start: start[0].upper(), text)
+
+    def add(self, user: str, assistant: str, fields: Fields) -> None:
+        self.pairs.append((self.finish(user, fields), self.finish(assistant, fields)))
+
+    def draw(self, scene: Scene) -> Fields:
+        """One row of each table of a scene (or several); later tables first, because earlier ones may use them."""
+        fields = {"about": scene.about, "name": self.name}
+        for columns, rows, needed in reversed(scene.tables):
+            drawn: list[list[str]] = []
+            while len(drawn) < needed:
+                row = self.pick(rows)
+                if row not in drawn and row[0] != self.name:
+                    drawn.append(row)
+            for number, row in zip(("", "2", "3", "4"), drawn, strict=False):
+                for column, cell in zip(columns, row, strict=True):
+                    text = self.unfold(cell).format_map(fields)
+                    fields[column + number] = text
+                    fields[f"a_{column}{number}"] = ("an " if text[0] in "aeiou" else "a ") + text
+                    fields[f"your_{column}{number}"] = YOURS.sub(lambda word: words.YOURS[word[0]], text)
+        return fields
+
+    def item(self, scene: Scene) -> Fields:
+        """A question and its answer; there was no such question or answer before."""
+        while (fields := self.draw(scene))["answer"] in self.asked:
+            pass
+        self.asked += f"{fields['x']}/{fields['answer']}/"
+        fields["fact"], fields["question"] = (self.line(kind, scene.lines).format_map(fields) for kind in "FK")
+        return fields
+
+    def fits(self, scene: Scene, pairs: int) -> bool:
+        """Whether a scene goes with what was told before, in at most so many pairs."""
+        tags = {tag for other, _ in self.told for tag in other.tags}
+        times = {tag for tag in tags | scene.tags if tag[0] == "@"}
+        least = max([int(tag) for tag in scene.tags if tag.isdigit()], default=1)
+        return pairs >= least and len(times) < 2 and not scene.tags & (tags | {"names"} if self.name else tags)
+
+    def tell(self, scene: Scene, pairs: int, before: str = "", back: str = "") -> None:
+        """Tells a scene, or as much of it as fits; the first turns come after what is given."""
+        fields = self.draw(scene)
+        for users, assistants in scene.pairs[:pairs]:
+            self.add(before + self.unfold(self.pick(users)), back + self.unfold(self.pick(assistants)), fields)
+            before = back = ""
+        self.system = self.finish(self.line("S", scene.lines), fields) if "S" in scene.lines else ""
+        self.told.append((scene, fields))
+        self.name = fields["name"] if "names" in scene.tags else self.name
+
+    def open(self, pairs: int) -> tuple[str, str]:
+        """Greets, or not. Gives what comes before the first two turns of the scene."""
+        kind = self.pick(OPENINGS)
+        if kind.startswith("NAME"):
+            self.name = self.pick(words.NAMES)
+        if kind in ("NAME", "GREET") and pairs > 1:
+            self.add(self.line(kind), self.line(f"{kind}A"), {"name": self.name})
+        elif kind.startswith("NAME"):
+            return self.line("NAME") + " ", self.line("NAMEHI") + " "
+        elif kind:
+            return self.line("HI"), self.line("HIA") if self.uniform() < 0.5 else ""
+        return "", ""
+
+    def ask(self, pairs: int, before: str = "", back: str = "") -> None:
+        """A question, and in the pairs that are left more of its kind, corrections, and doubts."""
+        scene = self.pick(ASKS)
+        fields = self.item(scene)
+        own, polite = self.uniform() < 0.4, not before and self.uniform() < 0.5
+        user = self.line("U", scene.lines) if own else (self.line("POLITE") if polite else "") + "{question}"
+        self.add(before + user, back + self.line("ANSWER"), fields)
+        self.told.append((scene, fields))
+        steps = ["AGAIN", "AGAIN", "DOUBT", "CHECK", "MORE", *sorted(scene.tags)]
+        for left in range(pairs - 1, 0, -1):
+            steps.remove(step := self.pick(steps))
+            if step == "CHECK":
+                steps = ["AGAIN", "MORE"]  # who has said thanks has no doubts anymore
+            if step == "MORE":
+                return self.ask(left, self.line("ASKBRIDGE"))
+            other = self.item(scene)
+            again = {"fact": self.line("F", scene.lines).format_map(fields), "answer2": other["answer"]}
+            fields = other if step in ("AGAIN", "OOPS") else fields | again
+            self.add(self.line(step), self.line(f"{step}A"), fields)
+
+    def quiz(self, pairs: int) -> None:
+        """The assistant asks, the user answers."""
+        scene = self.pick(ASKS)
+        fields = self.item(scene)
+        self.add(self.line("QUIZ"), self.line("QUIZA"), fields)
+        for left in range(max(1, pairs - 1), 0, -1):
+            following = self.item(scene)
+            reply = self.pick(("RIGHT", "RIGHT", "WRONG" if "THOUGHT" in scene.tags else "RIGHT", "PASS"))
+            fields["guess"] = (following if reply == "WRONG" else fields)["answer"]
+            fields["next"] = self.line("NEXT").format_map(following) if left > 1 else ""
+            self.add(self.line("PASS" if reply == "PASS" else "GUESS"), self.line(f"{reply}A") + " {next}", fields)
+            fields = following
+
+    def obey(self, pairs: int) -> None:
+        """Small talk, or questions, after a system prompt that tells how to answer."""
+        if self.uniform() < 0.4:
+            return self.tell(self.pick(SYSTEMS), pairs)
+        manner, scene = self.pick(MANNERS), self.pick(ASKS)
+        own = self.draw(manner) | {"about": scene.about}
+        for number in range(pairs):
+            off = "topic" in manner.tags and number % 2 == 1
+            asked = self.pick([other for other in ASKS if other is not scene]) if off else scene
+            user = self.line("HI") if number == 0 else ""
+            user += "{question}" if number == 0 or "topic" in manner.tags else self.line("AGAIN")
+            fields = self.item(asked) | own
+            self.add(user, self.line("REFUSE") if off else self.line("A", manner.lines), fields)
+        self.system = self.finish(self.line("S", manner.lines), fields)
+        self.told.append((manner, fields))
+
+    def close(self, pairs: int) -> None:
+        """Ends a conversation: asks for something that was said, says thanks or goodbye."""
+        scene, fields = self.pick(self.told)
+        fields["name"] = self.name
+        kind = self.pick(("RECALL", "RECALL", "WHO", "BYE", "BYE"))
+        if kind == "RECALL" and "Q" in scene.lines:
+            self.add(self.line("RECALL") + self.line("Q", scene.lines), self.line("R", scene.lines), fields)
+        elif kind == "WHO" and self.name:
+            self.add(self.line("RECALL") + self.line("WHO"), self.line("WHOA"), fields)
+        else:
+            pairs += 1
+        if pairs > 1:
+            kind, wish = self.pick(("BYE", "BYE", "THANKS")), self.line("B", {**PHRASES, **scene.lines})
+            self.add(self.line(kind), self.line(f"{kind}A").replace("{wish}", wish), fields)
+
+    def talk(self, pairs: int) -> None:
+        """Small talk: an opening, one scene or more, and perhaps something that looks back, or a goodbye."""
+        before, back = self.open(pairs)
+        pool = STARTS if not self.pairs and not before and self.uniform() < 0.3 else CHATS
+        while (room := pairs - len(self.pairs)) > 0:
+            kind = self.uniform() if self.told else 1.0
+            if kind < (0.5 if room == 1 else 0.2):
+                return self.close(room)
+            scene = self.pick(pool)
+            if kind < 0.6:
+                self.ask(1, self.line("ASKBRIDGE"))
+            elif self.fits(scene, room):
+                self.tell(scene, room, self.line("BRIDGE") if self.told else before, back)
+                pool, before, back = CHATS, "", ""
+
+    def messages(self) -> Iterator[dict[str, str]]:
+        """All turns; the user's perhaps in lower case, without some punctuation, or with typing errors."""
+        style = self.pick(STYLES)
+        if self.system:
+            yield {"role": "system", "content": self.system}
+        for user, assistant in self.pairs:
+            if style == "typos":
+                user = re.sub(r"\w+", lambda w: words.TYPOS.get(w[0], w[0]) if self.uniform() < 0.4 else w[0], user)
+            elif style:
+                user = BARE.sub("", user.lower()) if style == "bare" else user.lower()
+            yield from ({"role": "user", "content": user}, {"role": "assistant", "content": assistant})
+
+
+KINDS = ((0.09, Teller.obey), (0.24, Teller.ask), (0.28, Teller.quiz), (1.0, Teller.talk))  # with shares, added up
+
+
+def conversation(index: int, seed: int = 0) -> dict[str, Any]:
+    """One conversation as a record: {"messages": [{"role", "content"}, ...]}."""
+    return {"messages": list(Teller(index, seed).messages())}
+
+
+def conversations(n: int, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """The first n conversations in order; very few occur twice."""
+    return (conversation(index, seed) for index in range(n))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints some conversations: the first argument says how many, the second one is the seed."""
+    count, seed = (int(argument) for argument in (*arguments[:2], *("1", "0")[len(arguments) :]))
+    for record in conversations(count, seed):
+        print(*(f"{turn['role']:>9}: {turn['content']}" for turn in record["messages"]), sep="\n", end="\n\n")
+
+
+RECIPE = Recipe(
+    name="chitchat",
+    summary="small conversations: greetings, small talk, simple questions, and what was said before",
+    licence="MIT (made here)",
+    source="made by recipes/chitchat.py",
+    size="about 20,000 conversations, 9.4 MB",
+    sources=("sample",),
+    documents=lambda wanted: (("", record) for record in conversations(DOCUMENTS, wanted.seed)),
+    seeded=True,
+)
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,264 @@
+"""The `dailydialog` data set: everyday conversations of two people (Li et al. 2017, https://arxiv.org/abs/1710.03957).
+
+The source writes one conversation a line, every utterance followed by __eou__, with spaces around its punctuation
+(" I ' m fine , thanks . "); `repaired` puts them right. chat.py gives the same conversations as messages.
+
+The original files are read from the Hub (a repository that keeps them as they were published, zipped), or from a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from jojo.text.documents import Document
+from recipes.hub import fetch_files
+from recipes.recipe import Recipe, Wanted
+from utils import UserError
+
+REPO = "roskoN/dailydialog"
+ARCHIVES = ("train.zip", "validation.zip")  # test.zip is left out: whoever compares models may want it unseen
+SPLITS = {"dialogues_train.txt": "train", "dialogues_validation.txt": "val"}
+WHOLE = "dialogues_text.txt"  # all conversations, without splits
+OUTER_ARCHIVES = ("ijcnlp_dailydialog.zip", "I17-1099.Datasets.zip")  # the authors', the ACL Anthology's
+END_OF_UTTERANCE = "__eou__"
+OTHERWISE = "the built-in stories need no download: --dataset story --source sample"
+
+Opener = Callable[[], IO[bytes]]
+
+
+def documents(wanted: Wanted) -> Iterator[Document]:
+    """The conversations as plain text.
+
+    One utterance a line, without names: there are two speakers who take turns, so a line's end is all a reader needs
+    to know who speaks. A label before each line ("A:") would cost tokens, and be missing from what people type.
+    """
+    for split, utterances in conversations(wanted):
+        yield split, {"text": "\n".join(utterances)}
+
+
+# --- reading ------------------------------------------------------------------------------------------------------------
+
+
+def conversations(wanted: Wanted) -> Iterator[tuple[str, list[str]]]:
+    """Every conversation with its split: its utterances, repaired.
+
+    Raises:
+        UserError: the files are not to be had, or are not DailyDialog's.
+    """
+    if wanted.source == "hub":
+        paths = fetch_files(REPO, ARCHIVES, wanted.folder, otherwise=OTHERWISE)
+    else:
+        assert wanted.path is not None
+        paths = [wanted.path]
+    with contextlib.ExitStack() as stack:
+        found: dict[str, Opener] = {}
+        for path in paths:
+            found |= _texts_at(path, stack)
+        names = [name for name in SPLITS if name in found] or list(found)[:1]
+        if not names:
+            looked_for = ", ".join((*SPLITS, WHOLE, *ARCHIVES, OUTER_ARCHIVES[0]))
+            raise UserError(f"'{paths[0]}' is none of {looked_for} and holds none of them; check --source.")
+        splits = SPLITS if len(names) > 1 else {}  # one text alone has to give both
+        for name in names:
+            yield from ((splits.get(name, ""), utterances) for utterances in _read(name, found[name]))
+
+
+def _texts_at(path: Path, stack: contextlib.ExitStack) -> dict[str, Opener]:
+    """The texts at a path (a text, a zip, or a folder of both) by name."""
+    if path.is_dir():
+        found: dict[str, Opener] = {}
+        for inside in sorted(path.rglob("*")):
+            if inside.name in (*SPLITS, WHOLE, *ARCHIVES, *OUTER_ARCHIVES) and inside.is_file():
+                found |= _texts_at(inside, stack)
+        return found
+    if not path.is_file():
+        raise UserError(f"There is no file or folder '{path}'; check --source.")
+    if zipfile.is_zipfile(path):
+        with _unpacking(path.name):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+        if min((info.header_offset for info in archive.infolist()), default=0):  # the end is that of a zip inside of it
+            raise UserError(f"'{path}' is not a whole zip file; fetch it again.")
+        return _texts_in(archive, stack)
+    if path.suffix.lower() == ".zip":
+        raise UserError(f"'{path}' is not a whole zip file; fetch it again.")
+    return {path.name: lambda: open(path, "rb")}
+
+
+def _texts_in(archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> dict[str, Opener]:
+    """The texts in a zip; the original one holds a zip for each split."""
+    found: dict[str, Opener] = {}
+    for info in archive.infolist():
+        name = Path(info.filename).name
+        if name in (*SPLITS, WHOLE):
+            found[name] = partial(archive.open, info)
+        elif name in ARCHIVES:
+            with _unpacking(name):
+                inner = stack.enter_context(zipfile.ZipFile(io.BytesIO(archive.read(info))))
+            found |= _texts_in(inner, stack)
+    return found
+
+
+@contextlib.contextmanager
+def _unpacking(name: str) -> Iterator[None]:
+    """Turns what a damaged zip raises into a UserError with the name of the file in it."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"'{name}' cannot be unpacked ({error}); fetch its zip file again.") from None
+
+
+def _read(name: str, opener: Opener) -> Iterator[list[str]]:
+    """The conversations of one text."""
+    with _unpacking(name), opener() as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError:
+                raise UserError(f"'{name}', line {number:,}, is not UTF-8 text; fetch it again.") from None
+            if text and END_OF_UTTERANCE not in text:
+                raise UserError(
+                    f"'{name}', line {number:,}, has no {END_OF_UTTERANCE}, so it is not DailyDialog's text."
+                )
+            utterances = [repaired(part) for part in text.split(END_OF_UTTERANCE)]
+            if said := [utterance for utterance in utterances if utterance]:
+                yield said
+
+
+# --- punctuation --------------------------------------------------------------------------------------------------------
+
+FULL_WIDTH = str.maketrans(
+    {"。": ". ", "，": ", ", "、": ", ", "；": "; ", "：": ": ", "？": "? ", "！": "! ", "（": " (", "）": ") "}
+)
+ABBREVIATIONS = ("a.m", "p.m", "A.M", "P.M", "e.g", "i.e", "a.k.a", "U.S", "Ph.D")  # whether or not a period follows
+INITIALS = (  # where one does
+    "U.S.A", "U.K", "U.N", "D.C", "L.A", "N.Y", "J.F.K", "P.S", "P.O", "I.D", "V.I.P", "R.S.V.P", "M.B.A", "N.B.A", "T.V",
+)  # fmt: skip
+ONES = "one|two|three|four|five|six|seven|eight|nine"
+TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+UNITS = "minute|hour|day|night|week|month|year|story|star|page|piece|percent|inch|foot|mile|pound"
+
+
+def _spaced(abbreviations: Iterable[str], end: str) -> str:
+    """A pattern of abbreviations that may have spaces around their periods."""
+    ways = "|".join(name.replace(".", r" ?\. ?") for name in abbreviations)
+    return rf"\b(?=\w\w? ?\.)(?:{ways}){end}"  # the look ahead only makes it fast
+
+
+# What stands between parts of one word or number: all spaces in a match go.
+SOLID = re.compile(
+    "|".join(
+        [
+            r"(?<=\w) ?['’] ?(?:s|m|d|re|ve|ll)(?!\w|['’](?!\w))",  # it ' s, but not the letter 's'
+            r"(?<=n) ?['’] ?t(?!\w)|(?<=\w) n ?['’] ?t\b",  # don ' t, do n't
+            r"\b(?i:gon na|wan na|got ta)\b",
+            r"(?<=[A-Z]{2}) ?['’] ?(?:S|D|RE|VE|LL|T)(?!\w)",  # IT ' S
+            r"\b(?i:o ?['’] ?clock|ma ?['’] ?am|y ?['’] ?all|c ?['’] ?mon)\b",
+            r"\bO ?['’] (?=[A-Z][a-z])",  # O ' Brien
+            r"\b\d{1,2} : \d\d\b|(?<=\d) ['’] (?=\d)",  # 3 : 30; 5 ' 10
+            r"(?<=\d) , 000\b",  # 5 , 000; other digits only where they cannot be a number of their own: 5 , 500 people
+            r"(?<!, )(?<!room )(?<!page )(?<!number )\b[1-9]\d{0,2} , \d{3}(?= [a-z])",
+            r"\b\d+ \. \d+(?= ?%| (?:percent|[mb]illion)\b)",
+            r"[$£€¥] ?\d+ (?:\. \d\d|, \d{3})\b",  # $ 3 . 50; $ 1 , 500
+            rf"\b(?i:\d+|ten|{ONES}) - (?:{UNITS})\b",  # 15 - minute
+            rf"\b(?i:{TENS}) - (?:{ONES})\b|\b[eE] - mails?\b|\b[cC]o - (?=workers?\b)",
+            r"(?<=\d) / (?=\d)",  # 24 / 7
+            r"(?<!\S)-(?: -)+(?!\S)",  # - -
+            r"(?:\bwww \. )?\b\w+ \. (?:com|org)\b|\bhttps? ?: ?/ ?/ (?=\w)|(?<=\w) @ (?=\w+ ?\. ?(?:com|org)\b)",
+            _spaced(INITIALS, r" ?\."),
+            _spaced(ABBREVIATIONS, r"\b(?: ?\.)?"),
+        ]
+    )
+)
+SHOUTED = re.compile(r"(?<=\w)( ?['’] ?)(Ve|Re|Ll)(?!\w)")  # the source's I ’ Ve
+BEFORE = re.compile(  # a space too many before these
+    r"(?<=[^\s,;:]) (?=[,;?!](?!\w)|\.+(?![\w.])|:(?!\w|-?[()])|[…)\]}])|(?<=\d) (?=[%°])"
+)
+TO_MOVE = re.compile(r" ([,;?!]|\.\.+|\.(?=[A-Z](?:[a-z]|\W)))(?=\w)")  # a space before instead of after
+AFTER = re.compile(r"(?<=[(\[{]) |(?<=[$£€¥#]) (?=\d)")  # and after these
+MISSING = re.compile(  # no space between two sentences, or after a comma
+    r"(?<=[a-z'’][a-z])[.?!](?=[A-Z][a-z]*\.?(?:[^\w.@/]|$))|\b(?:Mr|Ms|Dr)\.(?=[A-Z])|(?<=[A-Za-z]),(?=[A-Za-z])"
+)
+APOSTROPHES = ("'", "’", "‘")
+SHORTENED = re.compile(r"(?:em|til|tis|twas|\d0s)\b")  # what begins with an apostrophe: tell ' em
+MAYBE_SHORTENED = re.compile(r"(?:cause|cuz|bout|round|\d\d)\b")  # where no quote can begin
+NO_OWNERS = {"as", "is", "was", "has", "does", "says", "means", "calls", "reads", "spells", "this", "yes", "us", "its"}
+
+
+def repaired(utterance: str) -> str:
+    """An utterance with its spaces where they belong; one that is right already stays as it is.
+
+    Words stay the words they are: only spaces beside punctuation come and go, and those in parts such as do n't, gon na.
+    """
+    text = " ".join(utterance.translate(FULL_WIDTH).split())
+    text = re.sub("``|''", '"', text) if "``" in text else text
+    for _ in range(10):  # until nothing changes: one repair can make room for another
+        before = text
+        text = SOLID.sub(lambda match: match[0].replace(" ", ""), text)
+        text = SHOUTED.sub(lambda match: match[1].strip() + match[2].lower(), text)
+        text = _single_quotes(text.split(" "))
+        text = _double_quotes(text)
+        text = TO_MOVE.sub(r"\1 ", AFTER.sub("", BEFORE.sub("", text)))
+        text = MISSING.sub(lambda match: match[0] + " ", text)
+        if text == before:
+            break
+    return text
+
+
+def _single_quotes(words: list[str]) -> str:
+    """Attach each mark that stands alone: to the word it shortens, to its owner (months ' pay), or to what it quotes."""
+    alone = [i for i, word in enumerate(words) if word in APOSTROPHES]
+    joined = set()  # i: no space between words i and i + 1
+    opened = None
+    for later, i in zip(reversed(range(len(alone))), alone, strict=True):
+        before, after = words[i - 1] if i else "", words[i + 1] if i + 1 < len(words) else ""
+        if SHORTENED.match(after) or (MAYBE_SHORTENED.match(after) and opened is None and not later):
+            joined.add(i)
+        elif opened is not None:
+            if i > opened + 1:
+                joined |= {opened, i - 1}
+            opened = None
+        elif (before[-1:] in ("s", "S") and before not in NO_OWNERS and (after[:1].isalpha() or not later)) or (
+            not later and len(before) > 3 and before.endswith("in")  # goin ' home
+        ):
+            joined.add(i - 1)
+        elif later:
+            opened = i
+    return "".join(word + ("" if i in joined else " ") for i, word in enumerate(words)).rstrip(" ")
+
+
+def _double_quotes(text: str) -> str:
+    """Remove the spaces inside of quotes whose marks come in pairs."""
+    if "”" in text and re.fullmatch(r"([^“”\"]*“[^“”\"]*”)*[^“”\"]*", text):
+        marks = re.split("[“”]", text)
+    elif "“" not in text and "”" not in text and text.count('"') % 2 == 0:
+        marks = text.split('"')
+    else:
+        return text
+    kinds = re.findall('[“”"]', text)
+    for i in range(1, len(marks), 2):  # what is quoted
+        quoted = marks[i]
+        if quoted.strip() and (not marks[i - 1] or marks[i - 1][-1] in " ([{"):
+            quoted = quoted.lstrip(" ")
+        if quoted.strip() and not re.match(r"\w", marks[i + 1]):
+            quoted = quoted.rstrip(" ")
+        marks[i] = quoted
+    return "".join(part + kind for part, kind in zip(marks, [*kinds, ""], strict=True))
+
+
+RECIPE = Recipe(
+    name="dailydialog",
+    summary="everyday conversations as plain text, one utterance a line (DailyDialog)",
+    licence="CC-BY-NC-SA-4.0",
+    source=f"https://huggingface.co/datasets/{REPO}",
+    size="6 MB",
+    sources=("hub", "path"),
+    documents=documents,
+)

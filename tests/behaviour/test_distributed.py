@@ -1,0 +1,605 @@
+"""Ranks: real processes under torchrun against one process, and what happens when one of them fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from helpers_run import TINY, listening, make_run, metrics_rows, settle, state_of, train, write_data
+
+from config import Config
+from jojo.checkpoints.checkpoint import load_checkpoint
+from jojo.checkpoints.run_files import CheckpointManager
+from jojo.machine import device as devices
+from jojo.machine import launch
+from jojo.machine import ranks as distributed
+from jojo.machine.ranks import ALONE, OtherRankFailed, Ranks, copy_into, local, whole
+from jojo.stopping import Shutdown
+from trainer import Trainer
+from training import summary as report
+from training.resume import Request, after_restart, is_restart
+from training.run import facts_of, refuse_uneven_shares
+from utils import UserError
+
+SCRIPT = Path(__file__).parents[1] / "helpers" / "ranks_script.py"
+BATCHES = 21
+FLAGS = [  # seven epochs of three batches; an epoch's last batch leaves some ranks little or nothing
+    *("--training.gradient_accumulation_steps", "4", "--epochs", "7", "--model.dropout", "0.1"),
+    *("--eval_interval", "5", "--checkpoint_interval", "3", "--training.plot_interval", "0"),
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(tmp_path, monkeypatch)
+    write_data(n_train=17)
+
+
+@pytest.fixture
+def reference() -> dict[str, Any]:
+    """What one process makes of the flags."""
+    assert train(*FLAGS, "--output_checkpoint", "models/alone.pt").code == 0
+    return state_of("models/alone.pt")
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("COV_")} | {"OMP_NUM_THREADS": "1"} | more
+
+
+def torchrun(what: str, ranks: int, restarts: int, *flags: str) -> subprocess.CompletedProcess[str]:
+    """The script under torchrun on this machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    command += [f"--max-restarts={restarts}", str(SCRIPT), what, *TINY, *FLAGS, *flags]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
+
+
+def by_hand(what: str, *flags: str) -> tuple[tuple[int, str], tuple[int, str]]:
+    """Two ranks without torchrun, which nobody ends when the other does; how each ended, and what it said."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), what, *TINY, *FLAGS, *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=environment(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="localhost", MASTER_PORT=port),
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = ranks[0].communicate(timeout=60)[0]
+        with suppress(subprocess.TimeoutExpired):
+            ranks[1].wait(10)
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return (ranks[0].returncode, said), (ranks[1].returncode, ranks[1].communicate()[0])
+
+
+def assert_same_training(path: str, reference: dict[str, Any]) -> None:
+    """Every batch's loss to 1e-5, the final weights to 1e-4, as a run on one process."""
+    ours, theirs = metrics_rows(f"models/{path}.metrics.jsonl"), metrics_rows("models/alone.metrics.jsonl")
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, BATCHES + 1))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.keys() == b.keys() and a["tokens"] == b["tokens"]
+        for name in {"loss", "train_loss_eval", "val_loss", "bpb"} & a.keys():
+            assert a[name] == pytest.approx(b[name], rel=1e-5), (a["step"], name)
+        assert a["grad_norm"] == pytest.approx(
+            b["grad_norm"], rel=1e-3
+        )  # torch sums a large matrix less exactly than parts
+    state = state_of(f"models/{path}.pt")
+    for name, weight in reference["model"].items():
+        torch.testing.assert_close(state["model"][name], weight, rtol=1e-4, atol=1e-5)
+    assert state["loader"] == reference["loader"] and state["batch_counter"] == BATCHES
+
+
+# --- torchrun -------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_rank_comes_back_and_two_end_as_one(reference: dict[str, Any]) -> None:
+    ended = torchrun("kill:1:11", 2, 1, "--output_checkpoint", "models/two.pt")
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 0, said
+    assert said.count("Another rank ended unexpectedly") == 1
+    assert said.count("goes on from the last checkpoint of 'two'") == 1
+    assert said.count("--- TRAINING COMPLETED") == 1
+    assert_same_training("two", reference)
+    for rank in range(2):  # one a batch, whatever the accumulation; batch 11 was done twice, and 12 perhaps begun
+        assert len(Path(f"syncs-{rank}.txt").read_text().splitlines()) in (BATCHES + 1, BATCHES + 2)
+    assert not list(Path("models").glob(".*.job")) and not Path("models/old").exists()
+
+
+def test_a_signal_to_one_of_two_copies_in_parts_stops_all_and_one_process_goes_on(reference: dict[str, Any]) -> None:
+    flags = ("--system.parallel", "fsdp", "--system.shard_ranks", "2", "--output_checkpoint", "models/two.pt")
+    ended = torchrun("term:1:7", 4, 0, *flags)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode != 0 and said.count("Stopped after batch 8 of 21; saved to models/two.pt") == 1, said
+    assert "error: " not in said
+    assert state_of("models/two.pt")["batch_counter"] == len(metrics_rows("models/two.metrics.jsonl")) == 8
+    assert (
+        sum(path.stat().st_size for path in Path("models/two.shards").glob("*-8-*/*")) < 12 * 808_240 + 60_000
+    )  # one copy
+    assert train(*FLAGS, "--resume", "models/two.pt").code == 0
+    assert_same_training("two", reference)
+
+
+# --- fsdp -----------------------------------------------------------------------------------------------------------
+
+
+def test_parts_are_reduced_once_a_batch_learn_the_same_in_bfloat16_and_outlive_a_full_disk() -> None:
+    flags = (
+        "--dtype",
+        "bfloat16",
+        "--training.gradient_accumulation_steps",
+        "6",
+        "--epochs",
+        "2",
+        "--eval_interval",
+        "2",
+    )
+    assert train(*FLAGS, *flags, "--output_checkpoint", "models/alone.pt").code == 0
+    (first, said), (second, _) = by_hand(
+        "full:1:2", *flags, "--system.parallel", "fsdp", "--output_checkpoint", "models/two.pt",
+        "--training.sample_interval", "3", "--training.sample_tokens", "4",
+    )  # fmt: skip
+    assert (first, second) == (0, 0), said
+    assert said.count("Could not save") == 1 and "(No space left on device)" in said
+    assert said.count("--- TRAINING COMPLETED") == 1 and not list(Path("models/two.shards").glob(".*"))
+    for name in ("two", "two_best", "two_batch3"):
+        load_checkpoint(Path(f"models/{name}.pt"))
+    ours, theirs = metrics_rows("models/two.metrics.jsonl"), metrics_rows("models/alone.metrics.jsonl")
+    assert len(ours) == len(theirs) >= 2 and ours[2].pop("samples")
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["grad_norm"] == pytest.approx(
+            b["grad_norm"], rel=0.01
+        )
+    counts = [json.loads(line) for line in Path("syncs-1.txt").read_text().splitlines()]
+    assert len(counts) == len(ours)
+    for count in counts:
+        assert (
+            sum(number for kind, number in count.items() if "reduce_scatter" in kind) == 2
+        )  # of the block, of the rest
+
+
+def test_a_tensor_in_parts_takes_values_and_is_whole_again(tmp_path: Path) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh, values = init_device_mesh("cpu", (1,)), torch.arange(6.0).view(3, 2)
+        parts = distribute_tensor(values.clone(), mesh, [Shard(0)])
+        copy_into(parts, values + 1)
+        assert torch.equal(local(parts), values + 1) and torch.equal(whole(parts), values + 1)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert local(values) is whole(values) is values
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "expected"),
+    [
+        ("optimizer", "kind", "muon", "Muon needs whole matrices"),
+        ("system", "dtype", "float16", "use --dtype bfloat16"),
+        ("system", "shard_ranks", 3, "must divide the number of ranks, 4"),
+    ],
+)
+def test_what_parts_cannot_do_is_refused(section: str, name: str, value: Any, expected: str) -> None:
+    config = Config()
+    config.training.gradient_accumulation_steps, config.system.parallel = 4, "fsdp"
+    refuse_uneven_shares(config, Ranks(0, 4))
+    config.set(f"{section}.{name}", value)
+    with pytest.raises(UserError, match=expected):
+        refuse_uneven_shares(config, Ranks(0, 4))
+    refuse_uneven_shares(config, ALONE)
+
+
+# --- failures, without torchrun to end the others -------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update() -> None:
+    (first, said), (second, silent) = by_hand("nan:1:4", "--output_checkpoint", "models/two.pt")
+    assert (first, second) == (1, 1) and not silent
+    assert said.count("error:") == 1 and "The loss of batch 5 is not finite" in said
+    assert all(weight.isfinite().all() for weight in state_of("models/two_batch3.pt")["model"].values())
+    assert len(metrics_rows("models/two.metrics.jsonl")) == 4
+
+
+def test_a_rank_that_does_not_answer_is_named() -> None:
+    flags = ("--system.timeout_minutes", "0.03", "--output_checkpoint", "models/two.pt")
+    (first, said), _ = by_hand("sleep:1:4", *flags)
+    assert first == 1
+    assert said.count("error:") == 1 and "Rank 1 (last heard of in batch 4) did not answer for 1.8 s" in said
+
+
+def test_ranks_that_were_given_something_else_are_told_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = {}
+    ranks = Ranks(1, 2, 1, 2, store=SimpleNamespace(check=lambda keys: True, get=store.get, set=store.__setitem__))
+    facts = {"the code": "a", "the training data": "b", "training.batch_size": "4"}
+    store["value/facts"] = json.dumps(facts).encode()
+    monkeypatch.setattr(distributed.torch.distributed, "all_reduce", lambda *_: None)
+    ranks.check_same(facts)
+    with pytest.raises(UserError, match=r"Not what rank 0 has on rank 1 \(.*\): the code, training.batch_size; give"):
+        ranks.check_same(facts | {"the code": "x", "training.batch_size": "8"})
+    known = facts_of(make_run(*FLAGS))
+    assert known["training.gradient_accumulation_steps"] == "4" and "system.device" not in known
+    store["value/facts"] = json.dumps(known).encode()
+    with pytest.raises(UserError, match=r"\): system.parallel, system.shard_ranks; give"):
+        ranks.check_same(known | {"system.parallel": "fsdp", "system.shard_ranks": "2"})
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1", "Another rank ended unexpectedly"),
+        (
+            "[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 3000ms",
+            r"Ranks 1, 2 \(last heard of in batch 7\) did not",
+        ),
+    ],
+)
+def test_errors_of_the_library_become_a_sentence(message: str, expected: str) -> None:
+    places = {"at/0": b"27 9", "at/1": b"24 8", "at/2": b"23 7"}
+    store = SimpleNamespace(check=lambda keys: all(key in places for key in keys), get=places.get)
+    with pytest.raises(OtherRankFailed, match=expected), Ranks(0, 3, store=store).explained():
+        raise RuntimeError(message)
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    for ranks in (ALONE, Ranks(0, 2)):
+        with pytest.raises(RuntimeError, match="a bug"), ranks.explained():
+            raise RuntimeError("a bug")
+
+
+# --- shares and devices ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "n", "told"),
+    [
+        (4, 3, "not a multiple of 3; the nearest are 3 and 6; a batch stays at 48 sequences with 3 with --batch_size 16 "
+               "or 6 with --batch_size 8."),
+        (1, 8, "the nearest is 8."),
+        (40, 16, "the nearest are 32 and 48; a batch stays at 480 sequences with 32 with --batch_size 15 or 48 with"),
+        (1, 4, "the nearest is 4; a batch stays at 12 sequences with 4 with --batch_size 3."),
+    ],
+)  # fmt: skip
+def test_micro_batches_that_cannot_be_shared_are_refused_with_the_nearest_numbers(
+    steps: int, n: int, told: str
+) -> None:
+    config = Config()
+    config.training.gradient_accumulation_steps = steps
+    with pytest.raises(UserError, match=re.escape(told)):
+        refuse_uneven_shares(config, Ranks(0, n))
+    config.training.gradient_accumulation_steps = 3 * n
+    refuse_uneven_shares(config, Ranks(0, n))
+    config.training.gradient_accumulation_steps = 3 * n
+    refuse_uneven_shares(config, Ranks(0, n))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "by_flag", "known", "expected"),
+    [
+        ("auto", False, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),
+        ("cuda", True, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),
+        ("cuda:0", False, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),  # of a checkpoint
+        ("cpu", True, ["cuda:0", "cuda:1", "cpu"], "cpu"),
+        ("auto", False, ["mps", "cpu"], "cpu"),
+        ("cuda:1", True, ["cuda:0", "cuda:1", "cpu"], "--device cuda:1 is one device for several ranks"),
+        ("mps", True, ["mps", "cpu"], "--device mps is one device"),
+        ("auto", False, ["cuda:0", "cpu"], "2 ranks on a machine with 1 GPU; use torchrun --nproc_per_node 1"),
+        ("cuda", True, ["cpu"], "The device 'cuda' does not exist here"),
+    ],
+)
+def test_every_rank_has_a_gpu_of_its_own(
+    wanted: str, by_flag: bool, known: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "available_devices", lambda: known)
+    if " " in expected:
+        with pytest.raises(UserError, match=re.escape(expected)):
+            devices.choose_rank_device(wanted, by_flag, 1, 2)
+    else:
+        assert devices.choose_rank_device(wanted, by_flag, 1, 2).value == expected
+
+
+def test_a_launcher_may_show_each_rank_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "available_devices", lambda: ["cuda:0", "cpu"])
+    assert devices.choose_rank_device("auto", False, 1, 2, sees_all=False).value == "cuda:0"
+    monkeypatch.setattr(devices, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
+    assert devices.choose_rank_device("auto", False, 1, 2, sees_all=False).value == "cuda:1"
+    with pytest.raises(UserError, match="3 ranks on a machine with 2 GPUs"):
+        devices.choose_rank_device("auto", False, 1, 3, sees_all=False)
+
+
+def test_ranks_stop_and_save_together_by_the_clock_of_the_first() -> None:
+    due, never = SimpleNamespace(due=lambda _: True), SimpleNamespace(due=lambda _: False)
+
+    def wishes(first: bool, stop: Shutdown, limit: Any, save: Any) -> tuple[int, int, int]:
+        own = SimpleNamespace(batches_done=3, ranks=SimpleNamespace(first=first), asked=(stop, limit, save))
+        return Trainer.wishes(own)  # type: ignore[arg-type]
+
+    stop = Shutdown()
+    assert wishes(True, stop, never, due) == (0, 0, 1) and wishes(True, stop, due, never) == (0, 1, 0)
+    assert wishes(False, stop, due, due) == (0, 0, 0)
+    stop.signal_number = 15
+    assert wishes(False, stop, never, never) == (15, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "together", "local", "told"),
+    [
+        ("ddp", None, 4, "4; each has the whole model (ddp)"),
+        ("fsdp", None, 2, "4, 2 on each machine; the model is shared out among them (fsdp)"),
+        ("fsdp", 2, 2, "4, 2 on each machine; 2 copies of the model, each shared out among 2 (fsdp)"),
+    ],
+)
+def test_the_summary_says_what_the_ranks_share(parallel: str, together: int | None, local: int, told: str) -> None:
+    run = make_run(*FLAGS, "--output_checkpoint", "models/two.pt")
+    run.ranks, run.config.system.parallel, run.config.system.shard_ranks = Ranks(0, 4, 0, local), parallel, together
+    lines = [line.strip() for line in report.summary(run, 1e12).splitlines()]
+    assert f"ranks            {told}" in lines
+    parts = ", with its parts in models/two.shards/" if parallel == "fsdp" else ""
+    assert f"writes           models/two.pt{parts}" in lines
+
+
+@pytest.mark.parametrize("sizes", [[2, 2, 2], [4, 4], [1, 1, 1], [5], [3, 1, 2], [2, 3]])
+def test_the_largest_number_reaches_every_rank_of_every_machine(
+    sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed.torch.distributed, "new_group", lambda ranks, *_, **__: tuple(ranks))
+    numbers = [str(number) for size in sizes for number in range(size)]
+    n = len(numbers)
+    rings = [Ranks(rank, n)._rings(numbers) for rank in range(n)]
+    if len(sizes) in (1, n):
+        assert rings == [[None]] * n
+        return
+    for winner in range(n):
+        has = [int(rank == winner) for rank in range(n)]
+        for step in range(3):  # those who leave out the middle one are not in its ring
+            for ring in {own[step] if len(own) == 3 else (own[0], (), own[1])[step] for own in rings} - {()}:
+                largest = max(has[rank] for rank in ring)
+                has = [largest if rank in ring else number for rank, number in enumerate(has)]
+        assert has == [1] * n
+
+
+def test_ranks_that_read_different_checkpoints_are_told_so() -> None:
+    said = {"told/1/0": b'["connect", "0"]'}
+    store = SimpleNamespace(
+        check=lambda names: said.keys() >= set(names),
+        set=lambda name, text: said.update({name: text.encode()}),
+        multi_get=lambda names: [said[name] for name in names],
+    )
+    with pytest.raises(UserError, match=r"Rank 0 does not do what rank 1 does \(read parts of 'x.pt'\)"):
+        Ranks(1, 2, store=store).from_all("read parts of 'x.pt'", "")
+    assert Ranks(1, 2, store=store).from_all("connect", "1, a") == ["0", "1, a"]
+
+
+def test_ranks_that_are_numbered_in_another_way_make_one_ring() -> None:
+    assert Ranks(1, 4)._rings(["0", "0", "1", "1"]) == Ranks(1, 4)._rings(["1", "0", "0", "1"]) == [None]
+
+
+@pytest.mark.parametrize(("agreed", "code"), [((15, 0, 0), 143), ((0, 1, 0), 0)])
+def test_ranks_do_after_a_batch_what_they_agreed_on_in_it(
+    agreed: tuple[int, int, int], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(*FLAGS, "--eval_interval", "0", "--output_checkpoint", "models/two.pt")
+    trainer, mine = Trainer(run), list[tuple[int, ...]]()
+
+    def largest(*wishes: int) -> list[int]:
+        mine.append(wishes)
+        return list(agreed if len(mine) == 2 else (0, 0, 1))
+
+    several = Ranks(0, 2)
+    for name, answer in {"largest": largest, "sum": lambda t: t, "arrive": lambda *_: None, "from_first": None}.items():
+        monkeypatch.setattr(several, name, answer or (lambda _, value: value))
+    trainer.ranks = several
+    assert trainer.train() == code
+    assert mine == [(0, 0, 0), (0, 0, 0)] and state_of("models/two.pt")["batch_counter"] == 2
+
+
+def test_a_signal_that_another_rank_got_comes_here_too_and_is_the_same() -> None:
+    with Shutdown(quiet=True, repeats_s=60) as stop:
+        stop.share(0)
+        assert not stop.requested
+        stop.share(15)
+        os.kill(os.getpid(), 15)
+        assert stop.signal_number == 15
+
+
+@pytest.mark.parametrize(
+    ("ranks", "request_", "expected"),
+    [
+        (Ranks(restarts=1, job="a"), Request(weights_from="x.pt"), True),
+        (Ranks(restarts=1, job="b"), Request(), False),
+        (Ranks(job="a"), Request(), False),  # not a name of its own, and no restart
+        (Ranks(job="a", named=True), Request(), True),
+        (Ranks(job="a", named=True), Request(weights_from="x.pt"), False),
+        (Ranks(job="a", named=True), Request(continue_from="x.pt"), False),
+    ],
+)
+def test_a_job_goes_on_with_what_it_began(ranks: Ranks, request_: Request, expected: bool) -> None:
+    assert train(*FLAGS, "--max_iters", "1", "--output_checkpoint", "models/two.pt").code == 0
+    files = CheckpointManager(Path("models/two.pt"))
+    files.job.write_text(json.dumps({"job": "a", "run_id": state_of("models/two.pt")["metadata"]["run_id"]}))
+    request_.ranks = ranks
+    assert is_restart(request_, files) is expected
+    again = after_restart(request_, files)
+    assert again.resume and again.output == "models/two.pt" and again.weights_from is again.continue_from is None
+    files.job.write_text("{")
+    assert not is_restart(request_, files)
+
+
+def test_a_job_that_took_weights_from_under_its_own_name_can_be_restarted_before_its_first_save(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = (*FLAGS, "--max_iters", "2", "--eval_interval", "0", "--output_checkpoint", "models/two.pt")
+    assert train(*flags).code == 0
+    run = make_run(*flags)
+    run.checkpoint, run.ranks = load_checkpoint(run.files.last), Ranks(job="a", named=True)  # --load_model_only
+    trainer, step = Trainer(run), Trainer.step
+
+    def dies(own: Trainer, batch: Any) -> Any:
+        own.saver.close()  # perhaps it was durable by now
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    monkeypatch.setattr(Trainer, "step", step)
+    request = Request(weights_from="models/two.pt", ranks=Ranks(job="a", named=True, restarts=1))
+    assert is_restart(request, run.files)
+    assert state_of("models/two.pt")["batch_counter"] == 0
+    assert train(*flags, "--resume").code == 0
+
+
+@pytest.mark.parametrize("missing", ["MASTER_ADDR", "MASTER_PORT"])
+def test_a_rank_without_an_address_is_one_sentence(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.delenv(missing)
+    with pytest.raises(UserError, match=f"RANK is set and {missing} is not"), launch.joined():
+        pass
+
+
+def test_restarts_on_several_machines_need_a_new_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["torch.distributed.rendezvous"]  # torch.distributed has a function of this name
+    monkeypatch.setattr(module, "rendezvous", lambda *_, **__: iter([(None, 0, 4)]))
+    for name, value in (("LOCAL_WORLD_SIZE", "2"), ("TORCHELASTIC_MAX_RESTARTS", "3"), ("MASTER_ADDR", "a")):
+        monkeypatch.setenv(name, value)
+    for name, value in (
+        ("RANK", "2"),
+        ("WORLD_SIZE", "4"),
+        ("LOCAL_RANK", "0"),
+        ("TORCHELASTIC_USE_AGENT_STORE", "True"),
+    ):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        launch.from_environment()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit):  # the first of each machine says it
+        launch.from_environment()
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK in the environment is 'x', and must be a number"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "must be a number"),
+        (
+            {"RANK": "5", "WORLD_SIZE": "2"},
+            "RANK 5 of WORLD_SIZE 2, LOCAL_RANK 5 of LOCAL_WORLD_SIZE 2: ranks are counted",
+        ),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "3"}, "those of a machine are among all"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "y"}, "MASTER_PORT in the environment is 'y'"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_one_sentence(
+    environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"MASTER_ADDR": "localhost", "MASTER_PORT": "1"} | environment).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=expected), launch.joined():
+        pass
+
+
+def test_a_rank_that_waits_says_so_and_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "SAY_S", 0.0)
+    monkeypatch.setattr(launch.time, "sleep", lambda _: signal.raise_signal(signal.SIGINT))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", port)
+    with listening() as said, pytest.raises(KeyboardInterrupt):
+        launch.open_store(1, 2)
+    assert said == [f"Rank 1 waits for rank 0 at localhost:{port}."]
+
+
+def test_rank_0_says_whom_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, here = iter(range(0, 1000, 7)), {"told/1/0"}
+
+    def looks(_: float) -> None:
+        if len(said) == 1:
+            here.update(f"told/1/{rank}" for rank in range(12))
+
+    monkeypatch.setattr(distributed.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(distributed.time, "sleep", looks)
+    store = SimpleNamespace(
+        check=lambda names: here >= set(names), set=lambda *_: None, multi_get=lambda names: [b'["connect", "0"]'] * 12
+    )
+    with listening() as said:
+        Ranks(0, 12, store=store).from_all("connect", "0")
+    assert said == ["Waiting for ranks 1, 2, 3, 4, 5, 6, 7, 8 and 3 more."]
+
+
+def test_rank_0_repeats_what_another_machine_said() -> None:
+    texts = {"said": b"far\nIt broke."}
+    store = SimpleNamespace(check=lambda names: set(names) <= texts.keys(), get=texts.get)
+    assert Ranks(0, 4, store=store).said_elsewhere() == "[far] It broke."
+    assert Ranks(2, 4, store=store).said_elsewhere() == ""
+    texts["said"] = f"{platform.node()}\nIt broke.".encode()
+    assert Ranks(0, 4, store=store).said_elsewhere() == ""
+
+
+@pytest.mark.parametrize(
+    ("waited", "expected"), [(550.0, r"Rank 1 \(last heard of in batch 0\) did not answer"), (5.0, "ended")]
+)
+def test_who_is_cut_off_after_waiting_as_long_blames_the_one_that_is_late(waited: float, expected: str) -> None:
+    ranks = Ranks(0, 2, store=SimpleNamespace(check=lambda _: False))
+    ranks.arrived_at = time.monotonic() - waited
+    with pytest.raises(OtherRankFailed, match=expected), ranks.explained():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        (ALONE, "python train.py --resume models/two.pt"),
+        (Ranks(0, 4, 0, 4), "torchrun --nproc_per_node 4 train.py --resume models/two.pt"),
+        (Ranks(0, 4, 0, 2), "torchrun ... train.py --resume models/two.pt"),
+        (Ranks(0, 4, 0, 4, by_torchrun=False), "python train.py --resume models/two.pt"),
+    ],
+)
+def test_a_stopped_run_says_how_to_go_on_with_as_many(ranks: Ranks, expected: str) -> None:
+    run = SimpleNamespace(ranks=ranks, files=CheckpointManager(Path("models/two.pt")))
+    assert report.resume_command(run) == expected  # type: ignore[arg-type]
+
+
+def test_fsdp_alone_is_a_warning_and_shard_ranks_without_it_an_error() -> None:
+    with listening() as said:
+        make_run(*FLAGS, "--system.parallel", "fsdp")
+    assert any("nobody to share a model with" in line for line in said)
+    with pytest.raises(UserError, match=r"system\.shard_ranks is for fsdp"):
+        make_run(*FLAGS, "--system.shard_ranks", "2")
+
+
+def test_signals_that_the_launcher_repeats_are_one() -> None:
+    with Shutdown(quiet=True, repeats_s=60) as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), 15)
+    assert stop.signal_number == 15
+
+
+def test_sequences_that_are_split_by_themselves_must_be_enough_for_all() -> None:
+    config = Config()  # 12 sequences a batch
+    refuse_uneven_shares(config, Ranks(0, 4), auto_batch_size=True)
+    with pytest.raises(UserError, match="A batch of 12 sequences cannot be shared by 5 ranks"):
+        refuse_uneven_shares(config, Ranks(0, 5), auto_batch_size=True)
+    config.system.parallel = "fsdp"
+    with pytest.raises(UserError, match="with fsdp, give a number"):
+        refuse_uneven_shares(config, Ranks(0, 4), auto_batch_size=True)

@@ -1,0 +1,313 @@
+"""Going on from another place than a run's end: earlier checkpoints, other names, other options, counting anew."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from helpers_run import (
+    TINY,
+    differences,
+    listening,
+    make_trainer,
+    metrics_rows,
+    settle,
+    snapshot,
+    state_of,
+    stop_after,
+    train,
+    train_plainly,
+)
+
+from jojo.checkpoints import checkpoint, run_files
+from jojo.checkpoints import saver as saver_module
+from jojo.checkpoints.file import read_stamp, write_file
+from jojo.checkpoints.run_files import CheckpointManager
+from jojo.checkpoints.saver import Saver
+from trainer import Trainer
+from training.resume import Request
+from training.run import prepare_run
+from utils import UserError
+
+
+@pytest.fixture(autouse=True)
+def workshop(tmp_path, monkeypatch):
+    settle(tmp_path, monkeypatch)
+
+
+def training(path):
+    """What of a checkpoint must be equal for two trainings to be."""
+    return {name: state_of(path)[name] for name in ("model", "optimizer", "loader", "batch_counter")}
+
+
+# --- back to an earlier checkpoint ----------------------------------------------------------------------------------
+
+
+def test_going_back_moves_later_checkpoints_aside_with_the_record_of_their_batches():
+    train("--max_iters", "6", "--checkpoint_interval", "2", "--eval_interval", "3")
+    before = snapshot("models")
+    said = train_plainly("--resume", "models/mine_epoch1_batch2.pt", "--max_iters", "3", "--allow_changes").said
+    assert "Moved the checkpoints of later batches than 2 to models/old/mine_epoch1-" in said
+    moved = {Path(name).name: content for name, content in snapshot("models/old").items()}
+    later = {"mine_epoch1.pt", "mine_epoch1_best.pt", "mine_epoch1_batch4.pt", "mine_epoch1_batch6.pt"}
+    assert set(moved) == later | {"mine_epoch1.metrics.jsonl"}
+    assert all(moved[name] == before[name] for name in moved)
+    assert [row["step"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")] == [1, 2, 3]
+    assert Path("models/mine_epoch1_batch2.pt").read_bytes() == before["mine_epoch1_batch2.pt"]
+
+
+def test_after_going_back_a_crash_resumes_the_new_batches_not_the_old_ones(monkeypatch):
+    train("--max_iters", "6", "--checkpoint_interval", "1", "--training.keep_checkpoints", "3")
+    stop_after(monkeypatch, 5)
+    flags = ("--learning_rate", "0.001", "--allow_changes")
+    assert train_plainly("--resume", "models/mine_epoch1_batch4.pt", *flags).code == 130
+    stop_after(monkeypatch, None)
+    assert "batch 5 of models/mine_epoch1" in train("--resume", *flags, "--max_iters", "6").said
+    kept = {read_stamp(path).batch for path in Path("models").glob("*_batch*.pt")}
+    assert kept == {4, 5, 6}
+
+
+def test_going_on_from_the_newest_moves_nothing(monkeypatch):
+    stop_after(monkeypatch, 3)
+    train("--max_iters", "5", "--checkpoint_interval", "1")
+    stop_after(monkeypatch, None)
+    train("--max_iters", "5", "--resume")
+    assert not Path("models/old").exists()
+
+
+def test_a_checkpoint_that_another_run_writes_meanwhile_is_not_gone_on_from(monkeypatch):
+    stop_after(monkeypatch, 2)
+    train("--max_iters", "4")
+    run = prepare_run(Request(continue_from="models/mine_epoch1.pt"))  # this one is about to start
+    stop_after(monkeypatch, None)
+    train_plainly("--resume", "models/mine_epoch1.pt")  # and this one runs from there to the end
+    before = snapshot("models")
+    with pytest.raises(UserError, match="was written by another run while this one started; start again"):
+        Trainer(run).train()
+    assert snapshot("models") == before
+
+
+# --- under another name ---------------------------------------------------------------------------------------------
+
+
+def test_another_name_is_a_run_of_its_own_with_the_whole_record(monkeypatch):
+    stop_after(monkeypatch, 3)
+    train("--max_iters", "6", "--eval_interval", "2", "--output_checkpoint", "models/a.pt")
+    first = snapshot("models")
+    stop_after(monkeypatch, None)
+    train_plainly("--resume", "models/a.pt", "--output_checkpoint", "models/b.pt")
+    assert {name: content for name, content in snapshot("models").items() if name.startswith("a")} == first
+    assert [row["step"] for row in metrics_rows("models/b.metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    assert state_of("models/a.pt")["metadata"]["run_id"] != state_of("models/b.pt")["metadata"]["run_id"]
+    train("--max_iters", "6", "--eval_interval", "2", "--output_checkpoint", "models/whole.pt")
+    assert differences(training("models/whole.pt"), training("models/b.pt")) == []
+    assert metrics_rows("models/whole.metrics.jsonl") == metrics_rows("models/b.metrics.jsonl")
+
+
+def test_a_run_under_another_name_can_be_resumed_before_its_first_save_is_due(monkeypatch):
+    stop_after(monkeypatch, 3)
+    train("--max_iters", "6", "--output_checkpoint", "models/a.pt")
+    stop_after(monkeypatch, None)
+
+    class PowerCut(BaseException):
+        pass
+
+    def cut(self, batch):
+        raise PowerCut
+
+    monkeypatch.setattr(Trainer, "step", cut)
+    with pytest.raises(PowerCut):
+        train_plainly("--resume", "models/a.pt", "--output_checkpoint", "models/b.pt")
+    assert differences(training("models/a.pt"), training("models/b.pt")) == []
+
+
+@pytest.mark.parametrize("name", ["x_best.pt", "x_batch12.pt", "x_best", "x_batch3"])
+def test_names_that_checkpoints_of_another_run_would_have_are_refused(name):
+    with pytest.raises(UserError, match="is a checkpoint of the run before it"):
+        run_files.run_path(f"models/{name}", "mine", 1)
+    assert run_files.run_path("models/x_batch.pt", "mine", 1) == Path("models/x_batch.pt")
+    assert run_files.run_path("models/bestest.pt", "mine", 1) == Path("models/bestest.pt")
+
+
+def test_an_older_file_under_the_runs_name_is_moved_aside_and_not_written_over():
+    train("--max_iters", "2")
+    content = state_of("models/mine_epoch1.pt")
+    old = {name: content[name] for name in ("model", "optimizer", "config", "epoch", "batch_counter")}
+    names = list(old["model"])[:-1]  # the last one is tied to the first
+    order = [n for n in names if old["model"][n].dim() > 1] + [n for n in names if old["model"][n].dim() == 1]
+    old["optimizer"] = {"state": {i: old["optimizer"][name] for i, name in enumerate(order)}}
+    torch.save(old | {"metadata": {"trainer_version": "2.0.1"}}, "models/mine_epoch1.pt")
+    before = Path("models/mine_epoch1.pt").read_bytes()
+    assert train_plainly("--checkpoint", "models/mine_epoch1.pt", "--max_iters", "3").code == 0
+    assert before in snapshot("models/old").values()
+    assert state_of("models/mine_epoch1.pt")["batch_counter"] == 3
+
+
+# --- with changes ---------------------------------------------------------------------------------------------------
+
+
+def test_what_a_change_means_is_said_with_it(monkeypatch):
+    stop_after(monkeypatch, 2)
+    train("--max_iters", "6")
+    flags = ("--batch_size", "4", "--seed", "7", "--model.dropout", "0.1", "--learning_rate", "0.5")
+    with pytest.raises(UserError) as error:
+        train_plainly("--resume", "models/mine_epoch1.pt", *flags)
+    for words in (
+        "batch_size 2 -> 4 (other sequences share a batch, from the same place in the epoch",
+        "seed 1337 -> 7 (the data come in another order, and dropout draws anew)",
+        "dropout 0.0 -> 0.1 (other activations are dropped)",
+        "learning_rate 0.01 -> 0.5 (the updates are others)",
+    ):
+        assert words in str(error.value)
+    with open("data/mine-train.jsonl", "a") as file:
+        file.write('{"text": "One more story."}\n')
+    with pytest.raises(
+        UserError, match=r"the training data mine \w+ -> mine \w+ \(the rest of the epoch is other text\)"
+    ):
+        train_plainly("--resume", "models/mine_epoch1.pt")
+
+
+@pytest.mark.parametrize(("size", "position", "total"), [("4", 2, 8), ("1", 10, 23)])
+def test_another_batch_size_keeps_the_place_in_the_data_and_the_epochs(monkeypatch, size, position, total):
+    """After 5 of 11 batches of 2 rows (22 rows of 16 tokens in all): 10 rows are done, two and a half batches of 4."""
+    stop_after(monkeypatch, 5)
+    train("--epochs", "1")
+    assert state_of("models/mine_epoch1.pt")["loader"] == {"epoch": 0, "position": 5}
+    flags = [("--batch_size", "training.batch_size", int(size))]
+    run = prepare_run(Request(continue_from="models/mine_epoch1.pt", overrides=flags, allow_changes=True))
+    n_rows = run.loader().n_rows
+    assert (run.epoch, run.position, run.batches_done) == (0, position, 5)
+    left = -(-(n_rows - position * int(size)) // int(size))
+    assert run.total_batches == 5 + left
+    stop_after(monkeypatch, None)
+    assert Trainer(run).train() == 0
+    assert state_of("models/mine_epoch1.pt")["loader"] == {"epoch": 1, "position": 0}
+
+
+def test_another_dtype_starts_with_a_loss_scale_of_its_own(monkeypatch):
+    trainer = make_trainer()
+    state = trainer.state_dict()
+    assert state["scaler"] == {}
+    trainer.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    trainer.load_state_dict(state)  # float16 now, with nothing to take over
+
+
+def test_another_machine_is_said_to_round_differently(monkeypatch):
+    stop_after(monkeypatch, 2)
+    train("--max_iters", "4")
+    with listening() as said:
+        prepare_run(Request(continue_from="models/mine_epoch1.pt"))
+    assert not [line for line in said if "rounded differently" in line]
+    monkeypatch.setattr(checkpoint.torch, "get_num_threads", lambda: 64)
+    with listening() as said:
+        prepare_run(Request(continue_from="models/mine_epoch1.pt"))
+    (line,) = [line for line in said if "rounded differently" in line]
+    assert re.search(r"threads \d+ -> 64\.$", line)
+
+
+# --- counting anew --------------------------------------------------------------------------------------------------
+
+
+def test_reset_epoch_keeps_weights_and_optimizer_and_counts_anew():
+    train("--max_iters", "4", "--output_checkpoint", "models/a.pt")
+    a = state_of("models/a.pt")
+    overrides = [("--max_iters", "training.max_iters", 3)]
+    for seed in (1337, 5):  # what decides what is learned may change
+        changed = [*overrides, ("--seed", "system.seed", seed)]
+        run = prepare_run(Request(continue_from="models/a.pt", overrides=changed, reset_epoch=True))
+        trainer = Trainer(run)
+        assert differences(dict(trainer.model.state_dict()), dict(a["model"])) == []
+        state = trainer.state_dict()
+        assert differences(state["optimizer"], a["optimizer"]) == []
+        assert (state["batch_counter"], state["loader"]) == (0, {"epoch": 0, "position": 0})
+        assert state["metrics"]["train_loss_batch"] == [] and state["best_val_loss"] == float("inf")
+        assert state["metadata"]["run_id"] != a["metadata"]["run_id"] and run.total_batches == 3
+
+
+@pytest.mark.parametrize("flags", [("--checkpoint", "models/mine_epoch1.pt"), ("--resume",)])
+def test_reset_epoch_moves_the_run_it_began_with_aside(flags):
+    train("--max_iters", "4")
+    before = Path("models/mine_epoch1.pt").read_bytes()
+    outcome = train(*flags, "--reset_epoch", "--max_iters", "2")
+    assert outcome.code == 0 and "counting anew" in outcome.said
+    assert before in snapshot("models/old").values()
+    assert [row["step"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")] == [1, 2]
+    assert state_of("models/mine_epoch1.pt")["batch_counter"] == 2
+
+
+@pytest.mark.parametrize("flags", [(), ("--load_model_only", "models/mine_epoch1.pt")])
+def test_reset_epoch_without_a_checkpoint_to_go_on_from_is_refused(flags):
+    train("--max_iters", "1")
+    with pytest.raises(UserError, match="--reset_epoch goes on from a checkpoint and counts anew; name one"):
+        train_plainly(*TINY, *flags, "--reset_epoch")
+
+
+# --- saves that failed ----------------------------------------------------------------------------------------------
+
+
+def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(tmp_path, monkeypatch):
+    files = CheckpointManager(tmp_path / "a.pt")
+    saver, refused, written = Saver(files, keep=None, move=lambda: None), {files.best}, []
+
+    def write(state, path):
+        if path in refused:
+            raise UserError(f"Could not save '{path}'.")
+        written.append((path.name, state["batch_counter"]))
+
+    monkeypatch.setattr(saver_module, "write_file", write)
+
+    def state(batch):
+        return {"model": {"w": torch.zeros(1)}, "batch_counter": batch}
+
+    saver.save(state(1), [files.best, files.last])
+    saver.wait()
+    assert saver.failed == [files.best] and written == [("a.pt", 1)]
+    refused.clear()
+    saver.save(state(2), [files.last])
+    saver.wait()
+    assert saver.failed == [] and sorted(written[1:]) == [("a.pt", 2), ("a_best.pt", 1)]
+
+
+def test_failed_numbered_saves_do_not_pile_up_in_memory(tmp_path, monkeypatch):
+    files = CheckpointManager(tmp_path / "a.pt")
+    saver = Saver(files, keep=None, move=lambda: None)
+
+    def full(state, path):
+        raise UserError("The disk is full.")
+
+    monkeypatch.setattr(saver_module, "write_file", full)
+    for batch in range(1, 6):
+        state = {"model": {"w": torch.zeros(1)}, "batch_counter": batch}
+        saver.save(state, [files.numbered(batch), files.last])
+    saver.wait()
+    assert saver.failed == [files.numbered(5), files.last]
+
+
+def test_the_record_is_on_the_disk_before_the_checkpoint_that_counts_on_it(tmp_path, monkeypatch):
+    files = CheckpointManager(tmp_path / "a.pt")
+    order = []
+    monkeypatch.setattr(saver_module, "make_durable", lambda path: order.append(path))
+    monkeypatch.setattr(saver_module, "write_file", lambda state, path: order.append(path))
+    saver = Saver(files, keep=None, move=lambda: None)
+    saver.save({"model": {"w": torch.zeros(1)}}, [files.last])
+    saver.wait()
+    assert order == [files.metrics, files.last]
+
+
+# --- bad numbers ----------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_names_the_documents_by_line_and_first_words():
+    train("--max_iters", "2")
+    spoiled = state_of("models/mine_epoch1.pt")
+    for tensor in spoiled["model"].values():
+        tensor.mul_(float("inf")).nan_to_num_(nan=0.0, posinf=3e38, neginf=-3e38)
+    write_file(spoiled, Path("models/mine_epoch1.pt"))
+    with pytest.raises(UserError) as error:
+        train_plainly("--resume", "models/mine_epoch1.pt", "--max_iters", "4")
+    text = str(error.value)
+    assert "batch 3 is not finite" in text and "--learning_rate" in text
+    shown = re.findall(r"(\d+) \('(Number (\d+)[^']*)' \.\.\.\)", text)
+    assert shown and all(int(line) == int(number) + 1 for line, _, number in shown)

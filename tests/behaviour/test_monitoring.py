@@ -1,0 +1,421 @@
+"""What a person sees of a run: pictures and milestones, samples, the record, the log file, TensorBoard, honest numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers_cli import finish, start_python
+from helpers_run import (
+    TINY,
+    differences,
+    listening,
+    make_trainer,
+    metrics_rows,
+    settle,
+    snapshot,
+    state_of,
+    stop_after,
+    train,
+    train_plainly,
+)
+
+import trainer as trainer_module
+from config import Config
+from jojo import plotting
+from jojo.machine import estimate
+from utils import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+FEW = ("--eval_interval", "0", "--training.eval_iters", "1")
+
+
+@pytest.fixture(autouse=True)
+def workshop(tmp_path, monkeypatch):
+    settle(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The pictures that are drawn, without drawing them: (batch, milestone's name or None)."""
+    calls = []
+
+    def draw(self, metrics, milestone=None):
+        calls.append((metrics.train_loss_batch.points[-1][0], milestone and milestone.name))
+
+    monkeypatch.setattr(plotting.PlotManager, "draw", draw)
+    return calls
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_kept_every_plot_interval_and_drawn_once_more_at_the_end(drawn):
+    train("--max_iters", "7", "--training.plot_interval", "3", *FEW)
+    assert drawn == [(3, "mine_epoch1_batch3.png"), (6, "mine_epoch1_batch6.png"), (7, None)]
+
+
+def test_without_an_interval_only_the_current_picture_is_drawn(drawn):
+    train("--max_iters", "3", "--training.plot_interval", "0", *FEW)
+    assert drawn == [(3, None)]
+
+
+def test_500_batches_leave_five_milestones_and_500_rows_also_after_two_interruptions(drawn, monkeypatch):
+    tiny = ("--model.n_embd", "2", "--model.block_size", "2", "--training.checkpoint_minutes", "0")
+    for batch in (137, 301, None):
+        stop_after(monkeypatch, batch)
+        train("--max_iters", "500", *tiny, *FEW, *(() if batch == 137 else ("--resume",)))
+    assert [step for step, name in drawn if name] == [100, 200, 300, 400, 500]
+    assert [row["step"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")] == list(range(1, 501))
+
+
+def test_pictures_of_later_batches_are_moved_aside_with_their_run(monkeypatch):
+    train("--max_iters", "2", "--checkpoint_interval", "1")
+    Path("models/mine_epoch1_batch1.png").write_bytes(b"a picture")
+    train("--max_iters", "1")
+    assert b"a picture" in snapshot("models/old").values()
+
+
+def test_drawing_pauses_where_it_would_take_more_than_a_hundredth_of_the_time(monkeypatch, tmp_path):
+    clock, drawn = [0.0], []
+    monkeypatch.setattr(plotting.time, "monotonic", lambda: clock[0])
+    plot = plotting.PlotManager(tmp_path / "x.png", "x")
+
+    def draw(metrics):
+        drawn.append(clock[0])
+        clock[0] += 0.5
+
+    monkeypatch.setattr(plot, "draw", draw)
+    while clock[0] < 1000:
+        clock[0] += 1.0
+        plot.draw_if_cheap(None)
+    assert 8 < len(drawn) <= 20 and drawn[0] >= 100
+    assert all(0.5 * (number + 1) <= 0.01 * (at + 0.5) for number, at in enumerate(drawn))
+
+
+def test_debug_says_which_losses_were_chosen_and_why(tmp_path, caplog):
+    from jojo.metrics import MetricsTracker
+
+    metrics = MetricsTracker()
+    for step in range(1, 301):
+        metrics.add_batch({"step": step, "loss": 3.0, "lr": 0.1})
+    chosen = plotting.choose_losses(metrics)
+    assert (chosen.smoothed, chosen.label, len(chosen.train)) == (True, "Training Step (Smoothed)", 100)
+    assert chosen.reason == "300 batch losses in 100 groups, because there are 0 evaluations"
+    for step in (100, 200):
+        metrics.add_evaluation(step, {"train_loss_eval": 2.0, "val_loss": 2.5, "bpb": 1.0})
+    assert plotting.choose_losses(metrics).smoothed  # two are not enough
+    metrics.add_evaluation(300, {"train_loss_eval": 2.0, "val_loss": float("nan"), "bpb": 1.0})
+    chosen = plotting.choose_losses(metrics)
+    assert (chosen.smoothed, chosen.label) == (False, "Step")
+    assert chosen.train == [(100, 2.0), (200, 2.0), (300, 2.0)] and chosen.val == [(100, 2.5), (200, 2.5)]
+
+
+def test_a_single_validation_stands_at_the_last_training_step():
+    from jojo.metrics import MetricsTracker
+
+    metrics = MetricsTracker()
+    for step in range(1, 31):
+        metrics.add_batch({"step": step, "loss": 3.0, "lr": 0.1})
+    metrics.add_evaluation(10, {"train_loss_eval": 2.0, "val_loss": 2.5, "bpb": 1.0})
+    assert plotting.choose_losses(metrics).val == [(30, 2.5)]
+
+
+def boxes(figure):
+    """The notes and the legend's box, and the curves' points, all in pixels."""
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    texts = [text.get_window_extent() for text in axes.texts]
+    lines = [axes.transData.transform(line.get_xydata()) for line in axes.lines]
+    return texts, axes.get_legend().get_window_extent(), lines, axes.get_window_extent()
+
+
+@pytest.mark.parametrize("shape", ["falls", "rises", "flat", "spike", "two", "one"])
+def test_notes_and_legend_meet_no_curve_and_stay_inside(shape):
+    from jojo.metrics import MetricsTracker
+
+    n = {"two": 2, "one": 1}.get(shape, 400)
+    metrics = MetricsTracker()
+    for step in range(1, n + 1):
+        loss = {"falls": 10 / step, "rises": step / 10, "flat": 3.0, "spike": 50.0 if step == 5 else 1.0}.get(
+            shape, 2.0 + step
+        )
+        metrics.add_batch({"step": step, "loss": loss, "lr": 0.1})
+        if step % 40 == 0 or n < 3:
+            metrics.add_evaluation(step, {"train_loss_eval": loss, "val_loss": loss + 1, "bpb": 1.0})
+    figure = plotting.picture("a run", plotting.choose_losses(metrics), metrics.learning_rate.points)
+    texts, legend, lines, axes = boxes(figure)
+    assert [text.get_text().split(" at ")[0].rsplit(" ", 1)[0] for text in figure.axes[0].texts] == [
+        "Min Train",
+        "Min Val",
+    ]
+    for box in (*texts, legend):
+        assert axes.x0 <= box.x0 and box.x1 <= axes.x1 and axes.y0 <= box.y0 and box.y1 <= axes.y1 + 1
+        assert not any(box.contains(x, y) for line in lines for x, y in line)
+    assert not texts[0].overlaps(texts[1]) and not any(text.overlaps(legend) for text in texts)
+
+
+def test_many_runs_on_one_picture_keep_their_names_inside_and_apart():
+    from jojo.metrics import MetricsTracker
+
+    runs = []
+    for number in range(8):
+        metrics = MetricsTracker()
+        for step in range(1, 200):
+            metrics.add_batch({"step": step, "loss": 5 + number - step / 50, "lr": 0.1})
+        metrics.add_evaluation(199, {"train_loss_eval": 2.0, "val_loss": 2.5 + number, "bpb": 1.0})
+        runs.append((f"a rather long name of a run {number}", metrics))
+    texts, legend, lines, axes = boxes(plotting.comparison("x", runs))
+    assert axes.y0 <= legend.y0 and legend.x0 >= axes.x0
+    for box in (*texts, legend):
+        assert not any(box.contains(x, y) for line in lines for x, y in line)
+    assert not any(text.overlaps(legend) for text in texts)
+
+
+# --- best and worst ---------------------------------------------------------------------------------------------------
+
+
+def test_best_and_worst_are_those_of_the_record_also_where_the_loss_rises_at_the_end(monkeypatch):
+    losses = iter([5.0, 3.0, 2.0, 2.5, 4.0, 9.0])
+    evaluation = {"bpb": 1.0}
+
+    def evaluate(self):
+        value = next(losses)
+        return {"train_loss_eval": value - 0.5, "val_loss": value, **evaluation}
+
+    monkeypatch.setattr(trainer_module.Trainer, "evaluate", evaluate)
+    said = train("--max_iters", "6", "--eval_interval", "1").said
+    rows = metrics_rows("models/mine_epoch1.metrics.jsonl")
+    state = state_of("models/mine_epoch1.pt")
+    for name, key in (("val", "val_loss"), ("train", "train_loss_eval")):
+        values = [row[key] for row in rows]
+        assert (state[f"best_{name}_loss"], state[f"worst_{name}_loss"]) == (min(values), max(values))
+    assert "validation loss  final 9.0000, best 2.0000, worst 9.0000" in said
+    assert "training loss    final 8.5000, best 1.5000, worst 8.5000" in said
+    assert state_of("models/mine_epoch1_best.pt")["batch_counter"] == 3
+
+
+# --- samples ------------------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_in_the_record_and_the_log_and_change_nothing(monkeypatch):
+    flags = ("--max_iters", "4", "--model.dropout", "0.1", "--training.sample_prompts", "Number|The fox")
+    said = train(*flags, "--training.sample_interval", "2", "--training.sample_tokens", "5").said
+    rows = metrics_rows("models/mine_epoch1.metrics.jsonl")
+    assert [row["step"] for row in rows if "samples" in row] == [2, 4]
+    assert [sample["prompt"] for sample in rows[1]["samples"]] == ["Number", "The fox"]
+    assert said.count("  sample: Number") == 2 and said.count("  sample: The fox") == 2
+    with_samples = state_of("models/mine_epoch1.pt")
+    train(*flags)
+    plain = state_of("models/mine_epoch1.pt")
+    for part in ("model", "optimizer", "rng", "metrics"):
+        assert differences(with_samples[part], plain[part]) == []
+
+
+def test_a_sample_is_the_same_for_the_same_weights_and_of_the_length_asked_for():
+    trainer = make_trainer("--training.sample_tokens", "7")
+    first = trainer.samples()
+    torch.manual_seed(99)
+    assert trainer.samples() == first
+    assert first[0]["prompt"] == "Once upon a time" and first[0]["text"]
+    assert len(trainer.run.tokenizer.encode(first[0]["text"])) <= 14
+
+
+def test_a_prompt_longer_than_the_context_is_continued_too():
+    trainer = make_trainer("--training.sample_prompts", "word " * 100)
+    assert trainer.samples()[0]["text"]
+
+
+# --- what a run leaves behind ---------------------------------------------------------------------------------------------
+
+
+def test_the_config_stands_beside_the_record_and_starts_the_same_run(monkeypatch):
+    train("--max_iters", "2", "--seed", "5")
+    config = json.loads(Path("models/mine_epoch1.config.json").read_text())
+    assert Config.from_dict(config).to_dict() == state_of("models/mine_epoch1.pt")["config"]
+    first = state_of("models/mine_epoch1.pt")
+    train_plainly("--config", "models/mine_epoch1.config.json")
+    assert differences(first["model"], state_of("models/mine_epoch1.pt")["model"]) == []
+
+
+def test_the_log_file_holds_what_was_said_with_time_level_and_run():
+    train("--max_iters", "4", "--log_interval", "2", "--scheduler.warmup_iters", "50")
+    lines = Path("train.log").read_text().splitlines()
+    stamped = [
+        line for line in lines if re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (INFO|WARNING|ERROR) +mine_epoch1: ", line)
+    ]
+    assert any("batch 2/4  loss " in line for line in stamped) and any("evaluation" in line for line in stamped)
+    train("--max_iters", "1", "--output_checkpoint", "models/other.pt")
+    text = Path("train.log").read_text()
+    assert text.startswith("\n".join(lines)) and " other: " in text  # appended
+
+
+def test_a_log_file_that_cannot_be_written_is_one_warning(monkeypatch):
+    Path("train.log").mkdir()
+    outcome = train("--max_iters", "1")
+    assert outcome.code == 0 and outcome.said.count("No log file 'train.log'") == 1
+
+
+def test_errors_end_up_in_the_log_file_too(monkeypatch):
+    monkeypatch.setattr(
+        trainer_module.Trainer, "step", lambda self, batch: trainer_module.StepResult(float("nan"), 1.0)
+    )
+    monkeypatch.setattr(
+        trainer_module.Trainer, "row", lambda *_: (_ for _ in ()).throw(UserError("The loss is not finite."))
+    )
+    with pytest.raises(UserError):
+        train("--max_iters", "2")
+    assert "ERROR" in Path("train.log").read_text() and "The loss is not finite." in Path("train.log").read_text()
+
+
+# --- TensorBoard --------------------------------------------------------------------------------------------------------
+
+
+def scalars(folder):
+    """Everything TensorBoard would show of a run: {name: [(step, value), ...]}."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), purge_orphaned_data=True)
+    events.Reload()
+    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_tensorboard_shows_what_the_record_holds_also_after_a_resume(monkeypatch):
+    stop_after(monkeypatch, 3)
+    train("--max_iters", "5", "--eval_interval", "2", "--tensorboard", "--training.sample_interval", "2")
+    stop_after(monkeypatch, None)
+    train_plainly("--resume", "models/mine_epoch1.pt", "--tensorboard")
+    shown, rows = (
+        scalars("models/tensorboard/mine_epoch1"),
+        metrics_rows("models/mine_epoch1.metrics.jsonl", clock=True),
+    )
+    for key, name in {"loss": "loss/train", "val_loss": "loss/val", "lr": "batch/learning_rate"}.items():
+        expected = [(row["step"], row[key]) for row in rows if key in row]
+        assert [step for step, _ in shown[name]] == [step for step, _ in expected]
+        assert [value for _, value in shown[name]] == pytest.approx([value for _, value in expected])
+
+
+def test_tensorboard_that_is_not_installed_is_one_sentence_before_anything_is_written(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorboard" else find(name))
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        train("--max_iters", "1", "--tensorboard")
+    assert not Path("models").exists()
+
+
+# --- the console --------------------------------------------------------------------------------------------------------
+
+
+def test_the_summary_says_what_the_run_will_take():
+    said = train("--max_iters", "3", "--training.sample_interval", "2").said
+    assert re.search(r"memory +about [\d.]+ MB at the peak, of [\d.]+ GB", said)
+    assert re.search(r"time +about .* at 30% MFU; measured after the first batches", said)
+    assert "sample every 2 batches" in said and "cached in cache/" in said
+    assert "record           models/mine_epoch1.metrics.jsonl" in said
+
+
+def test_a_device_without_a_known_peak_has_no_made_up_mfu(monkeypatch):
+    monkeypatch.setattr(estimate, "peak_flops", lambda system: None)
+    said = train("--max_iters", "2", "--log_interval", "1").said
+    assert "MFU n/a" in said and "time             measured after the first batches" in said
+    assert {row["mfu"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl", clock=True)} == {None}
+
+
+def test_mfu_is_flops_by_time_by_peak():
+    train("--max_iters", "5", "--system.peak_flops", "2.5e9")
+    trainer = make_trainer()
+    flops = estimate.flops_per_token(trainer.config.model)
+    for row in metrics_rows("models/mine_epoch1.metrics.jsonl", clock=True):
+        assert row["mfu"] == pytest.approx(row["tokens_per_s"] * flops / 2.5e9, rel=1e-3)
+
+
+COLOURED = {"NO_COLOR": "", "TERM": "xterm"}
+
+
+def test_output_in_a_file_has_neither_escape_codes_nor_carriage_returns(tmp_path):
+    command = [str(ROOT / "train.py"), *TINY, "--max_iters", "3", "--log_interval", "1"]
+    result = finish(start_python(*command, cwd=tmp_path, **COLOURED))
+    assert result.code == 0
+    assert not set("\x1b\r") & set(result.out + result.err)
+    assert len(re.findall(r"^batch \d/3  loss", result.out, re.MULTILINE)) == 3
+
+
+TERMINAL = """
+import fcntl, os, pty, struct, sys, termios
+child, terminal = pty.fork()
+if child == 0:
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+try:
+    while output := os.read(terminal, 1024):
+        os.write(1, output)
+except OSError:  # the end
+    pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize(("flags", "environment"), [(("--no_color",), {"NO_COLOR": ""}), ((), COLOURED)])
+def test_a_terminal_shows_a_live_bar_and_colours_only_where_they_are_wanted(flags, environment, tmp_path):
+    command = [str(ROOT / "train.py"), *TINY, "--max_iters", "3", "--log_interval", "1", *flags]
+    result = finish(start_python("-c", TERMINAL, *command, cwd=tmp_path, **environment))
+    assert result.code == 0, result.out + result.err
+    assert "| 3/3 [" in result.out
+    assert bool(re.search(r"\x1b\[3\dm", result.out)) == (environment is COLOURED)  # the worst losses, in red
+    assert "batch 3/3  loss" not in result.out  # the bar says it
+    assert "batch 3/3  loss" in (tmp_path / "train.log").read_text()
+
+
+# --- drawing again ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def regenerate(monkeypatch):
+    sys.path.insert(0, str(ROOT / "tools"))
+    import regenerate_plot
+
+    sys.path.remove(str(ROOT / "tools"))
+
+    def run(*arguments):
+        with listening() as said:
+            assert regenerate_plot.main([str(argument) for argument in arguments]) == 0
+        return said
+
+    return run
+
+
+def test_one_run_is_drawn_again_from_its_checkpoint_or_its_record(regenerate):
+    train("--max_iters", "4", "--eval_interval", "1")
+    assert regenerate("models/mine_epoch1.pt") == ["Wrote models/mine_epoch1.png"]
+    from_checkpoint = Path("models/mine_epoch1.png").read_bytes()
+    assert regenerate("models/mine_epoch1.metrics.jsonl", "-o", "own.png") == ["Wrote own.png"]
+    assert Path("own.png").read_bytes() == from_checkpoint  # both hold the same
+
+
+def test_several_runs_are_drawn_on_one_picture(regenerate):
+    train("--max_iters", "4", "--eval_interval", "1")
+    train("--max_iters", "3", "--output_checkpoint", "models/b.pt")
+    files = ("models/mine_epoch1.pt", "models/b.metrics.jsonl")
+    assert regenerate(*files, "--output", "both.png") == ["Wrote both.png"]
+    assert Path("both.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="-o FILE"):
+        regenerate(*files)
+
+
+def test_files_with_nothing_to_draw_are_one_sentence(regenerate):
+    train("--max_iters", "1")
+    content = state_of("models/mine_epoch1.pt")
+    torch.save({"model": content["model"], "model_args": content["config"]["model"]}, "old.pt")
+    Path("empty.metrics.jsonl").write_text("not a row\n{}\n[]\n")
+    for name in ("old.pt", "empty.metrics.jsonl"):
+        with pytest.raises(UserError, match=rf"'{name}' holds no losses to draw"):
+            regenerate(name)
+    with pytest.raises(UserError, match="No metrics file 'none"):
+        regenerate("none.metrics.jsonl")
+    with pytest.raises(UserError, match="no folder 'nowhere'"):
+        regenerate("models/mine_epoch1.pt", "-o", "nowhere/x.png")

@@ -1,0 +1,633 @@
+"""Stopped and resumed runs end exactly where uninterrupted ones do, and starting anew loses nothing of older runs."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import weakref
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from helpers_run import (
+    TINY,
+    differences,
+    metrics_rows,
+    settle,
+    snapshot,
+    state_of,
+    stop_after,
+    train,
+    train_plainly,
+    write_data,
+)
+
+import trainer as trainer_module
+from jojo.checkpoints import file as checkpoint_file
+from jojo.checkpoints import saver as saver_module
+from training.resume import Request
+from training.run import prepare_run
+from utils import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+# 11 rows of two micro-batches: an epoch is 6 batches, the last one half empty.
+HARD = ("--model.dropout", "0.1", "--training.gradient_accumulation_steps", "2", "--max_iters", "15")
+
+
+@pytest.fixture(autouse=True)
+def workshop(tmp_path, monkeypatch):
+    settle(tmp_path, monkeypatch)
+
+
+def left_over(path):
+    """What a run leaves behind in its checkpoint, without its name and what it was told about values that are equal."""
+    state = dict(state_of(path))
+    del state["metadata"], state["config"], state["derived"]
+    return state
+
+
+def same_training(a, b):
+    """Whether two checkpoints hold the same training; evaluations may have happened at other times."""
+    a, b = state_of(a), state_of(b)
+    names = ("model", "optimizer", "scaler", "rng", "loader", "epoch", "batch_counter", "global_iter_num")
+    assert [d for name in names for d in differences(a[name], b[name], name)] == []
+    for name in ("train_loss_batch", "learning_rate", "tokens"):
+        assert differences(a["metrics"][name], b["metrics"][name], name) == []
+
+
+# --- exactness ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_stopped_at_any_batch_and_resumed_ends_as_if_it_never_stopped(monkeypatch):
+    """Mid-epoch, at an epoch's end (6), in the second epoch, after the first batch and before the last."""
+    flags = (*HARD, "--eval_interval", "4", "--output_checkpoint")
+    assert train(*flags, "models/whole.pt").code == 0
+    for batch in (1, 4, 6, 8, 14):
+        name = f"models/stopped_at_{batch}"
+        stop_after(monkeypatch, batch)
+        assert train(*flags, f"{name}.pt").code == 130
+        assert state_of(f"{name}.pt")["batch_counter"] == batch
+        stop_after(monkeypatch, None)
+        outcome = train_plainly("--resume", f"{name}.pt")  # the command that the stopped run printed
+        assert outcome.code == 0
+        assert f"batch {batch} of {name}.pt" in outcome.said
+        assert differences(left_over("models/whole.pt"), left_over(f"{name}.pt")) == [], batch
+        assert differences(left_over("models/whole_best.pt"), left_over(f"{name}_best.pt")) == [], batch
+        rows = metrics_rows(f"{name}.metrics.jsonl")
+        assert [row["step"] for row in rows] == list(range(1, 16))
+        assert rows == metrics_rows("models/whole.metrics.jsonl")
+
+
+def test_muons_momentum_survives_a_stop(monkeypatch):
+    flags = (*HARD, "--optimizer.kind", "muon", "--max_iters", "6", "--output_checkpoint")
+    assert train(*flags, "models/whole.pt").code == 0
+    stop_after(monkeypatch, 3)
+    assert train(*flags, "models/stopped.pt").code == 130
+    stop_after(monkeypatch, None)
+    assert train_plainly("--resume", "models/stopped.pt").code == 0
+    kept = state_of("models/stopped.pt")["optimizer"]
+    assert {key for name, values in kept.items() if ".mlp." in name for key in values} == {"momentum_buffer"}
+    assert differences(left_over("models/whole.pt"), left_over("models/stopped.pt")) == []
+
+
+def test_the_first_batch_after_a_resume_is_the_next_one_of_the_data(monkeypatch):
+    seen = []
+    step = trainer_module.Trainer.step
+
+    def watched(self, batch):
+        seen.append((self.batches_done, self.epoch, self.position, batch.targets.tolist()))
+        return step(self, batch)
+
+    monkeypatch.setattr(trainer_module.Trainer, "step", watched)
+    train(*HARD, "--output_checkpoint", "models/whole.pt", "--checkpoint_interval", "7")
+    whole = list(seen)
+    seen.clear()
+    train_plainly("--resume", "models/whole_batch7.pt")
+    assert seen == whole[7:]
+
+
+def test_several_interruptions_with_other_intervals_in_every_part_change_nothing(monkeypatch):
+    train(*HARD, "--eval_interval", "0", "--output_checkpoint", "models/whole.pt")
+    parts = "models/parts.pt"
+    stop_after(monkeypatch, 3)
+    flags = ("--eval_interval", "1", "--training.checkpoint_minutes", "0", "--output_checkpoint", parts)
+    assert train(*HARD, *flags).code == 130
+    stop_after(monkeypatch, 9, signal.SIGTERM)
+    flags = ("--eval_interval", "2", "--checkpoint_interval", "1", "--log_interval", "1", "--training.eval_iters", "5")
+    assert train_plainly("--resume", parts, *flags).code == 143
+    stop_after(monkeypatch, 10)
+    assert train_plainly("--resume", parts, "--eval_interval", "0", "--checkpoint_interval", "0").code == 130
+    stop_after(monkeypatch, None)
+    flags = ("--eval_interval", "5", "--training.checkpoint_minutes", "1", "--val_batches", "1")
+    assert train_plainly("--resume", parts, *flags).code == 0
+    same_training("models/whole.pt", parts)
+    losses = [
+        (row["step"], row["loss"], row["lr"], row["tokens"]) for row in metrics_rows("models/parts.metrics.jsonl")
+    ]
+    assert losses == [
+        (row["step"], row["loss"], row["lr"], row["tokens"]) for row in metrics_rows("models/whole.metrics.jsonl")
+    ]
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint_and_repeats_the_lost_batches_exactly(monkeypatch):
+    train(*HARD, "--output_checkpoint", "models/whole.pt")
+
+    class PowerCut(BaseException):
+        pass
+
+    step = trainer_module.Trainer.step
+
+    def cut(self, batch):
+        if self.batches_done == 11:
+            raise PowerCut
+        return step(self, batch)
+
+    monkeypatch.setattr(trainer_module.Trainer, "step", cut)
+    with pytest.raises(PowerCut):
+        train(*HARD, "--output_checkpoint", "models/parts.pt", "--eval_interval", "100")
+    assert state_of("models/parts.pt")["batch_counter"] == 6  # saved at the epoch's end
+    assert len(metrics_rows("models/parts.metrics.jsonl")) == 11
+    with open("models/parts.metrics.jsonl", "a") as file:
+        file.write('{"step": 12, "lo')
+    monkeypatch.setattr(trainer_module.Trainer, "step", step)
+    assert train_plainly("--resume", "models/parts.pt").code == 0
+    assert differences(left_over("models/whole.pt"), left_over("models/parts.pt")) == []
+    assert metrics_rows("models/parts.metrics.jsonl") == metrics_rows("models/whole.metrics.jsonl")
+
+
+def test_a_run_killed_right_after_its_best_model_was_saved_resumes_from_it_without_a_gap(monkeypatch):
+    class PowerCut(BaseException):
+        pass
+
+    save = saver_module.Saver.save
+
+    def cut(self, state, paths):
+        save(self, state, paths)
+        if paths[0].name.endswith("_best.pt") and state["batch_counter"] == 4:
+            raise PowerCut
+
+    monkeypatch.setattr(saver_module.Saver, "save", cut)
+    with pytest.raises(PowerCut):
+        train(*HARD, "--eval_interval", "2")
+    monkeypatch.setattr(saver_module.Saver, "save", save)
+    assert state_of("models/mine_epoch1_best.pt")["batch_counter"] == 4
+    train_plainly("--resume", "models/mine_epoch1_best.pt")
+    rows = metrics_rows("models/mine_epoch1.metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 16))
+    assert [row["step"] for row in rows if "val_loss" in row][:3] == [2, 4, 6]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_real_signal_stops_a_real_process_with_its_exit_code_and_loses_nothing(number, code):
+    flags = ["--model.dropout", "0.1", "--training.gradient_accumulation_steps", "2", "--scheduler.decay_lr", "false"]
+    flags += ["--scheduler.warmup_iters", "2", "--eval_interval", "0", "--train_batches", "1000000"]
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, *flags, "--max_iters", "1000000"]
+    process = subprocess.Popen(
+        [*command, "--log_interval", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    with process:
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith("batch 3/"):
+                process.send_signal(number)
+        assert process.wait(timeout=60) == code, said
+    assert "Traceback" not in said and "--resume models/mine_epoch1.pt" in said
+    done = state_of("models/mine_epoch1.pt")["batch_counter"]
+    assert done >= 3 and len(metrics_rows("models/mine_epoch1.metrics.jsonl")) == done
+    length = ("--max_iters", str(done + 2), "--scheduler.decay_lr", "false")
+    assert train_plainly("--resume", "models/mine_epoch1.pt", *length).code == 0
+    assert train(*flags, *length, "--output_checkpoint", "models/whole.pt").code == 0
+    same_training("models/whole.pt", "models/mine_epoch1.pt")
+
+
+# --- which checkpoint -------------------------------------------------------------------------------------------------
+
+
+def test_resume_without_a_path_goes_on_with_the_run_of_that_name(monkeypatch):
+    stop_after(monkeypatch, 4)
+    train(*HARD)
+    stop_after(monkeypatch, None)
+    outcome = train(*HARD, "--resume")
+    assert outcome.code == 0 and "batch 4 of models/mine_epoch1.pt" in outcome.said
+    train(*HARD, "--output_checkpoint", "models/whole.pt")
+    assert differences(left_over("models/whole.pt"), left_over("models/mine_epoch1.pt")) == []
+
+
+def test_resume_without_a_path_and_with_an_output_takes_that_output(monkeypatch):
+    stop_after(monkeypatch, 2)
+    train(*HARD, "--output_checkpoint", "models/own.pt")
+    stop_after(monkeypatch, None)
+    outcome = train(*HARD, "--output_checkpoint", "models/own.pt", "--resume")
+    assert outcome.code == 0 and "batch 2 of models/own.pt" in outcome.said
+
+
+def test_checkpoint_alone_and_beside_resume_go_on_too(monkeypatch):
+    stop_after(monkeypatch, 4)
+    train(*HARD)
+    stop_after(monkeypatch, 5)
+    assert "batch 4 of" in train_plainly("--checkpoint", "models/mine_epoch1.pt").said
+    stop_after(monkeypatch, 6)
+    outcome = train_plainly("--resume", "--checkpoint", "models/mine_epoch1.pt")
+    assert "batch 5 of models/mine_epoch1.pt" in outcome.said
+    assert state_of("models/mine_epoch1.pt")["batch_counter"] == 6
+
+
+def test_resume_where_nothing_was_started_says_so():
+    with pytest.raises(UserError, match=r"Nothing to resume.*models/mine_epoch1\.pt"):
+        train("--resume")
+    with pytest.raises(UserError, match=r"No checkpoint 'models/none\.pt'"):
+        train("--resume", "models/none.pt")
+    assert not Path("models").exists()
+
+
+def test_a_numbered_checkpoint_goes_on_in_the_files_of_its_run():
+    train(*HARD, "--checkpoint_interval", "5")
+    uninterrupted = left_over("models/mine_epoch1.pt")
+    Path("models/mine_epoch1.pt").unlink()
+    assert train_plainly("--resume", "models/mine_epoch1_batch5.pt").code == 0
+    assert differences(uninterrupted, left_over("models/mine_epoch1.pt")) == []
+    assert not Path("models/mine_epoch1_batch5_best.pt").exists()
+    assert [row["step"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")] == list(range(1, 16))
+
+
+@pytest.mark.parametrize("how", ["continue_from", "weights_from"])
+def test_the_tensors_of_the_checkpoint_are_not_kept_in_memory_while_training_goes_on(how):
+    train("--max_iters", "2")
+    more = [("--max_iters", "training.max_iters", 3), ("--dataset", "data.dataset_name", "mine")]
+    with closing(prepare_run(Request(overrides=more, **{how: "models/mine_epoch1.pt"}))) as run:
+        trainer = trainer_module.Trainer(run)
+        state = run.checkpoint.state
+        averages = [value for weight in state["optimizer"].values() for value in weight.values()]
+        kept = [weakref.ref(tensor) for tensor in [*run.checkpoint.model.values(), *averages]]
+        del state, averages
+        seen = []
+        plain = trainer.load_ahead
+
+        def load_ahead():
+            gc.collect()
+            seen.append([ref() for ref in kept if ref() is not None])
+            plain()
+
+        trainer.load_ahead = load_ahead
+        assert trainer.train() == 0
+    assert len(kept) > 20 and seen and not any(seen)
+
+
+def test_resuming_a_finished_run_says_so_and_writes_nothing():
+    train("--max_iters", "3")
+    before = snapshot("models")
+    outcome = train_plainly("--resume", "models/mine_epoch1.pt")
+    assert outcome.code == 0
+    assert "complete" in outcome.said and "--max_iters" in outcome.said
+    assert snapshot("models") == before
+
+
+def test_a_finished_run_of_some_batches_goes_on_when_more_epochs_are_asked_for():
+    """What the message of the test above suggests must work."""
+    train("--max_iters", "3")
+    train_plainly("--resume", "models/mine_epoch1.pt", "--epochs", "2")
+    assert state_of("models/mine_epoch1.pt")["batch_counter"] == 22
+
+
+def test_resuming_into_a_longer_run_says_so_and_derives_the_rest_of_the_schedule():
+    train("--max_iters", "6")
+    outcome = train_plainly("--resume", "models/mine_epoch1.pt", "--max_iters", "12")
+    assert outcome.code == 0
+    assert "12 batches long instead of 6" in outcome.said
+    rates = [row["lr"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")]
+    assert len(rates) == 12
+    assert rates[6] > rates[5]  # it had nearly cooled down, and is warm again
+    assert rates[6:] == sorted(rates[6:], reverse=True)
+    assert rates[11] < rates[5]
+
+
+def test_a_resume_of_the_same_length_does_not_speak_of_another(monkeypatch):
+    stop_after(monkeypatch, 2)
+    train("--max_iters", "6")
+    stop_after(monkeypatch, None)
+    assert "instead of" not in train_plainly("--resume", "models/mine_epoch1.pt").said
+
+
+# --- what must not change ---------------------------------------------------------------------------------------------
+
+DECISIVE = [
+    ("--batch_size", "training.batch_size 2 -> 4", "4"),
+    ("--training.gradient_accumulation_steps", "training.gradient_accumulation_steps 1 -> 2", "2"),
+    ("--learning_rate", "optimizer.learning_rate 0.01 -> 0.5", "0.5"),
+    ("--optimizer.weight_decay", "optimizer.weight_decay 0.1 -> 0.0", "0"),
+    ("--scheduler.kind", "scheduler.kind cosine -> wsd", "wsd"),
+    ("--scheduler.warmup_iters", "scheduler.warmup_iters 0 -> 2", "2"),
+    ("--model.dropout", "model.dropout 0.0 -> 0.2", "0.2"),
+    ("--seed", "system.seed 1337 -> 7", "7"),
+    ("--dtype", "system.dtype float32 -> bfloat16", "bfloat16"),
+    ("--train_batches", "training.train_batches None -> 3", "3"),
+]
+
+
+def test_options_that_decide_what_is_learned_are_refused_by_name(monkeypatch):
+    stop_after(monkeypatch, 2)
+    train("--max_iters", "6")
+    before = snapshot("models")
+    for flag, words, value in DECISIVE:
+        with pytest.raises(UserError) as error:
+            train_plainly("--resume", "models/mine_epoch1.pt", flag, value)
+        assert words in str(error.value) and "--allow_changes" in str(error.value)
+    with pytest.raises(UserError) as error:
+        train_plainly("--resume", "models/mine_epoch1.pt", "--seed", "7", "--batch_size", "4")
+    assert "system.seed" in str(error.value) and "training.batch_size" in str(error.value)  # all of them at once
+    assert snapshot("models") == before
+
+
+def test_allow_changes_goes_on_with_the_changed_option(monkeypatch):
+    stop_after(monkeypatch, 2)
+    train("--max_iters", "6")
+    stop_after(monkeypatch, None)
+    flags = ("--learning_rate", "0.001", "--allow_changes")
+    assert train_plainly("--resume", "models/mine_epoch1.pt", *flags).code == 0
+    rates = [row["lr"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")]
+    assert rates[1] > 0.009 and rates[2] <= 0.001
+    assert state_of("models/mine_epoch1.pt")["config"]["optimizer"]["learning_rate"] == 0.001
+
+
+def test_allow_changes_with_fewer_batches_an_epoch_never_trains_on_an_empty_batch(monkeypatch):
+    """At batch 9 of 11 the batches become twice as large: the epoch has six of them, and position 9 does not exist."""
+    stop_after(monkeypatch, 9)
+    train("--max_iters", "20")
+    stop_after(monkeypatch, None)
+    outcome = train_plainly("--resume", "models/mine_epoch1.pt", "--batch_size", "4", "--allow_changes")
+    assert outcome.code == 0
+    tokens = [row["tokens"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")]
+    assert len(tokens) == 20
+    assert all(a < b for a, b in pairwise(tokens))
+
+
+def test_changed_training_data_is_refused_and_other_paths_to_the_same_data_are_not(monkeypatch):
+    stop_after(monkeypatch, 2)
+    train("--max_iters", "6")
+    shutil.copytree("data", "elsewhere")
+    stop_after(monkeypatch, 3)
+    moved = ("--data.data_dir", "elsewhere", "--data.cache_dir", "cache2")
+    assert train_plainly("--resume", "models/mine_epoch1.pt", *moved).code == 130
+    with open("data/mine-train.jsonl", "a") as file:
+        file.write('{"text": "One more story."}\n')
+    with pytest.raises(UserError, match="the training data"):
+        train_plainly("--resume", "models/mine_epoch1.pt", "--data.data_dir", "data")
+    stop_after(monkeypatch, None)
+    flags = ("--data.data_dir", "data", "--allow_changes")
+    assert train_plainly("--resume", "models/mine_epoch1.pt", *flags).code == 0
+
+
+def test_a_resumed_run_keeps_its_data_set_and_every_other_choice_without_being_told(monkeypatch):
+    write_data("other", n_train=9)
+    stop_after(monkeypatch, 2)
+    train("--dataset", "other", "--seed", "5", "--max_iters", "4", "--model.n_layer", "2", "--eval_interval", "3")
+    stop_after(monkeypatch, None)
+    before = state_of("models/other_epoch1.pt")["config"]
+    train_plainly("--resume", "models/other_epoch1.pt")
+    assert state_of("models/other_epoch1.pt")["config"] == before
+    assert before["data"]["dataset_name"] == "other" and before["training"]["eval_interval"] == 3
+
+
+# --- weights only -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["path of its own", "beside --checkpoint"])
+def test_load_model_only_starts_a_new_run_from_the_weights(monkeypatch, form):
+    train("--max_iters", "4", "--output_checkpoint", "models/first.pt")
+    first = state_of("models/first.pt")
+    seen = {}
+    start = trainer_module.Trainer.start_files
+
+    def look(self):
+        seen["weights"] = {name: weight.clone() for name, weight in self.model.state_dict().items()}
+        seen["at"] = (self.batches_done, self.epoch, self.position)
+        seen["steps"] = {values["step"].item() for values in self.optimizers[0].state.values()}
+        start(self)
+
+    monkeypatch.setattr(trainer_module.Trainer, "start_files", look)
+    path = ("models/first.pt",) if form == "path of its own" else ("--checkpoint", "models/first.pt")
+    shape_left_out = ("--dataset", "mine", "--device", "cpu", "--dtype", "float32", "--batch_size", "3")
+    before = Path("models/first.pt").read_bytes()
+    outcome = train_plainly("--load_model_only", *path, *shape_left_out, "--max_iters", "2", "--seed", "99")
+    assert outcome.code == 0 and "the weights of models/first.pt" in outcome.said
+    assert seen["at"] == (0, 0, 0) and seen["steps"] == {0}
+    assert differences(first["model"], seen["weights"]) == []
+    state = state_of("models/mine_epoch1.pt")
+    assert state["batch_counter"] == 2 and state["config"]["training"]["batch_size"] == 3
+    assert state["config"]["model"] == first["config"]["model"]
+    assert Path("models/first.pt").read_bytes() == before
+
+
+def test_a_shape_that_contradicts_the_loaded_model_is_refused_with_both_values():
+    train("--max_iters", "1")
+    for start in ("--resume", "--load_model_only"):
+        with pytest.raises(UserError, match=r"model\.n_layer 3 \(--model\.n_layer\) against 1") as error:
+            train_plainly(start, "models/mine_epoch1.pt", "--model.n_layer", "3", "--model.bias", "true")
+        assert "model.bias True (--model.bias) against False" in str(error.value)
+    Path("shape.json").write_text('{"model": {"block_size": 32}, "data": {"dataset_name": "mine"}}')
+    with pytest.raises(UserError, match=r"model\.block_size 32 \(shape\.json\) against 16"):
+        train_plainly("--config", "shape.json", "--load_model_only", "models/mine_epoch1.pt")
+
+
+def test_options_are_checked_against_the_loaded_model_not_against_the_defaults_it_replaces():
+    """A width of 16 does not go with the default of 6 heads, but it does with the 2 heads that were loaded."""
+    train("--max_iters", "1")
+    for start in ("--resume", "--load_model_only"):
+        flags = ("--model.n_embd", "16", "--max_iters", "2", "--dataset", "mine", "--device", "cpu")
+        assert train_plainly(start, "models/mine_epoch1.pt", *flags).code == 0
+        with pytest.raises(UserError, match=r"model\.n_embd 32 \(--model\.n_embd\) against 16"):
+            train_plainly(start, "models/mine_epoch1.pt", "--model.n_embd", "32")
+
+
+def test_load_model_only_without_a_checkpoint_or_beside_resume_is_refused():
+    with pytest.raises(UserError, match="--load_model_only needs a checkpoint"):
+        train("--load_model_only")
+    with pytest.raises(UserError, match="one of them"):
+        train("--resume", "models/a.pt", "--load_model_only", "models/b.pt")
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--load_model_only"])
+def test_two_different_checkpoints_at_once_are_refused(flag):
+    """Taking one of them silently would continue from the wrong one."""
+    train("--max_iters", "1", "--output_checkpoint", "models/a.pt")
+    shutil.copy("models/a.pt", "models/b.pt")
+    with pytest.raises(UserError, match=r"--checkpoint"):
+        train(flag, "models/a.pt", "--checkpoint", "models/b.pt", "--max_iters", "2")
+
+
+# --- files of other runs ----------------------------------------------------------------------------------------------
+
+
+def test_starting_afresh_moves_the_earlier_run_of_that_name_away_whole():
+    train("--max_iters", "4", "--eval_interval", "2", "--checkpoint_interval", "2")
+    for name in ("mine_epoch1.png", "mine_epoch1_batch2.png"):
+        Path("models", name).write_bytes(b"a picture")
+    before = snapshot("models")
+    assert set(before) == {
+        *("mine_epoch1.pt", "mine_epoch1_best.pt", "mine_epoch1_batch2.pt", "mine_epoch1_batch4.pt"),
+        *("mine_epoch1.metrics.jsonl", "mine_epoch1.png", "mine_epoch1_batch2.png", "mine_epoch1.config.json"),
+    }
+    outcome = train("--max_iters", "2", "--seed", "3")
+    (old,) = Path("models/old").iterdir()
+    assert old.name.startswith("mine_epoch1-")
+    assert snapshot(old) == before
+    assert "earlier run 'mine_epoch1'" in outcome.said and str(old) in outcome.said
+    assert state_of("models/mine_epoch1.pt")["batch_counter"] == 2
+    assert not Path("models/mine_epoch1_batch4.pt").exists()
+    assert len(metrics_rows("models/mine_epoch1.metrics.jsonl")) == 2
+
+
+def test_three_fresh_starts_within_a_second_keep_all_three_runs(monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda *args: "20260101-120000")
+    for seed in ("1", "2", "3"):
+        assert train("--max_iters", "1", "--seed", seed).code == 0
+    seeds = {state_of(path)["config"]["system"]["seed"] for path in Path("models").rglob("mine_epoch1.pt")}
+    assert seeds == {1, 2, 3}
+
+
+def test_runs_with_similar_names_are_never_touched(monkeypatch):
+    """Whether a run starts afresh, resumes or saves: what other names own stays as it is, byte for byte."""
+    times = itertools.count()
+    monkeypatch.setattr("time.strftime", lambda *args: f"time{next(times)}")
+    names = ["a_b", "a_batchX", "a_batchX_batch5", "a_batch", "a_best_b", "ab", "a.b", "a_bestest", "[a]"]
+    Path("models").mkdir()
+    others = {}
+    for name in names:
+        for suffix in (".pt", "_best.pt", "_batch2.pt", ".metrics.jsonl", ".png", "_batch2.png", ".config.json"):
+            others[f"{name}{suffix}"] = f"{name}{suffix}".encode()
+            Path("models", f"{name}{suffix}").write_bytes(others[f"{name}{suffix}"])
+    flags = ("--eval_interval", "1", "--checkpoint_interval", "1", "--output_checkpoint", "models/a.pt")
+    train("--max_iters", "2", *flags)
+    train("--max_iters", "2", *flags)
+    train_plainly("--resume", "models/a.pt", "--max_iters", "3")
+    now = snapshot("models")
+    assert {name: content for name, content in now.items() if name in others} == others
+    moved = {Path(name).name for name in now if name.startswith("old/")}
+    assert moved == {"a.pt", "a_best.pt", "a_batch1.pt", "a_batch2.pt", "a.metrics.jsonl", "a.config.json"}
+
+
+def test_a_name_with_wildcards_means_only_itself():
+    Path("models").mkdir()
+    for name in ("a_batch1.pt", "b_batch1.pt"):
+        Path("models", name).write_bytes(b"not mine")
+    for _ in range(2):
+        train("--max_iters", "1", "--checkpoint_interval", "1", "--output_checkpoint", "models/[ab]*.pt")
+    assert Path("models/a_batch1.pt").read_bytes() == Path("models/b_batch1.pt").read_bytes() == b"not mine"
+    assert len(list(Path("models/old").iterdir())) == 1
+
+
+def test_resuming_under_another_output_does_not_write_over_a_run_that_is_there():
+    train("--max_iters", "3", "--output_checkpoint", "models/a.pt", "--checkpoint_interval", "1")
+    train("--max_iters", "5", "--output_checkpoint", "models/b.pt", "--seed", "2")
+    b = {name: content for name, content in snapshot("models").items() if name.startswith("b")}
+    train_plainly("--resume", "models/a_batch2.pt", "--output_checkpoint", "models/b.pt")
+    contents = list(snapshot("models").values())
+    for name, content in b.items():
+        assert content in contents, f"{name} of the run that was there is lost"
+    assert [row["step"] for row in metrics_rows("models/b.metrics.jsonl")][-1] == 3
+
+
+def test_a_checkpoint_that_was_renamed_does_not_write_over_the_run_that_has_its_old_name(monkeypatch):
+    """mv models/a.pt models/good.pt, train another `a`, go on with `good`: both must survive."""
+    stop_after(monkeypatch, 2)
+    train("--max_iters", "4", "--output_checkpoint", "models/a.pt")
+    Path("models/a.pt").rename("models/good.pt")
+    stop_after(monkeypatch, None)
+    train("--max_iters", "3", "--output_checkpoint", "models/a.pt", "--seed", "2")
+    newer = Path("models/a.pt").read_bytes()
+    train_plainly("--resume", "models/good.pt")
+    assert newer in snapshot("models").values()
+
+
+def test_the_loaded_model_survives_when_the_new_run_has_its_name():
+    train("--max_iters", "2")
+    loaded = Path("models/mine_epoch1.pt").read_bytes()
+    train("--max_iters", "1", "--load_model_only", "models/mine_epoch1.pt")
+    assert loaded in snapshot("models/old").values()
+
+
+def test_a_run_refused_before_its_first_batch_leaves_every_file_where_it_was():
+    train("--max_iters", "2")
+    before = snapshot("models")
+    with pytest.raises(UserError):
+        train("--max_iters", "2", "--model.block_size", "100000")
+    with pytest.raises(UserError):
+        train("--resume", "models/mine_epoch1.pt", "--batch_size", "9")
+    assert snapshot("models") == before
+
+
+def test_no_temporary_files_are_left_in_the_models_folder(monkeypatch):
+    stop_after(monkeypatch, 3)
+    train("--checkpoint_interval", "1", "--eval_interval", "1")
+    assert [name for name in snapshot("models") if name.startswith(".") or "tmp" in name] == []
+
+
+# --- saves that fail --------------------------------------------------------------------------------------------------
+
+
+def test_weights_that_are_not_finite_are_never_saved_over_a_good_checkpoint(monkeypatch):
+    train("--max_iters", "2")
+    trainer = None
+    advance = trainer_module.Trainer.advance
+
+    def poison(self):
+        nonlocal trainer
+        trainer = self
+        self.model.transformer.wpe.weight.data[3, 3] = float("nan")
+        return advance(self)
+
+    monkeypatch.setattr(trainer_module.Trainer, "advance", poison)
+    good = Path("models/mine_epoch1.pt").read_bytes()
+    with pytest.raises(UserError, match=r"'transformer\.wpe\.weight' is not finite"):
+        train_plainly("--resume", "models/mine_epoch1.pt", "--max_iters", "3")
+    assert trainer is not None and Path("models/mine_epoch1.pt").read_bytes() == good
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint_and_says_what_happened(monkeypatch):
+    train("--max_iters", "2")
+    good = Path("models/mine_epoch1.pt").read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_file.os, "fsync", full)
+    outcome = train_plainly("--resume", "models/mine_epoch1.pt", "--max_iters", "4")
+    assert outcome.code == 1
+    assert "Could not save 'models/mine_epoch1.pt' (No space left on device)" in outcome.said
+    assert "Not saved after batch 4: " in outcome.said
+    assert Path("models/mine_epoch1.pt").read_bytes() == good
+
+
+def test_the_commands_that_are_printed_work_for_a_path_with_a_space(monkeypatch):
+    import shlex
+
+    stop_after(monkeypatch, 2)
+    said = train("--max_iters", "3", "--output_checkpoint", "my models/the run.pt").said
+    stop_after(monkeypatch, None)
+    command = next(line for line in said.splitlines() if "--resume" in line)
+    assert shlex.split(command)[-2:] == ["--resume", "my models/the run.pt"]
+    said = train_plainly(*shlex.split(command)[2:]).said
+    talk = next(line for line in said.splitlines() if "gen.py" in line)
+    assert "my models/the run.pt" in shlex.split(talk)
+
+
+def test_json_of_the_metrics_file_is_strict(monkeypatch):
+    monkeypatch.setattr(
+        trainer_module.Trainer, "evaluate", lambda self: {"train_loss_eval": 1.0, "val_loss": 2.0, "bpb": float("nan")}
+    )
+    train("--max_iters", "1")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    (line,) = Path("models/mine_epoch1.metrics.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=refuse)["bpb"] is None

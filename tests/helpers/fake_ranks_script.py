@@ -1,0 +1,147 @@
+"""Rank 0 of 64 of which there is only one: tests/helpers/fake_ranks_script.py CASE ... > measured.json
+
+A CASE is flags of train.py in one argument. The real Trainer runs four batches of each on PyTorch's fake process group,
+whose collectives send nothing. One line of JSON per case: the bytes of all tensors before the last batch, the most in it,
+and a batch's collectives by their kinds as [number, bytes]: the whole tensor's, where the ranks have parts of it.
+
+In bfloat16 fsdp brings blocks together in bfloat16, as it does on CUDA only.
+"""
+
+import gc
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections import defaultdict
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler says when it starts and stops; before torch is imported
+
+import torch
+import torch.distributed as dist
+import torch.distributed.fsdp
+from torch.profiler import ProfilerActivity, profile, record_function
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import train
+from jojo.machine.ranks import Ranks
+from trainer import DeviceBatch, Trainer
+from training.resume import Request
+from training.run import prepare_run
+
+RANKS = 64
+KINDS = {
+    "allreduce": "all-reduce", "all_reduce": "all-reduce", "allgather_base": "all-gather",
+    "reduce_scatter_base": "reduce-scatter", "broadcast": "broadcast",
+}  # fmt: skip
+
+
+class Alone(Ranks):
+    """Rank 0 of 64, who has nobody to agree with: what it says counts for all."""
+
+    def connect(self, device: str, patience_s: float) -> None:
+        self.patience_s = patience_s
+
+    def check_same(self, facts: Any) -> None: ...
+
+    def arrive(self, batch: int | None = None) -> None: ...
+
+    def largest(self, *numbers: int) -> list[int]:  # no part of what is counted
+        return list(numbers)
+
+    def from_first(self, name: str, value: str) -> str:
+        return value
+
+
+class Collectives(TorchDispatchMode):
+    """Counts the operators of process groups by their names, and the bytes of the largest tensor of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(hasattr(kind, "full_tensor") for kind in types):  # a DTensor's own operators come next
+            return NotImplemented
+        name = str(op).split(".")[1].strip("_")
+        if "c10d" in str(op) and name in KINDS:  # a DTensor has operators for them of its own
+            entry = self.seen[KINDS[name]]
+            entry[0] += 1
+            entry[1] += max(map(tensor_bytes, args))
+        return op(*args, **kwargs or {})
+
+
+def tensor_bytes(value: Any) -> int:
+    """Of a tensor, or of all in a list."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    return sum(map(tensor_bytes, value)) if isinstance(value, (list, tuple)) else 0
+
+
+def reduced(group: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """What DDP does with a bucket where it has no hook; the fake group's own future holds no tensor."""
+    dist.all_reduce(bucket.buffer().div_(RANKS))
+    done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+    done.set_result(bucket.buffer())
+    return done
+
+
+def as_on_cuda() -> None:
+    """From now on fsdp does what placement.shard tells it on CUDA; there, autocast widens what LayerNorm is given."""
+    policy, layer_norm = torch.distributed.fsdp.MixedPrecisionPolicy, torch.nn.functional.layer_norm
+
+    def low(*_: Any, **flags: Any) -> torch.distributed.fsdp.MixedPrecisionPolicy:
+        return policy(torch.bfloat16, torch.float32, **flags)
+
+    def wide(x: torch.Tensor, shape: Any, *weights: Any) -> torch.Tensor:
+        return layer_norm(x, shape, *(w.float() if isinstance(w, torch.Tensor) else w for w in weights))
+
+    torch.distributed.fsdp.MixedPrecisionPolicy, torch.nn.functional.layer_norm = low, wide  # type: ignore[misc, assignment]
+
+
+def measured(flags: list[str], folder: Path) -> dict[str, Any]:
+    """A run with these flags, as far as it is told above."""
+    args = train.build_parser().parse_args(flags)
+    collectives = Collectives()
+    if getattr(args, "system.dtype") == "bfloat16":
+        as_on_cuda()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run = prepare_run(Request(overrides=train.overrides(args, flags), ranks=Alone(0, RANKS, 0, 8)))
+        trainer = Trainer(run)
+        if not run.shared_out:
+            trainer.replica.register_comm_hook(None, reduced)  # type: ignore[operator]
+        model, training = run.config.model, run.config.training
+        steps = training.gradient_accumulation_steps // RANKS
+        ids = torch.randint(0, 100, (steps, training.batch_size, model.block_size))
+        watches = nullcontext(), nullcontext(), collectives, record_function("batch")  # DDP's first batch is another
+        for watched in watches:
+            with watched:
+                trainer.step(DeviceBatch(ids, ids, ids.numel() * RANKS))
+            trainer.batches_done += 1
+    recorded.export_chrome_trace(str(folder / "trace.json"))
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    begin = next(event["ts"] for event in events if event.get("name") == "batch")
+    now = most = before = 0
+    for when, change in sorted((e["ts"], e["args"]["Bytes"]) for e in events if e.get("name") == "[memory]"):
+        now += change
+        before, most = (now, most) if when < begin else (before, max(most, now))
+    return {"before": before, "peak": most, "collectives": collectives.seen}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for case in sys.argv[1:]:
+            dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=RANKS)  # type: ignore[no-untyped-call]
+            print(json.dumps(measured(shlex.split(case), Path(folder))), flush=True)
+            dist.destroy_process_group()
+            gc.collect()  # or the next case would be told of this one's memory when it goes
+
+
+if __name__ == "__main__":
+    main()

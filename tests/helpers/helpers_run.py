@@ -1,0 +1,163 @@
+"""Tiny runs for the tests: a data set of a few sentences, the verb called in this process, and what it said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers_data import told_to
+
+import train as train_verb
+import trainer
+from jojo import plotting
+from jojo.checkpoints import file as checkpoint_file
+from jojo.machine import estimate
+from jojo.stopping import Shutdown
+from training.resume import Request
+from training.run import Run, prepare_run
+
+TINY = [
+    *("--dataset", "mine", "--device", "cpu", "--dtype", "float32"),
+    *("--model.n_layer", "1", "--model.n_head", "2", "--model.n_embd", "16", "--model.block_size", "16"),
+    *("--batch_size", "2", "--learning_rate", "0.01", "--training.eval_iters", "2", "--log_interval", "0"),
+]
+
+CLOCK = {"elapsed_s", "tokens_per_s", "samples_per_s", "mfu", "peak_memory_bytes", "timestamp"}  # differ between runs
+
+ANIMALS = ["fox", "hen", "bear", "mouse", "owl", "goat", "swan", "wolf"]
+PLACES = ["hill", "well", "mill", "barn", "lake", "wood", "road", "gate"]
+THINGS = ["a red hat", "some bread", "an old key", "a silver bell", "two plums", "a letter"]
+
+
+def sentences(n: int, first: int = 0) -> list[str]:
+    """n different little documents, the same every time; of uneven length."""
+    documents = []
+    for i in range(first, first + n):
+        animal, place = ANIMALS[i % 8], PLACES[(i // 8 + i) % 8]
+        text = f"Number {i}: the {animal} went to the {place} and found {THINGS[i % 6]}."
+        documents.append(text + f" Then the {animal} slept." * (i % 3))
+    return documents
+
+
+def write_data(name: str = "mine", n_train: int = 16, n_val: int = 6, folder: str = "data") -> None:
+    """data/<name>-train.jsonl and -val.jsonl, as prepare.py would leave them."""
+    Path(folder).mkdir(exist_ok=True)
+    texts = sentences(n_train + n_val)
+    for split, part in (("train", texts[:n_train]), ("val", texts[n_train:])):
+        write_lines(Path(folder) / f"{name}-{split}.jsonl", [{"text": text} for text in part])
+
+
+def write_lines(path: Path, records: Sequence[Any]) -> Path:
+    """A JSONL file of these records."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plots: bool = False) -> None:
+    """Work in tmp_path with a small data set; leave out what costs seconds and is tested elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    monkeypatch.setattr(estimate, "measure_cpu_peak_flops", lambda dtype: 1e11)
+    if not plots:
+        monkeypatch.setattr(plotting.PlotManager, "draw", lambda self, metrics, milestone=None: None)
+    write_data()
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """What the project logs meanwhile, at INFO and above."""
+    said: list[str] = []
+    with told_to(lambda record: said.append(record.getMessage())):
+        yield said
+
+
+@dataclass
+class Outcome:
+    """How a verb ended: its exit code and what it said."""
+
+    code: int
+    said: str
+
+
+def train(*flags: str) -> Outcome:
+    """train.py with the tiny model's flags and these."""
+    return train_plainly(*TINY, *flags)
+
+
+def train_plainly(*flags: str) -> Outcome:
+    """train.py with these flags only: what a resume command brings."""
+    with listening() as said:
+        code = train_verb.main(list(flags))
+    return Outcome(code, "\n".join(said))
+
+
+def make_run(*flags: str) -> Run:
+    """The Run that train.py would make of the tiny flags and these."""
+    arguments = [*TINY, *flags]
+    args = train_verb.build_parser().parse_args(arguments)
+    return prepare_run(Request(overrides=train_verb.overrides(args, arguments), output=args.output_checkpoint))
+
+
+def make_trainer(*flags: str) -> trainer.Trainer:
+    """A Trainer before its first batch."""
+    return trainer.Trainer(make_run(*flags))
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, batch: int | None, signal_number: int = 2) -> None:
+    """From now on a signal "arrives" during this batch of every run; None: no more signals."""
+    current: list[Shutdown] = []
+
+    class Watched(Shutdown):
+        def __enter__(self) -> Shutdown:
+            current[:] = [self]
+            return super().__enter__()
+
+    plain_step = STEP
+
+    def step(self: trainer.Trainer, data: Any) -> trainer.StepResult:
+        result = plain_step(self, data)
+        if batch is not None and self.batches_done + 1 == batch:
+            current[0].signal_number = signal_number
+        return result
+
+    monkeypatch.setattr(trainer, "Shutdown", Watched)
+    monkeypatch.setattr(trainer.Trainer, "step", step)
+
+
+STEP = trainer.Trainer.step
+
+
+def state_of(path: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint."""
+    return checkpoint_file.read_file(Path(path))
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Places where two nested states differ, bit for bit; what only the clock decides is left out."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [where]
+    if isinstance(a, dict) and isinstance(b, dict):
+        names = sorted({*a, *b} - CLOCK, key=str)
+        return [d for n in names for d in differences(a.get(n), b.get(n), f"{where}.{n}")]
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{where}[{i}]")]
+    return [] if type(a) is type(b) and a == b else [where]
+
+
+def metrics_rows(path: str | Path, clock: bool = False) -> list[dict[str, Any]]:
+    """Rows of a metrics file, by default without what only the clock decides."""
+    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    return rows if clock else [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
+
+
+def snapshot(folder: str | Path) -> dict[str, bytes]:
+    """Every file below a folder and its contents, but for the empty ones that locks leave behind."""
+    root = Path(folder)
+    files = [p for p in sorted(root.rglob("*")) if p.is_file() and p.suffix != ".lock"]
+    return {str(p.relative_to(root)): p.read_bytes() for p in files}

@@ -1,0 +1,541 @@
+"""Checkpoints in parts: written, verified, refused where they are not what they should be, kept and moved with their `.pt`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers_run import differences, listening, make_trainer, settle, train, write_data
+from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint import hf_storage
+
+from jojo.checkpoints import run_files
+from jojo.checkpoints import saver as saver_module
+from jojo.checkpoints.checkpoint import check_finite, load_checkpoint
+from jojo.checkpoints.file import read_file, read_stamp, write_file
+from jojo.checkpoints.run_files import CheckpointManager, parts_of
+from jojo.checkpoints.saver import ShardSaver, write_in_parts
+from jojo.checkpoints.shards import Shards, flat_tensors, stamp_of_parts
+from jojo.machine.ranks import OtherRankFailed, Ranks
+from tools import convert_checkpoint
+from utils import UserError
+
+RUN_ID = "0123456789abcdef"
+SAVED = Path("models/x.pt")
+
+
+@pytest.fixture(autouse=True)
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(tmp_path, monkeypatch)
+    write_data()
+    SAVED.parent.mkdir()
+
+
+def state(batch: int = 3, value: float = 0.0) -> dict[str, Any]:
+    """What a run of a batch would save, under an identity and a batch of our own."""
+    trainer = make_trainer("--max_iters", "9")
+    trainer.step(trainer.loader.batch(0, 0))
+    trainer.batches_done = batch
+    whole = trainer.state_dict()
+    whole["model"]["transformer.wte.weight"][0, 0] = value
+    return whole | {"metadata": whole["metadata"] | {"run_id": RUN_ID, "timestamp": "then"}}
+
+
+@pytest.fixture
+def parts() -> Path:
+    """A checkpoint in parts."""
+    write_in_parts(state(), SAVED)
+    return SAVED
+
+
+def folder_of(path: Path) -> Path:
+    """Where a checkpoint's parts are."""
+    folder = parts_of(path)
+    assert folder
+    return folder
+
+
+def batches_in(folder: Path) -> list[int]:
+    """Of which batches there are parts."""
+    return sorted(stamp.batch for path in folder.iterdir() if (stamp := stamp_of_parts(path)))
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Have the `.pt` say something else, in a file that is whole."""
+    content = read_file(path)
+    change(content["shards"])
+    write_file(content, path)
+
+
+# --- one file and parts ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_in_parts_is_read_as_from_one_file(parts: Path) -> None:
+    original = state()
+    write_file(original, Path("models/whole.pt"))
+    ours, theirs = load_checkpoint(parts), load_checkpoint(Path("models/whole.pt"))
+    assert all(
+        value["exp_avg"].is_meta for value in ours.state["optimizer"].values()
+    )  # not needed to talk to the model
+    ours.complete()
+    assert differences(ours.model, theirs.model) == [] and differences(ours.state, theirs.state) == []
+    assert ours.model["lm_head.weight"] is ours.model["transformer.wte.weight"]
+    assert read_stamp(parts) == read_stamp(Path("models/whole.pt"))
+    assert parts.stat().st_size < 30_000 < sum(p.stat().st_size for p in folder_of(parts).iterdir())
+
+
+def test_there_and_back_is_the_same_file(parts: Path) -> None:
+    assert convert_checkpoint.main(["models/x.pt", "-o", "models/one.pt"]) == 0
+    assert convert_checkpoint.main(["models/one.pt", "-o", "models/two.pt", "--parts"]) == 0
+    assert convert_checkpoint.main(["models/two.pt", "-o", "models/three.pt"]) == 0
+    assert Path("models/one.pt").read_bytes() == Path("models/three.pt").read_bytes()
+    assert "shards" in read_file(Path("models/two.pt")) and "shards" not in read_file(Path("models/one.pt"))
+
+
+def test_a_run_goes_on_from_parts_as_from_one_file() -> None:
+    flags = ("--max_iters", "6", "--eval_interval", "0")
+    train(*flags, "--output_checkpoint", "models/whole.pt", "--checkpoint_interval", "3")
+    convert_checkpoint.main(["models/whole_batch3.pt", "-o", "models/x_batch3.pt", "--parts"])
+    assert train(*flags, "--resume", "models/x_batch3.pt", "--output_checkpoint", "models/x.pt").code == 0
+    ours, theirs = load_checkpoint(SAVED), load_checkpoint(Path("models/whole.pt"))
+    assert ours.shards is None and differences(ours.model, theirs.model) == []
+    assert differences(ours.state["optimizer"], theirs.state["optimizer"]) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["models/x.pt", "-o", "models/x.pt"], "there already"),
+        (["models/x.pt", "-o", "models/y"], "ends in .pt"),
+        (["models/none.pt", "-o", "models/y.pt"], "No checkpoint"),
+    ],
+)
+def test_the_tool_writes_over_nothing(arguments: list[str], expected: str, parts: Path) -> None:
+    before = parts.read_bytes()
+    with pytest.raises(UserError, match=expected):
+        convert_checkpoint.main(arguments)
+    assert parts.read_bytes() == before
+
+
+def test_weights_without_training_stay_one_file() -> None:
+    content = state()
+    write_file({name: content[name] for name in ("format_version", "model", "config", "tokenizer")}, SAVED)
+    with pytest.raises(UserError, match="holds weights only"):
+        convert_checkpoint.main(["models/x.pt", "-o", "models/y.pt", "--parts"])
+
+
+# --- parts that are not what they should be -------------------------------------------------------------------------
+
+
+def test_a_bit_that_flipped_in_a_part_is_noticed_before_it_is_read(
+    parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = sorted(folder_of(parts).iterdir())[1]
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 4
+    part.write_bytes(content)
+    monkeypatch.setattr(Shards, "read_into", lambda *_: pytest.fail("read all the same"))
+    with pytest.raises(UserError, match=f"damaged .*'{part}'"):
+        load_checkpoint(parts)
+
+
+def test_parts_that_are_cut_short_missing_or_too_many_are_named(parts: Path) -> None:
+    part = sorted(folder_of(parts).iterdir())[0]
+    content = part.read_bytes()
+    part.write_bytes(content[:-1])
+    with pytest.raises(UserError, match="damaged"):
+        load_checkpoint(parts)
+    part.unlink()
+    with pytest.raises(UserError, match=r"A part of the checkpoint .* is missing .*shard-00001-model-00001"):
+        load_checkpoint(parts)
+    part.write_bytes(content)
+    (part.parent / "shard-00009-model-00001-of-00003.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="is no part of the checkpoint"):
+        load_checkpoint(parts)
+    shutil.rmtree(part.parent)
+    with pytest.raises(UserError, match="is missing"):
+        load_checkpoint(parts)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told.update(folder="../x.shards/0123456789abcdef-3"),
+        lambda told: told.update(folder="/x.shards/0123456789abcdef-3"),
+        lambda told: told.update(folder=3),
+        lambda told: told.pop("files"),
+        lambda told: told.update(files={}),
+        lambda told: told.update(files=[1]),
+        lambda told: told["files"].update({"../evil.safetensors": {"bytes": 1, "sha256": "0" * 64}}),
+        lambda told: told["files"].update(
+            {"shard-00002-model-00001-of-00003.safetensors": {"bytes": 1, "sha256": "0"}}
+        ),
+        lambda told: told["tensors"].update({"elsewhere.x": [1]}),
+        lambda told: told["tensors"].update({"model.x": [-1, 4]}),
+        lambda told: told["tensors"].update({"model.x": [2**40, 2**40]}),
+        lambda told: told["tensors"].update({"model.x": []}),
+        lambda told: next(iter(told["files"].values())).update(bytes=1e300),
+        lambda told: told["tensors"].update({"model.x": "12"}),
+    ],
+)
+def test_a_list_of_parts_that_is_none_is_refused(change: Callable[[dict[str, Any]], object], parts: Path) -> None:
+    rewrite(parts, change)
+    with pytest.raises(UserError, match="its list of parts is none"):
+        load_checkpoint(parts)
+
+
+def test_tensors_that_the_parts_do_not_make_up_are_refused(parts: Path) -> None:
+    content = parts.read_bytes()
+    for change, expected in (
+        (lambda told: told["tensors"].update({"model.transformer.wpe.weight": [17, 16]}), "is not whole"),
+        (lambda told: told["tensors"].update({"model.transformer.new.weight": [1]}), "model.transformer.new.weight"),
+    ):
+        rewrite(parts, change)
+        with pytest.raises(UserError, match=rf"The parts of the checkpoint .* cannot be read \(.*{expected}"):
+            load_checkpoint(parts)
+        parts.write_bytes(content)
+    load_checkpoint(parts)
+
+
+def forged(path: Path, tensors: dict[str, torch.Tensor] | bytes, offsets: dict[str, list[int]] | None = None) -> None:
+    """Put something else in place of a checkpoint's first part, and have the checkpoint vouch for it."""
+    part = sorted(folder_of(path).iterdir())[0]
+    if isinstance(tensors, bytes):
+        part.write_bytes(tensors)
+    else:
+        told = {name: {"saved_offsets": place} for name, place in (offsets or {}).items()}
+        save_file(tensors, part, metadata={"DCP_SHARDING_INFO": json.dumps(told)})
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()
+    rewrite(path, lambda told: told["files"].update({part.name: {"bytes": part.stat().st_size, "sha256": digest}}))
+
+
+def test_parts_that_hold_anything_but_safetensors_are_refused(parts: Path) -> None:
+    size = sorted(folder_of(parts).iterdir())[0].stat().st_size
+    pickled = io.BytesIO()
+    torch.save({"a": torch.zeros(size)}, pickled)
+    for content in (pickled.getvalue(), b"\0" * size, b"\xff" * size):
+        forged(parts, content)
+        with pytest.raises(UserError, match="cannot be read"):
+            load_checkpoint(parts)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda place, t: (place + 1, t),  # a hole before it
+        lambda place, t: (place - 1, t),
+        lambda place, t: (place, t[:-1].contiguous()),  # and one behind it
+        lambda place, t: (place, t.to(torch.float64)),
+        lambda place, t: (place, t.reshape(8, 32)),
+        lambda place, t: (2**40, t),
+    ],
+)
+def test_rows_that_would_stay_whatever_is_in_memory_are_refused(
+    forge: Callable[[int, torch.Tensor], tuple[int, torch.Tensor]], parts: Path
+) -> None:
+    name = "model.transformer.wpe.weight"
+    tensors = load_file(sorted(folder_of(parts).iterdir())[0])
+    places = {other: [0] * tensor.dim() for other, tensor in tensors.items()}
+    row, tensors[name] = forge(0, tensors[name])
+    places[name] = [row, 0]
+    forged(parts, tensors, places)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_checkpoint(parts)
+
+
+def test_an_optimizer_that_is_none_is_refused_before_parts_are_put_in_it(parts: Path) -> None:
+    content = read_file(parts)
+    content["optimizer"] = dict.fromkeys(content["optimizer"], torch.zeros(3))
+    write_file(content, parts)
+    with pytest.raises(UserError, match="its optimizer's state is none"):
+        load_checkpoint(parts)
+
+
+@pytest.mark.parametrize("failing", ["is_dir", "stat"])
+def test_parts_on_a_disk_that_fails_are_a_sentence(failing: str, parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, real = folder_of(parts), getattr(Path, failing)
+
+    def fails(path: Path, **more: Any) -> Any:
+        if path == folder or path.parent == folder:
+            raise OSError(5, "Input/output error")
+        return real(path, **more)
+
+    monkeypatch.setattr(Path, failing, fails)
+    with pytest.raises(UserError, match=r"cannot be read \(Input/output error\)"):
+        load_checkpoint(parts)
+
+
+def test_a_disk_that_fails_while_parts_are_read_is_a_sentence(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(hf_storage.HuggingFaceStorageReader, "read_data", fails)
+    with pytest.raises(UserError, match=r"cannot be read \(Input/output error\)"):
+        load_checkpoint(parts)
+
+
+def test_going_on_falls_back_to_an_older_checkpoint_where_a_part_is_damaged() -> None:
+    files = CheckpointManager(SAVED)
+    write_in_parts(state(3), files.best)
+    write_in_parts(state(5), files.last)
+    next(folder_of(files.last).iterdir()).unlink()
+    with listening() as said:
+        assert files.newest_valid().path == files.best
+    assert "is missing" in said[0] and "Going on from" in said[1]
+
+
+# --- kept, moved, removed -------------------------------------------------------------------------------------------
+
+
+def test_parts_go_when_their_checkpoint_is_replaced_and_only_then() -> None:
+    files = CheckpointManager(SAVED)
+    for batch in (1, 2, 4, 5):
+        write_in_parts(state(batch), SAVED)
+        if batch == 1:
+            shutil.copy(SAVED, "models/kept.pt")  # by the user: the same parts
+        if batch == 2:
+            shutil.copy(SAVED, files.best)
+    files.prune_parts("f" * 16)
+    assert batches_in(files.shards) == [1, 2, 4, 5]
+    files.prune_parts(RUN_ID)
+    assert batches_in(files.shards) == [1, 2, 5]
+    for path in (Path("models/kept.pt"), files.best, SAVED):
+        load_checkpoint(path)
+    SAVED.unlink()  # the run's newest is best, of batch 2: what is newer may be somebody's still
+    files.prune_parts(RUN_ID)
+    assert batches_in(files.shards) == [1, 2, 5]
+
+
+def test_nothing_is_removed_while_a_checkpoint_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    files, real = CheckpointManager(SAVED), run_files.stamp_in
+    for batch in (1, 2):
+        write_in_parts(state(batch), SAVED)
+    for error in (OSError(116, "Stale file handle"), UserError("damaged")):
+
+        def fails(path: Path, error: Exception = error) -> Any:
+            if path == SAVED:
+                raise error
+            return real(path)
+
+        monkeypatch.setattr(run_files, "stamp_in", fails)
+        files.prune_parts(RUN_ID)
+        assert batches_in(files.shards) == [1, 2]
+    monkeypatch.setattr(run_files, "stamp_in", real)
+    files.prune_parts(RUN_ID)
+    assert batches_in(files.shards) == [2]
+
+
+def test_what_is_moved_aside_takes_its_parts_along_and_leaves_those_that_others_have() -> None:
+    files = CheckpointManager(SAVED)
+    for batch, path in ((3, files.numbered(3)), (5, files.last)):
+        write_in_parts(state(batch), path)
+    shutil.copy(files.last, "models/kept.pt")
+    files.set_later_aside(RUN_ID, 3, "now")
+    for path in (files.numbered(3), Path("models/old/x-now/x.pt"), Path("models/kept.pt")):
+        load_checkpoint(path)
+    Path("models/kept.pt").unlink()
+    files.make_room("then")
+    assert load_checkpoint(Path("models/old/x-then/x_batch3.pt")).state["batch_counter"] == 3
+    assert not list(Path("models").glob("*.pt"))
+    assert batches_in(files.shards) == [5]  # what was kept.pt's: perhaps it was moved, and not removed
+
+
+def test_the_same_batch_done_anew_leaves_the_parts_of_before() -> None:
+    files = CheckpointManager(SAVED)
+    write_in_parts(state(3, value=1.0), SAVED)
+    shutil.copy(SAVED, "models/kept.pt")
+    write_in_parts(state(3, value=2.0), SAVED)
+    files.prune_parts(RUN_ID)
+    first = [load_checkpoint(Path(path)).model["transformer.wte.weight"][0, 0] for path in ("models/kept.pt", SAVED)]
+    assert first == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("step", ["copytree", "replace", "rmtree"])
+def test_a_kill_while_checkpoints_are_moved_aside_loses_nothing(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException): ...
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    files = CheckpointManager(SAVED)
+    write_in_parts(state(3), SAVED)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run_files.os if step == "replace" else run_files.shutil, step, killed)
+        files.make_room("now")
+    left = [path for path in (SAVED.absolute(), *Path("models/old/x-now").absolute().glob("*.pt")) if path.exists()]
+    assert len(left) == 1 and load_checkpoint(left[0]).state["batch_counter"] == 3
+
+
+def test_files_are_copied_where_they_cannot_have_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: Any) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(run_files.os, "link", refuses)
+    write_in_parts(state(3), SAVED)
+    CheckpointManager(SAVED).make_room("now")
+    load_checkpoint(Path("models/old/x-now/x.pt"))
+
+
+def test_half_written_parts_of_a_killed_run_are_swept_up(parts: Path) -> None:
+    files = CheckpointManager(parts)
+    left = files.shards / f".{RUN_ID}-4-00000000.tmp"
+    left.mkdir()
+    (left / "shard-00001-model-00001-of-00003.safetensors").write_bytes(b"half")
+    with files.held():
+        assert not left.exists()
+        load_checkpoint(parts)
+
+
+# --- saving beside the training -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+    """A process group of one, and a way to share out a state's tensors in it."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (1,))
+
+    def share(tensor: torch.Tensor) -> torch.Tensor:
+        return distribute_tensor(tensor.detach().clone(), mesh, [Shard(0)]) if tensor.dim() else tensor
+
+    def shared_out(whole: dict[str, Any]) -> dict[str, Any]:
+        optimizer = {
+            name: {key: share(value) for key, value in values.items()} for name, values in whole["optimizer"].items()
+        }
+        return whole | {
+            "model": {name: share(tensor) for name, tensor in whole["model"].items()},
+            "optimizer": optimizer,
+        }
+
+    try:
+        yield shared_out
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+Share = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def test_two_names_have_one_set_of_parts_and_later_batches_take_its_place(group: Share) -> None:
+    files = CheckpointManager(SAVED)
+    saver = ShardSaver(files, 1, Ranks())
+    whole = state(3)
+    saver.save(group(whole), [files.best, files.numbered(3), files.last])
+    saver.close()
+    assert batches_in(files.shards) == [3]
+    best, last = load_checkpoint(files.best), load_checkpoint(files.last)
+    best.complete()
+    last.complete()
+    assert differences(best.state, last.state) == []
+    assert differences(last.state["optimizer"], whole["optimizer"]) == []
+    saver.save(group(state(4)), [files.numbered(4), files.last])
+    saver.save(group(state(6)), [files.last])
+    saver.close()
+    assert saver.failed == [] and not files.numbered(3).exists()
+    assert batches_in(files.shards) == [3, 4, 6]  # of best, numbered, last
+
+
+def test_what_is_saved_is_of_that_moment(group: Share) -> None:
+    parts = group(state(3, value=1.0))
+    saver = ShardSaver(CheckpointManager(SAVED), None, Ranks())
+    saver.save(parts, [SAVED])
+    flat_tensors(parts)["model.transformer.wte.weight"].to_local().fill_(7.0)  # training goes on
+    saver.close()
+    weights = load_checkpoint(SAVED).model["transformer.wte.weight"]
+    assert weights[0, 0] == 1 and not (weights == 7).any()
+
+
+@pytest.mark.parametrize("refusing", ["write_parts", "write_file", "copy_file"])
+def test_a_save_that_fails_leaves_the_last_one_and_comes_later_as_it_was(
+    refusing: str, group: Share, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = CheckpointManager(SAVED)
+    saver = ShardSaver(files, None, Ranks())
+    saver.save(group(state(1)), [files.best, files.last])
+    saver.wait()
+    real = getattr(saver_module, refusing)
+
+    def fails(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saver_module, refusing, fails)
+    with listening() as said:
+        saver.save(group(state(2, value=2.0)), [files.last, files.best])
+        saver.wait()
+    assert len(said) == (1 if refusing == "copy_file" else 2) and "No space left" in said[0]
+    assert saver.failed == ([files.best] if refusing == "copy_file" else [files.last, files.best])
+    assert load_checkpoint(files.best).state["batch_counter"] == 1
+    assert not list(files.shards.glob(".*"))
+    monkeypatch.setattr(saver_module, refusing, real)
+    saver.save(group(state(3)), [files.last])
+    saver.close()
+    assert saver.failed == []
+    best = load_checkpoint(files.best)
+    assert best.state["batch_counter"] == 2 and best.model["transformer.wte.weight"][0, 0] == 2
+    assert load_checkpoint(files.last).state["batch_counter"] == 3
+
+
+def test_weights_that_are_not_finite_are_not_written_in_parts_either(group: Share) -> None:
+    saver = ShardSaver(CheckpointManager(SAVED), None, Ranks())
+    saver.save(group(state(1, value=float("nan"))), [SAVED])
+    with pytest.raises(UserError, match=r"'transformer\.wte\.weight' is not finite"):
+        saver.close()
+    assert not SAVED.exists()
+
+
+def test_a_save_that_waits_for_a_missing_rank_ends_the_run(group: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+    saver, parts = ShardSaver(CheckpointManager(SAVED), None, Ranks()), group(state(1))
+
+    def missing(*_: Any) -> None:
+        raise OtherRankFailed("Rank 1 did not answer.")
+
+    monkeypatch.setattr(saver, "_exchange", missing)
+    with listening() as said:
+        saver.save(parts, [SAVED])
+        with pytest.raises(OtherRankFailed, match="Rank 1"):
+            saver.close()
+        monkeypatch.setattr(saver, "_check", lambda _: None)
+        saver._fatal = None
+        saver.save(parts, [SAVED])
+        with pytest.raises(OtherRankFailed, match="Rank 1"):
+            saver.close()
+    assert not said and not SAVED.exists()
+
+
+def test_the_thread_that_saves_works_on_its_ranks_gpu(group: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    saver = ShardSaver(CheckpointManager(SAVED), None, Ranks(), "cuda:3")
+    saver.save(group(state(1)), [SAVED])
+    saver.close()
+    assert chosen == ["cuda:3"] and SAVED.exists()
+
+
+def test_ranks_that_do_not_see_one_folder_are_told_before_the_first_batch(
+    group: Share, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saver_module, "FOLDER_SEEN_S", 0.0)
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(UserError, match=r"rank 0 does not see the 'models' of rank 0; put it on a file system"):
+        ShardSaver(CheckpointManager(SAVED), None, Ranks())
+
+
+def test_ranks_read_large_tensors_when_they_need_them(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    several = Ranks(1, 2)
+    monkeypatch.setattr(several, "from_all", lambda _, value: [value, ""])
+    checkpoint = load_checkpoint(parts, several)
+    assert all(weight.is_meta for weight in checkpoint.model.values()) and checkpoint.shards
+    assert checkpoint.config["model"]["n_embd"] == 16
+    checkpoint.complete()
+    check_finite(checkpoint.model)
+    assert checkpoint.shards is None and differences(checkpoint.model, load_checkpoint(parts).model) == []

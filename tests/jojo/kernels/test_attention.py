@@ -1,0 +1,95 @@
+"""Tests of attention against the plain formula in float64, and of which kernel is taken where."""
+
+from __future__ import annotations
+
+import math
+from unittest import mock
+
+import pytest
+import torch
+from helpers_model import relative_difference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from jojo.kernels import attention
+from jojo.kernels.attention import BlockedAttention, causal_attention
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention in one line; the last T of S tokens ask."""
+    T, S = q.size(2), k.size(2)
+    mask = torch.full((T, S), -torch.inf, dtype=q.dtype).triu(S - T + 1)
+    return torch.softmax(q @ k.mT / math.sqrt(q.size(3)) + mask, -1) @ v
+
+
+def qkv(B: int, H: int, T: int, D: int, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> list[Tensor]:
+    """Queries, keys and values as a model has them: views of one projection, head by head."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(B, T, 3 * H * D, generator=generator).to(dtype)
+    return [part.view(B, T, H, D).transpose(1, 2).requires_grad_() for part in x.split(H * D, 2)]
+
+
+def run(function: object, parts: list[Tensor], seed: int = 1) -> list[Tensor]:
+    """The output, and the gradients of q, k and v for a random gradient of the output."""
+    assert callable(function)
+    parts = [part.detach().clone().requires_grad_() for part in parts]
+    y = function(*parts)
+    grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed)).to(y.dtype)
+    return [y.detach(), *torch.autograd.grad(y, parts, grad)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    B=st.integers(1, 3), H=st.integers(1, 3), T=st.integers(1, 40), D=st.integers(1, 9), rows=st.integers(1, 17),
+    cache=st.sampled_from([1, 300, 1 << 20]), seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_any_shape_in_any_pieces_equals_the_plain_formula(
+    B: int, H: int, T: int, D: int, rows: int, cache: int, seed: int
+) -> None:
+    parts = qkv(B, H, T, D, torch.float32, seed)
+    with mock.patch.multiple(attention, QUERY_ROWS=rows, CACHE_BYTES=cache):
+        ours = run(BlockedAttention.apply, parts)
+    truth = run(plain, [part.double() for part in parts])
+    for a, b in zip(ours, truth, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("B", "H", "T", "D"), [(2, 3, 200, 40), (1, 2, 128, 64), (3, 1, 257, 16)])
+def test_in_bfloat16_it_is_as_near_the_truth_as_the_plain_formula(B: int, H: int, T: int, D: int) -> None:
+    parts = qkv(B, H, T, D)
+    truth = run(plain, [part.double() for part in parts])
+    ours, rounded = run(causal_attention, parts), run(plain, parts)
+    for name, a, b, exact in zip("yqkv", ours, rounded, truth, strict=True):
+        assert a.dtype is torch.bfloat16
+        assert relative_difference(a, exact) < 1.3 * relative_difference(b, exact) < 0.02, name
+
+
+def test_large_scores_stay_finite() -> None:
+    parts = [60 * part.detach() for part in qkv(1, 2, 150, 32)]
+    assert all(tensor.isfinite().all() for tensor in run(causal_attention, parts))
+
+
+def test_nothing_of_size_t_squared_is_kept_for_the_backward_pass() -> None:
+    y = causal_attention(*qkv(1, 2, 300, 8))
+    assert {tuple(tensor.shape) for tensor in y.grad_fn.saved_tensors} == {(2, 300, 8)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("T", "S"), [(1, 1), (1, 7), (5, 12), (12, 12)])
+def test_new_tokens_see_the_past_and_themselves(T: int, S: int, dtype: torch.dtype) -> None:
+    q, k, v = (part.detach() for part in qkv(2, 2, S, 8, dtype))
+    truth = plain(q.double(), k.double(), v.double())[:, :, S - T :]
+    assert relative_difference(causal_attention(q[:, :, S - T :], k, v), truth) < (
+        1e-5 if dtype.itemsize == 4 else 0.02
+    )
+
+
+def test_the_blocked_form_is_for_bfloat16_on_a_cpu_without_dropout() -> None:
+    with mock.patch.object(BlockedAttention, "apply", side_effect=BlockedAttention.apply) as blocked:
+        causal_attention(*qkv(1, 1, 4, 8, torch.float32))
+        causal_attention(*qkv(1, 1, 4, 8), dropout=0.1)
+        causal_attention(*(part.to("meta") for part in qkv(1, 1, 4, 8)))
+        assert not blocked.called
+        causal_attention(*qkv(1, 1, 4, 8))
+        assert blocked.called

@@ -1,0 +1,133 @@
+"""The picture of a run: a valid PNG at any length, and no failure of it reaches the training."""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+import zlib
+from itertools import pairwise
+
+import pytest
+from helpers_run import listening
+
+from jojo.metrics import MetricsTracker
+from jojo.plotting import SMOOTH_TO, PlotManager, smooth
+
+
+def tracker(n_batches, evaluations=True, nan_every=0):
+    """A run of so many batches."""
+    metrics = MetricsTracker()
+    for step in range(1, n_batches + 1):
+        loss = math.nan if nan_every and step % nan_every == 0 else 10 / step + 1
+        metrics.add_batch({"step": step, "loss": loss, "lr": 1e-3})
+        if evaluations and step % max(1, n_batches // 5) == 0:
+            metrics.add_evaluation(step, {"train_loss_eval": loss, "val_loss": loss + 0.5, "bpb": loss})
+    return metrics
+
+
+def png_size(path):
+    """Width and height of a PNG whose every chunk is intact."""
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    place, kinds, size = 8, [], (0, 0)
+    while place < len(content):
+        (length,) = struct.unpack(">I", content[place : place + 4])
+        chunk = content[place + 4 : place + 8 + length]
+        assert struct.unpack(">I", content[place + 8 + length : place + 12 + length])[0] == zlib.crc32(chunk)
+        kinds.append(chunk[:4])
+        if chunk[:4] == b"IHDR":
+            size = struct.unpack(">II", chunk[4:12])
+        place += 12 + length
+    assert kinds[0] == b"IHDR" and kinds[-1] == b"IEND" and b"IDAT" in kinds
+    return size
+
+
+@pytest.mark.parametrize("n_batches", [1, 2, 10, 1000])
+def test_the_picture_is_a_valid_png_at_any_length(tmp_path, n_batches):
+    path = tmp_path / "run.png"
+    with listening() as said:
+        PlotManager(path, "run").draw(tracker(n_batches))
+    width, height = png_size(path)
+    assert width > 600 and height > 400
+    assert said == []
+    assert [p.name for p in tmp_path.iterdir()] == ["run.png"]
+
+
+@pytest.mark.parametrize("nan_every", [1, 3])
+def test_losses_that_are_not_numbers_leave_a_gap_and_no_error(tmp_path, nan_every):
+    with listening() as said:
+        PlotManager(tmp_path / "run.png", "run").draw(tracker(120, nan_every=nan_every))
+    assert png_size(tmp_path / "run.png") and said == []
+
+
+def test_a_run_without_evaluations_is_drawn_too(tmp_path):
+    PlotManager(tmp_path / "run.png", "run").draw(tracker(5, evaluations=False))
+    assert png_size(tmp_path / "run.png")
+
+
+def test_without_any_batch_nothing_is_drawn(tmp_path):
+    PlotManager(tmp_path / "run.png", "run").draw(MetricsTracker())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_a_formula_reader_would_trip_over_are_drawn(tmp_path):
+    with listening() as said:
+        PlotManager(tmp_path / "run.png", "a$b_{ $x^ \\frac").draw(tracker(3))
+    assert said == [] and png_size(tmp_path / "run.png")
+
+
+def test_drawing_again_replaces_the_picture(tmp_path):
+    plot = PlotManager(tmp_path / "run.png", "run")
+    plot.draw(tracker(3))
+    first = (tmp_path / "run.png").read_bytes()
+    plot.draw(tracker(90))
+    assert (tmp_path / "run.png").read_bytes() != first and png_size(tmp_path / "run.png")
+
+
+def test_a_folder_that_is_not_there_is_one_warning(tmp_path):
+    plot = PlotManager(tmp_path / "none" / "run.png", "run")
+    with listening() as said:
+        for _ in range(3):
+            plot.draw(tracker(2))
+    assert len(said) == 1 and "Training goes on" in said[0]
+
+
+def test_a_missing_matplotlib_is_one_warning(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    plot = PlotManager(tmp_path / "run.png", "run")
+    with listening() as said:
+        for _ in range(3):
+            plot.draw(tracker(2))
+    assert len(said) == 1 and "matplotlib" in said[0]
+
+
+def test_a_failure_keeps_the_picture_before_it_and_leaves_no_temporary_file(tmp_path, monkeypatch):
+    plot = PlotManager(tmp_path / "run.png", "run")
+    plot.draw(tracker(3))
+    before = (tmp_path / "run.png").read_bytes()
+    monkeypatch.setattr("plotting.os.replace", lambda a, b: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with listening() as said:
+        plot.draw(tracker(9))
+    assert len(said) == 1 and (tmp_path / "run.png").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.png"]
+
+
+def test_pyplot_is_not_needed(tmp_path, monkeypatch):
+    """It would open a window system where there is one, and fail where there is none."""
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with listening() as said:
+        PlotManager(tmp_path / "run.png", "run").draw(tracker(3))
+    assert said == [] and png_size(tmp_path / "run.png")
+
+
+@pytest.mark.parametrize("length", [1, 2, 99, 100, 101, 250, 4096])
+def test_smoothing_takes_means_of_groups_and_loses_no_point(length):
+    points = [(step, float(step)) for step in range(1, length + 1)]
+    groups = smooth(points)
+    assert len(groups) <= 2 * SMOOTH_TO
+    size = max(1, length // SMOOTH_TO)
+    assert groups[0][1] == pytest.approx(sum(v for _, v in points[:size]) / size)
+    assert all(a[0] < b[0] for a, b in pairwise(groups))
+    if length <= SMOOTH_TO:
+        assert groups == points

@@ -1,0 +1,200 @@
+"""A preparation that is killed goes on where it had got to, to the same bytes; long caches are spread over files."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers_data import ROOT, files_in, logged, write_lines
+
+from jojo.text import cache_builder, cache_writer, token_cache
+from jojo.text.cache_builder import Source, open_cache
+from jojo.text.token_cache import DamagedCache, TokenCache
+from jojo.text.tokenizer import get_tokenizer
+from utils import UserError
+
+GPT2 = get_tokenizer("gpt2")
+RECORDS: list[Any] = [{"text": f"Story {n}: " + "once upon a time " * (n % 7)} for n in range(600)]
+SMALL = {"TASK_BYTES": 700, "JOURNAL_BYTES": 2000, "BLOCK_BYTES": 1024, "SHARD_BLOCKS": 3}
+
+BUILD = """
+import os, sys
+from pathlib import Path
+import cache_builder, cache_writer, token_cache
+for name, value in {small!r}.items():
+    for module in (cache_builder, cache_writer, token_cache):
+        if hasattr(module, name):
+            setattr(module, name, value)
+left, add = {kill_at}, cache_writer.CacheWriter.add
+def counting(self, part):
+    global left
+    left -= 1
+    if left == 0:
+        os._exit(9)  # no clean-up, and what was not flushed is lost: SIGKILL, or a power cut
+    add(self, part)
+cache_writer.CacheWriter.add = counting
+source = cache_builder.Source("tales", "train", "tales", Path(sys.argv[1]))
+cache_builder.open_cache(source, cache_builder.Tokenizer(), Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks, journals, blocks and shards of a size that a test's data fill many of."""
+    for name, value in SMALL.items():
+        for module in (cache_builder, cache_writer, token_cache):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "tales.jsonl", [*RECORDS[:300], "not a record", *RECORDS[300:]])
+
+
+def source_of(data: Path) -> Source:
+    return Source("tales", "train", "tales", data)
+
+
+def build(data: Path, cache_dir: Path) -> TokenCache:
+    cache = open_cache(source_of(data), GPT2, cache_dir)
+    assert cache is not None
+    return cache
+
+
+def killed(data: Path, cache_dir: Path, kill_at: int) -> None:
+    """A process that builds the cache and dies before its n-th task is written."""
+    code = BUILD.format(small=SMALL, kill_at=kill_at)
+    process = subprocess.run([sys.executable, "-c", code, str(data), str(cache_dir)], cwd=ROOT, check=False)
+    assert process.returncode == 9
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files_in(folder)}
+
+
+def test_killed_five_times_and_continued_gives_the_same_bytes(small: None, data: Path, tmp_path: Path) -> None:
+    build(data, tmp_path / "whole")
+    chance = random.Random(5)
+    for _ in range(5):
+        killed(data, tmp_path / "broken", chance.randint(5, 12))
+    with logged() as said:
+        build(data, tmp_path / "broken")
+    assert any("Going on after line" in record.getMessage() for record in said)
+    assert any("skipped 1 unreadable line (line 301" in record.getMessage() for record in said)
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+    assert len([name for name in files_in(tmp_path / "whole") if name.endswith(".bin")]) > 2
+
+
+@pytest.mark.parametrize("what", ["bin cut", "bin flipped", "idx gone", "journal cut", "journal changed", "shard gone"])
+def test_what_a_killed_process_left_is_only_taken_where_it_is_sound(
+    small: None, data: Path, tmp_path: Path, what: str
+) -> None:
+    build(data, tmp_path / "whole")
+    broken = tmp_path / "broken"
+    killed(data, broken, 20)
+    (journal,) = broken.glob(".*.part.json")
+    files = {path.name.rpartition(".part.")[2]: path for path in broken.glob(".*.part.*")}
+    path = {"bin": files["bin"], "idx": files["idx"], "journal": journal, "shard": files["1.bin"]}[what.split()[0]]
+    content = path.read_bytes()
+    if what.endswith("gone"):
+        path.unlink()
+    else:
+        changed = {"cut": content[: len(content) // 2], "flipped": content[:99] + b"\xff" + content[100:]}
+        path.write_bytes(changed.get(what.split()[1], content.replace(b'"lines": ', b'"lines": 1')))
+    build(data, broken)
+    assert contents(broken) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"counts": {}}, {"bad_lines": [[1]]}, {"lines": "x"}, {".bin": {"checksums": "", "pending": 1 << 70}}],
+)
+def test_a_journal_that_somebody_made_up_is_not_taken(
+    small: None, data: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    build(data, tmp_path / "whole")
+    killed(data, tmp_path / "broken", 20)
+    (path,) = (tmp_path / "broken").glob(".*.part.json")
+    journal = json.loads(path.read_text())
+    del journal["digest"]
+    journal |= change
+    path.write_text(json.dumps(journal | {"digest": token_cache.digest_of(journal)}))
+    build(data, tmp_path / "broken")
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+def test_changed_data_start_anew_and_leave_nothing(small: None, data: Path, tmp_path: Path) -> None:
+    killed(data, tmp_path / "cache", 20)
+    write_lines(data, RECORDS[:50])
+    build(data, tmp_path / "cache")
+    build(data, tmp_path / "whole")
+    assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
+
+
+def test_a_failure_after_a_journal_keeps_what_was_done(small: None, data: Path, tmp_path: Path) -> None:
+    """Too many unreadable lines: with a higher limit the same preparation goes on."""
+    bad = write_lines(data, [*RECORDS[:400], *["bad"] * 3, *RECORDS[400:]])
+    with pytest.raises(UserError, match="more than 2 unreadable lines"):
+        open_cache(source_of(bad), GPT2, tmp_path / "cache", max_bad_lines=2)
+    with logged() as said:
+        build(bad, tmp_path / "cache")
+    assert any("Going on after line" in record.getMessage() for record in said)
+    build(bad, tmp_path / "whole")
+    assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
+
+
+def test_a_disk_that_is_full_names_the_file(small: None, data: Path, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            build(data, tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(error.value.filename).startswith(str(tmp_path / "cache" / ".tales-train-"))
+    build(data, tmp_path / "cache")  # there is room again
+    build(data, tmp_path / "whole")
+    assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
+
+
+# --- shards ---------------------------------------------------------------------------------------------------------
+
+
+def test_ids_are_read_across_shards(small: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sharded = build(data, tmp_path / "sharded")
+    monkeypatch.setattr(token_cache, "SHARD_BLOCKS", 1 << 12)
+    monkeypatch.setattr(cache_writer, "SHARD_BLOCKS", 1 << 12)
+    whole = build(data, tmp_path / "whole")
+    everything = whole.tokens(0, whole.n_tokens)
+    chance = random.Random(1)
+    for _ in range(200):
+        start, stop = sorted(chance.sample(range(whole.n_tokens + 1), 2))
+        assert np.array_equal(sharded.tokens(start, stop), everything[start:stop])
+    parts = sorted((tmp_path / "sharded").glob("*.bin"), key=lambda path: (path.name.count("."), path.name))
+    assert len(parts) == -(-2 * whole.n_tokens // (3 * 1024))
+    sharded.verify()
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+def test_a_damaged_shard_is_found_and_mended(small: None, data: Path, tmp_path: Path, how: str) -> None:
+    cache = build(data, tmp_path / "cache")
+    before, n_tokens = contents(tmp_path / "cache"), cache.n_tokens
+    shard = cache.path.with_suffix(".2.bin")
+    content = shard.read_bytes()
+    if how == "flipped":
+        shard.write_bytes(content[:500] + b"\xff\xff" + content[502:])
+        with pytest.raises(DamagedCache, match=r"is damaged near byte 6,144"):
+            TokenCache(cache.path).verify()
+        assert len(cache.tokens(0, n_tokens)) == n_tokens  # mended on the way
+    else:
+        shard.write_bytes(content[:-9]) if how == "cut" else shard.unlink()
+        build(data, tmp_path / "cache")
+    assert contents(tmp_path / "cache") == before

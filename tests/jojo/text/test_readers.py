@@ -1,0 +1,902 @@
+"""text_files.py: every common form of text file gives the same documents, in bounded memory, or one clear sentence."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib.util
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tracemalloc
+import types
+import unicodedata
+import zlib
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from jojo.text import readers as text_files
+from jojo.text.readers import Problems, TextOptions, find_files, normalise, read_records, split_text
+from utils import UserError
+
+ROOT = Path(text_files.__file__).resolve().parents[2]
+HAS_ARROW = importlib.util.find_spec("pyarrow") is not None
+HAS_ZSTANDARD = importlib.util.find_spec("zstandard") is not None
+
+DOCUMENTS = [
+    "Once upon a time\nthere was a fox.",
+    'She said: "Well, well; indeed."\n\nThen she slept.',
+    "Straße, 漢字, 🙂 and \u2028 too.",
+    "One\ttab, 'two' quotes.",
+]
+CONVERSATION = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi\nthere"}]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def records(name, limit=0, **options):
+    """All records of a file, in which no line (or no more than `limit`) is unreadable."""
+    return list(read_records(Path(name), TextOptions(**options), Problems(limit)))
+
+
+def texts(name, limit=0, **options):
+    return [record["text"] for record in records(name, limit, **options)]
+
+
+def problems_of(name, **options):
+    """What is said of a file's unreadable lines, and the texts of the others."""
+    problems = Problems()
+    found = [record["text"] for record in read_records(Path(name), TextOptions(**options), problems)]
+    assert problems.count <= 3
+    return problems.examples, found
+
+
+def refusal(name, **options):
+    """The one sentence with which a file is refused."""
+    with pytest.raises(UserError) as error:
+        records(name, **options)
+    sentence = str(error.value)
+    assert "\n" not in sentence and sentence.endswith(".")
+    return sentence
+
+
+def write_txt(path, documents, separator="<|endoftext|>"):
+    path.write_bytes(f"\n{separator}\n".join(documents).encode())
+
+
+def write_jsonl(path, documents, field="text"):
+    path.write_bytes("".join(json.dumps({"id": 1, field: text}) + "\n" for text in documents).encode())
+
+
+def write_csv(path, documents, field="text", delimiter=","):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(["id", field])
+        writer.writerows([number, text] for number, text in enumerate(documents))
+
+
+def write_parquet(path, documents, field="text"):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"id": list(range(len(documents))), field: pyarrow.array(documents, pyarrow.string())})
+    pyarrow.parquet.write_table(table, path)
+
+
+def zstd(content):
+    import zstandard
+
+    return zstandard.ZstdCompressor(write_checksum=True).compress(content)
+
+
+WRITERS = {".txt": write_txt, ".md": write_txt, ".jsonl": write_jsonl, ".csv": write_csv}
+PACKERS = {"": bytes, ".gz": gzip.compress, **({".zst": zstd} if HAS_ZSTANDARD else {})}
+
+
+def pack(path, packing):
+    """The file as <name><packing>."""
+    packed = path.with_name(path.name + packing)
+    packed.write_bytes(PACKERS[packing](path.read_bytes()))
+    return packed
+
+
+def everything(documents):
+    """The same documents in every format and packing that can be read here."""
+    made = []
+    for suffix, write in WRITERS.items():
+        path = Path(f"x{suffix}")
+        write(path, documents)
+        made += [pack(path, packing) for packing in PACKERS]
+    if HAS_ARROW:
+        write_parquet(Path("x.parquet"), documents)
+        made.append(Path("x.parquet"))
+    return made
+
+
+# --- which files ------------------------------------------------------------------------------------------------------
+
+
+def touch(*names):
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("x")
+
+
+def names(*inputs):
+    return [path.as_posix() for path in find_files(inputs)]
+
+
+def test_folders_are_searched_to_the_bottom_in_a_fixed_order_and_other_files_are_passed_over():
+    touch("in/b.txt", "in/a.MD", "in/x.py", "in/deep/er/c.jsonl.gz", "in/deep/d.CSV.zst", "in/e.parquet", "in/README")
+    touch("in/f.parquet.gz", "in/g.tar.gz", "in/h.gz")
+    assert names("in") == ["in/a.MD", "in/b.txt", "in/deep/d.CSV.zst", "in/deep/er/c.jsonl.gz", "in/e.parquet"]
+
+
+def test_patterns_give_what_they_match():
+    touch("in/b.txt", "in/a.txt", "in/a.py", "in/deep/c.txt", "in/deep/d.jsonl")
+    assert names("in/*.txt") == ["in/a.txt", "in/b.txt"]
+    assert names("in/?.*") == ["in/a.txt", "in/b.txt"]
+    assert names("in/**/*.txt") == ["in/a.txt", "in/b.txt", "in/deep/c.txt"]
+    assert names("in/**") == ["in/a.txt", "in/b.txt", "in/deep/c.txt", "in/deep/d.jsonl"]
+
+
+def test_what_exists_is_no_pattern():
+    touch("part[1].txt", "part1.txt", "in [old]/a.txt")
+    assert names("part[1].txt") == ["part[1].txt"]
+    assert names("in [old]") == ["in [old]/a.txt"]
+
+
+def test_each_file_is_read_once_in_the_order_of_the_inputs(tmp_path):
+    touch("in/a.txt", "in/b.txt", "z.txt")
+    Path("link.txt").symlink_to("z.txt")
+    there = str(tmp_path / "in" / "b.txt")
+    assert names("z.txt", there, "in", "./in/../z.txt", "*.txt") == ["z.txt", there, "in/a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("none.txt", "No file or folder 'none.txt'; check --input"),
+        ("*.txt", r"The pattern '\*.txt' matches no file that can be read \(\.txt, .*\.parquet; .*\.zst"),
+        ("a.*", r"The pattern 'a\.\*' matches no file that can be read"),
+        ("a.pdf", r"'a\.pdf' is neither \.txt nor \.jsonl nor .*\.parquet .*; convert it"),
+        ("a.tar.gz", r"'a\.tar\.gz' is neither"),
+        ("a.parquet.gz", r"all but the last also with \.gz or \.zst"),
+        ("folder", r"The folder 'folder' holds no file that can be read \(\.txt, "),
+        ("pipe.txt", r"'pipe\.txt' is not a regular file"),
+    ],
+)
+def test_an_input_without_a_readable_file_is_refused_in_a_sentence(name, words):
+    touch("a.pdf", "a.tar.gz", "a.parquet.gz", "folder/x.py")
+    if name == "pipe.txt":
+        os.mkfifo(name)
+    with pytest.raises(UserError, match=words) as error:
+        find_files([name])
+    assert "\n" not in str(error.value)
+
+
+def test_hidden_files_and_folders_are_passed_over_unless_they_are_named():
+    touch("in/a.txt", "in/.b.txt", "in/._c.jsonl", "in/.ipynb_checkpoints/d.txt", "in/deep/.git/e.txt", ".own/f.txt")
+    assert names("in") == names("in/**") == names("in/**/*.txt") == ["in/a.txt"]
+    assert names("in/.b.txt", "in/.ipynb_checkpoints", ".own") == [
+        "in/.b.txt", "in/.ipynb_checkpoints/d.txt", ".own/f.txt",
+    ]  # fmt: skip
+
+
+def test_files_to_leave_out_are_given_only_where_they_are_named():
+    touch("in/a.txt", "in/own-train.jsonl")
+    own = [Path("in/own-train.jsonl").absolute()]
+    assert find_files(["in", "in/*"], own) == [Path("in/a.txt")]
+    assert find_files(["in/own-train.jsonl"], own) == [Path("in/own-train.jsonl")]
+    with pytest.raises(UserError, match=r"The pattern 'in/own\*' matches no file"):
+        find_files(["in/own*"], own)
+
+
+def test_an_empty_input_is_not_the_present_folder():
+    touch("a.txt")
+    with pytest.raises(UserError, match=r"One --input is empty \(a shell variable that is not set\?\); name files"):
+        find_files(["a.txt", ""])
+
+
+@pytest.mark.parametrize("name", ["in", "in/**", "in/**/*.txt", "in/deep"])
+def test_a_folder_that_may_not_be_read_is_named(monkeypatch, name):
+    touch("in/a.txt", "in/deep/b.txt")
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path) == os.path.join("in", "deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(
+        UserError, match=r"folder 'in/deep' cannot be read \(Permission denied\); check its permissions\."
+    ):
+        find_files([name])
+
+
+# --- every format -----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_corpus_in_every_format_and_packing_gives_the_same_documents():
+    paths = everything(DOCUMENTS)
+    assert len(paths) == 4 * len(PACKERS) + HAS_ARROW
+    assert sorted(find_files(["."])) == sorted(paths)
+    for path in paths:
+        assert texts(path) == DOCUMENTS, path
+        assert texts(path.rename(path.name.upper())) == DOCUMENTS
+
+
+@pytest.mark.parametrize("n_bytes", [1, 2, 7, 64])
+def test_where_chunks_begin_makes_no_difference(monkeypatch, n_bytes):
+    paths = everything(DOCUMENTS)
+    monkeypatch.setattr(text_files, "CHUNK_BYTES", n_bytes)
+    monkeypatch.setattr(text_files, "PACKED_BYTES", n_bytes)
+    for path in paths:
+        assert texts(path) == DOCUMENTS, path
+
+
+def test_files_without_a_document_are_counted():
+    for path in everything([]) + everything(["", ""]):
+        problems = Problems()
+        assert list(read_records(path, TextOptions(), problems)) == [] and problems.empty_files == 1, path
+        path.write_bytes(b"")
+        assert list(read_records(path, TextOptions(), problems)) == [] and problems.empty_files == 2, path
+    for content in ("\n\n", " \n\t\n", "\ufeff"):
+        for suffix in (".txt", ".jsonl", ".csv"):
+            if not (suffix == ".jsonl" and content == "\ufeff"):
+                Path(f"y{suffix}").write_text(content, encoding="utf-8")
+                list(read_records(Path(f"y{suffix}"), TextOptions(), problems := Problems()))
+                assert (problems.empty_files, problems.count) == (1, 0), (suffix, content)
+
+
+def test_a_file_of_unreadable_lines_is_not_called_empty():
+    Path("a.jsonl").write_text("{]\n")
+    list(read_records(Path("a.jsonl"), TextOptions(), problems := Problems()))
+    assert (problems.empty_files, problems.count) == (0, 1)
+
+
+def test_a_text_that_is_null_or_white_space_is_an_empty_document_in_every_format():
+    Path("a.jsonl").write_text('{"text": null}\n{"text": " \\n\\u3000"}\n{"text": ""}\n{"text": " a "}\n')
+    Path("b.jsonl").write_text('{"body": null}\n{"body": "\\t"}\n{"body": ""}\n{"body": " a "}\n')
+    write_csv(Path("a.csv"), ["", " \n\u3000", "", " a "])
+    counts = [("a.jsonl", "text"), ("b.jsonl", "body"), ("a.csv", "text")]
+    if HAS_ARROW:
+        write_parquet(Path("a.parquet"), [None, " \n\u3000", "", " a "])
+        write_parquet(Path("b.parquet"), [None, " \n\u3000", "", " a "], "body")
+        counts += [("a.parquet", "text"), ("b.parquet", "body")]
+    for name, field in counts:
+        problems = Problems(0)
+        found = list(read_records(Path(name), TextOptions(text_field=field), problems))
+        assert (found, problems.empty_documents) == ([{"text": " a "}], 3), name
+
+
+@pytest.mark.parametrize("packing", list(PACKERS))
+@pytest.mark.parametrize("n_bytes", [1, 5, 1 << 18])
+def test_line_ends_within_a_text_stay_what_they_are(monkeypatch, packing, n_bytes):
+    documents = ["a\r\nb\rc\n\r\r\nd", "e\r\r\nf"]
+    write_csv(Path("a.csv"), documents)
+    write_jsonl(Path("a.jsonl"), documents)
+    monkeypatch.setattr(text_files, "CHUNK_BYTES", n_bytes)
+    monkeypatch.setattr(text_files, "PACKED_BYTES", n_bytes)
+    for name in ("a.csv", "a.jsonl"):
+        assert texts(pack(Path(name), packing)) == documents
+
+
+DOCUMENT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+
+
+@given(
+    documents=st.lists(DOCUMENT, max_size=5),
+    suffix=st.sampled_from(list(WRITERS)),
+    packing=st.sampled_from(list(PACKERS)),
+)
+@example(documents=['"', "a,b;c\td", '""\n"', "\ufeffa", " a\n\n", "#"], suffix=".csv", packing="")
+def test_documents_survive_the_way_through_a_file(documents, suffix, packing):
+    path = Path(f"a{suffix}")
+    WRITERS[suffix](path, documents)
+    expected = documents
+    if suffix in (".txt", ".md"):
+        expected = [text.removeprefix("\ufeff") if text is documents[0] else text for text in documents]
+        expected = in_memory("\n<|endoftext|>\n".join(expected).replace("\r\n", "\n").replace("\r", "\n"))
+    assert texts(pack(path, packing)) == [text for text in expected if text.strip()]
+
+
+# --- .txt and .md -----------------------------------------------------------------------------------------------------
+
+
+def in_memory(text, separator="<|endoftext|>", near=text_files.PIECE_CHARACTERS):
+    """What split_text gives, in the plain way: the whole text at once."""
+
+    def pieces(document):
+        start = 0
+        while len(document) - start > 1.5 * near:
+            first, last = start + near, start + int(1.5 * near)
+            cut = first
+            for mark in (" ", "\n", "\n\n"):
+                if (at := document.find(mark, first, last)) >= 0:
+                    cut = at + len(mark)
+            yield document[start:cut]
+            start = cut
+        yield document[start:]
+
+    documents = re.split(rf"^[ \t]*{re.escape(separator)}[ \t]*$", text, flags=re.MULTILINE)
+    return [piece.strip() for document in documents for piece in pieces(document) if piece.strip()]
+
+
+def chunks_of(text, sizes):
+    """The text in chunks of these sizes, over and over."""
+    at = number = 0
+    while at < len(text):
+        yield text[at : at + sizes[number % len(sizes)]]
+        at += sizes[number % len(sizes)]
+        number += 1
+
+
+SEPARATORS = st.sampled_from(["<|>", "-", "", " ", "a.b", "(", "é", "a", "\t-", "- ", "\r"])
+SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
+
+
+@given(
+    text=st.text(st.sampled_from("ab- \t\n\n\r\x1c\u2028<|>é."), max_size=120),
+    separator=SEPARATORS,
+    sizes=SIZES,
+    near=st.sampled_from([3, 8, 1000]),
+)
+@example(text="\n-\n", separator="-", sizes=[1], near=1000)
+@example(text="a\n\t-\t\nb\n-", separator="-", sizes=[3], near=1000)
+@example(text="a\n\n\nb", separator="", sizes=[2], near=1000)
+@example(text="aaaa-\n-", separator="-", sizes=[4], near=1000)
+@example(text="aaaaaaaaaaaaaaaa-", separator="-", sizes=[16, 1], near=8)
+def test_in_chunks_a_text_gives_what_it_gives_at_once(text, separator, sizes, near):
+    with mock.patch.object(text_files, "PIECE_CHARACTERS", near):
+        expected = in_memory(text, separator, near)
+        assert list(split_text(text, separator)) == expected
+        # `near` is also how long an unfinished line is held back, so separator lines must be shorter
+        if near == 1000 or not re.search(rf"[ \t]{{{near}}}", text):
+            assert list(split_text(chunks_of(text, sizes), separator)) == expected
+
+
+@given(
+    text=st.text(st.sampled_from("ab- \t\n\r\ufeffé漢🙂"), max_size=60),
+    size=st.integers(1, 9),
+    packing=st.sampled_from(list(PACKERS)),
+)
+def test_a_file_in_chunks_gives_what_text_mode_gives(text, size, packing):
+    Path("a.txt").write_bytes(text.encode())
+    path = pack(Path("a.txt"), packing)
+    with mock.patch.object(text_files, "CHUNK_BYTES", size), mock.patch.object(text_files, "PACKED_BYTES", size):
+        assert texts(path, separator="-") == in_memory(Path("a.txt").read_text("utf-8-sig"), "-")
+
+
+@pytest.mark.parametrize("mark", ["\n\n", "\n", " ", ""], ids=["empty lines", "lines", "spaces", "nothing to cut at"])
+def test_long_texts_are_cut_where_they_always_were(mark):
+    text = mark.join(f"word{i:06d}" for i in range(60_000)) + "\n<|endoftext|>\nThe end."
+    Path("a.md").write_text(text)
+    pieces = texts("a.md")
+    assert len(pieces) > 12 and pieces == in_memory(text)
+    assert "".join("".join(pieces).split()) == "".join(text.replace("<|endoftext|>", "").split())
+    if mark:
+        assert not any(re.match(r"\d", piece) for piece in pieces)  # no word was cut
+
+
+def test_a_separator_of_several_lines_is_refused():
+    with pytest.raises(UserError, match="--separator must be one line"):
+        TextOptions(separator="a\nb")
+
+
+def peak_of(read):
+    """The most memory in bytes that Python took meanwhile, beyond what it had."""
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+WORDS = "".join(f"{zlib.crc32(n.to_bytes(4, 'big')):08x} " for n in range(1_000_000))  # 9 MB that pack badly
+
+
+@pytest.mark.parametrize("end", ["\n\n", " ", "\n<|endoftext|>\n"], ids=["empty lines", "one line", "documents"])
+@pytest.mark.parametrize("packing", list(PACKERS))
+def test_memory_does_not_grow_with_a_text(end, packing):
+    Path("a.txt").write_text(end.join(WORDS[at : at + 900] for at in range(0, len(WORDS), 900)))
+    path = pack(Path("a.txt"), packing)
+
+    def read():
+        for _ in read_records(path, TextOptions(), Problems()):
+            pass
+
+    assert peak_of(read) < 3_000_000
+
+
+# --- .jsonl -----------------------------------------------------------------------------------------------------------
+
+
+def test_jsonl_records_of_every_form_are_kept_as_they_are():
+    expected = [
+        {"text": "Plain \u0000 too", "id": 7},
+        {"messages": CONVERSATION},
+        {"conversation": CONVERSATION},
+        {"input": "2+2?", "output": "4"},
+    ]
+    Path("a.jsonl").write_text("\n\n".join(map(json.dumps, expected)) + "\r\n \n")
+    assert records("a.jsonl") == expected
+
+
+def test_unreadable_lines_are_counted_up_to_the_limit_with_their_numbers():
+    Path("a.jsonl").write_bytes(b'{"text": "ok"}\n{]\n\n[1]\n{"text": "\xff"}\n{"text": 5}\n{"text": "end"}')
+    list(read_records(Path("a.jsonl"), TextOptions(), problems := Problems(4)))
+    assert problems.count == 4 and len(problems.examples) == 3
+    assert problems.examples[0].startswith("a.jsonl, line 2: not JSON: ")
+    assert problems.examples[1:] == ["a.jsonl, line 4: must be a JSON object", "a.jsonl, line 5: not UTF-8 text"]
+    with pytest.raises(UserError, match=r"More than 3 unreadable lines \(a\.jsonl, line 2: .*line 4.*; \.\.\.\); mend"):
+        records("a.jsonl", limit=3)
+
+
+def test_only_the_first_bytes_of_a_file_say_that_it_is_utf_16(monkeypatch):
+    monkeypatch.setattr(text_files, "CHUNK_BYTES", 14)
+    Path("a.jsonl").write_bytes(b'{"text": "a"}\n\xff\xfe\n')
+    said, found = problems_of("a.jsonl")
+    assert found == ["a"] and said[0].startswith("a.jsonl, line 2: not ")
+
+
+def test_too_many_lines_without_the_field_say_which_there_are_and_how_one_is_named():
+    write_jsonl(Path("a.jsonl"), DOCUMENTS, "body")
+    assert refusal("a.jsonl") == (
+        'More than 0 unreadable lines (a.jsonl, line 1: needs "text", "conversation", "messages" or "input" and '
+        '"output" (it has: id, body)); name the field with the text with --text_field.'
+    )
+    assert refusal("a.jsonl", text_field="txt") == (
+        "More than 0 unreadable lines (a.jsonl, line 1: has no field 'txt' (it has: id, body)); "
+        "name the field with the text with --text_field."
+    )
+    with pytest.raises(UserError, match=r"\(it has: id, body\); a\.jsonl, line 2; a\.jsonl, line 3; \.\.\.\); name"):
+        records("a.jsonl", limit=3)
+
+
+def test_too_many_lines_of_another_encoding_say_how_to_convert_them():
+    Path("a.jsonl").write_bytes('{"text": "Straße"}\n'.encode("latin-1") * 5)
+    said = "; ".join(f"a.jsonl, line {n}: not UTF-8 text" for n in (1, 2, 3))
+    with pytest.raises(UserError) as error:
+        records("a.jsonl", limit=3)
+    assert str(error.value) == (
+        f"More than 3 unreadable lines ({said}; ...); convert it, for example with iconv -f latin1 -t utf-8."
+    )
+
+
+def test_a_number_of_thousands_of_digits_is_an_unreadable_line_in_our_words():
+    Path("a.jsonl").write_text('{"text": "a"}\n{"text": "b", "n": ' + "9" * 10_000 + "}\n")
+    said, found = problems_of("a.jsonl")
+    assert found == ["a"]
+    assert said == ["a.jsonl, line 2: not JSON this program can read (a number of thousands of digits)"]
+
+
+def test_the_text_is_taken_from_the_named_field():
+    Path("a.jsonl").write_text(
+        '{"id": 1, "body": "One."}\n{"id": 2, "title": "No"}\n{"body": 3}\n{"body": "Two.", "text": "Not this."}\n{"body": ""}'
+    )
+    said, found = problems_of("a.jsonl", text_field="body")
+    assert found == ["One.", "Two."]
+    assert said == [
+        "a.jsonl, line 2: has no field 'body' (it has: id, title)",
+        "a.jsonl, line 3: the field 'body' must be a string",
+    ]
+    assert records("a.jsonl", limit=9, text_field="body")[0] == {"text": "One."}
+
+
+def test_nesting_beyond_all_measure_is_an_unreadable_line():
+    Path("a.jsonl").write_text('{"text": "a"}\n{"text": "b", "x": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    said, found = problems_of("a.jsonl")
+    assert found == ["a"] and said == ["a.jsonl, line 2: nested too deeply"]
+
+
+def test_a_line_of_50_mb_is_read_and_one_beyond_the_limit_is_an_unreadable_line_of_bounded_memory():
+    n = 50_000_000
+    with open("a.jsonl", "wb") as file:
+        file.write(b'{"text": "first"}\n{"text": "' + b"x" * n + b'"}\n{"text": "')
+        for _ in range(6):
+            file.write(b"y" * (text_files.LONGEST_LINE // 4))
+        file.write(b'"}\n{"text": "last"}')
+    sizes = []
+    problems = Problems()
+
+    def read():
+        sizes.extend(len(record["text"]) for record in read_records(Path("a.jsonl"), TextOptions(), problems))
+
+    assert peak_of(read) < 3.5 * n
+    assert sizes == [5, n, 4]
+    assert problems.examples == ["a.jsonl, line 3: longer than 64 MiB"]
+
+
+@given(
+    lines=st.lists(st.text(st.sampled_from("ab \r"), max_size=9), max_size=6),
+    end=st.booleans(),
+    size=st.integers(1, 12),
+)
+def test_lines_are_those_of_a_file_and_too_long_ones_keep_their_place(lines, end, size):
+    content = "\n".join(lines).encode() + b"\n" * end
+    chunks = [content[at : at + size] for at in range(0, len(content), size)]
+    assert list(text_files._lines(chunks)) == list(io.BytesIO(content))
+    with mock.patch.object(text_files, "LONGEST_LINE", 5):
+        expected = [line if len(line) <= 5 else None for line in io.BytesIO(content)]
+        assert list(text_files._lines(chunks)) == expected
+
+
+# --- .csv -------------------------------------------------------------------------------------------------------------
+
+
+@given(
+    documents=st.lists(DOCUMENT, min_size=1, max_size=4),
+    delimiter=st.sampled_from(",;\t"),
+    field=st.sampled_from(["text", "bödy", "a b"]),
+)
+def test_csv_with_any_delimiter_gives_its_column(documents, delimiter, field):
+    write_csv(Path("a.csv"), documents, field, delimiter)
+    assert texts("a.csv", text_field=field) == [text for text in documents if text.strip()]
+
+
+def test_csv_of_other_programs_is_read():
+    Path("a.csv").write_bytes(
+        b'\xef\xbb\xbf\r\n"id";"text"\r\n1;"Two\r\nlines; a ""word"""\r\n\r\n2;Plain "words", too\r\n3;'
+    )
+    assert texts("a.csv") == ['Two\r\nlines; a "word"', 'Plain "words", too']
+    Path("a.csv").write_bytes(b"text\rOne\rTwo\r")
+    assert texts("a.csv") == ["One", "Two"]
+
+
+def test_a_missing_column_is_a_sentence_that_names_those_there_are():
+    write_csv(Path("a.csv"), DOCUMENTS, "body")
+    assert refusal("a.csv") == (
+        "'a.csv' has no column 'text' (it has: id, body); name the one with the text with --text_field."
+    )
+
+
+def test_two_columns_of_the_name_are_refused():
+    Path("a.csv").write_text("text,id,text\na,1,b\n")
+    assert refusal("a.csv") == "'a.csv' has more than one column 'text'; rename all but one."
+
+
+def test_rows_that_do_not_fit_the_header_are_unreadable_lines():
+    Path("a.csv").write_text('\nid,text\n0\n1,"a\nb"\n2,Hello, world\n4,c\n')
+    said, found = problems_of("a.csv")
+    assert found == ["a\nb", "c"]
+    assert said == [f"a.csv, line {n}: must have 2 columns, as the header has" for n in (3, 6)]
+
+
+@pytest.mark.parametrize("row", ['2,"He said "no" twice"', '2,"never closed'])
+def test_wrong_quotes_stop_with_the_line_on_which_the_row_begins(row):
+    Path("a.csv").write_text(f'id,text\n1,"a\nb"\n{row}\n3,c\n4,d')
+    assert re.match(r"'a\.csv', the row from line 4: wrong quotes \(.*\); double every quote", refusal("a.csv"))
+
+
+def test_a_large_cell_is_read_and_one_without_end_is_refused(monkeypatch):
+    write_csv(Path("a.csv"), ["x" * 1_000_000])
+    assert texts("a.csv") == ["x" * 1_000_000]
+    monkeypatch.setattr(text_files, "LONGEST_LINE", 1000)
+    assert refusal("a.csv").startswith("'a.csv', line 2: longer than ")
+    monkeypatch.setattr(text_files, "LONGEST_LINE", 1 << 20)
+    csv.field_size_limit(1 << 20)
+    Path("a.csv").write_text('text\nshort\n"' + "a line\n" * 150_000 + '"')
+    assert refusal("a.csv") == (
+        "'a.csv', the row from line 3: a field of more than 1 MiB; make it shorter, or close its quotes."
+    )
+
+
+# --- not text ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".md", ".csv", ".txt.gz"])
+def test_a_nul_byte_is_refused_with_its_place(suffix):
+    content = b"text\n" + b"abc\n" * 300_000 + b"d\0e\n"
+    Path(f"a{suffix}").write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    assert refusal(f"a{suffix}") == f"'a{suffix}' is not a text file (byte 1,200,006, in line 300,002, is NUL)."
+
+
+def test_a_nul_in_json_is_kept_where_json_allows_it():
+    Path("a.jsonl").write_bytes(b'{"text": "a\\u0000b"}\n')
+    assert texts("a.jsonl") == ["a\0b"]
+    Path("a.jsonl").write_bytes(b'{"text": "a"}\n{"text": "a\0b"}\n')
+    assert refusal("a.jsonl") == "'a.jsonl' is not a text file (byte 25, in line 2, is NUL)."
+
+
+@given(
+    before=st.text(max_size=20),
+    bad=st.sampled_from([b"\xff", b"\xe4 ", b"\xc3", b"\xed\xa0\x80"]),
+    size=st.integers(1, 9),
+    csv_=st.booleans(),
+)
+@example(before="\ufeffa", bad=b"\xff", size=1, csv_=False)
+def test_what_is_not_utf_8_is_refused_with_the_place(before, bad, size, csv_):
+    content = b"text\n" + re.sub('[\0",;\t]', "", before).encode() + bad
+    with pytest.raises(UnicodeDecodeError) as error:
+        content.decode()
+    name = "a.csv" if csv_ else "a.txt"
+    Path(name).write_bytes(content)
+    with mock.patch.object(text_files, "CHUNK_BYTES", size):
+        where = f"(byte {error.value.start:,})"
+        assert (
+            refusal(name)
+            == f"'{name}' is not UTF-8 text {where}; convert it, for example with iconv -f latin1 -t utf-8."
+        )
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv", ".md.gz"])
+def test_utf_16_and_utf_32_are_called_by_their_names(suffix, encoding):
+    content = '\ufeff{"text": "a"}'.encode(encoding)
+    Path(f"a{suffix}").write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    name = encoding[:6]
+    assert refusal(f"a{suffix}") == (
+        f"'a{suffix}' is {name.upper()} text; convert it, for example with iconv -f {name} -t utf-8."
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_utf_16_and_utf_32_without_a_mark_are_no_text(suffix, encoding):
+    Path(f"a{suffix}").write_bytes('{"text": "a"}\n'.encode(encoding))
+    assert re.fullmatch(rf"'a\{suffix}' is not a text file \(byte [01], in line 1, is NUL\)\.", refusal(f"a{suffix}"))
+
+
+# --- packed -----------------------------------------------------------------------------------------------------------
+
+PACKED_TEXT = "\n<|endoftext|>\n".join(f"Document {n}, {zlib.crc32(bytes([n]))}." for n in range(200)).encode()
+
+
+@given(share=st.floats(0, 1, exclude_max=True), packing=st.sampled_from([p for p in PACKERS if p]))
+@example(share=0.999999, packing=".gz")
+def test_a_packed_file_that_was_cut_short_is_refused(share, packing):
+    content = PACKERS[packing](PACKED_TEXT)
+    path = Path(f"a.txt{packing}")
+    path.write_bytes(content[: int(share * len(content))])
+    if path.stat().st_size:
+        assert re.match(
+            rf"'a\.txt{packing}' is damaged or cut short \(.+\); make or download it again\.", refusal(path)
+        )
+    else:
+        assert texts(path) == []
+
+
+@given(
+    share=st.floats(0, 1, exclude_max=True),
+    byte=st.binary(min_size=1, max_size=1),
+    packing=st.sampled_from([p for p in PACKERS if p]),
+)
+def test_a_packed_file_with_a_wrong_byte_is_refused_where_it_matters(share, byte, packing):
+    content = bytearray(PACKERS[packing](PACKED_TEXT))
+    at = int(share * len(content))
+    content[at : at + 1] = byte
+    path = Path(f"a.txt{packing}")
+    path.write_bytes(content)
+    try:
+        found = texts(path)
+    except UserError as error:
+        assert "damaged or cut short" in str(error)
+    else:
+        assert found == in_memory(PACKED_TEXT.decode())
+
+
+@pytest.mark.parametrize("packing", [p for p in PACKERS if p])
+def test_packed_files_behind_one_another_are_one_file(packing):
+    half = len(PACKED_TEXT) // 2
+    path = Path(f"a.txt{packing}")
+    path.write_bytes(b"".join(map(PACKERS[packing], (PACKED_TEXT[:half], b"", PACKED_TEXT[half:]))))
+    assert texts(path) == in_memory(PACKED_TEXT.decode())
+    path.write_bytes(PACKERS[packing](PACKED_TEXT) + b"something else")
+    assert "damaged" in refusal(path)
+
+
+def test_without_zstandard_there_is_a_sentence(monkeypatch):
+    Path("a.txt.zst").write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    assert refusal("a.txt.zst") == "Reading 'a.txt.zst' needs zstandard: pip install zstandard."
+
+
+if HAS_ZSTANDARD:
+
+    def test_the_module_of_python_3_14_is_taken_where_it_is(monkeypatch):
+        import zstandard
+
+        def decompressor(options):
+            assert options == {"window_log_max": 31}
+            return zstandard.ZstdDecompressor().decompressobj()
+
+        stand_in = types.SimpleNamespace(
+            ZstdDecompressor=decompressor,
+            DecompressionParameter=types.SimpleNamespace(window_log_max="window_log_max"),
+            ZstdError=zstandard.ZstdError,
+        )
+        Path("a.txt.zst").write_bytes(zstd(PACKED_TEXT[:99]) + zstd(PACKED_TEXT[99:]))
+        monkeypatch.setitem(sys.modules, "zstandard", None)
+        monkeypatch.setitem(sys.modules, "compression.zstd", stand_in)
+        assert texts("a.txt.zst") == in_memory(PACKED_TEXT.decode())
+
+    def test_frames_without_content_and_wide_windows_are_read():
+        import zstandard
+
+        wide = zstandard.ZstdCompressionParameters(window_log=30, hash_log=6, chain_log=6)
+        stream = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+        skipped = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"  # a skippable frame, as pzstd writes them
+        Path("a.txt.zst").write_bytes(skipped + stream.compress(PACKED_TEXT) + stream.flush())
+        assert texts("a.txt.zst") == in_memory(PACKED_TEXT.decode())
+
+    def test_a_file_that_unpacks_to_a_thousand_times_its_size_needs_little_memory():
+        Path("a.jsonl.zst").write_bytes(zstd(b" " * 50_000_000 + b'\n{"text": "a"}'))
+        assert max(map(len, text_files._chunks(Path("a.jsonl.zst")))) < 10_000_000
+
+
+# --- .parquet ---------------------------------------------------------------------------------------------------------
+
+
+def test_without_pyarrow_there_is_a_sentence(monkeypatch):
+    Path("a.parquet").write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert refusal("a.parquet") == "Reading 'a.parquet' needs pyarrow: pip install pyarrow."
+
+
+if HAS_ARROW:
+
+    def write_table(columns, **options):
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.table(columns), "a.parquet", **options)
+
+    @given(documents=st.lists(DOCUMENT, max_size=5), field=st.sampled_from(["text", "input", "a.b"]))
+    def test_documents_survive_the_way_through_parquet(documents, field):
+        write_parquet(Path("a.parquet"), documents, field)
+        assert texts("a.parquet", text_field=field) == [text for text in documents if text.strip()]
+
+    def test_parquet_rows_are_records_of_every_form_as_in_jsonl():
+        write_table({"messages": [CONVERSATION, CONVERSATION[:1]], "id": [1, 2]})
+        assert records("a.parquet") == [{"messages": CONVERSATION}, {"messages": CONVERSATION[:1]}]
+        write_table({"conversation": [CONVERSATION]})
+        assert records("a.parquet") == [{"conversation": CONVERSATION}]
+        write_table({"input": ["2+2?"], "instruction": ["Add."], "output": ["4"]})
+        assert records("a.parquet") == [{"instruction": "Add.", "input": "2+2?", "output": "4"}]
+        assert records("a.parquet", text_field="instruction") == [{"text": "Add."}]
+        for lacking in ({"instruction": ["Add."], "input": ["2+2?"]}, {"output": ["4"]}):
+            write_table(lacking)
+            with pytest.raises(UserError, match="has no column 'text'"):
+                records("a.parquet")
+        write_table({"text": ["a", None], "messages": [None, CONVERSATION]})
+        assert records("a.parquet") == [{"text": "a"}, {"messages": CONVERSATION}]
+
+    def test_rows_whose_text_is_no_string_are_unreadable_with_their_numbers():
+        write_table({"text": ["a", None, "b", ""], "body": [1, 2, 3, 4]})
+        assert problems_of("a.parquet") == ([], ["a", "b"])
+        with pytest.raises(UserError, match=r"row 1: the field 'body' must be a string"):
+            records("a.parquet", text_field="body")
+
+    def test_a_column_that_is_no_text_ends_in_a_sentence():
+        import pyarrow
+
+        write_table({"text": [1.5], "time": pyarrow.array([1], pyarrow.timestamp("ns")), "bytes": [b"a"]})
+        for field in ("text", "bytes"):
+            assert "row 1: " in refusal("a.parquet", text_field=field)
+        assert refusal("a.parquet", text_field="time").startswith(
+            "'a.parquet' cannot be read as Parquet (after row 0: "
+        )
+
+    @pytest.mark.parametrize("columns", [["body", "id"], ["input"], ["output", "txt"]])
+    def test_a_missing_parquet_column_is_a_sentence_that_names_those_there_are(columns):
+        write_table({name: ["a"] for name in columns})
+        assert f"'a.parquet' has no column 'text' (it has: {', '.join(columns)}); name" in refusal("a.parquet")
+        assert "has no column 'x'" in refusal("a.parquet", text_field="x")
+
+    @given(share=st.floats(0, 1, exclude_max=True), cut=st.booleans(), byte=st.binary(min_size=1, max_size=1))
+    def test_a_damaged_parquet_file_is_refused_or_read_and_nothing_else(share, cut, byte):
+        write_parquet(Path("a.parquet"), DOCUMENTS)
+        content = bytearray(Path("a.parquet").read_bytes())
+        at = int(share * len(content))
+        content[at : None if cut else at + 1] = b"" if cut else byte
+        Path("a.parquet").write_bytes(content)
+        try:
+            found = records("a.parquet", limit=9)
+        except UserError as error:
+            assert "cannot be read as Parquet" in str(error) or "no column" in str(error)
+            assert "\n" not in str(error)
+        else:
+            assert len(found) <= len(DOCUMENTS) and not (cut and found)
+
+    def test_memory_does_not_grow_with_a_parquet_file():
+        import pyarrow
+
+        write_table({"text": [f"{n} " * 500 for n in range(11_000)]}, use_dictionary=False, compression="none")
+        assert Path("a.parquet").stat().st_size > 25_000_000
+        before = pyarrow.total_allocated_bytes()
+        for _ in read_records(Path("a.parquet"), TextOptions(), Problems()):
+            assert pyarrow.total_allocated_bytes() - before < 8_000_000
+        assert peak_of(lambda: [None for _ in read_records(Path("a.parquet"), TextOptions(), Problems())]) < 8_000_000
+
+
+# --- normalising ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("e\u0301a", "éa"),
+        ("\u2018a\u2019 \u201cb\u201d \u201ec\u201f \u201ad\u201b", "'a' \"b\" \"c\" 'd'"),
+        ("a\u2014b\u2013c\u2010d-e\u2212f", "a\u2014b\u2013c\u2010d-e\u2212f"),
+        ("a\u00a0b\u2009c\u202fd\u3000e\u2003f\tg", "a b c d e f\tg"),
+        ("a\u200bb\ufeffc\u00add\u2060e\u200cf\u200dg", "abcdefg"),
+        ("می\u200cخواهم क\u094d\u200dष 👩\u200d🚀", "می\u200cخواهم क\u094d\u200dष 👩\u200d🚀"),
+        ("a\r\nb\rc\nd\r\n\r\ne", "a\nb\nc\nd\n\ne"),
+        ("a \t\nb\u00a0\n \n  c ", "a\nb\n\n  c"),
+        ("a\n\n\nb", "a\n\n\nb"),  # two empty lines stay
+        ("a\n\n\n\nb\n \n\t\n\u200b\n\n\nc", "a\n\nb\n\nc"),
+        ("\n\n\na", "\na"),
+        ("a\n\n\n\n", "a\n\n"),
+        ("e\u200b\u0301\r\u200b\n", "é\n"),
+        ("«x» 'y' `z` … ﬁ", "«x» 'y' `z` … ﬁ"),
+        ("", ""),
+    ],
+)
+def test_what_looks_alike_is_spelled_alike(text, expected):
+    assert normalise(text) == expected
+
+
+TROUBLE = "a b\t\n\n\n\r\u00a0\u2000\u2019\u201c\u2014\u200b\u200c\u200d\ufeff\u00ad\u0301\u0323eé\u0915\u1100\u1161🙂\x85\u2028"
+
+
+@given(st.one_of(st.text(st.sampled_from(TROUBLE), max_size=30), st.text(max_size=30)))
+@example("e\u0301\u200da")
+@example("a\u200d\u200b\u0301")
+def test_normalising_twice_changes_nothing_more(text):
+    once = normalise(text)
+    assert normalise(once) == once
+    assert unicodedata.is_normalized("NFC", once)
+    assert not re.search("[\r\u200b\ufeff\u00ad\u2018-\u201f\u00a0\u2000-\u200a]|[ \t](\n|$)|(\n|\\A)\n\n\n", once)
+
+
+def test_every_unicode_space_becomes_a_space():
+    spaces = [chr(n) for n in range(sys.maxunicode + 1) if unicodedata.category(chr(n)) == "Zs"]
+    assert {normalise(f"a{space}b") for space in spaces} == {"a b"}
+
+
+def test_texts_of_every_form_of_record_are_normalised_and_nothing_else_is():
+    raw, plain = "\u201cWell\u201d \r\n", '"Well"\n'
+    turns = [{"role": "“user”", "content": raw, "n": 1}]
+    lines = [{"text": raw, "id": raw}, {"messages": turns}, {"conversation": turns}, {"input": raw, "output": raw}]
+    lines += [{"text": "\u200b"}, {"messages": 5, "text": raw}]
+    Path("a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    problems = Problems()
+    clean = [{**turns[0], "content": plain}]
+    assert list(read_records(Path("a.jsonl"), TextOptions(normalise=True), problems)) == [
+        {"text": plain, "id": raw},
+        {"messages": clean},
+        {"conversation": clean},
+        {"input": plain, "output": plain},
+    ]
+    assert problems.count == 1
+
+
+def test_every_format_is_normalised():
+    for path in everything(["\u201cOne\u201d\u00a0\nline", "e\u0301"]):
+        assert texts(path, normalise=True) == ['"One"\nline', "é"], path
+    write_txt(Path("a.txt"), ["\u200b\n\u200b", "\u200b\n a"])
+    assert texts("a.txt", normalise=True) == ["a"]
+
+
+# --- what is imported -------------------------------------------------------------------------------------------------
+
+
+def test_nothing_heavy_is_imported():
+    heavy = {"torch", "tiktoken", "pyarrow", "zstandard", "transformers"}
+    code = f"import sys, text_files; found = {heavy} & set(sys.modules); assert not found, found"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

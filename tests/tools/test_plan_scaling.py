@@ -1,0 +1,412 @@
+"""tools/plan_scaling.py and what memory.py tells of ranks: against real batches of one among 64, and by hand."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+import math
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers_data import ROOT, examples
+from helpers_run import listening, make_run, settle, write_data
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.test_distributed import environment
+
+import train
+from config import OPTIONS, Config, resolve
+from jojo.machine import estimate, memory
+from jojo.machine.memory import bucket_bytes, elements, group_shapes, memory_bytes, peak_parts, weights_bytes
+from jojo.machine.ranks import Ranks
+from training import summary as report
+from utils import UserError
+
+sys.path.insert(0, str(ROOT / "tools"))
+try:
+    import plan_scaling as tool
+    import scaling
+finally:
+    sys.path.pop(0)
+from scaling import Cluster, Collective, find_gpu, plans, split
+
+SCRIPT = Path(__file__).parents[1] / "helpers" / "fake_ranks_script.py"
+RANKS = 64
+SMALL = "--dataset mine --device cpu --dtype float32 --model.n_head 4 --data.tokenizer bytes.tiktoken"
+WIDE = "--model.n_layer 6 --model.n_embd 512 --model.block_size 64 --batch_size 1"
+LONG = "--model.n_layer 4 --model.n_embd 256 --model.block_size 128 --model.vocab_size 1024 --batch_size 4"
+FSDP, TWICE = "--system.parallel fsdp", "--training.gradient_accumulation_steps 128"
+HSDP = f"{FSDP} --system.shard_ranks 8"
+CASES = [  # the moment of the peak, and flags; 64 ranks have one micro-batch each, or two
+    ("loss", f"{WIDE} --model.vocab_size 4096"),
+    ("embeddings", f"{WIDE} --model.n_layer 1 --model.n_embd 256 --model.vocab_size 32768 {TWICE}"),
+    ("loss", f"{LONG} {FSDP}"),
+    ("last but one", f"{LONG} {FSDP} --training.activation_checkpointing true"),
+    ("between blocks", f"{WIDE} --model.vocab_size 1024 {FSDP}"),
+    ("weights", f"{WIDE} --model.vocab_size 1024 {FSDP} {TWICE}"),
+    ("first block", f"{WIDE} --model.n_layer 2 --model.vocab_size 512 --model.bias true {FSDP}"),
+    ("loss", f"{WIDE} --model.n_embd 300 --model.vocab_size 4096 --model.bias true --model.dropout 0.1 {HSDP} {TWICE}"),
+    ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP}"),
+    ("between blocks", f"{WIDE} --model.n_embd 260 --model.vocab_size 512 {FSDP}"),  # 260 rows fill up to 320
+    ("between blocks", f"{WIDE} --model.vocab_size 1024 {FSDP} --dtype bfloat16"),  # from here on as on CUDA
+    ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP} {TWICE} --dtype bfloat16"),
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(tmp_path, monkeypatch)
+
+
+def flags_of(case: str) -> str:
+    return f"{SMALL} --training.gradient_accumulation_steps 64 {case}"
+
+
+def config_of(case: str) -> Config:
+    """The config that the script's flags give."""
+    flags = shlex.split(flags_of(case))
+    layers = [
+        (flag, {name.split(".")[0]: {name.split(".")[1]: value}})
+        for flag, name, value in train.overrides(train.build_parser().parse_args(flags), flags)
+    ]
+    return resolve(layers)[0]
+
+
+def planned(**changes: Any) -> Config:
+    """A run on CUDA in bfloat16: 8 blocks of 256 channels, batches of 64 x 4; options changed by their last names."""
+    config = Config()
+    names = {name.split(".")[1]: name for name in reversed(OPTIONS)}  # the optimizer's "kind" comes first
+    values = {
+        "n_layer": 8, "n_head": 4, "n_embd": 256, "block_size": 128, "vocab_size": 4096, "batch_size": 4,
+        "gradient_accumulation_steps": 64, "device": "cuda", "dtype": "bfloat16",
+    } | changes  # fmt: skip
+    for name, value in values.items():
+        config.set(names[name], value)
+    return config
+
+
+# --- against real batches -------------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_what_one_of_64_ranks_holds_and_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory within 4 %, collectives exactly. One test, as the script takes most of its time for all cases."""
+    for module in (memory, scaling):  # as the script does it
+        monkeypatch.setattr(module, "gathers_low", lambda config: config.system.dtype == "bfloat16")
+    write_data()
+    lines = [f"{base64.b64encode(bytes([n])).decode()} {n}\n" for n in range(256)]
+    Path("bytes.tiktoken").write_text("".join(lines))
+    command = [sys.executable, str(SCRIPT), *(flags_of(case) for _, case in CASES)]
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    for (moment, case), line in zip(CASES, ended.stdout.splitlines(), strict=True):
+        config, found = config_of(case), json.loads(line)
+        always = sum(weights_bytes(config, RANKS).values())
+        told, _ = peak_parts(config, RANKS)
+        tensors = memory_bytes(config, RANKS, tensors_only=True)
+        print(f"{case}: {found['peak'] / 1e6:.1f} MB, {tensors / found['peak'] - 1:+.1%}")
+        assert told == moment, case
+        assert always == pytest.approx(found["before"], rel=0.02), case
+        assert tensors == pytest.approx(found["peak"], rel=0.04), case
+        assert tensors - always == pytest.approx(found["peak"] - found["before"], rel=0.04), case
+        sent: dict[str, list[int]] = {}
+        for one in scaling.collectives(config, RANKS, 8):
+            entry = sent.setdefault(one.kind, [0, 0])
+            entry[0] += one.number
+            entry[1] += one.number * one.bytes
+        assert sent == found["collectives"], case
+
+
+# --- memory of ranks, by hand ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_groups_are_all_parameters(bias: bool) -> None:
+    model = planned(bias=bias).model
+    outside, block = group_shapes(model)
+    assert elements(outside) + model.n_layer * elements(block) == estimate.n_parameters(model)
+
+
+def test_parts_are_cut_by_rows() -> None:
+    assert elements([(10, 3), (4, 1)], 4) == 3 * 3 + 1
+    assert elements([(10, 3), (4, 1)], 1000) == 3 + 1  # a row is not cut; others have nothing
+    config = planned(parallel="fsdp", n_layer=1)
+    C, V, T = 256, 4096, 128
+    rows = (V // 64 + T // 64 + 3 * C // 64 + C // 64 + 4 * C // 64) * C + C // 64 * 4 * C + 3 * C // 64
+    assert weights_bytes(config, 64) == {"weights": 4 * rows, "averages": 8 * rows}
+
+
+def test_ddp_has_buckets_and_gradients_only_between_micro_batches() -> None:
+    every = 4 * estimate.n_parameters(planned().model)
+    assert weights_bytes(planned(), 64)["buckets"] == bucket_bytes(planned(), 64) == every
+    one, two = (memory.batch_bytes(planned(gradient_accumulation_steps=steps), 64)["loss"] for steps in (64, 128))
+    assert two["gradients"] - one["gradients"] == every and one["gradients"] == 0
+    alone = memory.batch_bytes(planned(gradient_accumulation_steps=2))["loss"]
+    assert alone == two
+
+
+def test_on_cuda_blocks_come_together_in_bfloat16_and_nothing_is_cast() -> None:
+    low, full = (
+        memory.batch_bytes(planned(parallel="fsdp", dtype=dtype), 8)["last block"] for dtype in ("bfloat16", "float32")
+    )
+    _, block = group_shapes(planned().model)
+    assert full["gathered weights"] - low["gathered weights"] == 2 * 2 * elements(block)
+    assert low["casts of weights"] == 0 < memory.batch_bytes(planned(), 8)["last block"]["casts of weights"]
+
+
+def test_shard_ranks_decide_what_is_shared_and_alone_nothing_is() -> None:
+    parts = weights_bytes(planned(parallel="fsdp", shard_ranks=8), 64)
+    assert parts == weights_bytes(planned(parallel="fsdp"), 8) != weights_bytes(planned(parallel="fsdp"), 64)
+    assert peak_parts(planned(parallel="fsdp")) == peak_parts(planned())
+
+
+@given(st.integers(1, 24), st.sampled_from([64, 100, 768]), st.integers(1, 12), st.integers(1, 3), st.booleans())
+@examples(60)
+def test_more_ranks_never_have_more_weights_each(layers: int, width: int, power: int, micro: int, bias: bool) -> None:
+    n = 2**power
+    shape = {"n_layer": layers, "n_embd": width, "bias": bias, "parallel": "fsdp"}
+    fewer, more = (weights_bytes(planned(**shape), ranks) for ranks in (n, 2 * n))
+    assert all(more[name] <= fewer[name] for name in fewer)
+    once, again = (planned(**shape, gradient_accumulation_steps=steps * n) for steps in (micro, micro + 1))
+    assert memory_bytes(once, n) <= memory_bytes(again, n)
+
+
+def test_the_summary_tells_what_a_rank_takes_with_fsdp() -> None:
+    write_data()
+    run = make_run("--system.parallel", "fsdp")
+    run.ranks = Ranks(0, 2, 0, 2)
+    told = memory_bytes(run.config, 2, tensors_only=True)
+    assert told < memory_bytes(run.config, 2) - memory.PROGRAM_BYTES
+    assert report._memory(run).startswith(f"about {report.byte_count(told)} of tensors at the peak of each rank")
+
+
+# --- what is sent, by hand ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind, ranks, nodes, here, away",
+    [
+        ("all-reduce", 8, 1, 2 * 7 / 8, 0.0),
+        ("all-gather", 8, 1, 7 / 8, 0.0),
+        ("reduce-scatter", 16, 2, 15 / 16 * 7 / 8, 15 / 16 / 8),  # one of eight rings leaves at this GPU
+        ("all-reduce", 4, 4, 0.0, 2 * 3 / 4),  # one rank on each machine
+        ("all-gather", 1, 1, 0.0, 0.0),
+    ],
+)
+def test_a_ring_sends(kind: str, ranks: int, nodes: int, here: float, away: float) -> None:
+    assert Collective(kind, "", 1000, ranks, nodes).sent() == pytest.approx((1000 * here, 1000 * away))
+
+
+def test_the_slower_link_and_every_hop_take_time() -> None:
+    cluster = Cluster(find_gpu("h100"), 8, 50)
+    inside = Collective("all-gather", "", 10**9, 8, 1).seconds(cluster)
+    assert inside == pytest.approx({"links": 7 / 8 / (0.8 * 450), "latency": 17e-6})
+    wide = Collective("all-gather", "", 10**9, 64, 8).seconds(cluster)
+    assert wide == pytest.approx({"network": 63 / 64 / 8 / (0.8 * 50), "latency": 17e-6 + 7 * 6e-6})
+    tree = Collective("all-reduce", "", 10**9, 64, 8).seconds(cluster)
+    assert tree == pytest.approx({"network": 2 * 63 / 64 / 8 / (0.8 * 50), "latency": 17e-6 + 2 * 3 * 6e-6})
+
+
+def test_buckets_are_full_or_the_last() -> None:
+    config = planned(n_layer=12, n_embd=768, vocab_size=50304)
+    sizes = scaling.buckets(config)
+    assert sum(sizes) == 4 * estimate.n_parameters(config.model)
+    assert sizes[0] == 4 * (768 + 4 * 768**2)  # the last norm and a whole matrix, above 1 MB
+    assert all(25 << 20 <= size < (25 << 20) + 4 * 4 * 768**2 for size in sizes[1:-1])
+    assert sizes[-1] > 4 * 50304 * 768
+    assert (scaling.FIRST_BUCKET_BYTES, scaling.BUCKET_BYTES) == (
+        torch.distributed._DEFAULT_FIRST_BUCKET_BYTES,
+        25 << 20,
+    )
+
+
+# --- the batch ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "gpus, sequences, shared",
+    [
+        (1, 480, (12, 40)),
+        (8, 480, (12, 5)),
+        (16, 480, (10, 3)),
+        (64, 480, (8, 1)),
+        (480, 480, (1, 1)),
+        (481, 480, None),
+    ],
+)
+def test_a_batch_is_shared_as_evenly_as_it_can_be(gpus: int, sequences: int, shared: tuple[int, int] | None) -> None:
+    assert split(planned(batch_size=12), gpus, sequences) == shared
+
+
+def test_layouts_are_those_that_the_trainer_takes() -> None:
+    def names(gpus: int, **changes: Any) -> list[str]:
+        return [plan.layout for plan in plans(planned(**changes), gpus, Cluster(find_gpu("h100"), 8, 50), 256)]
+
+    assert names(1) == ["one GPU"]
+    assert names(8) == ["ddp", "fsdp"]
+    assert names(64) == ["ddp", "fsdp", "8 x 8"]
+    assert names(64, kind="muon") == names(64, dtype="float16") == ["ddp"]
+    assert names(512) == []
+
+
+# --- time -----------------------------------------------------------------------------------------------------------
+
+
+def test_one_gpu_computes_and_updates() -> None:
+    config = planned(n_layer=12, n_embd=2048, block_size=1024)
+    (plan,) = plans(config, 1, Cluster(find_gpu("h100"), 8, 50, 0.5), 256)
+    flops = estimate.flops_per_token(config.model) * 256 * 1024
+    update = 40 * estimate.n_parameters(config.model) / (0.8 * 3350e9)
+    assert plan.seconds == pytest.approx({"compute": flops / 989.4e12 / 0.5, "small kernels": 0.0, "update": update})
+    assert plan.mfu == pytest.approx(flops / plan.step_s / 989.4e12) and 0.45 < plan.mfu < 0.5
+    recomputing = replace(config, training=replace(config.training, activation_checkpointing=True))
+    (longer,) = plans(recomputing, 1, Cluster(find_gpu("h100"), 8, 50, 0.5), 256)
+    assert longer.seconds["compute"] == pytest.approx(4 / 3 * plan.seconds["compute"])
+
+
+def test_ddp_waits_for_the_last_bucket_or_for_what_the_backward_pass_cannot_hide() -> None:
+    config, fast, slow = (
+        planned(n_layer=12, n_embd=2048),
+        Cluster(find_gpu("h100"), 8, 50),
+        Cluster(find_gpu("h100"), 8, 0.01),
+    )
+    quick, late = (plans(config, 64, cluster, 256)[0] for cluster in (fast, slow))
+    seconds = [math.fsum(one.seconds(fast).values()) for one in quick.collectives]
+    exposed = sum(quick.seconds[name] for name in ("links", "network", "latency") if name in quick.seconds)
+    backward = 2 / 3 * (quick.seconds["compute"] + quick.seconds["small kernels"])
+    assert exposed == pytest.approx(max(sum(seconds[:-1]) - backward, seconds[-2]) + seconds[-1])
+    slowly = sum(math.fsum(one.seconds(slow).values()) for one in late.collectives)
+    assert late.step_s == pytest.approx(slowly + quick.step_s - exposed - backward, rel=1e-3)
+
+
+@given(
+    st.sampled_from([1, 2, 8, 16, 128, 1024]), st.sampled_from(sorted(scaling.GPUS)), st.sampled_from([256, 2000, 8192]),
+    st.booleans(), st.floats(0.1, 100),
+)  # fmt: skip
+@examples(60)
+def test_faster_machines_are_never_slower(gpus: int, gpu: str, sequences: int, again: bool, network: float) -> None:
+    config = planned(activation_checkpointing=again)
+    for name, more in (("network_gb_s", 2 * network), ("efficiency", 0.8)):
+        cluster = Cluster(find_gpu(gpu), 8, network, 0.4)
+        slower, faster = (
+            plans(config, gpus, cluster, sequences),
+            plans(config, gpus, replace(cluster, **{name: more}), sequences),
+        )
+        for one, other in zip(slower, faster, strict=True):
+            assert other.step_s <= one.step_s * (1 + 1e-9)
+            assert min(one.seconds.values()) >= 0 and one.hidden_s >= 0 and 0 < one.mfu <= 0.4
+            assert abs(one.sequences - sequences) <= gpus / 2
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def ask(*flags: str) -> tuple[str, dict[str, Any]]:
+    """What the tool says, and what it writes."""
+    with listening() as said:
+        assert tool.main([*flags, "--json", "plan.json"]) == 0
+    return "\n".join(said), json.loads(Path("plan.json").read_text())
+
+
+GPT2 = ("--config", str(ROOT / "configs" / "gpt2.json"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"), [(("--optimizer.kind", "muon"), "Muon needs whole"), (("--dtype", "float16"), "float16 is not")]
+)
+def test_what_fsdp_does_not_take_is_left_out_with_a_word(flags: tuple[str, str], why: str) -> None:
+    said, written = ask(*GPT2, "--gpu", "h100", *flags)
+    assert f"fsdp and n x 8 are left out: {why}" in said
+    assert {plan["layout"] for plan in written["plans"]} == {"one GPU", "ddp"}
+    assert "left out" not in ask(*GPT2, "--gpu", "h100")[0]
+
+
+def test_the_overview_ends_where_the_batch_does() -> None:
+    said, found = ask(*GPT2, "--gpu", "h100")
+    assert "The batch has 480 sequences: 512 GPUs cannot share it" in said
+    assert "Time was never measured" in said and "40% of the peak" in said
+    assert {plan["gpus"] for plan in found["plans"]} == {2**power for power in range(9)}
+    larger, _ = ask(*GPT2, "--gpu", "h100", "--batch_tokens", str(2**23))
+    assert "cannot share it" not in larger and " 4,096    4,096 x 2" in larger
+
+
+def test_one_number_is_shown_with_all_parts() -> None:
+    said, found = ask(
+        *GPT2, "--gpu", "NVIDIA A100-SXM4-80GB", "--gpus", "64", "--network", "12.5", "--gpus_per_node", "4"
+    )
+    assert found["cluster"]["gpu"]["memory_gb"] == 80 and found["cluster"]["network_gb_s"] == 12.5
+    assert [plan["layout"] for plan in found["plans"]] == ["ddp", "fsdp", "16 x 4"]
+    for plan in found["plans"]:
+        assert plan["peak_bytes"] == sum(plan["memory"].values())
+        assert report.byte_count(plan["peak_bytes"]) in said and f"{plan['mfu']:.1%}" in said
+    assert "it loses most to" in said and "gathered weights" in said
+    every, _ = ask(*GPT2, "--gpu", "h100", "--all")
+    assert every.count("memory of each GPU") == 9
+
+
+def test_what_does_not_fit_is_marked() -> None:
+    seven = ["--model.n_layer", "32", "--model.n_embd", "4096", "--model.n_head", "32", "--batch_tokens", "1000000"]
+    said, found = ask(*seven, "--gpu", "4090", "--gpus_per_node", "8")
+    assert "one GPU: does not fit; it takes" in said and "GBx" in said
+    assert not any(plan["fits"] for plan in found["plans"] if plan["layout"] == "ddp")
+    huge, _ = ask(*seven, "--model.n_layer", "96", "--gpu", "3090", "--gpus", "8")
+    assert "Nothing fits" in huge
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ("--gpus 8", r"^--gpu is missing; name one of: b200, .*rtx 3090\.$"),
+        ("--gpu h1000", r"^--gpu 'h1000' is not one that this tool knows; it knows b200, .*rtx 3090\.$"),
+        ("--gpu h100 --gpus 12", r"^--gpus 12: .* multiple of --gpus_per_node, 8\.$"),
+        ("--gpu h100 --gpus 1.5", r"^--gpus must be a whole number from 1 to 1,048,576, not '1.5'\.$"),
+        ("--gpu h100 --gpus_per_node none", r"^--gpus_per_node must be a whole number"),
+        ("--gpu h100 --network nan", r"^--network must be a number above 0"),
+        ("--gpu h100 --efficiency 1.1", r"^--efficiency must be a number above 0 and at most 1, not '1.1'\.$"),
+        ("--gpu h100 --batch_tokens -5", r"^--batch_tokens must be a whole number"),
+        ("--gpu h100 --batch_tokens 5", r"^--batch_tokens 5 is less than one sequence of"),
+        ("--gpu h100 --system.parallel fsdp", r"^--system.parallel has no meaning here"),
+        ("--gpu h100 --device cpu", r"^--device has no meaning here"),
+        ("--gpu h100 --resume", r"^--resume has no meaning here"),
+        ("--gpu h100 --model.n_embd 100", r"not divisible by model.n_head"),
+    ],
+)
+def test_errors_say_what_to_do(flags: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tool.main(shlex.split(flags))
+
+
+def test_it_starts_without_torch() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import plan_scaling as p; "
+    code += "assert p.main(['--gpu', 'h100', '--gpus', '8']) == 0 and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_gpus_are_those_that_other_tables_know() -> None:
+    spec = importlib.util.spec_from_file_location("limits_for_plan", ROOT / "tools" / "test_memory_limits.py")
+    assert spec and spec.loader
+    limits = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = limits
+    spec.loader.exec_module(limits)
+    assert scaling.USABLE == limits.USABLE
+    for name, gpu in scaling.GPUS.items():
+        assert find_gpu(name) == gpu and estimate.gpu_peak_flops(gpu.name, "bfloat16")
+        assert limits.find_gpu(name).total_bytes == gpu.memory_gb * 1e9, name
+
+
+def test_the_tables_in_the_docs_are_what_the_commands_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8").split("## On paper, past one machine")[1]
+    blocks = re.findall(r"```\n(python tools/plan_scaling\.py (?:.|\\\n)*?[^\\])\n\n((?:.|\n)*?)```", page)
+    assert len(blocks) >= 3
+    for command, shown in blocks:
+        with listening() as said:
+            assert tool.main(shlex.split(command.replace("\\\n", " "))[2:]) == 0
+        assert shown.strip() == "\n".join(said).strip(), command

@@ -1,0 +1,1 @@
+"""Everything of a training run but its loop (trainer.py)."""
