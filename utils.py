@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 from filelock import FileLock, Timeout
 
@@ -176,24 +176,63 @@ def user_path(text: str) -> Path:
         raise UserError(f"'{text}' starts with a home folder that does not exist; write the path in full.") from None
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value that JSON text holds. Raises ValueError, and nothing else, for text that is not JSON."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def make_durable(path: Path) -> None:
+    """Flush a file, or a folder's list of files, to the disk, where the system can."""
+    if os.name == "posix":
+        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def new_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file that gets its name only once it is whole: write it in the block; an error leaves the old file as it was.
+
+    Args:
+        path: where it goes. A symbolic link stays one; the file that it points to is replaced.
+        durable: wait until the disk has the file and its name.
+    """
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, target)
+        if durable:
+            make_durable(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def replace_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all, as UTF-8; half a surrogate pair becomes a question mark.
 
     Raises:
         UserError: it cannot be written; what was there stays as it was.
     """
-    target = path.resolve()  # a link stays a link
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    content = text.encode("utf-8", errors="replace")
     try:
-        if target.exists() and not target.is_file():  # a pipe, a terminal (or a folder, which is refused)
-            target.write_text(text, encoding="utf-8", errors="replace")
+        if path.exists() and not path.is_file():  # a pipe or a terminal; a folder is refused
+            path.write_bytes(content)
             return
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, target)
+        with new_file(path) as file:
+            file.write(content)
     except OSError as error:
         raise UserError(f"Could not write '{path}' ({error.strerror}); check the path and the free space.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path, size: int | None = None) -> str:
@@ -234,8 +273,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON file's object. Raises UserError where it holds no such thing."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        values = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is a ValueError
         raise UserError(f"'{path}' is not valid JSON ({one_line(str(error))}).") from None
     if not isinstance(values, dict):
         raise UserError(f"'{path}' must hold a JSON object.")
