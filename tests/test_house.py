@@ -1,0 +1,68 @@
+"""Imports point down one list, and nowhere in a circle; imports inside functions and under TYPE_CHECKING count too."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A file imports only what stands before its own entry, or files of its own wing. docs/design.md explains the entries.
+ORDER = [
+    *("utils", "config"),
+    *("jojo.config_file", "jojo.stopping", "jojo.command", "jojo.metrics", "jojo.plotting", "jojo.schedule"),
+    *("jojo.kernels", "jojo.machine", "jojo.optim", "jojo.text", "jojo.checkpoints"),
+    *("model", "data_loader", "generation"),
+    *("hf", "recipes", "training"),
+    "trainer",
+    *("train", "gen", "prepare", "upload_to_huggingface"),
+    "tools",
+]
+
+
+def place(module: str) -> int:
+    """Where a module stands in the list. Raises StopIteration for a file that has no place."""
+    return next(i for i, entry in enumerate(ORDER) if f"{module}.".startswith(f"{entry}."))
+
+
+def imports_of(source: str, modules: set[str]) -> set[str]:
+    """The project's modules that a file imports, at any depth."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names & modules
+
+
+def upward(sources: dict[str, str]) -> list[str]:
+    """Imports that do not point down, then a circle if there is one."""
+    graph = {module: imports_of(source, set(sources)) for module, source in sources.items()}
+    wrong = [f"{a} imports {b}" for a, used in graph.items() for b in sorted(used) if place(b) > place(a)]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        wrong.append(" imports ".join(error.args[1]))
+    return wrong
+
+
+def project() -> dict[str, str]:
+    """The text of every module: the root's files, and all below the wings."""
+    wings = {entry.split(".")[0] for entry in ORDER}
+    files = [*ROOT.glob("*.py"), *(file for wing in wings for file in (ROOT / wing).rglob("*.py"))]
+    names = {file: ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files}
+    return {name: file.read_text(encoding="utf-8") for file, name in names.items()}
+
+
+def test_imports_point_down() -> None:
+    assert upward(project()) == []
+
+
+def test_an_import_that_points_up_is_found() -> None:
+    sources = {"utils": "", "model": "def f():\n    from jojo.kernels import loss\n", "jojo.kernels.loss": ""}
+    assert upward(sources) == []
+    assert upward(sources | {"jojo.kernels.loss": "from model import GPT"})[0] == "jojo.kernels.loss imports model"
+    inside = {"jojo.text.a": "from jojo.text import b", "jojo.text.b": "if TYPE_CHECKING:\n    import jojo.text.a"}
+    assert "jojo.text.a" in upward(inside)[0]
