@@ -290,15 +290,6 @@ def test_a_console_that_cannot_be_written_to_does_not_end_the_work(
     utils.log.error("to nobody")
 
 
-def test_scripts_of_2x_find_the_managers_here() -> None:
-    from jojo.checkpoints.run_files import CheckpointManager
-    from jojo.plotting import PlotManager
-
-    assert (utils.CheckpointManager, utils.PlotManager) == (CheckpointManager, PlotManager)
-    with pytest.raises(AttributeError, match="no attribute 'Nobody'"):
-        utils.Nobody  # noqa: B018
-
-
 TWO_SIGNALS = """
 import signal
 from utils import Shutdown

@@ -34,7 +34,7 @@ import torch
 
 from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.checkpoints.file import read_stamp
-from jojo.checkpoints.run_files import CheckpointManager
+from jojo.checkpoints.run_files import RunFiles
 from jojo.command import Parser, run_command
 from utils import UserError, log
 
@@ -54,7 +54,7 @@ class Victim:
 
     def __init__(self, folder: Path, batches: int) -> None:
         self.folder = folder
-        self.files = CheckpointManager(folder / "models" / "crash.pt")
+        self.files = RunFiles(folder / "models" / "crash.pt")
         self.command = [
             sys.executable, str(ROOT / "train.py"), *TRAIN,
             "--max_iters", str(batches), "--output_checkpoint", "models/crash.pt",

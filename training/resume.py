@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from config import OPTIONS, Config, Value, Values, asks_for_auto, config_layers, resolve
 from jojo.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from jojo.checkpoints.run_files import CheckpointManager, run_path
+from jojo.checkpoints.run_files import RunFiles, run_path
 from jojo.machine.ranks import ALONE, Ranks
 from utils import UserError, log, user_path
 
@@ -32,14 +32,14 @@ class Request:
 
 def resolve_request(
     request: Request,
-) -> tuple[Config, dict[str, str], CheckpointManager, Checkpoint | None, bool, bool]:
+) -> tuple[Config, dict[str, str], RunFiles, Checkpoint | None, bool, bool]:
     """The config and where its values come from, the run's files, the checkpoint, whether training continues, and
     whether the micro-batch's size is to be found (training.batch_size "auto")."""
     layers = config_layers(request.config_file, request.overrides)
     auto = asks_for_auto(layers, "training.batch_size")
     loads = request.weights_from or request.init_from is not None or request.continue_from or request.resume
     config, sources = resolve(layers, partial=bool(loads))
-    files = CheckpointManager(run_path(request.output, config.data.dataset_name, config.training.max_epochs))
+    files = RunFiles(run_path(request.output, config.data.dataset_name, config.training.max_epochs))
     checkpoint, continues = open_checkpoint(request, files)
     if checkpoint:
         given = {f"{section}.{key}" for _, values in layers for section, entries in values.items() for key in entries}
@@ -51,11 +51,11 @@ def resolve_request(
         if continues and request.output is None:
             own_name = checkpoint.version == "3" and not request.reset_epoch
             named = checkpoint.path.parent / f"{checkpoint.state['metadata']['run']}.pt" if own_name else None
-            files = CheckpointManager(named or run_path(None, config.data.dataset_name, config.training.max_epochs))
+            files = RunFiles(named or run_path(None, config.data.dataset_name, config.training.max_epochs))
     return config, sources, files, checkpoint, continues, auto
 
 
-def is_restart(request: Request, files: CheckpointManager) -> bool:
+def is_restart(request: Request, files: RunFiles) -> bool:
     """Whether this is a torchrun job that has begun the run already and is to go on with it; rank 0 decides.
 
     A job that was started by hand under its old name goes on too, unless it is told what to start from.
@@ -66,14 +66,14 @@ def is_restart(request: Request, files: CheckpointManager) -> bool:
     return ranks.from_first("restart", "yes" if again else "no") == "yes"
 
 
-def after_restart(request: Request, files: CheckpointManager) -> Request:
+def after_restart(request: Request, files: RunFiles) -> Request:
     """What was asked for, from where the job's last checkpoint left it."""
     return replace(
         request, resume=True, output=str(files.last), continue_from=None, weights_from=None, init_from=None, reset_epoch=False
     )  # fmt: skip
 
 
-def open_checkpoint(request: Request, files: CheckpointManager) -> tuple[Checkpoint | None, bool]:
+def open_checkpoint(request: Request, files: RunFiles) -> tuple[Checkpoint | None, bool]:
     """The checkpoint the request names, and whether training continues from it (else only its weights count)."""
     if request.weights_from:
         return load_checkpoint(user_path(request.weights_from), request.ranks), False

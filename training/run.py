@@ -16,7 +16,7 @@ import torch
 from config import OPTIONS, SECTIONS, Config
 from data_loader import PackedLoader, packed_loader, training_loader
 from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer, machine
-from jojo.checkpoints.run_files import CheckpointManager
+from jojo.checkpoints.run_files import RunFiles
 from jojo.machine import device as devices
 from jojo.machine import estimate
 from jojo.machine.ranks import ALONE, Ranks
@@ -61,7 +61,7 @@ class Run:
     schedule: Schedule
     batches_per_epoch: int
     total_batches: int
-    files: CheckpointManager
+    files: RunFiles
     checkpoint: Checkpoint | None  # to go on from, or to take weights from
     continues: bool  # weights and optimizer state are the checkpoint's, not only the weights
     counts_anew: bool  # --reset_epoch: nothing else of the checkpoint is

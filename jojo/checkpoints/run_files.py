@@ -31,7 +31,7 @@ from jojo.machine.ranks import ALONE, Ranks
 from utils import UserError, log, replace_text, user_path
 
 
-class CheckpointManager:
+class RunFiles:
     """Names and keeps the files of one run."""
 
     def __init__(self, last: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jojo.checkpoints.checkpoint import check_finite
 from jojo.checkpoints.file import Stamp, copy_file, make_durable, read_file, refused, write_file
-from jojo.checkpoints.run_files import CheckpointManager, remove_parts, run_of
+from jojo.checkpoints.run_files import RunFiles, remove_parts, run_of
 from jojo.checkpoints.shards import index_of, parts_name, write_parts
 from jojo.machine.ranks import ALONE, OtherRankFailed, Ranks, local
 from utils import UserError, log, one_line
@@ -62,7 +62,7 @@ class Saver(NoSaver):
     last checkpoint as it is by then. Weights that are not finite are never written, and end the run.
     """
 
-    def __init__(self, files: CheckpointManager, keep: int | None, move: Callable[[], None]) -> None:
+    def __init__(self, files: RunFiles, keep: int | None, move: Callable[[], None]) -> None:
         """`keep`: numbered checkpoints to keep; None: all. `move`: has the training go on in a copy of its tensors."""
         self.files, self.keep, self.move = files, keep, move
         # By kind: a newer one takes an older one's place. None: lost, and still to be reported.
@@ -171,7 +171,7 @@ class ShardSaver(Saver):
     each knows what is still owed.
     """
 
-    def __init__(self, files: CheckpointManager, keep: int | None, ranks: Ranks, device: str = "cpu") -> None:
+    def __init__(self, files: RunFiles, keep: int | None, ranks: Ranks, device: str = "cpu") -> None:
         """Raises UserError, on all ranks, where they do not see the same folder."""
         super().__init__(files, keep, move=lambda: None)
         self.ranks, self.device = ranks, device
@@ -320,7 +320,7 @@ def write_index(state: Mapping[str, Any], folder: Path, files: Mapping[str, Any]
 def write_in_parts(state: Mapping[str, Any], path: Path) -> None:
     """Write a whole state as ShardSaver does, in one process. Raises UserError where the disk refuses."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    files = CheckpointManager(path.with_name(run_of(path) + ".pt"))  # a run's checkpoints have their parts in one place
+    files = RunFiles(path.with_name(run_of(path) + ".pt"))  # a run's checkpoints have their parts in one place
     ShardSaver(files, None, ALONE).store(state, path)
 
 

@@ -15,7 +15,7 @@ from helpers_run import TINY, differences, metrics_rows, settle, snapshot, state
 import gen
 import prepare
 import train as train_verb
-from jojo.checkpoints.run_files import CheckpointManager
+from jojo.checkpoints.run_files import RunFiles
 from jojo.command import run_command
 
 # What the largest of a tiny run's files take: a row of metrics 300 bytes, a cache 1 kB, a plot 30 kB, a checkpoint 10 MB.
@@ -67,7 +67,7 @@ def test_a_run_goes_on_and_every_earlier_checkpoint_stays_whole(capsys, size):
     for name, content in before.items():
         if name.endswith(".pt"):
             assert Path("models", name).read_bytes() == content, name
-    assert CheckpointManager(Path("models/mine_epoch1.pt")).newest_valid().state["batch_counter"] == 2
+    assert RunFiles(Path("models/mine_epoch1.pt")).newest_valid().state["batch_counter"] == 2
     assert leftovers() == []
     assert train_plainly(*flags).code == 0  # there is room again
     assert [row["step"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")] == [1, 2, 3, 4, 5]

@@ -22,7 +22,7 @@ from helpers_run import TINY, listening, make_run, metrics_rows, settle, state_o
 
 from config import Config
 from jojo.checkpoints.checkpoint import load_checkpoint
-from jojo.checkpoints.run_files import CheckpointManager
+from jojo.checkpoints.run_files import RunFiles
 from jojo.machine import device as devices
 from jojo.machine import launch
 from jojo.machine import ranks as distributed
@@ -432,7 +432,7 @@ def test_a_signal_that_another_rank_got_comes_here_too_and_is_the_same() -> None
 )
 def test_a_job_goes_on_with_what_it_began(ranks: Ranks, request_: Request, expected: bool) -> None:
     assert train(*FLAGS, "--max_iters", "1", "--output_checkpoint", "models/two.pt").code == 0
-    files = CheckpointManager(Path("models/two.pt"))
+    files = RunFiles(Path("models/two.pt"))
     files.job.write_text(json.dumps({"job": "a", "run_id": state_of("models/two.pt")["metadata"]["run_id"]}))
     request_.ranks = ranks
     assert is_restart(request_, files) is expected
@@ -576,7 +576,7 @@ def test_who_is_cut_off_after_waiting_as_long_blames_the_one_that_is_late(waited
     ],
 )
 def test_a_stopped_run_says_how_to_go_on_with_as_many(ranks: Ranks, expected: str) -> None:
-    run = SimpleNamespace(ranks=ranks, files=CheckpointManager(Path("models/two.pt")))
+    run = SimpleNamespace(ranks=ranks, files=RunFiles(Path("models/two.pt")))
     assert report.resume_command(run) == expected  # type: ignore[arg-type]
 
 

@@ -49,7 +49,7 @@ from data_loader import PackedLoader
 from jojo import plotting
 from jojo.checkpoints.checkpoint import Checkpoint, check_finite, load_checkpoint
 from jojo.checkpoints.file import STAMP
-from jojo.checkpoints.run_files import CheckpointManager
+from jojo.checkpoints.run_files import RunFiles
 from jojo.command import Parser, run_command
 from jojo.metrics import MetricsFile
 from jojo.text import dataset_files
@@ -613,7 +613,7 @@ def test_a_checkpoint_with_other_bytes_is_refused_or_reads_as_it_was_written(sma
 def test_the_newest_whole_checkpoint_is_one_that_was_written(small: States, edits: list[list[Edit]]) -> None:
     """The last, the best and a numbered one, each damaged or not."""
     with new_folder() as folder:
-        files = CheckpointManager(folder / "x.pt")
+        files = RunFiles(folder / "x.pt")
         states = {
             path: other_batch(small["3"], batch)
             for batch, path in enumerate((files.best, files.numbered(1), files.last))

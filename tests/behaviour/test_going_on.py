@@ -24,7 +24,7 @@ from helpers_run import (
 from jojo.checkpoints import checkpoint, run_files
 from jojo.checkpoints import saver as saver_module
 from jojo.checkpoints.file import read_stamp, write_file
-from jojo.checkpoints.run_files import CheckpointManager
+from jojo.checkpoints.run_files import RunFiles
 from jojo.checkpoints.saver import Saver
 from trainer import Trainer
 from training.resume import Request
@@ -248,7 +248,7 @@ def test_reset_epoch_without_a_checkpoint_to_go_on_from_is_refused(flags):
 
 
 def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(tmp_path, monkeypatch):
-    files = CheckpointManager(tmp_path / "a.pt")
+    files = RunFiles(tmp_path / "a.pt")
     saver, refused, written = Saver(files, keep=None, move=lambda: None), {files.best}, []
 
     def write(state, path):
@@ -271,7 +271,7 @@ def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(tmp_path,
 
 
 def test_failed_numbered_saves_do_not_pile_up_in_memory(tmp_path, monkeypatch):
-    files = CheckpointManager(tmp_path / "a.pt")
+    files = RunFiles(tmp_path / "a.pt")
     saver = Saver(files, keep=None, move=lambda: None)
 
     def full(state, path):
@@ -286,7 +286,7 @@ def test_failed_numbered_saves_do_not_pile_up_in_memory(tmp_path, monkeypatch):
 
 
 def test_the_record_is_on_the_disk_before_the_checkpoint_that_counts_on_it(tmp_path, monkeypatch):
-    files = CheckpointManager(tmp_path / "a.pt")
+    files = RunFiles(tmp_path / "a.pt")
     order = []
     monkeypatch.setattr(saver_module, "make_durable", lambda path: order.append(path))
     monkeypatch.setattr(saver_module, "write_file", lambda state, path: order.append(path))

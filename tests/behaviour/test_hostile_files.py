@@ -223,7 +223,7 @@ def crash_test() -> ModuleType:
 def check_all(_: list[str]) -> int:
     """What tools/crash_test.py does with the files of the run that it killed."""
     victim = object.__new__(crash_test().Victim)
-    victim.files = crash_test().CheckpointManager(Path(FILE))
+    victim.files = crash_test().RunFiles(Path(FILE))
     return 0 if victim.check_all() == 1 else 1
 
 

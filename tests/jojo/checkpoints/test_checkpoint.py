@@ -27,7 +27,7 @@ from jojo.checkpoints.checkpoint import (
     metadata,
 )
 from jojo.checkpoints.file import STAMP, read_file, verify_file, write_file
-from jojo.checkpoints.run_files import CheckpointManager
+from jojo.checkpoints.run_files import RunFiles
 from jojo.checkpoints.saver import Saver
 from jojo.text.tokenizer import Tokenizer
 from model import GPT
@@ -465,7 +465,7 @@ def test_weights_that_are_not_finite_are_never_saved(good, bad):
     with pytest.raises(UserError, match=r"'transformer\.wpe\.weight' is not finite"):
         check_finite(poisoned["model"])
     before = good.read_bytes()
-    saver = Saver(CheckpointManager(good), keep=None, move=lambda: None)
+    saver = Saver(RunFiles(good), keep=None, move=lambda: None)
     saver.save(poisoned, [good])
     with pytest.raises(UserError, match="not finite"):
         saver.close()

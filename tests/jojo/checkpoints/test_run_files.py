@@ -21,7 +21,7 @@ from helpers_run import (
 
 from jojo.checkpoints import saver as saver_module
 from jojo.checkpoints.file import read_file, read_stamp, write_file
-from jojo.checkpoints.run_files import CheckpointManager, newest_checkpoint, run_path
+from jojo.checkpoints.run_files import RunFiles, newest_checkpoint, run_path
 from jojo.checkpoints.saver import Saver, in_memory
 from utils import UserError
 
@@ -73,7 +73,7 @@ def test_the_newest_checkpoint_of_a_folder_is_the_one_written_last(tmp_path):
 
 
 def test_the_files_of_a_run_are_found_in_every_form_and_those_of_others_are_not(tmp_path):
-    files = CheckpointManager(tmp_path / "a.pt")
+    files = RunFiles(tmp_path / "a.pt")
     own = ["a.pt", "a_best.pt", "a.metrics.jsonl", "a.png", "a_batch7.pt", "a_batch12.pt"]
     other = ["b.pt", "a_b.pt", "a_batch.pt", "a_batchX.pt", "a_batch7.pt.bak", "ab_batch7.pt", "a_batchX_batch7.pt"]
     for name in own + other:
@@ -83,15 +83,15 @@ def test_the_files_of_a_run_are_found_in_every_form_and_those_of_others_are_not(
 
 def test_making_room_with_nothing_there_does_nothing(tmp_path):
     with listening() as said:
-        CheckpointManager(tmp_path / "none" / "a.pt").make_room("now")
+        RunFiles(tmp_path / "none" / "a.pt").make_room("now")
     assert said == [] and not (tmp_path / "none").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_noticed_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"Cannot write to .*--output_checkpoint"):
-        CheckpointManager(tmp_path / "file" / "a.pt").check_writable()
-    CheckpointManager(tmp_path / "models" / "a.pt").check_writable()
+        RunFiles(tmp_path / "file" / "a.pt").check_writable()
+    RunFiles(tmp_path / "models" / "a.pt").check_writable()
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -131,7 +131,7 @@ def test_a_second_run_on_the_same_files_is_refused_and_moves_nothing(tmp_path):
     train("--max_iters", "2")
     before = sorted(path.name for path in Path("models").iterdir())
     with (
-        CheckpointManager(Path("models/mine_epoch1.pt")).held(),
+        RunFiles(Path("models/mine_epoch1.pt")).held(),
         pytest.raises(UserError, match=r"Another training run is writing 'models/mine_epoch1\.pt'"),
     ):
         train("--max_iters", "2")
@@ -154,7 +154,7 @@ def test_what_a_killed_process_left_of_a_save_is_swept_up():
 
 
 def test_checkpoints_are_ordered_by_the_batch_in_them_not_by_name_or_time(tmp_path):
-    files = CheckpointManager(tmp_path / "a.pt")
+    files = RunFiles(tmp_path / "a.pt")
     write_file(state(batch=5), tmp_path / "a.pt")
     write_file(state(batch=9), tmp_path / "a_batch2.pt")
     write_file(state(batch=7), tmp_path / "a_best.pt")
@@ -193,7 +193,7 @@ def test_resume_with_nothing_whole_names_everything_that_is_damaged():
 
 
 def test_only_the_newest_numbered_checkpoints_of_this_run_are_kept(tmp_path):
-    files = CheckpointManager(tmp_path / "a.pt")
+    files = RunFiles(tmp_path / "a.pt")
     for name, batch in (("a_batch1.pt", 30), ("a_batch2.pt", 10), ("a_batch3.pt", 20), ("a.pt", 5), ("a_best.pt", 4)):
         write_file(state(batch=batch), tmp_path / name)
     write_file(state(batch=1, run_id="f" * 16), tmp_path / "a_batch4.pt")
@@ -258,7 +258,7 @@ class Training:
 
 
 def test_what_is_saved_is_the_state_of_that_moment_however_slow_the_disk(tmp_path, disk):
-    training = Training(CheckpointManager(tmp_path / "a.pt"))
+    training = Training(RunFiles(tmp_path / "a.pt"))
     training.saver.save(training.state, [tmp_path / "a.pt"])
     training.update(2.0)
     training.update(3.0)
@@ -269,7 +269,7 @@ def test_what_is_saved_is_the_state_of_that_moment_however_slow_the_disk(tmp_pat
 
 
 def test_nothing_is_copied_in_memory_where_the_disk_is_fast_enough(tmp_path, disk):
-    training = Training(CheckpointManager(tmp_path / "a.pt"))
+    training = Training(RunFiles(tmp_path / "a.pt"))
     address = training.state["model"]["weight"].data_ptr()
     disk.go.set()
     training.saver.save(training.state, [tmp_path / "a_best.pt", tmp_path / "a.pt"])
@@ -293,7 +293,7 @@ def refuse(monkeypatch, function: str, names: set[str]) -> None:
 
 
 def test_what_one_place_refuses_stays_as_it_was_for_the_next_save(tmp_path, monkeypatch):
-    training, refused = Training(CheckpointManager(tmp_path / "a.pt")), {"a_best.pt"}
+    training, refused = Training(RunFiles(tmp_path / "a.pt")), {"a_best.pt"}
     refuse(monkeypatch, "write_file", refused)
     training.saver.save(training.state, [tmp_path / "a_best.pt", tmp_path / "a.pt"])
     training.saver.wait()
@@ -306,7 +306,7 @@ def test_what_one_place_refuses_stays_as_it_was_for_the_next_save(tmp_path, monk
 
 
 def test_a_file_that_cannot_be_copied_is_written_later_as_it_was(tmp_path, monkeypatch):
-    training = Training(CheckpointManager(tmp_path / "a.pt"))
+    training = Training(RunFiles(tmp_path / "a.pt"))
     refuse(monkeypatch, "copy_file", {"a_best.pt"})
     training.saver.save(training.state, [tmp_path / "a.pt", tmp_path / "a_best.pt"])
     training.saver.wait()
@@ -319,7 +319,7 @@ def test_a_file_that_cannot_be_copied_is_written_later_as_it_was(tmp_path, monke
 
 
 def test_a_file_that_can_neither_be_copied_nor_read_is_never_written_with_later_weights(tmp_path, monkeypatch):
-    training, copy = Training(CheckpointManager(tmp_path / "a.pt")), saver_module.copy_file
+    training, copy = Training(RunFiles(tmp_path / "a.pt")), saver_module.copy_file
 
     def refusing(*_):
         raise UserError("Could not do it.")
@@ -357,7 +357,7 @@ def test_training_that_moves_away_from_every_save_learns_the_same(monkeypatch):
 
 
 def test_saves_come_one_after_another_and_none_is_dropped(tmp_path, disk):
-    saver = Saver(CheckpointManager(tmp_path / "a.pt"), keep=None, move=nothing)
+    saver = Saver(RunFiles(tmp_path / "a.pt"), keep=None, move=nothing)
     saver.save(state(value=1.0), [tmp_path / "a_batch1.pt", tmp_path / "a.pt"])
     second = threading.Thread(target=saver.save, args=(state(value=2.0), [tmp_path / "a.pt"]))
     second.start()
@@ -370,7 +370,7 @@ def test_saves_come_one_after_another_and_none_is_dropped(tmp_path, disk):
 
 
 def test_a_failed_save_is_loud_and_forgotten_once_one_succeeds(tmp_path, disk):
-    saver = Saver(CheckpointManager(tmp_path / "a.pt"), keep=None, move=nothing)
+    saver = Saver(RunFiles(tmp_path / "a.pt"), keep=None, move=nothing)
     disk.go.set()
     disk.error = UserError("The disk is full.")
     with listening() as said:

@@ -20,7 +20,7 @@ from jojo.checkpoints import run_files
 from jojo.checkpoints import saver as saver_module
 from jojo.checkpoints.checkpoint import check_finite, load_checkpoint
 from jojo.checkpoints.file import read_file, read_stamp, write_file
-from jojo.checkpoints.run_files import CheckpointManager, parts_of
+from jojo.checkpoints.run_files import RunFiles, parts_of
 from jojo.checkpoints.saver import ShardSaver, write_in_parts
 from jojo.checkpoints.shards import Shards, flat_tensors, stamp_of_parts
 from jojo.machine.ranks import OtherRankFailed, Ranks
@@ -282,7 +282,7 @@ def test_a_disk_that_fails_while_parts_are_read_is_a_sentence(parts: Path, monke
 
 
 def test_going_on_falls_back_to_an_older_checkpoint_where_a_part_is_damaged() -> None:
-    files = CheckpointManager(SAVED)
+    files = RunFiles(SAVED)
     write_in_parts(state(3), files.best)
     write_in_parts(state(5), files.last)
     next(folder_of(files.last).iterdir()).unlink()
@@ -295,7 +295,7 @@ def test_going_on_falls_back_to_an_older_checkpoint_where_a_part_is_damaged() ->
 
 
 def test_parts_go_when_their_checkpoint_is_replaced_and_only_then() -> None:
-    files = CheckpointManager(SAVED)
+    files = RunFiles(SAVED)
     for batch in (1, 2, 4, 5):
         write_in_parts(state(batch), SAVED)
         if batch == 1:
@@ -314,7 +314,7 @@ def test_parts_go_when_their_checkpoint_is_replaced_and_only_then() -> None:
 
 
 def test_nothing_is_removed_while_a_checkpoint_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    files, real = CheckpointManager(SAVED), run_files.stamp_in
+    files, real = RunFiles(SAVED), run_files.stamp_in
     for batch in (1, 2):
         write_in_parts(state(batch), SAVED)
     for error in (OSError(116, "Stale file handle"), UserError("damaged")):
@@ -333,7 +333,7 @@ def test_nothing_is_removed_while_a_checkpoint_cannot_be_read(monkeypatch: pytes
 
 
 def test_what_is_moved_aside_takes_its_parts_along_and_leaves_those_that_others_have() -> None:
-    files = CheckpointManager(SAVED)
+    files = RunFiles(SAVED)
     for batch, path in ((3, files.numbered(3)), (5, files.last)):
         write_in_parts(state(batch), path)
     shutil.copy(files.last, "models/kept.pt")
@@ -348,7 +348,7 @@ def test_what_is_moved_aside_takes_its_parts_along_and_leaves_those_that_others_
 
 
 def test_the_same_batch_done_anew_leaves_the_parts_of_before() -> None:
-    files = CheckpointManager(SAVED)
+    files = RunFiles(SAVED)
     write_in_parts(state(3, value=1.0), SAVED)
     shutil.copy(SAVED, "models/kept.pt")
     write_in_parts(state(3, value=2.0), SAVED)
@@ -364,7 +364,7 @@ def test_a_kill_while_checkpoints_are_moved_aside_loses_nothing(step: str, monke
     def killed(*_: Any, **__: Any) -> None:
         raise Killed
 
-    files = CheckpointManager(SAVED)
+    files = RunFiles(SAVED)
     write_in_parts(state(3), SAVED)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(run_files.os if step == "replace" else run_files.shutil, step, killed)
@@ -379,12 +379,12 @@ def test_files_are_copied_where_they_cannot_have_two_names(monkeypatch: pytest.M
 
     monkeypatch.setattr(run_files.os, "link", refuses)
     write_in_parts(state(3), SAVED)
-    CheckpointManager(SAVED).make_room("now")
+    RunFiles(SAVED).make_room("now")
     load_checkpoint(Path("models/old/x-now/x.pt"))
 
 
 def test_half_written_parts_of_a_killed_run_are_swept_up(parts: Path) -> None:
-    files = CheckpointManager(parts)
+    files = RunFiles(parts)
     left = files.shards / f".{RUN_ID}-4-00000000.tmp"
     left.mkdir()
     (left / "shard-00001-model-00001-of-00003.safetensors").write_bytes(b"half")
@@ -427,7 +427,7 @@ Share = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def test_two_names_have_one_set_of_parts_and_later_batches_take_its_place(group: Share) -> None:
-    files = CheckpointManager(SAVED)
+    files = RunFiles(SAVED)
     saver = ShardSaver(files, 1, Ranks())
     whole = state(3)
     saver.save(group(whole), [files.best, files.numbered(3), files.last])
@@ -447,7 +447,7 @@ def test_two_names_have_one_set_of_parts_and_later_batches_take_its_place(group:
 
 def test_what_is_saved_is_of_that_moment(group: Share) -> None:
     parts = group(state(3, value=1.0))
-    saver = ShardSaver(CheckpointManager(SAVED), None, Ranks())
+    saver = ShardSaver(RunFiles(SAVED), None, Ranks())
     saver.save(parts, [SAVED])
     flat_tensors(parts)["model.transformer.wte.weight"].to_local().fill_(7.0)  # training goes on
     saver.close()
@@ -459,7 +459,7 @@ def test_what_is_saved_is_of_that_moment(group: Share) -> None:
 def test_a_save_that_fails_leaves_the_last_one_and_comes_later_as_it_was(
     refusing: str, group: Share, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = CheckpointManager(SAVED)
+    files = RunFiles(SAVED)
     saver = ShardSaver(files, None, Ranks())
     saver.save(group(state(1)), [files.best, files.last])
     saver.wait()
@@ -486,7 +486,7 @@ def test_a_save_that_fails_leaves_the_last_one_and_comes_later_as_it_was(
 
 
 def test_weights_that_are_not_finite_are_not_written_in_parts_either(group: Share) -> None:
-    saver = ShardSaver(CheckpointManager(SAVED), None, Ranks())
+    saver = ShardSaver(RunFiles(SAVED), None, Ranks())
     saver.save(group(state(1, value=float("nan"))), [SAVED])
     with pytest.raises(UserError, match=r"'transformer\.wte\.weight' is not finite"):
         saver.close()
@@ -494,7 +494,7 @@ def test_weights_that_are_not_finite_are_not_written_in_parts_either(group: Shar
 
 
 def test_a_save_that_waits_for_a_missing_rank_ends_the_run(group: Share, monkeypatch: pytest.MonkeyPatch) -> None:
-    saver, parts = ShardSaver(CheckpointManager(SAVED), None, Ranks()), group(state(1))
+    saver, parts = ShardSaver(RunFiles(SAVED), None, Ranks()), group(state(1))
 
     def missing(*_: Any) -> None:
         raise OtherRankFailed("Rank 1 did not answer.")
@@ -515,7 +515,7 @@ def test_a_save_that_waits_for_a_missing_rank_ends_the_run(group: Share, monkeyp
 def test_the_thread_that_saves_works_on_its_ranks_gpu(group: Share, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[str] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    saver = ShardSaver(CheckpointManager(SAVED), None, Ranks(), "cuda:3")
+    saver = ShardSaver(RunFiles(SAVED), None, Ranks(), "cuda:3")
     saver.save(group(state(1)), [SAVED])
     saver.close()
     assert chosen == ["cuda:3"] and SAVED.exists()
@@ -527,7 +527,7 @@ def test_ranks_that_do_not_see_one_folder_are_told_before_the_first_batch(
     monkeypatch.setattr(saver_module, "FOLDER_SEEN_S", 0.0)
     monkeypatch.setattr(Path, "exists", lambda _: False)
     with pytest.raises(UserError, match=r"rank 0 does not see the 'models' of rank 0; put it on a file system"):
-        ShardSaver(CheckpointManager(SAVED), None, Ranks())
+        ShardSaver(RunFiles(SAVED), None, Ranks())
 
 
 def test_ranks_read_large_tensors_when_they_need_them(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
