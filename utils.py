@@ -1,6 +1,6 @@
-"""Small things every verb needs: one-sentence errors, the console, clean shutdown, and how numbers are written.
+"""What every command needs: errors in one sentence, the console, files, and numbers as people write them.
 
-Imports nothing heavy, so that `--help` and `--version` stay instant.
+Imports nothing heavy, so that `--help` and `--version` answer at once.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ OUT_OF_MEMORY = (
 
 
 class UserError(ValueError):
-    """Something the user can put right. The message is one clear sentence that says what to do."""
+    """An error that the user can fix. The message is one clear sentence that says what to do."""
 
 
 def check_folder(flag: str, path: Path) -> None:
-    """Raises UserError where a file is in the place of the folder that a flag names."""
+    """Raises UserError if a flag names a file where it must name a folder."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{flag} '{path}' is a file; it must name a folder.")
 
 
 def one_line(value: object, most: int = 80) -> str:
-    """Something from a file, fit to stand in a message: a line of printable characters, shortened."""
-    text = value if isinstance(value, str) else reprlib.repr(value)  # which stops at some depth
+    """A value that comes from a file, as one short line of printable characters, ready for a message."""
+    text = value if isinstance(value, str) else reprlib.repr(value)  # limits the depth
     text = "".join(c if c.isprintable() else "?" for c in text[: most + 1])
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
 class Colors(logging.Formatter):
-    """Warnings in yellow, errors in red, everything else as it is; plain when the stream is not a terminal."""
+    """Warnings in yellow, errors in red, the rest as it is."""
 
     CODES: ClassVar = {logging.WARNING: "33", logging.ERROR: "31"}
     WORDS: ClassVar = {logging.WARNING: "warning: ", logging.ERROR: "error: ", logging.DEBUG: "debug: "}
@@ -64,7 +64,7 @@ class Colors(logging.Formatter):
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints above a live progress bar instead of through it; problems go to stderr, the rest to stdout."""
+    """Prints above a live progress bar. Warnings and errors go to stderr, the rest to stdout."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "file_only", False):
@@ -79,7 +79,7 @@ class ConsoleHandler(logging.Handler):
             else:
                 print(text, file=stream)
             stream.flush()
-        except OSError:  # the reader left (| head), the terminal is gone, the disk of a log is full: work goes on
+        except OSError:  # the reader has left (| head), or the disk is full: training continues
             pass
 
 
@@ -87,7 +87,7 @@ _plain = False  # --no_color was given
 
 
 def use_color(stream: object) -> bool:
-    """Colour only on a terminal that has it, and never where NO_COLOR is set (https://no-color.org)."""
+    """Whether to use colour: on a terminal that has it, unless NO_COLOR is set (https://no-color.org)."""
     wanted = not _plain and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return wanted and bool(getattr(stream, "isatty", lambda: False)())
 
@@ -98,11 +98,11 @@ def paint(text: str, code: str) -> str:
 
 
 def set_up_console(debug: bool = False, no_color: bool = False) -> None:
-    """Send the project's log to the console: INFO and above, DEBUG too with `--debug`."""
+    """Send the log to the console: INFO and above, with `--debug` also DEBUG."""
     global _plain
     _plain = no_color
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that cannot show a character prints "?" instead of failing
+        if hasattr(stream, "reconfigure"):  # a console prints "?" for a character that it lacks
             stream.reconfigure(errors="replace")
     log.handlers[:] = [ConsoleHandler()]
     log.setLevel(logging.DEBUG if debug else logging.INFO)
@@ -111,20 +111,20 @@ def set_up_console(debug: bool = False, no_color: bool = False) -> None:
 
 @contextlib.contextmanager
 def log_to_file(path: Path, run: str) -> Iterator[None]:
-    """Append what is logged meanwhile to a file, each line with its time, level and run; several runs may share it."""
+    """Also append the log to a file while the block runs, each line with its time, level and run."""
     try:
         handler = logging.FileHandler(path, encoding="utf-8", errors="replace")
     except OSError as error:
-        log.warning("No log file '%s' (%s); going on without.", path, error.strerror)
+        log.warning("Cannot write the log file '%s' (%s); continuing without it.", path, error.strerror)
         yield
         return
     prefix = f"%(asctime)s %(levelname)-7s {run.replace('%', '%%')}: "
     handler.setFormatter(logging.Formatter(prefix + "%(message)s", "%Y-%m-%d %H:%M:%S"))
-    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: the console has it all
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk must not end training
     log.addHandler(handler)
     try:
         yield
-    except Exception as error:  # it reaches the console when this file is closed already
+    except Exception as error:  # the console shows it only after this file is closed
         handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, str(error), (), None))
         raise
     finally:
@@ -134,7 +134,7 @@ def log_to_file(path: Path, run: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is full; torch says so in a RuntimeError, in the words of each device."""
+    """Whether an error means that memory is full. PyTorch raises a RuntimeError with words that depend on the device."""
     words = "out of memory|can't allocate memory|not enough memory|bad_alloc|_STATUS_ALLOC_FAILED"
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(re.search(words, str(error))))
 
@@ -169,7 +169,7 @@ def short_count(number: float) -> str:
 
 
 def user_path(text: str) -> Path:
-    """A path as typed, with ~ and ~user expanded. Raises UserError where there is no such user."""
+    """A path as typed, with ~ and ~user expanded. Raises UserError if that user does not exist."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -219,11 +219,7 @@ def new_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, as UTF-8; half a surrogate pair becomes a question mark.
-
-    Raises:
-        UserError: it cannot be written; what was there stays as it was.
-    """
+    """Write a UTF-8 text file whole or not at all. Raises UserError if it cannot be written."""
     content = text.encode("utf-8", errors="replace")
     try:
         if path.exists() and not path.is_file():  # a pipe or a terminal; a folder is refused

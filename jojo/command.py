@@ -1,4 +1,7 @@
-"""The command-line parser that every verb uses."""
+"""What every command shares: the parser, signals, and errors as one sentence with an exit code.
+
+run_command(main)      runs main(arguments) and exits with the code that it returns
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ from utils import OUT_OF_MEMORY, UserError, is_out_of_memory, log, set_up_consol
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that answers a mistyped flag with the nearest one, in one sentence."""
+    """argparse that answers an unknown flag with the nearest one, in one sentence."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does; `--flag=--`, which it reads as no value at all, is an error."""
+        """As argparse does, except that `--flag=--` is an error: argparse takes it for no value."""
         self.words = list(sys.argv[1:] if args is None else args)
         for word in self.words:
             if word.startswith("--") and word.endswith("=--"):
@@ -32,16 +35,16 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Print one sentence and exit with 2, as argparse does."""
+        """Print one sentence and exit with code 2, as argparse does."""
         for flag in re.findall(r"^argument (?:.*/)?(-\S+): expected (?:at least )?one argument$", message):
             value = next((after for word, after in itertools.pairwise(self.words) if word == flag), "")
             if value.startswith("-") and value.split("=")[0] not in self._option_string_actions:
-                message += f'; a value that begins with "-" is written {shlex.quote(f"{flag}={value}")}'
+                message += f'; write a value that begins with "-" as {shlex.quote(f"{flag}={value}")}'
         if message.startswith("unrecognized arguments: "):
             words = message.removeprefix("unrecognized arguments: ").split() or [""]
             word = words[0].split("=")[0]
             known = self._option_string_actions
-            close = [flag for flag in known if flag.endswith("." + word.lstrip("-"))]  # --eval_iters, of some section
+            close = [flag for flag in known if flag.endswith("." + word.lstrip("-"))]  # --eval_iters lacks its section
             close = close or difflib.get_close_matches(word, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; see --help."
             message = f"unknown flag {word}{hint}" if word.startswith("-") else f"unexpected '{word}'; see --help."
@@ -50,11 +53,11 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-RANK_0_FIRST_S = 0.5  # what goes wrong in all of torchrun's processes, rank 0 says
+RANK_0_FIRST_S = 0.5  # an error on all ranks is printed by rank 0; the others give it time
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, raised like Ctrl-C, so that what is half done is cleaned up."""
+    """SIGTERM or SIGHUP, raised like Ctrl-C so that unfinished files are cleaned up."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -63,65 +66,57 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def signals_raised() -> Iterator[None]:
-    """Meanwhile SIGTERM and SIGHUP raise `Stopped`, unless they are ignored (as under nohup)."""
+    """Raise `Stopped` on SIGTERM and SIGHUP while the block runs, unless they are ignored (as under nohup)."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
         raise Stopped(number)
 
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
-    changed = [number for number, handler in before.items() if handler == signal.SIG_DFL]
-    if threading.current_thread() is not threading.main_thread():
-        changed = []
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    in_main_thread = threading.current_thread() is threading.main_thread()  # only that thread may set handlers
+    changed = [number for number in numbers if in_main_thread and signal.getsignal(number) == signal.SIG_DFL]
     for number in changed:
         signal.signal(number, stop)
     try:
         yield
     finally:
         for number in changed:
-            signal.signal(number, before[number])
+            signal.signal(number, signal.SIG_DFL)
 
 
 def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None) -> None:
-    """Run a verb's main(), turning what a user can cause into one sentence and a non-zero exit code.
+    """Run a command's main() and exit with its code. What a user can cause becomes one sentence and a non-zero code.
 
-    `--debug` anywhere on the command line shows the traceback as well. Bugs keep theirs: a traceback that
-    reaches the user is a defect of ours.
+    With `--debug` the traceback is printed too. Any other exception is a bug of ours and keeps its traceback.
     """
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
-
-    def say(text: str) -> None:
-        if speaks():
-            log.error(text, exc_info=debug)
-
     set_up_console(debug, no_color="--no_color" in arguments or "--no-color" in arguments)
+    code, problem = 1, ""
+    failure: BaseException | None = None
     try:
         with signals_raised():
             code = main(arguments)
         sys.stdout.flush()
     except UserError as error:
-        say(str(error))
-        code = 1
+        problem, failure = str(error), error
     except KeyboardInterrupt as error:
-        say("Interrupted.")
+        problem, failure = "Interrupted.", error
         code = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
-    except BrokenPipeError:  # the reader of our output left; keep the interpreter from complaining about it at exit
+    except BrokenPipeError:  # the reader has left (| head); without this, Python complains at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except OSError as error:
-        say(explain_os_error(error))
-        code = 1
+        problem, failure = explain_os_error(error), error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        say(OUT_OF_MEMORY)
-        code = 1
+        problem, failure = OUT_OF_MEMORY, error
+    if problem and speaks():
+        log.error(problem, exc_info=failure if debug else None)
     sys.exit(code)
 
 
 def speaks() -> bool:
-    """Whether this process says what went wrong: of those that torchrun started the first one, which is given the time."""
+    """Whether this process prints errors: of the ranks that torchrun starts, only the first one does."""
     if os.environ.get("RANK", "0") == "0":
         return True
     time.sleep(RANK_0_FIRST_S)
@@ -129,8 +124,6 @@ def speaks() -> bool:
 
 
 def explain_os_error(error: OSError) -> str:
-    """One sentence for a failed file operation, with the file's name and what to look at."""
-    where = f" '{error.filename}'" if error.filename else ""
-    return (
-        f"{error.strerror or error}:{where or ' (no file named)'} - check the path, its permissions and the free space."
-    )
+    """One sentence for a failed file operation: what happened, to which file, and what to check."""
+    name = f"'{error.filename}'" if error.filename else "(no file named)"
+    return f"{error.strerror or error}: {name} - check the path, its permissions and the free space."

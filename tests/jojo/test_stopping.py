@@ -1,0 +1,108 @@
+"""Tests of jojo/stopping.py: signals between batches, and "is it time?"."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import sys
+
+import pytest
+from helpers_cli import finish, start_python
+
+import utils
+from jojo import stopping
+from jojo.stopping import Every, Shutdown
+
+Capsys = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_the_first_signal_only_asks(
+    number: signal.Signals, code: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", os.fdopen(os.dup(2), "w"))
+    before = signal.getsignal(number)
+    utils.set_up_console()
+    with Shutdown() as stop:
+        assert not stop.requested and stop.exit_code == 0
+        signal.raise_signal(number)
+        assert stop.requested and stop.exit_code == code
+    assert signal.getsignal(number) is before
+    sys.stderr.close()
+    assert "saved" in capfd.readouterr().err
+
+
+def test_a_signal_in_the_middle_of_a_print_does_not_break_it(tmp_path: pathlib.Path) -> None:
+    code = """
+import io, signal, sys
+from jojo.stopping import Shutdown
+from utils import log, set_up_console
+class Interrupted(io.RawIOBase):  # a stream that is being written to when the signal comes
+    def writable(self): return True
+    def write(self, data):
+        if not stop.requested:
+            signal.raise_signal(signal.SIGINT)
+        return len(data)
+    def fileno(self): return 2
+with Shutdown() as stop:
+    sys.stdout = sys.stderr = io.TextIOWrapper(io.BufferedWriter(Interrupted()), write_through=True)
+    set_up_console()
+    log.info("hello")
+    log.error("hello")
+    sys.exit(stop.exit_code)
+"""
+    result = finish(start_python("-c", code, cwd=tmp_path))
+    assert (result.code, result.err.count("Stopping after this batch")) == (130, 1)
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it
+    try:
+        with Shutdown() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+TWO_SIGNALS = """
+import signal
+from jojo.stopping import Shutdown
+with Shutdown() as stop:
+    signal.raise_signal(signal.{first})
+    print("asked", stop.exit_code, flush=True)
+    signal.raise_signal(signal.{second})
+    print("not reached", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("first", "second"), [("SIGINT", "SIGINT"), ("SIGTERM", "SIGTERM"), ("SIGTERM", "SIGINT")])
+def test_the_second_signal_leaves_at_once(first: str, second: str, tmp_path: pathlib.Path) -> None:
+    result = finish(start_python("-c", TWO_SIGNALS.format(first=first, second=second), cwd=tmp_path))
+    assert result.code == -getattr(signal, second)  # what a shell shows as 128 + the number
+    assert result.out == f"asked {128 + getattr(signal, first)}\n"
+
+
+# --- Every ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_interval_counts_batches() -> None:
+    every = Every(3)
+    assert [n for n in range(1, 10) if every.due(n)] == [3, 6, 9]
+
+
+@pytest.mark.parametrize("every", [Every(), Every(0), Every(None, 0), Every(0, 0.0)])
+def test_zero_and_none_mean_never(every: Every) -> None:
+    assert not any(every.due(n) for n in range(1, 50))
+
+
+def test_every_so_many_seconds_counts_from_the_last_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: clock[0])
+    every, due = Every(seconds=10), []
+    for second in (1, 9.5, 10, 15, 19.9, 21, 30.9, 31):
+        clock[0] = 100 + second
+        due.append(every.due(1))
+    assert due == [False, False, True, False, False, True, False, True]
