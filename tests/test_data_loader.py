@@ -265,7 +265,7 @@ def digest(loader: PackedLoader) -> str:
 def test_the_same_seed_gives_the_same_order_in_a_new_process(cache: TokenCache) -> None:
     program = (
         "import sys\n"
-        "sys.path.insert(0, 'tests')\n"
+        "sys.path[:0] = ['tests', 'tests/helpers']\n"
         "from pathlib import Path\n"
         "from test_data_loader import TokenCache, digest, loader_of\n"
         "print(digest(loader_of(TokenCache(Path(sys.argv[1])))))\n"

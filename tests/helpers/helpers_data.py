@@ -20,6 +20,7 @@ from jojo.text.cache_builder import Source, open_cache
 from jojo.text.documents import Rendering
 from jojo.text.token_cache import Facts, TokenCache
 from jojo.text.tokenizer import Tokenizer, get_tokenizer
+from utils import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOKALIKES = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -149,12 +150,11 @@ def build_at_once(path: str, cache_dir: str, barrier: Any, results: Any) -> None
         tasks.append(1)
         return encode_lines(*arguments)
 
-    class Lock(cache_builder.FileLock):  # type: ignore[misc]
-        def __enter__(self) -> Any:
-            barrier.wait(60)  # everybody has seen that there is no cache
-            return super().__enter__()
+    def lock_together(*arguments: Any) -> Any:
+        barrier.wait(60)  # every process has seen that there is no cache
+        return locked(*arguments)
 
-    cache_builder.encode_lines, cache_builder.FileLock = counting, Lock  # type: ignore[misc]
+    cache_builder.encode_lines, cache_builder.locked = counting, lock_together
     cache = build(Path(path), Path(cache_dir))
     results.put((str(cache.path), len(tasks), documents_of(cache)))
 

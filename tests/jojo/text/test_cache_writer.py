@@ -27,7 +27,7 @@ SMALL = {"TASK_BYTES": 700, "JOURNAL_BYTES": 2000, "BLOCK_BYTES": 1024, "SHARD_B
 BUILD = """
 import os, sys
 from pathlib import Path
-import cache_builder, cache_writer, token_cache
+from jojo.text import cache_builder, cache_writer, token_cache
 for name, value in {small!r}.items():
     for module in (cache_builder, cache_writer, token_cache):
         if hasattr(module, name):

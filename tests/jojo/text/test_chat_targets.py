@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import Config
-from data_loader import IGNORED, open_dataset, packed_loader
+from data_loader import IGNORED, packed_loader
 from jojo.text.chat_targets import AssistantTargets
 from jojo.text.tokenizer import Tokenizer
+from training.dataset import open_dataset
 from utils import UserError
 
 TOKENIZER = Tokenizer()

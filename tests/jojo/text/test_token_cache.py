@@ -41,6 +41,7 @@ from helpers_data import (
     write_lines,
 )
 
+import utils
 from jojo.text import cache_builder, cache_writer, documents, token_cache
 from jojo.text.cache_builder import Source, open_cache
 from jojo.text.documents import Rendering, id_dtype
@@ -149,7 +150,8 @@ def test_two_threads_write_what_one_writes_byte_for_byte(tmp_path: Path, monkeyp
 
 def test_tokenizing_does_not_import_torch() -> None:
     program = (
-        "import sys, cache_builder, documents\n"
+        "import sys\n"
+        "from jojo.text import cache_builder, documents\n"
         'lines, rendering = [b\'{"text": "Hello"}\'], documents.Rendering()\n'
         "assert len(cache_builder.encode_lines(1, lines, rendering, cache_builder.Tokenizer()).ids) == 2\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
@@ -260,7 +262,7 @@ def test_a_cache_in_a_folder_that_is_only_to_be_read_is_found_by_its_contents(
     with monkeypatch.context() as patch:
         patch.setattr(cache_builder, "replace_text", refuse)  # the lock is there and open to all: only the facts stay
         assert documents_of(build(stories, cache_dir)) == expected
-    monkeypatch.setattr(cache_builder.FileLock, "acquire", refuse)
+    monkeypatch.setattr(utils.FileLock, "acquire", refuse)
     assert documents_of(build(stories, cache_dir)) == expected
     assert {name: (cache_dir / name).read_bytes() for name in files_in(cache_dir)} == before
     stories.write_bytes(stories.read_bytes() + b'{"text": "One more."}\n')
