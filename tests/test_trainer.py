@@ -27,7 +27,7 @@ from plain_recipe import compare
 
 import trainer as trainer_module
 from jojo.checkpoints import saver as saver_module
-from training import summary as report
+from training import recorder
 from utils import UserError
 
 
@@ -459,7 +459,7 @@ def test_the_best_model_is_not_the_last_one_when_the_loss_rises_again(monkeypatc
 
 
 def test_a_run_that_would_take_days_says_so_and_names_a_config_that_would_not():
-    forecast = report.Forecast(make_run("--max_iters", "1000000"))
+    forecast = recorder.Forecast(make_run("--max_iters", "1000000"))
     with listening() as said:
         for _ in range(10):
             forecast.batch(60.0, 0)  # a minute per batch
@@ -469,7 +469,7 @@ def test_a_run_that_would_take_days_says_so_and_names_a_config_that_would_not():
 
 
 def test_a_run_of_minutes_is_only_told_how_long_it_takes():
-    forecast = report.Forecast(make_run("--max_iters", "1000"))
+    forecast = recorder.Forecast(make_run("--max_iters", "1000"))
     with listening() as said:
         for seconds in (9.0, 0.6, 0.6, 0.6, 0.6, 0.6):  # the first batch is slow and does not count
             forecast.batch(seconds, 0)
@@ -501,7 +501,7 @@ def test_a_compiler_that_fails_is_a_warning_and_training_goes_on_unchanged(monke
     train("--max_iters", "3", "--output_checkpoint", "models/eager.pt")
     monkeypatch.setattr(torch._inductor.compile_fx, "compile_fx", broken)
     monkeypatch.setattr(torch._inductor.compile_fx, "compile_fx_inner", broken)
-    monkeypatch.setattr("device.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("jojo.machine.device.shutil.which", lambda name: f"/usr/bin/{name}")
     outcome = train("--max_iters", "3", "--training.compile_model", "true", "--output_checkpoint", "models/tried.pt")
     assert outcome.code == 0
     assert "compile" in outcome.said.lower().replace("compile on", "")
@@ -509,7 +509,7 @@ def test_a_compiler_that_fails_is_a_warning_and_training_goes_on_unchanged(monke
 
 
 def test_without_a_compiler_on_the_machine_training_goes_on_with_one_warning(monkeypatch):
-    monkeypatch.setattr("device.shutil.which", lambda name: None)
+    monkeypatch.setattr("jojo.machine.device.shutil.which", lambda name: None)
     outcome = train("--max_iters", "1", "--training.compile_model", "true")
     assert outcome.code == 0
     assert outcome.said.count("No C++ compiler") == 1

@@ -106,7 +106,7 @@ def test_a_failure_keeps_the_picture_before_it_and_leaves_no_temporary_file(tmp_
     plot = PlotManager(tmp_path / "run.png", "run")
     plot.draw(tracker(3))
     before = (tmp_path / "run.png").read_bytes()
-    monkeypatch.setattr("plotting.os.replace", lambda a, b: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr("utils.os.replace", lambda a, b: (_ for _ in ()).throw(OSError(28, "No space left")))
     with listening() as said:
         plot.draw(tracker(9))
     assert len(said) == 1 and (tmp_path / "run.png").read_bytes() == before
