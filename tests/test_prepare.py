@@ -360,7 +360,7 @@ def test_the_recipe_in_the_docs_works(tmp_path, monkeypatch):
     (tmp_path / "code/proverbs.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path / "code")
     recipe = importlib.import_module("proverbs").RECIPE
-    monkeypatch.setattr("data.recipe.find_recipe", lambda name: recipe)
+    monkeypatch.setattr("recipes.recipe.find_recipe", lambda name: recipe)
     Path("p.txt").write_text("".join(f"Proverb {n}.\n\n" for n in range(40)))
     assert prepare.main(["--dataset", "proverbs", "--source", "p.txt", "--num_workers", "0"]) == 0
     assert len(lines("train", "proverbs")) + len(lines("val", "proverbs")) == 40
@@ -429,7 +429,7 @@ def test_stats_count_documents_only():
 
 
 def test_the_built_in_sample_has_stats_and_can_be_verified(monkeypatch):
-    monkeypatch.setattr("data.story.STORIES", 200)
+    monkeypatch.setattr("recipes.story.STORIES", 200)
     shutil.rmtree("data")
     assert prepare.main(["--name", "story", "--stats", "--num_workers", "0"]) == 0
     with listening() as said:
@@ -459,7 +459,7 @@ def test_stats_count_copies_and_draw_lengths():
 )
 def test_the_axis_of_lengths_has_a_few_round_numbers(monkeypatch, low, high, labels):
     figures = []
-    monkeypatch.setattr("plotting.save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr("jojo.plotting.save_figure", lambda figure, path: figures.append(figure))
     dataset_stats.draw_lengths({"train": np.array([low, high])}, "x", Path("x.png"))
     (axes,) = figures[0].axes
     figures[0].canvas.draw()

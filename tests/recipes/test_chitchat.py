@@ -62,7 +62,7 @@ def unquoted(text: str) -> str:
 
 def test_same_conversations_in_another_process() -> None:
     code = (
-        "import hashlib, json; from data.chitchat import conversations;"
+        "import hashlib, json; from recipes.chitchat import conversations;"
         "print(hashlib.sha256(json.dumps(list(conversations(200, seed=7))).encode()).hexdigest())"
     )
     environment = {"PYTHONHASHSEED": "123", "PYTHONPATH": str(ROOT)}

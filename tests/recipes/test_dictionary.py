@@ -17,9 +17,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from jojo.text.documents import Record
 from recipes import dictionary
 from recipes.dictionary import RECIPE, parse_gloss, parse_index, parse_synset, read_wordnet, senses_of, tidy
-from recipes.recipe import Record, Wanted
+from recipes.recipe import Wanted
 from utils import UserError
 
 LICENCE = "".join(f"  {number} This software and database is being provided to you  \n" for number in range(1, 30))

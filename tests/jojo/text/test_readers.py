@@ -1,4 +1,4 @@
-"""text_files.py: every common form of text file gives the same documents, in bounded memory, or one clear sentence."""
+"""readers.py: every common form of text file gives the same documents, in bounded memory, or one clear sentence."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jojo.text import readers as text_files
+from jojo.text import readers
 from jojo.text.readers import Problems, TextOptions, find_files, normalise, read_records, split_text
 from utils import UserError
 
-ROOT = Path(text_files.__file__).resolve().parents[2]
+ROOT = Path(readers.__file__).resolve().parents[2]
 HAS_ARROW = importlib.util.find_spec("pyarrow") is not None
 HAS_ZSTANDARD = importlib.util.find_spec("zstandard") is not None
 
@@ -240,8 +240,8 @@ def test_the_same_corpus_in_every_format_and_packing_gives_the_same_documents():
 @pytest.mark.parametrize("n_bytes", [1, 2, 7, 64])
 def test_where_chunks_begin_makes_no_difference(monkeypatch, n_bytes):
     paths = everything(DOCUMENTS)
-    monkeypatch.setattr(text_files, "CHUNK_BYTES", n_bytes)
-    monkeypatch.setattr(text_files, "PACKED_BYTES", n_bytes)
+    monkeypatch.setattr(readers, "CHUNK_BYTES", n_bytes)
+    monkeypatch.setattr(readers, "PACKED_BYTES", n_bytes)
     for path in paths:
         assert texts(path) == DOCUMENTS, path
 
@@ -287,8 +287,8 @@ def test_line_ends_within_a_text_stay_what_they_are(monkeypatch, packing, n_byte
     documents = ["a\r\nb\rc\n\r\r\nd", "e\r\r\nf"]
     write_csv(Path("a.csv"), documents)
     write_jsonl(Path("a.jsonl"), documents)
-    monkeypatch.setattr(text_files, "CHUNK_BYTES", n_bytes)
-    monkeypatch.setattr(text_files, "PACKED_BYTES", n_bytes)
+    monkeypatch.setattr(readers, "CHUNK_BYTES", n_bytes)
+    monkeypatch.setattr(readers, "PACKED_BYTES", n_bytes)
     for name in ("a.csv", "a.jsonl"):
         assert texts(pack(Path(name), packing)) == documents
 
@@ -315,7 +315,7 @@ def test_documents_survive_the_way_through_a_file(documents, suffix, packing):
 # --- .txt and .md -----------------------------------------------------------------------------------------------------
 
 
-def in_memory(text, separator="<|endoftext|>", near=text_files.PIECE_CHARACTERS):
+def in_memory(text, separator="<|endoftext|>", near=readers.PIECE_CHARACTERS):
     """What split_text gives, in the plain way: the whole text at once."""
 
     def pieces(document):
@@ -359,7 +359,7 @@ SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 @example(text="aaaa-\n-", separator="-", sizes=[4], near=1000)
 @example(text="aaaaaaaaaaaaaaaa-", separator="-", sizes=[16, 1], near=8)
 def test_in_chunks_a_text_gives_what_it_gives_at_once(text, separator, sizes, near):
-    with mock.patch.object(text_files, "PIECE_CHARACTERS", near):
+    with mock.patch.object(readers, "PIECE_CHARACTERS", near):
         expected = in_memory(text, separator, near)
         assert list(split_text(text, separator)) == expected
         # `near` is also how long an unfinished line is held back, so separator lines must be shorter
@@ -375,7 +375,7 @@ def test_in_chunks_a_text_gives_what_it_gives_at_once(text, separator, sizes, ne
 def test_a_file_in_chunks_gives_what_text_mode_gives(text, size, packing):
     Path("a.txt").write_bytes(text.encode())
     path = pack(Path("a.txt"), packing)
-    with mock.patch.object(text_files, "CHUNK_BYTES", size), mock.patch.object(text_files, "PACKED_BYTES", size):
+    with mock.patch.object(readers, "CHUNK_BYTES", size), mock.patch.object(readers, "PACKED_BYTES", size):
         assert texts(path, separator="-") == in_memory(Path("a.txt").read_text("utf-8-sig"), "-")
 
 
@@ -446,7 +446,7 @@ def test_unreadable_lines_are_counted_up_to_the_limit_with_their_numbers():
 
 
 def test_only_the_first_bytes_of_a_file_say_that_it_is_utf_16(monkeypatch):
-    monkeypatch.setattr(text_files, "CHUNK_BYTES", 14)
+    monkeypatch.setattr(readers, "CHUNK_BYTES", 14)
     Path("a.jsonl").write_bytes(b'{"text": "a"}\n\xff\xfe\n')
     said, found = problems_of("a.jsonl")
     assert found == ["a"] and said[0].startswith("a.jsonl, line 2: not ")
@@ -507,7 +507,7 @@ def test_a_line_of_50_mb_is_read_and_one_beyond_the_limit_is_an_unreadable_line_
     with open("a.jsonl", "wb") as file:
         file.write(b'{"text": "first"}\n{"text": "' + b"x" * n + b'"}\n{"text": "')
         for _ in range(6):
-            file.write(b"y" * (text_files.LONGEST_LINE // 4))
+            file.write(b"y" * (readers.LONGEST_LINE // 4))
         file.write(b'"}\n{"text": "last"}')
     sizes = []
     problems = Problems()
@@ -528,10 +528,10 @@ def test_a_line_of_50_mb_is_read_and_one_beyond_the_limit_is_an_unreadable_line_
 def test_lines_are_those_of_a_file_and_too_long_ones_keep_their_place(lines, end, size):
     content = "\n".join(lines).encode() + b"\n" * end
     chunks = [content[at : at + size] for at in range(0, len(content), size)]
-    assert list(text_files._lines(chunks)) == list(io.BytesIO(content))
-    with mock.patch.object(text_files, "LONGEST_LINE", 5):
+    assert list(readers._lines(chunks)) == list(io.BytesIO(content))
+    with mock.patch.object(readers, "LONGEST_LINE", 5):
         expected = [line if len(line) <= 5 else None for line in io.BytesIO(content)]
-        assert list(text_files._lines(chunks)) == expected
+        assert list(readers._lines(chunks)) == expected
 
 
 # --- .csv -------------------------------------------------------------------------------------------------------------
@@ -584,9 +584,9 @@ def test_wrong_quotes_stop_with_the_line_on_which_the_row_begins(row):
 def test_a_large_cell_is_read_and_one_without_end_is_refused(monkeypatch):
     write_csv(Path("a.csv"), ["x" * 1_000_000])
     assert texts("a.csv") == ["x" * 1_000_000]
-    monkeypatch.setattr(text_files, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(readers, "LONGEST_LINE", 1000)
     assert refusal("a.csv").startswith("'a.csv', line 2: longer than ")
-    monkeypatch.setattr(text_files, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(readers, "LONGEST_LINE", 1 << 20)
     csv.field_size_limit(1 << 20)
     Path("a.csv").write_text('text\nshort\n"' + "a line\n" * 150_000 + '"')
     assert refusal("a.csv") == (
@@ -624,7 +624,7 @@ def test_what_is_not_utf_8_is_refused_with_the_place(before, bad, size, csv_):
         content.decode()
     name = "a.csv" if csv_ else "a.txt"
     Path(name).write_bytes(content)
-    with mock.patch.object(text_files, "CHUNK_BYTES", size):
+    with mock.patch.object(readers, "CHUNK_BYTES", size):
         where = f"(byte {error.value.start:,})"
         assert (
             refusal(name)
@@ -735,7 +735,7 @@ if HAS_ZSTANDARD:
 
     def test_a_file_that_unpacks_to_a_thousand_times_its_size_needs_little_memory():
         Path("a.jsonl.zst").write_bytes(zstd(b" " * 50_000_000 + b'\n{"text": "a"}'))
-        assert max(map(len, text_files._chunks(Path("a.jsonl.zst")))) < 10_000_000
+        assert max(map(len, readers._chunks(Path("a.jsonl.zst")))) < 10_000_000
 
 
 # --- .parquet ---------------------------------------------------------------------------------------------------------
@@ -898,5 +898,5 @@ def test_every_format_is_normalised():
 
 def test_nothing_heavy_is_imported():
     heavy = {"torch", "tiktoken", "pyarrow", "zstandard", "transformers"}
-    code = f"import sys, text_files; found = {heavy} & set(sys.modules); assert not found, found"
+    code = f"import sys; from jojo.text import readers; found = {heavy} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

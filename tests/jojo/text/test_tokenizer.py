@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jojo.text import tokenizer as tokenizer_module
+from jojo.text import vocabulary
 from jojo.text.tokenizer import TextStream, Tokenizer, from_definition, get_tokenizer
 from jojo.text.vocabulary import train_vocabulary
 from utils import UserError
@@ -116,7 +117,7 @@ def test_encoding_needs_neither_torch_nor_a_connection() -> None:
         "import socket, sys\n"
         "def refuse(*a, **k): raise AssertionError('a connection was opened')\n"
         "socket.socket.connect = refuse\n"
-        "import tokenizer\n"
+        "from jojo.text import tokenizer\n"
         "assert tokenizer.get_tokenizer('gpt2').encode('Hello world') == [15496, 995]\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
     )
@@ -402,15 +403,15 @@ def test_an_unknown_name_is_refused_with_the_known_one() -> None:
 
 
 def test_a_missing_vocabulary_file_is_named(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizer_module, "VOCABULARY_FILE", tmp_path / "gone.tiktoken")
-    monkeypatch.setattr(tokenizer_module, "gpt2_vocabulary", tokenizer_module.gpt2_vocabulary.__wrapped__)
+    monkeypatch.setattr(vocabulary, "VOCABULARY_FILE", tmp_path / "gone.tiktoken")
+    monkeypatch.setattr(tokenizer_module, "gpt2_vocabulary", vocabulary.gpt2_vocabulary.__wrapped__)
     with pytest.raises(UserError, match=r"gone\.tiktoken' is missing"):
         Tokenizer().encode("Hello")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "line endings"])
 def test_a_damaged_vocabulary_file_is_named(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
-    content = tokenizer_module.VOCABULARY_FILE.read_bytes()
+    content = vocabulary.VOCABULARY_FILE.read_bytes()
     path = tmp_path / "hurt.tiktoken"
     path.write_bytes(
         {
@@ -420,7 +421,7 @@ def test_a_damaged_vocabulary_file_is_named(tmp_path: Any, monkeypatch: pytest.M
             "line endings": content.replace(b"\n", b"\r\n"),
         }[damage]
     )
-    monkeypatch.setattr(tokenizer_module, "VOCABULARY_FILE", path)
-    monkeypatch.setattr(tokenizer_module, "gpt2_vocabulary", tokenizer_module.gpt2_vocabulary.__wrapped__)
+    monkeypatch.setattr(vocabulary, "VOCABULARY_FILE", path)
+    monkeypatch.setattr(tokenizer_module, "gpt2_vocabulary", vocabulary.gpt2_vocabulary.__wrapped__)
     with pytest.raises(UserError, match=r"hurt\.tiktoken' is damaged"):
         Tokenizer().encode("Hello")
