@@ -441,7 +441,7 @@ def test_a_prepared_set_is_opened_by_its_name(config: Config, tmp_path: Path) ->
     with logged() as records:
         train, val = opened(config, tmp_path)
     assert (texts_of(train), texts_of(val)) == (["a", "b"], ["c"])
-    assert (train.facts.split, val.facts.split) == ("train", "val")
+    assert (train.manifest.split, val.manifest.split) == ("train", "val")
     assert not warnings_in(records)
 
 
@@ -510,7 +510,7 @@ def test_half_a_story_set_is_never_mixed_with_the_sample(config: Config, tmp_pat
         train, val = opened(config, tmp_path)
     except UserError:
         return
-    assert train.facts.name == val.facts.name
+    assert train.manifest.name == val.manifest.name
 
 
 def test_other_sets_never_fall_back_to_the_sample(config: Config, tmp_path: Path) -> None:
@@ -539,7 +539,7 @@ def test_parse_special_reads_them_and_says_nothing(config: Config, tmp_path: Pat
     with logged() as records:
         train, val = opened(config, tmp_path)
     assert train.tokens(0, train.n_tokens).tolist() == [50257, 7220, 198, 15496, 50258, 198, 50256]
-    assert val.facts.rendering == {"parse_special": True}
+    assert val.manifest.rendering == {"parse_special": True}
     assert not warnings_in(records)
 
 

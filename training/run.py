@@ -102,7 +102,11 @@ class Run:
 
     @property
     def dataset_fingerprints(self) -> dict[str, str]:
-        return {"name": self.train.facts.name, "train": self.train.facts.fingerprint, "val": self.val.facts.fingerprint}
+        return {
+            "name": self.train.manifest.name,
+            "train": self.train.manifest.fingerprint,
+            "val": self.val.manifest.fingerprint,
+        }
 
     def loader(self) -> PackedLoader:
         """The training batches of this rank."""
@@ -394,7 +398,7 @@ def refuse_changes(run: Run) -> None:
         if key in stored.get(section, {}) and before != now and name not in rederived:
             changes.append(f"{name} {before} -> {now} ({consequence(name)})")
     before = state["metadata"]["dataset"]
-    for split, now in (("train", run.train.facts), ("val", run.val.facts)):
+    for split, now in (("train", run.train.manifest), ("val", run.val.manifest)):
         if before[split] != now.fingerprint:
             what = "training" if split == "train" else "validation"
             means = "the rest of the epoch is other text" if split == "train" else "validation losses do not compare"

@@ -22,7 +22,7 @@ WIDTH = 78
 def summary(run: Run, peak_flops: float | None) -> str:
     """What is about to happen, before the first batch. `peak_flops`: of the device, where known."""
     config, model, training = run.config, run.config.model, run.config.training
-    facts = run.train.facts
+    facts = run.train.manifest
     intervals = [
         f"evaluation every {training.eval_interval:,} batches"
         if training.eval_interval
@@ -144,7 +144,7 @@ def completed(run: Run, losses: Mapping[str, float], elapsed_s: float, title: st
     if run.files.plot.exists():
         rows.append(("loss curve", str(run.files.plot)))
     if run.config.training.save_checkpoints:
-        facts = run.train.facts
+        facts = run.train.manifest
         chats = facts.n_control_tokens > facts.n_documents  # more than the one that ends every document: turns
         how = "--chat" if chats else '--prompt "Once upon a time"'
         rows.append(("talk to it", f"python gen.py {shlex.quote(str(run.files.last))} {how}"))

@@ -20,7 +20,7 @@ from typing import Any
 
 from jojo.text.cache_writer import CacheWriter
 from jojo.text.documents import Encoded, Rendering, encode_lines, id_dtype
-from jojo.text.token_cache import FINGERPRINT, FORMAT, Facts, TokenCache, digest_of, shards
+from jojo.text.token_cache import FINGERPRINT, FORMAT, CacheManifest, TokenCache, digest_of, shards
 from jojo.text.tokenizer import Tokenizer
 from utils import UserError, byte_count, locked, log, replace_text, sha256_of
 
@@ -31,7 +31,7 @@ TASK_BYTES = 1 << 19  # text per task
 
 
 def write_cache(
-    facts: Facts,
+    facts: CacheManifest,
     source: Source,
     cache_dir: Path,
     tokenizer: Tokenizer,
@@ -61,24 +61,24 @@ def write_cache(
 
 
 def _check_bad_lines(writer: CacheWriter, limit: int) -> None:
-    if writer.facts.bad_lines > limit:
+    if writer.manifest.bad_lines > limit:
         raise UserError(
-            f"{writer.facts.source['label']} has more than {limit} unreadable lines ({_first(writer)}); "
+            f"{writer.manifest.source['label']} has more than {limit} unreadable lines ({_first(writer)}); "
             "mend them, or raise data.max_bad_lines."
         )
 
 
 def _report_bad_lines(writer: CacheWriter) -> None:
-    if count := writer.facts.bad_lines:
+    if count := writer.manifest.bad_lines:
         plural = "s" if count > 1 else ""
         log.warning(
-            "%s: skipped %d unreadable line%s (%s).", writer.facts.source["label"], count, plural, _first(writer)
+            "%s: skipped %d unreadable line%s (%s).", writer.manifest.source["label"], count, plural, _first(writer)
         )
 
 
 def _first(writer: CacheWriter) -> str:
     shown = "; ".join(f"line {number}: {reason}" for number, reason in writer.bad_lines)
-    return shown + ("; ..." if writer.facts.bad_lines > len(writer.bad_lines) else "")
+    return shown + ("; ..." if writer.manifest.bad_lines > len(writer.bad_lines) else "")
 
 
 def _tasks(lines: Iterable[bytes], first: int) -> Iterator[tuple[int, list[bytes]]]:
@@ -211,14 +211,14 @@ def open_cache(
     if not source.exists():
         return _without_source(source, tokenizer, rendering, cache_dir)
 
-    def write(facts: Facts) -> Path:
+    def write(facts: CacheManifest) -> Path:
         size = facts.source.get("size")
         log.info("Tokenizing %s%s", source.label, f" ({byte_count(size)})" if size else "")
         return write_cache(
             facts, source, cache_dir, tokenizer, rendering, max_bad_lines=max_bad_lines, num_workers=num_workers,
         )  # fmt: skip
 
-    def mend(damaged: Facts) -> None:
+    def mend(damaged: CacheManifest) -> None:
         with locked(lock, source.label):
             facts = _new_facts(source, tokenizer, rendering)
             if facts.fingerprint != damaged.fingerprint:
@@ -255,14 +255,14 @@ def _read_only(
 
 
 def _make(
-    source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir: Path, write: Callable[[Facts], Path]
+    source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir: Path, write: Callable[[CacheManifest], Path]
 ) -> TokenCache:
     """The cache of the source's contents: one that was made of them at another time or place, or a new one."""
     facts = _new_facts(source, tokenizer, rendering)
     if cache := _of_contents(facts, cache_dir):
-        cache.facts.source = facts.source
+        cache.manifest.source = facts.source
         with contextlib.suppress(UserError, OSError):  # it is found faster the next time; that is all
-            replace_text(cache.path, cache.facts.to_json())
+            replace_text(cache.path, cache.manifest.to_json())
         return cache
     path = write(facts)
     if any(facts.source[key] != value for key, value in source.stat().items()):
@@ -276,18 +276,18 @@ def _make(
     return TokenCache(path)
 
 
-def _of_contents(facts: Facts, cache_dir: Path) -> TokenCache | None:
+def _of_contents(facts: CacheManifest, cache_dir: Path) -> TokenCache | None:
     """The intact cache of what these facts say of the source's contents, if there is one."""
     cache = _open_intact(cache_dir / f"{facts.name}-{facts.split}-{facts.fingerprint}.json")
-    same = cache and (cache.facts.tokenizer, cache.facts.rendering) == (facts.tokenizer, facts.rendering)
+    same = cache and (cache.manifest.tokenizer, cache.manifest.rendering) == (facts.tokenizer, facts.rendering)
     return cache if same else None
 
 
 def _without_source(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir: Path) -> TokenCache | None:
     """The newest cache of a file that is not there: made from it, or from the only other file of this set and split."""
     caches = list(_caches(source, tokenizer, rendering, cache_dir))
-    from_it = [cache for cache in caches if cache.facts.source["label"] == source.label]
-    labels = sorted({cache.facts.source["label"] for cache in caches})
+    from_it = [cache for cache in caches if cache.manifest.source["label"] == source.label]
+    labels = sorted({cache.manifest.source["label"] for cache in caches})
     if len(labels) > 1 and not from_it:
         raise UserError(
             f"No {source.label}, and '{cache_dir}' holds token caches of several files of that name "
@@ -295,15 +295,15 @@ def _without_source(source: Source, tokenizer: Tokenizer, rendering: Rendering, 
         )
     cache = next(iter(from_it or caches), None)
     if cache:
-        made_from = "it" if from_it else cache.facts.source["label"]
+        made_from = "it" if from_it else cache.manifest.source["label"]
         log.info("No %s: using the token cache that was made from %s.", source.label, made_from)
     return cache
 
 
-def _new_facts(source: Source, tokenizer: Tokenizer, rendering: Rendering) -> Facts:
+def _new_facts(source: Source, tokenizer: Tokenizer, rendering: Rendering) -> CacheManifest:
     stat, sha256 = source.stat(), source.sha256()
     identity = [FORMAT, sha256, tokenizer.identity(), asdict(rendering)]
-    return Facts(
+    return CacheManifest(
         name=source.name,
         split=source.split,
         fingerprint=digest_of(identity)[:16],
@@ -337,7 +337,7 @@ def _caches(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_di
     paths = cache_dir.glob(f"{glob.escape(source.name)}-{source.split}-{FINGERPRINT}.json")
     for path in sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True):
         cache = _open_intact(path)
-        if cache and (cache.facts.tokenizer, cache.facts.rendering) == (tokenizer.identity(), asdict(rendering)):
+        if cache and (cache.manifest.tokenizer, cache.manifest.rendering) == (tokenizer.identity(), asdict(rendering)):
             yield cache
 
 
@@ -345,6 +345,6 @@ def _find(source: Source, tokenizer: Tokenizer, rendering: Rendering, cache_dir:
     """A cache of the same path, size and time (a generator: of the same hash); contents are not looked at."""
     known: dict[str, Any] = {"label": source.label, **(source.stat() or {"sha256": source.generator_sha256})}
     for cache in _caches(source, tokenizer, rendering, cache_dir):
-        if all(cache.facts.source.get(key) == value for key, value in known.items()):
+        if all(cache.manifest.source.get(key) == value for key, value in known.items()):
             return cache
     return None

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jojo.text.documents import Encoded
-from jojo.text.token_cache import BLOCK_BYTES, FINGERPRINT, SHARD_BLOCKS, Facts, digest_of, shard_of, shards
+from jojo.text.token_cache import BLOCK_BYTES, FINGERPRINT, SHARD_BLOCKS, CacheManifest, digest_of, shard_of, shards
 from utils import log, replace_text
 
 JOURNAL_BYTES = 64 << 20  # of source text between two journals
@@ -139,9 +139,9 @@ class CacheWriter:
         bad_lines: the first of those that could not be read: (number, reason).
     """
 
-    def __init__(self, facts: Facts, cache_dir: Path, can_go_on: bool) -> None:
+    def __init__(self, facts: CacheManifest, cache_dir: Path, can_go_on: bool) -> None:
         """`can_go_on`: the source can be read from any place on, so a journal is of use."""
-        self.facts, self.cache_dir, self.can_go_on = facts, cache_dir, can_go_on
+        self.manifest, self.cache_dir, self.can_go_on = facts, cache_dir, can_go_on
         self.lines_done = self.bytes_done = self._journalled = 0
         self.bad_lines: list[tuple[int, str]] = []
         self._stem = f"{facts.name}-{facts.split}-{facts.fingerprint}"
@@ -175,14 +175,14 @@ class CacheWriter:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
         for name, count in counts.items():
-            setattr(self.facts, name, count)
+            setattr(self.manifest, name, count)
         self.lines_done, self.bytes_done, self._journalled, self.bad_lines = lines, size, size, bad_lines
         log.info("Going on after line %s, where an earlier process had got to.", f"{self.lines_done:,}")
         return ids, index
 
     def add(self, part: Encoded) -> None:
         """Append the documents of one task."""
-        facts = self.facts
+        facts = self.manifest
         self._ids.write(part.ids.tobytes())
         self._index.write((facts.n_tokens + np.cumsum(part.lengths)).astype("<u8").tobytes())
         facts.n_documents += len(part.lengths)
@@ -202,7 +202,7 @@ class CacheWriter:
     def _write_journal(self) -> None:
         journal = {
             ".bin": self._ids.mark(), ".idx": self._index.mark(),
-            "counts": {name: value for name, value in asdict(self.facts).items() if name in COUNTS},
+            "counts": {name: value for name, value in asdict(self.manifest).items() if name in COUNTS},
             "lines": self.lines_done, "bytes": self.bytes_done, "bad_lines": [list(bad) for bad in self.bad_lines],
         }  # fmt: skip
         replace_text(self._part(".json"), json.dumps(journal | {"digest": digest_of(journal)}))
@@ -210,10 +210,10 @@ class CacheWriter:
 
     def finish(self) -> Path:
         """Give the files their names; returns the .json's, which comes last: a cache without it does not exist."""
-        self.facts.bin_crc32, self.facts.idx_crc32 = self._ids.finish(), self._index.finish()
+        self.manifest.bin_crc32, self.manifest.idx_crc32 = self._ids.finish(), self._index.finish()
         facts, target = self._part(".facts"), self.cache_dir / f"{self._stem}.json"
         with errors_of(facts):
-            facts.write_text(self.facts.to_json(), encoding="utf-8")
+            facts.write_text(self.manifest.to_json(), encoding="utf-8")
         for suffix, writer in ((".bin", self._ids), (".idx", self._index)):
             places = shards(target.with_suffix(suffix))
             for number, place in zip(range(0, max(1, len(writer.checksums)), SHARD_BLOCKS), places, strict=False):

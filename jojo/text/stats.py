@@ -95,7 +95,7 @@ def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None
 
 def statistics(cache: TokenCache) -> str:
     """What is in a cache, for people."""
-    facts = cache.facts
+    facts = cache.manifest
     text_tokens = facts.n_tokens - facts.n_control_tokens
     rows = [
         ("documents", f"{facts.n_documents:,}"),
@@ -110,7 +110,7 @@ def statistics(cache: TokenCache) -> str:
 
 def warn_of_lookalikes(caches: list[TokenCache], parse_special: bool) -> None:
     """Say once how many documents hold text that is written like control tokens, and which option reads it."""
-    count = sum(cache.facts.lookalike_documents for cache in caches)
+    count = sum(cache.manifest.lookalike_documents for cache in caches)
     which = f"{count:,} document{'s' if count > 1 else ''}"
     if count and not parse_special:
         log.warning(

@@ -47,7 +47,7 @@ class DamagedCache(UserError):
 
 
 @dataclass
-class Facts:
+class CacheManifest:
     """The .json beside a cache; see the module's first lines."""
 
     name: str
@@ -75,7 +75,7 @@ class Facts:
         return json.dumps(values | {"facts_sha256": digest_of(values)}, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Facts:
+    def from_json(cls, text: str) -> CacheManifest:
         """Raises ValueError where the text is not intact facts of this format."""
         try:
             values = json.loads(text)
@@ -93,7 +93,7 @@ class Facts:
 
 def _possible(values: dict[str, Any]) -> bool:
     """Whether facts are of the right kinds and fit together: their checksum does not say who wrote them."""
-    kinds = {item.name: type(item.default) for item in fields(Facts) if item.default is not MISSING}
+    kinds = {item.name: type(item.default) for item in fields(CacheManifest) if item.default is not MISSING}
     kinds |= dict.fromkeys(("name", "split", "fingerprint", "dtype"), str)
     kinds |= dict.fromkeys(("tokenizer", "rendering", "source"), dict)
     if values.keys() != kinds.keys() or any(type(values[name]) is not kind for name, kind in kinds.items()):
@@ -199,15 +199,15 @@ class TokenCache:
     with the facts, and writes the same files from the same data or raises UserError.
     """
 
-    def __init__(self, facts_path: Path, rebuild: Callable[[Facts], None] | None = None) -> None:
+    def __init__(self, facts_path: Path, rebuild: Callable[[CacheManifest], None] | None = None) -> None:
         self.path, self.rebuild = facts_path, rebuild
-        self.facts = Facts.from_json(facts_path.read_text(encoding="utf-8"))
-        self.dtype = np.dtype(self.facts.dtype)
-        self.n_tokens, self.n_documents = self.facts.n_tokens, self.facts.n_documents
+        self.manifest = CacheManifest.from_json(facts_path.read_text(encoding="utf-8"))
+        self.dtype = np.dtype(self.manifest.dtype)
+        self.n_tokens, self.n_documents = self.manifest.n_tokens, self.manifest.n_documents
         self._open()
 
     def _open(self) -> None:
-        facts, size = self.facts, self.n_tokens * self.dtype.itemsize
+        facts, size = self.manifest, self.n_tokens * self.dtype.itemsize
         self._bin = CheckedFile(self.path.with_suffix(".bin"), facts.bin_crc32, size)
         self._idx = CheckedFile(self.path.with_suffix(".idx"), facts.idx_crc32, (self.n_documents + 1) * 8)
 
@@ -220,9 +220,9 @@ class TokenCache:
                 raise
             log.warning("%s; building it anew.", damage.what)
             self.close()
-            self.rebuild(self.facts)
-            self.facts = Facts.from_json(self.path.read_text(encoding="utf-8"))
-            if (self.facts.n_tokens, self.facts.n_documents) != (self.n_tokens, self.n_documents):
+            self.rebuild(self.manifest)
+            self.manifest = CacheManifest.from_json(self.path.read_text(encoding="utf-8"))
+            if (self.manifest.n_tokens, self.manifest.n_documents) != (self.n_tokens, self.n_documents):
                 raise
             self._open()
             return read()
@@ -234,7 +234,7 @@ class TokenCache:
     def _ids(self, start: int, stop: int) -> np.ndarray:
         size = self.dtype.itemsize
         ids = np.frombuffer(self._bin.read(start * size, stop * size), dtype=self.dtype)
-        if ids.max(initial=0) >= self.facts.tokenizer["n_vocab"]:
+        if ids.max(initial=0) >= self.manifest.tokenizer["n_vocab"]:
             raise DamagedCache(self._bin.path, "is damaged: it holds ids that its tokenizer does not have")
         return ids
 

@@ -55,7 +55,7 @@ from jojo.metrics import MetricsFile
 from jojo.text import dataset_files
 from jojo.text import readers as text_files
 from jojo.text.documents import Encoded, record_messages
-from jojo.text.token_cache import Facts, TokenCache, digest_of
+from jojo.text.token_cache import CacheManifest, TokenCache, digest_of
 from jojo.text.tokenizer import Tokenizer
 from tools import crash_test, improvements_guide
 from utils import UserError
@@ -664,7 +664,9 @@ RECORDS = [{"text": f"Story {n}: once upon a time there were {n} foxes."} for n 
 IDS = [[*GPT2.encode(record["text"]), EOT] for record in RECORDS[:-1]] + [
     [*GPT2.encode_chat(RECORDS[-1]["messages"]), EOT]
 ]
-FACTS: dict[str, type] = {item.name: type(item.default) for item in dataclasses.fields(Facts) if item.name != "format"}
+FACTS: dict[str, type] = {
+    item.name: type(item.default) for item in dataclasses.fields(CacheManifest) if item.name != "format"
+}
 FACTS |= dict.fromkeys(("name", "split", "fingerprint", "dtype"), str) | {"format": int}
 FACTS |= dict.fromkeys(("tokenizer", "rendering", "source", "tokenizer.special_tokens"), dict)
 FACTS |= {
@@ -708,7 +710,7 @@ def read_alone(path: Path) -> list[list[int]] | None:
             loader = PackedLoader(cache, 8, 2, eot_id=EOT, seed=seed)
             for batch in range(loader.batches_per_epoch):
                 ids = loader.batch(0, batch).inputs
-                assert ids.min() >= 0 and ids.max() < max(cache.facts.tokenizer["n_vocab"], EOT + 1)
+                assert ids.min() >= 0 and ids.max() < max(cache.manifest.tokenizer["n_vocab"], EOT + 1)
         return documents
     except (ValueError, FileNotFoundError):  # as documented: UserError is a ValueError
         return None
@@ -721,13 +723,13 @@ def read_alone(path: Path) -> list[list[int]] | None:
 def test_a_cache_with_any_facts_is_mended_or_refused(changes: list[Change]) -> None:
     """The facts carry a right checksum of their own."""
     with small_cache() as (source, cache), bounded():
-        values = dataclasses.asdict(cache.facts)
+        values = dataclasses.asdict(cache.manifest)
         for one in changes:
             values = changed(values, one)
         cache.path.write_text(json.dumps(values | {"facts_sha256": digest_of(values)}), encoding="utf-8")
         alone = read_alone(cache.path)
         if alone is not None and all(
-            values[k] == getattr(cache.facts, k) for k in ("dtype", "n_tokens", "n_documents")
+            values[k] == getattr(cache.manifest, k) for k in ("dtype", "n_tokens", "n_documents")
         ):
             assert alone == IDS
         assert documents_of(build(source, cache.path.parent)) == IDS
@@ -760,7 +762,7 @@ def test_a_cache_whose_author_computed_its_sums_is_read_or_refused(
         path = folder / f"tales-train-{'0' * 16}.json"
         np.array(ids, "<u2").tofile(path.with_suffix(".bin"))
         np.array(offsets, "<u8").tofile(path.with_suffix(".idx"))
-        facts = Facts(
+        facts = CacheManifest(
             "tales", "train", "0" * 16, GPT2.definition(), {"parse_special": False}, {"label": "tales"}, "<u2",
             n_documents=len(offsets) - 1, n_tokens=len(ids),
             bin_crc32=checksums(path.with_suffix(".bin")), idx_crc32=checksums(path.with_suffix(".idx")),
@@ -777,12 +779,12 @@ def test_a_cache_whose_author_computed_its_sums_is_read_or_refused(
 @given(edits=many_edits, depth=st.integers(0, 1200) | st.none())
 @examples(100)
 def test_facts_are_read_as_they_were_written_or_refused(edits: list[Edit], depth: int | None) -> None:
-    facts = Facts("a", "train", "0" * 16, GPT2.definition(), {}, {"label": "a"}, "<u2", idx_crc32="0" * 8)
+    facts = CacheManifest("a", "train", "0" * 16, GPT2.definition(), {}, {"label": "a"}, "<u2", idx_crc32="0" * 8)
     text = edited(facts.to_json().encode(), edits)
     if depth is not None:  # right but for what it holds besides
         text = facts.to_json().replace("{", '{"more": ' + "[" * depth + "]" * depth + ", ", 1).encode()
     with bounded(), contextlib.suppress(ValueError):
-        assert Facts.from_json(text.decode("utf-8")) == facts
+        assert CacheManifest.from_json(text.decode("utf-8")) == facts
 
 
 # --- data sets ------------------------------------------------------------------------------------------------------------------
@@ -987,11 +989,11 @@ def test_no_depth_is_read_and_then_too_deep_to_be_written(line: str) -> None:
 
 
 def test_facts_of_any_depth_are_refused() -> None:
-    facts = Facts("a", "train", "0" * 16, GPT2.definition(), {}, {"label": "a"}, "<u2", idx_crc32="0" * 8)
+    facts = CacheManifest("a", "train", "0" * 16, GPT2.definition(), {}, {"label": "a"}, "<u2", idx_crc32="0" * 8)
     depth = deepest()
     for d in range(depth - 45, depth + 2):
         with pytest.raises(ValueError, match="damaged"):
-            Facts.from_json(facts.to_json().replace("{", '{"more": ' + "[" * d + "]" * d + ", ", 1))
+            CacheManifest.from_json(facts.to_json().replace("{", '{"more": ' + "[" * d + "]" * d + ", ", 1))
 
 
 ROWS = b"".join(json.dumps({"step": n, "loss": 5.5, "lr": 0.01, "mfu": None}).encode() + b"\n" for n in range(1, 30))

@@ -51,7 +51,7 @@ from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.checkpoints.file import read_stamp
 from jojo.command import run_command
 from jojo.text import cache_builder
-from jojo.text.token_cache import Facts
+from jojo.text.token_cache import CacheManifest
 
 ROOT = Path(__file__).resolve().parents[2]
 Capsys = pytest.CaptureFixture[str]
@@ -570,8 +570,8 @@ def test_verifying_refuses_a_hostile_cache(
 
 
 def signed(facts: Path, **changes: Any) -> None:
-    """Facts with other values, and with the checksum of their own that anybody can compute."""
-    values = Facts.from_json(facts.read_text(encoding="utf-8"))
+    """CacheManifest with other values, and with the checksum of their own that anybody can compute."""
+    values = CacheManifest.from_json(facts.read_text(encoding="utf-8"))
     for key, value in changes.items():
         setattr(values, key, value)
     facts.write_text(values.to_json(), encoding="utf-8")

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from jojo.text import cache_builder, documents
 from jojo.text.cache_builder import Source, open_cache
 from jojo.text.documents import Rendering
-from jojo.text.token_cache import Facts, TokenCache
+from jojo.text.token_cache import CacheManifest, TokenCache
 from jojo.text.tokenizer import Tokenizer, get_tokenizer
 from utils import locked
 
@@ -129,7 +129,7 @@ def made_up_cache(folder: Path, lengths: Sequence[int] | np.ndarray, kind: type[
     else:
         with open(stem.with_suffix(".bin"), "wb") as file:
             file.truncate(2 * n_tokens)  # sparse
-    facts = Facts(
+    facts = CacheManifest(
         name="made_up", split="train", fingerprint="0123456789abcdef", tokenizer={"n_vocab": 1 << 16}, rendering={},
         source={"label": "made up"}, dtype="<u2",
         n_documents=len(lengths), n_tokens=n_tokens,

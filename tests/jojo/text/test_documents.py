@@ -103,7 +103,7 @@ def test_lookalikes_in_text_stay_text_and_are_counted(tmp_path: Path, cache_dir:
     records = [{"text": f"a{token}b"} for token in LOOKALIKES] + [{"text": "plain <| |>"}, {"messages": TURNS}]
     cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir)
     assert all(i < EOT for document in documents_of(cache)[:4] for i in document[:-1])
-    assert cache.facts.lookalike_documents == 3
+    assert cache.manifest.lookalike_documents == 3
 
 
 def test_parse_special_reads_text_but_never_roles_or_contents(tmp_path: Path, cache_dir: Path) -> None:
@@ -119,16 +119,16 @@ def test_an_end_of_text_that_is_written_out_is_not_doubled(tmp_path: Path, cache
     records = [{"text": "Hello<|endoftext|>"}, {"text": "<|endoftext|>"}, {"text": "Hello<|endoftext|>Hello"}]
     cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, rendering=Rendering(parse_special=True))
     assert documents_of(cache) == [[15496, EOT], [15496, EOT, 15496, EOT]]
-    assert cache.facts.empty_documents == 1
+    assert cache.manifest.empty_documents == 1
 
 
 def test_the_ids_are_those_of_the_tokenizer_that_was_asked_for(tmp_path: Path, cache_dir: Path) -> None:
     base = Tokenizer(chatml=False)
     records = [{"text": "Hello<|im_start|>"}, {"messages": TURNS}]
     cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, base, rendering=Rendering(parse_special=True))
-    assert cache.facts.tokenizer == base.definition()
+    assert cache.manifest.tokenizer == base.definition()
     assert documents_of(cache) == [[*base.encode("Hello<|im_start|>"), EOT]]  # it has no chat tokens to write
-    assert cache.facts.bad_lines == 1
+    assert cache.manifest.bad_lines == 1
 
 
 # --- lines --------------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_blank_lines_and_empty_documents_are_left_out(tmp_path: Path, cache_dir:
     with logged() as records:
         cache = build(path, cache_dir)
     assert documents_of(cache) == [[64, EOT], [65, EOT]]
-    assert (cache.facts.empty_documents, cache.facts.bad_lines) == (1, 0)
+    assert (cache.manifest.empty_documents, cache.manifest.bad_lines) == (1, 0)
     assert not warnings_in(records)
 
 
@@ -147,7 +147,7 @@ def test_texts_that_are_null_or_white_space_are_empty_documents(tmp_path: Path, 
     path = write_lines(tmp_path / "x.jsonl", [{"text": None}, {"text": " \n\u3000"}, {"text": " a"}])
     cache = build(path, cache_dir)
     assert documents_of(cache) == [[257, EOT]]
-    assert (cache.facts.empty_documents, cache.facts.bad_lines) == (2, 0)
+    assert (cache.manifest.empty_documents, cache.manifest.bad_lines) == (2, 0)
     lines = path.read_bytes().splitlines()
     assert [line_texts(line) for line in lines] == [[], [], [" a"]]
 
@@ -174,7 +174,7 @@ def test_bad_lines_are_counted_shown_with_their_numbers_and_skipped(tmp_path: Pa
     with logged() as records:
         cache = build(path, cache_dir, max_bad_lines=len(BAD))
     assert documents_of(cache) == [[64, EOT], [65, EOT]]
-    assert cache.facts.bad_lines == len(BAD)
+    assert cache.manifest.bad_lines == len(BAD)
     (warning,) = warnings_in(records)
     assert f"{len(BAD)} unreadable lines" in warning and str(path) in warning
     assert "line 3:" in warning and "line 4:" in warning
@@ -212,7 +212,7 @@ def test_a_set_without_documents_is_refused(tmp_path: Path, cache_dir: Path, con
 
 def test_a_line_of_a_million_spaces_is_a_document_or_a_bad_line(tmp_path: Path, cache_dir: Path) -> None:
     path = write_lines(tmp_path / "x.jsonl", [{"text": "a"}, {"text": " " * 1_000_000 + "x"}])
-    facts = build(path, cache_dir).facts
+    facts = build(path, cache_dir).manifest
     assert facts.n_documents + facts.bad_lines == 2
 
 

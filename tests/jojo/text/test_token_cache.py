@@ -45,7 +45,7 @@ import utils
 from jojo.text import cache_builder, cache_writer, documents, token_cache
 from jojo.text.cache_builder import Source, open_cache
 from jojo.text.documents import Rendering, id_dtype
-from jojo.text.token_cache import CheckedFile, Facts, TokenCache
+from jojo.text.token_cache import CheckedFile, CacheManifest, TokenCache
 from jojo.text.tokenizer import Tokenizer
 from utils import UserError
 
@@ -77,7 +77,7 @@ def test_a_cache_of_four_byte_ids_reads_like_one_of_two(
     for module in (documents, cache_builder):
         monkeypatch.setattr(module, "id_dtype", lambda n_vocab: np.dtype("<u4"))
     large = build(stories, tmp_path / "large")
-    assert (small.facts.dtype, large.facts.dtype) == ("<u2", "<u4")
+    assert (small.manifest.dtype, large.manifest.dtype) == ("<u2", "<u4")
     assert small.path.with_suffix(".bin").stat().st_size * 2 == large.path.with_suffix(".bin").stat().st_size
     assert documents_of(small) == documents_of(large)
     monkeypatch.undo()
@@ -97,7 +97,7 @@ def test_the_files_are_what_the_format_says(stories: Path, cache_dir: Path) -> N
 def test_the_facts_are_counted(tmp_path: Path, cache_dir: Path) -> None:
     texts = ["Hello world", "日本語 👍", "", "one <|im_end|> two"]
     path = write_lines(tmp_path / "x.jsonl", [*({"text": t} for t in texts), {"messages": TURNS}, b"oops"])
-    facts = build(path, cache_dir).facts
+    facts = build(path, cache_dir).manifest
     lengths = [len(GPT2.encode(t)) + 1 for t in texts if t] + [len(GPT2.encode_chat(TURNS)) + 1]
     assert (facts.name, facts.split, facts.dtype, facts.format) == ("tales", "train", "<u2", 1)
     assert (facts.n_documents, facts.n_tokens, facts.longest_document) == (4, sum(lengths), max(lengths))
@@ -111,13 +111,13 @@ def test_the_facts_are_counted(tmp_path: Path, cache_dir: Path) -> None:
 
 def test_bytes_of_text_are_those_of_the_original_text(tmp_path: Path, cache_dir: Path) -> None:
     texts = ["Hello world", "日本語 👍", "one <|im_end|> two"]
-    facts = build(write_lines(tmp_path / "x.jsonl", [{"text": t} for t in texts]), cache_dir).facts
+    facts = build(write_lines(tmp_path / "x.jsonl", [{"text": t} for t in texts]), cache_dir).manifest
     assert facts.n_text_bytes == sum(len(t.encode()) for t in texts)
 
 
 def test_bytes_of_text_leave_out_parsed_control_tokens(tmp_path: Path, cache_dir: Path) -> None:
     path = write_lines(tmp_path / "x.jsonl", [{"text": "<|im_start|>user\nHello<|im_end|>\n<|endoftext|>"}])
-    facts = build(path, cache_dir, rendering=Rendering(parse_special=True)).facts
+    facts = build(path, cache_dir, rendering=Rendering(parse_special=True)).manifest
     assert facts.n_text_bytes == len("user\nHello\n")
 
 
@@ -182,7 +182,7 @@ def test_a_touched_source_is_compared_by_contents_once(
     again = build(stories, cache_dir)
     assert again.path == first.path and documents_of(again) == documents_of(first)
     refuse_hashing(monkeypatch)
-    assert build(stories, cache_dir).facts.source["mtime_ns"] == stories.stat().st_mtime_ns
+    assert build(stories, cache_dir).manifest.source["mtime_ns"] == stories.stat().st_mtime_ns
 
 
 def test_a_moved_source_uses_the_same_cache(
@@ -293,7 +293,7 @@ def test_the_fingerprint_tells_rendering_and_tokenizer_apart(tmp_path: Path, cac
         build(path, cache_dir, rendering=Rendering(parse_special=True)),
         build(path, cache_dir, Tokenizer(chatml=False)),
     ]
-    assert len({cache.facts.fingerprint for cache in variants}) == 3
+    assert len({cache.manifest.fingerprint for cache in variants}) == 3
     assert documents_of(variants[0]) != documents_of(variants[1])
     again = build(path, cache_dir, rendering=Rendering(parse_special=True))
     assert again.path == variants[1].path and documents_of(again) == documents_of(variants[1])
@@ -318,7 +318,7 @@ def test_a_generator_is_found_by_its_own_hash(cache_dir: Path) -> None:
 # --- damage -------------------------------------------------------------------------------------------------------
 
 
-def damaged_cache_gives(path: Path, cache_dir: Path, facts: Facts, expected: list[list[int]]) -> str:
+def damaged_cache_gives(path: Path, cache_dir: Path, facts: CacheManifest, expected: list[list[int]]) -> str:
     """What opening and reading a damaged cache comes to; anything but an error or the right data fails."""
     try:
         cache = build(path, cache_dir)
@@ -326,7 +326,7 @@ def damaged_cache_gives(path: Path, cache_dir: Path, facts: Facts, expected: lis
     except UserError as error:
         assert "\n" not in str(error) and "delete it" in str(error)
         return "refused"
-    assert documents == expected and cache.facts == facts
+    assert documents == expected and cache.manifest == facts
     return "right"
 
 
@@ -345,7 +345,7 @@ def test_a_flipped_bit_anywhere_never_gives_wrong_data(stories: Path, cache_dir:
         if suffix != ".json":
             with pytest.raises(UserError, match=r"damaged.*delete it"):
                 TokenCache(cache.path).verify()
-        outcomes.append(damaged_cache_gives(stories, cache_dir, cache.facts, expected))
+        outcomes.append(damaged_cache_gives(stories, cache_dir, cache.manifest, expected))
         assert path.read_bytes() == intact[path.name] or suffix == ".json"  # whose last line break does not matter
         TokenCache(cache.path).verify()
     assert set(outcomes) == {"right"}  # seen when the block is read, and built anew
@@ -402,7 +402,9 @@ def test_a_file_that_is_cut_grown_or_gone_never_gives_wrong_data(stories: Path, 
     intact = path.read_bytes()
     for changed in (b"", intact[:1], intact[: len(intact) // 2], intact[:-1], intact + b"\0", intact[:-8], None):
         path.unlink() if changed is None else path.write_bytes(changed)
-        assert damaged_cache_gives(stories, cache_dir, cache.facts, expected) == "right"  # seen at once, and built anew
+        assert (
+            damaged_cache_gives(stories, cache_dir, cache.manifest, expected) == "right"
+        )  # seen at once, and built anew
         TokenCache(cache.path).verify()
         assert path.read_bytes() == intact or suffix == ".json"  # whose last line break does not matter
 
@@ -418,8 +420,8 @@ def test_files_of_two_caches_are_not_mixed(tmp_path: Path, cache_dir: Path) -> N
 def test_facts_of_another_format_are_not_read(stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = build(stories, cache_dir)
     expected = documents_of(cache)
-    cache.facts.format = 99
-    cache.path.write_text(cache.facts.to_json(), encoding="utf-8")
+    cache.manifest.format = 99
+    cache.path.write_text(cache.manifest.to_json(), encoding="utf-8")
     with logged() as records:
         assert documents_of(build(stories, cache_dir)) == expected
     assert any("another format" in message for message in warnings_in(records))
