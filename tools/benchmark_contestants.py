@@ -26,8 +26,6 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from jojo.machine.device import peak_resident_bytes
-
 if TYPE_CHECKING:
     from benchmark_plain import Step
     from torch import Tensor
@@ -152,6 +150,8 @@ STEPS: dict[str, Callable[[Shape, str, Path], Step]] = {
 def training(label: str, shape: Mapping[str, int], folder: str) -> Worker:
     """Trains on random tokens, some timed batches at a time; every contestant is given the same ones."""
     import torch
+
+    from jojo.machine.device import peak_resident_bytes
 
     torch.manual_seed(0)
     library, _, dtype = label.rpartition(" ")

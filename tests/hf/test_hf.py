@@ -405,8 +405,8 @@ def test_ctrl_c_between_the_renames_puts_the_folder_back(folder: Path, monkeypat
 def test_sigterm_leaves_no_half_export(exported: tuple[Path, Path], tmp_path: Path) -> None:
     """In a process of its own, stopped while it compares."""
     code = (
-        "import os, signal, sys, hf_export, upload_to_huggingface as verb; from utils import run_command\n"
-        "hf_export.check_parity = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "import os, signal, sys, upload_to_huggingface as verb; from hf import export; from jojo.command import run_command\n"
+        "export.check_parity = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
         "run_command(verb.main, sys.argv[1:])"
     )
     flags = [str(exported[0]), "--repo-name", "x", "--dataset", "d", "--dry-run", "--output-dir", str(tmp_path / "out")]

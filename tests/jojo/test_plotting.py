@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import struct
 import sys
-import zlib
 from itertools import pairwise
 
 import pytest
 from helpers_run import listening
+from pictures import png_size
 
 from jojo.metrics import MetricsTracker
 from jojo.plotting import SMOOTH_TO, PlotManager, smooth
@@ -24,23 +23,6 @@ def tracker(n_batches, evaluations=True, nan_every=0):
         if evaluations and step % max(1, n_batches // 5) == 0:
             metrics.add_evaluation(step, {"train_loss_eval": loss, "val_loss": loss + 0.5, "bpb": loss})
     return metrics
-
-
-def png_size(path):
-    """Width and height of a PNG whose every chunk is intact."""
-    content = path.read_bytes()
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    place, kinds, size = 8, [], (0, 0)
-    while place < len(content):
-        (length,) = struct.unpack(">I", content[place : place + 4])
-        chunk = content[place + 4 : place + 8 + length]
-        assert struct.unpack(">I", content[place + 8 + length : place + 12 + length])[0] == zlib.crc32(chunk)
-        kinds.append(chunk[:4])
-        if chunk[:4] == b"IHDR":
-            size = struct.unpack(">II", chunk[4:12])
-        place += 12 + length
-    assert kinds[0] == b"IHDR" and kinds[-1] == b"IEND" and b"IDAT" in kinds
-    return size
 
 
 @pytest.mark.parametrize("n_batches", [1, 2, 10, 1000])

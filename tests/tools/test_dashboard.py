@@ -17,7 +17,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import pytest
 from helpers_run import listening
 from hypothesis import given
 from hypothesis import strategies as st
+from live_view import ROOT, lines, row, serving, write
 
 from tools import dashboard
 from utils import UserError
@@ -33,41 +33,8 @@ from utils import UserError
 import metrics_follower as follower  # isort: skip  (the import above puts it on the path)
 from metrics_follower import Folder, RunFile, differences, downsample, flatten, smooth
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "tools" / "dashboard"
 ALL = {"low": -math.inf, "high": math.inf, "points": 1000, "window": 1}
-
-
-def row(step: int, **more: Any) -> dict[str, Any]:
-    """A row as the trainer writes it."""
-    return {
-        "step": step,
-        "tokens": step * 100,
-        "elapsed_s": step / 2,
-        "loss": 10 / step,
-        "lr": step / 1e4,
-        "grad_norm": 1.0,
-        "tokens_per_s": 200.0,
-        "samples_per_s": 2.0,
-        "mfu": None,
-        "peak_memory_bytes": None,
-        **more,
-    }
-
-
-def lines(*steps: int, **more: Any) -> bytes:
-    """Their lines in the file."""
-    return b"".join(json.dumps(row(step, **more)).encode() + b"\n" for step in steps)
-
-
-clock = itertools.count(1)
-
-
-def write(path: Path, content: bytes, append: bool = False) -> None:
-    """Write a file as if time had passed since the last time."""
-    with open(path, "ab" if append else "wb") as file:
-        file.write(content)
-    os.utime(path, ns=(0, 10**18 + next(clock) * 10**9))
 
 
 def read(run: RunFile) -> list[int]:
@@ -486,21 +453,6 @@ def test_a_run_without_rows_has_empty_curves(path: Path) -> None:
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def serving(folder: Path, port: int = 0, any_host: bool = False) -> Iterator[dashboard.Server]:
-    """A server for a folder that was looked at once."""
-    followed = Folder(folder)
-    followed.refresh()
-    with dashboard.listen("127.0.0.1", port, followed, allow_remote=any_host) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from test_dashboard import ROOT, lines, serving, write
+from live_view import ROOT, lines, serving, write
 
 from tools import dashboard
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from helpers_data import ROOT
 from helpers_run import TINY, listening, make_run, settle, snapshot
-from test_plotting import png_size
+from pictures import png_size
 
 from config import Config, file_layers, resolve
 from utils import UserError
