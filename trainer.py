@@ -39,6 +39,7 @@ from jojo.text.packing import mix_key
 from training import summary as report
 from training.placement import build_model, compile_blocks, place, synchronized
 from training.recorder import NoRecord, Record
+from training.resume import Mode
 from training.run import Run
 from utils import UserError, log, log_to_file
 
@@ -77,21 +78,22 @@ class Trainer:
         self.model = build_model(run)
         self.model.transformer.checkpointing = training.activation_checkpointing
         self.scaler = torch.amp.GradScaler(run.device.partition(":")[0], enabled=run.dtype == "float16")
-        if training.compile_model:
-            run.compiled = compile_blocks(self.model, training.batch_size, run.device, run.dtype)
+        self.compiled = training.compile_model is True and compile_blocks(
+            self.model, training.batch_size, run.device, run.dtype
+        )
         self.replica = place(self.model, run)  # the same weights; called in training
         self.optimizers = make_optimizers(self.model, run.config.optimizer, run.dtype)
         self.loader = run.loader()
         self.eval_loaders = {split: run.evaluation_loader(split) for split in ("train", "val")}
-        self.byte_lengths = torch.tensor(run.tokenizer.byte_lengths, device=run.device)  # (n_vocab,)
+        self.byte_lengths = torch.tensor(run.data.tokenizer.byte_lengths, device=run.device)  # (n_vocab,)
         self.metrics = MetricsTracker()
-        self.epoch, self.position, self.batches_done = run.epoch, run.position, run.batches_done
+        self.epoch, self.position, self.batches_done = run.start.epoch, run.start.position, run.start.batches_done
         self.reads_ahead = run.device != "cpu"  # a GPU computes by itself; on a CPU there is nothing to overlap
         self.ahead: tuple[tuple[int, int], DeviceBatch] | None = None  # a batch that waits on the device, and its place
         self.skipped_updates = 0
         self.last_evaluation: tuple[int, dict[str, float]] | None = None
-        if run.continues and run.checkpoint:
-            self.load_state_dict(run.checkpoint.state)
+        if run.start.mode.loads_optimizer and run.start.checkpoint:
+            self.load_state_dict(run.start.checkpoint.state)
         self.flops_per_token = estimate.flops_per_token(run.config.model)
         self.peak_flops: float | None = None  # what MFU is measured against; found when training starts
         self.clock = time.monotonic()  # when this run would have started without interruptions
@@ -107,10 +109,13 @@ class Trainer:
             "format_version": 3,
             "model": self.model.state_dict(),
             "config": self.config.to_dict(),
-            "derived": sorted(self.run.derived),
-            "tokenizer": self.run.tokenizer.definition(),
+            "derived": sorted(self.run.reasons.derived),
+            "tokenizer": self.run.data.tokenizer.definition(),
             "optimizer": optimizer_state(self.optimizers, self.model),
-            "lr_scheduler": {"schedule": self.run.schedule.to_dict(), "total_batches": self.run.total_batches},
+            "lr_scheduler": {
+                "schedule": self.run.plan.schedule.to_dict(),
+                "total_batches": self.run.plan.total_batches,
+            },
             "scaler": self.scaler.state_dict(),
             "rng": {"torch": torch.get_rng_state()},
             "loader": {"epoch": self.epoch, "position": self.position},
@@ -118,21 +123,21 @@ class Trainer:
             "batch_counter": self.batches_done,
             "global_iter_num": self.batches_done * self.config.training.gradient_accumulation_steps,
             "skipped_updates": self.skipped_updates,
-            "metadata": metadata(self.run.dataset_fingerprints, self.run.device)
-            | {"run": self.run.files.run, "run_id": self.run.run_id}
-            | ({"init_from": self.run.init_from} if self.run.init_from else {}),
+            "metadata": metadata(self.run.data.fingerprints, self.run.device)
+            | {"run": self.run.files.run, "run_id": self.run.start.run_id}
+            | ({"init_from": self.run.start.init_from} if self.run.start.init_from else {}),
             **self.metrics.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of state_dict. The weights are in the model already; where in the data to go on is the Run's decision."""
         load_optimizer_state(self.optimizers, self.model, state["optimizer"])
-        if self.run.checkpoint and self.run.checkpoint.shards:
+        if self.run.start.checkpoint and self.run.start.checkpoint.shards:
             averages = {"model": {}, "optimizer": optimizer_state(self.optimizers, self.model)}
-            self.run.checkpoint.shards.read_into(flat_tensors(averages))
+            self.run.start.checkpoint.shards.read_into(flat_tensors(averages))
         if state.get("scaler"):  # older formats have none, and only float16 needs one
             self.scaler.load_state_dict(state["scaler"])
-        if self.run.counts_anew:
+        if not self.run.start.mode.keeps_counters:
             return
         if "rng" in state:
             try:
@@ -171,9 +176,9 @@ class Trainer:
 
     def load_ahead(self) -> None:
         """Make the batch after this one and send it, while the device still works on this one."""
-        last = self.position + 1 == self.run.batches_per_epoch
+        last = self.position + 1 == self.run.plan.batches_per_epoch
         place = (self.epoch + 1, 0) if last else (self.epoch, self.position + 1)
-        if self.reads_ahead and self.batches_done + 1 < self.run.total_batches:
+        if self.reads_ahead and self.batches_done + 1 < self.run.plan.total_batches:
             self.ahead = place, self.load(*place)
 
     def step(self, batch: Batch | DeviceBatch) -> StepResult:
@@ -184,7 +189,7 @@ class Trainer:
         """
         self.model.train()
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-            group["lr"] = self.run.schedule.lr(self.batches_done)
+            group["lr"] = self.run.plan.schedule.lr(self.batches_done)
         total = torch.zeros((), device=self.run.device)
         self.ranks.arrive(self.batches_done + 1)
         batch = batch if isinstance(batch, DeviceBatch) else self.send(batch)
@@ -193,7 +198,7 @@ class Trainer:
                 if self.config.model.dropout:
                     number = micro * self.ranks.world_size + self.ranks.rank  # among all micro-batches of the batch
                     torch.manual_seed(mix_key(self.config.system.seed, self.batches_done, number, 0))
-                if self.run.shared_out:  # casts of the last micro-batch's would take their gradients past fully_shard
+                if self.run.sharded:  # casts of the last micro-batch's would take their gradients past fully_shard
                     torch.clear_autocast_cache()
                 last = micro + 1 == len(batch.inputs)
                 with synchronized(self.replica, last):
@@ -243,8 +248,8 @@ class Trainer:
         documents = self.loader.documents(self.epoch, self.position)
         shown = []
         for document in documents[:most]:
-            start, stop = self.run.train.offsets(document, document + 2).tolist()
-            text = self.run.tokenizer.decode(self.run.train.tokens(start, min(stop, start + 10)).tolist())
+            start, stop = self.run.data.train.offsets(document, document + 2).tolist()
+            text = self.run.data.tokenizer.decode(self.run.data.train.tokens(start, min(stop, start + 10)).tolist())
             shown.append(f"{document + 1} ({' '.join(text.split())!r} ...)")
         return ", ".join(shown) + (f" and {len(documents) - most} more" if len(documents) > most else "")
 
@@ -293,8 +298,8 @@ class Trainer:
     def samples(self) -> list[dict[str, str]]:
         """How the model goes on from the fixed prompts, each with a seed of its own; training randomness is left alone."""
         self.model.eval()
-        tokenizer, training = self.run.tokenizer, self.config.training
-        low = self.run.dtype if self.run.shared_out else "float32"  # as what the parts come together in (placement.py)
+        tokenizer, training = self.run.data.tokenizer, self.config.training
+        low = self.run.dtype if self.run.sharded else "float32"  # as what the parts come together in (placement.py)
         result = []
         for number, prompt in enumerate(training.sample_prompts.split("|")):
             ids = [tokenizer.eot_id, *tokenizer.encode(prompt)]
@@ -303,7 +308,7 @@ class Trainer:
                 steps = generate(
                     self.model, ids, max_tokens=training.sample_tokens, sampling=Sampling(),
                     stop=set(tokenizer.special_tokens.values()), generator=generator,
-                    agree=self.ranks.as_first if self.run.shared_out else None,
+                    agree=self.ranks.as_first if self.run.sharded else None,
                 )  # fmt: skip
                 text = tokenizer.decode(token for (token,) in steps if token is not None)
             result.append({"prompt": prompt, "text": text})
@@ -313,7 +318,7 @@ class Trainer:
 
     def train(self) -> int:
         """Train to the end, or until a signal or the time limit. Returns the process's exit code."""
-        if self.batches_done >= self.run.total_batches:
+        if self.batches_done >= self.run.plan.total_batches:
             log.info(
                 "This run is complete (%s batches); raise --epochs or --max_iters to go on, or count anew with --reset_epoch.",
                 f"{self.batches_done:,}",
@@ -331,17 +336,19 @@ class Trainer:
                 self.start_files()
                 self.write_config()
                 if self.ranks.job:
-                    files.begin_job(self.ranks.job, self.run.run_id)
-            if self.run.checkpoint:
-                self.run.checkpoint.release()
+                    files.begin_job(self.ranks.job, self.run.start.run_id)
+            if self.run.start.checkpoint:
+                self.run.start.checkpoint.release()
             self.peak_flops = estimate.peak_flops(self.config.system)
             devices.give_back_memory(self.config.system, self.run.device)
-            log.info(report.summary(self.run, self.peak_flops))
+            log.info(report.summary(self.run, self.peak_flops, self.compiled))
             self.saver = make_saver(self.run, self.move)
             self.record = Record(self.run, self.metrics) if first else NoRecord()
             with self.saver, closing(self.record):
-                moved = self.batches_done or (self.run.checkpoint and self.ranks.job)  # a restart may not find it again
-                if moved and not self.run.goes_on and self.config.training.save_checkpoints:
+                moved = self.batches_done or (
+                    self.run.start.checkpoint and self.ranks.job
+                )  # a restart may not find it again
+                if moved and self.run.start.mode is not Mode.RESUME and self.config.training.save_checkpoints:
                     self.saver.save(self.state_dict(), [files.last])  # from now on --resume finds it here
                 self.loop(stop)
             self.record.draw()
@@ -362,13 +369,13 @@ class Trainer:
         self.clock = time.monotonic() - self.metrics.elapsed_s
         first = self.batches_done
         stopped = False
-        while self.batches_done < self.run.total_batches and not stopped:
+        while self.batches_done < self.run.plan.total_batches and not stopped:
             started = time.perf_counter()
             batch = self.load(self.epoch, self.position)
             result = self.step(batch)
             if self.batches_done == first:  # its operators left what they keep for good between what it freed
                 devices.give_back_memory(self.config.system, self.run.device)
-            ended = self.advance() or self.batches_done == self.run.total_batches
+            ended = self.advance() or self.batches_done == self.run.plan.total_batches
             seconds = time.perf_counter() - started
             row = self.row(batch, result, seconds)
             record.batch(row, seconds)
@@ -378,7 +385,7 @@ class Trainer:
                 losses, is_best = self.evaluate_now()
                 row |= losses
                 paths += [files.best] if is_best else []
-            if sample.due(self.batches_done) and (self.ranks.first or self.run.shared_out):
+            if sample.due(self.batches_done) and (self.ranks.first or self.run.sharded):
                 row["samples"] = self.samples()
                 record.samples(self.batches_done, row["samples"])
             record.keep(row)
@@ -411,17 +418,17 @@ class Trainer:
 
     def start_files(self) -> None:
         """Before the first batch: what is in the way under the run's name is moved to models/old."""
-        files, checkpoint = self.run.files, self.run.checkpoint
+        files, checkpoint = self.run.files, self.run.start.checkpoint
         now = time.strftime("%Y%m%d-%H%M%S")
-        if not self.run.goes_on:
+        if self.run.start.mode is not Mode.RESUME:
             files.make_room(now)
             if checkpoint and self.batches_done and checkpoint.version == "3":
                 files.take_metrics_of(checkpoint.path, checkpoint.state["metadata"]["run"])
             return
         assert checkpoint
-        if read_stamp(checkpoint.path) != Stamp(self.run.run_id, self.batches_done):
+        if read_stamp(checkpoint.path) != Stamp(self.run.start.run_id, self.batches_done):
             raise UserError(f"'{checkpoint.path}' was written by another run while this one started; start again.")
-        files.set_later_aside(self.run.run_id, self.batches_done, now)
+        files.set_later_aside(self.run.start.run_id, self.batches_done, now)
 
     def write_config(self) -> None:
         """Leave what was decided beside the record, for people and for the dashboard."""
@@ -434,7 +441,7 @@ class Trainer:
         """Count a finished batch; True at the end of an epoch."""
         self.batches_done += 1
         self.position += 1
-        if self.position < self.run.batches_per_epoch:
+        if self.position < self.run.plan.batches_per_epoch:
             return False
         self.epoch, self.position = self.epoch + 1, 0
         return True
@@ -450,7 +457,7 @@ class Trainer:
             "tokens": self.metrics.tokens,
             "elapsed_s": round(self.metrics.elapsed_s, 4),
             "loss": result.loss,
-            "lr": self.run.schedule.lr(self.batches_done - 1),
+            "lr": self.run.plan.schedule.lr(self.batches_done - 1),
             "grad_norm": result.grad_norm,
             "tokens_per_s": round(tokens_per_s, 2),
             "samples_per_s": round(self.config.rows_per_batch / seconds, 3),
@@ -476,14 +483,14 @@ class Trainer:
                 self.batches_done, ", ".join(map(str, self.saver.failed)),
             )  # fmt: skip
             return 1
-        if self.batches_done < self.run.total_batches:
+        if self.batches_done < self.run.plan.total_batches:
             saved = self.config.training.save_checkpoints
             where = (
                 f"saved to {self.run.files.last}. Go on with:\n  {report.resume_command(self.run)}"
                 if saved
                 else "not saved."
             )
-            log.info("Stopped after batch %d of %d; %s", self.batches_done, self.run.total_batches, where)
+            log.info("Stopped after batch %d of %d; %s", self.batches_done, self.run.plan.total_batches, where)
             return stop.exit_code
         final = self.last_evaluation[1] if self.last_evaluation else {}
         losses = {
@@ -506,6 +513,6 @@ def make_saver(run: Run, move: Callable[[], None]) -> NoSaver:
     """
     if not run.config.training.save_checkpoints:
         return NoSaver()
-    if run.shared_out:
+    if run.sharded:
         return ShardSaver(run.files, run.config.training.keep_checkpoints, run.ranks, run.device)
     return Saver(run.files, run.config.training.keep_checkpoints, move) if run.ranks.first else NoSaver()

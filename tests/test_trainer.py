@@ -46,7 +46,7 @@ def test_every_loss_agrees_with_a_plain_recipe(accumulation):
         *("--model.n_layer", "2", "--model.bias", "true", "--max_iters", "30"),
         *("--training.gradient_accumulation_steps", str(accumulation)),
     )
-    assert run.batches_per_epoch < 15
+    assert run.plan.batches_per_epoch < 15
     difference, ours, plain = compare(run, 30)
     assert difference < 1e-3
     assert ours[-1] < ours[0] - 2  # it learned, and so would a wrong rate have shown
@@ -115,7 +115,7 @@ def test_four_micro_batches_have_the_gradient_of_one_four_times_as_large(positio
     unclipped = ("--optimizer.grad_clip", "0")
     split = make_trainer("--batch_size", "2", "--training.gradient_accumulation_steps", "4", *unclipped)
     whole = make_trainer("--batch_size", "8", "--training.gradient_accumulation_steps", "1", *unclipped)
-    number = 0 if position == "first" else split.run.batches_per_epoch - 1
+    number = 0 if position == "first" else split.run.plan.batches_per_epoch - 1
     batch = split.loader.batch(0, number)
     targets = (batch.targets >= 0).sum(axis=(1, 2))
     if position == "last":
@@ -167,7 +167,7 @@ def test_dropout_acts_in_training_only_and_depends_on_seed_and_batch_number_alon
     batch = trainer.loader.batch(0, 0)
     losses = []
     for number in range(3):
-        trainer.batches_done = number * trainer.run.batches_per_epoch  # the same position in every epoch
+        trainer.batches_done = number * trainer.run.plan.batches_per_epoch  # the same position in every epoch
         losses.append(trainer.step(batch).loss)
         torch.manual_seed(number)  # whatever else draws random numbers does not matter
         assert trainer.step(batch).loss == pytest.approx(losses[-1], abs=1e-6)
@@ -192,7 +192,7 @@ def test_evaluate_equals_a_plain_computation_and_bpb_its_definition():
         trainer.step(trainer.loader.batch(0, trainer.position))
         trainer.advance()
     losses = trainer.evaluate()
-    tokenizer = trainer.run.tokenizer
+    tokenizer = trainer.run.data.tokenizer
     trainer.model.eval()
     for split, name in (("train", "train_loss_eval"), ("val", "val_loss")):
         nats, text_nats, tokens = 0.0, 0.0, []
@@ -206,7 +206,7 @@ def test_evaluate_equals_a_plain_computation_and_bpb_its_definition():
             nats += each[y >= 0].sum().item()
             text_nats += each[(y >= 0) & (y < tokenizer.eot_id)].sum().item()
             tokens += y[y >= 0].tolist()
-        assert len(tokens) == getattr(trainer.run, split).n_tokens  # the whole split, each token once
+        assert len(tokens) == getattr(trainer.run.data, split).n_tokens  # the whole split, each token once
         assert losses[name] == pytest.approx(nats / len(tokens), rel=1e-5)
     text = [json.loads(line)["text"] for line in Path("data/mine-val.jsonl").read_text().splitlines()]
     n_bytes = sum(len(document.encode()) for document in text)
@@ -240,7 +240,7 @@ def note_saves(monkeypatch):
 def test_a_run_ends_after_its_epochs_with_an_evaluation_and_a_checkpoint_at_each_epochs_end(monkeypatch):
     saved = note_saves(monkeypatch)
     outcome = train("--epochs", "2", "--eval_interval", "0")
-    per_epoch = make_run().batches_per_epoch
+    per_epoch = make_run().plan.batches_per_epoch
     last = Path("models/mine_epoch2.pt")
     assert outcome.code == 0
     assert [number for number, path in saved if path == last] == [per_epoch, 2 * per_epoch]
@@ -248,12 +248,12 @@ def test_a_run_ends_after_its_epochs_with_an_evaluation_and_a_checkpoint_at_each
     assert state["loader"] == {"epoch": 2, "position": 0} and state["epoch"] == 2
     assert state["batch_counter"] == 2 * per_epoch
     assert [step for step, _ in state["metrics"]["val_loss_eval"]] == [per_epoch, 2 * per_epoch]
-    assert state["metrics"]["tokens"] == 2 * make_run().train.n_tokens  # every token once an epoch, no filling
+    assert state["metrics"]["tokens"] == 2 * make_run().data.train.n_tokens  # every token once an epoch, no filling
     assert "TRAINING COMPLETED" in outcome.said and "python gen.py models/mine_epoch2.pt" in outcome.said
 
 
 def test_max_iters_spans_epochs_and_wins_over_epochs():
-    per_epoch = make_run().batches_per_epoch
+    per_epoch = make_run().plan.batches_per_epoch
     train("--epochs", "1", "--max_iters", str(per_epoch + 3), "--eval_interval", "0")
     state = state_of("models/mine_epoch1.pt")
     assert state["batch_counter"] == per_epoch + 3
@@ -420,11 +420,11 @@ def test_the_metrics_file_has_a_row_per_batch_and_the_losses_of_evaluations_on_t
     of_evaluation = {"train_loss_eval", "val_loss", "bpb"}
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
     evaluated = [row["step"] for row in rows if of_evaluation & set(row)]
-    end_of_epoch = make_run("--training.gradient_accumulation_steps", "2").batches_per_epoch
+    end_of_epoch = make_run("--training.gradient_accumulation_steps", "2").plan.batches_per_epoch
     assert evaluated == sorted({3, 6, 7, end_of_epoch} & set(range(8)))
     for row in rows:
         assert set(row) == per_batch | (of_evaluation if row["step"] in evaluated else set())
-        assert row["lr"] == run.schedule.lr(row["step"] - 1)
+        assert row["lr"] == run.plan.schedule.lr(row["step"] - 1)
         assert all(isinstance(row[name], (int, float)) for name in row)
     assert [row["elapsed_s"] for row in rows] == sorted(row["elapsed_s"] for row in rows)
     assert rows[0]["tokens"] == 64

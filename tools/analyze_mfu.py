@@ -277,14 +277,14 @@ def product_rates(config: Config) -> dict[str, float]:
 def other_way_ms(trainer: Trainer, batches: int, step_ms: float) -> float | None:
     """The step with torch.compile switched the other way, from steps of both kinds in turns; None where it fails."""
     run, compiled, plain = trainer.run, list[float](), list[float]()
-    if not (run.compiled or compile_blocks(trainer.model, run.config.training.batch_size, run.device, run.dtype)):
+    if not (trainer.compiled or compile_blocks(trainer.model, run.config.training.batch_size, run.device, run.dtype)):
         return None
     for _ in range(batches + 2):
         compiled.append(timed_step(trainer)[0])
         with devices.uncompiled():
             plain.append(timed_step(trainer)[0])
     ratio = median(plain[2:]) / median(compiled[2:])
-    return step_ms * (ratio if run.compiled else 1 / ratio)
+    return step_ms * (ratio if trainer.compiled else 1 / ratio)
 
 
 def batch_again_ms(trainer: Trainer) -> float:
@@ -320,8 +320,8 @@ def measure(trainer: Trainer, batches: int, try_compile: bool = False) -> Findin
     return Findings(
         step_ms, min(times), max(times), median(ms for ms, _ in profiles), targets, peak,
         trainer.flops_per_token * targets / step_ms * 1e3 / peak if peak else None,
-        parts, overhead, product_rates(run.config), batch_again_ms(trainer), run.compiled,
-        other_way_ms(trainer, batches, step_ms) if run.compiled or try_compile else None,
+        parts, overhead, product_rates(run.config), batch_again_ms(trainer), trainer.compiled,
+        other_way_ms(trainer, batches, step_ms) if trainer.compiled or try_compile else None,
     )  # fmt: skip
 
 
@@ -444,7 +444,7 @@ def main(arguments: Sequence[str]) -> int:
         if run.device == "mps":
             raise UserError("PyTorch's profiler does not tell times on an Apple GPU; use --device cpu.")
         found = measure(Trainer(run), own.batches, own.try_compile)
-        advice = advise(found, run.config, new_model=run.checkpoint is None)
+        advice = advise(found, run.config, new_model=run.start.checkpoint is None)
         log.info("%s", table(found, advice))
         if own.json:
             replace_text(user_path(own.json), as_json(found, advice, run.config))

@@ -192,7 +192,7 @@ def loading(label: str, shape: Mapping[str, int], folder: str) -> Worker:
     from trainer import Trainer
 
     trainer = Trainer(jojo_run(Shape(**shape), Path(folder)))
-    trainer.position = trainer.run.batches_per_epoch // 2
+    trainer.position = trainer.run.plan.batches_per_epoch // 2
     chance, ids = np.random.default_rng(0), mapped_ids(Path(folder))
 
     def plain_batch() -> Batch:

@@ -144,13 +144,13 @@ def main(arguments: Sequence[str]) -> int:
     )
     with closing(run):
         loader = run.loader()
-        epoch = args.epoch - 1 if args.epoch is not None else run.epoch
-        index = args.batch - 1 if args.batch is not None else (run.position if args.epoch is None else 0)
+        epoch = args.epoch - 1 if args.epoch is not None else run.start.epoch
+        index = args.batch - 1 if args.batch is not None else (run.start.position if args.epoch is None else 0)
         if args.rows < 1:
             raise UserError(f"--rows must be at least 1, not {args.rows}.")
         if not (epoch >= 0 and 0 <= index < loader.batches_per_epoch):
             raise UserError(f"--batch must be from 1 to {loader.batches_per_epoch:,}, and --epoch from 1 on.")
-        show(loader, loader.batch(epoch, index), epoch, index, run.tokenizer, args.rows)
+        show(loader, loader.batch(epoch, index), epoch, index, run.data.tokenizer, args.rows)
     return 0
 
 

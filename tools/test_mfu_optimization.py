@@ -85,8 +85,10 @@ def measure_here(settings: Settings, arguments: Sequence[str], device: str, batc
     given = [("--device", "system.device", device), *options_of(settings)]
     with closing(prepare_run(measured_request(arguments, Path(folder), given))) as run:
         trainer = Trainer(run)
-        if settings.compiled and not run.compiled:
-            reason = run.derived.get("training.compile_model", "--training.compile_model true --debug tells why")
+        if settings.compiled and not trainer.compiled:
+            reason = run.reasons.derived.get(
+                "training.compile_model", "--training.compile_model true --debug tells why"
+            )
             raise UserError(f"torch.compile does not work here ({reason})")
         timed_step(trainer)
         steps = [timed_step(trainer) for _ in range(batches)]

@@ -42,22 +42,22 @@ def build_model(run: Run) -> GPT:
             f"The model's weights alone take {byte_count(needed)}, and this machine has {byte_count(there)} of memory; "
             "choose a smaller model."
         )
-    if run.shared_out:
+    if run.sharded:
         with torch.device("meta"):
-            model = GPT(run.config.model, run.tokenizer.n_vocab)
+            model = GPT(run.config.model, run.data.tokenizer.n_vocab)
     else:
         model = new_model(run)
-        if run.checkpoint:
-            run.checkpoint.complete()  # of parts, what is still to be read
-    if run.checkpoint:
-        load_weights(model, run.checkpoint)
+        if run.start.checkpoint:
+            run.start.checkpoint.complete()  # of parts, what is still to be read
+    if run.start.checkpoint:
+        load_weights(model, run.start.checkpoint)
     return model
 
 
 def new_model(run: Run) -> GPT:
     """A model with weights drawn from the seed, on the CPU: the same for any device and number of ranks."""
     torch.manual_seed(run.config.system.seed)
-    return GPT(run.config.model, run.tokenizer.n_vocab)
+    return GPT(run.config.model, run.data.tokenizer.n_vocab)
 
 
 def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool:
@@ -96,7 +96,7 @@ def place(model: GPT, run: Run) -> nn.Module:
 
     The parameters of `model` are those that are trained: with fsdp, its parts take their place.
     """
-    if run.shared_out:
+    if run.sharded:
         return shard(model, run)
     model.to(run.device)
     if run.ranks.alone:
@@ -144,7 +144,7 @@ def fill(model: GPT, run: Run) -> None:
 
     But for new ones: rank 0 draws them in its main memory, as a run on one device does, and sends the others their parts.
     """
-    weights, checkpoint = dict(model.named_parameters()), run.checkpoint
+    weights, checkpoint = dict(model.named_parameters()), run.start.checkpoint
     if checkpoint and checkpoint.shards:
         checkpoint.shards.read_into(flat_tensors({"model": weights, "optimizer": {}}))
         return

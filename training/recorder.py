@@ -50,14 +50,14 @@ class Record(NoRecord):
     """
 
     def __init__(self, run: Run, metrics: MetricsTracker) -> None:
-        files, training, done = run.files, run.config.training, run.batches_done
+        files, training, done = run.files, run.config.training, run.start.batches_done
         self.metrics = metrics
         self.plot = PlotManager(files.plot, files.run)
         self.forecast = Forecast(run)
         with ExitStack() as opened:
             self.rows = opened.enter_context(closing(MetricsFile(files.metrics, keep_until=done)))
             self.board = opened.enter_context(closing(open_board(run.tensorboard, files.tensorboard, done)))
-            self.progress = Progress(run.total_batches, done, training.log_interval)
+            self.progress = Progress(run.plan.total_batches, done, training.log_interval)
             opened.callback(self.progress.close)
             self._opened = opened.pop_all()
 
@@ -144,7 +144,7 @@ class Forecast:
         if len(self.seconds) >= self.BATCHES:
             return
         self.seconds.append(seconds)
-        left = self.run.total_batches - batches_done
+        left = self.run.plan.total_batches - batches_done
         if len(self.seconds) == self.BATCHES and left > 0:
             batch_s = sorted(self.seconds)[self.BATCHES // 2]
             log.info("About %s to go at this rate (evaluations not counted).", duration(left * batch_s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 from config import OPTIONS, Config, Value, Values, asks_for_auto, config_layers, resolve
 from jojo.checkpoints.checkpoint import Checkpoint, load_checkpoint
@@ -11,6 +12,26 @@ from jojo.machine.ranks import ALONE, Ranks
 from utils import UserError, log, user_path
 
 SHAPE = [n for n in OPTIONS if n.startswith("model.") and n != "model.dropout"]
+
+
+class Mode(Enum):
+    """How a run starts, by what it takes of a checkpoint."""
+
+    FRESH = "fresh"  # nothing
+    WEIGHTS = "weights"  # the weights: a new run
+    RESET = "reset"  # weights and optimizer state; batches, epochs and metrics start at zero
+    CONTINUE = "continue"  # everything, as a run of its own under another name
+    RESUME = "resume"  # everything, and it is the same run in the same files
+
+    @property
+    def loads_optimizer(self) -> bool:
+        """Whether the optimizer state comes from the checkpoint."""
+        return self in (Mode.RESET, Mode.CONTINUE, Mode.RESUME)
+
+    @property
+    def keeps_counters(self) -> bool:
+        """Whether batches, epochs and metrics count from the checkpoint."""
+        return self in (Mode.CONTINUE, Mode.RESUME)
 
 
 @dataclass
@@ -71,6 +92,17 @@ def after_restart(request: Request, files: RunFiles) -> Request:
     return replace(
         request, resume=True, output=str(files.last), continue_from=None, weights_from=None, init_from=None, reset_epoch=False
     )  # fmt: skip
+
+
+def start_mode(checkpoint: Checkpoint | None, continues: bool, reset: bool, files: RunFiles) -> Mode:
+    """How a run starts from this checkpoint and into these files."""
+    if checkpoint is None:
+        return Mode.FRESH
+    if not continues:
+        return Mode.WEIGHTS
+    if reset:
+        return Mode.RESET
+    return Mode.RESUME if checkpoint.run_id and files.owns(checkpoint.path) else Mode.CONTINUE
 
 
 def open_checkpoint(request: Request, files: RunFiles) -> tuple[Checkpoint | None, bool]:

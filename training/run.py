@@ -7,9 +7,8 @@ import json
 import os
 import secrets
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,7 +24,7 @@ from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import Tokenizer, get_tokenizer
 from training.dataset import open_dataset
 from training.micro_batch import choose_batch_size
-from training.resume import Request, after_restart, is_restart, resolve_request
+from training.resume import Mode, Request, after_restart, is_restart, resolve_request, start_mode
 from utils import UserError, divisors, log, user_path
 
 # Fields that decide what is learned: changing one of them on resume makes it another run.
@@ -49,47 +48,76 @@ CONSEQUENCES = {
 
 
 @dataclass
+class Reasons:
+    """Why the config is as it is."""
+
+    sources: dict[str, str]  # dotted name → where its value came from
+    derived: dict[str, str] = field(default_factory=dict)  # dotted name → why it got the value it has
+
+
+@dataclass
+class Data:
+    """The text, as token ids."""
+
+    tokenizer: Tokenizer
+    train: TokenCache
+    val: TokenCache
+    temporary: tempfile.TemporaryDirectory[str] | None = None  # holds the caches of a run with --no_cache
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        train, val = self.train.manifest, self.val.manifest
+        return {"name": train.name, "train": train.fingerprint, "val": val.fingerprint}
+
+    def close(self) -> None:
+        """Close the files and remove the temporary folder."""
+        self.train.close()
+        self.val.close()
+        if self.temporary:
+            self.temporary.cleanup()
+
+
+@dataclass
+class Plan:
+    """How long the run is, and its learning rates."""
+
+    schedule: Schedule
+    batches_per_epoch: int
+    total_batches: int
+
+
+@dataclass
+class Start:
+    """Where training begins."""
+
+    mode: Mode
+    checkpoint: Checkpoint | None
+    epoch: int
+    position: int  # batches of that epoch that are done
+    batches_done: int
+    run_id: str  # 16 hex digits, the same through all resumes
+    init_from: str | None  # the Hugging Face model that the weights go back to
+
+
+@dataclass
 class Run:
     """Everything a Trainer needs."""
 
     config: Config  # resolved: what was null or auto has its value
-    sources: dict[str, str]  # dotted name → where its value came from
-    derived: dict[str, str]  # dotted name → why it got the value it has
-    tokenizer: Tokenizer
-    train: TokenCache
-    val: TokenCache
-    schedule: Schedule
-    batches_per_epoch: int
-    total_batches: int
+    reasons: Reasons
+    data: Data
     files: RunFiles
-    checkpoint: Checkpoint | None  # to go on from, or to take weights from
-    continues: bool  # weights and optimizer state are the checkpoint's, not only the weights
-    counts_anew: bool  # --reset_epoch: nothing else of the checkpoint is
-    epoch: int  # where in the data training starts
-    position: int  # batches of that epoch that are done
-    batches_done: int
-    run_id: str  # 16 hex digits, the same through all resumes
-    init_from: str | None = None  # the Hugging Face model that the run began with
-    tensorboard: bool = False  # write its events too
-    compiled: bool = False  # torch.compile was asked for and works
-    temporary_cache: Any = None  # keeps a --no_cache folder alive
+    plan: Plan
+    start: Start
     ranks: Ranks = ALONE
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether this is the checkpoint's own run, under its own name: its files are gone on with."""
-        return bool(self.checkpoint and self.checkpoint.run_id == self.run_id and self.files.owns(self.checkpoint.path))
+    tensorboard: bool = False  # write its events too
 
     def close(self) -> None:
-        """Close the data's files; removes a --no_cache folder."""
-        self.train.close()
-        self.val.close()
-        if self.temporary_cache:
-            self.temporary_cache.cleanup()
+        self.data.close()
 
     @property
-    def shared_out(self) -> bool:
-        """Whether each rank has a part of the model only (fsdp)."""
+    def sharded(self) -> bool:
+        """Whether each rank holds a shard of the model only (fsdp)."""
         return self.config.system.parallel == "fsdp" and not self.ranks.alone
 
     @property
@@ -100,17 +128,9 @@ class Run:
     def dtype(self) -> str:
         return self.config.system.dtype
 
-    @property
-    def dataset_fingerprints(self) -> dict[str, str]:
-        return {
-            "name": self.train.manifest.name,
-            "train": self.train.manifest.fingerprint,
-            "val": self.val.manifest.fingerprint,
-        }
-
     def loader(self) -> PackedLoader:
         """The training batches of this rank."""
-        return training_loader(self.config, self.train, self.tokenizer, self.ranks)
+        return training_loader(self.config, self.data.train, self.data.tokenizer, self.ranks)
 
     def evaluation_loader(self, split: str) -> PackedLoader:
         """Fixed micro-batches for evaluation: the same for every run over the same data and shape."""
@@ -118,9 +138,8 @@ class Run:
         limit = training.eval_iters
         if split == "val" and training.val_batches:
             limit = min(limit, training.val_batches)
-        return packed_loader(
-            self.config, self.train if split == "train" else self.val, self.tokenizer, seed=None, max_batches=limit
-        )
+        cache = self.data.train if split == "train" else self.data.val
+        return packed_loader(self.config, cache, self.data.tokenizer, seed=None, max_batches=limit)
 
 
 def prepare_run(request: Request) -> Run:
@@ -169,12 +188,13 @@ def prepare_run(request: Request) -> Run:
     start = starting_point(same_run, config, batches_per_epoch)
     total_batches = config.training.max_iters or length_in_epochs(same_run, config, batches_per_epoch, start)
     schedule = decide_schedule(config, total_batches, same_run, derived)
-    own = same_run.run_id if same_run and files.owns(same_run.path) else None  # another name: a run of its own
+    mode = start_mode(checkpoint, continues, request.reset_epoch, files)
+    own = checkpoint.run_id if checkpoint and mode is Mode.RESUME else None
     run = Run(
-        config, sources, derived, tokenizer, train, val, schedule, batches_per_epoch, total_batches,
-        files, checkpoint, continues, request.reset_epoch, *start,
-        ranks.from_first("run_id", own or secrets.token_hex(8)),
-        init_from=origin(request, checkpoint), tensorboard=request.tensorboard, temporary_cache=temporary, ranks=ranks,
+        config, Reasons(sources, derived), Data(tokenizer, train, val, temporary), files,
+        Plan(schedule, batches_per_epoch, total_batches),
+        Start(mode, checkpoint, *start, ranks.from_first("run_id", own or secrets.token_hex(8)), origin(request, checkpoint)),
+        ranks, request.tensorboard,
     )  # fmt: skip
     refuse_no_targets(run)
     if same_run and same_run.version == "3":
@@ -203,13 +223,13 @@ def facts_of(run: Run) -> dict[str, str]:
             ]
         )
     )
-    data = run.dataset_fingerprints
+    data = run.data.fingerprints
     return {
         "the code": code.hexdigest(),
         "the version of PyTorch": torch.__version__,
         "the training data": data["train"],
         "the validation data": data["val"],
-        "the checkpoint": f"{run.checkpoint.run_id} {run.batches_done}" if run.checkpoint else "",
+        "the checkpoint": f"{run.start.checkpoint.run_id} {run.start.batches_done}" if run.start.checkpoint else "",
     } | {name: json.dumps(run.config.get(name)) for name in OPTIONS if name not in own}
 
 
@@ -388,9 +408,9 @@ def decide_schedule(
 
 def refuse_changes(run: Run) -> None:
     """Raises UserError when something that decides what is learned differs from the checkpoint's run."""
-    assert run.checkpoint
-    stored, state = run.checkpoint.config, run.checkpoint.state
-    rederived = set(run.derived) & {n for n in DECISIVE if n.startswith("scheduler.")}
+    assert run.start.checkpoint
+    stored, state = run.start.checkpoint.config, run.start.checkpoint.state
+    rederived = set(run.reasons.derived) & {n for n in DECISIVE if n.startswith("scheduler.")}
     changes = []
     for name in DECISIVE:
         section, key = name.split(".")
@@ -398,7 +418,7 @@ def refuse_changes(run: Run) -> None:
         if key in stored.get(section, {}) and before != now and name not in rederived:
             changes.append(f"{name} {before} -> {now} ({consequence(name)})")
     before = state["metadata"]["dataset"]
-    for split, now in (("train", run.train.manifest), ("val", run.val.manifest)):
+    for split, now in (("train", run.data.train.manifest), ("val", run.data.val.manifest)):
         if before[split] != now.fingerprint:
             what = "training" if split == "train" else "validation"
             means = "the rest of the epoch is other text" if split == "train" else "validation losses do not compare"
@@ -419,8 +439,8 @@ def consequence(name: str) -> str:
 
 def note_other_machine(run: Run) -> None:
     """Say so when the machine differs in what decides rounding: then a resumed run is not exact to the last bit."""
-    assert run.checkpoint
-    before = run.checkpoint.state["metadata"].get("machine", {})
+    assert run.start.checkpoint
+    before = run.start.checkpoint.state["metadata"].get("machine", {})
     now = machine(run.device)
     changes = [f"{name} {before[name]} -> {value}" for name, value in now.items() if before.get(name, value) != value]
     if changes:
@@ -447,7 +467,9 @@ def _section_lines(run: Run, section: str, width: int) -> list[str]:
             value = run.config.get(name)
             shown = json.dumps(value) if not isinstance(value, str) else value
             unit = f" {opt.unit}" if opt.unit and value is not None else ""
-            source = f"derived: {run.derived[name]}" if name in run.derived else run.sources[name]
+            source = (
+                f"derived: {run.reasons.derived[name]}" if name in run.reasons.derived else run.reasons.sources[name]
+            )
             lines.append(f"{name.split('.')[1]:<{width}}  {shown + unit:<22} {source}")
     return lines
 
@@ -458,9 +480,9 @@ def consequences(run: Run) -> list[tuple[str, str]]:
     return [
         ("parameters", f"{estimate.n_parameters(config.model):,}"),
         ("tokens per batch", f"{config.tokens_per_batch:,}"),
-        ("batches per epoch", f"{run.batches_per_epoch:,}"),
-        ("batches in all", f"{run.total_batches:,}"),
-        ("learning rate", run.schedule.describe(run.total_batches)),
+        ("batches per epoch", f"{run.plan.batches_per_epoch:,}"),
+        ("batches in all", f"{run.plan.total_batches:,}"),
+        ("learning rate", run.plan.schedule.describe(run.plan.total_batches)),
         ("device", run.device),
         ("dtype", run.dtype),
         ("checkpoint", str(run.files.last)),

@@ -19,10 +19,10 @@ from utils import UserError, byte_count, divisors, duration, is_out_of_memory, p
 WIDTH = 78
 
 
-def summary(run: Run, peak_flops: float | None) -> str:
+def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
     """What is about to happen, before the first batch. `peak_flops`: of the device, where known."""
     config, model, training = run.config, run.config.model, run.config.training
-    facts = run.train.manifest
+    data, facts = run.data, run.data.train.manifest
     intervals = [
         f"evaluation every {training.eval_interval:,} batches"
         if training.eval_interval
@@ -37,13 +37,13 @@ def summary(run: Run, peak_flops: float | None) -> str:
                   f"width {model.n_embd}, context {model.block_size}, vocabulary {model.vocab_size:,}, {bias} biases, "
                   f"dropout {model.dropout:g}"),
         ("data", f"{facts.source['label']}: {facts.n_documents:,} documents, {facts.n_tokens:,} tokens "
-                 f"(validation {run.val.n_documents:,} and {run.val.n_tokens:,}), cached in {run.train.path.parent}/"),
-        ("batches", f"{run.total_batches:,} of {config.tokens_per_batch:,} tokens "
+                 f"(validation {data.val.n_documents:,} and {data.val.n_tokens:,}), cached in {data.train.path.parent}/"),
+        ("batches", f"{run.plan.total_batches:,} of {config.tokens_per_batch:,} tokens "
                     f"({training.gradient_accumulation_steps} x {training.batch_size} sequences of {model.block_size}): "
-                    f"{run.total_batches / run.batches_per_epoch:.2f} epochs of {run.batches_per_epoch:,}"),
+                    f"{run.plan.total_batches / run.plan.batches_per_epoch:.2f} epochs of {run.plan.batches_per_epoch:,}"),
         ("intervals", ", ".join(filter(None, intervals))),
-        ("learning rate", run.schedule.describe(run.total_batches)),
-        ("system", f"{describe_device(run.device)}, {run.dtype}{_tf32(run)}, compile {'on' if run.compiled else 'off'}, "
+        ("learning rate", run.plan.schedule.describe(run.plan.total_batches)),
+        ("system", f"{describe_device(run.device)}, {run.dtype}{_tf32(run)}, compile {'on' if compiled else 'off'}, "
                    f"seed {config.system.seed}"),
         *([] if run.ranks.alone else [("ranks", _ranks(run))]),
         ("memory", _memory(run)),
@@ -73,7 +73,7 @@ def _ranks(run: Run) -> str:
     number = f"{ranks.world_size}" + (
         f", {ranks.local_world_size} on each machine" if ranks.local_world_size < ranks.world_size else ""
     )
-    if not run.shared_out:
+    if not run.sharded:
         return f"{number}; each has the whole model (ddp)"
     if together and together < ranks.world_size:
         return f"{number}; {ranks.world_size // together} copies of the model, each shared out among {together} (fsdp)"
@@ -83,7 +83,7 @@ def _ranks(run: Run) -> str:
 def _writes(run: Run) -> str:
     if not run.config.training.save_checkpoints:
         return "no checkpoint (save_checkpoints is false)"
-    return f"{run.files.last}" + (f", with its parts in {run.files.shards}/" if run.shared_out else "")
+    return f"{run.files.last}" + (f", with its parts in {run.files.shards}/" if run.sharded else "")
 
 
 def _tf32(run: Run) -> str:
@@ -94,9 +94,7 @@ def _tf32(run: Run) -> str:
 
 def _memory(run: Run) -> str:
     total, each = total_memory_bytes(run.device), "" if run.ranks.alone else " of each rank"
-    tensors_only = (
-        run.shared_out and run.device == "cpu"
-    )  # what gloo copies there, and the heap's gaps, were not fitted
+    tensors_only = run.sharded and run.device == "cpu"  # what gloo copies there, and the heap's gaps, were not fitted
     needed = memory_bytes(run.config, run.ranks.world_size, tensors_only)
     what = " of tensors" if tensors_only else ""
     return f"about {byte_count(needed)}{what} at the peak{each}" + (f", of {byte_count(total)}" if total else "")
@@ -105,18 +103,18 @@ def _memory(run: Run) -> str:
 def _time(run: Run, peak_flops: float | None) -> str:
     if not peak_flops:
         return "measured after the first batches"
-    seconds = flops(run.config, run.total_batches - run.batches_done) / (estimate.USUAL_MFU * peak_flops)
+    seconds = flops(run.config, run.plan.total_batches - run.start.batches_done) / (estimate.USUAL_MFU * peak_flops)
     return f"about {duration(seconds)} at {estimate.USUAL_MFU:.0%} MFU; measured after the first batches"
 
 
 def _origin(run: Run) -> str:
-    if run.checkpoint is None:
+    if run.start.checkpoint is None:
         return "random weights"
-    if not run.continues:
-        return f"the weights of {run.checkpoint.path}"
-    if run.counts_anew:
-        return f"the weights and optimizer state of {run.checkpoint.path}, counting anew"
-    return f"batch {run.checkpoint.state['batch_counter']:,} of {run.checkpoint.path}"
+    if not run.start.mode.loads_optimizer:
+        return f"the weights of {run.start.checkpoint.path}"
+    if not run.start.mode.keeps_counters:
+        return f"the weights and optimizer state of {run.start.checkpoint.path}, counting anew"
+    return f"batch {run.start.checkpoint.state['batch_counter']:,} of {run.start.checkpoint.path}"
 
 
 def completed(run: Run, losses: Mapping[str, float], elapsed_s: float, title: str = "TRAINING COMPLETED") -> str:
@@ -144,7 +142,7 @@ def completed(run: Run, losses: Mapping[str, float], elapsed_s: float, title: st
     if run.files.plot.exists():
         rows.append(("loss curve", str(run.files.plot)))
     if run.config.training.save_checkpoints:
-        facts = run.train.manifest
+        facts = run.data.train.manifest
         chats = facts.n_control_tokens > facts.n_documents  # more than the one that ends every document: turns
         how = "--chat" if chats else '--prompt "Once upon a time"'
         rows.append(("talk to it", f"python gen.py {shlex.quote(str(run.files.last))} {how}"))
@@ -171,7 +169,7 @@ def out_of_memory(run: Run) -> str:
         half = max(d for d in divisors(rows) if d <= size // 2)
         split = f"--batch_size {half} --training.gradient_accumulation_steps {rows // half}"
         ways.append(f"{split}: as many tokens per batch")
-        if "training.batch_size" not in run.derived:
+        if "training.batch_size" not in run.reasons.derived:
             ways.append("--batch_size auto: the same, in the largest micro-batches that fit")
     if not training.activation_checkpointing:
         ways.append("--training.activation_checkpointing true: slower, the same result")
@@ -181,7 +179,7 @@ def out_of_memory(run: Run) -> str:
         f"  - {w}" for w in ways
     )
     stamp = read_stamp(last) if last.exists() else None
-    if stamp and stamp.run_id == run.run_id:
+    if stamp and stamp.run_id == run.start.run_id:
         changes = " (with another --batch_size: and --allow_changes)" if size > 1 else ""
         text += f"\n--resume {shlex.quote(str(last))} goes on after batch {stamp.batch:,}{changes}."
     return text

@@ -30,7 +30,7 @@ from jojo.machine.ranks import ALONE, OtherRankFailed, Ranks, copy_into, local, 
 from jojo.stopping import Shutdown
 from trainer import Trainer
 from training import summary as report
-from training.resume import Request, after_restart, is_restart
+from training.resume import Mode, Request, after_restart, is_restart
 from training.run import facts_of, refuse_uneven_shares
 from utils import UserError
 
@@ -349,7 +349,7 @@ def test_ranks_stop_and_save_together_by_the_clock_of_the_first() -> None:
 def test_the_summary_says_what_the_ranks_share(parallel: str, together: int | None, local: int, told: str) -> None:
     run = make_run(*FLAGS, "--output_checkpoint", "models/two.pt")
     run.ranks, run.config.system.parallel, run.config.system.shard_ranks = Ranks(0, 4, 0, local), parallel, together
-    lines = [line.strip() for line in report.summary(run, 1e12).splitlines()]
+    lines = [line.strip() for line in report.summary(run, 1e12, False).splitlines()]
     assert f"ranks            {told}" in lines
     parts = ", with its parts in models/two.shards/" if parallel == "fsdp" else ""
     assert f"writes           models/two.pt{parts}" in lines
@@ -448,7 +448,8 @@ def test_a_job_that_took_weights_from_under_its_own_name_can_be_restarted_before
     flags = (*FLAGS, "--max_iters", "2", "--eval_interval", "0", "--output_checkpoint", "models/two.pt")
     assert train(*flags).code == 0
     run = make_run(*flags)
-    run.checkpoint, run.ranks = load_checkpoint(run.files.last), Ranks(job="a", named=True)  # --load_model_only
+    run.ranks = Ranks(job="a", named=True)
+    run.start.mode, run.start.checkpoint = Mode.WEIGHTS, load_checkpoint(run.files.last)
     trainer, step = Trainer(run), Trainer.step
 
     def dies(own: Trainer, batch: Any) -> Any:

@@ -178,9 +178,9 @@ def test_another_batch_size_keeps_the_place_in_the_data_and_the_epochs(monkeypat
     flags = [("--batch_size", "training.batch_size", int(size))]
     run = prepare_run(Request(continue_from="models/mine_epoch1.pt", overrides=flags, allow_changes=True))
     n_rows = run.loader().n_rows
-    assert (run.epoch, run.position, run.batches_done) == (0, position, 5)
+    assert (run.start.epoch, run.start.position, run.start.batches_done) == (0, position, 5)
     left = -(-(n_rows - position * int(size)) // int(size))
-    assert run.total_batches == 5 + left
+    assert run.plan.total_batches == 5 + left
     stop_after(monkeypatch, None)
     assert Trainer(run).train() == 0
     assert state_of("models/mine_epoch1.pt")["loader"] == {"epoch": 1, "position": 0}
@@ -223,7 +223,7 @@ def test_reset_epoch_keeps_weights_and_optimizer_and_counts_anew():
         assert differences(state["optimizer"], a["optimizer"]) == []
         assert (state["batch_counter"], state["loader"]) == (0, {"epoch": 0, "position": 0})
         assert state["metrics"]["train_loss_batch"] == [] and state["best_val_loss"] == float("inf")
-        assert state["metadata"]["run_id"] != a["metadata"]["run_id"] and run.total_batches == 3
+        assert state["metadata"]["run_id"] != a["metadata"]["run_id"] and run.plan.total_batches == 3
 
 
 @pytest.mark.parametrize("flags", [("--checkpoint", "models/mine_epoch1.pt"), ("--resume",)])

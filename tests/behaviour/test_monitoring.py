@@ -223,7 +223,7 @@ def test_a_sample_is_the_same_for_the_same_weights_and_of_the_length_asked_for()
     torch.manual_seed(99)
     assert trainer.samples() == first
     assert first[0]["prompt"] == "Once upon a time" and first[0]["text"]
-    assert len(trainer.run.tokenizer.encode(first[0]["text"])) <= 14
+    assert len(trainer.run.data.tokenizer.encode(first[0]["text"])) <= 14
 
 
 def test_a_prompt_longer_than_the_context_is_continued_too():

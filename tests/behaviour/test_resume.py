@@ -265,9 +265,9 @@ def test_the_tensors_of_the_checkpoint_are_not_kept_in_memory_while_training_goe
     more = [("--max_iters", "training.max_iters", 3), ("--dataset", "data.dataset_name", "mine")]
     with closing(prepare_run(Request(overrides=more, **{how: "models/mine_epoch1.pt"}))) as run:
         trainer = trainer_module.Trainer(run)
-        state = run.checkpoint.state
+        state = run.start.checkpoint.state
         averages = [value for weight in state["optimizer"].values() for value in weight.values()]
-        kept = [weakref.ref(tensor) for tensor in [*run.checkpoint.model.values(), *averages]]
+        kept = [weakref.ref(tensor) for tensor in [*run.start.checkpoint.model.values(), *averages]]
         del state, averages
         seen = []
         plain = trainer.load_ahead

@@ -114,7 +114,7 @@ def measured(flags: list[str], folder: Path) -> dict[str, Any]:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         run = prepare_run(Request(overrides=train.overrides(args, flags), ranks=Alone(0, RANKS, 0, 8)))
         trainer = Trainer(run)
-        if not run.shared_out:
+        if not run.sharded:
             trainer.replica.register_comm_hook(None, reduced)  # type: ignore[operator]
         model, training = run.config.model, run.config.training
         steps = training.gradient_accumulation_steps // RANKS

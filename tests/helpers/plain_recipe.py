@@ -35,7 +35,7 @@ def plain_model(run: Run, weights: Mapping[str, Tensor]) -> Any:
     """transformers' GPT-2 of the run's shape, with these weights; as many vocabulary rows as there are tokens."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    shape, n_vocab = run.config.model, run.tokenizer.n_vocab
+    shape, n_vocab = run.config.model, run.data.tokenizer.n_vocab
     model = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=n_vocab, n_positions=shape.block_size, n_embd=shape.n_embd, n_layer=shape.n_layer,
@@ -61,13 +61,13 @@ def plain_losses(run: Run, weights: Mapping[str, Tensor], n_batches: int) -> lis
     optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(options.beta1, options.beta2))
     losses = []
     for number in range(n_batches):
-        batch = loader.batch(*divmod(number, run.batches_per_epoch))
+        batch = loader.batch(*divmod(number, run.plan.batches_per_epoch))
         x, y = (torch.from_numpy(ids).flatten(0, 1) for ids in (batch.inputs, batch.targets))  # (A·B, T)
         loss = F.cross_entropy(model(x).logits.flatten(0, 1), y.flatten(), ignore_index=-1)  # logits (A·B, T, V)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, options.grad_clip)
         for group in optimizer.param_groups:
-            group["lr"] = run.schedule.lr(number)
+            group["lr"] = run.plan.schedule.lr(number)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())

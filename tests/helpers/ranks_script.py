@@ -91,7 +91,7 @@ def main() -> None:
     def watched_step(own: Any, batch: Any) -> Any:
         if what != "nothing":
             happens(what, own)
-        if not own.run.shared_out:
+        if not own.run.sharded:
             return step(own, batch)
         with Messages() as messages:
             result = step(own, batch)
@@ -101,7 +101,7 @@ def main() -> None:
 
     def watched_make(own: Any, run: Any) -> None:
         make(own, run)
-        if not run.shared_out:
+        if not run.sharded:
             own.replica.register_comm_hook(Path(f"syncs-{own.ranks.rank}.txt"), note_sync)
 
     trainer.Trainer.step, trainer.Trainer.__init__ = watched_step, watched_make  # type: ignore[method-assign, assignment]

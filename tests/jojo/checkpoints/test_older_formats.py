@@ -99,7 +99,7 @@ def test_the_next_update_is_the_one_that_would_have_followed():
     overrides = [("--max_iters", "training.max_iters", 9), ("--decay", "scheduler.decay_lr", False)]
     trainer = Trainer(prepare_run(Request(continue_from="models/old.pt", overrides=overrides, output="models/new.pt")))
     batch = trainer.loader.batch(trainer.epoch, trainer.position)
-    rate = trainer.run.schedule.lr(trainer.batches_done)
+    rate = trainer.run.plan.schedule.lr(trainer.batches_done)
     result = trainer.step(batch)
     for group in optimizer.param_groups:
         group.update(lr=rate, betas=(0.9, 0.95))
