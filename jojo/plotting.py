@@ -1,13 +1,12 @@
-"""The picture of a run, or of several: training loss, validation loss and learning rate against batches, as a PNG.
+"""The picture of a run, or of several, as a PNG: training loss, validation loss and learning rate against batches.
 
-Which losses stand for the training is decided as 2.0.2 did: those of evaluations; where there are two or fewer, those of
-the batches, smoothed to about 100 points.
+The training curve is the loss of the evaluations. With two or fewer of them it is the loss of the batches, smoothed to
+about 100 points, as in 2.0.2.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,35 +14,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jojo.metrics import MetricsTracker, Point
-from utils import log
+from utils import log, new_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SMOOTH_TO = 100  # points of the smoothed training curve
-SPARSE = 10  # up to so many points are drawn as squares, more as dots
-MARKERS_UP_TO = 300  # points; beyond, a line alone reads better
-SHARE = 0.01  # of a run's time that its pictures may take, milestones aside
-FIRST_DRAWING_S = 1.0  # what a picture is reckoned to take before the first one was drawn
-TRAIN_COLOR, VAL_COLOR, LR_COLOR = "#0072b2", "#d55e00", "#009e73"  # told apart with any kind of eyes (Okabe & Ito)
+SPARSE = 10  # up to this many points are drawn as squares, more as dots
+MARKERS_UP_TO = 300  # beyond, a line without markers reads better
+SHARE = 0.01  # of a run's time that drawing may take, milestones not counted
+FIRST_DRAWING_S = 1.0  # assumed for the first picture, before one was timed
+TRAIN_COLOR, VAL_COLOR, LR_COLOR = "#0072b2", "#d55e00", "#009e73"  # safe for colour-blind readers (Okabe & Ito)
 RUN_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
 
 
-def smooth(points: Sequence[Point]) -> list[Point]:
-    """Means of consecutive groups, about SMOOTH_TO of them, each placed at its middle."""
-    size = max(1, len(points) // SMOOTH_TO)
-    groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(group[len(group) // 2][0], sum(v for _, v in group) / len(group)) for group in groups]
+# --- what is drawn --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What is drawn of one run.
+    """The curves of one run.
 
-    train, val: curves; batches: every batch's loss, for the faint line behind (empty where train is all there is).
-    smoothed: train are batch losses, smoothed, not those of evaluations.
-    reason: why, for --debug.
+    train, val: the curves.
+    batches: the loss of every batch, for the faint line behind; empty where `train` shows it already.
+    smoothed: `train` is the smoothed loss of the batches.
+    reason: why these curves were chosen, for --debug.
     """
 
     train: list[Point]
@@ -53,16 +49,15 @@ class Losses:
     reason: str
 
     @property
-    def label(self) -> str:
-        """Of the horizontal axis."""
+    def x_label(self) -> str:
         return "Training Step (Smoothed)" if self.smoothed else "Step"
 
 
 def choose_losses(metrics: MetricsTracker) -> Losses:
-    """Evaluations first; with two or fewer of them, batch losses. Values that are no numbers are left out."""
+    """The losses of the evaluations; with two or fewer of them, those of the batches. Only finite values are drawn."""
     evaluations, validations = finite(metrics.train_loss_eval), finite(metrics.val_loss_eval)
     batches = finite(metrics.train_loss_batch.points)
-    if len(validations) == 1 and batches:  # the last step there is, so that it stands at the curve's end
+    if len(validations) == 1 and batches:  # a single point stands at the end of the curve
         validations = [(max(batches[-1][0], validations[0][0]), validations[0][1])]
     if len(evaluations) > 2 or not batches:
         return Losses(evaluations, validations, batches, False, f"{len(evaluations)} evaluations")
@@ -72,15 +67,24 @@ def choose_losses(metrics: MetricsTracker) -> Losses:
 
 
 def finite(points: Sequence[Point]) -> list[Point]:
-    """Points whose value is a finite number."""
+    """The points whose value is a finite number."""
     return [(step, value) for step, value in points if math.isfinite(value)]
 
 
-class PlotManager:
-    """Draws a run's picture while it trains. A failure is one warning and never reaches the training.
+def smooth(points: Sequence[Point]) -> list[Point]:
+    """Means of consecutive groups, about SMOOTH_TO of them, each at the middle of its group."""
+    size = max(1, len(points) // SMOOTH_TO)
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(group[len(group) // 2][0], sum(v for _, v in group) / len(group)) for group in groups]
 
-    The current picture is written over; a milestone's is kept. Drawing that is not asked for as a milestone waits until
-    all of it together takes at most SHARE of the time since the start.
+
+# --- drawing --------------------------------------------------------------------------------------------------------
+
+
+class PlotManager:
+    """Draws a run's picture while it trains. A failure is one warning and never stops the training.
+
+    The current picture is replaced each time; a milestone's picture is kept.
     """
 
     def __init__(self, path: Path, title: str) -> None:
@@ -89,7 +93,7 @@ class PlotManager:
         self._started, self._spent, self._longest = time.monotonic(), 0.0, FIRST_DRAWING_S
 
     def draw_if_cheap(self, metrics: MetricsTracker) -> None:
-        """Bring the current picture up to date where the time for it has been earned."""
+        """Draw if all drawing so far, this one included, takes at most SHARE of the time since the start."""
         if self._spent + self._longest <= SHARE * (time.monotonic() - self._started):
             started = time.monotonic()
             self.draw(metrics)
@@ -97,7 +101,7 @@ class PlotManager:
             self._spent += self._longest
 
     def draw(self, metrics: MetricsTracker, milestone: Path | None = None) -> None:
-        """Write the current picture over the last one, and keep it as a milestone's where that is given."""
+        """Replace the current picture, and write the same one to a milestone's path."""
         if self._failed or not metrics.train_loss_batch.points:
             return
         try:
@@ -107,9 +111,9 @@ class PlotManager:
             for path in (milestone, self.path):
                 if path:
                     save_figure(figure, path)
-        except Exception as error:  # no matplotlib, no space, a font that is not there: training goes on
+        except Exception as error:  # matplotlib or a font is missing, the disk is full
             self._failed = True
-            log.warning("No plot: %s: %s. Training goes on without.", type(error).__name__, error)
+            log.warning("No plot: %s: %s. Training continues without it.", type(error).__name__, error)
 
 
 def picture(title: str, losses: Losses, learning_rate: Sequence[Point]) -> Figure:
@@ -117,39 +121,40 @@ def picture(title: str, losses: Losses, learning_rate: Sequence[Point]) -> Figur
     figure, axes, below = panels(title)
     if losses.batches:
         axes.plot(*zip(*losses.batches, strict=True), color=TRAIN_COLOR, alpha=0.2, linewidth=0.8)
-    lowest = [
-        lowest_marked(axes, losses.train, "Min Train", TRAIN_COLOR, "training loss"),
-        lowest_marked(axes, losses.val, "Min Val", VAL_COLOR, "validation loss"),
-    ]
-    notes = [(text, color) for text, color in lowest if text]
-    make_room_above(axes, notes)
+    for name, points, color in (("training", losses.train, TRAIN_COLOR), ("validation", losses.val, VAL_COLOR)):
+        if points:
+            step, value = min(points, key=lambda point: point[1])
+            label = f"{name} loss, lowest {value:.4f} at {step:,}"
+            axes.plot(*zip(*points, strict=True), color=color, label=label, **marks(points))
+            axes.plot([step], [value], marker="o", markersize=10, fillstyle="none", color=color)
     draw_rates(below, learning_rate, LR_COLOR)
-    below.set_xlabel(losses.label)
+    below.set_xlabel(losses.x_label)
+    add_legend(figure, axes)
     return figure
 
 
 def comparison(title: str, runs: Sequence[tuple[str, MetricsTracker]]) -> Figure:
-    """Several runs: each in a colour of its own, training losses as lines, validation losses dashed."""
+    """Several runs, each in its own colour: training losses as lines, validation losses dashed."""
     figure, axes, below = panels(title)
-    labels, notes = set(), []
+    x_labels = set()
     for number, (name, metrics) in enumerate(runs):
         losses, color = choose_losses(metrics), RUN_COLORS[number % len(RUN_COLORS)]
-        labels.add(losses.label)
-        if losses.train:
-            only = marks(losses.train) if len(losses.train) == 1 else {}
-            axes.plot(*zip(*losses.train, strict=True), color=color, label=name, linewidth=1.5, **only)
+        x_labels.add(losses.x_label)
         if losses.val:
+            name += f", lowest validation {min(v for _, v in losses.val):.4f}"
             axes.plot(*zip(*losses.val, strict=True), color=color, linestyle="--", **marks(losses.val))
-            notes.append((f"Min Val {min(v for _, v in losses.val):.4f}", color))
+        if losses.train:
+            one_point = marks(losses.train) if len(losses.train) == 1 else {}
+            axes.plot(*zip(*losses.train, strict=True), color=color, label=name, linewidth=1.5, **one_point)
         draw_rates(below, metrics.learning_rate.points, color)
-    make_room_above(axes, notes, "training (validation dashed)")
-    below.set_xlabel(" / ".join(sorted(labels)))
+    below.set_xlabel(" / ".join(sorted(x_labels)))
+    add_legend(figure, axes, "training (validation dashed)")
     return figure
 
 
 def panels(title: str) -> tuple[Figure, Axes, Axes]:
     """An empty picture: losses above, learning rate below, one axis of batches."""
-    from matplotlib.figure import Figure  # no pyplot: no window system, no state left behind
+    from matplotlib.figure import Figure  # not pyplot: it would look for a window system
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -174,46 +179,25 @@ def draw_rates(axes: Axes, rates: Sequence[Point], color: str) -> None:
 
 
 def marks(points: Sequence[Point]) -> dict[str, Any]:
-    """Squares for sparse data, dots for dense, none where they would run into one another."""
+    """Squares for sparse data, dots for dense data, no markers where they would overlap."""
     if len(points) > MARKERS_UP_TO:
         return {"marker": None}
     return {"marker": "s", "markersize": 5} if len(points) <= SPARSE else {"marker": "o", "markersize": 2.5}
 
 
-def lowest_marked(axes: Axes, points: list[Point], name: str, color: str, label: str) -> tuple[str, str]:
-    """Draw a curve and ring its lowest point; returns what to note about it (nothing for no points), and the colour."""
-    if not points:
-        return "", color
-    axes.plot(*zip(*points, strict=True), color=color, label=label, **marks(points))
-    step, value = min(points, key=lambda point: point[1])
-    axes.plot([step], [value], marker="o", markersize=10, fillstyle="none", color=color)
-    return f"{name} {value:.4f} at {step:,}", color
-
-
-def make_room_above(axes: Axes, notes: Sequence[tuple[str, str]], title: str | None = None) -> None:
-    """Put legend and notes into a band above all curves, made for them: so they cannot meet one."""
-    handles = axes.get_legend_handles_labels()[0]
-    if not handles:
-        return
-    columns = 2 if len(handles) + len(notes) > 6 else 1
-    lines = max(-(-len(handles) // columns) + (1 if title else 0), -(-len(notes) // columns))
-    low, high = axes.get_ylim()
-    share = min(0.6, 0.03 + 0.062 * lines)  # of the height that the band takes
-    axes.set_ylim(low, high + (high - low) * share / (1 - share))
-    legend = axes.legend(loc="upper right", ncols=columns, title=title, fontsize=9, title_fontsize=9, framealpha=0.0)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    for number, (note, color) in enumerate(notes):
-        column, line = number % columns, number // columns
-        place = (0.01 + 0.23 * column, 0.985 - 0.055 * line)
-        axes.text(*place, note, transform=axes.transAxes, color=color, fontsize=9, ha="left", va="top")
+def add_legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
+    """A legend above the axes, where it hides no curve."""
+    handles, _ = axes.get_legend_handles_labels()
+    if handles:
+        columns = 1 if len(handles) == 1 else 2
+        legend = figure.legend(
+            handles=handles, fontsize=9, loc="outside upper right", ncols=columns, title=title, frameon=False
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=110)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a PNG, whole or not at all."""
+    with new_file(path) as file:
+        figure.savefig(file, format="png", dpi=110)

@@ -72,7 +72,7 @@ def test_a_folder_that_is_not_there_is_one_warning(tmp_path):
     with listening() as said:
         for _ in range(3):
             plot.draw(tracker(2))
-    assert len(said) == 1 and "Training goes on" in said[0]
+    assert len(said) == 1 and "Training continues" in said[0]
 
 
 def test_a_missing_matplotlib_is_one_warning(tmp_path, monkeypatch):
