@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from config import Config
-from jojo.machine.ranks import ALONE, Ranks
+from jojo.machine.ranks import SINGLE, Ranks
 from jojo.text.chat_targets import AssistantTargets
 from jojo.text.packing import EpochStream, Piece, WholeRows, mix_key, permute
 from jojo.text.token_cache import TokenCache
@@ -175,7 +175,7 @@ def whole_rows(cache: TokenCache, block_size: int, roles: AssistantTargets | Non
 # --- data sets ----------------------------------------------------------------------------------------------------
 
 
-def training_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, ranks: Ranks = ALONE) -> PackedLoader:
+def training_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, ranks: Ranks = SINGLE) -> PackedLoader:
     """The training batches of a rank."""
     training = config.training
     return packed_loader(

@@ -184,7 +184,7 @@ def main(arguments: list[str]) -> int:
     if args.tensorboard:
         require_tensorboard()
     with joined() as ranks, closing(prepare_run(replace(request, ranks=ranks))) as run:
-        if args.save_config and ranks.first:
+        if args.save_config and ranks.is_main:
             save_config(run.config, user_path(args.save_config))
             log.info("Wrote %s", args.save_config)
         if args.show_config:

@@ -31,7 +31,7 @@ from jojo.checkpoints.saver import NoSaver, Saver, ShardSaver
 from jojo.checkpoints.shards import flat_tensors
 from jojo.machine import device as devices
 from jojo.machine import estimate
-from jojo.machine.ranks import whole
+from jojo.machine.ranks import full_tensor
 from jojo.metrics import MetricsTracker
 from jojo.optim import load_optimizer_state, make_optimizers, optimizer_state
 from jojo.stopping import Every, Shutdown
@@ -191,7 +191,7 @@ class Trainer:
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.run.plan.schedule.lr(self.batches_done)
         total = torch.zeros((), device=self.run.device)
-        self.ranks.arrive(self.batches_done + 1)
+        self.ranks.heartbeat(self.batches_done + 1)
         batch = batch if isinstance(batch, DeviceBatch) else self.send(batch)
         with devices.autocast(self.run.device, self.run.dtype):  # around all of them: weights are cast once
             for micro in range(len(batch.inputs)):
@@ -204,19 +204,21 @@ class Trainer:
                 with synchronized(self.replica, last):
                     loss = self.replica(batch.inputs[micro], batch.targets[micro]) / max(1, batch.n_targets)
                     if last:
-                        self.ranks.arrive()
+                        self.ranks.heartbeat()
                     with devices.no_autocast(self.run.device):  # the ranks' mean gradient is to be their sum
                         self.scaler.scale(loss * self.ranks.world_size).backward()
                 total += loss.detach()
-        self.ranks.sum(total)
+        self.ranks.all_reduce_sum(total)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it needs param_groups only
-        norm = whole(torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
+        norm = full_tensor(
+            torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        )
         self.load_ahead()
         if (
-            not self.ranks.alone
+            not self.ranks.is_single
         ):  # while a GPU computes; also, a missing rank ends this in a sentence, and a GPU's wait in an abort
-            self.agreed = self.ranks.largest(*self.wishes())
+            self.agreed = self.ranks.all_reduce_max(*self.wishes())
         result = StepResult(*torch.stack([total, norm]).tolist())  # the batch's one synchronisation
         self.check_finite(result)
         if 0 < self.config.optimizer.grad_clip < result.grad_norm:
@@ -256,7 +258,7 @@ class Trainer:
     def remedy(self) -> str:
         """How to start again after bad numbers; the same on all ranks, which all come here."""
         last = self.run.files.last
-        saved = self.ranks.from_first("saved", "yes" if last.exists() else "no") == "yes"
+        saved = self.ranks.broadcast_text("saved", "yes" if last.exists() else "no") == "yes"
         return f"Go on from '{last}' (--resume and --allow_changes)" if saved else "Start again"
 
     # --- evaluation -------------------------------------------------------------------------------------------------
@@ -292,7 +294,9 @@ class Trainer:
                 losses = self.model.losses(inputs, targets)
             size = self.byte_lengths[targets.clamp_min(0)] * (targets >= 0)
             parts.append(torch.stack([losses.sum(), (targets >= 0).sum(), (losses * (size > 0)).sum(), size.sum()]))
-        nats, tokens, text_nats, text_bytes = self.ranks.sum(torch.stack(parts).cpu().double().sum(0)).tolist()
+        nats, tokens, text_nats, text_bytes = self.ranks.all_reduce_sum(
+            torch.stack(parts).cpu().double().sum(0)
+        ).tolist()
         return nats, tokens, text_nats, text_bytes
 
     def samples(self) -> list[dict[str, str]]:
@@ -308,7 +312,7 @@ class Trainer:
                 steps = generate(
                     self.model, ids, max_tokens=training.sample_tokens, sampling=Sampling(),
                     stop=set(tokenizer.special_tokens.values()), generator=generator,
-                    agree=self.ranks.as_first if self.run.sharded else None,
+                    agree=self.ranks.broadcast if self.run.sharded else None,
                 )  # fmt: skip
                 text = tokenizer.decode(token for (token,) in steps if token is not None)
             result.append({"prompt": prompt, "text": text})
@@ -324,13 +328,13 @@ class Trainer:
                 f"{self.batches_done:,}",
             )
             return 0
-        first, files = self.ranks.first, self.run.files
+        first, files = self.ranks.is_main, self.run.files
         with (
             files.held() if first else nullcontext(),
             log_to_file(LOG_FILE, files.run) if first else nullcontext(),
             report.memory_explained(self.run),
-            self.ranks.explained(),
-            Shutdown(quiet=not self.ranks.alone, repeats_s=0.0 if self.ranks.alone else REPEATS_S) as stop,
+            self.ranks.explain_failures(),
+            Shutdown(quiet=not self.ranks.is_single, repeats_s=0.0 if self.ranks.is_single else REPEATS_S) as stop,
         ):
             if first:
                 self.start_files()
@@ -355,7 +359,7 @@ class Trainer:
             code = self.finish(stop)
             if first and not code:
                 files.job.unlink(missing_ok=True)
-            self.ranks.from_first("end", "")  # torchrun ends those that are still at work when others end with an error
+            self.ranks.wait_for_main("end")  # torchrun ends those that are still at work when others end with an error
             return code
 
     def loop(self, stop: Shutdown) -> None:
@@ -385,14 +389,14 @@ class Trainer:
                 losses, is_best = self.evaluate_now()
                 row |= losses
                 paths += [files.best] if is_best else []
-            if sample.due(self.batches_done) and (self.ranks.first or self.run.sharded):
+            if sample.due(self.batches_done) and (self.ranks.is_main or self.run.sharded):
                 row["samples"] = self.samples()
                 record.samples(self.batches_done, row["samples"])
             record.keep(row)
-            signal, over, saving = self.wishes() if self.ranks.alone else self.agreed
+            signal, over, saving = self.wishes() if self.ranks.is_single else self.agreed
             stop.share(signal)
             stopped = bool(signal or over)
-            if signal and not self.ranks.alone:  # not when it came: torchrun sends one where another rank died, too
+            if signal and not self.ranks.is_single:  # not when it came: torchrun sends one where another rank died, too
                 log.warning("Stopping%s.", "; the model will be saved" if training.save_checkpoints else "")
             if number.due(self.batches_done):
                 paths.append(files.numbered(self.batches_done))
@@ -414,7 +418,7 @@ class Trainer:
             return 0, 0, 0
         stop, limit, save = self.asked
         over, due = limit.due(self.batches_done), save.due(self.batches_done)
-        return stop.signal_number or 0, int(self.ranks.first and over), int(self.ranks.first and due)
+        return stop.signal_number or 0, int(self.ranks.is_main and over), int(self.ranks.is_main and due)
 
     def start_files(self) -> None:
         """Before the first batch: what is in the way under the run's name is moved to models/old."""
@@ -515,4 +519,4 @@ def make_saver(run: Run, move: Callable[[], None]) -> NoSaver:
         return NoSaver()
     if run.sharded:
         return ShardSaver(run.files, run.config.training.keep_checkpoints, run.ranks, run.device)
-    return Saver(run.files, run.config.training.keep_checkpoints, move) if run.ranks.first else NoSaver()
+    return Saver(run.files, run.config.training.keep_checkpoints, move) if run.ranks.is_main else NoSaver()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from config import OptimizerConfig
-from jojo.machine.ranks import copy_into, local
+from jojo.machine.ranks import copy_into, local_tensor
 from utils import UserError, one_line
 
 EPSILON = 1e-8  # added to the root of AdamW's second moment
@@ -91,11 +91,12 @@ class AdamW(Optimizer):
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             states = [self.state[weight] for weight in weights]
-            steps, m, v = ([local(state[key]) for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
+            steps, m, v = ([local_tensor(state[key]) for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
             if weights:
                 torch._foreach_add_(steps, 1)
+                gradients = [local_tensor(weight.grad) for weight in weights]
                 torch._fused_adamw_(
-                    [local(weight) for weight in weights], [local(weight.grad) for weight in weights], m, v, [], steps,
+                    [local_tensor(weight) for weight in weights], gradients, m, v, [], steps,
                     lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1],
                     weight_decay=group["weight_decay"], eps=EPSILON, amsgrad=False, maximize=False,
                 )  # fmt: skip

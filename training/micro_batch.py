@@ -18,7 +18,7 @@ import torch
 from config import Config
 from jojo.machine import device as devices
 from jojo.machine.memory import bucket_bytes, memory_bytes
-from jojo.machine.ranks import ALONE, Ranks
+from jojo.machine.ranks import SINGLE, Ranks
 from jojo.optim import Optimizer, make_optimizers
 from model import GPT
 from utils import UserError, divisors, is_out_of_memory
@@ -28,7 +28,7 @@ USABLE = 0.8  # of the main memory that is available: the need is an estimate
 CPU_TOKENS = 4_096  # a CPU's matrix products are no faster with more in a micro-batch, which then only takes memory
 
 
-def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = ALONE) -> tuple[int, str]:
+def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = SINGLE) -> tuple[int, str]:
     """The size of micro-batches for a config's sequences per batch, and why.
 
     Args:
@@ -43,12 +43,12 @@ def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = ALONE) -> tup
     if device.startswith("cuda"):
         devices.set_up_device(config.system, device)
         trial = Trial(config, n_vocab, bucket_bytes(config, ranks.world_size))
-        size = largest_fitting(rows, lambda size: ranks.all(trial.fits(size)))
+        size = largest_fitting(rows, lambda size: ranks.all_true(trial.fits(size)))
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return size, f"the most that fit on {device}, tried out"
-    size = largest_fitting(rows, lambda size: ranks.all(fits_by_estimate(config, size, ranks)))
+    size = largest_fitting(rows, lambda size: ranks.all_true(fits_by_estimate(config, size, ranks)))
     limit = f", up to {CPU_TOKENS:,} tokens" if device == "cpu" else ""
     return size, f"the most that fit, by an estimate{limit}"
 

@@ -99,7 +99,7 @@ def place(model: GPT, run: Run) -> nn.Module:
     if run.sharded:
         return shard(model, run)
     model.to(run.device)
-    if run.ranks.alone:
+    if run.ranks.is_single:
         return model
     device = torch.device(run.device)
     return DistributedDataParallel(
@@ -122,7 +122,7 @@ def shard(model: GPT, run: Run) -> nn.Module:
     else:
         mesh = init_device_mesh(kind, (n // together, together), mesh_dim_names=("replicate", "shard"))
         for group in mesh.get_all_groups():  # they do not take over how long the ranks wait for one another
-            _set_pg_timeout(timedelta(seconds=run.ranks.patience_s), group)
+            _set_pg_timeout(timedelta(seconds=run.ranks.timeout_s), group)
     # Blocks compute in `dtype`; the embeddings stay in float32, and with them the residual stream, as under autocast.
     low = gathers_low(run.config)
     policy = MixedPrecisionPolicy(
@@ -149,7 +149,7 @@ def fill(model: GPT, run: Run) -> None:
         checkpoint.shards.read_into(flat_tensors({"model": weights, "optimizer": {}}))
         return
     source = None if checkpoint else 0
-    values = checkpoint.model if checkpoint else new_model(run).state_dict() if run.ranks.first else {}
+    values = checkpoint.model if checkpoint else new_model(run).state_dict() if run.ranks.is_main else {}
     for name, weight in weights.items():
         copy_into(weight, values[name] if name in values else torch.empty(weight.shape), source)
 

@@ -8,7 +8,7 @@ from enum import Enum
 from config import OPTIONS, Config, Value, Values, asks_for_auto, config_layers, resolve
 from jojo.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from jojo.checkpoints.run_files import RunFiles, run_path
-from jojo.machine.ranks import ALONE, Ranks
+from jojo.machine.ranks import SINGLE, Ranks
 from utils import UserError, log, user_path
 
 SHAPE = [n for n in OPTIONS if n.startswith("model.") and n != "model.dropout"]
@@ -48,7 +48,7 @@ class Request:
     allow_changes: bool = False
     reset_epoch: bool = False
     tensorboard: bool = False
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE
 
 
 def resolve_request(
@@ -83,8 +83,8 @@ def is_restart(request: Request, files: RunFiles) -> bool:
     """
     ranks = request.ranks
     told = request.continue_from or request.weights_from or request.init_from is not None or request.reset_epoch
-    again = (ranks.restarts > 0 or (ranks.named and not told)) and files.is_of_job(ranks.job)
-    return ranks.from_first("restart", "yes" if again else "no") == "yes"
+    again = (ranks.restarts > 0 or (ranks.named_job and not told)) and files.is_of_job(ranks.job)
+    return ranks.broadcast_text("restart", "yes" if again else "no") == "yes"
 
 
 def after_restart(request: Request, files: RunFiles) -> Request:

@@ -18,7 +18,7 @@ from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer, machin
 from jojo.checkpoints.run_files import RunFiles
 from jojo.machine import device as devices
 from jojo.machine import estimate
-from jojo.machine.ranks import ALONE, Ranks
+from jojo.machine.ranks import SINGLE, Ranks
 from jojo.schedule import Schedule, derive_schedule
 from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import Tokenizer, get_tokenizer
@@ -109,7 +109,7 @@ class Run:
     files: RunFiles
     plan: Plan
     start: Start
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE
     tensorboard: bool = False  # write its events too
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class Run:
     @property
     def sharded(self) -> bool:
         """Whether each rank holds a shard of the model only (fsdp)."""
-        return self.config.system.parallel == "fsdp" and not self.ranks.alone
+        return self.config.system.parallel == "fsdp" and not self.ranks.is_single
 
     @property
     def device(self) -> str:
@@ -156,7 +156,7 @@ def prepare_run(request: Request) -> Run:
     tokenizer = decide_tokenizer(config, sources, checkpoint)
     derive_vocabulary(config, tokenizer, derived, checkpoint is not None)
     derive_system(config, sources, derived, ranks)
-    if ranks.alone and config.system.parallel == "fsdp" and sources["system.parallel"].startswith("--"):
+    if ranks.is_single and config.system.parallel == "fsdp" and sources["system.parallel"].startswith("--"):
         log.warning("One process has nobody to share a model with (fsdp); start several with torchrun.")
     refuse_uneven_shares(config, ranks, auto_batch_size)
 
@@ -164,10 +164,8 @@ def prepare_run(request: Request) -> Run:
     if not config.data.cache_tokenized:
         temporary = tempfile.TemporaryDirectory(prefix="jojo-cache-", ignore_cleanup_errors=True)
         cache_dir = Path(temporary.name)
-    if not ranks.first:  # rank 0 says what there is to say of the data
-        ranks.from_first("data", "")
-    train, val = open_dataset(config, tokenizer, cache_dir, config.system.num_workers or 0)
-    ranks.from_first("data", "")
+    with ranks.main_first("data"):  # rank 0 prepares the data, and says what there is to say of it
+        train, val = open_dataset(config, tokenizer, cache_dir, config.system.num_workers or 0)
     ranks.connect(config.system.device, 60 * config.system.timeout_minutes)
     if train.n_tokens < config.model.block_size:
         raise UserError(
@@ -193,7 +191,7 @@ def prepare_run(request: Request) -> Run:
     run = Run(
         config, Reasons(sources, derived), Data(tokenizer, train, val, temporary), files,
         Plan(schedule, batches_per_epoch, total_batches),
-        Start(mode, checkpoint, *start, ranks.from_first("run_id", own or secrets.token_hex(8)), origin(request, checkpoint)),
+        Start(mode, checkpoint, *start, ranks.broadcast_text("run_id", own or secrets.token_hex(8)), origin(request, checkpoint)),
         ranks, request.tensorboard,
     )  # fmt: skip
     refuse_no_targets(run)
@@ -201,7 +199,7 @@ def prepare_run(request: Request) -> Run:
         if not request.allow_changes:
             refuse_changes(run)
         note_other_machine(run)
-    if not ranks.alone:
+    if not ranks.is_single:
         ranks.check_same(facts_of(run))
     return run
 
@@ -348,12 +346,12 @@ def derive_vocabulary(config: Config, tokenizer: Tokenizer, derived: dict[str, s
         )
 
 
-def derive_system(config: Config, sources: dict[str, str], derived: dict[str, str], ranks: Ranks = ALONE) -> None:
+def derive_system(config: Config, sources: dict[str, str], derived: dict[str, str], ranks: Ranks = SINGLE) -> None:
     """Fill in device, dtype, compile and workers."""
     system, training = config.system, config.training
     wanted_device, asked_by_flag = system.device, {n for n, source in sources.items() if source.startswith("--")}
     by_flag = "system.device" in asked_by_flag
-    if ranks.alone:
+    if ranks.is_single:
         choice = devices.choose_device(wanted_device, by_flag)
     else:
         choice = devices.choose_rank_device(

@@ -45,7 +45,7 @@ def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
         ("learning rate", run.plan.schedule.describe(run.plan.total_batches)),
         ("system", f"{describe_device(run.device)}, {run.dtype}{_tf32(run)}, compile {'on' if compiled else 'off'}, "
                    f"seed {config.system.seed}"),
-        *([] if run.ranks.alone else [("ranks", _ranks(run))]),
+        *([] if run.ranks.is_single else [("ranks", _ranks(run))]),
         ("memory", _memory(run)),
         ("time", _time(run, peak_flops)),
         ("starts from", _origin(run)),
@@ -62,7 +62,7 @@ def flops(config: Config, batches: int) -> float:
 def resume_command(run: Run) -> str:
     """The command that goes on from the run's last checkpoint, on as many ranks."""
     ranks, flags = run.ranks, f"train.py --resume {shlex.quote(str(run.files.last))}"
-    if ranks.alone or not ranks.by_torchrun:
+    if ranks.is_single or not ranks.by_torchrun:
         return f"python {flags}"
     here = f"--nproc_per_node {ranks.local_world_size}" if ranks.local_world_size == ranks.world_size else "..."
     return f"torchrun {here} {flags}"
@@ -93,7 +93,7 @@ def _tf32(run: Run) -> str:
 
 
 def _memory(run: Run) -> str:
-    total, each = total_memory_bytes(run.device), "" if run.ranks.alone else " of each rank"
+    total, each = total_memory_bytes(run.device), "" if run.ranks.is_single else " of each rank"
     tensors_only = run.sharded and run.device == "cpu"  # what gloo copies there, and the heap's gaps, were not fitted
     needed = memory_bytes(run.config, run.ranks.world_size, tensors_only)
     what = " of tensors" if tensors_only else ""

@@ -19,7 +19,7 @@ from config import OPTIONS, Values
 from jojo.checkpoints.file import has_present_format, read_file
 from jojo.checkpoints.older_formats import flat_config, nested_config, training_state
 from jojo.checkpoints.shards import Shards
-from jojo.machine.ranks import ALONE, Ranks
+from jojo.machine.ranks import SINGLE, Ranks
 from jojo.text.tokenizer import Tokenizer, from_definition
 from utils import UserError, __version__, one_line
 
@@ -96,13 +96,13 @@ class Checkpoint:
         self.state = {name: part for name, part in self.state.items() if name not in ("model", "optimizer")}
 
 
-def load_checkpoint(path: Path, ranks: Ranks = ALONE) -> Checkpoint:
+def load_checkpoint(path: Path, ranks: Ranks = SINGLE) -> Checkpoint:
     """Read a checkpoint of any version. Raises UserError for what is not one.
 
     Several ranks read large tensors only when they are needed, and share the work of verifying parts. Of these, the
     optimizer's are read by `complete` only.
     """
-    state = read_file(path, mapped=not ranks.alone)
+    state = read_file(path, mapped=not ranks.is_single)
     config = state.get("config")
     if "format_version" in state and not has_present_format(state):
         raise UserError(
@@ -118,7 +118,7 @@ def load_checkpoint(path: Path, ranks: Ranks = ALONE) -> Checkpoint:
     if "shards" in state and has_present_format(state) and isinstance(state.get("optimizer"), dict):
         shards = Shards.listed_in(path, state.pop("shards"))
         shards.verify(ranks)
-        shards.fill(state, "model", whole=ranks.alone)
+        shards.fill(state, "model", whole=ranks.is_single)
         shards.fill(state, "optimizer", whole=False)
     weights = {_plain_name(name): tensor for name, tensor in state["model"].items()}
     weights = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from jojo.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from jojo.checkpoints.file import Stamp, read_file, read_stamp, stamp_in
 from jojo.checkpoints.shards import Shards, stamp_of_parts
-from jojo.machine.ranks import ALONE, Ranks
+from jojo.machine.ranks import SINGLE, Ranks
 from utils import UserError, log, replace_text, user_path
 
 
@@ -214,7 +214,7 @@ class RunFiles:
         same = [path for path in found if not own or stamps[path].run_id in ("", own)]
         return sorted(same, key=lambda path: stamps[path].batch, reverse=True)
 
-    def newest_valid(self, ranks: Ranks = ALONE) -> Checkpoint:
+    def newest_valid(self, ranks: Ranks = SINGLE) -> Checkpoint:
         """The newest checkpoint that can be read; each that cannot is named in a warning.
 
         Raises:

@@ -19,7 +19,7 @@ from jojo.checkpoints.checkpoint import check_finite
 from jojo.checkpoints.file import Stamp, copy_file, make_durable, read_file, refused, write_file
 from jojo.checkpoints.run_files import RunFiles, remove_parts, run_of
 from jojo.checkpoints.shards import index_of, parts_name, write_parts
-from jojo.machine.ranks import ALONE, OtherRankFailed, Ranks, local
+from jojo.machine.ranks import SINGLE, OtherRankFailed, Ranks, local_tensor
 from utils import UserError, log, one_line
 
 FOLDER_SEEN_S = 90.0  # network file systems show a new file late
@@ -175,17 +175,17 @@ class ShardSaver(Saver):
         """Raises UserError, on all ranks, where they do not see the same folder."""
         super().__init__(files, keep, move=lambda: None)
         self.ranks, self.device = ranks, device
-        patience = timedelta(seconds=ranks.patience_s)
-        self.group = None if ranks.alone else torch.distributed.new_group(backend="gloo", timeout=patience)
+        patience = timedelta(seconds=ranks.timeout_s)
+        self.group = None if ranks.is_single else torch.distributed.new_group(backend="gloo", timeout=patience)
         self._check_folder()
 
     def _check_folder(self) -> None:
         probe = self.files.folder / f".{self.files.run}.{self._exchange(os.getpid())[0]}.probe"
         with self._together():
-            if self.ranks.first:
+            if self.ranks.is_main:
                 probe.write_bytes(b"")
         with self._together():
-            deadline = time.monotonic() + min(FOLDER_SEEN_S, self.ranks.patience_s / 2)
+            deadline = time.monotonic() + min(FOLDER_SEEN_S, self.ranks.timeout_s / 2)
             while not probe.exists():
                 if time.monotonic() > deadline:
                     raise UserError(
@@ -194,12 +194,12 @@ class ShardSaver(Saver):
                         "(--output_checkpoint)."
                     )
                 time.sleep(0.1)
-        if self.ranks.first:
+        if self.ranks.is_main:
             probe.unlink(missing_ok=True)
 
     def _exchange(self, value: Any) -> list[Any]:
         """What each rank has, by rank. Raises OtherRankFailed where one is missing."""
-        if self.ranks.alone:
+        if self.ranks.is_single:
             return [value]
         values: list[Any] = [None] * self.ranks.world_size
         try:
@@ -245,10 +245,10 @@ class ShardSaver(Saver):
 
     def _check(self, state: Mapping[str, Any]) -> None:
         with self._together():
-            check_finite({name: local(tensor) for name, tensor in state["model"].items()})
+            check_finite({name: local_tensor(tensor) for name, tensor in state["model"].items()})
 
     def store(self, state: Mapping[str, Any], path: Path) -> None:
-        first, stamp = self.ranks.first, Stamp(state["metadata"]["run_id"], state["batch_counter"])
+        first, stamp = self.ranks.is_main, Stamp(state["metadata"]["run_id"], state["batch_counter"])
         folder = self.files.shards / parts_name(stamp, self._exchange(secrets.token_hex(4))[0])
         try:
             with self._together():
@@ -272,20 +272,20 @@ class ShardSaver(Saver):
 
     def _copy(self, written: Path, path: Path) -> None:
         with self._together():
-            if self.ranks.first:
+            if self.ranks.is_main:
                 super()._copy(written, path)
 
     def _failed(self, error: Exception) -> None:
-        if self.ranks.first:
+        if self.ranks.is_main:
             super()._failed(error)
 
     def _sweep(self, state: Mapping[str, Any]) -> None:
-        if self.ranks.first:
+        if self.ranks.is_main:
             super()._sweep(state)
 
     @property
     def failed(self) -> list[Path]:
-        return super().failed if self.ranks.first else []
+        return super().failed if self.ranks.is_main else []
 
 
 def lost() -> OtherRankFailed:
@@ -321,7 +321,7 @@ def write_in_parts(state: Mapping[str, Any], path: Path) -> None:
     """Write a whole state as ShardSaver does, in one process. Raises UserError where the disk refuses."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files = RunFiles(path.with_name(run_of(path) + ".pt"))  # a run's checkpoints have their parts in one place
-    ShardSaver(files, None, ALONE).store(state, path)
+    ShardSaver(files, None, SINGLE).store(state, path)
 
 
 def in_memory(value: Any, copy: bool, copies: dict[Any, Tensor] | None = None) -> Any:

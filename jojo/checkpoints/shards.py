@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from jojo.checkpoints.file import Stamp
-from jojo.machine.ranks import Ranks, is_shared_out
+from jojo.machine.ranks import Ranks, is_dtensor
 from utils import UserError, one_line, sha256_of
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Shards:
                 problem = look(ranks)
             except OSError as error:
                 problem = self._unreadable(error)
-            if problem := next(filter(None, ranks.from_all(f"read parts of '{self.path.name}'", problem)), ""):
+            if problem := next(filter(None, ranks.all_gather_text(f"read parts of '{self.path.name}'", problem)), ""):
                 raise UserError(problem)
 
     def _wrong(self, ranks: Ranks) -> str:
@@ -219,7 +219,7 @@ class Shards:
         from torch.distributed.checkpoint.state_dict_loader import load
 
         wanted = {name: tensor for name, tensor in tensors.items() if name in self.shapes}
-        alone = not any(is_shared_out(tensor) for tensor in wanted.values())
+        alone = not any(is_dtensor(tensor) for tensor in wanted.values())
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that there is one process only

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from jojo.command import RANK_0_FIRST_S, Stopped, explain_os_error
-from jojo.machine.ranks import ALONE, SAY_S, Ranks
+from jojo.machine.ranks import SAY_S, SINGLE, Ranks
 from utils import UserError, log, one_line
 
 STORE_PATIENCE = timedelta(days=1)  # some tokenize before they meet; torchrun ends those that wait for the dead
@@ -26,25 +26,25 @@ CONNECT_S = 2.0  # to try to reach rank 0's store, before it is tried again
 def joined() -> Iterator[Ranks]:
     """This process's place among the ranks, for as long as they work together; every error is said by one of them."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield ALONE
+        yield SINGLE
         return
     if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise UserError(f"RANK is set and {missing[0]} is not; start several ranks with torchrun, or unset RANK.")
     ranks = from_environment()
-    if not ranks.first:
+    if not ranks.is_main:
         log.setLevel(max(log.level, logging.ERROR))
     try:
-        with ranks.explained():
+        with ranks.explain_failures():
             yield ranks
     except (UserError, OSError) as error:
         text = explain_os_error(error) if isinstance(error, OSError) else str(error)
         if ranks.may_say(error):
             log.error(
-                "%s", text if ranks.first else f"[rank {ranks.rank}] {text}", exc_info=log.isEnabledFor(logging.DEBUG)
+                "%s", text if ranks.is_main else f"[rank {ranks.rank}] {text}", exc_info=log.isEnabledFor(logging.DEBUG)
             )
         elif elsewhere := ranks.said_elsewhere():
             log.error("%s", elsewhere)
-        if ranks.first and not uses_torchruns_store():
+        if ranks.is_main and not uses_torchruns_store():
             with suppress(KeyboardInterrupt):  # the store ends with this process, and the others still ask it
                 time.sleep(2 * RANK_0_FIRST_S)
         raise SystemExit(1) from error
@@ -54,7 +54,7 @@ def joined() -> Iterator[Ranks]:
                 raise SystemExit(1) from error
         if not (isinstance(error, Stopped) and ranks.by_torchrun):
             raise
-        if ranks.first:
+        if ranks.is_main:
             log.error(
                 "Torchrun ended this rank: it was told to, or another rank failed (see above, and on other machines)."
             )

@@ -50,9 +50,9 @@ class Ranks:
     job: torchrun's name of the job, the same through restarts.
     restarts: how often torchrun has started the ranks of this machine anew.
     by_torchrun: whether torchrun started it; its ranks see all GPUs of their machine.
-    named: whether the job's name is its own: whoever uses it again means the same job.
+    named_job: whether the job's name is its own: whoever uses it again means the same job.
     store: short texts that all ranks can write and read, by name. Tensors go through the process group.
-    patience_s: how long this rank waits for the others in training before it gives up.
+    timeout_s: how long this rank waits for the others in training before it gives up.
     """
 
     rank: int = 0
@@ -62,9 +62,9 @@ class Ranks:
     job: str = ""
     restarts: int = 0
     by_torchrun: bool = True
-    named: bool = False
+    named_job: bool = False
     store: Any = None
-    patience_s: float = 600.0
+    timeout_s: float = 600.0
     exchanges: int = 0  # that this rank has come to
     batch: int = 0  # from 1; that it is in
     told: int = 0  # times that all ranks said something
@@ -72,34 +72,34 @@ class Ranks:
     rings: list[Any] = field(default_factory=lambda: [None])  # see _rings
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this rank speaks for all."""
         return self.rank == 0
 
     @property
-    def alone(self) -> bool:
+    def is_single(self) -> bool:
         return self.world_size == 1
 
     # --- agreeing ---------------------------------------------------------------------------------------------------
 
-    def connect(self, device: str, patience_s: float) -> None:
+    def connect(self, device: str, timeout_s: float) -> None:
         """Open the ways that tensors take from this rank's device: NCCL between CUDA devices, gloo between CPUs.
 
         First it waits for all ranks, for as long as that takes: one may still tokenize.
         """
-        if not self.alone:
-            self.patience_s = patience_s
-            numbers = self.from_all("connect", str(self.local_rank))
+        if not self.is_single:
+            self.timeout_s = timeout_s
+            numbers = self.all_gather_text("connect", str(self.local_rank))
             if device.startswith("cuda"):
                 torch.cuda.set_device(device)
             torch.distributed.init_process_group(
                 "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
-                store=self.store, rank=self.rank, world_size=self.world_size, timeout=timedelta(seconds=patience_s),
+                store=self.store, rank=self.rank, world_size=self.world_size, timeout=timedelta(seconds=timeout_s),
             )  # fmt: skip
             self.rings = self._rings(numbers)
 
     def _rings(self, numbers: Sequence[str]) -> list[Any]:
-        """The process groups that `largest` takes, one after another; None: that of all ranks.
+        """The process groups that `all_reduce_max` takes, one after another; None: that of all ranks.
 
         gloo passes a message from rank to rank in a ring. On several machines it goes through the ranks of each, between the
         first ranks, and through those of each again: as many steps as there are machines, and not as there are ranks.
@@ -116,52 +116,65 @@ class Ranks:
             return [None]
 
         def ring(ranks: Sequence[int]) -> Any:
-            patience = timedelta(seconds=self.patience_s)
+            patience = timedelta(seconds=self.timeout_s)
             return torch.distributed.new_group(ranks, patience, backend="gloo", use_local_synchronization=True)
 
         own = ring(next(machine for machine in machines if self.rank in machine))
         return [own, ring(firsts), own] if self.rank in firsts else [own, own]
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, in place; the same on each, to the last bit."""
-        if not self.alone:
-            self.arrive()
+        if not self.is_single:
+            self.heartbeat()
             torch.distributed.all_reduce(tensor)
         return tensor
 
-    def as_first(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         """Rank 0's values, in place, of a tensor that each rank has."""
-        if not self.alone:
-            self.arrive()
+        if not self.is_single:
+            self.heartbeat()
             torch.distributed.broadcast(tensor, 0)
         return tensor
 
-    def largest(self, *numbers: int) -> list[int]:
+    def all_reduce_max(self, *numbers: int) -> list[int]:
         """The largest of all ranks' numbers, each by itself."""
-        if self.alone:
+        if self.is_single:
             return list(numbers)
-        self.arrive()
+        self.heartbeat()
         tensor = torch.tensor(numbers, dtype=torch.int64)
         for ring in self.rings:
             torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX, ring)
         return tensor.tolist()
 
-    def all(self, here: bool) -> bool:
+    def all_true(self, here: bool) -> bool:
         """Whether it is so on all ranks."""
-        return not any(self.largest(not here))
+        return not any(self.all_reduce_max(not here))
 
-    def from_first(self, name: str, value: str) -> str:
+    def broadcast_text(self, name: str, value: str) -> str:
         """Rank 0's value of what every rank would choose for itself."""
-        if self.alone:
+        if self.is_single:
             return value
-        if self.first:
+        if self.is_main:
             self.store.set(f"value/{name}", value)
         self._wait(f"value/{name}")
         return self.store.get(f"value/{name}").decode()
 
-    def from_all(self, what: str, value: str) -> list[str]:
+    def wait_for_main(self, name: str) -> None:
+        """Wait until rank 0 comes here too. Rank 0 itself does not wait."""
+        self.broadcast_text(name, "")
+
+    @contextmanager
+    def main_first(self, name: str) -> Iterator[None]:
+        """Rank 0 does what is inside first; the others wait until it has finished it."""
+        if not self.is_main:
+            self.wait_for_main(name)
+        yield
+        if self.is_main:
+            self.wait_for_main(name)
+
+    def all_gather_text(self, what: str, value: str) -> list[str]:
         """What every rank says of this, by rank. Raises UserError where another rank has come to speak of something else."""
-        if self.alone:
+        if self.is_single:
             return [value]
         self.told += 1
         names = [f"told/{self.told}/{rank}" for rank in range(self.world_size)]
@@ -187,39 +200,39 @@ class Ranks:
 
     def check_same(self, facts: Mapping[str, str]) -> None:
         """Wait for all ranks, of which there are several. Raises UserError where a fact is another one here than on rank 0."""
-        theirs = json.loads(self.from_first("facts", json.dumps(dict(facts))))
+        theirs = json.loads(self.broadcast_text("facts", json.dumps(dict(facts))))
         if wrong := [what for what, mine in facts.items() if mine != theirs.get(what)]:
             more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
             raise UserError(
                 f"Not what rank 0 has on rank {self.rank} ({platform.node()}): {', '.join(wrong[:4])}{more}; give every machine "
                 "the same files and the same command."
             )
-        self.largest(0)
+        self.all_reduce_max(0)
 
     # --- failing ----------------------------------------------------------------------------------------------------
 
-    def arrive(self, batch: int | None = None) -> None:
+    def heartbeat(self, batch: int | None = None) -> None:
         """Leave word that this rank has come to its next exchange with the others, in this batch (None: still in it)."""
-        if not self.alone:
+        if not self.is_single:
             self.exchanges += 1
             self.batch = self.batch if batch is None else batch
             self.store.set(f"at/{self.rank}", f"{self.exchanges} {self.batch}")
             self.arrived_at = time.monotonic()
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def explain_failures(self) -> Iterator[None]:
         """Where another rank is missing, raise OtherRankFailed with which one, as far as that can be told."""
         try:
             yield
         except RuntimeError as error:
-            if self.alone or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()):
+            if self.is_single or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()):
                 raise
             # Whoever gives up first cuts the others off: they have waited as long.
-            waited = time.monotonic() - self.arrived_at > WAITED * self.patience_s
+            waited = time.monotonic() - self.arrived_at > WAITED * self.timeout_s
             late = any(words in str(error).lower() for words in LATE) and not any(words in str(error) for words in LOST)
             if late or waited:
                 raise OtherRankFailed(
-                    f"{self._behind()} did not answer for {duration(self.patience_s)} (--system.timeout_minutes); see what it is "
+                    f"{self._behind()} did not answer for {duration(self.timeout_s)} (--system.timeout_minutes); see what it is "
                     "doing, and what it wrote last."
                 ) from error
             raise OtherRankFailed(
@@ -245,7 +258,7 @@ class Ranks:
 
     def may_say(self, error: BaseException) -> bool:
         """Whether this rank is the one to say what went wrong; every other has its say of another error only."""
-        if not self.first:
+        if not self.is_main:
             time.sleep(RANK_0_FIRST_S)
         with suppress(RuntimeError):
             any_yet = self.store.add("errors", 1) > 1
@@ -253,18 +266,18 @@ class Ranks:
             if not any_yet:
                 self.store.set("said", f"{platform.node()}\n{error}")
             return not (any_yet if isinstance(error, OtherRankFailed) else same_yet)
-        return self.first
+        return self.is_main
 
     def said_elsewhere(self) -> str:
         """What another machine's rank said went wrong, where somebody at this one could not read it; else empty."""
         with suppress(RuntimeError):
-            if self.first and self.store.check(["said"]):
+            if self.is_main and self.store.check(["said"]):
                 machine, _, text = self.store.get("said").decode().partition("\n")
                 return f"[{machine}] {text}" if machine != platform.node() else ""
         return ""
 
 
-ALONE = Ranks()
+SINGLE = Ranks()
 
 
 def ranks_called(numbers: Sequence[int]) -> str:
@@ -278,20 +291,20 @@ def ranks_called(numbers: Sequence[int]) -> str:
 # --- tensors that are shared out ------------------------------------------------------------------------------------
 
 
-def is_shared_out(tensor: Tensor) -> TypeGuard[DTensor]:
+def is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether it is a DTensor, of which each rank has a part. Where nothing has imported them, there are none."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_tensor(tensor: Tensor) -> Tensor:
     """The part of a tensor that is on this rank, in its own memory; of a plain tensor, all of it."""
-    return tensor.to_local() if is_shared_out(tensor) else tensor
+    return tensor.to_local() if is_dtensor(tensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor; every rank must ask for it."""
-    return tensor.full_tensor() if is_shared_out(tensor) else tensor
+    return tensor.full_tensor() if is_dtensor(tensor) else tensor
 
 
 def copy_into(tensor: Tensor, values: Tensor, source: int | None = None) -> None:
@@ -302,10 +315,10 @@ def copy_into(tensor: Tensor, values: Tensor, source: int | None = None) -> None
         values: whole, of its shape.
         source: the rank whose values count, where each of them calls this; None: each rank has the same.
     """
-    if is_shared_out(tensor):
+    if is_dtensor(tensor):
         from torch.distributed.tensor import distribute_tensor
 
         values = distribute_tensor(
             values.to(tensor.device), tensor.device_mesh, tensor.placements, src_data_rank=source
         ).to_local()
-    local(tensor).copy_(values)
+    local_tensor(tensor).copy_(values)

@@ -26,7 +26,7 @@ from jojo.checkpoints.run_files import RunFiles
 from jojo.machine import device as devices
 from jojo.machine import launch
 from jojo.machine import ranks as distributed
-from jojo.machine.ranks import ALONE, OtherRankFailed, Ranks, copy_into, local, whole
+from jojo.machine.ranks import SINGLE, OtherRankFailed, Ranks, copy_into, full_tensor, local_tensor
 from jojo.stopping import Shutdown
 from trainer import Trainer
 from training import summary as report
@@ -183,10 +183,10 @@ def test_a_tensor_in_parts_takes_values_and_is_whole_again(tmp_path: Path) -> No
         mesh, values = init_device_mesh("cpu", (1,)), torch.arange(6.0).view(3, 2)
         parts = distribute_tensor(values.clone(), mesh, [Shard(0)])
         copy_into(parts, values + 1)
-        assert torch.equal(local(parts), values + 1) and torch.equal(whole(parts), values + 1)
+        assert torch.equal(local_tensor(parts), values + 1) and torch.equal(full_tensor(parts), values + 1)
     finally:
         torch.distributed.destroy_process_group()
-    assert local(values) is whole(values) is values
+    assert local_tensor(values) is full_tensor(values) is values
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_what_parts_cannot_do_is_refused(section: str, name: str, value: Any, ex
     config.set(f"{section}.{name}", value)
     with pytest.raises(UserError, match=expected):
         refuse_uneven_shares(config, Ranks(0, 4))
-    refuse_uneven_shares(config, ALONE)
+    refuse_uneven_shares(config, SINGLE)
 
 
 # --- failures, without torchrun to end the others -------------------------------------------------------------------
@@ -254,13 +254,13 @@ def test_ranks_that_were_given_something_else_are_told_what(monkeypatch: pytest.
 def test_errors_of_the_library_become_a_sentence(message: str, expected: str) -> None:
     places = {"at/0": b"27 9", "at/1": b"24 8", "at/2": b"23 7"}
     store = SimpleNamespace(check=lambda keys: all(key in places for key in keys), get=places.get)
-    with pytest.raises(OtherRankFailed, match=expected), Ranks(0, 3, store=store).explained():
+    with pytest.raises(OtherRankFailed, match=expected), Ranks(0, 3, store=store).explain_failures():
         raise RuntimeError(message)
 
 
 def test_other_errors_stay_what_they_are() -> None:
-    for ranks in (ALONE, Ranks(0, 2)):
-        with pytest.raises(RuntimeError, match="a bug"), ranks.explained():
+    for ranks in (SINGLE, Ranks(0, 2)):
+        with pytest.raises(RuntimeError, match="a bug"), ranks.explain_failures():
             raise RuntimeError("a bug")
 
 
@@ -328,7 +328,7 @@ def test_ranks_stop_and_save_together_by_the_clock_of_the_first() -> None:
     due, never = SimpleNamespace(due=lambda _: True), SimpleNamespace(due=lambda _: False)
 
     def wishes(first: bool, stop: Shutdown, limit: Any, save: Any) -> tuple[int, int, int]:
-        own = SimpleNamespace(batches_done=3, ranks=SimpleNamespace(first=first), asked=(stop, limit, save))
+        own = SimpleNamespace(batches_done=3, ranks=SimpleNamespace(is_main=first), asked=(stop, limit, save))
         return Trainer.wishes(own)  # type: ignore[arg-type]
 
     stop = Shutdown()
@@ -383,8 +383,8 @@ def test_ranks_that_read_different_checkpoints_are_told_so() -> None:
         multi_get=lambda names: [said[name] for name in names],
     )
     with pytest.raises(UserError, match=r"Rank 0 does not do what rank 1 does \(read parts of 'x.pt'\)"):
-        Ranks(1, 2, store=store).from_all("read parts of 'x.pt'", "")
-    assert Ranks(1, 2, store=store).from_all("connect", "1, a") == ["0", "1, a"]
+        Ranks(1, 2, store=store).all_gather_text("read parts of 'x.pt'", "")
+    assert Ranks(1, 2, store=store).all_gather_text("connect", "1, a") == ["0", "1, a"]
 
 
 def test_ranks_that_are_numbered_in_another_way_make_one_ring() -> None:
@@ -398,13 +398,15 @@ def test_ranks_do_after_a_batch_what_they_agreed_on_in_it(
     run = make_run(*FLAGS, "--eval_interval", "0", "--output_checkpoint", "models/two.pt")
     trainer, mine = Trainer(run), list[tuple[int, ...]]()
 
-    def largest(*wishes: int) -> list[int]:
+    def all_reduce_max(*wishes: int) -> list[int]:
         mine.append(wishes)
         return list(agreed if len(mine) == 2 else (0, 0, 1))
 
     several = Ranks(0, 2)
-    for name, answer in {"largest": largest, "sum": lambda t: t, "arrive": lambda *_: None, "from_first": None}.items():
-        monkeypatch.setattr(several, name, answer or (lambda _, value: value))
+    monkeypatch.setattr(several, "all_reduce_max", all_reduce_max)
+    monkeypatch.setattr(several, "all_reduce_sum", lambda tensor: tensor)
+    monkeypatch.setattr(several, "heartbeat", lambda *_: None)
+    monkeypatch.setattr(several, "broadcast_text", lambda _, value: value)
     trainer.ranks = several
     assert trainer.train() == code
     assert mine == [(0, 0, 0), (0, 0, 0)] and state_of("models/two.pt")["batch_counter"] == 2
@@ -425,9 +427,9 @@ def test_a_signal_that_another_rank_got_comes_here_too_and_is_the_same() -> None
         (Ranks(restarts=1, job="a"), Request(weights_from="x.pt"), True),
         (Ranks(restarts=1, job="b"), Request(), False),
         (Ranks(job="a"), Request(), False),  # not a name of its own, and no restart
-        (Ranks(job="a", named=True), Request(), True),
-        (Ranks(job="a", named=True), Request(weights_from="x.pt"), False),
-        (Ranks(job="a", named=True), Request(continue_from="x.pt"), False),
+        (Ranks(job="a", named_job=True), Request(), True),
+        (Ranks(job="a", named_job=True), Request(weights_from="x.pt"), False),
+        (Ranks(job="a", named_job=True), Request(continue_from="x.pt"), False),
     ],
 )
 def test_a_job_goes_on_with_what_it_began(ranks: Ranks, request_: Request, expected: bool) -> None:
@@ -448,7 +450,7 @@ def test_a_job_that_took_weights_from_under_its_own_name_can_be_restarted_before
     flags = (*FLAGS, "--max_iters", "2", "--eval_interval", "0", "--output_checkpoint", "models/two.pt")
     assert train(*flags).code == 0
     run = make_run(*flags)
-    run.ranks = Ranks(job="a", named=True)
+    run.ranks = Ranks(job="a", named_job=True)
     run.start.mode, run.start.checkpoint = Mode.WEIGHTS, load_checkpoint(run.files.last)
     trainer, step = Trainer(run), Trainer.step
 
@@ -460,7 +462,7 @@ def test_a_job_that_took_weights_from_under_its_own_name_can_be_restarted_before
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     monkeypatch.setattr(Trainer, "step", step)
-    request = Request(weights_from="models/two.pt", ranks=Ranks(job="a", named=True, restarts=1))
+    request = Request(weights_from="models/two.pt", ranks=Ranks(job="a", named_job=True, restarts=1))
     assert is_restart(request, run.files)
     assert state_of("models/two.pt")["batch_counter"] == 0
     assert train(*flags, "--resume").code == 0
@@ -544,7 +546,7 @@ def test_rank_0_says_whom_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
         check=lambda names: here >= set(names), set=lambda *_: None, multi_get=lambda names: [b'["connect", "0"]'] * 12
     )
     with listening() as said:
-        Ranks(0, 12, store=store).from_all("connect", "0")
+        Ranks(0, 12, store=store).all_gather_text("connect", "0")
     assert said == ["Waiting for ranks 1, 2, 3, 4, 5, 6, 7, 8 and 3 more."]
 
 
@@ -563,14 +565,14 @@ def test_rank_0_repeats_what_another_machine_said() -> None:
 def test_who_is_cut_off_after_waiting_as_long_blames_the_one_that_is_late(waited: float, expected: str) -> None:
     ranks = Ranks(0, 2, store=SimpleNamespace(check=lambda _: False))
     ranks.arrived_at = time.monotonic() - waited
-    with pytest.raises(OtherRankFailed, match=expected), ranks.explained():
+    with pytest.raises(OtherRankFailed, match=expected), ranks.explain_failures():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1")
 
 
 @pytest.mark.parametrize(
     ("ranks", "expected"),
     [
-        (ALONE, "python train.py --resume models/two.pt"),
+        (SINGLE, "python train.py --resume models/two.pt"),
         (Ranks(0, 4, 0, 4), "torchrun --nproc_per_node 4 train.py --resume models/two.pt"),
         (Ranks(0, 4, 0, 2), "torchrun ... train.py --resume models/two.pt"),
         (Ranks(0, 4, 0, 4, by_torchrun=False), "python train.py --resume models/two.pt"),

@@ -42,20 +42,20 @@ KINDS = {
 }  # fmt: skip
 
 
-class Alone(Ranks):
+class FakeRanks(Ranks):
     """Rank 0 of 64, who has nobody to agree with: what it says counts for all."""
 
-    def connect(self, device: str, patience_s: float) -> None:
-        self.patience_s = patience_s
+    def connect(self, device: str, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
 
     def check_same(self, facts: Any) -> None: ...
 
-    def arrive(self, batch: int | None = None) -> None: ...
+    def heartbeat(self, batch: int | None = None) -> None: ...
 
-    def largest(self, *numbers: int) -> list[int]:  # no part of what is counted
+    def all_reduce_max(self, *numbers: int) -> list[int]:  # no part of what is counted
         return list(numbers)
 
-    def from_first(self, name: str, value: str) -> str:
+    def broadcast_text(self, name: str, value: str) -> str:
         return value
 
 
@@ -112,7 +112,7 @@ def measured(flags: list[str], folder: Path) -> dict[str, Any]:
     if getattr(args, "system.dtype") == "bfloat16":
         as_on_cuda()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        run = prepare_run(Request(overrides=train.overrides(args, flags), ranks=Alone(0, RANKS, 0, 8)))
+        run = prepare_run(Request(overrides=train.overrides(args, flags), ranks=FakeRanks(0, RANKS, 0, 8)))
         trainer = Trainer(run)
         if not run.sharded:
             trainer.replica.register_comm_hook(None, reduced)  # type: ignore[operator]

@@ -20,7 +20,6 @@ from helpers_data import ROOT, examples
 from helpers_run import listening, make_run, settle, write_data
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.test_distributed import environment
 
 import train
 from config import OPTIONS, Config, resolve
@@ -104,7 +103,7 @@ def test_a_plan_is_what_one_of_64_ranks_holds_and_sends(monkeypatch: pytest.Monk
     lines = [f"{base64.b64encode(bytes([n])).decode()} {n}\n" for n in range(256)]
     Path("bytes.tiktoken").write_text("".join(lines))
     command = [sys.executable, str(SCRIPT), *(flags_of(case) for _, case in CASES)]
-    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     for (moment, case), line in zip(CASES, ended.stdout.splitlines(), strict=True):
         config, found = config_of(case), json.loads(line)

@@ -408,7 +408,7 @@ def group(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]
     def share(tensor: torch.Tensor) -> torch.Tensor:
         return distribute_tensor(tensor.detach().clone(), mesh, [Shard(0)]) if tensor.dim() else tensor
 
-    def shared_out(whole: dict[str, Any]) -> dict[str, Any]:
+    def sharded(whole: dict[str, Any]) -> dict[str, Any]:
         optimizer = {
             name: {key: share(value) for key, value in values.items()} for name, values in whole["optimizer"].items()
         }
@@ -418,7 +418,7 @@ def group(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]
         }
 
     try:
-        yield shared_out
+        yield sharded
     finally:
         torch.distributed.destroy_process_group()
 
@@ -532,7 +532,7 @@ def test_ranks_that_do_not_see_one_folder_are_told_before_the_first_batch(
 
 def test_ranks_read_large_tensors_when_they_need_them(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     several = Ranks(1, 2)
-    monkeypatch.setattr(several, "from_all", lambda _, value: [value, ""])
+    monkeypatch.setattr(several, "all_gather_text", lambda _, value: [value, ""])
     checkpoint = load_checkpoint(parts, several)
     assert all(weight.is_meta for weight in checkpoint.model.values()) and checkpoint.shards
     assert checkpoint.config["model"]["n_embd"] == 16
