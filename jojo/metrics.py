@@ -1,4 +1,4 @@
-"""The record of a run: one JSON object per batch in models/<run>.metrics.jsonl, and a short copy for checkpoints."""
+"""The metrics of a run: one JSON object per batch in models/<run>.metrics.jsonl, and a thinned copy for checkpoints."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from utils import UserError, log
+from utils import UserError, log, parse_json
 
-TAIL_BYTES = 1 << 16  # of the file that are read at a time when looking for the row to go on from
+TAIL_BYTES = 1 << 16  # read at a time, from the end of the file, to find the row to continue after
 MAX_POINTS = 4096  # kept of each per-batch series; the file has them all
 
 Point = tuple[int, float]  # (batches done, value)
@@ -21,7 +21,7 @@ Point = tuple[int, float]  # (batches done, value)
 
 @dataclass
 class Series:
-    """A per-batch series thinned to at most MAX_POINTS: every 1st, 2nd, 4th ... batch, as it grows."""
+    """A per-batch series thinned to at most MAX_POINTS: as it grows, every 1st, 2nd, 4th ... batch."""
 
     points: list[Point] = field(default_factory=list)
     stride: int = 1
@@ -36,13 +36,13 @@ class Series:
 
 @dataclass
 class Extremes:
-    """Best (lowest) and worst (highest) value of evaluations; infinities stand for "none yet"."""
+    """Best (lowest) and worst (highest) loss of the evaluations; infinite before the first one."""
 
     best: float = math.inf
     worst: float = -math.inf
 
     def add(self, value: float) -> bool:
-        """Take a value in; True when it is the best so far."""
+        """Add a value; returns whether it is the best so far."""
         is_best = value < self.best
         self.best, self.worst = min(self.best, value), max(self.worst, value)
         return is_best
@@ -50,7 +50,7 @@ class Extremes:
 
 @dataclass
 class MetricsTracker:
-    """What a run has seen so far. Lives in checkpoints through state_dict() / load_state_dict()."""
+    """What a run has measured so far; checkpoints keep it through state_dict() and load_state_dict()."""
 
     train_loss_batch: Series = field(default_factory=Series)
     learning_rate: Series = field(default_factory=Series)
@@ -63,21 +63,20 @@ class MetricsTracker:
     tokens: int = 0  # predicted so far
 
     def add_batch(self, row: Mapping[str, Any]) -> None:
-        """Take in the row of one batch."""
+        """Add the row of one batch."""
         self.train_loss_batch.add(row["step"], row["loss"])
         self.learning_rate.add(row["step"], row["lr"])
 
     def add_evaluation(self, step: int, losses: Mapping[str, float]) -> bool:
-        """Take in an evaluation; True when its validation loss is the best so far."""
-        for name in ("train_loss_eval", "val_loss_eval", "bpb"):
-            key = "val_loss" if name == "val_loss_eval" else name
-            if key in losses:
-                getattr(self, name).append((step, losses[key]))
+        """Add an evaluation; returns whether its validation loss is the best so far."""
+        points = {"train_loss_eval": self.train_loss_eval, "val_loss": self.val_loss_eval, "bpb": self.bpb}
+        for name in points.keys() & losses.keys():
+            points[name].append((step, losses[name]))
         self.train.add(losses["train_loss_eval"])
         return self.val.add(losses["val_loss"])
 
     def state_dict(self) -> dict[str, Any]:
-        """The parts of a checkpoint that are the metrics' own."""
+        """The metrics' entries in a checkpoint."""
         return {
             "best_val_loss": self.val.best,
             "worst_val_loss": self.val.worst,
@@ -108,59 +107,49 @@ class MetricsTracker:
 
 
 def read_metrics(path: Path) -> MetricsTracker:
-    """What a metrics file tells of a run; lines that are torn or no rows are passed over.
-
-    Raises:
-        UserError: there is no such file.
-    """
+    """The metrics in a file; lines that are not rows are skipped. Raises UserError where there is no such file."""
     if not path.is_file():
         raise UserError(f"No metrics file '{path}'.")
     tracker = MetricsTracker()
     with open(path, "rb") as file:
         for line in file:
             try:
-                row: dict[str, Any] = {k: math.nan if v is None else v for k, v in json.loads(line).items()}
+                row: dict[str, Any] = {k: math.nan if v is None else v for k, v in parse_json(line).items()}
                 tracker.add_batch(row)
                 if "val_loss" in row:
                     tracker.add_evaluation(row["step"], row)
                 tracker.elapsed_s, tracker.tokens = row["elapsed_s"], row["tokens"]
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
     return tracker
 
 
 class MetricsFile:
-    """Appends one row per batch; a line is there whole or not at all.
-
-    Where the disk refuses a row, training goes on: the row waits in memory and is written with a later one.
-    """
+    """Appends one row per batch; every line is whole. When the disk is full, rows wait in memory for a later write."""
 
     def __init__(self, path: Path, keep_until: int) -> None:
-        """Open for appending after the row of batch `keep_until`; later rows (of batches lost to a crash) are cut."""
+        """Open the file to continue after batch `keep_until`; rows of later batches, which a crash lost, are cut."""
         self.path = path
         self._file = open(path, "r+b" if path.exists() else "w+b", buffering=0)
         self._waiting: list[bytes] = []
-        self._end, last = _end_of_row(self._file, keep_until)  # bytes that are on the disk for good
+        self._end, last = _end_of_row(self._file, keep_until)  # bytes of whole rows
         self._file.truncate(self._end)
         if 0 < last < keep_until:
-            log.warning("%s lacks the rows of batches %d to %d.", path, last + 1, keep_until)
+            log.warning("'%s' lacks the rows of batches %d to %d.", path, last + 1, keep_until)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row. Non-finite numbers become null: JSON has none."""
+        """Write one row. JSON has no NaN and no infinity: they become null."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         self._waiting.append(json.dumps(clean).encode() + b"\n")
         try:
             self._write()
-        except OSError as error:  # a full disk must not end the training
+        except OSError as error:  # a full disk must not stop the training
             if len(self._waiting) == 1:
-                log.warning(
-                    "Could not write to %s (%s); the rows wait in memory until there is room.",
-                    self.path,
-                    error.strerror,
-                )
+                message = "Could not write to '%s' (%s); rows wait in memory until there is room."
+                log.warning(message, self.path, error.strerror)
 
     def _write(self) -> None:
-        """Write what is waiting after the last whole row; half a row of a failed write is written over."""
+        """Write the waiting rows after the last whole one, over what a failed write left there."""
         content = b"".join(self._waiting)
         self._file.seek(self._end)
         written = 0
@@ -170,21 +159,21 @@ class MetricsFile:
         self._waiting = []
 
     def close(self) -> None:
-        """Close; rows that could not be written by now are lost, and said to be."""
+        """Close the file. Rows that still cannot be written are lost; an error says so."""
         try:
             if self._waiting:
                 self._write()
         except OSError as error:
             self._file.truncate(self._end)
-            log.error("%s lacks its last %d rows (%s).", self.path, len(self._waiting), error.strerror)
+            log.error("'%s' lacks its last %d rows (%s).", self.path, len(self._waiting), error.strerror)
         finally:
             self._file.close()
 
 
 def _end_of_row(file: BinaryIO, step: int) -> tuple[int, int]:
-    """Where the newest whole row of a step up to this one ends, and its step; (0, 0) where there is none.
+    """The end, in bytes, of the newest whole row up to `step`, and that row's step; (0, 0) where there is none.
 
-    Looks at the file from its end, so the time does not grow with its length.
+    Reads backwards from the end of the file, so the time does not grow with its length.
     """
     end = file.seek(0, os.SEEK_END)
     while end > 0:
@@ -192,7 +181,7 @@ def _end_of_row(file: BinaryIO, step: int) -> tuple[int, int]:
         file.seek(start)
         lines = file.read(end - start).splitlines(keepends=True)
         if start > 0 and len(lines) > 1:
-            lines.pop(0)  # perhaps the rest of a line that begins before
+            lines.pop(0)  # perhaps only the end of a line
         for line in reversed(lines):
             if line.endswith(b"\n") and 0 <= (found := _step(line)) <= step:
                 return end, int(found)
@@ -202,23 +191,23 @@ def _end_of_row(file: BinaryIO, step: int) -> tuple[int, int]:
 
 def _step(line: bytes) -> float:
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return float(parse_json(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return math.inf
 
 
-class Board:
-    """Where rows go besides the metrics file; this one keeps nothing."""
+class NoBoard:
+    """Takes rows and keeps nothing: without --tensorboard."""
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take in the row of a batch."""
+        """Add the row of a batch."""
 
     def close(self) -> None:
-        """Write what is waiting."""
+        """Write what is still in memory."""
 
 
-class TensorBoard(Board):
-    """TensorBoard events of a run."""
+class TensorBoard(NoBoard):
+    """Writes rows as TensorBoard events."""
 
     NAMES: ClassVar = {
         "loss": "loss/train", "train_loss_eval": "loss/train_eval", "val_loss": "loss/val", "bpb": "loss/bpb",
@@ -227,7 +216,7 @@ class TensorBoard(Board):
     }  # fmt: skip
 
     def __init__(self, folder: Path, done: int) -> None:
-        """Events of batches after `done`, which a crash made void, are hidden."""
+        """Hide earlier events of batches after `done`, which a crash lost."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(str(folder), purge_step=done + 1)
@@ -248,8 +237,3 @@ def require_tensorboard() -> None:
     """Raises UserError where TensorBoard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard")
-
-
-def open_board(wanted: bool, folder: Path, done: int) -> Board:
-    """TensorBoard where it is wanted."""
-    return TensorBoard(folder, done) if wanted else Board()

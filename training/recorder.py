@@ -1,4 +1,4 @@
-"""What a run writes down and shows while it trains: metrics, pictures, lines. Rank 0 keeps it for all ranks."""
+"""What a run shows and writes while it trains: a bar or lines, the metrics file, pictures, TensorBoard. Rank 0 only."""
 
 from __future__ import annotations
 
@@ -8,57 +8,55 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from config import Config, file_layers, resolve
-from jojo.metrics import MetricsFile, MetricsTracker, open_board
+from jojo.metrics import MetricsFile, MetricsTracker, NoBoard, TensorBoard
 from jojo.plotting import PlotManager
 from training.run import Run
-from training.summary import flops
 from utils import duration, log, short_count
 
 
 class NoRecord:
-    """What the other ranks keep: nothing."""
+    """The record of the other ranks: they keep nothing."""
 
     def batch(self, row: Mapping[str, Any], seconds: float) -> None:
-        """Show a finished batch, which took so long."""
+        """Show a finished batch and how long it took."""
 
     def evaluation(self, step: int, losses: Mapping[str, float], is_best: bool) -> None:
         """Show an evaluation."""
 
     def samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
-        """Show what the model writes by now."""
+        """Show what the model writes."""
 
     def keep(self, row: Mapping[str, Any]) -> None:
         """Write the row of a finished batch, evaluation and samples included."""
 
     def draw(self, milestone: Path | None = None) -> None:
-        """Draw the loss curve, and keep it under a milestone's name too."""
+        """Draw the loss curve, under a milestone's name too."""
 
     def draw_if_cheap(self) -> None:
-        """Draw the loss curve where the time for it has been earned."""
+        """Draw the loss curve, unless drawing would take a noticeable share of the run's time."""
 
     def close(self) -> None:
         """Close the files."""
 
 
 class Record(NoRecord):
-    """See the module's first line.
+    """The record of rank 0.
 
     Args:
-        run: what trains; its files are opened here and go on after the batches that are done.
+        run: the run; its files are opened and continued after the batches that are done.
         metrics: what the pictures show.
     """
 
     def __init__(self, run: Run, metrics: MetricsTracker) -> None:
-        files, training, done = run.files, run.config.training, run.start.batches_done
+        files, done, total = run.files, run.start.batches_done, run.plan.total_batches
         self.metrics = metrics
         self.plot = PlotManager(files.plot, files.run)
-        self.forecast = Forecast(run)
+        self.forecast = Forecast(total)
         with ExitStack() as opened:
             self.rows = opened.enter_context(closing(MetricsFile(files.metrics, keep_until=done)))
-            self.board = opened.enter_context(closing(open_board(run.tensorboard, files.tensorboard, done)))
-            self.progress = Progress(run.plan.total_batches, done, training.log_interval)
-            opened.callback(self.progress.close)
+            board = TensorBoard(files.tensorboard, done) if run.tensorboard else NoBoard()
+            self.board = opened.enter_context(closing(board))
+            self.progress = opened.enter_context(closing(Progress(total, done, run.config.training.log_interval)))
             self._opened = opened.pop_all()
 
     def batch(self, row: Mapping[str, Any], seconds: float) -> None:
@@ -85,11 +83,8 @@ class Record(NoRecord):
         self._opened.close()
 
 
-DAY_S = 86_400.0
-
-
 class Progress:
-    """A live bar on a terminal; plain lines every `log_interval` batches everywhere else."""
+    """A live bar on a terminal; elsewhere a line every `log_interval` batches."""
 
     def __init__(self, total: int, done: int, log_interval: int) -> None:
         from tqdm import tqdm
@@ -111,7 +106,7 @@ class Progress:
         if self.log_interval and (row["step"] % self.log_interval == 0 or row["step"] == self.total):
             line = "batch %d/%d  loss %.4f  lr %.2e  %s"
             arguments = row["step"], self.total, row["loss"], row["lr"], rates
-            log.info(line, *arguments, extra={"file_only": self.live})  # on a terminal the bar says it
+            log.info(line, *arguments, extra={"file_only": self.live})  # the bar shows it
 
     def evaluation(self, step: int, losses: Mapping[str, float], is_best: bool) -> None:
         """Show an evaluation."""
@@ -121,7 +116,7 @@ class Progress:
         )  # fmt: skip
 
     def samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
-        """Show what the model writes by now."""
+        """Show what the model writes."""
         for sample in samples:
             text = " ".join((sample["prompt"] + sample["text"]).split())
             log.info("batch %d/%d  sample: %s", step, self.total, text)
@@ -131,39 +126,25 @@ class Progress:
 
 
 class Forecast:
-    """Says once, after the first batches, how long the run will take; and what to do when that is days."""
+    """Estimates once, after the first batches, how long the run will take."""
 
     BATCHES = 5  # the first is slower than the rest
+    DAY_S = 86_400.0
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, total_batches: int) -> None:
+        self.total_batches = total_batches
         self.seconds: list[float] = []
 
     def batch(self, seconds: float, batches_done: int) -> None:
-        """Take in a batch's time."""
-        if len(self.seconds) >= self.BATCHES:
+        """Add the time of a batch."""
+        left = self.total_batches - batches_done
+        if len(self.seconds) == self.BATCHES:
             return
         self.seconds.append(seconds)
-        left = self.run.plan.total_batches - batches_done
         if len(self.seconds) == self.BATCHES and left > 0:
-            batch_s = sorted(self.seconds)[self.BATCHES // 2]
-            log.info("About %s to go at this rate (evaluations not counted).", duration(left * batch_s))
-            if left * batch_s > DAY_S:
-                self.advise(batch_s)
-
-    def advise(self, batch_s: float) -> None:
-        """Name a config that would not take days here, by its FLOPs at the rate measured."""
-        small = small_config()
-        share = flops(small, small.training.max_iters or 0) / flops(self.run.config, 1)
-        log.warning(
-            "That is days on this device. configs/story-small.json would take about %s; a GPU, a smaller model or fewer "
-            "batches (--max_iters) shorten this one.",
-            duration(share * batch_s),
-        )
-
-
-def small_config() -> Config:
-    """The config that newcomers start with."""
-    config, _ = resolve(file_layers(Path(__file__).resolve().parents[1] / "configs" / "story-small.json"))
-    config.model.vocab_size = config.model.vocab_size or 50304
-    return config
+            left_s = left * sorted(self.seconds)[self.BATCHES // 2]
+            log.info("About %s left at this speed, evaluations not counted.", duration(left_s))
+            if left_s > self.DAY_S:
+                log.warning(
+                    "That is days; use a GPU, a smaller model (configs/story-small.json) or fewer batches (--max_iters)."
+                )

@@ -233,4 +233,4 @@ def test_rows_that_are_missing_before_the_checkpoint_are_named(tmp_path):
     path.write_text(json.dumps(row(3)) + "\n")
     with listening() as said:
         MetricsFile(path, 5).close()
-    assert said == [f"{path} lacks the rows of batches 4 to 5."]
+    assert said == [f"'{path}' lacks the rows of batches 4 to 5."]
