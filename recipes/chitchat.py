@@ -1,11 +1,11 @@
-"""A seeded generator of small conversations: greetings, small talk, simple questions, and what was said remembered.
+"""The `chitchat` data set: small conversations, made from a seed (greetings, small talk, simple questions).
 
-They are put together from the scenes in ``chitchat_words.py``, where every line is written in several ways; what is
-drawn for a scene (a dish, a pet, a plan) stays the same to its end.
+A conversation is put together from scenes, in which every line is written in several ways. What is drawn for a scene (a
+dish, a pet, a plan) stays the same to its end. The words are in recipes/words/chitchat*.txt.
 
-Look at five conversations (a second number chooses another seed): ``python -m recipes.chitchat 5``. To add a scene, write
-it into ``chitchat_words.py``, where the format is explained, and run ``pytest tests/test_chitchat.py``. The same index
-and seed give the same conversation on every machine, because all chance comes from ``random.Random.random()``.
+Look at five conversations (a second number is the seed): ``python -m recipes.chitchat 5``. Add a scene: write it into
+chitchat_talk.txt, where the format is explained, and run ``pytest tests/recipes/test_chitchat.py``. The same index and
+seed give the same conversation on every machine, because all chance comes from ``random.Random.random()``.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import random
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from recipes import chitchat_words as words
 from recipes.recipe import Recipe
+from recipes.word_files import entries, pairs, sections
 
 T = TypeVar("T")
 Lines = dict[str, list[str]]  # by the letter that stands before them: the ways to write something
@@ -26,17 +27,20 @@ Table = tuple[list[str], list[list[str]], int]  # columns, rows, and how many ro
 Fields = dict[str, str]  # what was drawn, by slot
 
 DOCUMENTS = 20_000
+TALK, QUESTIONS, MANNERS, SYSTEMS = "chitchat_talk", "chitchat_questions", "chitchat_manners", "chitchat_systems"
 LENGTHS = (1, 2, 2, 2, 3, 3, 3, 4, 4, 4)  # pairs of a user's and an assistant's turn: two to eight turns
 OPENINGS = ("", "", "HI", "HI", "GREET", "NAME", "NAMEHI")  # whether there is a greeting, or even a name
 STYLES = ("",) * 12 + ("lower",) * 3 + ("bare",) * 3 + ("typos",) * 2  # how the user writes
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
-YOURS = re.compile(rf"\b(?:{'|'.join(words.YOURS)})(?![\w'])")  # "my" and its kin, which become "your" and its kin
+YOURS = pairs("chitchat", "yours")  # "my" and the like, which become "your" and the like
+TYPOS = pairs("chitchat", "typing errors")
+OURS = re.compile(rf"\b(?:{'|'.join(YOURS)})(?![\w'])")
 PARTS = re.compile(r'"[^"]*"|[.!?:]')  # what stands between the parts of a turn; what is quoted may come twice
 BARE = re.compile(r"[.!?,]+$|(?<=n)'(?=t\b)|(?<=\bi)'(?=m\b|ve\b)|(?<=t)'(?=s\b)")  # what a lazy writer leaves out
 
 
 class Scene(NamedTuple):
-    """One topic that is parsed and ready to be told (a topic with branches is one scene for each of them)."""
+    """One topic that is ready to be told (a topic with branches is one scene for each of them)."""
 
     name: str
     tags: frozenset[str]
@@ -46,44 +50,92 @@ class Scene(NamedTuple):
     lines: Lines
 
 
+# --- reading the words ------------------------------------------------------------------------------------------------
+
+
+@cache
+def macros() -> dict[str, str]:
+    """What <name> stands for: the macros of the file, and rows of tables that are counted out here."""
+    names, numbers = entries("chitchat", "names"), entries("chitchat", "numbers")
+    spans = [(a, b) for a in range(1, 10) for b in range(a + 3, a + 9)]
+    rows: dict[str, Sequence[str]] = {
+        "names": names,
+        "sums": [
+            *(f"{numbers[a]} plus {numbers[b]} | {numbers[a + b]}" for a in range(1, 13) for b in range(1, 13)),
+            *(f"{numbers[a]} minus {numbers[b]} | {numbers[a - b]}" for a in range(2, 16) for b in range(1, a)),
+            *(f"{numbers[a]} times {numbers[b]} | {numbers[a * b]}" for a in range(2, 7) for b in range(2, 6)),
+        ],
+        "counts": [
+            *(f"count from {numbers[a]} to {numbers[b]} | {', '.join(numbers[a : b + 1])}" for a, b in spans),
+            *(f"count [down/backwards] from {numbers[b]} | {', '.join(numbers[b:0:-1])}" for b in range(3, 13)),
+        ],
+        "after": [f"the number after {a} | {b}" for a, b in itertools.pairwise(numbers)],
+        "before": [f"the number before {b} | {a}" for a, b in itertools.pairwise(numbers)],
+    }
+    for unit in ("day", "month"):
+        names = entries("chitchat", f"{unit}s")
+        after = [f"the {unit} after {name} | {names[(i + 1) % len(names)]}" for i, name in enumerate(names)]
+        before = [f"the {unit} before {name} | {names[i - 1]}" for i, name in enumerate(names)]
+        rows[f"{unit}s"] = after + before
+    return pairs("chitchat", "macros") | {name: " ; ".join(found) for name, found in rows.items()}
+
+
+def _expand(text: str) -> str:
+    """The text with its macros replaced, and those in them."""
+    for _ in range(3):
+        text = re.sub(r"<(\w+)>", lambda macro: macros()[macro[1]], text)
+    return text
+
+
+def _columns(table: str) -> list[str]:
+    return [column.strip() for column in table.partition("=")[0].split("|")]
+
+
 def _parse_table(text: str, slots: str = "") -> Table:
     """Parses "column | column = cell | cell ; cell | cell"; a slot such as {dish2} needs two rows."""
-    head, _, body = text.partition("=")
-    columns = [column.strip() for column in head.split("|")]
-    rows = [[" ".join(cell.split()) for cell in row.split("|")] for row in body.split(";")]
+    columns = _columns(text)
+    rows = [[" ".join(cell.split()) for cell in row.split("|")] for row in text.partition("=")[2].split(";")]
     if wrong := [row for row in rows if len(row) != len(columns)]:
         raise ValueError(f"the table with the columns {columns} has rows of another length: {wrong}")
     numbers = [int(number) for column in columns for number in re.findall(rf"\{{(?:\w+_)?{column}(\d)\}}", slots)]
     return columns, rows, max(numbers, default=1)
 
 
-def _parse_scene(block: str) -> Iterator[Scene]:
+def _parse_scene(head: str, body: str) -> Iterator[Scene]:
     """Parses one topic, together with the shared tables whose columns it uses."""
-    head, _, body = block.partition("\n")
     name, tags, about, *_ = re.split("[:=]", f"{head}=")
-    entries = re.findall(r"^([A-Z]+)(?:\((\w+)\))?: (.*)$", re.sub(r"\n {2,}", " ", body), re.MULTILINE)
-    tables = [_parse_table(text, body) for letter, _, text in entries if letter == "T"]
+    lines = re.findall(r"^([A-Z]+)(?:\((\w+)\))?: (.*)$", re.sub(r"\n {2,}", " ", body), re.MULTILINE)
+    tables = [_parse_table(text, body) for letter, _, text in lines if letter == "T"]
     used = set(re.findall(r"\{(?:\w+_)?(\w+?)\d?\}", body)) - {column for columns, _, _ in tables for column in columns}
-    tables += [_parse_table(text, body) for text in words.SHARED if used & {*_parse_table(text)[0]}]
-    for branch in sorted({branch for _, branch, _ in entries if branch}) or [""]:
-        own = [(letter, text) for letter, tag, text in entries if letter != "T" and tag in ("", branch)]
-        grouped = itertools.groupby(own, lambda entry: entry[0])
+    shared = [table for table in map(_expand, entries("chitchat", "shared tables")) if used & {*_columns(table)}]
+    tables += [_parse_table(table, body) for table in shared]
+    for branch in sorted({branch for _, branch, _ in lines if branch}) or [""]:
+        own = [(letter, text) for letter, tag, text in lines if letter != "T" and tag in ("", branch)]
+        grouped = itertools.groupby(own, lambda line: line[0])
         groups = [(letter, [way for _, text in group for way in text.split(" || ")]) for letter, group in grouped]
-        turns = [lines for letter, lines in groups if letter in "UA"]
-        pairs = list(zip(turns[::2], turns[1::2], strict=False))
-        yield Scene(name, frozenset(tags.split()), about.strip(), tables, pairs, dict(groups))
+        turns = [ways for letter, ways in groups if letter in "UA"]
+        exchanges = list(zip(turns[::2], turns[1::2], strict=False))
+        yield Scene(name, frozenset(tags.split()), about.strip(), tables, exchanges, dict(groups))
 
 
-def _parse(text: str) -> list[Scene]:
-    """Parses all scenes of a text; each begins with "== "."""
-    for _ in range(3):  # macros have macros in them
-        text = re.sub(r"<(\w+)>", lambda macro: words.MACROS[macro[1]], text)
-    return [scene for block in ("\n" + text.strip()).split("\n== ")[1:] for scene in _parse_scene(block)]
+@cache
+def scenes(file: str) -> list[Scene]:
+    """All scenes of a file."""
+    return [scene for head, body in sections(file).items() for scene in _parse_scene(head, _expand(body))]
 
 
-TALK, ASKS, MANNERS, SYSTEMS = map(_parse, (words.TALK, words.ASKS, words.MANNERS, words.SYSTEMS))
-STARTS, CHATS = ([scene for scene in TALK if ("start" in scene.tags) is start] for start in (True, False))
-PHRASES = _parse(words.PHRASES)[0].lines
+@cache
+def openers(first: bool) -> list[Scene]:
+    """The scenes that can only begin a conversation, or the others."""
+    return [scene for scene in scenes(TALK) if ("start" in scene.tags) is first]
+
+
+def phrases() -> Lines:
+    """What is said between the scenes."""
+    return scenes("chitchat_phrases")[0].lines
+
+
+# --- telling a conversation -------------------------------------------------------------------------------------------
 
 
 class Teller:
@@ -117,9 +169,9 @@ class Teller:
             text = CHOICE.sub(lambda choice: self.pick(choice[1].split("/")), text)
         return text
 
-    def line(self, kind: str, lines: Lines = PHRASES) -> str:
+    def line(self, kind: str, lines: Lines | None = None) -> str:
         """One of the lines of a kind, its slots unfilled."""
-        return self.unfold(self.pick(lines[kind]))
+        return self.unfold(self.pick((lines or phrases())[kind]))
 
     def finish(self, text: str, fields: Fields) -> str:
         """Fills the slots, mends the spaces that empty choices leave, and begins sentences with a capital."""
@@ -146,7 +198,7 @@ class Teller:
                     text = self.unfold(cell).format_map(fields)
                     fields[column + number] = text
                     fields[f"a_{column}{number}"] = ("an " if text[0] in "aeiou" else "a ") + text
-                    fields[f"your_{column}{number}"] = YOURS.sub(lambda word: words.YOURS[word[0]], text)
+                    fields[f"your_{column}{number}"] = OURS.sub(lambda word: YOURS[word[0]], text)
         return fields
 
     def item(self, scene: Scene) -> Fields:
@@ -178,7 +230,7 @@ class Teller:
         """Greets, or not. Gives what comes before the first two turns of the scene."""
         kind = self.pick(OPENINGS)
         if kind.startswith("NAME"):
-            self.name = self.pick(words.NAMES)
+            self.name = self.pick(entries("chitchat", "names"))
         if kind in ("NAME", "GREET") and pairs > 1:
             self.add(self.line(kind), self.line(f"{kind}A"), {"name": self.name})
         elif kind.startswith("NAME"):
@@ -189,7 +241,7 @@ class Teller:
 
     def ask(self, pairs: int, before: str = "", back: str = "") -> None:
         """A question, and in the pairs that are left more of its kind, corrections, and doubts."""
-        scene = self.pick(ASKS)
+        scene = self.pick(scenes(QUESTIONS))
         fields = self.item(scene)
         own, polite = self.uniform() < 0.4, not before and self.uniform() < 0.5
         user = self.line("U", scene.lines) if own else (self.line("POLITE") if polite else "") + "{question}"
@@ -209,7 +261,7 @@ class Teller:
 
     def quiz(self, pairs: int) -> None:
         """The assistant asks, the user answers."""
-        scene = self.pick(ASKS)
+        scene = self.pick(scenes(QUESTIONS))
         fields = self.item(scene)
         self.add(self.line("QUIZ"), self.line("QUIZA"), fields)
         for left in range(max(1, pairs - 1), 0, -1):
@@ -223,12 +275,12 @@ class Teller:
     def obey(self, pairs: int) -> None:
         """Small talk, or questions, after a system prompt that tells how to answer."""
         if self.uniform() < 0.4:
-            return self.tell(self.pick(SYSTEMS), pairs)
-        manner, scene = self.pick(MANNERS), self.pick(ASKS)
+            return self.tell(self.pick(scenes(SYSTEMS)), pairs)
+        manner, scene = self.pick(scenes(MANNERS)), self.pick(scenes(QUESTIONS))
         own = self.draw(manner) | {"about": scene.about}
         for number in range(pairs):
             off = "topic" in manner.tags and number % 2 == 1
-            asked = self.pick([other for other in ASKS if other is not scene]) if off else scene
+            asked = self.pick([other for other in scenes(QUESTIONS) if other is not scene]) if off else scene
             user = self.line("HI") if number == 0 else ""
             user += "{question}" if number == 0 or "topic" in manner.tags else self.line("AGAIN")
             fields = self.item(asked) | own
@@ -248,13 +300,13 @@ class Teller:
         else:
             pairs += 1
         if pairs > 1:
-            kind, wish = self.pick(("BYE", "BYE", "THANKS")), self.line("B", {**PHRASES, **scene.lines})
+            kind, wish = self.pick(("BYE", "BYE", "THANKS")), self.line("B", {**phrases(), **scene.lines})
             self.add(self.line(kind), self.line(f"{kind}A").replace("{wish}", wish), fields)
 
     def talk(self, pairs: int) -> None:
         """Small talk: an opening, one scene or more, and perhaps something that looks back, or a goodbye."""
         before, back = self.open(pairs)
-        pool = STARTS if not self.pairs and not before and self.uniform() < 0.3 else CHATS
+        pool = openers(not self.pairs and not before and self.uniform() < 0.3)
         while (room := pairs - len(self.pairs)) > 0:
             kind = self.uniform() if self.told else 1.0
             if kind < (0.5 if room == 1 else 0.2):
@@ -264,7 +316,7 @@ class Teller:
                 self.ask(1, self.line("ASKBRIDGE"))
             elif self.fits(scene, room):
                 self.tell(scene, room, self.line("BRIDGE") if self.told else before, back)
-                pool, before, back = CHATS, "", ""
+                pool, before, back = openers(False), "", ""
 
     def messages(self) -> Iterator[dict[str, str]]:
         """All turns; the user's perhaps in lower case, without some punctuation, or with typing errors."""
@@ -273,7 +325,7 @@ class Teller:
             yield {"role": "system", "content": self.system}
         for user, assistant in self.pairs:
             if style == "typos":
-                user = re.sub(r"\w+", lambda w: words.TYPOS.get(w[0], w[0]) if self.uniform() < 0.4 else w[0], user)
+                user = re.sub(r"\w+", lambda w: TYPOS.get(w[0], w[0]) if self.uniform() < 0.4 else w[0], user)
             elif style:
                 user = BARE.sub("", user.lower()) if style == "bare" else user.lower()
             yield from ({"role": "user", "content": user}, {"role": "assistant", "content": assistant})

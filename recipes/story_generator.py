@@ -1,20 +1,19 @@
-"""A seeded generator of short children's stories: the built-in training sample.
+"""Short children's stories, made from a seed: the built-in training sample.
 
-The stories are small enough for a small model to learn in minutes: a few well-known plots, plain words, and short
-sentences. Each story is put together from a plot in ``story_words.py``. A plot is a list of beats (what happens
-next), and every beat is written in several ways; names, places and things are drawn once per story and then stay
-the same until its end.
+A small model learns these stories in minutes: they have a few well-known plots, plain words and short sentences. A plot
+is a list of beats (what happens next), and every beat is written in several ways. Names, places and things are drawn once
+for a story and stay the same until its end. The words are in recipes/words/story.txt and story_plots.txt.
 
-Look at three stories (add a second number to choose another seed)::
+Look at three stories (a second number is the seed):
 
     python -m recipes.story_generator 3
 
-Add a plot: write one more ``Plot(...)`` entry in ``story_words.py`` and add it to ``PLOTS``. The format is explained
-at the top of that file. Then run ``pytest tests/test_story_generator.py``: it finds unfilled slots, wrong articles,
-wrong pronouns and stories that are too long or too short.
+Add a plot: write it into story_plots.txt, where the format is explained. Then run
+``pytest tests/recipes/test_story_generator.py``: it finds unfilled slots, wrong articles, wrong pronouns and stories
+that are too long or too short.
 
-The same index and seed give the same story on every machine: all chance comes from ``random.Random.random()``, whose
-stream is fixed for a given seed.
+The same index and seed give the same story on every machine, because all chance comes from ``random.Random.random()``,
+whose stream is fixed for a given seed.
 """
 
 from __future__ import annotations
@@ -22,36 +21,27 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple, TypeVar
 
-from recipes import story_words as words
+from recipes.word_files import entries, sections
 
 T = TypeVar("T")
 Fields = dict[str, str]  # slot name -> text, for example {"hero": "Mia", "he": "she"}
 
 ONCE_SHARE = 0.6  # the share of stories that begin with "Once upon a time"
 SHORTEST, LONGEST = 100, 215  # each story draws its own limit between these two, and drops beats to keep to it
-MOST_WORDS = 220  # a story that is longer than this, even so, is told anew
-BREAK, MAYBE_BREAK = "---", "--?"  # the block markers for a new paragraph
+MOST_WORDS = 220  # a story that is still longer is told again
+BREAKS = {"---": ("\n\n",), "--?": ("\n\n", "")}  # blocks that begin a new paragraph, and their alternatives
 PRONOUNS = {
     "girl": {"he": "she", "him": "her", "his": "her", "himself": "herself", "child": "girl"},
     "boy": {"he": "he", "him": "him", "his": "his", "himself": "himself", "child": "boy"},
 }
-# Who can play which kind of role: pairs of a name and "girl" or "boy" (which only sets the pronouns).
-MOM_DAD = [("Mom", "girl"), ("Dad", "boy")]
-GRANDPARENTS = [("Grandma", "girl"), ("Grandpa", "boy")]
-PEOPLE = {
-    "child": [(name, "girl") for name in words.GIRLS] + [(name, "boy") for name in words.BOYS],
-    "animal": [(name, "girl") for name in words.ANIMAL_GIRLS] + [(name, "boy") for name in words.ANIMAL_BOYS],
-    "rooster": [(name, "boy") for name in words.ANIMAL_BOYS],
-    "parent": MOM_DAD,
-    "grand": GRANDPARENTS,
-    "elder": MOM_DAD + GRANDPARENTS,
-}
+PARENTS, GRANDPARENTS = [("Mom", "girl"), ("Dad", "boy")], [("Grandma", "girl"), ("Grandpa", "boy")]
 
 
-class CompiledPlot(NamedTuple):
-    """A plot that is parsed and ready to be told."""
+class Plot(NamedTuple):
+    """A plot that is ready to be told."""
 
     name: str
     cast: tuple[tuple[str, str], ...]  # pairs of role and kind
@@ -63,38 +53,35 @@ class CompiledPlot(NamedTuple):
 
 
 class Telling(NamedTuple):
-    """A finished story together with what was drawn for it, which is handy for tests."""
+    """A finished story, with what was drawn for it."""
 
     plot: str
     fields: Fields
     text: str
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading the tables. This happens once, when the module is imported.
-# ---------------------------------------------------------------------------------------------------------------------
+# --- reading the words ------------------------------------------------------------------------------------------------
 
 
 def _capital(text: str) -> str:
-    """Returns ``text`` with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
 def _with_article(noun: str) -> str:
-    """Returns ``noun`` with "a" or "an" in front."""
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
-def _spread(fields: Fields) -> Fields:
-    """Adds capital forms to every slot, so that ``{he}`` can also be written as ``{He}``."""
+def _with_capitals(fields: Fields) -> Fields:
+    """The fields and their capital forms, so that ``{he}`` can also be written as ``{He}``."""
     return {**{_capital(slot): _capital(text) for slot, text in fields.items()}, **fields}
 
 
-def _parse_lines(block: str) -> tuple[str, ...]:
-    """Returns the alternatives of a block: its starred lines, each joined with the lines that go on with it."""
+def _parse_block(block: str) -> tuple[str, ...]:
+    """The alternatives of a block: its starred lines, each joined with the lines that continue it."""
+    if block in BREAKS:
+        return BREAKS[block]
     alternatives: list[str] = []
-    for line in block.strip().splitlines():
-        line = line.strip()
+    for line in map(str.strip, block.splitlines()):
         if line[0] in "*~":
             alternatives.append(line[1:].strip())
         else:
@@ -102,68 +89,81 @@ def _parse_lines(block: str) -> tuple[str, ...]:
     return tuple(alternatives)
 
 
-def _parse_beat(block: str) -> tuple[str, ...]:
-    """Returns the alternatives of one block of a plot; a paragraph break is a beat of its own."""
-    breaks = {BREAK: ("\n\n",), MAYBE_BREAK: ("\n\n", "")}
-    return breaks.get(block) or _parse_lines(block)
-
-
 def _parse_table(table: str) -> tuple[Fields, ...]:
-    """Returns the rows of a table as dictionaries, with articles and capital forms added."""
-    lines = [line.strip() for line in table.strip().splitlines()]
-    rows = [[cell.strip() for cell in row.split("|")] for row in "\n".join(lines).replace("|\n", "|").split("\n")]
-    columns, parsed = rows[0], []
-    for row in rows[1:]:
+    """The rows of a table, with articles and capital forms added."""
+    lines = "\n".join(map(str.strip, table.splitlines())).replace("|\n", "|").splitlines()
+    columns, *rows = ([cell.strip() for cell in line.split("|")] for line in lines)
+    parsed = []
+    for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"the table with the columns {columns} has a row of another length: {row}")
         fields = dict(zip(columns, row, strict=True))
         articles = {f"a_{column}": _with_article(cell) for column, cell in fields.items() if cell[0].islower()}
-        parsed.append(_spread({**fields, **articles}))
+        parsed.append(_with_capitals({**fields, **articles}))
     return tuple(parsed)
 
 
-def _compile(plot: words.Plot) -> CompiledPlot:
-    """Parses one plot."""
-    cast = tuple((role.strip(), kind.strip()) for role, kind in (pair.split(":") for pair in plot.cast.split(",")))
-    hero_kind = "child" if cast[0][1] == "child" else "animal"
-    blocks = [block.strip() for block in plot.text.strip().split("\n\n")]
-    return CompiledPlot(
-        name=plot.name,
+def _parse_plot(name: str, text: str) -> Plot:
+    head, *parts = text.split("\n= ")
+    pairs = (pair.split(":") for pair in head.removeprefix("cast:").split(","))
+    cast = tuple((role.strip(), kind.strip()) for role, kind in pairs)
+    hero = "child" if cast[0][1] == "child" else "animal"
+    bodies: dict[str, list[str]] = {"openers": [], "table": [], "text": []}
+    for part in parts:
+        kind, _, body = part.partition("\n")
+        bodies[kind].append(body.strip())
+    (openers,), (story,) = bodies["openers"], bodies["text"]
+    blocks = story.split("\n\n")
+    return Plot(
+        name=name,
         cast=cast,
-        once=_parse_lines(words.ONCE[hero_kind]),
-        openers=_parse_lines(words.OTHER[hero_kind]) + _parse_lines(plot.openers),
-        tables=tuple(_parse_table(table) for table in plot.tables),
-        beats=tuple(_parse_beat(block) for block in blocks),
+        once=_parse_block(sections("story")[f"once {hero}"]),
+        openers=_parse_block(sections("story")[f"other {hero}"]) + _parse_block(openers),
+        tables=tuple(map(_parse_table, bodies["table"])),
+        beats=tuple(map(_parse_block, blocks)),
         optional=tuple(number for number, block in enumerate(blocks, start=1) if block.startswith("~")),
     )
 
 
-def _role_fields(role: str, name: str, gender: str) -> Fields:
-    """Returns the slots of one character. The hero's pronouns have no prefix: ``{he}``, but ``{pal_he}``."""
+@cache
+def plots() -> tuple[Plot, ...]:
+    """All plots, in the order of the file."""
+    return tuple(_parse_plot(name, text) for name, text in sections("story_plots").items())
+
+
+@cache
+def colors() -> tuple[Fields, ...]:
+    """The slots of every color."""
+    return tuple(
+        _with_capitals({"color": color, "a_color": _with_article(color)}) for color in entries("story", "colors")
+    )
+
+
+def _people(kind: str) -> list[tuple[str, str]]:
+    """Who can play a kind of role: names, each with "girl" or "boy" (which only sets the pronouns)."""
+    fixed = {"parent": PARENTS, "grand": GRANDPARENTS, "elder": PARENTS + GRANDPARENTS}
+    if kind in fixed:
+        return fixed[kind]
+    prefix = "" if kind == "child" else "animal "
+    girls = [] if kind == "rooster" else [(name, "girl") for name in entries("story", f"{prefix}girls")]
+    return girls + [(name, "boy") for name in entries("story", f"{prefix}boys")]
+
+
+@cache
+def actors(role: str, kind: str) -> tuple[Fields, ...]:
+    """The slots of everybody who can play a role. The hero's pronouns have no prefix: ``{he}``, but ``{pal_he}``."""
     prefix = "" if role == "hero" else f"{role}_"
-    return _spread({role: name, **{prefix + slot: word for slot, word in PRONOUNS[gender].items()}})
+    return tuple(
+        _with_capitals({role: name, **{prefix + slot: word for slot, word in PRONOUNS[gender].items()}})
+        for name, gender in _people(kind)
+    )
 
 
-PLOTS = tuple(_compile(plot) for plot in words.PLOTS)
-COLORS = tuple(_spread({"color": color, "a_color": _with_article(color)}) for color in words.COLORS)
-# For every role that occurs, the ready-made slots of everybody who could play it.
-ACTORS: dict[tuple[str, str], tuple[Fields, ...]] = {
-    (role, kind): tuple(_role_fields(role, name, gender) for name, gender in PEOPLE[kind])
-    for plot in PLOTS
-    for role, kind in plot.cast
-}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Telling a story.
-# ---------------------------------------------------------------------------------------------------------------------
+# --- telling a story --------------------------------------------------------------------------------------------------
 
 
 def _chooser(rng: random.Random) -> Callable[[Sequence[T]], T]:
-    """Returns a function that picks one item of a sequence.
-
-    ``rng.choice`` is not used, because only the stream of ``rng.random()`` is promised to stay the same.
-    """
+    """A function that picks one item; ``rng.choice`` may change from one Python to the next."""
     uniform = rng.random
 
     def choose(items: Sequence[T]) -> T:
@@ -172,26 +172,21 @@ def _chooser(rng: random.Random) -> Callable[[Sequence[T]], T]:
     return choose
 
 
-def _draw_cast(plot: CompiledPlot, choose: Callable[[Sequence[Fields]], Fields]) -> Fields:
-    """Draws somebody for every role; nobody plays two roles."""
+def _draw_fields(plot: Plot, rng: random.Random) -> Fields:
+    """Draws everything that stays the same through a story; nobody plays two roles."""
+    choose = _chooser(rng)
     fields: Fields = {}
     taken: set[str] = set()
     for role, kind in plot.cast:
-        actor = choose(ACTORS[role, kind])
+        everybody = actors(role, kind)
+        actor = choose(everybody)
         while actor[role] in taken:
-            actor = choose(ACTORS[role, kind])
+            actor = choose(everybody)
         taken.add(actor[role])
         fields.update(actor)
-    return fields
-
-
-def _draw_fields(plot: CompiledPlot, rng: random.Random) -> Fields:
-    """Draws everything that stays the same through a whole story."""
-    choose = _chooser(rng)
-    fields = _draw_cast(plot, choose)
-    fields.update(choose(COLORS))
-    fields["trait"] = choose(words.TRAITS)
-    fields["home"] = choose(words.HOMES)
+    fields.update(choose(colors()))
+    fields["trait"] = choose(entries("story", "traits"))
+    fields["home"] = choose(entries("story", "homes"))
     for table in plot.tables:
         for slot, text in choose(table).items():
             fields[slot] = text.format_map(fields) if "{" in text else text
@@ -211,11 +206,11 @@ def _shorten(beats: list[str], optional: tuple[int, ...], limit: float, rng: ran
 def _tell_once(rng: random.Random) -> Telling:
     """Draws a plot and everything in it, and puts the story together."""
     choose = _chooser(rng)
-    plot = choose(PLOTS)
+    plot = choose(plots())
     fields = _draw_fields(plot, rng)
     opener = choose(plot.once if rng.random() < ONCE_SHARE else plot.openers)
-    # After "One windy morning, ..." the story must not go on with "One day, ...".
-    fields["one_day"] = "That morning" if opener.startswith("One ") else choose(words.DAYS)
+    # "One day, ..." must not follow on "One windy morning, ...".
+    fields["one_day"] = "That morning" if opener.startswith("One ") else choose(entries("story", "days"))
     beats = [beat.format_map(fields) for beat in (opener, *(choose(beat) for beat in plot.beats))]
     _shorten(beats, plot.optional, SHORTEST + (LONGEST - SHORTEST) * rng.random(), rng)
     paragraphs = " ".join(beat for beat in beats if beat).split("\n\n")
@@ -224,45 +219,26 @@ def _tell_once(rng: random.Random) -> Telling:
 
 
 def tell(index: int, seed: int = 0) -> Telling:
-    """Tells the story with the given number.
+    """A story with the name of its plot and the slots that were filled in.
 
     Args:
-        index: The number of the story, from 0 on.
-        seed: Another seed gives another series of stories.
-
-    Returns:
-        The story, the name of its plot, and the slots that were filled in.
+        index: the number of the story, from 0 on.
+        seed: another seed gives another series of stories.
     """
     rng = random.Random(f"{seed}/{index}")
     telling = _tell_once(rng)
-    while len(telling.text.split()) > MOST_WORDS:  # this is very rare: about one story in 20,000
+    while len(telling.text.split()) > MOST_WORDS:  # about one story in 20,000
         telling = _tell_once(rng)
     return telling
 
 
 def story(index: int, seed: int = 0) -> str:
-    """Returns one story, the same on every machine.
-
-    Args:
-        index: The number of the story, from 0 on.
-        seed: Another seed gives another series of stories.
-
-    Returns:
-        The text: two to five paragraphs, separated by blank lines.
-    """
+    """The text of one story, the same on every machine: two to five paragraphs with empty lines between them."""
     return tell(index, seed).text
 
 
 def stories(count: int, seed: int = 0) -> Iterator[str]:
-    """Yields the first ``count`` stories in order, leaving out exact repeats.
-
-    Args:
-        count: How many stories to make.
-        seed: Another seed gives another series of stories.
-
-    Yields:
-        The stories, all of them different.
-    """
+    """The first ``count`` stories in order, without exact repeats."""
     seen: set[str] = set()
     index = 0
     while len(seen) < count:
