@@ -65,19 +65,20 @@ PROGRAM = """
 import sys
 from pathlib import Path
 
-import train, utils
+import train
+from jojo.command import run_command
 
 
 def main(arguments):
     code = train.main(arguments[2:])
-    from jojo.machine.device import peak_resident_bytes
+    from jojo.machine.device import peak_memory_bytes
 
     if code == 0:
-        Path(arguments[1]).write_text(str(peak_resident_bytes(arguments[0]) or 0))
+        Path(arguments[1]).write_text(str(peak_memory_bytes(arguments[0]) or 0))
     return code
 
 
-utils.run_command(main)
+run_command(main)
 """
 
 

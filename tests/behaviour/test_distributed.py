@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_cli import environment
 from helpers_run import TINY, listening, make_run, metrics_rows, settle, state_of, train, write_data
 
 from config import Config
@@ -53,10 +54,6 @@ def reference() -> dict[str, Any]:
     """What one process makes of the flags."""
     assert train(*FLAGS, "--output_checkpoint", "models/alone.pt").code == 0
     return state_of("models/alone.pt")
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("COV_")} | {"OMP_NUM_THREADS": "1"} | more
 
 
 def torchrun(what: str, ranks: int, restarts: int, *flags: str) -> subprocess.CompletedProcess[str]:

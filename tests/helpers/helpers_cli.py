@@ -149,3 +149,8 @@ def shown_config(text: str) -> dict[str, str]:
             name, _, rest = line.strip().partition("  ")
             rows[f"{section}.{name}"] = " ".join(rest.split())
     return rows
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a process that a test starts: one thread, and nothing of a coverage run."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("COV_")} | {"OMP_NUM_THREADS": "1"} | more

@@ -434,7 +434,7 @@ def test_schedule_values_are_plain() -> None:
 def test_training_starts_without_torchs_compiler() -> None:
     """It takes as long to import as torch itself."""
     program = (
-        "import sys, torch; from optim import make_optimizers; from config import OptimizerConfig;"
+        "import sys, torch; from jojo.optim import make_optimizers; from config import OptimizerConfig;"
         "layer = torch.nn.Linear(2, 2); [optimizer] = make_optimizers(layer, OptimizerConfig());"
         "layer(torch.ones(2)).sum().backward(); optimizer.step(); print('torch._dynamo' in sys.modules)"
     )

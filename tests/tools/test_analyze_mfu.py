@@ -161,7 +161,7 @@ def test_flags_that_cannot_be(flags: list[str], message: str) -> None:
 
 
 def test_no_times_on_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device.available_devices", lambda: ["mps", "cpu"])
+    monkeypatch.setattr("jojo.machine.device.available_devices", lambda: ["mps", "cpu"])
     with pytest.raises(UserError, match="Apple GPU"):
         tool.main([*SMALL, "--device", "mps"])
 
