@@ -321,7 +321,7 @@ def test_the_reason_of_a_failure(error: Exception, expected: str) -> None:
 
 def test_what_is_larger_than_the_memory_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     config = found().config
-    monkeypatch.setattr("device.total_memory_bytes", lambda device: 2 * 10**9)
+    monkeypatch.setattr("jojo.machine.device.total_memory_bytes", lambda device: 2 * 10**9)
     assert tool.too_large(config, OWN) is None
     reason = tool.too_large(config, replace(OWN, batch_size=1000))
     assert reason and reason.startswith("does not fit (about") and reason.endswith("there are 2.0 GB)")
@@ -361,7 +361,7 @@ def test_a_real_sweep(workshop: None, tmp_path: Path) -> None:
 
 def test_the_sample_is_measured_where_no_data_are_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("estimate.measure_cpu_peak_flops", lambda dtype: 1e11)
+    monkeypatch.setattr("jojo.machine.estimate.measure_cpu_peak_flops", lambda dtype: 1e11)
     monkeypatch.setattr(tool, "measure_apart", lambda settings, **task: Answer(1.0, float(settings.batch_size)))
     config = str(ROOT / "configs" / "story-small.json")
     own = ["--rounds", "1", "--dtypes", "float32", "--threads", "1", "--compile", "false"]
@@ -415,7 +415,7 @@ def test_what_is_tried_unasked_suits_the_machine(workshop: None, monkeypatch: py
     run = make_run("--batch_size", "6")
     nothing = tool.Wanted(None, None, None, None)
     for fast, dtypes in ((True, ["float32", "bfloat16"]), (False, ["float32"])):
-        monkeypatch.setattr("device.cpu_is_fast_at_bfloat16", lambda fast=fast: fast)
+        monkeypatch.setattr("jojo.machine.device.cpu_is_fast_at_bfloat16", lambda fast=fast: fast)
         choices = tool.choices_of(run.config, nothing)
         assert [choice["dtype"] for choice in choices["dtype"]] == dtypes
     assert [(c["batch_size"], c["accumulation"]) for c in choices["batch size"]] == [(1, 6), (2, 3), (3, 2), (6, 1)]
