@@ -532,7 +532,7 @@ def test_the_token_cache_alone_is_enough():
     run_prepare("--input", "a.jsonl", "--val_fraction", "0.2")
     shutil.rmtree("data")
     said = run_prepare("--data.data_dir", "other")
-    assert "No other/set-val.jsonl: using the token cache that was made from data/set-val.jsonl." in said
+    assert "No other/set-val.jsonl: using the token cache made from data/set-val.jsonl." in said
     assert said.endswith("python train.py --dataset set --data.data_dir other")
     assert train_plainly(*TINY, "--dataset", "set", "--data.data_dir", "other", "--max_iters", "1").code == 0
     for flag in ("--stats", "--train_tokenizer"):

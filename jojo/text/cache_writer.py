@@ -1,7 +1,7 @@
-"""Writes a token cache's files, and goes on where a process that was killed had got to.
+"""Writes a token cache's files, and continues where a process that was killed stopped.
 
 Everything is written under names that begin with a dot. After every JOURNAL_BYTES of source text the files are made durable
-and a journal notes how far they reach; the next process that makes the same cache goes on from there, to the same bytes.
+and a journal says how far they reach. The next process that makes the same cache continues there, to the same bytes.
 Nothing here imports torch.
 """
 
@@ -16,13 +16,13 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from jojo.text.documents import Encoded
-from jojo.text.token_cache import BLOCK_BYTES, FINGERPRINT, SHARD_BLOCKS, CacheManifest, digest_of, shard_of, shards
-from utils import log, replace_text
+from jojo.text.token_cache import BLOCK_BYTES, FINGERPRINT, CacheManifest, digest_of
+from utils import log, new_file, parse_json, replace_text
 
 JOURNAL_BYTES = 64 << 20  # of source text between two journals
 COUNTS = (
@@ -34,7 +34,7 @@ EXAMPLES = 3  # of bad lines that are kept for the message
 
 @contextlib.contextmanager
 def errors_of(path: Path | str) -> Iterator[None]:
-    """Errors that name no file name this one: a full disk does not say what was being written."""
+    """Put this name into errors that have none: a full disk does not say what was being written."""
     try:
         yield
     except OSError as error:
@@ -52,151 +52,132 @@ class OutputFile(io.FileIO):
 
 
 class ChecksummedWriter:
-    """Appends to a file, or to its shards, and collects the CRC-32 of each block."""
+    """Writes a file, new or left by a killed process, and collects the CRC-32 of each block."""
 
-    def __init__(self, path: Path, mark: dict[str, Any] | None = None) -> None:
-        """`mark`: take over what an earlier writer had marked; ValueError or OSError where that is not there, intact."""
-        self.path = path
+    def __init__(self, path: Path) -> None:
         self.checksums: list[str] = []
-        self._pending = bytearray()
-        self._file: BinaryIO = self._open(path, new=not mark)
-        if mark:
-            try:
-                self._take_over(mark)
-            except BaseException:
-                self.close()
-                raise
+        self._pending = bytearray()  # less than a block
+        self._file = io.BufferedRandom(OutputFile(str(path), "r+b" if path.exists() else "w+b"))
 
-    @staticmethod
-    def _open(path: Path, new: bool) -> BinaryIO:
-        return io.BufferedRandom(OutputFile(str(path), "w+b" if new else "r+b"))
+    def resume(self, mark: dict[str, Any]) -> None:
+        """Continue after the contents that mark() described. Raises ValueError where they are not in the file, intact."""
+        checksums = [mark["checksums"][i : i + 8] for i in range(0, len(mark["checksums"]), 8)]
+        for block, checksum in enumerate(checksums):
+            if f"{zlib.crc32(self._file.read(BLOCK_BYTES)):08x}" != checksum:
+                raise ValueError(f"block {block} is damaged")
+        pending = self._file.read(BLOCK_BYTES)[: mark["pending"]]
+        if len(pending) != mark["pending"]:
+            raise ValueError("the file was cut short")
+        self._file.seek(len(checksums) * BLOCK_BYTES)
+        self.checksums, self._pending = checksums, bytearray(pending)
 
-    def close(self) -> None:
-        """Close the file; what finish() or mark() did not make durable may be lost."""
-        with contextlib.suppress(OSError):
-            self._file.close()
+    def restart(self) -> None:
+        """Empty the file."""
+        self._file.seek(0)
+        self._file.truncate()
+        self.checksums, self._pending = [], bytearray()
 
     def write(self, content: bytes) -> None:
+        """Append bytes."""
         self._pending += content
         while len(self._pending) >= BLOCK_BYTES:
-            self._flush(BLOCK_BYTES)
+            self._write_block(BLOCK_BYTES)
 
-    def _flush(self, size: int) -> None:
+    def _write_block(self, size: int) -> None:
         block = bytes(self._pending[:size])
         del self._pending[:size]
-        self._turn_to(len(self.checksums), new=True)
         self._file.write(block)
         self.checksums.append(f"{zlib.crc32(block):08x}")
 
-    def _turn_to(self, block: int, new: bool) -> None:
-        """Have the shard open that the block belongs to, at its place."""
-        path, offset = shard_of(self.path, block)
-        if str(path) != self._file.name:
-            self._sync()
-            self._file.close()
-            self._file = self._open(path, new)
-        self._file.seek(offset)
+    def mark(self) -> dict[str, Any]:
+        """Make everything durable, the unfinished block too; returns what resume() needs."""
+        self._file.write(self._pending)
+        self._sync()
+        self._file.seek(len(self.checksums) * BLOCK_BYTES)  # the block is written again when it is full
+        return {"checksums": "".join(self.checksums), "pending": len(self._pending)}
+
+    def finish(self) -> str:
+        """Write what is left and make it durable; returns the checksums as one string."""
+        if self._pending:
+            self._write_block(len(self._pending))
+        self._file.truncate()
+        self._sync()
+        return "".join(self.checksums)
 
     def _sync(self) -> None:
         with errors_of(self._file.name):
             self._file.flush()
             os.fsync(self._file.fileno())
 
-    def finish(self) -> str:
-        """Write what is left, make it durable; returns the checksums as one string."""
-        if self._pending:
-            self._flush(len(self._pending))
-            self._file.truncate()
-        self._sync()
-        return "".join(self.checksums)
-
-    def mark(self) -> dict[str, Any]:
-        """Make everything durable, the unfinished block too, and say what a later writer needs to take it over."""
-        self._turn_to(len(self.checksums), new=True)
-        self._file.write(self._pending)
-        self._sync()
-        return {"checksums": "".join(self.checksums), "pending": len(self._pending)}
-
-    def _take_over(self, mark: dict[str, Any]) -> None:
-        stored = [mark["checksums"][i : i + 8] for i in range(0, len(mark["checksums"]), 8)]
-        for block, checksum in enumerate(stored):
-            self._turn_to(block, new=False)
-            if f"{zlib.crc32(self._file.read(BLOCK_BYTES)):08x}" != checksum:
-                raise ValueError(f"block {block} is damaged")
-        self._turn_to(len(stored), new=False)
-        self._pending = bytearray(self._file.read(mark["pending"]))
-        if len(self._pending) != mark["pending"]:
-            raise ValueError("it was cut short")
-        self.checksums = stored
+    def close(self) -> None:
+        """Close the file; what finish() or mark() did not make durable may be lost."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 class CacheWriter:
     """The files of a cache in the making.
 
     Attributes:
-        facts: grow with every part.
-        lines_done, bytes_done: of the source, by what is in the files.
+        manifest: its counts grow with every part.
+        lines_done, bytes_done: of the source, as far as the files reach.
         bad_lines: the first of those that could not be read: (number, reason).
     """
 
-    def __init__(self, facts: CacheManifest, cache_dir: Path, can_go_on: bool) -> None:
-        """`can_go_on`: the source can be read from any place on, so a journal is of use."""
-        self.manifest, self.cache_dir, self.can_go_on = facts, cache_dir, can_go_on
+    def __init__(self, manifest: CacheManifest, cache_dir: Path, resumable: bool) -> None:
+        """`resumable`: the source can be read from any byte on, so a journal is of use."""
+        self.manifest, self.cache_dir, self.resumable = manifest, cache_dir, resumable
         self.lines_done = self.bytes_done = self._journalled = 0
         self.bad_lines: list[tuple[int, str]] = []
-        self._stem = f"{facts.name}-{facts.split}-{facts.fingerprint}"
-        for leftover in cache_dir.glob(f".{glob.escape(facts.name)}-{facts.split}-{FINGERPRINT}.part*"):
-            if not leftover.name.startswith(f".{self._stem}."):
+        self._stem = f"{manifest.name}-{manifest.split}-{manifest.fingerprint}"
+        for leftover in cache_dir.glob(f".{glob.escape(manifest.name)}-{manifest.split}-{FINGERPRINT}.*"):
+            if not leftover.name.startswith(f".{self._stem}.part."):
                 leftover.unlink(missing_ok=True)  # of other contents; nobody else holds this set's lock
-        self._ids, self._index = self._go_on() or (
-            ChecksummedWriter(self._part(".bin")), ChecksummedWriter(self._part(".idx")),
-        )  # fmt: skip
-        if not self.lines_done:
+        self._ids, self._index = ChecksummedWriter(self._part(".bin")), ChecksummedWriter(self._part(".idx"))
+        if not (resumable and self._resume()):
+            self._ids.restart()
+            self._index.restart()
             self._index.write(np.zeros(1, "<u8").tobytes())
 
     def _part(self, suffix: str) -> Path:
         return self.cache_dir / f".{self._stem}.part{suffix}"
 
-    def _go_on(self) -> tuple[ChecksummedWriter, ChecksummedWriter] | None:
-        """The files that a killed process left, with all it had counted; None where there are none that are sound."""
+    def _resume(self) -> bool:
+        """Continue what a killed process left. Returns False where that is missing or damaged."""
         try:
-            journal = json.loads(self._part(".json").read_text(encoding="utf-8"))
-            if not self.can_go_on or journal.pop("digest") != digest_of(journal):
-                return None
+            journal = parse_json(self._part(".json").read_text(encoding="utf-8"))
+            if journal.pop("digest") != digest_of(journal):
+                return False
             counts = {name: int(journal["counts"][name]) for name in COUNTS}
             lines, size = int(journal["lines"]), int(journal["bytes"])
             bad_lines = [(int(number), str(reason)) for number, reason in journal["bad_lines"]]
-            ids = ChecksummedWriter(self._part(".bin"), journal[".bin"])
-            try:
-                index = ChecksummedWriter(self._part(".idx"), journal[".idx"])
-            except BaseException:
-                ids.close()
-                raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-            return None
+            self._ids.resume(journal[".bin"])
+            self._index.resume(journal[".idx"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
         for name, count in counts.items():
             setattr(self.manifest, name, count)
         self.lines_done, self.bytes_done, self._journalled, self.bad_lines = lines, size, size, bad_lines
-        log.info("Going on after line %s, where an earlier process had got to.", f"{self.lines_done:,}")
-        return ids, index
+        log.info("Continuing after line %s, where an earlier process stopped.", f"{lines:,}")
+        return True
 
     def add(self, part: Encoded) -> None:
         """Append the documents of one task."""
-        facts = self.manifest
+        manifest = self.manifest
         self._ids.write(part.ids.tobytes())
-        self._index.write((facts.n_tokens + np.cumsum(part.lengths)).astype("<u8").tobytes())
-        facts.n_documents += len(part.lengths)
-        facts.n_tokens += len(part.ids)
-        facts.n_control_tokens += part.control_tokens
-        facts.n_text_bytes += part.text_bytes
-        facts.longest_document = max(facts.longest_document, int(part.lengths.max(initial=0)))
-        facts.lookalike_documents += part.lookalikes
-        facts.empty_documents += part.empty
-        facts.bad_lines += len(part.bad_lines)
+        self._index.write((manifest.n_tokens + np.cumsum(part.lengths)).astype("<u8").tobytes())
+        manifest.n_documents += len(part.lengths)
+        manifest.n_tokens += len(part.ids)
+        manifest.n_control_tokens += part.control_tokens
+        manifest.n_text_bytes += part.text_bytes
+        manifest.longest_document = max(manifest.longest_document, int(part.lengths.max(initial=0)))
+        manifest.lookalike_documents += part.lookalikes
+        manifest.empty_documents += part.empty
+        manifest.bad_lines += len(part.bad_lines)
         self.bad_lines = [*self.bad_lines, *part.bad_lines][:EXAMPLES]
         self.lines_done += part.source_lines
         self.bytes_done += part.source_bytes
-        if self.can_go_on and self.bytes_done - self._journalled >= JOURNAL_BYTES:
+        if self.resumable and self.bytes_done - self._journalled >= JOURNAL_BYTES:
             self._write_journal()
 
     def _write_journal(self) -> None:
@@ -209,23 +190,21 @@ class CacheWriter:
         self._journalled = self.bytes_done
 
     def finish(self) -> Path:
-        """Give the files their names; returns the .json's, which comes last: a cache without it does not exist."""
+        """Give the files their names; returns the .json, which comes last: without it there is no cache."""
         self.manifest.bin_crc32, self.manifest.idx_crc32 = self._ids.finish(), self._index.finish()
-        facts, target = self._part(".facts"), self.cache_dir / f"{self._stem}.json"
-        with errors_of(facts):
-            facts.write_text(self.manifest.to_json(), encoding="utf-8")
-        for suffix, writer in ((".bin", self._ids), (".idx", self._index)):
-            places = shards(target.with_suffix(suffix))
-            for number, place in zip(range(0, max(1, len(writer.checksums)), SHARD_BLOCKS), places, strict=False):
-                os.replace(shard_of(self._part(suffix), number)[0], place)
-                if suffix == ".idx":
-                    break
-        os.replace(facts, target)
+        target = self.cache_dir / f"{self._stem}.json"
+        with errors_of(target), new_file(target) as file:
+            file.write(self.manifest.to_json().encode())
+            file.flush()  # a full disk is noticed before the other files get their names
+            os.replace(self._part(".bin"), target.with_suffix(".bin"))
+            os.replace(self._part(".idx"), target.with_suffix(".idx"))
         self._part(".json").unlink(missing_ok=True)
+        for piece in self.cache_dir.glob(f"{glob.escape(self._stem)}.*.bin"):
+            piece.unlink()  # older versions cut a .bin into files of 4 GiB
         return target
 
     def close(self) -> None:
-        """Close the files. Those that are not finished stay where a journal says what is in them."""
+        """Close the files. Unfinished ones stay where a journal says what is in them."""
         self._ids.close()
         self._index.close()
         if not self._part(".json").exists():

@@ -1,4 +1,4 @@
-"""A preparation that is killed goes on where it had got to, to the same bytes; long caches are spread over files."""
+"""A preparation that is killed continues where it stopped, to the same bytes; so does one with caches of older versions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from helpers_data import ROOT, files_in, logged, write_lines
 
 from jojo.text import cache_builder, cache_writer, token_cache
 from jojo.text.cache_builder import Source, open_cache
-from jojo.text.token_cache import DamagedCache, TokenCache
+from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import get_tokenizer
 from utils import UserError
 
 GPT2 = get_tokenizer("gpt2")
 RECORDS: list[Any] = [{"text": f"Story {n}: " + "once upon a time " * (n % 7)} for n in range(600)]
-SMALL = {"TASK_BYTES": 700, "JOURNAL_BYTES": 2000, "BLOCK_BYTES": 1024, "SHARD_BLOCKS": 3}
+SMALL = {"TASK_BYTES": 700, "JOURNAL_BYTES": 2000, "BLOCK_BYTES": 1024}
 
 BUILD = """
 import os, sys
@@ -47,7 +47,7 @@ cache_builder.open_cache(source, cache_builder.Tokenizer(), Path(sys.argv[2]))
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks, journals, blocks and shards of a size that a test's data fill many of."""
+    """Tasks, journals and blocks of a size that a test's data fill many of."""
     for name, value in SMALL.items():
         for module in (cache_builder, cache_writer, token_cache):
             if hasattr(module, name):
@@ -87,13 +87,12 @@ def test_killed_five_times_and_continued_gives_the_same_bytes(small: None, data:
         killed(data, tmp_path / "broken", chance.randint(5, 12))
     with logged() as said:
         build(data, tmp_path / "broken")
-    assert any("Going on after line" in record.getMessage() for record in said)
+    assert any("Continuing after line" in record.getMessage() for record in said)
     assert any("skipped 1 unreadable line (line 301" in record.getMessage() for record in said)
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
-    assert len([name for name in files_in(tmp_path / "whole") if name.endswith(".bin")]) > 2
 
 
-@pytest.mark.parametrize("what", ["bin cut", "bin flipped", "idx gone", "journal cut", "journal changed", "shard gone"])
+@pytest.mark.parametrize("what", ["bin cut", "bin flipped", "idx gone", "journal cut", "journal changed"])
 def test_what_a_killed_process_left_is_only_taken_where_it_is_sound(
     small: None, data: Path, tmp_path: Path, what: str
 ) -> None:
@@ -102,7 +101,7 @@ def test_what_a_killed_process_left_is_only_taken_where_it_is_sound(
     killed(data, broken, 20)
     (journal,) = broken.glob(".*.part.json")
     files = {path.name.rpartition(".part.")[2]: path for path in broken.glob(".*.part.*")}
-    path = {"bin": files["bin"], "idx": files["idx"], "journal": journal, "shard": files["1.bin"]}[what.split()[0]]
+    path = {"bin": files["bin"], "idx": files["idx"], "journal": journal}[what.split()[0]]
     content = path.read_bytes()
     if what.endswith("gone"):
         path.unlink()
@@ -146,7 +145,7 @@ def test_a_failure_after_a_journal_keeps_what_was_done(small: None, data: Path, 
         open_cache(source_of(bad), GPT2, tmp_path / "cache", max_bad_lines=2)
     with logged() as said:
         build(bad, tmp_path / "cache")
-    assert any("Going on after line" in record.getMessage() for record in said)
+    assert any("Continuing after line" in record.getMessage() for record in said)
     build(bad, tmp_path / "whole")
     assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
 
@@ -165,36 +164,39 @@ def test_a_disk_that_is_full_names_the_file(small: None, data: Path, tmp_path: P
     assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
 
 
-# --- shards ---------------------------------------------------------------------------------------------------------
+# --- caches of older versions ---------------------------------------------------------------------------------------
 
 
-def test_ids_are_read_across_shards(small: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sharded = build(data, tmp_path / "sharded")
-    monkeypatch.setattr(token_cache, "SHARD_BLOCKS", 1 << 12)
-    monkeypatch.setattr(cache_writer, "SHARD_BLOCKS", 1 << 12)
-    whole = build(data, tmp_path / "whole")
-    everything = whole.tokens(0, whole.n_tokens)
-    chance = random.Random(1)
-    for _ in range(200):
-        start, stop = sorted(chance.sample(range(whole.n_tokens + 1), 2))
-        assert np.array_equal(sharded.tokens(start, stop), everything[start:stop])
-    parts = sorted((tmp_path / "sharded").glob("*.bin"), key=lambda path: (path.name.count("."), path.name))
-    assert len(parts) == -(-2 * whole.n_tokens // (3 * 1024))
-    sharded.verify()
+def cut_into_pieces(cache: TokenCache, size: int) -> list[Path]:
+    """Spread a cache's ids over files, as older versions did after every 4 GiB; returns the files."""
+    path = cache.path.with_suffix(".bin")
+    content = path.read_bytes()
+    pieces = [content[start : start + size] for start in range(0, len(content), size)]
+    paths = [path, *(path.with_suffix(f".{number}.bin") for number in range(1, len(pieces)))]
+    for place, piece in zip(paths, pieces, strict=True):
+        place.write_bytes(piece)
+    return paths
 
 
-@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
-def test_a_damaged_shard_is_found_and_mended(small: None, data: Path, tmp_path: Path, how: str) -> None:
+def test_a_cache_in_pieces_is_rebuilt_to_the_same_bytes_in_one_file(small: None, data: Path, tmp_path: Path) -> None:
     cache = build(data, tmp_path / "cache")
-    before, n_tokens = contents(tmp_path / "cache"), cache.n_tokens
-    shard = cache.path.with_suffix(".2.bin")
-    content = shard.read_bytes()
-    if how == "flipped":
-        shard.write_bytes(content[:500] + b"\xff\xff" + content[502:])
-        with pytest.raises(DamagedCache, match=r"is damaged near byte 6,144"):
-            TokenCache(cache.path).verify()
-        assert len(cache.tokens(0, n_tokens)) == n_tokens  # mended on the way
-    else:
-        shard.write_bytes(content[:-9]) if how == "cut" else shard.unlink()
-        build(data, tmp_path / "cache")
+    before, ids = contents(tmp_path / "cache"), cache.tokens(0, cache.n_tokens)
+    assert len(cut_into_pieces(cache, 3 * 1024)) > 3
+    with logged() as said:
+        again = build(data, tmp_path / "cache")
+    assert any("holds 3,072 bytes instead of" in record.getMessage() for record in said)
+    assert np.array_equal(again.tokens(0, again.n_tokens), ids)
     assert contents(tmp_path / "cache") == before
+    again.verify()
+
+
+def test_what_a_killed_process_left_in_pieces_is_made_again(small: None, data: Path, tmp_path: Path) -> None:
+    build(data, tmp_path / "whole")
+    broken = tmp_path / "broken"
+    killed(data, broken, 20)
+    (path,) = broken.glob(".*.part.bin")
+    content = path.read_bytes()
+    path.write_bytes(content[:3072])
+    path.with_suffix(".1.bin").write_bytes(content[3072:])
+    build(data, broken)
+    assert contents(broken) == contents(tmp_path / "whole")

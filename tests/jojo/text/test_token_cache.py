@@ -43,9 +43,9 @@ from helpers_data import (
 
 import utils
 from jojo.text import cache_builder, cache_writer, documents, token_cache
-from jojo.text.cache_builder import Source, open_cache
+from jojo.text.cache_builder import CacheBuilder, Source, open_cache
 from jojo.text.documents import Rendering, id_dtype
-from jojo.text.token_cache import CheckedFile, CacheManifest, TokenCache
+from jojo.text.token_cache import CacheManifest, CheckedFile, TokenCache
 from jojo.text.tokenizer import Tokenizer
 from utils import UserError
 
@@ -167,7 +167,7 @@ def test_an_unchanged_source_is_neither_tokenized_nor_read_again(
 ) -> None:
     first = build(stories, cache_dir)
     before = first.path.read_bytes()
-    monkeypatch.setattr(cache_builder, "write_cache", refuse_building)
+    monkeypatch.setattr(CacheBuilder, "write", refuse_building)
     refuse_hashing(monkeypatch)
     again = build(stories, cache_dir)
     assert again.path == first.path and first.path.read_bytes() == before
@@ -178,7 +178,7 @@ def test_a_touched_source_is_compared_by_contents_once(
 ) -> None:
     first = build(stories, cache_dir)
     os.utime(stories, ns=(1, 123_456_789_000))
-    monkeypatch.setattr(cache_builder, "write_cache", refuse_building)
+    monkeypatch.setattr(CacheBuilder, "write", refuse_building)
     again = build(stories, cache_dir)
     assert again.path == first.path and documents_of(again) == documents_of(first)
     refuse_hashing(monkeypatch)
@@ -191,7 +191,7 @@ def test_a_moved_source_uses_the_same_cache(
     first = build(stories, cache_dir)
     (tmp_path / "elsewhere").mkdir()
     moved = Path(shutil.move(stories, tmp_path / "elsewhere"))
-    monkeypatch.setattr(cache_builder, "write_cache", refuse_building)
+    monkeypatch.setattr(CacheBuilder, "write", refuse_building)
     assert build(moved, cache_dir).path == first.path
 
 
@@ -234,7 +234,7 @@ def test_a_cache_that_was_copied_alone_is_found_whatever_its_data_folder_is_call
     with logged() as records:
         cache = open_cache(absent, GPT2, copied)
     assert cache is not None and documents_of(cache) == expected
-    assert records[-1].getMessage() == f"No {absent.label}: using the token cache that was made from {stories}."
+    assert records[-1].getMessage() == f"No {absent.label}: using the token cache made from {stories}."
 
 
 def test_of_caches_from_several_folders_the_right_one_is_used_or_none(tmp_path: Path, cache_dir: Path) -> None:
@@ -243,7 +243,7 @@ def test_of_caches_from_several_folders_the_right_one_is_used_or_none(tmp_path: 
         build(path, cache_dir)
         path.unlink()
     assert [GPT2.decode(documents_of(build(path, cache_dir))[0]) for path in paths] == ["b", "a"]
-    with pytest.raises(UserError, match=r"several files of that name .*; say with --data\.data_dir") as error:
+    with pytest.raises(UserError, match=r"several files of that name .*; choose one with --data\.data_dir") as error:
         open_cache(source_of(tmp_path / "c" / "tales-train.jsonl"), GPT2, cache_dir)
     assert all(str(path) in str(error.value) for path in paths) and "\n" not in str(error.value)
 
@@ -363,7 +363,7 @@ def test_damage_found_in_the_middle_of_a_run_is_mended_and_said_once(stories: Pa
         with logged() as records:
             assert documents_of(running) == expected
             assert documents_of(running) == expected
-        assert len([w for w in warnings_in(records) if "damaged" in w and "building it anew" in w]) == 1
+        assert len([w for w in warnings_in(records) if "damaged" in w and "rebuilding it" in w]) == 1
 
 
 def test_a_damaged_cache_whose_data_have_changed_or_gone_is_not_mended_with_other_data(
