@@ -154,6 +154,16 @@ class PackedLoader:
         layout, rows = self.layout(epoch), self.rows(epoch, index)
         return sorted({piece.document for row in rows.flat if row >= 0 for piece in layout.pieces(int(row))})
 
+    def describe_documents(self, epoch: int, index: int, tokenizer: Tokenizer, most: int = 4) -> str:
+        """The documents in a batch, for a message: line numbers as prepare.py writes them, from 1, and first words."""
+        documents = self.documents(epoch, index)
+        shown = []
+        for document in documents[:most]:
+            start, stop = self.cache.offsets(document, document + 2).tolist()
+            text = tokenizer.decode(self.cache.tokens(start, min(stop, start + 10)).tolist())
+            shown.append(f"{document + 1} ({' '.join(text.split())!r} ...)")
+        return ", ".join(shown) + (f" and {len(documents) - most} more" if len(documents) > most else "")
+
 
 def packed_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, **settings: Any) -> PackedLoader:
     """The batches of a split as the config wants them packed; `settings` are PackedLoader's."""
@@ -182,3 +192,11 @@ def training_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, ran
         config, cache, tokenizer, accumulation=training.gradient_accumulation_steps, seed=config.system.seed,
         rank=ranks.rank, world_size=ranks.world_size, max_batches=training.train_batches,
     )  # fmt: skip
+
+
+def evaluation_loader(config: Config, split: str, cache: TokenCache, tokenizer: Tokenizer) -> PackedLoader:
+    """Fixed micro-batches of "train" or "val" for evaluation: the same for every run with the same data and shape."""
+    limit = config.training.eval_iters
+    if split == "val" and config.training.val_batches:
+        limit = min(limit, config.training.val_batches)
+    return packed_loader(config, cache, tokenizer, seed=None, max_batches=limit)

@@ -142,6 +142,31 @@ def generate(
         window = torch.cat([window, chosen.to(window.device).unsqueeze(1)], dim=1)
 
 
+def sample_texts(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    max_tokens: int,
+    seed: int,
+    agree: Callable[[Tensor], Tensor] | None = None,
+) -> list[dict[str, str]]:
+    """What the model writes after each prompt: [{"prompt": ..., "text": ...}, ...].
+
+    Prompt number n is drawn from a generator with seed + n, so the same weights write the same texts. `agree` as in
+    generate().
+    """
+    model.eval()
+    samples = []
+    for number, prompt in enumerate(prompts):
+        steps = generate(
+            model, [tokenizer.eot_id, *tokenizer.encode(prompt)], max_tokens=max_tokens,
+            stop=set(tokenizer.special_tokens.values()), generator=torch.Generator().manual_seed(seed + number), agree=agree,
+        )  # fmt: skip
+        text = tokenizer.decode(token for (token,) in steps if token is not None)
+        samples.append({"prompt": prompt, "text": text})
+    return samples
+
+
 # --- models ---------------------------------------------------------------------------------------------------------
 
 

@@ -24,9 +24,8 @@ from torch import Tensor
 
 from config import save_config
 from data_loader import IGNORED, Batch, PackedLoader
-from generation import Sampling, generate
+from generation import sample_texts
 from jojo.checkpoints.checkpoint import metadata
-from jojo.checkpoints.file import Stamp, read_stamp
 from jojo.checkpoints.saver import NoSaver, Saver, ShardSaver
 from jojo.checkpoints.shards import flat_tensors
 from jojo.machine import device as devices
@@ -239,21 +238,12 @@ class Trainer:
         if what is None or (overflow and self.skipped_updates < MAX_SKIPPED_UPDATES):
             return
         self.model.zero_grad(set_to_none=True)
+        documents = self.loader.describe_documents(self.epoch, self.position, self.run.data.tokenizer)
         raise UserError(
             f"The {what} of batch {self.batches_done + 1} is not finite; stopped before it reached the weights. "
             f"{self.remedy()} with a lower --learning_rate, a smaller --optimizer.grad_clip or --dtype float32, "
-            f"or look at the documents it was trained on: {self.documents_shown()}."
+            f"or look at the documents it was trained on: {documents}."
         )
-
-    def documents_shown(self, most: int = 4) -> str:
-        """The documents of the current batch, by number (from 1, as prepare.py writes lines) and first words."""
-        documents = self.loader.documents(self.epoch, self.position)
-        shown = []
-        for document in documents[:most]:
-            start, stop = self.run.data.train.offsets(document, document + 2).tolist()
-            text = self.run.data.tokenizer.decode(self.run.data.train.tokens(start, min(stop, start + 10)).tolist())
-            shown.append(f"{document + 1} ({' '.join(text.split())!r} ...)")
-        return ", ".join(shown) + (f" and {len(documents) - most} more" if len(documents) > most else "")
 
     def remedy(self) -> str:
         """How to start again after bad numbers; the same on all ranks, which all come here."""
@@ -301,22 +291,12 @@ class Trainer:
 
     def samples(self) -> list[dict[str, str]]:
         """How the model goes on from the fixed prompts, each with a seed of its own; training randomness is left alone."""
-        self.model.eval()
-        tokenizer, training = self.run.data.tokenizer, self.config.training
-        low = self.run.dtype if self.run.sharded else "float32"  # as what the parts come together in (placement.py)
-        result = []
-        for number, prompt in enumerate(training.sample_prompts.split("|")):
-            ids = [tokenizer.eot_id, *tokenizer.encode(prompt)]
-            generator = torch.Generator().manual_seed(self.config.system.seed + number)
-            with devices.uncompiled(), devices.autocast(self.run.device, low):
-                steps = generate(
-                    self.model, ids, max_tokens=training.sample_tokens, sampling=Sampling(),
-                    stop=set(tokenizer.special_tokens.values()), generator=generator,
-                    agree=self.ranks.broadcast if self.run.sharded else None,
-                )  # fmt: skip
-                text = tokenizer.decode(token for (token,) in steps if token is not None)
-            result.append({"prompt": prompt, "text": text})
-        return result
+        training, low = self.config.training, self.run.dtype if self.run.sharded else "float32"
+        with devices.uncompiled(), devices.autocast(self.run.device, low):
+            return sample_texts(
+                self.model, self.run.data.tokenizer, training.sample_prompts.split("|"), training.sample_tokens,
+                self.config.system.seed, self.ranks.broadcast if self.run.sharded else None,
+            )  # fmt: skip
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -422,17 +402,8 @@ class Trainer:
 
     def start_files(self) -> None:
         """Before the first batch: what is in the way under the run's name is moved to models/old."""
-        files, checkpoint = self.run.files, self.run.start.checkpoint
-        now = time.strftime("%Y%m%d-%H%M%S")
-        if self.run.start.mode is not Mode.RESUME:
-            files.make_room(now)
-            if checkpoint and self.batches_done and checkpoint.version == "3":
-                files.take_metrics_of(checkpoint.path, checkpoint.state["metadata"]["run"])
-            return
-        assert checkpoint
-        if read_stamp(checkpoint.path) != Stamp(self.run.start.run_id, self.batches_done):
-            raise UserError(f"'{checkpoint.path}' was written by another run while this one started; start again.")
-        files.set_later_aside(self.run.start.run_id, self.batches_done, now)
+        start = self.run.start
+        self.run.files.start(start.checkpoint, start.run_id, self.batches_done, start.mode is Mode.RESUME)
 
     def write_config(self) -> None:
         """Leave what was decided beside the record, for people and for the dashboard."""

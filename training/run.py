@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from config import OPTIONS, SECTIONS, Config
-from data_loader import PackedLoader, packed_loader, training_loader
+from data_loader import PackedLoader, evaluation_loader, training_loader
 from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer, machine
 from jojo.checkpoints.run_files import RunFiles
 from jojo.machine import device as devices
@@ -134,12 +134,8 @@ class Run:
 
     def evaluation_loader(self, split: str) -> PackedLoader:
         """Fixed micro-batches for evaluation: the same for every run over the same data and shape."""
-        training = self.config.training
-        limit = training.eval_iters
-        if split == "val" and training.val_batches:
-            limit = min(limit, training.val_batches)
         cache = self.data.train if split == "train" else self.data.val
-        return packed_loader(self.config, cache, self.data.tokenizer, seed=None, max_batches=limit)
+        return evaluation_loader(self.config, split, cache, self.data.tokenizer)
 
 
 def prepare_run(request: Request) -> Run:

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -161,13 +162,36 @@ class RunFiles:
                 "check its permissions, or name another place with --output_checkpoint."
             ) from error
 
-    def make_room(self, time: str) -> None:
+    def start(self, checkpoint: Checkpoint | None, run_id: str, batches_done: int, resumes: bool) -> None:
+        """Before the first batch: move files that are in the way to models/old.
+
+        Args:
+            checkpoint: what training starts from; None: random weights.
+            run_id: of the run that starts.
+            batches_done: by that run.
+            resumes: the run continues in its own files.
+
+        Raises:
+            UserError: another run has replaced the checkpoint meanwhile.
+        """
+        now = time.strftime("%Y%m%d-%H%M%S")
+        if not resumes:
+            self.make_room(now)
+            if checkpoint and batches_done and checkpoint.version == "3":
+                self.take_metrics_of(checkpoint.path, checkpoint.state["metadata"]["run"])
+            return
+        assert checkpoint
+        if read_stamp(checkpoint.path) != Stamp(run_id, batches_done):
+            raise UserError(f"Another run replaced '{checkpoint.path}' while this one started; start again.")
+        self.set_later_aside(run_id, batches_done, now)
+
+    def make_room(self, now: str) -> None:
         """Before a fresh start: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
         if files := self.existing():
-            old = self._move_aside(files, time)
+            old = self._move_aside(files, now)
             log.info("Moved the files of an earlier run '%s' to %s/.", self.run, old)
 
-    def set_later_aside(self, run_id: str, batch: int, time: str) -> None:
+    def set_later_aside(self, run_id: str, batch: int, now: str) -> None:
         """Before going on from `batch`: move this run's checkpoints of later batches to old/<run>-<time>/, and say so.
 
         They belong to batches that are about to be done anew, perhaps with something changed; left in place, they would
@@ -176,17 +200,17 @@ class RunFiles:
         stamps = {path: read_stamp(path) for path in self.checkpoints()}
         later = [path for path, stamp in stamps.items() if stamp and stamp.run_id == run_id and stamp.batch > batch]
         if later:
-            old = self._move_aside(later, time)
+            old = self._move_aside(later, now)
             if self.metrics.exists():
                 shutil.copy2(self.metrics, old / self.metrics.name)
             log.info("Moved the checkpoints of later batches than %s to %s/.", f"{batch:,}", old)
 
-    def _move_aside(self, files: Sequence[Path], time: str) -> Path:
-        old = self.folder / "old" / f"{self.run}-{time}"
+    def _move_aside(self, files: Sequence[Path], now: str) -> Path:
+        old = self.folder / "old" / f"{self.run}-{now}"
         tries = 1
         while old.exists():
             tries += 1
-            old = old.with_name(f"{self.run}-{time}-{tries}")
+            old = old.with_name(f"{self.run}-{now}-{tries}")
         old.mkdir(parents=True)
         parts = {folder for path in files if path.suffix == ".pt" and (folder := known_parts(path))}
         for folder in parts:  # first in both places: whatever happens, a checkpoint finds its own

@@ -1,0 +1,54 @@
+"""Batches on the device: a GPU gets the next one while it still works on this one.
+
+Shape letters: A micro-batches per batch on this rank, B sequences per micro-batch, T tokens per sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config import SystemConfig
+from data_loader import Batch, PackedLoader
+
+
+@dataclass
+class DeviceBatch:
+    """A Batch on the device: inputs and targets int64 (A, B, T)."""
+
+    inputs: Tensor
+    targets: Tensor
+    n_targets: int
+
+
+class DeviceLoader:
+    """The batches of a PackedLoader, on the device."""
+
+    def __init__(self, packed: PackedLoader, system: SystemConfig) -> None:
+        self.packed, self.device = packed, system.device
+        self.pin_memory = system.pin_memory and self.device.startswith("cuda")
+        self.prefetches = self.device != "cpu"  # a CPU has nothing to overlap
+        self._next: tuple[tuple[int, int], DeviceBatch] | None = None  # (epoch, position) and the batch there
+
+    def batch(self, epoch: int, position: int) -> DeviceBatch:
+        """A batch by its position, as PackedLoader.batch; prefetched if `prefetch` was called for it."""
+        if self._next and self._next[0] == (epoch, position):
+            return self._next[1]
+        return self.send(self.packed.batch(epoch, position))
+
+    def prefetch(self, epoch: int, position: int) -> None:
+        """Read a batch now and start sending it to the device."""
+        if self.prefetches:
+            self._next = (epoch, position), self.batch(epoch, position)
+
+    def send(self, batch: Batch) -> DeviceBatch:
+        """A batch on its way to the device."""
+        return DeviceBatch(self.to_device(batch.inputs), self.to_device(batch.targets), batch.n_targets)
+
+    def to_device(self, ids: np.ndarray) -> Tensor:
+        """Ids on the device. With pinned memory the copy runs while the CPU continues."""
+        tensor = torch.from_numpy(ids)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.pin_memory else tensor.to(self.device)
