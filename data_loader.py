@@ -1,17 +1,17 @@
 """Ids on disk to packed micro-batches. Order is a pure function of (seed, epoch); position is an integer.
 
-By default an epoch's stream is <|endoftext|> (context for the first token) and then every document of the split, in an
-order drawn anew each epoch. The stream is cut into rows of `block_size` targets; rows, too, come in an order drawn anew, so
-that a batch mixes text from everywhere. Every token is a target exactly once an epoch:
+By default an epoch's stream is <|endoftext|> (context for the first token) and then every document of the split, in another
+order each epoch. The stream is cut into rows of `block_size` targets. Rows are shuffled too, so that a batch mixes text from
+everywhere. Every token is a target exactly once an epoch:
 
     stream   <eot> a b c <eot> d e <eot> ...
     row 0    x: <eot> a b c      y: a b c <eot>
     row 1    x: <eot> d e <eot>  y: d e <eot> ...
 
-packing.py has the other way to fill rows, chat_targets.py which tokens are targets if not all are.
+jojo/text/packing.py has the other way to fill rows; jojo/text/chat_targets.py finds the targets when not all tokens are.
 
-Nothing is remembered between batches: `batch(epoch, 10_000_000)` costs what `batch(epoch, 10)` does, which is why a
-resumed run seeks instead of replaying.
+Nothing is remembered between batches: `batch(epoch, 10_000_000)` costs what `batch(epoch, 10)` does, so a resumed run
+seeks instead of replaying.
 
 Shape letters: A micro-batches per batch on this rank, B sequences per micro-batch, T tokens per sequence.
 """
@@ -31,7 +31,7 @@ from jojo.text.packing import EpochStream, Piece, WholeRows, mix_key, permute
 from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import Tokenizer
 
-IGNORED = -1  # target where nothing is to be predicted
+IGNORED = -1  # target where nothing is predicted
 
 
 # --- batches ------------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ class Batch:
     """The micro-batches of one optimizer step on this rank.
 
     inputs, targets: int64 (A, B, T); a target of -1 is not predicted.
-    n_targets: predicted tokens of the whole batch, over all ranks: what the loss is divided by.
+    n_targets: predicted tokens of the whole batch, over all ranks; the loss is divided by it.
     """
 
     inputs: np.ndarray
@@ -60,10 +60,10 @@ class PackedLoader:
         accumulation: micro-batches per batch over all ranks; rank r takes numbers r, r + world_size, ...
         seed: decides the order of every epoch; None keeps the cache's order of documents (evaluation).
         rank, world_size: this process and how many there are; accumulation must be a multiple of world_size.
-        max_batches: use at most so many batches of each epoch.
+        max_batches: use at most this many batches of each epoch.
         eot_id: the token before an epoch's first target.
         targets: which tokens are predicted; None: all.
-        whole: rows of whole documents, instead of a stream of them.
+        whole: rows of whole documents, in place of a stream.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class PackedLoader:
         self._stream: tuple[int, EpochStream] | None = None
 
     def layout(self, epoch: int) -> EpochStream | WholeRows:
-        """How documents fill the epoch's rows; the stream that was asked for last is kept."""
+        """How documents fill the epoch's rows; the stream of the last epoch asked for is kept."""
         if self.whole:
             return self.whole
         if self._stream is None or self._stream[0] != epoch:
@@ -113,41 +113,43 @@ class PackedLoader:
         """Batch `index` of `epoch`: the same for the same arguments, whatever was read before."""
         assert index >= 0
         layout, rows = self.layout(epoch), self.rows(epoch, index)
-        mine = rows[self.rank :: self.world_size]
-        inputs = np.full((*mine.shape, self.block_size), self.eot_id, np.int64)
-        targets = np.full((*mine.shape, self.block_size), IGNORED, np.int64)
-        masks = {int(row): self._predicted(layout, int(row)) for row in rows.flat if row >= 0} if self.targets else {}
+        is_mine = np.arange(self.accumulation) % self.world_size == self.rank
+        mine, others = rows[is_mine], rows[~is_mine]
+        inputs = np.full((*mine.shape, self.block_size), self.eot_id, np.int64)  # (A, B, T)
+        targets = np.full_like(inputs, IGNORED)
         for place in np.ndindex(mine.shape):
-            if (row := int(mine[place])) < 0:
-                continue
-            ids = np.concatenate([self.ids(piece) for piece in layout.pieces(row)])
-            inputs[place][1 : len(ids)] = ids[:-1]
-            if before := layout.context(row):
-                inputs[place][0] = self.ids(before)[0]
-            targets[place][: len(ids)] = ids
-            if self.targets:
-                targets[place][: len(ids)][~masks[row]] = IGNORED
-        counts = (
-            int(masks[row].sum()) if self.targets else layout.n_targets(row)
-            for row in rows.ravel().tolist()
-            if row >= 0
-        )
-        return Batch(inputs, targets, sum(counts))
+            if mine[place] >= 0:
+                self._fill(inputs[place], targets[place], layout, int(mine[place]))
+        of_others = sum(self._count_targets(layout, row) for row in others.ravel().tolist() if row >= 0)
+        return Batch(inputs, targets, int(np.count_nonzero(targets != IGNORED)) + of_others)
+
+    def _fill(self, inputs: np.ndarray, targets: np.ndarray, layout: EpochStream | WholeRows, row: int) -> None:
+        """Write a row's ids to `targets` and, one place later, to `inputs`; both (T,)."""
+        ids = np.concatenate([self.ids(piece) for piece in layout.pieces(row)])
+        if before := layout.context(row):
+            inputs[0] = self.ids(before)[0]
+        inputs[1 : len(ids)] = ids[:-1]
+        targets[: len(ids)] = ids
+        if self.targets:
+            targets[: len(ids)][~self._predicted(self.targets, layout, row)] = IGNORED
+
+    def _count_targets(self, layout: EpochStream | WholeRows, row: int) -> int:
+        """How many tokens of a row are predicted."""
+        return int(self._predicted(self.targets, layout, row).sum()) if self.targets else layout.n_targets(row)
+
+    def _predicted(self, targets: AssistantTargets, layout: EpochStream | WholeRows, row: int) -> np.ndarray:
+        """Which tokens of a row are predicted. A conversation is read from its beginning, to know who speaks."""
+        masks = []
+        for piece in layout.pieces(row):
+            is_chat = self.ids(Piece(piece.document, 0, 1))[0] == targets.im_start
+            known = Piece(piece.document, 0, piece.begin + piece.count) if is_chat else piece
+            masks.append(targets.mask(self.ids(known))[-piece.count :])
+        return np.concatenate(masks)
 
     def ids(self, piece: Piece) -> np.ndarray:
         """The tokens of a piece, as stored."""
         begin = int(self.cache.offsets(piece.document, piece.document + 1)[0]) + piece.begin
         return self.cache.tokens(begin, begin + piece.count)
-
-    def _predicted(self, layout: EpochStream | WholeRows, row: int) -> np.ndarray:
-        """Which tokens of a row are predicted: a conversation is read from its beginning to know who speaks."""
-        assert self.targets
-        masks = []
-        for piece in layout.pieces(row):
-            talks = self.ids(Piece(piece.document, 0, 1))[0] == self.targets.im_start
-            known = Piece(piece.document, 0, piece.begin + piece.count) if talks else piece
-            masks.append(self.targets.mask(self.ids(known))[-piece.count :])
-        return np.concatenate(masks)
 
     def documents(self, epoch: int, index: int) -> list[int]:
         """Numbers (from 0, in the cache's order) of the documents in a batch, for messages about it."""
@@ -165,28 +167,24 @@ class PackedLoader:
         return ", ".join(shown) + (f" and {len(documents) - most} more" if len(documents) > most else "")
 
 
+# --- the loaders of a run -----------------------------------------------------------------------------------------
+
+whole_rows = lru_cache(maxsize=4)(WholeRows)  # laid out once for all loaders of a split
+
+
 def packed_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, **settings: Any) -> PackedLoader:
-    """The batches of a split as the config wants them packed; `settings` are PackedLoader's."""
+    """The batches of a split, packed as the config says; `settings` are PackedLoader's."""
+    block_size = config.model.block_size
     targets = AssistantTargets.of(tokenizer) if config.data.predict == "assistant" else None
     roles = AssistantTargets.of(tokenizer) if tokenizer.has_chatml else None
-    whole = whole_rows(cache, config.model.block_size, roles) if config.data.pack == "whole" else None
+    whole = whole_rows(cache, block_size, roles) if config.data.pack == "whole" else None
     return PackedLoader(
-        cache, config.model.block_size, config.training.batch_size, eot_id=tokenizer.eot_id, targets=targets, whole=whole,
-        **settings,
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=4)
-def whole_rows(cache: TokenCache, block_size: int, roles: AssistantTargets | None) -> WholeRows:
-    """The rows of a split, laid out once for all its loaders."""
-    return WholeRows(cache, block_size, roles)
-
-
-# --- data sets ----------------------------------------------------------------------------------------------------
+        cache, block_size, config.training.batch_size, eot_id=tokenizer.eot_id, targets=targets, whole=whole, **settings
+    )
 
 
 def training_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, ranks: Ranks = SINGLE) -> PackedLoader:
-    """The training batches of a rank."""
+    """The training batches of this rank."""
     training = config.training
     return packed_loader(
         config, cache, tokenizer, accumulation=training.gradient_accumulation_steps, seed=config.system.seed,
