@@ -23,10 +23,9 @@ from hf.folder import CARD_FILE, EMBEDDING, FILES, FIXED, MARK, OUTPUT, PADDING_
 from hf.parity import check_parity
 from hf.tokenizer_files import write_tokenizer
 from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer
-from jojo.checkpoints.file import make_durable
 from jojo.text.tokenizer import IM_END, Tokenizer
 from model import GPT
-from utils import UserError, __version__, log, one_line, read_object, sha256_of
+from utils import UserError, __version__, log, make_durable, one_line, read_object, sha256_of
 
 
 def export_tokenizer(checkpoint: Checkpoint, choice: str | None) -> Tokenizer:

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from jojo.checkpoints.checkpoint import load_checkpoint
     from jojo.checkpoints.file import write_file
-    from jojo.checkpoints.saver import write_in_parts
+    from jojo.checkpoints.saver import write_sharded
 
     checkpoint = load_checkpoint(source)
     if checkpoint.version != "3":
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     if args.parts and not checkpoint.has_training_state:
         raise UserError(f"'{source}' holds weights only, and fsdp reads them from one file too; use it as it is.")
     checkpoint.complete()
-    (write_in_parts if args.parts else write_file)(checkpoint.state, output)
+    (write_sharded if args.parts else write_file)(checkpoint.state, output)
     log.info("Wrote %s%s", output, ", and its parts beside it" if args.parts else "")
     return 0
 

@@ -1,14 +1,17 @@
-"""What is in a checkpoint of any version, in the terms of this one: weights, config, tokenizer, state of the training.
+"""What is in a checkpoint, in the terms of this version: weights, config, tokenizer, training state.
 
-checkpoint_file.py reads and writes the file. Older ones are read too: v1 (`model_args`, as nanoGPT's) and 2.x (`config`
-with a `model` section).
+file.py reads and writes the file. Older formats are read too: v1 (`model_args`, like nanoGPT's) and 2.x (`config` with a
+`model` section).
 """
 
 from __future__ import annotations
 
+import functools
 import platform
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ COUNT, POSITIVE, NUMBER, SECONDS = "a count", "a count from 1", "a number", "sec
 POINTS, NAMES, PLAIN = "points", "names", "plain values"
 LINE, FILE_NAME = "a line", "a file name"
 WEIGHTS_ONLY: dict[str, Any] = {"config": dict, "tokenizer": dict}  # beside the weights, in any file of format 3
-LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can go on; docs/checkpoints.md says what each is
+LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can continue; docs/checkpoints.md explains each key
     "derived": NAMES,
     "optimizer": dict,
     "lr_scheduler": {"schedule": PLAIN, "total_batches": COUNT},
@@ -67,13 +70,12 @@ class Checkpoint:
     config: Values  # nested, as in a JSON file; only what this version knows
     tokenizer: dict[str, Any] | None  # None: an older format, which always meant GPT-2 with ChatML
     state: dict[str, Any] = field(repr=False)  # the training state; of format 3, the whole file
-    other_options: list[str] = field(default_factory=list)  # in the file's config, and not known here
-    # Where the optimizer's large tensors are still to be read from, and with several ranks the weights: only shapes are there.
-    shards: Shards | None = None
+    other_options: list[str] = field(default_factory=list)  # in the file's config, and unknown here
+    shards: Shards | None = None  # the files of large tensors that are not read yet: on the device "meta" so far
 
     @property
     def has_training_state(self) -> bool:
-        """Whether training can go on from it; exactly so from format 3."""
+        """Whether training can continue from it; exactly so from format 3."""
         return "optimizer" in self.state
 
     @property
@@ -82,7 +84,7 @@ class Checkpoint:
         return self.state.get("metadata", {}).get("run_id")
 
     def complete(self) -> None:
-        """Read the large tensors that are in files of their own still, whole."""
+        """Read the large tensors that are still in shards."""
         if self.shards:
             if any(weight.is_meta for weight in self.model.values()):
                 self.shards.fill(self.state, "model", whole=True)
@@ -91,29 +93,22 @@ class Checkpoint:
             self.shards = None
 
     def release(self) -> None:
-        """Let go of the tensors of model and optimizer, once they are loaded: a run needs the memory."""
+        """Free the tensors of model and optimizer once they are loaded: a run needs the memory."""
         self.model = {}
         self.state = {name: part for name, part in self.state.items() if name not in ("model", "optimizer")}
 
 
 def load_checkpoint(path: Path, ranks: Ranks = SINGLE) -> Checkpoint:
-    """Read a checkpoint of any version. Raises UserError for what is not one.
+    """Read a checkpoint of any version.
 
-    Several ranks read large tensors only when they are needed, and share the work of verifying parts. Of these, the
-    optimizer's are read by `complete` only.
+    Of a checkpoint in shards only `complete` reads the optimizer's tensors, and with several ranks the weights too; the
+    ranks share the work of verifying the shards.
+
+    Raises:
+        UserError: it is not a checkpoint, or it contradicts itself.
     """
     state = read_file(path, mapped=not ranks.is_single)
-    config = state.get("config")
-    if "format_version" in state and not has_present_format(state):
-        raise UserError(
-            f"'{path}' has format {one_line(state['format_version'])}, newer than this version of Jojo reads."
-        )
-    if not isinstance(state.get("model"), dict):
-        raise UserError(
-            f"'{path}' is not a checkpoint: Missing 'model' (it has: {', '.join(map(one_line, state)) or 'nothing'})."
-        )
-    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state["model"].items()):
-        raise UserError(f"'{path}' is not a checkpoint: its 'model' holds something other than named tensors.")
+    _check_format(state, path)
     shards = None
     if "shards" in state and has_present_format(state) and isinstance(state.get("optimizer"), dict):
         shards = Shards.listed_in(path, state.pop("shards"))
@@ -122,6 +117,7 @@ def load_checkpoint(path: Path, ranks: Ranks = SINGLE) -> Checkpoint:
         shards.fill(state, "optimizer", whole=False)
     weights = {_plain_name(name): tensor for name, tensor in state["model"].items()}
     weights = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}
+    config = state.get("config")
     if isinstance(config, dict) and isinstance(config.get("model"), dict):
         version = "3" if "format_version" in state else "2.x"
         known, other = nested_config(config)
@@ -133,21 +129,36 @@ def load_checkpoint(path: Path, ranks: Ranks = SINGLE) -> Checkpoint:
         raise UserError(f"'{path}' has an unknown format: Missing 'model_args' or 'config.model'.")
     if version != "3":
         state = training_state(state, weights)
-    elif wrong := _misfit(state, LAYOUT if "optimizer" in state else WEIGHTS_ONLY):
-        raise UserError(f"'{path}' is not a checkpoint as this version writes them: {wrong}.")
+    elif problem := _misfit(state, LAYOUT if "optimizer" in state else WEIGHTS_ONLY):
+        raise UserError(f"'{path}' is not a valid checkpoint: {problem}.")
     checkpoint = Checkpoint(path, version, weights, known, state.get("tokenizer"), state, other, shards)
     complete_shape(checkpoint)
     return checkpoint
 
 
+def _check_format(state: Mapping[str, Any], path: Path) -> None:
+    """Raises UserError where a file has a newer format, or no weights."""
+    if "format_version" in state and not has_present_format(state):
+        raise UserError(
+            f"'{path}' has format {one_line(state['format_version'])}, newer than this version of Jojo reads."
+        )
+    weights = state.get("model")
+    if not isinstance(weights, dict):
+        raise UserError(
+            f"'{path}' is not a checkpoint: Missing 'model' (it has: {', '.join(map(one_line, state)) or 'nothing'})."
+        )
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
+        raise UserError(f"'{path}' is not a checkpoint: its 'model' holds something other than named tensors.")
+
+
 def _misfit(value: Any, layout: Any, where: str = "") -> str | None:
-    """What does not fit the layout first, in words; None where all does."""
+    """The first thing that does not fit the layout, in words; None where everything does."""
     if isinstance(layout, dict):
         if not isinstance(value, dict):
-            return f"{where or 'the whole'} is no dictionary"
+            return f"'{where}' is not a dictionary"
         inside = ((f"{where}.{key}" if where else key, key, part) for key, part in layout.items())
-        return next((w for name, key, part in inside if (w := _misfit(value.get(key), part, name))), None)
-    return None if _fits(value, layout) else f"'{where}' is missing or not what it should be"
+        return next((p for name, key, part in inside if (p := _misfit(value.get(key), part, name))), None)
+    return None if _fits(value, layout) else f"'{where}' is missing or malformed"
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -177,11 +188,10 @@ def _plain_name(name: str) -> str:
 
 
 def complete_shape(checkpoint: Checkpoint) -> None:
-    """Fill in what the weights tell of the shape where the config does not, before a model of it is built.
+    """Take from the weights what the config does not say of the model's shape, before a model is built.
 
     Raises:
-        UserError: the config speaks of another size than the weights have, or the number of heads, which they do not
-            tell, is missing.
+        UserError: the config and the weights differ in a size, or the number of heads is missing: weights do not show it.
     """
     model, weights = checkpoint.config.setdefault("model", {}), checkpoint.model
     if "n_head" not in model:
@@ -211,7 +221,7 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy the checkpoint's weights into the model; into one on the device "meta" nothing, but they are compared.
+    """Copy the checkpoint's weights into the model; on the device "meta", only compare names and shapes.
 
     Raises:
         UserError: naming what is missing, extra or of another shape.
@@ -238,24 +248,19 @@ def check_finite(weights: Mapping[str, Tensor]) -> None:
             raise UserError(f"The weight '{name}' is not finite; nothing was saved over the last good checkpoint.")
 
 
+@functools.cache
 def git_commit() -> str | None:
-    """The commit this code is at, read from .git without running anything; None outside a checkout."""
-    git = Path(__file__).resolve().parents[2] / ".git"
+    """The commit this code is at; None without git or outside a checkout."""
+    command, folder = ["git", "rev-parse", "HEAD"], Path(__file__).parent
     try:
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head
-        ref = head.removeprefix("ref: ")
-        if (git / ref).is_file():
-            return (git / ref).read_text().strip()
-        packed = (git / "packed-refs").read_text().splitlines()
-        return next((line.split()[0] for line in packed if line.endswith(" " + ref)), None)
-    except OSError:
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=5)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
         return None
+    return result.stdout.strip() or None if result.returncode == 0 else None
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What decides how sums are rounded, besides the config: a run is exact where these stay the same."""
+    """What decides rounding besides the config: a run is exact where these stay the same."""
     kind = device.partition(":")[0]
     name = torch.cuda.get_device_name(device) if kind == "cuda" else platform.machine()
     return {"device": kind, "name": name, "threads": torch.get_num_threads(), "pytorch": str(torch.__version__)}
@@ -263,13 +268,11 @@ def machine(device: str) -> dict[str, Any]:
 
 def metadata(dataset: Mapping[str, str], device: str) -> dict[str, Any]:
     """Where and with what a checkpoint was made; plain values."""
-    import datetime
-
     return {
         "trainer_version": __version__,
         "pytorch_version": str(torch.__version__),
         "git_commit": git_commit(),
-        "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "timestamp": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "dataset": dict(dataset),
         "machine": machine(device),
     }

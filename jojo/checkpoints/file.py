@@ -1,13 +1,11 @@
 """The checkpoint file: written whole or not at all, verified before it is read, and free of code.
 
-A file is `torch.save` of plain values and tensors (so `torch.load(weights_only=True)` reads it), followed by a stamp
-(which run wrote it, and after how many batches) and a trailer with the SHA-256 of everything before it. It is written
-under a temporary name, made durable and renamed, so that a crash leaves either the old file or the new one.
+A file is `torch.save` of plain values and tensors (so `torch.load(weights_only=True)` reads it), then a stamp (which run
+wrote it, after how many batches), then a trailer with the SHA-256 of everything before it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import pickle
@@ -17,6 +15,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,19 +23,22 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from utils import UserError, one_line, sha256_of
+from utils import UserError, new_file, one_line, sha256_of
 
 FORMAT_VERSION = 3
 TRAILER_MARK = b"jojo-sha256:"  # followed by 64 hex digits
 TRAILER_BYTES = len(TRAILER_MARK) + 64
-STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "  # before the trailer, and covered by it
-WITH_PARTS = "+"  # in place of its last character: files of parts belong to this one (shards.py)
+STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "
+WITH_SHARDS = "+"  # the stamp's last character where files of shards belong to the checkpoint (shards.py)
 STAMP_BYTES = len(STAMP.format(run="", batch=0))
 LONGEST_NAME = 1000
 
 
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
 class _HashingFile:
-    """Passes writes on and hashes them; all that torch.save needs of a file. `error`: why a write failed."""
+    """All that torch.save needs of a file. `error`: why a write failed, which torch's RuntimeError does not say."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest = file, hashlib.sha256()
@@ -46,7 +48,7 @@ class _HashingFile:
         self.digest.update(content)
         try:
             return self.file.write(content)
-        except OSError as error:  # torch turns it into a RuntimeError that does not say why
+        except OSError as error:
             self.error = error
             raise
 
@@ -56,7 +58,7 @@ class _HashingFile:
 
 def write_file(state: Mapping[str, Any], path: Path) -> None:
     """Save atomically and durably. Raises UserError when the disk refuses; the previous file is then untouched."""
-    with _new_file(path) as file:
+    with _new_checkpoint(path) as file:
         hashing = _HashingFile(file)
         try:
             torch.save(dict(state), hashing)  # type: ignore[arg-type]
@@ -68,78 +70,62 @@ def write_file(state: Mapping[str, Any], path: Path) -> None:
 
 def copy_file(source: Path, path: Path) -> None:
     """The same file under another name, as write_file would write it."""
-    with _new_file(path) as file, open(source, "rb") as original:
+    with _new_checkpoint(path) as file, open(source, "rb") as original:
         shutil.copyfileobj(original, file, 1 << 22)
 
 
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name, and the place of an earlier one, when it is whole and durable.
-
-    Raises:
-        UserError: the disk refuses.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def _new_checkpoint(path: Path) -> Iterator[BinaryIO]:
+    """A new durable file, in a folder that is made. Raises UserError when the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with new_file(path, durable=True) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        make_durable(path.parent)
     except (OSError, RuntimeError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise refused(path, cause) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise save_error(path, cause) from error
 
 
-def refused(path: Path, cause: str) -> UserError:
-    """The error that says that a checkpoint could not be written."""
+def save_error(path: Path, cause: str) -> UserError:
+    """The error of a checkpoint that could not be written."""
     return UserError(f"Could not save '{path}' ({cause}); check the folder's permissions and free space.")
+
+
+# --- the stamp --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Which run wrote a checkpoint, after how many batches, and whether files of shards belong to it."""
+
+    run_id: str
+    batch: int
+    has_shards: bool = field(default=False, compare=False)
 
 
 def _stamp_of(state: Mapping[str, Any]) -> bytes:
     run = state.get("metadata", {}).get("run_id", "")
     stamp = STAMP.format(run=run, batch=state.get("batch_counter", 0))
-    return (stamp[:-1] + WITH_PARTS if "shards" in state else stamp).encode()
+    return (stamp[:-1] + WITH_SHARDS if "shards" in state else stamp).encode()
 
 
-@dataclass(frozen=True)
-class Stamp:
-    """Which run wrote a checkpoint, and after how many batches; and whether files of parts belong to it."""
-
-    run_id: str
-    batch: int
-    has_parts: bool = field(default=False, compare=False)
+def stamp_in(path: Path) -> Stamp | None:
+    """A checkpoint's stamp, read without the rest; None for an older format or a damaged end. Raises OSError."""
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - STAMP_BYTES - TRAILER_BYTES))
+        found = re.fullmatch(rb"jojo-run:([0-9a-f]{16}) batch:(\d{20})([ +])", file.read(STAMP_BYTES))
+    return Stamp(found[1].decode(), int(found[2]), found[3].decode() == WITH_SHARDS) if found else None
 
 
 def read_stamp(path: Path) -> Stamp | None:
-    """A checkpoint's stamp, found without reading the rest; None where there is none (an older format, or damage)."""
+    """The same; None also for a file that is missing or cannot be read."""
     try:
         return stamp_in(path)
     except OSError:
         return None
 
 
-def stamp_in(path: Path) -> Stamp | None:
-    """The same. Raises OSError where the file cannot be read, which says nothing of what is in it."""
-    with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - STAMP_BYTES - TRAILER_BYTES))
-        found = re.fullmatch(rb"jojo-run:([0-9a-f]{16}) batch:(\d{20})([ +])", file.read(STAMP_BYTES))
-    return Stamp(found[1].decode(), int(found[2]), found[3].decode() == WITH_PARTS) if found else None
-
-
-def make_durable(path: Path) -> None:
-    """Have the system write a file, or a folder's list of files, to the disk now; where it can and there is one."""
-    if os.name == "posix":
-        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def verify_file(path: Path) -> bool:
@@ -163,11 +149,11 @@ def read_file(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Verify and read a checkpoint of any format, on the CPU. Executes nothing that is in it.
 
     Args:
-        path: of the file.
-        mapped: read tensors when they are used only, from a map of the file.
+        path: the file.
+        mapped: map the file, so that a tensor is read only when it is used.
 
     Raises:
-        UserError: missing, damaged, not a checkpoint, or holding anything but plain values and tensors.
+        UserError: missing, damaged, not a checkpoint, or it holds more than plain values and tensors.
     """
     if not path.is_file():
         raise UserError(_missing(path))
@@ -175,11 +161,11 @@ def read_file(path: Path, mapped: bool = False) -> dict[str, Any]:
     if not _is_plain_zip(path):
         raise UserError(f"'{path}' is not a checkpoint, or was cut short.")
     try:
-        # 2.x metadata holds a TorchVersion; what torch warns of is refused below, or harmless
+        # 2.x metadata holds a TorchVersion; what torch warns about is refused below, or harmless
         with torch.serialization.safe_globals([torch.torch_version.TorchVersion]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # whatever a damaged or hostile file makes the reader trip over: never tried another way
+    except Exception as error:  # a damaged or hostile file can raise anything; it is never read another way
         found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if found:
             what = f"holds something other than plain data ({one_line(found.group(1))}); refused, and nothing was run"
@@ -196,36 +182,26 @@ def read_file(path: Path, mapped: bool = False) -> dict[str, Any]:
 
 
 def has_present_format(state: Mapping[str, Any]) -> bool:
-    """Whether a file says that it is of the present format."""
+    """Whether a file says that it has the present format."""
     version = state.get("format_version")
     return type(version) is int and version == FORMAT_VERSION
 
 
 def _is_plain_zip(path: Path) -> bool:
-    """Whether a file is an archive as torch.save writes it: nothing is compressed, so nothing can swell, or there twice."""
+    """Whether a file is an archive as torch.save writes it: no compression, so no zip bomb, and no name twice."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             names = {member.filename for member in members}
             if len(names) < len(members) or any(m.compress_type != zipfile.ZIP_STORED for m in members):
                 return False
-            pickles = [archive.read(name) for name in names if name.endswith(".pkl")]
-        return all(_has_short_names(content) for content in pickles)
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        NotImplementedError,
-        EOFError,
-        OSError,
-    ):  # OSError: it points outside itself
+            return all(_has_short_names(archive.read(name)) for name in names if name.endswith(".pkl"))
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError):  # OSError: an offset before 0
         return False
 
 
 def _has_short_names(content: bytes) -> bool:
-    """Whether all names of functions in a pickle are of a sensible length: torch takes for ever over those that are not.
-
-    Reads the pickle's instructions without following them; ValueError where it is none.
-    """
+    """Whether the names of functions in a pickle are short: for 50,000 letters torch takes minutes. Raises ValueError."""
     return all(
         len(str(argument)) <= LONGEST_NAME
         for instruction, argument, _ in pickletools.genops(content)
@@ -240,11 +216,11 @@ def _odd_tensor(state: Any) -> str | None:
     while left:
         value = left.pop()
         if isinstance(value, Tensor):
-            whole = value.untyped_storage().nbytes() if value.layout == torch.strided and not value.is_meta else 0
+            stored = value.untyped_storage().nbytes() if value.layout == torch.strided and not value.is_meta else 0
             if type(value) not in (Tensor, nn.Parameter) or value.is_quantized or value.is_complex():
                 return f"{type(value).__name__}, {value.dtype}"
-            if whole < value.numel() * value.element_size():  # sparse, meta, or a few numbers that pose as many
-                return f"{tuple(value.shape)} in {whole} bytes"
+            if stored < value.numel() * value.element_size():  # sparse, meta, or expanded from a few numbers
+                return f"{tuple(value.shape)} in {stored} bytes"
         elif isinstance(value, (dict, list, tuple, set, frozenset)) and id(value) not in seen:
             seen.add(id(value))
             left += [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)

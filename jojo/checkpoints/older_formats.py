@@ -1,14 +1,14 @@
 """Training state of older checkpoints, in the terms of this version: Jojo 1 and 2.x, and nanoGPT.
 
-Taken over where the file has it: optimizer state, how many batches were done, evaluations, best and worst losses, when
-and with which versions it was written. No older format holds the place in the data or the random states; training goes on
-at the beginning of an epoch.
+Taken over where the file has it: optimizer state, batches done, evaluations, best and worst losses, when and with which
+versions it was written. No older format holds the position in the data or the random states, so training continues at
+the beginning of an epoch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,22 +22,22 @@ PER_CENT = ("eval_interval", "log_interval")
 
 
 def flat_config(values: Any, per_cent: bool = True) -> Values:
-    """The options in a flat config of v1 or nanoGPT; its other names (colours, paths) are left out.
+    """The options in a flat config of v1 or nanoGPT; other names (colours, paths) are left out.
 
-    `per_cent`: it is v1's, where intervals are per cent of an epoch: those are left out too.
+    Args:
+        values: the config as the file has it.
+        per_cent: it is v1's, whose intervals are per cent of an epoch; these are left out too.
     """
     sections: Values = {}
-    if not isinstance(values, dict):
-        return sections
     names = OTHER_NAMES | {name.split(".")[1]: name for name in OPTIONS if not name.startswith("model.")}
-    for key, name in names.items():  # v1's dataset_name after `dataset`, which there is a folder
-        if key in values and not (per_cent and key in PER_CENT):
+    for key, name in names.items():  # v1's dataset_name comes after `dataset`, which is a folder there
+        if isinstance(values, dict) and key in values and not (per_cent and key in PER_CENT):
             _take(sections, name, values[key])
     return sections
 
 
 def nested_config(values: Mapping[str, Any]) -> tuple[Values, list[str]]:
-    """The options in a config of 2.x that mean something here, and the names of those that do not."""
+    """The options in a nested config that exist here, and the names of those that do not."""
     sections: Values = {}
     other = []
     for section, entries in values.items():
@@ -48,7 +48,7 @@ def nested_config(values: Mapping[str, Any]) -> tuple[Values, list[str]]:
 
 
 def _take(sections: Values, name: str, value: Any) -> bool:
-    """Enter an option's value where it exists and has one of the right kind; the model's as it is, to be checked later."""
+    """Enter an option that exists and has a valid value; those of the model always, as they are checked later."""
     if name not in OPTIONS:
         return False
     section, option = name.split(".")
@@ -70,11 +70,9 @@ def optimizer_by_name(stored: Any, weights: Mapping[str, Tensor]) -> dict[str, d
         None where there is no state, or it does not fit the weights.
     """
     states = stored.get("state") if isinstance(stored, dict) else None
-    if not isinstance(states, dict) or not states:
-        return None
     own = [name for name in weights if name != "lm_head.weight"]  # tied to the embedding, so it has no state of its own
     names = [n for n in own if weights[n].dim() >= 2] + [n for n in own if weights[n].dim() < 2]
-    if set(states) != set(range(len(names))):
+    if not isinstance(states, dict) or not states or set(states) != set(range(len(names))):
         return None
     by_name = {}
     for number, name in enumerate(names):
@@ -90,13 +88,11 @@ def optimizer_by_name(stored: Any, weights: Mapping[str, Tensor]) -> dict[str, d
 
 
 def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What `Trainer.load_state_dict` takes over from an older file; without "optimizer" where that is absent."""
+    """What `Trainer.load_state_dict` takes over from an older file; without "optimizer" where the file has none."""
     optimizer = optimizer_by_name(state.get("optimizer"), weights)
     batches = max(int(values["step"]) for values in optimizer.values()) if optimizer else 0
     metrics = state.get("metrics")
     series = metrics if isinstance(metrics, dict) else {}
-    epoch = state.get("epoch")
-    epoch = epoch if type(epoch) is int and 0 <= epoch < 2**31 else 0
     losses = {
         "best_val_loss": _number(state.get("best_val_loss"), math.inf),
         "worst_val_loss": _number(state.get("worst_val_loss"), -math.inf),
@@ -116,12 +112,14 @@ def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> d
     }
     if optimizer is None:
         return losses
+    epoch = state.get("epoch")
+    epoch = epoch if type(epoch) is int and 0 <= epoch < 2**31 else 0
     loader = {"epoch": epoch + 1, "position": 0}
     return losses | {"optimizer": optimizer, "loader": loader, "batch_counter": batches, "skipped_updates": 0}
 
 
 def _origin(state: Mapping[str, Any]) -> dict[str, str]:
-    """When and with what a file was written, as far as it says: 2.x among its metadata, Jojo 1 beside the weights."""
+    """When and with what a file was written: 2.x says so in its metadata, Jojo 1 beside the weights."""
     facts = state.get("metadata")
     facts = facts if isinstance(facts, dict) else {"timestamp": state.get("timestamp")}
     keys = ("timestamp", "trainer_version", "pytorch_version", "git_commit")
@@ -129,28 +127,27 @@ def _origin(state: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _evaluations(series: Mapping[str, Any], split: str, batches: int) -> list[tuple[int, float]]:
-    """Losses of evaluations; where a file has them by epoch only, each stands at its epoch's last batch."""
+    """Losses of evaluations; a file that has them by epoch only has one at each epoch's last batch."""
     if points := _points(series.get(f"{split}_loss_eval")):
         return points
     epochs = _points(series.get(f"{split}_loss_epoch"))
     return [(batches * (epoch + 1) // (epochs[-1][0] + 1), loss) for epoch, loss in epochs]
 
 
-def _number(value: Any, otherwise: float) -> float:
-    """A stored number, which may be a tensor; as a loss, nanoGPT starts with 1e9 for "none yet"."""
+def _number(value: Any, default: float) -> float:
+    """A stored number, which may be a tensor; nanoGPT's 1e9 means that there was no loss yet."""
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        return otherwise
-    return number if math.isfinite(number) and abs(number) < 1e8 else otherwise
+        return default
+    return number if math.isfinite(number) and abs(number) < 1e8 else default
 
 
 def _points(values: Any) -> list[tuple[int, float]]:
     """(batch, value) pairs; anything else is left out."""
-    pairs: Iterable[Any] = values if isinstance(values, (list, tuple)) else ()
     return [
         (int(pair[0]), float(pair[1]))
-        for pair in pairs
+        for pair in (values if isinstance(values, (list, tuple)) else ())
         if isinstance(pair, (list, tuple))
         and len(pair) == 2
         and all(isinstance(v, (int, float)) and abs(v) < 1e15 for v in pair)

@@ -1,14 +1,14 @@
-"""The files of a run: their names, who may write them, which are kept, and which one to go on from.
+"""The files of a run: their names, who may write them, which are kept, and which one to continue from.
 
     models/<run>.pt                the last checkpoint             models/<run>.metrics.jsonl   one row per batch
     models/<run>_best.pt           lowest validation loss          models/<run>.png             the picture
     models/<run>_batch<N>.pt       every checkpoint_interval       models/<run>_batch<N>.png    one every plot_interval
-    models/<run>.config.json       what was decided                models/tensorboard/<run>/    with --tensorboard
-    models/<run>.shards/           with fsdp, the parts of the three kinds above
-    models/.<run>.lock             held while training          models/.<run>.job            which torchrun job trains it
+    models/<run>.config.json       the resolved config             models/tensorboard/<run>/    with --tensorboard
+    models/<run>.shards/           with fsdp, the shards of the three kinds above
+    models/.<run>.lock             held while training             models/.<run>.job            which torchrun job trains it
 
-Every checkpoint carries the identity of its run. What another run left under one of these names, or this one left of
-batches that are about to be done anew, is moved to models/old/<run>-<time>/ and never written over.
+Every checkpoint carries the identity of its run. Files of another run under these names, and checkpoints of batches that
+will be trained again, are moved to models/old/<run>-<time>/ and never overwritten.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from filelock import FileLock, Timeout
 
 from jojo.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from jojo.checkpoints.file import Stamp, read_file, read_stamp, stamp_in
-from jojo.checkpoints.shards import Shards, stamp_of_parts
+from jojo.checkpoints.shards import Shards, stamp_of_shards
 from jojo.machine.ranks import SINGLE, Ranks
-from utils import UserError, log, replace_text, user_path
+from utils import UserError, log, parse_json, replace_text, user_path
 
 
 class RunFiles:
@@ -38,41 +38,24 @@ class RunFiles:
     def __init__(self, last: Path) -> None:
         self.last = last
         self.folder, self.run = last.parent, last.name.removesuffix(".pt")
-
-    @property
-    def best(self) -> Path:
-        return self.folder / f"{self.run}_best.pt"
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / f"{self.run}.metrics.jsonl"
-
-    @property
-    def plot(self) -> Path:
-        return self.folder / f"{self.run}.png"
-
-    @property
-    def config(self) -> Path:
-        return self.folder / f"{self.run}.config.json"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.folder / "tensorboard" / self.run
-
-    @property
-    def shards(self) -> Path:
-        return self.folder / f"{self.run}.shards"
+        self.best = self.folder / f"{self.run}_best.pt"
+        self.metrics = self.folder / f"{self.run}.metrics.jsonl"
+        self.plot = self.folder / f"{self.run}.png"
+        self.config = self.folder / f"{self.run}.config.json"
+        self.tensorboard = self.folder / "tensorboard" / self.run
+        self.shards = self.folder / f"{self.run}.shards"
+        self.job = self.folder / f".{self.run}.job"
 
     def numbered(self, batch: int, suffix: str = ".pt") -> Path:
         return self.folder / f"{self.run}_batch{batch}{suffix}"
 
     def all_numbered(self, suffix: str = ".pt") -> list[Path]:
-        """The numbered checkpoints (or pictures) that are there, by name only."""
+        """The numbered checkpoints (or pictures) in the folder, found by name."""
         name = re.compile(re.escape(self.run) + r"_batch\d+" + re.escape(suffix))
         return sorted(p for p in self.folder.glob(f"*{suffix}") if name.fullmatch(p.name))
 
     def checkpoints(self) -> list[Path]:
-        """All checkpoints under the run's name that are there."""
+        """All checkpoints in the folder under the run's name."""
         return [path for path in (self.last, *self.all_numbered(), self.best) if path.exists()]
 
     def kind(self, path: Path) -> str:
@@ -89,43 +72,42 @@ class RunFiles:
         named = (self.last, self.best, self.metrics, self.plot, self.config, self.tensorboard)
         return [p for p in (*named, *self.all_numbered(), *self.all_numbered(".png")) if p.exists()]
 
-    def used_parts(self) -> set[Path]:
-        """The folders of parts that belong to checkpoints in the run's folder, under whatever name.
+    def used_shards(self) -> set[Path]:
+        """The folders of shards of all checkpoints in the run's folder, whatever their names.
 
         Raises:
             OSError: one of them cannot be read.
             UserError: one is damaged.
         """
-        return {folder for path in self.folder.glob("*.pt") if (folder := parts_of(path))}
+        return {folder for path in self.folder.glob("*.pt") if (folder := shards_of(path))}
 
     # --- a torchrun job ---------------------------------------------------------------------------------------------
 
-    @property
-    def job(self) -> Path:
-        """Which job is training the run now, and as which run: for a restart, which is to go on with that."""
-        return self.folder / f".{self.run}.job"
-
     def begin_job(self, job: str, run_id: str) -> None:
-        """Note that this job is at the run from now on."""
+        """Note that this job trains the run from now on: a restart of the job continues it."""
         replace_text(self.job, json.dumps({"job": job, "run_id": run_id}))
 
     def is_of_job(self, job: str) -> bool:
-        """Whether this job has begun the run under this name, and saved it since."""
+        """Whether this job began the run under this name, and has saved it since."""
         try:
-            told = json.loads(self.job.read_text())
+            noted = parse_json(self.job.read_text())
         except (OSError, ValueError):
             return False
         stamps = [read_stamp(path) for path in self.checkpoints()]
-        return any(stamp and told == {"job": job, "run_id": stamp.run_id} for stamp in stamps)
+        return any(stamp and noted == {"job": job, "run_id": stamp.run_id} for stamp in stamps)
 
     # --- before training --------------------------------------------------------------------------------------------
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other training runs away from these files. Raises UserError when one is at work, or nothing can be written."""
-        self.check_writable()
+        """Keep other training runs away from these files.
+
+        Raises:
+            UserError: another run is writing them, or the folder cannot be written.
+        """
         lock = FileLock(self.folder / f".{self.run}.lock")
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise UserError(
@@ -134,6 +116,11 @@ class RunFiles:
             ) from None
         except NotImplementedError:  # a file system without locks
             log.warning("'%s' cannot lock files; make sure that only one run writes there.", self.folder)
+        except OSError as error:
+            raise UserError(
+                f"Cannot write to '{self.folder}' ({error.strerror}); "
+                "check its permissions, or name another place with --output_checkpoint."
+            ) from error
         try:
             self.sweep_up()
             yield
@@ -141,26 +128,13 @@ class RunFiles:
             lock.release()
 
     def sweep_up(self) -> None:
-        """Remove what a killed process left half-written of this run (and of no other, which may be at work)."""
+        """Remove half-written files of this run that a killed process left. Another run's may be in use."""
         name = re.compile(re.escape(f".{self.run}") + r"(_best|_batch\d+)?\.(pt|png|config\.json)\.\d+\.tmp")
         for path in self.folder.glob(".*.tmp"):
             if name.fullmatch(path.name):
                 path.unlink(missing_ok=True)
         for path in self.shards.glob(".*.tmp"):
             shutil.rmtree(path, ignore_errors=True)
-
-    def check_writable(self) -> None:
-        """Raises UserError now rather than at the first save when the folder cannot be written."""
-        probe = self.folder / f".{self.run}.{os.getpid()}.probe"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise UserError(
-                f"Cannot write to '{self.folder}' ({error.strerror}); "
-                "check its permissions, or name another place with --output_checkpoint."
-            ) from error
 
     def start(self, checkpoint: Checkpoint | None, run_id: str, batches_done: int, resumes: bool) -> None:
         """Before the first batch: move files that are in the way to models/old.
@@ -186,16 +160,16 @@ class RunFiles:
         self.set_later_aside(run_id, batches_done, now)
 
     def make_room(self, now: str) -> None:
-        """Before a fresh start: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
+        """Before a new run: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
         if files := self.existing():
             old = self._move_aside(files, now)
             log.info("Moved the files of an earlier run '%s' to %s/.", self.run, old)
 
     def set_later_aside(self, run_id: str, batch: int, now: str) -> None:
-        """Before going on from `batch`: move this run's checkpoints of later batches to old/<run>-<time>/, and say so.
+        """Before a run continues from `batch`: move its checkpoints of later batches to old/<run>-<time>/, and say so.
 
-        They belong to batches that are about to be done anew, perhaps with something changed; left in place, they would
-        be taken for the newest. The metrics so far are copied with them.
+        These batches will be trained again, perhaps with something changed; if the checkpoints stayed, they would count as
+        the newest. The metrics so far are copied with them.
         """
         stamps = {path: read_stamp(path) for path in self.checkpoints()}
         later = [path for path, stamp in stamps.items() if stamp and stamp.run_id == run_id and stamp.batch > batch]
@@ -212,26 +186,26 @@ class RunFiles:
             tries += 1
             old = old.with_name(f"{self.run}-{now}-{tries}")
         old.mkdir(parents=True)
-        parts = {folder for path in files if path.suffix == ".pt" and (folder := known_parts(path))}
-        for folder in parts:  # first in both places: whatever happens, a checkpoint finds its own
+        shards = {folder for path in files if path.suffix == ".pt" and (folder := known_shards(path))}
+        for folder in shards:  # before the checkpoints, and not moved: a kill leaves each checkpoint with its shards
             shutil.copytree(folder, old / folder.relative_to(self.folder), copy_function=link_or_copy)
         for path in files:
             os.replace(path, old / path.name)
-        with suppress(OSError, UserError):  # then they stay, as somebody's
-            for folder in parts - self.used_parts():
-                remove_parts(folder)
+        with suppress(OSError, UserError):  # a checkpoint that cannot be read may need them
+            for folder in shards - self.used_shards():
+                remove_shards(folder)
         return old
 
     def take_metrics_of(self, checkpoint: Path, run: str) -> None:
-        """Start the metrics file with the rows of the run that is gone on from under this name."""
+        """Start the metrics file with the rows of the run that continues under this name."""
         rows = checkpoint.parent / f"{run}.metrics.jsonl"
         if rows.is_file() and not self.metrics.exists():
             shutil.copyfile(rows, self.metrics)
 
-    # --- going on ---------------------------------------------------------------------------------------------------
+    # --- continuing -------------------------------------------------------------------------------------------------
 
     def newest_first(self) -> list[Path]:
-        """The run's checkpoints, by the batch recorded in them; those without a stamp last, another run's left out."""
+        """The run's checkpoints by the batch in their stamps, those without a stamp last; without another run's."""
         found = self.checkpoints()
         stamps = {path: read_stamp(path) or Stamp("", -1) for path in found}
         own = stamps[self.last].run_id if self.last in stamps else ""
@@ -239,7 +213,7 @@ class RunFiles:
         return sorted(same, key=lambda path: stamps[path].batch, reverse=True)
 
     def newest_valid(self, ranks: Ranks = SINGLE) -> Checkpoint:
-        """The newest checkpoint that can be read; each that cannot is named in a warning.
+        """The newest checkpoint that can be read; a warning names each that cannot.
 
         Raises:
             UserError: there is none.
@@ -254,18 +228,18 @@ class RunFiles:
             for problem in problems:
                 log.warning("%s", problem)
             if problems:
-                log.warning("Going on from '%s' instead.", path)
+                log.warning("Continuing from '%s' instead.", path)
             return checkpoint
         if problems:
             raise UserError(f"No checkpoint of the run '{self.run}' can be read: {' '.join(problems)}")
         near = sorted(str(p) for p in self.folder.glob(f"{glob.escape(self.run.rsplit('_epoch', 1)[0])}_epoch*.pt"))
-        other = f"--resume {near[-1]} goes on from another one" if near else "start the run without --resume"
-        raise UserError(f"Nothing to resume: there is no '{self.last}'; {other}.")
+        other = f"--resume {near[-1]} continues from another one" if near else "start the run without --resume"
+        raise UserError(f"Nothing to resume: '{self.last}' does not exist; {other}.")
 
     # --- keeping ----------------------------------------------------------------------------------------------------
 
     def prune(self, run_id: str, keep: int) -> None:
-        """Remove this run's numbered checkpoints but the newest `keep`, by the batch recorded in them."""
+        """Remove this run's numbered checkpoints except the newest `keep`, by the batch in their stamps."""
         own = [(stamp.batch, p) for p in self.all_numbered() if (stamp := read_stamp(p)) and stamp.run_id == run_id]
         for _, path in sorted(own)[: max(0, len(own) - keep)]:
             try:
@@ -274,55 +248,53 @@ class RunFiles:
             except OSError as error:
                 log.warning("Could not remove the older checkpoint '%s' (%s).", path, error.strerror)
 
-    def prune_parts(self, run_id: str) -> None:
-        """Remove this run's parts from before its newest checkpoint that no checkpoint has any longer."""
+    def prune_shards(self, run_id: str) -> None:
+        """Remove this run's shards that are older than its newest checkpoint and that no checkpoint uses."""
         if not self.shards.is_dir():
             return
         try:
-            used = self.used_parts()
+            used = self.used_shards()
         except (OSError, UserError) as error:
-            log.debug(
-                "Nothing is removed from '%s' while a checkpoint beside it cannot be read: %s", self.shards, error
-            )
+            log.debug("Kept all shards in '%s', as a checkpoint cannot be read: %s", self.shards, error)
             return
         batches = [stamp.batch for path in self.checkpoints() if (stamp := read_stamp(path)) and stamp.run_id == run_id]
         for folder in set(self.shards.iterdir()) - used:
-            stamp = stamp_of_parts(folder)
+            stamp = stamp_of_shards(folder)
             if stamp and stamp.run_id == run_id and stamp.batch < max(batches, default=0):
-                remove_parts(folder)
+                remove_shards(folder)
 
 
-def parts_of(path: Path) -> Path | None:
-    """The folder of a checkpoint's parts; None where it has none. Raises OSError or UserError where it cannot be read."""
+def shards_of(path: Path) -> Path | None:
+    """The folder of a checkpoint's shards; None where it has none. Raises OSError or UserError where it cannot be read."""
     try:
         stamp = stamp_in(path)
-        return Shards.listed_in(path, read_file(path).get("shards")).folder if stamp and stamp.has_parts else None
+        return Shards.listed_in(path, read_file(path).get("shards")).folder if stamp and stamp.has_shards else None
     except FileNotFoundError:
         return None
 
 
-def known_parts(path: Path) -> Path | None:
-    """The same, where it can be told and the folder is there."""
+def known_shards(path: Path) -> Path | None:
+    """The same, where the checkpoint can be read and the folder exists."""
     with suppress(OSError, UserError):
-        folder = parts_of(path)
+        folder = shards_of(path)
         return folder if folder and folder.is_dir() else None
     return None
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove a folder of parts, and the folder that it is in when that is empty."""
+def remove_shards(folder: Path) -> None:
+    """Remove a folder of shards, and the one around it if that is empty."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         folder.parent.rmdir()
 
 
 def run_of(path: Path) -> str:
-    """The run that a checkpoint is of, going by its name."""
+    """The run of a checkpoint, by its name."""
     return re.sub(r"_(best|batch\d+)$", "", path.name.removesuffix(".pt"))
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """Give a file a second name, or copy it where the file system has only one for each."""
+    """Hard-link a file, or copy it where the file system cannot."""
     try:
         os.link(source, target)
     except OSError:
@@ -335,17 +307,17 @@ def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
         return Path("models") / f"{dataset}_epoch{max_epochs}.pt"
     path = user_path(output)
     if not path.name or path.is_dir():
-        raise UserError(f"--output_checkpoint '{output}' names no file; give it one, like models/mine.pt.")
+        raise UserError(f"--output_checkpoint '{output}' does not name a file; give one, like models/mine.pt.")
     if taken := re.search(r"_(best|batch\d+)(\.pt)?$", path.name):
         raise UserError(
-            f"--output_checkpoint '{output}': a name that ends in _{taken[1]} is a checkpoint of the run before it; "
+            f"--output_checkpoint '{output}': a name that ends in _{taken[1]} belongs to the run before it; "
             "choose another one."
         )
     return path if path.suffix == ".pt" else path.with_name(path.name + ".pt")
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint written last in a folder; what gen.py talks to when none is named."""
+    """The checkpoint written last in a folder; what gen.py uses when none is named."""
     found = [p for p in folder.glob("*.pt") if not p.name.startswith(".")]
     if not found:
         raise UserError(f"No model in '{folder}/'; train one first: python train.py --config configs/story-small.json")

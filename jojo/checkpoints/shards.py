@@ -1,13 +1,12 @@
-"""A checkpoint in parts, for models that are shared out (fsdp): every rank writes its own, and reads what it needs.
+"""A checkpoint in shards, for models that are sharded over ranks (fsdp): every rank writes its own and reads what it needs.
 
-    models/<run>.pt                                  the checkpoint without its large tensors, which says what belongs to it
+    models/<run>.pt                                  the checkpoint without its large tensors, and the list of its shards
     models/<run>.shards/<run id>-<batch>-<save>/     shard-00001-model-00001-of-00003.safetensors, ...
 
-Every save has a folder of its own, which is never written to again. Checkpoints that were saved together share one.
-A rank writes three files: parts of the weights, of AdamW's first and of its second averages. torch.distributed.checkpoint
-decides who writes which part of a tensor (of copies, one) and where each is found, for any number of ranks that read. Its
-safetensors form is used, in which there is no code to run. The `.pt` has the SHA-256 of every file, so it vouches for
-them as it does for itself.
+Every save has its own folder, which is never written again; the checkpoints of one save share it. A rank writes three
+files: its shards of the weights, of AdamW's first averages and of its second ones. torch.distributed.checkpoint decides
+which rank writes which rows of a tensor, and finds them for any number of ranks that read. Its safetensors form holds no
+code. The `.pt` has the SHA-256 of every file, so it vouches for them as for itself.
 """
 
 from __future__ import annotations
@@ -30,34 +29,34 @@ from utils import UserError, one_line, sha256_of
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-FILE_NUMBERS = {"model": 1, "exp_avg": 2, "exp_avg_sq": 3}  # in a file's name: what it has parts of
+FILE_NUMBERS = {"model": 1, "exp_avg": 2, "exp_avg_sq": 3}  # in a file's name: which tensors it has shards of
 FILE_NAME = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
-PARTS_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")
-LONGEST_FOLDER = 250
+FOLDER_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")
+LISTED_FOLDER = re.compile(rf"[^/\\]{{1,250}}\.shards/{FOLDER_NAME.pattern}")  # beside the `.pt`, and nowhere else
 TIED = {"lm_head.weight": "transformer.wte.weight"}  # one matrix under two names
 
 
-def parts_name(stamp: Stamp, save: str) -> str:
-    """What a folder of parts is called; `save`: 8 hex digits that no other save has."""
+def shards_name(stamp: Stamp, save: str) -> str:
+    """The name of a folder of shards. `save`: 8 hex digits that no other save has."""
     return f"{stamp.run_id}-{stamp.batch}-{save}"
 
 
-def stamp_of_parts(folder: Path) -> Stamp | None:
-    """Which run wrote a folder of parts, and after how many batches; None for other folders."""
-    found = PARTS_NAME.fullmatch(folder.name)
+def stamp_of_shards(folder: Path) -> Stamp | None:
+    """Which run wrote a folder of shards, after how many batches; None for other folders."""
+    found = FOLDER_NAME.fullmatch(folder.name)
     return Stamp(found[1], int(found[2])) if found else None
 
 
 def flat_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint's state that are written in parts, by one name each."""
+    """The tensors of a checkpoint's state that are written in shards, by flat name."""
     tensors = {f"model.{name}": tensor.detach() for name, tensor in state["model"].items() if name not in TIED}
     for name, values in state["optimizer"].items():
         tensors |= {f"optimizer.{name}.{key}": value for key, value in values.items() if key in FILE_NUMBERS}
     return tensors
 
 
-def write_parts(state: Mapping[str, Any], folder: Path, rank: int, group: ProcessGroup | None) -> dict[str, Any]:
-    """Write this rank's part of the state's tensors into an empty folder; every rank of the group must.
+def write_shards(state: Mapping[str, Any], folder: Path, rank: int, group: ProcessGroup | None) -> dict[str, Any]:
+    """Write this rank's shards of the state's tensors into an empty folder; every rank of the group must call it.
 
     Returns:
         The size and SHA-256 of the files this rank wrote, by name. They are durable.
@@ -75,89 +74,91 @@ def write_parts(state: Mapping[str, Any], folder: Path, rank: int, group: Proces
     writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=numbers, save_distributed=True)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that there is one process only
+            warnings.simplefilter("ignore")  # about a single process
             save(tensors, storage_writer=writer, process_group=group, no_dist=group is None)
     except CheckpointException as error:
         cause = next(iter(error.failures.values()))[0]
         raise OSError(getattr(cause, "errno", None), getattr(cause, "strerror", None) or one_line(cause)) from error
-    mine = sorted(folder.glob(f"shard-{rank + 1:05}-*.safetensors"))
-    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in mine}
+    written = sorted(folder.glob(f"shard-{rank + 1:05}-*.safetensors"))
+    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in written}
 
 
-def index_of(state: Mapping[str, Any], folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
-    """What the `.pt` holds: the state without the tensors that are in files, and what to know of those."""
+def without_shards(state: Mapping[str, Any], folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
+    """What the `.pt` holds: the state without the tensors that are in shards, and the list of those."""
     tensors = flat_tensors(state)
-    rest = {
+    optimizer = {
         name: {key: value for key, value in values.items() if key not in FILE_NUMBERS}
         for name, values in state["optimizer"].items()
     }
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    about = {"folder": f"{folder.parent.name}/{folder.name}", "files": dict(files), "tensors": shapes}
-    return {**state, "model": {}, "optimizer": rest, "shards": about}
+    listed = {"folder": f"{folder.parent.name}/{folder.name}", "files": dict(files), "tensors": shapes}
+    return {**state, "model": {}, "optimizer": optimizer, "shards": listed}
 
 
 @dataclass(frozen=True)
 class Shards:
-    """The files that a checkpoint's tensors are in.
+    """The files of a checkpoint's tensors.
 
-    folder: where they are, beside the `.pt`.
+    path: the `.pt`.
+    folder: where they are, beside it.
     files: size in bytes and SHA-256 of each, by name.
     shapes: of the whole tensors, by flat name. All are float32.
     """
 
-    path: Path  # of the `.pt`
+    path: Path
     folder: Path
     files: Mapping[str, tuple[int, str]]
     shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
     def listed_in(cls, path: Path, listed: Any) -> Shards:
-        """From what a checkpoint says. Raises UserError where that is no list of such files."""
+        """From a checkpoint's list. Raises UserError where the list is malformed."""
         try:
-            fits = _is_list_of_parts(listed["folder"], listed["files"], listed["tensors"])
+            fits = _is_list_of_shards(listed["folder"], listed["files"], listed["tensors"])
         except (TypeError, KeyError, AttributeError):
             fits = False
         if not fits:
-            raise UserError(f"'{path}' is not a checkpoint as this version writes them: its list of parts is none.")
+            raise UserError(f"'{path}' is not a valid checkpoint: its list of shards is malformed.")
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed["files"].items()}
         shapes = {name: tuple(shape) for name, shape in listed["tensors"].items()}
         return cls(path, path.parent / listed["folder"], files, shapes)
 
     def verify(self, ranks: Ranks) -> None:
-        """Compare the files with their SHA-256, of which each rank takes its share; then, what their headers say.
+        """Compare the files with their SHA-256, each rank its share of them; then check what their headers say.
 
         Raises:
-            UserError: one is missing or not what was written, or they do not make up the tensors; on all ranks.
+            UserError: on all ranks, where a file is missing or damaged, or the files do not make up the tensors.
         """
-        for look in (self._wrong, self._gap):  # nothing is interpreted before all of it has been compared
+        for check in (self._damage, self._gap):  # no header is read before every file was compared
             try:
-                problem = look(ranks)
+                problem = check(ranks)
             except OSError as error:
                 problem = self._unreadable(error)
-            if problem := next(filter(None, ranks.all_gather_text(f"read parts of '{self.path.name}'", problem)), ""):
-                raise UserError(problem)
+            problems = ranks.all_gather_text(f"read the shards of '{self.path.name}'", problem)
+            if any(problems):
+                raise UserError(next(filter(None, problems)))
 
-    def _wrong(self, ranks: Ranks) -> str:
-        """What is wrong with the files, in a sentence, as far as this rank looks; empty where nothing is."""
+    def _damage(self, ranks: Ranks) -> str:
+        """What is wrong with this rank's share of the files, in a sentence; empty where nothing is."""
         there = {path.name for path in self.folder.iterdir() if path.is_file()} if self.folder.is_dir() else set()
         if missing := sorted(self.files.keys() - there):
             return (
-                f"A part of the checkpoint '{self.path}' is missing ('{self.folder / missing[0]}'); put back the folder that "
-                "was beside it, or use another checkpoint."
+                f"A shard of the checkpoint '{self.path}' is missing ('{self.folder / missing[0]}'); "
+                "put its folder back, or use another checkpoint."
             )
         if more := sorted(there - self.files.keys()):
-            return f"'{self.folder / one_line(more[0])}' is no part of the checkpoint '{self.path}'; remove it."
+            return f"'{self.folder / one_line(more[0])}' does not belong to the checkpoint '{self.path}'; remove it."
         for name in sorted(self.files)[ranks.rank :: ranks.world_size]:
             path, (size, digest) = self.folder / name, self.files[name]
             if path.stat().st_size != size or sha256_of(path) != digest:
                 return (
-                    f"The checkpoint '{self.path}' is damaged (the SHA-256 of its part '{path}' does not match); use "
-                    "another one of the run."
+                    f"The checkpoint '{self.path}' is damaged (the SHA-256 of its shard '{path}' does not match); "
+                    "use another one of the run."
                 )
         return ""
 
     def _gap(self, _ranks: Ranks) -> str:
-        """Where the rows of a tensor's parts do not follow one another from the first to the last, in a sentence."""
+        """Which tensor's rows are not all there, once and in order, in a sentence; empty where all are."""
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
         try:
@@ -166,32 +167,29 @@ class Shards:
                 row = 0
                 for chunk in sorted(found[name].chunks, key=lambda chunk: chunk.offsets[0]):
                     rows, *rest = chunk.sizes
-                    if rows:  # of a tensor with few, some ranks have none
-                        follows = tuple(chunk.offsets) == (row, *[0] * len(rest))
-                        if not follows or tuple(rest) != shape[1:]:
-                            raise ValueError(f"'{name}' is not whole")
-                        row += rows
+                    follows = tuple(chunk.offsets) == (row, *[0] * len(rest)) and tuple(rest) == shape[1:]
+                    if rows and not follows:  # a tensor with few rows has empty chunks on some ranks
+                        raise ValueError(f"'{name}' is not whole")
+                    row += rows
                 if row != shape[0] or found[name].properties.dtype != torch.float32:
                     raise ValueError(f"'{name}' is not whole")
-        except Exception as error:  # whatever a damaged or hostile header makes the reader trip over
+        except Exception as error:  # a damaged or hostile header can raise anything
             return self._unreadable(error)
         return ""
 
     def fill(self, state: dict[str, Any], section: str, whole: bool) -> None:
-        """Put the tensors of "model" or "optimizer" where they belong in a checkpoint's state.
+        """Put the tensors of "model" or "optimizer" into a checkpoint's state.
 
         Args:
-            state: of the checkpoint.
-            section: of it.
-            whole: read them; else only their shapes are there, on the device "meta".
+            state: the checkpoint's.
+            section: "model" or "optimizer".
+            whole: read them; else put tensors of their shapes on the device "meta".
 
         Raises:
-            UserError: they cannot be read, or there is no place for them.
+            UserError: they cannot be read, or the optimizer state is malformed.
         """
         if section == "optimizer" and not all(isinstance(values, dict) for values in state["optimizer"].values()):
-            raise UserError(
-                f"'{self.path}' is not a checkpoint as this version writes them: its optimizer's state is none."
-            )
+            raise UserError(f"'{self.path}' is not a valid checkpoint: its optimizer state is malformed.")
         device = "cpu" if whole else "meta"
         shapes = {name: shape for name, shape in self.shapes.items() if name.startswith(section)}
         tensors = {name: torch.empty(shape, device=device) for name, shape in shapes.items()}
@@ -209,10 +207,10 @@ class Shards:
                 state["model"][name] = state["model"][same]
 
     def read_into(self, tensors: Mapping[str, Tensor]) -> None:
-        """Read tensors by their flat names, in place. Where they are shared out, each rank its own parts; all must.
+        """Read tensors by flat name, in place. Of sharded tensors each rank reads its own shards; all ranks must call it.
 
         Raises:
-            UserError: they are not in the files as listed, or cannot be read; on all ranks.
+            UserError: on all ranks, where they cannot be read.
         """
         from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
@@ -222,21 +220,19 @@ class Shards:
         alone = not any(is_dtensor(tensor) for tensor in wanted.values())
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that there is one process only
+                warnings.simplefilter("ignore")  # about a single process
                 load(wanted, storage_reader=HuggingFaceStorageReader(str(self.folder)), no_dist=alone)
-        except CheckpointException as error:  # whatever the reader tripped over, here or on another rank
+        except CheckpointException as error:  # an error of any kind, here or on another rank
             raise UserError(self._unreadable(next(iter(error.failures.values()))[0])) from error
 
     def _unreadable(self, cause: BaseException) -> str:
         why = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-        return f"The parts of the checkpoint '{self.path}' cannot be read ({one_line(why)}); use another one."
+        return f"The shards of the checkpoint '{self.path}' cannot be read ({one_line(why)}); use another checkpoint."
 
 
-def _is_list_of_parts(folder: str, files: Mapping[str, Any], shapes: Mapping[str, Any]) -> bool:
+def _is_list_of_shards(folder: str, files: Mapping[str, Any], shapes: Mapping[str, Any]) -> bool:
     """Whether these are names beside the `.pt`, with sizes and hashes, and shapes that so many bytes can fill."""
-    beside, _, name = folder.partition(".shards/")
-    plain = beside.isprintable() and not re.search(r"[/\\]|\.\.", beside) and 0 < len(beside) < LONGEST_FOLDER
-    known = plain and PARTS_NAME.fullmatch(name) and all(map(FILE_NAME.fullmatch, files))
+    known = LISTED_FOLDER.fullmatch(folder) and folder.isprintable() and all(map(FILE_NAME.fullmatch, files))
     sizes = [entry["bytes"] for entry in files.values()]
     hashed = all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in files.values())
     counts = [*sizes, *(n for shape in shapes.values() for n in shape)]

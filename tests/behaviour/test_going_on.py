@@ -125,7 +125,7 @@ def test_a_run_under_another_name_can_be_resumed_before_its_first_save_is_due(mo
 
 @pytest.mark.parametrize("name", ["x_best.pt", "x_batch12.pt", "x_best", "x_batch3"])
 def test_names_that_checkpoints_of_another_run_would_have_are_refused(name):
-    with pytest.raises(UserError, match="is a checkpoint of the run before it"):
+    with pytest.raises(UserError, match="belongs to the run before it"):
         run_files.run_path(f"models/{name}", "mine", 1)
     assert run_files.run_path("models/x_batch.pt", "mine", 1) == Path("models/x_batch.pt")
     assert run_files.run_path("models/bestest.pt", "mine", 1) == Path("models/bestest.pt")

@@ -280,7 +280,7 @@ def test_resume_goes_past_a_hostile_newest_checkpoint_with_a_warning(
     assert len(said.lines) == 2, said.lines
     assert said.lines[0].startswith("warning: ") and FILE in said.lines[0] and said.lines[0].isprintable()
     assert (CHECKPOINTS[kind].culprit or "") in said.lines[0]
-    assert said.lines[1] == f"warning: Going on from '{older}' instead."
+    assert said.lines[1] == f"warning: Continuing from '{older}' instead."
 
 
 def test_what_goes_on_past_a_hostile_checkpoint_ends_as_if_it_had_not_been_there(place: Place, capsys: Capsys) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_cli import environment
 from helpers_data import ROOT, examples
 from helpers_run import listening, make_run, settle, write_data
 from hypothesis import given

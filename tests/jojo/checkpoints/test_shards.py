@@ -20,9 +20,9 @@ from jojo.checkpoints import run_files
 from jojo.checkpoints import saver as saver_module
 from jojo.checkpoints.checkpoint import check_finite, load_checkpoint
 from jojo.checkpoints.file import read_file, read_stamp, write_file
-from jojo.checkpoints.run_files import RunFiles, parts_of
-from jojo.checkpoints.saver import ShardSaver, write_in_parts
-from jojo.checkpoints.shards import Shards, flat_tensors, stamp_of_parts
+from jojo.checkpoints.run_files import RunFiles, shards_of
+from jojo.checkpoints.saver import ShardSaver, write_sharded
+from jojo.checkpoints.shards import Shards, flat_tensors, stamp_of_shards
 from jojo.machine.ranks import OtherRankFailed, Ranks
 from tools import convert_checkpoint
 from utils import UserError
@@ -51,20 +51,20 @@ def state(batch: int = 3, value: float = 0.0) -> dict[str, Any]:
 @pytest.fixture
 def parts() -> Path:
     """A checkpoint in parts."""
-    write_in_parts(state(), SAVED)
+    write_sharded(state(), SAVED)
     return SAVED
 
 
 def folder_of(path: Path) -> Path:
     """Where a checkpoint's parts are."""
-    folder = parts_of(path)
+    folder = shards_of(path)
     assert folder
     return folder
 
 
 def batches_in(folder: Path) -> list[int]:
     """Of which batches there are parts."""
-    return sorted(stamp.batch for path in folder.iterdir() if (stamp := stamp_of_parts(path)))
+    return sorted(stamp.batch for path in folder.iterdir() if (stamp := stamp_of_shards(path)))
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -153,11 +153,11 @@ def test_parts_that_are_cut_short_missing_or_too_many_are_named(parts: Path) -> 
     with pytest.raises(UserError, match="damaged"):
         load_checkpoint(parts)
     part.unlink()
-    with pytest.raises(UserError, match=r"A part of the checkpoint .* is missing .*shard-00001-model-00001"):
+    with pytest.raises(UserError, match=r"A shard of the checkpoint .* is missing .*shard-00001-model-00001"):
         load_checkpoint(parts)
     part.write_bytes(content)
     (part.parent / "shard-00009-model-00001-of-00003.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match="is no part of the checkpoint"):
+    with pytest.raises(UserError, match="does not belong to the checkpoint"):
         load_checkpoint(parts)
     shutil.rmtree(part.parent)
     with pytest.raises(UserError, match="is missing"):
@@ -187,7 +187,7 @@ def test_parts_that_are_cut_short_missing_or_too_many_are_named(parts: Path) -> 
 )
 def test_a_list_of_parts_that_is_none_is_refused(change: Callable[[dict[str, Any]], object], parts: Path) -> None:
     rewrite(parts, change)
-    with pytest.raises(UserError, match="its list of parts is none"):
+    with pytest.raises(UserError, match="its list of shards is malformed"):
         load_checkpoint(parts)
 
 
@@ -198,7 +198,7 @@ def test_tensors_that_the_parts_do_not_make_up_are_refused(parts: Path) -> None:
         (lambda told: told["tensors"].update({"model.transformer.new.weight": [1]}), "model.transformer.new.weight"),
     ):
         rewrite(parts, change)
-        with pytest.raises(UserError, match=rf"The parts of the checkpoint .* cannot be read \(.*{expected}"):
+        with pytest.raises(UserError, match=rf"The shards of the checkpoint .* cannot be read \(.*{expected}"):
             load_checkpoint(parts)
         parts.write_bytes(content)
     load_checkpoint(parts)
@@ -254,7 +254,7 @@ def test_an_optimizer_that_is_none_is_refused_before_parts_are_put_in_it(parts: 
     content = read_file(parts)
     content["optimizer"] = dict.fromkeys(content["optimizer"], torch.zeros(3))
     write_file(content, parts)
-    with pytest.raises(UserError, match="its optimizer's state is none"):
+    with pytest.raises(UserError, match="its optimizer state is malformed"):
         load_checkpoint(parts)
 
 
@@ -283,12 +283,12 @@ def test_a_disk_that_fails_while_parts_are_read_is_a_sentence(parts: Path, monke
 
 def test_going_on_falls_back_to_an_older_checkpoint_where_a_part_is_damaged() -> None:
     files = RunFiles(SAVED)
-    write_in_parts(state(3), files.best)
-    write_in_parts(state(5), files.last)
+    write_sharded(state(3), files.best)
+    write_sharded(state(5), files.last)
     next(folder_of(files.last).iterdir()).unlink()
     with listening() as said:
         assert files.newest_valid().path == files.best
-    assert "is missing" in said[0] and "Going on from" in said[1]
+    assert "is missing" in said[0] and "Continuing from" in said[1]
 
 
 # --- kept, moved, removed -------------------------------------------------------------------------------------------
@@ -297,26 +297,26 @@ def test_going_on_falls_back_to_an_older_checkpoint_where_a_part_is_damaged() ->
 def test_parts_go_when_their_checkpoint_is_replaced_and_only_then() -> None:
     files = RunFiles(SAVED)
     for batch in (1, 2, 4, 5):
-        write_in_parts(state(batch), SAVED)
+        write_sharded(state(batch), SAVED)
         if batch == 1:
             shutil.copy(SAVED, "models/kept.pt")  # by the user: the same parts
         if batch == 2:
             shutil.copy(SAVED, files.best)
-    files.prune_parts("f" * 16)
+    files.prune_shards("f" * 16)
     assert batches_in(files.shards) == [1, 2, 4, 5]
-    files.prune_parts(RUN_ID)
+    files.prune_shards(RUN_ID)
     assert batches_in(files.shards) == [1, 2, 5]
     for path in (Path("models/kept.pt"), files.best, SAVED):
         load_checkpoint(path)
     SAVED.unlink()  # the run's newest is best, of batch 2: what is newer may be somebody's still
-    files.prune_parts(RUN_ID)
+    files.prune_shards(RUN_ID)
     assert batches_in(files.shards) == [1, 2, 5]
 
 
 def test_nothing_is_removed_while_a_checkpoint_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     files, real = RunFiles(SAVED), run_files.stamp_in
     for batch in (1, 2):
-        write_in_parts(state(batch), SAVED)
+        write_sharded(state(batch), SAVED)
     for error in (OSError(116, "Stale file handle"), UserError("damaged")):
 
         def fails(path: Path, error: Exception = error) -> Any:
@@ -325,17 +325,17 @@ def test_nothing_is_removed_while_a_checkpoint_cannot_be_read(monkeypatch: pytes
             return real(path)
 
         monkeypatch.setattr(run_files, "stamp_in", fails)
-        files.prune_parts(RUN_ID)
+        files.prune_shards(RUN_ID)
         assert batches_in(files.shards) == [1, 2]
     monkeypatch.setattr(run_files, "stamp_in", real)
-    files.prune_parts(RUN_ID)
+    files.prune_shards(RUN_ID)
     assert batches_in(files.shards) == [2]
 
 
 def test_what_is_moved_aside_takes_its_parts_along_and_leaves_those_that_others_have() -> None:
     files = RunFiles(SAVED)
     for batch, path in ((3, files.numbered(3)), (5, files.last)):
-        write_in_parts(state(batch), path)
+        write_sharded(state(batch), path)
     shutil.copy(files.last, "models/kept.pt")
     files.set_later_aside(RUN_ID, 3, "now")
     for path in (files.numbered(3), Path("models/old/x-now/x.pt"), Path("models/kept.pt")):
@@ -349,10 +349,10 @@ def test_what_is_moved_aside_takes_its_parts_along_and_leaves_those_that_others_
 
 def test_the_same_batch_done_anew_leaves_the_parts_of_before() -> None:
     files = RunFiles(SAVED)
-    write_in_parts(state(3, value=1.0), SAVED)
+    write_sharded(state(3, value=1.0), SAVED)
     shutil.copy(SAVED, "models/kept.pt")
-    write_in_parts(state(3, value=2.0), SAVED)
-    files.prune_parts(RUN_ID)
+    write_sharded(state(3, value=2.0), SAVED)
+    files.prune_shards(RUN_ID)
     first = [load_checkpoint(Path(path)).model["transformer.wte.weight"][0, 0] for path in ("models/kept.pt", SAVED)]
     assert first == [1.0, 2.0]
 
@@ -365,7 +365,7 @@ def test_a_kill_while_checkpoints_are_moved_aside_loses_nothing(step: str, monke
         raise Killed
 
     files = RunFiles(SAVED)
-    write_in_parts(state(3), SAVED)
+    write_sharded(state(3), SAVED)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(run_files.os if step == "replace" else run_files.shutil, step, killed)
         files.make_room("now")
@@ -378,7 +378,7 @@ def test_files_are_copied_where_they_cannot_have_two_names(monkeypatch: pytest.M
         raise OSError(1, "Operation not permitted")
 
     monkeypatch.setattr(run_files.os, "link", refuses)
-    write_in_parts(state(3), SAVED)
+    write_sharded(state(3), SAVED)
     RunFiles(SAVED).make_room("now")
     load_checkpoint(Path("models/old/x-now/x.pt"))
 
@@ -455,7 +455,7 @@ def test_what_is_saved_is_of_that_moment(group: Share) -> None:
     assert weights[0, 0] == 1 and not (weights == 7).any()
 
 
-@pytest.mark.parametrize("refusing", ["write_parts", "write_file", "copy_file"])
+@pytest.mark.parametrize("refusing", ["write_shards", "write_file", "copy_file"])
 def test_a_save_that_fails_leaves_the_last_one_and_comes_later_as_it_was(
     refusing: str, group: Share, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -499,12 +499,12 @@ def test_a_save_that_waits_for_a_missing_rank_ends_the_run(group: Share, monkeyp
     def missing(*_: Any) -> None:
         raise OtherRankFailed("Rank 1 did not answer.")
 
-    monkeypatch.setattr(saver, "_exchange", missing)
+    monkeypatch.setattr(saver, "_all_gather", missing)
     with listening() as said:
         saver.save(parts, [SAVED])
         with pytest.raises(OtherRankFailed, match="Rank 1"):
             saver.close()
-        monkeypatch.setattr(saver, "_check", lambda _: None)
+        monkeypatch.setattr(saver_module, "check_finite", lambda _: None)
         saver._fatal = None
         saver.save(parts, [SAVED])
         with pytest.raises(OtherRankFailed, match="Rank 1"):
@@ -526,7 +526,10 @@ def test_ranks_that_do_not_see_one_folder_are_told_before_the_first_batch(
 ) -> None:
     monkeypatch.setattr(saver_module, "FOLDER_SEEN_S", 0.0)
     monkeypatch.setattr(Path, "exists", lambda _: False)
-    with pytest.raises(UserError, match=r"rank 0 does not see the 'models' of rank 0; put it on a file system"):
+    with pytest.raises(
+        UserError,
+        match=r"Rank 0 does not see the folder .models. of rank 0, and with fsdp every rank writes to it; put it on a file system",
+    ):
         ShardSaver(RunFiles(SAVED), None, Ranks())
 
 
