@@ -4,7 +4,7 @@
     python upload_to_huggingface.py models/x.pt --repo-name my-model --dataset fairytales --private
 
 The folder is loaded back with transformers and compared with the checkpoint before anything leaves this machine.
---dry-run stops there. docs/huggingface.md has all of it.
+--dry-run stops there. docs/huggingface.md explains the folder, the model card and the messages.
 """
 
 from __future__ import annotations
@@ -16,6 +16,15 @@ from collections.abc import Sequence
 from jojo.command import Parser, run_command
 from utils import UserError, __version__, log, one_line, user_path
 
+REPOSITORY = r"(?!.*(\.git|[-.])$)[A-Za-z0-9_](?:[A-Za-z0-9_]|[-.](?![-.]))*"
+NAMES = {  # flag: (what the Hub takes, how to write it)
+    "repo_name": (REPOSITORY, "letters, digits, '_', single '-' and '.'; the owner goes into --organization"),
+    "organization": (REPOSITORY, "letters, digits, '_', single '-' and '.'"),
+    "dataset": (r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", "like 'fairytales' or 'owner/fairytales'"),
+    "license": (r"[a-z0-9][a-z0-9.-]*", "like 'mit' or 'cc-by-4.0'"),
+    "language": (r"[a-z]{2,3}(-[A-Za-z]+)?", "like 'en'"),
+}
+
 
 def build_parser() -> Parser:
     """Flags of upload_to_huggingface.py."""
@@ -25,16 +34,16 @@ def build_parser() -> Parser:
     )  # fmt: skip
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="checkpoint of any version")
-    add("--repo-name", required=True, metavar="NAME", help="the repository's name, without its owner")
-    add("--dataset", required=True, metavar="NAME", help="what it was trained on, for the model card")
-    add("--organization", metavar="ORG", help="the repository's owner; default: you")
-    add("--private", action="store_true", help="create the repository for you alone to see")
-    add("--tokenizer", choices=("gpt2", "extended"), help="GPT-2's, or with ChatML; default: the checkpoint's")
-    add("--license", default="mit", metavar="ID", help="the model's licence, as the Hub calls it [%(default)s]")
-    add("--language", default="en", metavar="CODE", help="the model's language [%(default)s]")
+    add("--repo-name", required=True, metavar="NAME", help="name of the repository, without its owner")
+    add("--dataset", required=True, metavar="NAME", help="what the model was trained on, for the model card")
+    add("--organization", metavar="ORG", help="owner of the repository; default: you")
+    add("--private", action="store_true", help="create a repository that only its owner can see")
+    add("--tokenizer", choices=("gpt2", "extended"), help="without or with ChatML's tokens; default: the checkpoint's")
+    add("--license", default="mit", metavar="ID", help="licence, as the Hub calls it [%(default)s]")
+    add("--language", default="en", metavar="CODE", help="language of the texts [%(default)s]")
     add("--output-dir", default="./hf_model", metavar="DIR", help="where the folder goes [%(default)s]")
-    add("--commit-message", metavar="TEXT", help="of the upload; default: the name and the version of Jojo")
-    add("--dry-run", action="store_true", help="make and check the folder, and stop there: no network")
+    add("--commit-message", metavar="TEXT", help="message of the upload; default: names of model and version")
+    add("--dry-run", action="store_true", help="make and check the folder, but do not use the network")
     add("--no_color", "--no-color", action="store_true", help="no colours, even on a terminal")
     add("--debug", action="store_true", help="more detail, and tracebacks with errors")
     add("--version", action="version", version=f"Jojo {__version__}")
@@ -43,15 +52,13 @@ def build_parser() -> Parser:
 
 def refuse_names(args: argparse.Namespace) -> None:
     """Raises UserError for names that the Hub does not take."""
-    for flag, name in (("--repo-name", args.repo_name), ("--organization", args.organization)):
-        fits = name is None or re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9_]|[-.](?![-.]))*", name)
-        if not fits or (name is not None and (len(name) > 96 or name.endswith(("-", ".", ".git")))):
-            raise UserError(
-                f"{flag} '{one_line(name, 40)}' is no name for the Hub: letters, digits, '_', single '-' and '.', "
-                "at most 96; the owner goes into --organization."
-            )
+    for name, (pattern, hint) in NAMES.items():
+        value = getattr(args, name)
+        if value is not None and (len(value) > 96 or not re.fullmatch(pattern, value, re.ASCII)):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} '{one_line(value, 40)}' is not a name for the Hub; write it {hint}.")
     if args.commit_message is not None and not args.commit_message.strip():
-        raise UserError("--commit-message is empty; leave it out for the usual one.")
+        raise UserError("--commit-message is empty; leave it out to get the default.")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,7 +72,6 @@ def main(arguments: Sequence[str]) -> int:
     from jojo.checkpoints.checkpoint import load_checkpoint
 
     folder = user_path(args.output_dir).resolve()
-    request = CardRequest(args.repo_name, args.dataset, args.license, args.language)
     refuse_foreign(folder)
     checkpoint = load_checkpoint(user_path(args.checkpoint))
     tokenizer = export_tokenizer(checkpoint, args.tokenizer)
@@ -75,9 +81,9 @@ def main(arguments: Sequence[str]) -> int:
     request = CardRequest(repo_id, args.dataset, args.license, args.language)
 
     export(checkpoint, folder, tokenizer, lambda place, model: write_card(checkpoint, model, tokenizer, request, place))
-    log.info("The export agrees with '%s' in weights, logits, greedy text and tokens: %s", checkpoint.path, folder)
+    log.info("Exported to '%s'. Weights, logits, greedy text and tokens are those of '%s'.", folder, checkpoint.path)
     if hub is None:
-        log.info("Nothing was uploaded (--dry-run).")
+        log.info("Nothing was uploaded, because of --dry-run.")
         return 0
     message = args.commit_message or f"Upload {args.repo_name} (Jojo {__version__})"
     try:

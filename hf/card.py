@@ -1,6 +1,6 @@
-"""The model card of an export: README.md with the Hub's metadata, and the picture of the losses.
+"""The model card of an export: hf/card.md filled in with what the checkpoint holds, and the picture of the losses.
 
-It says only what the checkpoint holds; what was not recorded has no line.
+A fact that the checkpoint does not hold has no line in the card.
 """
 
 from __future__ import annotations
@@ -8,22 +8,26 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jojo.checkpoints.checkpoint import Checkpoint
 from jojo.metrics import MetricsTracker
 from jojo.plotting import choose_losses, finite, picture, save_figure
 from jojo.text.tokenizer import Tokenizer
 from model import GPT
-from utils import UserError, duration, one_line
+from utils import duration, one_line
 
-Row = tuple[str, str]  # of a table: what, and its value
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
 
-CHAT_TOKENS = 16  # what the template makes of "Hello", and a little more
-HYPERPARAMETERS = {  # as the card calls them
+Row = tuple[str, str]  # of a table: name and value
+
+TEMPLATE = Path(__file__).with_name("card.md")
+MIN_CHAT_TOKENS = 16  # ChatML around "Hello", and a short answer
+HYPERPARAMETERS = {  # option -> its name in the card
     "optimizer.kind": "optimizer",
     "optimizer.learning_rate": "learning rate",
     "scheduler.min_lr": "final learning rate",
@@ -42,11 +46,11 @@ HYPERPARAMETERS = {  # as the card calls them
 
 @dataclass(frozen=True)
 class CardRequest:
-    """What the user said about the model.
+    """What the user says about the model.
 
-    repo_id: its name on the Hub, with the owner where that is known.
+    repo_id: its name on the Hub, with the owner if that is known.
     dataset: what it was trained on.
-    license: an identifier of the Hub's list.
+    license: an identifier from the Hub's list.
     language: an ISO 639-1 code.
     """
 
@@ -55,132 +59,98 @@ class CardRequest:
     license: str = "mit"
     language: str = "en"
 
-    def __post_init__(self) -> None:
-        """Raises UserError for what the Hub would not take."""
-        for what, value, pattern, looks in (
-            ("--dataset", self.dataset, r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", "'fairytales' or 'owner/fairytales'"),
-            ("--license", self.license, r"[a-z0-9][a-z0-9.-]*", "'mit' or 'cc-by-4.0', in small letters"),
-            ("--language", self.language, r"[a-z]{2,3}(-[A-Za-z]+)?", "'en', in small letters"),
-        ):
-            if not re.fullmatch(pattern, value, re.ASCII) or len(value) > 96:
-                raise UserError(f"{what} '{one_line(value, 40)}' is no name for the Hub; one looks like {looks}.")
-
     @property
     def title(self) -> str:
         return self.repo_id.split("/")[-1]
 
 
 def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request: CardRequest, folder: Path) -> None:
-    """Write README.md, and loss.png where there are losses to draw."""
+    """Write README.md, and loss.png if there are losses to draw."""
+    from huggingface_hub import ModelCard
+
     if checkpoint.version == "3" and not checkpoint.has_training_state:
-        checkpoint = dataclasses.replace(checkpoint, state={})  # whatever else is in such a file was never checked
-    metrics = recorded(checkpoint)
+        checkpoint = dataclasses.replace(checkpoint, state={})  # the rest of such a file was never checked
+    state, shape = checkpoint.state, model.config
+    metadata = state["metadata"] if isinstance(state.get("metadata"), dict) else {}
+    metrics = MetricsTracker()
+    if "metrics" in state:
+        metrics.load_state_dict(state)
     losses = choose_losses(metrics)
     has_picture = bool(losses.train or losses.val)
     if has_picture:
         save_figure(picture(request.title, losses, metrics.learning_rate.points), folder / "loss.png")
-    text = card(checkpoint, model, tokenizer, request, metrics, has_picture)
-    (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+    results, figures = evaluation(state.get("batch_counter"), metrics)
+    room = min(100, shape.block_size // 2)
+    card = ModelCard.from_template(
+        hub_metadata(request, figures, metadata.get("init_from")),
+        template_path=str(TEMPLATE),
+        title=request.title,
+        repo_id=request.repo_id,
+        dataset=request.dataset,
+        architecture=architecture(model, tokenizer),
+        training=training(checkpoint, metadata, metrics, request.dataset),
+        hyperparameters=hyperparameters(checkpoint.config),
+        evaluation=results,
+        has_picture=has_picture,
+        trained_here=checkpoint.version == "1" or bool(metadata.get("trainer_version")),
+        context=f"{shape.block_size:,}",
+        room=room,
+        has_chatml=tokenizer.has_chatml,
+        can_chat=tokenizer.has_chatml and room >= MIN_CHAT_TOKENS,
+        key=re.sub(r"[^A-Za-z0-9]", "", request.title) or "model",
+        year=(re.match(r"20\d\d(?=-)", str(metadata.get("timestamp"))) or [""])[0],
+    )
+    (folder / "README.md").write_text(str(card).rstrip() + "\n", encoding="utf-8", newline="\n")
 
 
-def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """When, with what and from what the checkpoint was made, as far as it says."""
-    facts = checkpoint.state.get("metadata")
-    return facts if isinstance(facts, dict) else {}
+def hub_metadata(request: CardRequest, figures: Iterable[tuple[str, str, float]], init_from: Any) -> ModelCardData:
+    """The card's header for the Hub. `figures` are (type, name, value) of an evaluation."""
+    from huggingface_hub import EvalResult, ModelCardData
 
-
-def trained_here(checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint says that Jojo trained it."""
-    return checkpoint.version == "1" or bool(facts_of(checkpoint).get("trainer_version"))
-
-
-def base_model(checkpoint: Checkpoint) -> str | None:
-    """The model on the Hub that training started from (--init_from), where it was one."""
-    name = facts_of(checkpoint).get("init_from")
-    return name if isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) else None
-
-
-def recorded(checkpoint: Checkpoint) -> MetricsTracker:
-    """The metrics in a checkpoint; empty where it holds none."""
-    metrics = MetricsTracker()
-    if "metrics" in checkpoint.state:
-        metrics.load_state_dict(checkpoint.state)
-    return metrics
-
-
-def card(
-    checkpoint: Checkpoint,
-    model: GPT,
-    tokenizer: Tokenizer,
-    request: CardRequest,
-    metrics: MetricsTracker,
-    has_picture: bool,
-) -> str:
-    """The whole of README.md."""
-    results = evaluation(checkpoint, metrics)
-    sections = [
-        f"# {request.title}",
-        f"A GPT-2-class language model, trained on {request.dataset}{' with Jojo' if trained_here(checkpoint) else ''}.",
-        "## Architecture",
-        table(architecture(model, tokenizer)),
+    data: Any = {"dataset_type": request.dataset, "dataset_name": request.dataset, "dataset_split": "validation"}
+    results = [
+        EvalResult(task_type="text-generation", metric_type=kind, metric_name=name, metric_value=value, **data)
+        for kind, name, value in figures
     ]
-    for title, rows in (
-        ("Training", training(checkpoint, metrics, request)),
-        ("Hyperparameters", hyperparameters(checkpoint)),
-        ("Evaluation", [row for row in results.rows if row[1]]),
-    ):
-        if rows:
-            sections += [f"## {title}", table(rows)]
-    if has_picture:
-        sections.append("![Training and validation loss](loss.png)")
-    sections += [
-        *usage(model, tokenizer, request, trained_here(checkpoint)),
-        *limits(model, tokenizer, request),
-        *citation(checkpoint, request),
-    ]
-    return f"---\n{metadata(request, results, base_model(checkpoint))}---\n\n" + "\n\n".join(sections) + "\n"
+    on_hub = isinstance(init_from, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", init_from, re.ASCII)
+    return ModelCardData(
+        license=request.license,
+        language=request.language,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["gpt2", "jojo"],
+        datasets=[request.dataset],
+        base_model=init_from if on_hub else None,
+        model_name=request.title if results else None,
+        eval_results=results or None,
+    )
 
 
-# --- facts ----------------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Results:
-    """What is known of the model's quality: as a table, and as the Hub's metadata has it (type, name, value)."""
-
-    rows: list[Row]
-    figures: list[tuple[str, str, float]]
-
-
-def evaluation(checkpoint: Checkpoint, metrics: MetricsTracker) -> Results:
-    """The last evaluation, with the batch it was made after; without one, the best validation loss."""
-    done = checkpoint.state.get("batch_counter")
-    rows: list[Row] = []
-    figures: list[tuple[str, str, float]] = []
-    last = finite(metrics.val_loss_eval)[-1:]
-    if last:
-        step, loss = last[0]
-        when = f" (after batch {step:,} of {done:,})" if done and step != done else ""
-        names = f"validation loss{when}", f"validation perplexity{when}"
-    elif math.isfinite(metrics.val.best):
-        loss = metrics.val.best
-        names = "best validation loss", "best validation perplexity"
-    else:
-        return Results(rows, figures)
-    figures.append(("loss", names[0], round(loss, 4)))
-    rows.append((names[0], f"{loss:.4f} nats per token"))
+def evaluation(batches: object, metrics: MetricsTracker) -> tuple[list[Row], list[tuple[str, str, float]]]:
+    """The last evaluation, or the best loss if no other is recorded: as a table, and as figures for the Hub."""
+    evaluations, best = finite(metrics.val_loss_eval), metrics.val.best
+    if not evaluations and not math.isfinite(best):
+        return [], []
+    step, loss = evaluations[-1] if evaluations else (0, best)
+    first = "" if evaluations else "best "
+    last = f" (after batch {step:,} of {batches:,})" if evaluations and type(batches) is int and step != batches else ""
+    name = f"{first}validation loss{last}"
+    rows, figures = [(name, f"{loss:.4f} nats per token")], [("loss", name, round(loss, 4))]
     if loss < 50:
-        figures.append(("perplexity", names[1], round(math.exp(loss), 4)))
-        rows.append((names[1], f"{math.exp(loss):.4f}"))
-    if last and (bits := [value for step, value in finite(metrics.bpb) if step == last[0][0]]):
-        rows.append((f"bits per byte of the validation text{when}", f"{bits[-1]:.4f}"))
-    if last and math.isfinite(metrics.val.best):
-        rows.append(("best validation loss of the run", f"{metrics.val.best:.4f} nats per token"))
-    return Results(rows, figures)
+        name = f"{first}validation perplexity{last}"
+        rows.append((name, f"{math.exp(loss):.4f}"))
+        figures.append(("perplexity", name, round(math.exp(loss), 4)))
+    rows += [(f"bits per byte of the validation text{last}", f"{b:.4f}") for at, b in finite(metrics.bpb) if at == step]
+    if evaluations and math.isfinite(best):
+        rows.append(("best validation loss of the run", f"{best:.4f} nats per token"))
+    return rows, figures
 
 
 def architecture(model: GPT, tokenizer: Tokenizer) -> list[Row]:
-    """The shape, counted without the embedding rows that are cut off."""
+    """The shape, without the embedding rows that the export cuts off."""
     shape = model.config
     vocabulary = ("GPT-2" if tokenizer.is_gpt2 else "its own") + (" and ChatML" if tokenizer.has_chatml else "")
     parameters = model.n_parameters() - (len(model.lm_head.weight) - tokenizer.n_vocab) * shape.n_embd
@@ -196,151 +166,43 @@ def architecture(model: GPT, tokenizer: Tokenizer) -> list[Row]:
     ]
 
 
-def training(checkpoint: Checkpoint, metrics: MetricsTracker, request: CardRequest) -> list[Row]:
-    """How far and on what it was trained."""
-    state, config = checkpoint.state, checkpoint.config
-    facts = facts_of(checkpoint)
-    machine = facts.get("machine") if isinstance(facts.get("machine"), dict) else {}
-    machine = machine or {}
-    sizes = [config.get("training", {}).get(k) for k in ("batch_size", "gradient_accumulation_steps")]
+def training(checkpoint: Checkpoint, metadata: dict[str, Any], metrics: MetricsTracker, dataset: str) -> list[Row]:
+    """How far, on what and where it was trained."""
+    machine = metadata["machine"] if isinstance(metadata.get("machine"), dict) else {}
+    config = checkpoint.config
+    sizes: list[Any] = [config.get("training", {}).get(key) for key in ("batch_size", "gradient_accumulation_steps")]
     sizes.append(config.get("model", {}).get("block_size"))
-    counts = [n for n in sizes if type(n) is int]
-    per_batch = math.prod(counts) if len(counts) == len(sizes) else None
     rows = [
-        ("data set", request.dataset),
-        ("batches", number(state.get("batch_counter"))),
-        ("tokens per batch", number(per_batch)),
-        ("tokens predicted", number(metrics.tokens)),
+        ("data set", dataset),
+        ("batches", count(checkpoint.state.get("batch_counter"))),
+        ("tokens per batch", count(math.prod(sizes)) if all(type(size) is int for size in sizes) else ""),
+        ("tokens predicted", count(metrics.tokens)),
         ("time", duration(metrics.elapsed_s) if metrics.elapsed_s else ""),
-        ("device", text(" ".join(str(machine[k]) for k in ("device", "name") if machine.get(k)))),
-        ("saved", text(facts.get("timestamp"))),
-        ("Jojo", text(facts.get("trainer_version"))),
-        ("PyTorch", text(facts.get("pytorch_version"))),
-        ("commit", text(facts.get("git_commit"))),
+        ("device", cell(" ".join(str(machine[key]) for key in ("device", "name") if machine.get(key)))),
+        ("saved", cell(metadata.get("timestamp"))),
+        ("Jojo", cell(metadata.get("trainer_version"))),
+        ("PyTorch", cell(metadata.get("pytorch_version"))),
+        ("commit", cell(metadata.get("git_commit"))),
     ]
     return [row for row in rows if row[1]]
 
 
-def hyperparameters(checkpoint: Checkpoint) -> list[Row]:
-    """Options that the checkpoint recorded and that decide what was learned."""
+def hyperparameters(config: dict[str, Any]) -> list[Row]:
+    """The recorded options that decide what a model learns."""
     rows = []
-    for name, title in HYPERPARAMETERS.items():
-        section, key = name.split(".")
-        value = checkpoint.config.get(section, {}).get(key)
-        if value is not None and not (name == "system.dtype" and value == "auto"):
-            rows.append((title, f"{value:g}" if isinstance(value, float) else text(value)))
+    for option, name in HYPERPARAMETERS.items():
+        section, key = option.split(".")
+        value = config.get(section, {}).get(key)
+        if value is not None and (option, value) != ("system.dtype", "auto"):
+            rows.append((name, f"{value:g}" if isinstance(value, float) else cell(value)))
     return rows
 
 
-def number(value: Any) -> str:
-    """A count with separators; nothing for none."""
+def count(value: object) -> str:
+    """A number with thousands separators; empty for anything but a positive integer."""
     return f"{value:,}" if type(value) is int and value > 0 else ""
 
 
-def text(value: Any) -> str:
-    """Something from the file as a table's cell: one line, and nothing that Markdown or HTML would read."""
+def cell(value: object) -> str:
+    """A value from the file as one line of plain text: what Markdown or HTML would read is escaped."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", one_line(str(value))) if value not in (None, "") else ""
-
-
-def table(rows: Iterable[Row]) -> str:
-    """A Markdown table of two columns."""
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in rows)])
-
-
-# --- the Hub's metadata ---------------------------------------------------------------------------------------------
-
-
-def metadata(request: CardRequest, results: Results, base_model: str | None) -> str:
-    """The card's YAML, made and checked by huggingface_hub."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    common: Mapping[str, Any] = {
-        "task_type": "text-generation",
-        "dataset_type": request.dataset,
-        "dataset_name": request.dataset,
-        "dataset_split": "validation",
-    }
-    evaluations = [
-        EvalResult(**common, metric_type=kind, metric_name=name, metric_value=value)
-        for kind, name, value in results.figures
-    ]
-    known: dict[str, Any] = {
-        "license": request.license,
-        "language": request.language,
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["gpt2", "jojo"],
-        "datasets": [request.dataset],
-    }
-    if base_model:
-        known["base_model"] = base_model
-    if evaluations:
-        known |= {"model_name": request.title, "eval_results": evaluations}
-    return ModelCardData(**known).to_yaml() + "\n"
-
-
-# --- text -----------------------------------------------------------------------------------------------------------
-
-
-def usage(model: GPT, tokenizer: Tokenizer, request: CardRequest, trained: bool) -> list[str]:
-    """How to load it, from Transformers and from Jojo."""
-    room = min(100, model.config.block_size // 2)
-    why = "  # every document followed this token in training" if trained else ""
-    lines = [
-        "from transformers import pipeline",
-        "",
-        f'generator = pipeline("text-generation", "{request.repo_id}")',
-        f'text = "<|endoftext|>Once upon a time"{why}',
-        f'print(generator(text, max_new_tokens={room}, do_sample=True, temperature=0.7, top_k=50)[0]["generated_text"])',
-    ]
-    jojo = [f'python gen.py FOLDER --prompt "Once upon a time"     # FOLDER: a copy of {request.repo_id}']
-    if tokenizer.has_chatml and room >= CHAT_TOKENS:
-        lines += [
-            "",
-            'messages = [{"role": "user", "content": "Hello"}]  # of use if it was trained on conversations',
-            f'print(generator(messages, max_new_tokens={room})[0]["generated_text"][-1]["content"])',
-        ]
-        jojo.append("python gen.py FOLDER --chat")
-    jojo.append(f"python train.py --init_from {request.repo_id} --dataset mine")
-    return [
-        "## Use",
-        "With Transformers:",
-        "```python\n" + "\n".join(lines) + "\n```",
-        "With Jojo:",
-        "```\n" + "\n".join(jojo) + "\n```",
-    ]
-
-
-def limits(model: GPT, tokenizer: Tokenizer, request: CardRequest) -> list[str]:
-    """What not to expect."""
-    said = [
-        f"It knows little beyond the text it was trained on ({request.dataset}), and repeats its slant and its errors.",
-        "What it writes is likely text, not true text; it was not tuned to be safe or helpful.",
-        f"It looks back {model.config.block_size:,} tokens at most.",
-    ]
-    if tokenizer.has_chatml:
-        said.append(
-            "The tokenizer reads `<|im_start|>`, `<|im_end|>` and `<|endoftext|>` in any text as control tokens, as "
-            "Transformers always does; `split_special_tokens=True` leaves them text."
-        )
-    return ["## Limits", "\n".join(f"- {line}" for line in said)]
-
-
-def citation(checkpoint: Checkpoint, request: CardRequest) -> list[str]:
-    """This model, and where its architecture comes from."""
-    stamp = facts_of(checkpoint).get("timestamp")
-    year = re.match(r"(20\d\d)-", stamp) if isinstance(stamp, str) else None
-    entry = [
-        f"@misc{{{re.sub(r'[^A-Za-z0-9]', '', request.title) or 'model'},",
-        f"  title = {{{request.title}: a GPT-2-class language model}},",
-        *([f"  year = {{{year[1]}}},"] if year else []),
-        *([f"  howpublished = {{https://huggingface.co/{request.repo_id}}},"] if "/" in request.repo_id else []),
-        *(["  note = {Trained with Jojo}"] if trained_here(checkpoint) else []),
-        "}",
-    ]
-    return [
-        "## Citation",
-        "```bibtex\n" + "\n".join(entry) + "\n```",
-        "The architecture is GPT-2's: Radford, Wu, Child, Luan, Amodei and Sutskever (2019), "
-        "*Language Models are Unsupervised Multitask Learners*.",
-    ]

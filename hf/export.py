@@ -1,7 +1,7 @@
 """Checkpoint -> Hugging Face folder.
 
-It is built beside its place, loaded back and compared with the checkpoint (hf_parity.py), and only then renamed: an export
-is right, or it does not happen.
+The folder is built under a hidden name, loaded back and compared with the checkpoint (hf/parity.py), and only then
+renamed: an export is right, or it does not happen.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from config import ModelConfig
 from generation import model_of
-from hf.folder import CARD_FILE, EMBEDDING, FILES, FIXED, MARK, OUTPUT, PADDING_FILE, WEIGHTS_FILE, sealed, turned
+from hf.families import EMBEDDING, GPT2, OUTPUT
+from hf.folder import CARD_FILE, FILES, MARK, PADDING_FILE, WEIGHTS_FILE, sealed_files
 from hf.parity import check_parity
 from hf.tokenizer_files import write_tokenizer
 from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer
@@ -29,7 +29,7 @@ from utils import UserError, __version__, log, make_durable, one_line, read_obje
 
 
 def export_tokenizer(checkpoint: Checkpoint, choice: str | None) -> Tokenizer:
-    """The tokenizer to export with: the checkpoint's, or the one that was asked for ("gpt2" or "extended")."""
+    """The tokenizer to export with: the checkpoint's own, or the user's choice ("gpt2" or "extended")."""
     own = checkpoint_tokenizer(checkpoint)
     if choice == "extended" and not own.has_chatml:
         raise UserError(
@@ -37,7 +37,7 @@ def export_tokenizer(checkpoint: Checkpoint, choice: str | None) -> Tokenizer:
         )
     if choice == "gpt2" and not own.is_gpt2:
         raise UserError(
-            f"The model in '{checkpoint.path}' has a vocabulary of its own ({own.name}), not GPT-2's; leave out --tokenizer gpt2."
+            f"The model in '{checkpoint.path}' has a vocabulary of its own ({own.name}); leave out --tokenizer gpt2."
         )
     return own.with_chatml(False) if choice == "gpt2" else own
 
@@ -48,18 +48,18 @@ def export(
     tokenizer: Tokenizer,
     write_card: Callable[[Path, GPT], None] | None = None,
 ) -> None:
-    """Write a checkpoint as a Hugging Face folder; it appears under its name only when it was found to be right.
+    """Write a checkpoint as a Hugging Face folder, which appears only after its comparison with the checkpoint.
 
     Args:
         checkpoint: of any version.
-        folder: where to; may exist if it is empty or an unchanged export of ours.
+        folder: where it goes; may exist if it is empty or an unchanged export of ours.
         tokenizer: decides the vocabulary.
-        write_card: puts the model card into the folder it is given.
+        write_card: writes the model card into a folder.
 
     Raises:
-        UserError: naming what is wrong with the checkpoint, what differs, or what is in the way.
+        UserError: the checkpoint is unusable, the export differs from it, or other files are in the way.
     """
-    tidy_up(folder)
+    remove_leftovers(folder)
     refuse_foreign(folder)
     refuse_unusable(checkpoint)
     model = model_of(checkpoint, tokenizer)
@@ -72,7 +72,7 @@ def export(
             write_card(temporary, model)
         seal(temporary)
         check_parity(model, tokenizer, temporary)
-        refuse_foreign(folder)  # again: minutes may have passed
+        refuse_foreign(folder)  # again, because minutes may have passed
         keep_edited_card(folder, temporary)
         replace_folder(temporary, folder)
     except OSError as error:
@@ -83,74 +83,71 @@ def export(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def tidy_up(folder: Path) -> None:
-    """Clear away what processes that were killed have left: half an export, or the folder under a hidden name."""
-    for kind in ("tmp", "old"):
-        for path in folder.parent.glob(f".{glob.escape(folder.name)}.*.{kind}"):
-            number = path.name.split(".")[-2]
-            if not number.isdecimal() or is_alive(int(number)):
-                continue
-            if kind == "old" and not folder.exists():
-                os.replace(path, folder)
-            else:
-                shutil.rmtree(path, ignore_errors=True)
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed exports left behind, and bring back the folder if one was killed between its two renames."""
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        process, _, kind = path.name.removeprefix(f".{folder.name}.").partition(".")
+        if kind not in ("tmp", "old") or not process.isdecimal() or is_alive(int(process)):
+            continue
+        if kind == "old" and not folder.exists():
+            os.replace(path, folder)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Whether a process with this number runs on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except OSError:  # it is somebody else's
         return True
     return True
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raises UserError where the folder holds anything but an export of ours as it was written, but for the card."""
+    """Raises UserError if the folder holds anything but an unchanged export of ours. The model card may be edited."""
     if not folder.exists():
         return
-    instead = "name another one with --output-dir"
+    hint = "name another folder with --output-dir"
     if not folder.is_dir() or folder.is_symlink():
-        raise UserError(f"'{folder}' is not a folder; {instead}.")
+        raise UserError(f"'{folder}' is not a folder; {hint}.")
     if folder.resolve() == Path.cwd():
-        raise UserError(f"'{folder}' is where this command runs, and would be replaced; {instead}.")
+        raise UserError(f"'{folder}' is the current folder, which cannot be replaced; {hint}.")
     names = sorted(p.name for p in folder.iterdir())
     if not names:
         return
     if other := next((name for name in names if name not in FILES), None):
-        raise UserError(f"'{folder}' holds something that no export writes ('{one_line(other)}'); {instead}.")
-    written = sealed(folder)
-    if written is None:
-        raise UserError(f"'{folder}' holds a model that this program did not write; {instead}.")
-    for name in names:
-        if name != CARD_FILE and state_of(folder / name) != written.get(name):
-            raise UserError(f"'{name}' in '{folder}' was changed since it was exported; {instead}.")
+        raise UserError(f"'{folder}' holds '{one_line(other)}', which is not part of an export; {hint}.")
+    sealed = sealed_files(folder)
+    if sealed is None:
+        raise UserError(f"'{folder}' holds a model that was not exported from here; {hint}.")
+    if changed := next((n for n in names if n != CARD_FILE and fingerprint(folder / n) != sealed.get(n)), None):
+        raise UserError(f"'{changed}' in '{folder}' was changed since it was exported; {hint}.")
 
 
 def keep_edited_card(folder: Path, new: Path) -> None:
-    """A card that somebody edited in the folder stays, in the place of the new one."""
-    edited = folder / CARD_FILE
-    if edited.is_file() and state_of(edited) != (sealed(folder) or {}).get(CARD_FILE):
-        shutil.copyfile(edited, new / CARD_FILE)
-        log.info("'%s' was edited, and stays as it is; delete it for a new one.", edited)
+    """Copy a model card that somebody edited from the old folder to the new one."""
+    card = folder / CARD_FILE
+    if card.is_file() and fingerprint(card) != (sealed_files(folder) or {}).get(CARD_FILE):
+        shutil.copyfile(card, new / CARD_FILE)
+        log.info("'%s' was edited and stays as it is; delete it to get a new one.", card)
 
 
 def seal(folder: Path) -> None:
-    """Note in config.json what every file of a finished export holds."""
+    """Record the fingerprints of all files in config.json."""
     path = folder / "config.json"
     values = read_object(path)
-    names = sorted(p.name for p in folder.iterdir() if p != path)
-    values[MARK]["files"] = {name: state_of(folder / name) for name in names} | {path.name: state_of(path)}
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    values[MARK]["files"] = {p.name: fingerprint(p) for p in sorted(folder.iterdir())}
+    write_object(path, values)
     for name in (WEIGHTS_FILE, PADDING_FILE):
         if (folder / name).exists():
-            shutil.copymode(path, folder / name)  # safetensors writes files for their owner alone
+            shutil.copymode(path, folder / name)  # safetensors writes files that only their owner can read
 
 
-def state_of(path: Path) -> str:
-    """SHA-256 of a file's contents; of config.json, without what `seal` writes into it."""
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file's contents; of config.json, without the fingerprints in it."""
     if path.name == "config.json":
         values = read_object(path)
         if isinstance(values.get(MARK), dict):
@@ -160,88 +157,58 @@ def state_of(path: Path) -> str:
 
 
 def refuse_unusable(checkpoint: Checkpoint) -> None:
-    """Raises UserError naming a weight that is not finite or was turned, or an output matrix that is not the embedding."""
+    """Raises UserError naming a weight that is not finite or is transposed, or an output matrix of its own."""
     for name, tensor in checkpoint.model.items():
-        if not tensor.is_contiguous():  # a square one would fit; no program that trains stores weights in this way
-            raise UserError(
-                f"The weight '{one_line(name)}' in '{checkpoint.path}' was transposed; nothing was exported."
-            )
-        if not torch.isfinite(tensor).all():
-            raise UserError(
-                f"The weight '{one_line(name)}' in '{checkpoint.path}' is not finite; nothing was exported."
-            )
+        # A square matrix would fit. No program that trains stores a transposed view.
+        problem = "is not finite" if not torch.isfinite(tensor).all() else ""
+        problem = problem if tensor.is_contiguous() else "was transposed"
+        if problem:
+            raise UserError(f"The weight '{one_line(name)}' in '{checkpoint.path}' {problem}; nothing was exported.")
     first, last = checkpoint.model.get(EMBEDDING), checkpoint.model.get(OUTPUT)
     if first is not None and last is not None and first.shape == last.shape and not torch.equal(first, last):
-        raise UserError(f"'{OUTPUT}' in '{checkpoint.path}' differs from '{EMBEDDING}', and GPT-2 has them in one.")
+        raise UserError(f"'{OUTPUT}' in '{checkpoint.path}' differs from '{EMBEDDING}'; GPT-2 has one matrix for both.")
 
 
 def write_folder(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
-    """Weights, configuration and tokenizer."""
+    """Write weights, configuration and tokenizer."""
     from safetensors.torch import save_file
 
+    shape, n_vocab = model.config, tokenizer.n_vocab
     weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items() if name != OUTPUT}
-    padding = weights[EMBEDDING][tokenizer.n_vocab :].clone()  # (rows that are no tokens, C)
-    weights[EMBEDDING] = weights[EMBEDDING][: tokenizer.n_vocab].clone()
-    if not model.config.bias:
-        weights |= {name: torch.zeros(size) for name, size in bias_sizes(model.config).items()}
-    save_file(turned(weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    padding = weights[EMBEDDING][n_vocab:].clone()  # (rows beyond the vocabulary, C)
+    weights[EMBEDDING] = weights[EMBEDDING][:n_vocab].clone()
+    if not shape.bias:
+        weights |= GPT2.zero_biases(shape)
+    save_file(GPT2.transpose(weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     if len(padding):
         save_file({EMBEDDING: padding}, folder / PADDING_FILE)
-    mark = {
-        "version": __version__,
-        "bias": model.config.bias,
-        "vocab_rows": model.config.vocab_size,
-        "tokenizer": tokenizer.identity(),
+    eot = tokenizer.eot_id
+    config = {
+        **GPT2.write_config(shape),
+        "vocab_size": n_vocab,
+        # no padding id: with one, transformers warns about every text that begins with that token
+        "bos_token_id": eot,
+        "eos_token_id": eot,
+        MARK: {
+            "version": __version__,
+            "bias": shape.bias,
+            "vocab_rows": shape.vocab_size,
+            "tokenizer": tokenizer.identity(),
+        },
     }
-    for name, values in (
-        ("config.json", model_config(model.config, tokenizer) | {MARK: mark}),
-        ("generation_config.json", generation_config(tokenizer)),
-    ):
-        (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    write_tokenizer(tokenizer, folder, model.config.block_size)
+    ends = [eot, *([tokenizer.special_tokens[IM_END]] if tokenizer.has_chatml else [])]  # where gen.py stops
+    write_object(folder / "config.json", config)
+    write_object(folder / "generation_config.json", {"bos_token_id": eot, "eos_token_id": ends, "pad_token_id": eot})
+    write_tokenizer(tokenizer, folder, shape.block_size)
 
 
-def model_config(shape: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """config.json: the shape in GPT-2's words."""
-    fixed = {key: values[0] for key, (_, values) in FIXED.items() if values[0] is not None}
-    return {
-        "architectures": ["GPT2LMHeadModel"],
-        **fixed,
-        "n_layer": shape.n_layer,
-        "n_head": shape.n_head,
-        "n_embd": shape.n_embd,
-        "n_inner": None,
-        "n_positions": shape.block_size,
-        "n_ctx": shape.block_size,
-        "vocab_size": tokenizer.n_vocab,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), shape.dropout),
-        # no padding id: with one, every text that begins with that token brings a warning
-        **dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.eot_id),
-        "initializer_range": 0.02,
-        "use_cache": True,
-        "dtype": "float32",
-    }
-
-
-def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """generation_config.json: where gen.py stops."""
-    ends = [tokenizer.eot_id] + ([tokenizer.special_tokens[IM_END]] if tokenizer.has_chatml else [])
-    return {"bos_token_id": tokenizer.eot_id, "eos_token_id": ends, "pad_token_id": tokenizer.eot_id}
-
-
-def bias_sizes(shape: ModelConfig) -> dict[str, int]:
-    """The biases of a model of this shape, and their lengths."""
-    width = shape.n_embd
-    inside = {
-        "ln_1": width, "ln_2": width, "attn.c_attn": 3 * width, "attn.c_proj": width,
-        "mlp.c_fc": 4 * width, "mlp.c_proj": width,
-    }  # fmt: skip
-    blocks = {f"h.{layer}.{name}": size for layer in range(shape.n_layer) for name, size in inside.items()}
-    return {f"transformer.{name}.bias": size for name, size in (blocks | {"ln_f": width}).items()}
+def write_object(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file."""
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Put a finished folder in its place; the old one goes only when the new one is there."""
+    """Rename a finished folder to its place. The old one is removed only afterwards."""
     for path in new.iterdir():
         make_durable(path)
     before = folder.with_name(f".{folder.name}.{os.getpid()}.old")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from generation import Sampling, chat_prompt, generate
-from hf.folder import EMBEDDING, OUTPUT, turned
+from hf.families import EMBEDDING, GPT2, OUTPUT
 from jojo.text.tokenizer import Tokenizer
 from model import GPT
 from utils import UserError, log
@@ -102,7 +102,7 @@ def quiet() -> Iterator[None]:
 
 def compare_weights(model: GPT, theirs: Any, n_vocab: int) -> None:
     """Bit for bit, by name: what the prompts might not show."""
-    own, other = model.state_dict(), turned(theirs.state_dict())
+    own, other = model.state_dict(), GPT2.transpose(theirs.state_dict())
     for name in (EMBEDDING, OUTPUT):
         own[name] = own[name][:n_vocab]
     own |= {name: torch.zeros_like(t) for name, t in other.items() if name.endswith(".bias") and name not in own}

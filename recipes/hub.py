@@ -99,12 +99,12 @@ def _download(repo: str, name: str, path: Path, revision: str | None) -> str | N
     from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
     from huggingface_hub.file_download import http_get
 
-    from hf.hub import patiently
+    from hf.hub import with_retries
 
     def url(version: str | None) -> str:
         return hf_hub_url(repo, name, repo_type="dataset", revision=version)
 
-    expected = patiently(lambda: get_hf_file_metadata(url(revision)))
+    expected = with_retries(lambda: get_hf_file_metadata(url(revision)))
     etag, size = expected.etag or "", expected.size
     if not HASH.fullmatch(etag) and not (etag and expected.commit_hash and size is not None):
         raise Unusable(
@@ -122,7 +122,9 @@ def _download(repo: str, name: str, path: Path, revision: str | None) -> str | N
             headers["authorization"] = f"Bearer {token}"
 
         def go_on() -> None:
-            logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)  # `patiently` says what it would
+            logging.getLogger("huggingface_hub.file_download").setLevel(
+                logging.ERROR
+            )  # `with_retries` says what it would
             with open(part, "ab") as file:
                 address = url(expected.commit_hash or revision)  # the very version that the metadata is of
                 http_get(
@@ -130,7 +132,7 @@ def _download(repo: str, name: str, path: Path, revision: str | None) -> str | N
                 )
 
         try:
-            patiently(go_on)
+            with_retries(go_on)
         except OSError as error:
             if "Consistency check failed" not in str(error):  # its words for another size than announced
                 raise
@@ -148,10 +150,10 @@ def _explained(error: Exception, what: str) -> str | None:
         return f"Could not {what}: {error}"
     from huggingface_hub import get_token
 
-    from hf.hub import explained, status_of
+    from hf.hub import describe_error, status_of
 
     refusal = REFUSALS.get(status_of(error) or 0)
-    words = f"Could not {what}: {refusal}" if refusal else explained(error, what, get_token() or "")
+    words = f"Could not {what}: {refusal}" if refusal else describe_error(error, what, get_token() or "")
     return words and words.removesuffix(".")
 
 

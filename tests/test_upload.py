@@ -148,7 +148,9 @@ def test_what_was_uploaded_can_be_fetched_and_read(hub: HubServer, ready: dict[i
     model, _, _ = load_model(checkpoint)
     fetched = load_hf(find_model(f"{USER}/tales"))
     assert all((fetched.model[name] == tensor).all() for name, tensor in model.state_dict().items())
-    with pytest.raises(UserError, match="Could not fetch 'me/other': the Hub does not know it"):
+    with pytest.raises(
+        UserError, match=r"Could not fetch 'me/other' \(which is not a folder here\): the Hub does not know it"
+    ):
         find_model("me/other")
 
 
@@ -212,15 +214,15 @@ def test_an_answer_that_was_lost_does_not_do_it_twice(
     [
         ("GET", "whoami", 401, {}, "does not accept the token (401)"),
         ("GET", "whoami", 429, {"Retry-After": "77"}, "no more requests for now (429); try again in 77 seconds"),
-        ("POST", "repos/create", 403, {}, "the token has no right to (403)"),
-        ("POST", "preupload", 403, {}, "the token has no right to (403)"),
+        ("POST", "repos/create", 403, {}, "the token has no right to do this (403)"),
+        ("POST", "preupload", 403, {}, "the token has no right to do this (403)"),
         ("POST", "repos/create", 429, {"ratelimit": '"api";r=0;t=55'}, "try again in 55 seconds"),
         ("POST", "preupload", 429, {}, "(429); try again later"),
-        ("POST", "/commit/", 409, {}, "something else is changing it at this moment (409)"),
-        ("POST", "/commit/", 412, {}, "it was changed meanwhile (412)"),
-        ("POST", "/commit/", 500, {}, "the Hub has trouble (500)"),
+        ("POST", "/commit/", 409, {}, "the Hub answered 409 (Bearer *** is bad); try again later"),
+        ("POST", "/commit/", 412, {}, "the Hub answered 412"),
+        ("POST", "/commit/", 500, {}, "the Hub answered 500"),
         ("GET", "whoami", None, {}, "the Hub cannot be reached; check the network"),
-        ("POST", "/commit/", 400, {}, "the Hub refused (400"),
+        ("POST", "/commit/", 400, {}, "the Hub answered 400"),
     ],
 )  # fmt: skip
 def test_refusals_in_words(
@@ -244,7 +246,7 @@ def test_not_logged_in(
     assert "Not logged in" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
     monkeypatch.setenv("HF_TOKEN", "hf_ä secret")
     outcome = upload(capsys, checkpoint, tmp_path / "out")
-    assert "not one of the Hub's" in errors_in(outcome)[0]
+    assert "not a Hub token" in errors_in(outcome)[0]
     assert "secret" not in outcome.err
     assert not (tmp_path / "out").exists()
 
@@ -272,7 +274,7 @@ def test_an_organization_without_a_right_to_it(
 ) -> None:
     said = errors_in(upload(capsys, checkpoint, tmp_path / "out", "--organization", "others"))[0]
     assert "'others/tales'" in said
-    assert "no right to (403)" in said
+    assert "no right to do this (403)" in said
     assert "is complete" in said
 
 
@@ -281,9 +283,9 @@ def test_other_content_is_left_alone(
 ) -> None:
     hub.repositories[f"{USER}/tales"] = repository = hf_repository({"README.md": b"mine", "config.json": b"{}"})
     said = errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
-    assert f"'{USER}/tales' holds something that was not uploaded from here, or was changed since (README.md)" in said
+    assert f"'{USER}/tales' holds files that were not uploaded from here, or were changed since (README.md)" in said
     repository.files["config.json"] = b"not JSON"
-    assert "holds something" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
+    assert "holds files" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
     assert not repository.commits
     repository.files = {".gitattributes": b""}
     assert "exists and is public" in errors_in(upload(capsys, checkpoint, tmp_path / "out", "--private"))[0]
@@ -299,10 +301,10 @@ def test_a_fine_tuned_model_of_somebody_is_not_taken_for_an_upload_of_ours(
     repository = hub.repositories[f"{USER}/tales"]
     weights = repository.files["model.safetensors"]
     repository.files["model.safetensors"] += b"tuned"
-    assert "was changed since" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
+    assert "were changed since" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
     repository.files["model.safetensors"] = weights
     repository.files["model.safetensors.index.json"] = b"{}"
-    assert "was changed since" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
+    assert "were changed since" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
     assert len(repository.commits) == 1
 
 
@@ -314,7 +316,7 @@ def test_a_card_that_was_edited_on_the_hub_stays(
     repository.files["README.md"] += b"MY EDIT"
     outcome = upload(capsys, checkpoint, tmp_path / "out", "--tokenizer", "gpt2")
     assert outcome.code == 0
-    assert "was edited there, and stays as it is" in outcome.out
+    assert "was edited on the Hub and stays as it is" in outcome.out
     assert repository.files["README.md"].endswith(b"MY EDIT") and len(repository.commits) == 2
     assert json.loads(repository.files["config.json"])["vocab_size"] == 50257
 
@@ -335,7 +337,7 @@ def test_a_card_that_the_hub_does_not_take_is_refused_before_anything_is_created
 
     monkeypatch.setattr(hf_export, "export", export)
     said = errors_in(upload(capsys, checkpoint, tmp_path / "out", "--license", "foo"))[0]
-    assert "does not take the model card" in said and "must be one of a list" in said
+    assert "refuses the model card" in said and "must be one of a list" in said
     assert hub.repositories == {}
 
 
@@ -351,17 +353,17 @@ def test_a_token_for_one_repository_alone_may_upload_to_it(
 @pytest.mark.parametrize(
     ("method", "path", "status", "body", "times", "sentence"),
     [
-        ("GET", "whoami", 200, "<html>log in</html>", 9, "what answered is not the Hub"),
-        ("GET", "whoami", 200, "{}", 9, "Could not log in (KeyError"),
-        ("POST", "repos/create", 200, "<html>", 9, "what answered is not the Hub"),
-        ("POST", "validate-yaml", 500, "<html>", 9, "the Hub has trouble (500)"),
+        ("GET", "whoami", 200, "<html>log in</html>", 9, "the answer is not the Hub's"),
+        ("GET", "whoami", 200, "{}", 9, "the answer is not the Hub's (KeyError"),
+        ("POST", "repos/create", 200, "<html>", 9, "the answer is not the Hub's"),
+        ("POST", "validate-yaml", 500, "<html>", 9, "the Hub answered 500"),
         ("POST", "validate-yaml", 429, "<html>", 9, "no more requests for now (429)"),
-        ("POST", "preupload", 200, "<html>", 9, "what answered is not the Hub"),
+        ("POST", "preupload", 200, "<html>", 9, "the answer is not the Hub's"),
         ("POST", "objects/batch", 200, '{"objects": [{"oid": "x", "size": 1, "error": {"code": 403, "message": "quota"}}]}', 9,
          "quota"),
     ],
 )  # fmt: skip
-def test_answers_that_are_none_of_the_hubs(
+def test_answers_that_are_not_the_hubs(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     method: str, path: str, status: int, body: str, times: int, sentence: str,
 ) -> None:  # fmt: skip
@@ -369,7 +371,7 @@ def test_answers_that_are_none_of_the_hubs(
     assert sentence in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
 
 
-def test_an_endpoint_that_is_no_address(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_endpoint_that_is_not_an_address(checkpoint: Path, tmp_path: Path) -> None:
     words = [
         verb.__file__,
         str(checkpoint),
@@ -382,12 +384,12 @@ def test_an_endpoint_that_is_no_address(checkpoint: Path, tmp_path: Path) -> Non
     ]
     environment = {"HF_ENDPOINT": "http://127.0.0.1:99999", "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0"}
     outcome = finish(start_python(*words, cwd=tmp_path, **environment))
-    assert outcome.code == 1 and "HF_ENDPOINT is no address" in outcome.err and "Traceback" not in outcome.err
+    assert outcome.code == 1 and "HF_ENDPOINT is not an address" in outcome.err and "Traceback" not in outcome.err
 
 
 @pytest.mark.parametrize("name", ["my--model", "日本", "a..b", "x.git", "_-", "a" * 97, "a/b/c"])
 def test_what_is_neither_a_folder_nor_a_name(name: str) -> None:
-    with pytest.raises(UserError, match="and it is no name for the Hub either"):
+    with pytest.raises(UserError, match="is neither a folder nor a name on the Hub"):
         find_model(name)
 
 
@@ -415,7 +417,7 @@ def test_a_commit_of_somebody_else_in_between_is_not_overwritten(
 
     monkeypatch.setattr(hf_hub.Hub, "prepare", prepare)
     said = errors_in(upload(capsys, checkpoint, tmp_path / "out", "--tokenizer", "gpt2"))[0]
-    assert "it was changed meanwhile (412)" in said
+    assert "the Hub answered 412 (A commit has happened since" in said
 
 
 # --- the verb -------------------------------------------------------------------------------------------------------
@@ -424,11 +426,11 @@ def test_a_commit_of_somebody_else_in_between_is_not_overwritten(
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--repo-name", "a/b"), "is no name for the Hub"),
-        (("--repo-name", "a--b"), "is no name for the Hub"),
-        (("--organization", "../x"), "is no name for the Hub"),
-        (("--license", "MIT licence"), "--license 'MIT licence' is no name for the Hub"),
-        (("--dataset", "[x](http://y)"), "--dataset '[x](http://y)' is no name for the Hub"),
+        (("--repo-name", "a/b"), "is not a name for the Hub"),
+        (("--repo-name", "a--b"), "is not a name for the Hub"),
+        (("--organization", "../x"), "is not a name for the Hub"),
+        (("--license", "MIT licence"), "--license 'MIT licence' is not a name for the Hub"),
+        (("--dataset", "[x](http://y)"), "--dataset '[x](http://y)' is not a name for the Hub"),
         (("--commit-message", " "), "--commit-message is empty"),
     ],
 )
@@ -449,7 +451,7 @@ def test_a_folder_of_somebody_else_is_not_overwritten(
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "gpt2"}')
-    assert "did not write" in errors_in(upload(capsys, checkpoint, folder, "--dry-run"))[0]
+    assert "not exported from here" in errors_in(upload(capsys, checkpoint, folder, "--dry-run"))[0]
     (folder / "thesis.tex").write_text("x")
     assert "'thesis.tex'" in errors_in(upload(capsys, checkpoint, folder, "--dry-run"))[0]
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "thesis.tex"]
@@ -463,7 +465,7 @@ def test_a_folder_of_somebody_else_is_not_overwritten(
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert "is where this command runs" in errors_in(upload(capsys, checkpoint, Path(), "--dry-run"))[0]
+    assert "is the current folder" in errors_in(upload(capsys, checkpoint, Path(), "--dry-run"))[0]
 
 
 def test_the_command_as_users_run_it(server: HubServer, checkpoint: Path, tmp_path: Path) -> None:

@@ -253,10 +253,10 @@ def transformers_decoder(shape: Shape, dtype: str) -> Callable[[Tensor, int, Sta
     """GPT2LMHeadModel.generate()."""
     import torch
 
-    from hf.folder import turned
+    from hf.families import GPT2
 
     model = transformers_model(shape).eval()
-    model.load_state_dict(turned(random_model(shape).state_dict()))
+    model.load_state_dict(GPT2.transpose(random_model(shape).state_dict()))
     model.to(getattr(torch, dtype))
 
     def decode(prompts: Tensor, new_tokens: int, stamps: Stamps) -> None:

@@ -121,7 +121,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(403, {"error": f"You don't have the rights to create a model under {owner}"})
         name = f"{owner}/{asked['name']}"
         if name in self.hub.repositories:
-            return self.answer(409, {"error": "You already created this model repo"})
+            return self.answer(
+                409, {"error": "You already created this model repo", "url": f"{self.hub.endpoint}/{name}"}
+            )
         private = asked.get("visibility") == "private" or asked.get("private") is True
         self.hub.repositories[name] = Repository(private)
         return self.answer(200, {"url": f"{self.hub.endpoint}/{name}", "name": name, "id": name})

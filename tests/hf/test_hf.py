@@ -366,13 +366,13 @@ def test_a_card_that_was_edited_stays(exported: tuple[Path, Path], folder: Path)
         with messages() as said:
             dry_run(exported[0], folder)
         assert card.read_text().endswith("MY EDIT\n")
-        assert any("was edited, and stays as it is" in line for line in said)
+        assert any("was edited and stays as it is" in line for line in said)
     card.unlink()
     dry_run(exported[0], folder)
     assert "MY EDIT" not in card.read_text()
 
 
-def test_what_killed_exports_left_is_cleared_away(exported: tuple[Path, Path], folder: Path) -> None:
+def test_leftovers_of_killed_exports_are_removed(exported: tuple[Path, Path], folder: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     half = folder.with_name(f".folder.{gone.pid}.tmp")
@@ -380,7 +380,7 @@ def test_what_killed_exports_left_is_cleared_away(exported: tuple[Path, Path], f
     running = folder.with_name(f".folder.{os.getppid()}.tmp")
     running.mkdir()
     folder.rename(folder.with_name(f".folder.{gone.pid}.old"))  # killed between two renames
-    hf_export.tidy_up(folder)
+    hf_export.remove_leftovers(folder)
     assert sorted(p.name for p in folder.parent.iterdir()) == [running.name, "folder"]
     dry_run(exported[0], folder)
 
@@ -589,10 +589,10 @@ def test_weights_that_are_not_read(folder: Path, tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="is damaged, or no safetensors file"):
+    with pytest.raises(UserError, match="is damaged, or not a safetensors file"):
         load_hf(folder)
     weights.rename(folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match="in a pickle, which could run anything"):
+    with pytest.raises(UserError, match="in a pickle, which can run code"):
         load_hf(folder)
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"wte.weight": "../x.safetensors"}}))

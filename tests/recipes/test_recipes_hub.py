@@ -188,7 +188,7 @@ REFUSED = [
     (403, "its owners want their terms accepted first (403)"),
     (404, "the Hub does not know it, or not for this token (404)"),
     (429, "the Hub allows no more requests for now (429); try again in 7 seconds"),
-    (500, "the Hub has trouble (500); start again later"),
+    (500, "the Hub answered 500; try again later"),
     (None, "the Hub cannot be reached; check the network, then start again"),
 ]
 
