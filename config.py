@@ -1,33 +1,38 @@
-"""What a run is: six dataclasses, read from JSON files and flags, checked before anything is built.
+"""What a run is: six dataclasses, filled from layers of values and checked before anything is built.
 
 Where a value comes from, later wins:
 
     field default < a loaded checkpoint's config < "extends" < the JSON file < flags
 
 Every field below is also a flag (`--model.n_layer 8`) and a row of docs/configuration.md; both are made from, or
-compared with, the field itself. `null` means "derive it". All problems are reported at once.
+compared with, the field itself. `null` means "derive it". All problems are reported at once. jojo/config_file.py reads and
+writes the JSON files.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import json
-import os
+import operator
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from utils import UserError, one_line, replace_text, user_path
+from utils import UserError, one_line
 
-MOST_TOKENS = 2**40  # of a batch: more than any memory holds
-AUTO = "auto"  # in place of a number: to be found on the machine, from the number that the layers below have
-LARGEST = 2**63 - 1  # of whole numbers; the shape's have limits of their own
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what no name or path needs, and a terminal obeys
+MOST_TOKENS = 2**40  # in a batch: more than any memory holds
+MOST_PROBLEMS = 20  # in one message
+AUTO = "auto"  # in place of a number: find one for this machine, from the number that the layers below have
+LARGEST = 2**63 - 1  # of whole numbers without a limit of their own
+UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]"
+)  # a terminal obeys it, or no path can hold it
+LIMITS = {"at_least": operator.ge, "above": operator.gt, "below": operator.lt, "at_most": operator.le}
 Value = Any  # what a field may hold: bool, int, float, str or None
 Values = dict[str, dict[str, Value]]  # {"model": {"n_layer": 6}, ...}, as in a JSON file
 T = TypeVar("T")
@@ -49,7 +54,8 @@ def option(
 
     With `auto`, files and flags may say "auto" too; the config itself always holds a number.
     """
-    limits = {"at_least": at_least, "above": above, "below": below, "at_most": at_most}
+    given = {"at_least": at_least, "above": above, "below": below, "at_most": at_most}
+    limits = {words: limit for words, limit in given.items() if limit is not None}
     metadata = {"help": help, "unit": unit, "choices": choices, "limits": limits, "auto": auto}
     return field(default=default, metadata=metadata)
 
@@ -109,59 +115,55 @@ class SchedulerConfig:
 
 @dataclass
 class TrainingConfig:
-    """How long, how much at a time, and how often to look and to save."""
+    """How long, how much at a time, and how often to evaluate and save."""
 
     max_epochs: int = option(1, "passes over the training split", at_least=1)
     max_iters: int | None = option(None, "length of the run; overrides max_epochs", unit="batches", at_least=1)
     max_minutes: float | None = option(None, "stop cleanly (saved, resumable) after this long", unit="minutes", above=0)
     batch_size: int = option(
-        12, "sequences per micro-batch: what must fit in memory; auto = as many as do, with as many tokens per batch",
+        12, "sequences per micro-batch, which must fit in memory; auto = the most that fit, with the same tokens per batch",
         unit="sequences", at_least=1, auto=True,
     )  # fmt: skip
     gradient_accumulation_steps: int = option(
         1, "micro-batches per batch (optimizer step), over all ranks; each is new data", at_least=1
     )
     activation_checkpointing: bool = option(
-        False, "compute what is inside of blocks again in the backward pass instead of keeping it: less memory, slower"
+        False,
+        "recompute activations inside of blocks in the backward pass instead of keeping them: less memory, slower",
     )
     eval_iters: int = option(20, "micro-batches per evaluation, of each split", unit="micro-batches", at_least=1)
     eval_interval: int = option(
-        100, "evaluate every so many batches; 0 = only at the end of an epoch", unit="batches", at_least=0
+        100, "batches between evaluations; 0 = only at the end of an epoch", unit="batches", at_least=0
     )
     log_interval: int = option(
-        10, "print a line every so many batches when there is no terminal; 0 = never", unit="batches", at_least=0
+        10, "batches between printed lines where there is no terminal; 0 = never", unit="batches", at_least=0
     )
     plot_interval: int = option(
-        100,
-        "keep a picture of the run so far every so many batches; 0 = the current one only",
-        unit="batches",
-        at_least=0,
+        100, "batches between pictures of the run that are kept; 0 = only the current one", unit="batches", at_least=0
     )
     sample_interval: int = option(
-        0, "let the model go on from sample_prompts every so many batches; 0 = never", unit="batches", at_least=0
+        0, "batches between samples, which continue sample_prompts; 0 = never", unit="batches", at_least=0
     )
-    sample_prompts: str = option("Once upon a time", "what samples go on from; several are separated by |")
+    sample_prompts: str = option("Once upon a time", "the beginnings of samples; separate several with |")
     sample_tokens: int = option(40, "length of a sample", unit="tokens", at_least=1)
     save_checkpoints: bool = option(True, "write checkpoints; false = keep nothing but the metrics")
-    checkpoint_interval: int = option(
-        0, "keep a numbered checkpoint every so many batches; 0 = none", unit="batches", at_least=0
-    )
+    checkpoint_interval: int = option(0, "batches between numbered checkpoints; 0 = none", unit="batches", at_least=0)
     keep_checkpoints: int | None = option(
-        None, "numbered checkpoints to keep, the newest; null = all", unit="checkpoints", at_least=1
+        None, "how many numbered checkpoints to keep, the newest; null = all", unit="checkpoints", at_least=1
     )
     checkpoint_minutes: float = option(
-        15.0, "save the run's checkpoint this often; 0 = never", unit="minutes", at_least=0
+        15.0, "time between saves of the run's checkpoint; 0 = never", unit="minutes", at_least=0
     )
     compile_model: bool | None = option(None, "torch.compile; null = on CUDA only")
-    train_batches: int | None = option(None, "use at most so many batches of each epoch", unit="batches", at_least=1)
+    train_batches: int | None = option(None, "use at most this many batches of each epoch", unit="batches", at_least=1)
     val_batches: int | None = option(
-        None, "use at most so many micro-batches of the validation split", unit="micro-batches", at_least=1
+        None, "use at most this many micro-batches of the validation split", unit="micro-batches", at_least=1
     )
 
 
 @dataclass
 class SystemConfig:
-    """The machine, and the seed. The device and its settings change what is learned through rounding only."""
+    """The machine, and the seed. The device and its settings change results only by rounding."""
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps; auto = CUDA with most free memory, MPS, CPU")
     dtype: str = option(
@@ -172,7 +174,7 @@ class SystemConfig:
         1337, "decides the initial weights, the order of the data and dropout", at_least=0, at_most=2**63 - 1
     )
     parallel: str = option(
-        "ddp", "ranks under torchrun: ddp = each has the whole model, fsdp = each has a part", choices=("ddp", "fsdp")
+        "ddp", "ranks under torchrun: ddp = each has the whole model, fsdp = each has a shard", choices=("ddp", "fsdp")
     )
     shard_ranks: int | None = option(
         None, "fsdp: ranks that share one copy of the model; null = all of them", unit="ranks", at_least=1
@@ -189,10 +191,7 @@ class SystemConfig:
         False, "return cached CUDA memory to the device before training and after every evaluation"
     )
     peak_flops: float | None = option(
-        None,
-        "the device's peak, which MFU is a share of; null = GPUs by name, CPUs measured",
-        unit="FLOP/s",
-        at_least=1e6,
+        None, "the device's peak, for MFU; null = GPUs by name, CPUs measured", unit="FLOP/s", at_least=10**6
     )
     allow_tf32_matmul: bool = option(True, "TF32 matrix products on CUDA (float32 only)")
     allow_tf32_cudnn: bool = option(True, "TF32 in cuDNN on CUDA (float32 only)")
@@ -258,14 +257,7 @@ class Config:
         return self.rows_per_batch * self.model.block_size
 
 
-SECTIONS: dict[str, type] = {
-    "model": ModelConfig,
-    "optimizer": OptimizerConfig,
-    "scheduler": SchedulerConfig,
-    "training": TrainingConfig,
-    "system": SystemConfig,
-    "data": DataConfig,
-}
+SECTIONS: dict[str, type] = {name: type(section) for name, section in vars(Config()).items()}
 
 
 @dataclass(frozen=True)
@@ -279,19 +271,8 @@ class Option:
     help: str
     unit: str
     choices: tuple[str, ...] | None
-    limits: dict[str, float | None]
+    limits: dict[str, float]  # "at_least", "above", "below", "at_most"
     auto: bool  # may be "auto" in a file or flag
-
-
-def _describe(section: str, item: dataclasses.Field[Any], hint: Any) -> Option:
-    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
-    kind = next(k for k in kinds if k is not type(None))
-    facts = item.metadata
-    return Option(
-        name=f"{section}.{item.name}", type=kind, optional=type(None) in kinds, default=item.default,
-        help=facts["help"], unit=facts["unit"], choices=facts["choices"], limits=facts["limits"],
-        auto=facts["auto"],
-    )  # fmt: skip
 
 
 def options() -> Iterator[Option]:
@@ -299,78 +280,14 @@ def options() -> Iterator[Option]:
     for section, cls in SECTIONS.items():
         hints = get_type_hints(cls)
         for item in dataclasses.fields(cls):
-            yield _describe(section, item, hints[item.name])
+            kinds = get_args(hints[item.name]) or (hints[item.name],)  # of `int | None`, both
+            yield Option(f"{section}.{item.name}", kinds[0], type(None) in kinds, item.default, **item.metadata)
 
 
 OPTIONS: dict[str, Option] = {o.name: o for o in options()}
 
 
-# --- reading and merging ----------------------------------------------------------------------------------------
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """ " (did you mean 'x'?)" for the closest known name, or nothing."""
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" (did you mean '{match[0]}'?)" if match else ""
-
-
-def check_value(opt: Option, value: Value) -> tuple[Value, str | None]:
-    """The value as the field's type (an int is a fine float), or a problem in words."""
-    if value is None:
-        return value, None if opt.optional else f"must be {_type_name(opt)}, not null"
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if opt.type is float and is_number:
-        if not -sys.float_info.max <= value <= sys.float_info.max:  # true for NaN and for integers beyond floats too
-            return value, "must be a finite number"
-        value = float(value)
-    elif opt.type is int and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if type(value) is not opt.type:
-        return value, f"must be {_type_name(opt)}, not {_shown(value)}"
-    if isinstance(value, str) and not is_sayable(value):
-        return value, f"must not hold control characters or halves of characters, as '{one_line(value)}' does"
-    if opt.choices and value not in opt.choices:
-        return value, f"must be one of {', '.join(opt.choices)}, not '{one_line(value)}'" + nearest(
-            str(value), list(opt.choices)
-        )
-    return value, _limit_problem(opt, value)
-
-
-def is_sayable(text: str) -> bool:
-    """Whether text can be a name or a path: no control characters, and nothing that no file system takes."""
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-    return not CONTROL.search(text)
-
-
-def _shown(value: Value) -> str:
-    """A value as JSON writes it, shortened; a nested one only as far as a line goes."""
-    simple = value is None or isinstance(value, (bool, int, float, str))
-    return one_line(json.dumps(value, ensure_ascii=False) if simple else value, 60)
-
-
-def _type_name(opt: Option) -> str:
-    name = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[opt.type]
-    return name + (" or null" if opt.optional else " or auto" if opt.auto else "")
-
-
-def _limit_problem(opt: Option, value: Value) -> str | None:
-    at_least, above, below, at_most = (opt.limits[k] for k in ("at_least", "above", "below", "at_most"))
-    if opt.type is int:
-        at_most = min(at_most or LARGEST, LARGEST)
-    long = opt.type is int and abs(value) > 2**64  # Python refuses to write out the longest
-    shown = f"a number of {int(value.bit_length() * 0.301) + 1} digits" if long else str(value)
-    if at_least is not None and value < at_least:
-        return f"must be at least {at_least:g}, not {shown}"
-    if above is not None and value <= above:
-        return f"must be above {above:g}, not {shown}"
-    if below is not None and value >= below:
-        return f"must be below {below:g}, not {shown}"
-    if at_most is not None and value > at_most:
-        return f"must be at most {at_most:,}, not {shown}"
-    return None
+# --- merging layers -------------------------------------------------------------------------------------------------
 
 
 def resolve(layers: list[tuple[str, Values]], partial: bool = False) -> tuple[Config, dict[str, str]]:
@@ -386,27 +303,8 @@ def resolve(layers: list[tuple[str, Values]], partial: bool = False) -> tuple[Co
     Raises:
         UserError: naming every unknown key, wrong type, broken limit and contradiction at once.
     """
-    config, problems, refused = Config(), [], set()
-    sources = dict.fromkeys(OPTIONS, "default")
-    for source, values in layers:
-        if not isinstance(values, dict):
-            problems.append(f"{source}: must hold a JSON object with the sections {', '.join(SECTIONS)}")
-            continue
-        for section, entries in values.items():
-            if section not in SECTIONS:
-                inside = [n for n in OPTIONS if n.endswith("." + section)]  # an option without its section
-                hint = f" (did you mean '{inside[0]}'?)" if inside else nearest(section, [*SECTIONS, "extends"])
-                problems.append(f"{source}: unknown section '{one_line(section)}'{hint}")
-            elif not isinstance(entries, dict):
-                problems.append(f"{source}: section '{section}' must be an object of options")
-            else:
-                for key, value in entries.items():
-                    problem = _apply(config, sources, source, f"{section}.{key}", value)
-                    if problem:
-                        problems.append(f"{source}: {problem}")
-                        refused.add(f"{section}.{key}")
-    if not partial:
-        problems += [problem for names, problem in contradictions(config) if not refused & names]
+    config, sources = Config(), dict.fromkeys(OPTIONS, "default")
+    problems = list(itertools.islice(_apply_layers(config, sources, layers, partial), MOST_PROBLEMS))
     if problems:
         raise UserError(join_problems(problems))
     return config, sources
@@ -419,19 +317,109 @@ def asks_for_auto(layers: list[tuple[str, Values]], name: str) -> bool:
     return given[-1:] == [AUTO]
 
 
-def _apply(config: Config, sources: dict[str, str], source: str, name: str, value: Value) -> str | None:
-    if name not in OPTIONS:
-        section, key = name.split(".", 1)
-        keys = [n.split(".")[1] for n in OPTIONS if n.startswith(section + ".")]
-        elsewhere = [n for n in OPTIONS if n.endswith("." + key)]  # the right name in the wrong section
-        hint = f" (did you mean '{elsewhere[0]}'?)" if elsewhere else nearest(key, keys)
-        return f"unknown option '{one_line(name)}'{hint}"
-    if not (OPTIONS[name].auto and value == AUTO):  # which keeps the number from below
-        value, problem = check_value(OPTIONS[name], value)
-        if problem:
-            return f"'{name}' {problem}"
-        config.set(name, value)
-    sources[name] = source
+def join_problems(problems: list[str]) -> str:
+    """One problem as a sentence, several as a list."""
+    if len(problems) == 1:
+        return problems[0] + "."
+    count = f"{len(problems)} problems" if len(problems) < MOST_PROBLEMS else f"The first {len(problems)} problems"
+    return f"{count} in the configuration:\n" + "\n".join(f"  - {p}" for p in problems)
+
+
+def _apply_layers(
+    config: Config, sources: dict[str, str], layers: list[tuple[str, Values]], partial: bool
+) -> Iterator[str]:
+    """Set the fields that the layers give, and their sources; yields every problem."""
+    refused = set()
+    for source, values in layers:
+        for name, value, problem in _entries(values):
+            problem = problem or _apply(config, name, value)
+            if problem:
+                yield f"{source}: {problem}"
+                refused.add(name)
+            else:
+                sources[name] = source
+    if not partial:
+        yield from (problem for names, problem in contradictions(config) if not refused & names)
+
+
+def _entries(values: Values) -> Iterator[tuple[str, Value, str]]:
+    """(dotted name, value, problem) of all that a layer gives; the problem is "" where there is such an option."""
+    if not isinstance(values, dict):
+        yield "", None, f"must hold a JSON object with the sections {', '.join(SECTIONS)}"
+        return
+    for section, entries in values.items():
+        if section not in SECTIONS:
+            hint = nearest(section, [*SECTIONS, "extends"])
+            yield section, None, f"unknown section '{one_line(section)}'{hint}"
+        elif not isinstance(entries, dict):
+            yield section, None, f"section '{section}' must be an object of options"
+        else:
+            known = [item.name for item in dataclasses.fields(SECTIONS[section])]
+            for key, value in entries.items():
+                name = f"{section}.{key}"
+                unknown = key not in known and f"unknown option '{one_line(name)}'{nearest(str(key), known)}"
+                yield name, value, unknown or ""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """ " (did you mean 'x'?)" for an option of this name in another section, or the closest known name; or ""."""
+    found = [n for n in OPTIONS if n.endswith("." + name)] or difflib.get_close_matches(name, known, 1, cutoff=0.5)
+    return f" (did you mean '{found[0]}'?)" if found else ""
+
+
+def _apply(config: Config, name: str, value: Value) -> str:
+    """Set a field; returns the problem, or "". "auto" keeps the number from the layers below."""
+    if OPTIONS[name].auto and value == AUTO:
+        return ""
+    value, problem = check_value(OPTIONS[name], value)
+    if problem:
+        return f"'{name}' {problem}"
+    config.set(name, value)
+    return ""
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+
+def check_value(opt: Option, value: Value) -> tuple[Value, str | None]:
+    """The value as the field's type (an int is a fine float), or a problem in words."""
+    if value is None:
+        return value, None if opt.optional else f"must be {_type_name(opt)}, not null"
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if opt.type is float and is_number:
+        if not -sys.float_info.max <= value <= sys.float_info.max:  # true for NaN and for integers beyond floats too
+            return value, "must be a finite number"
+        value = float(value)
+    elif opt.type is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not opt.type:
+        simple = isinstance(value, (bool, int, float, str))
+        shown = one_line(json.dumps(value, ensure_ascii=False) if simple else value, 60)
+        return value, f"must be {_type_name(opt)}, not {shown}"
+    if isinstance(value, str) and not is_printable(value):
+        return value, f"must be printable Unicode text, not '{one_line(value)}'"
+    if opt.choices and value not in opt.choices:
+        hint = nearest(str(value), list(opt.choices))
+        return value, f"must be one of {', '.join(opt.choices)}, not '{one_line(value)}'{hint}"
+    return value, None if opt.type in (bool, str) else _limit_problem(opt, value)
+
+
+def is_printable(text: str) -> bool:
+    """Whether text can be a name or a path; halves of surrogate pairs that stand for a path's bytes can."""
+    return not UNPRINTABLE.search(text)
+
+
+def _type_name(opt: Option) -> str:
+    name = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[opt.type]
+    return name + (" or null" if opt.optional else " or auto" if opt.auto else "")
+
+
+def _limit_problem(opt: Option, value: Value) -> str | None:
+    limits = opt.limits if opt.type is float else {"at_most": LARGEST} | opt.limits
+    shown = f", not {value}" if opt.type is float or abs(value) <= LARGEST else ""
+    for words, limit in limits.items():
+        if not LIMITS[words](value, limit):
+            return f"must be {words.replace('_', ' ')} {limit:,}{shown}"
     return None
 
 
@@ -459,108 +447,3 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
         )
     if not name or Path(name).name != name:
         yield {"data.dataset_name"}, f"data.dataset_name '{name}' must be a plain name, without folders"
-
-
-def join_problems(problems: list[str]) -> str:
-    """One problem as a sentence, several as a list."""
-    if len(problems) == 1:
-        return problems[0] + "."
-    return f"{len(problems)} problems in the configuration:\n" + "\n".join(f"  - {p}" for p in problems)
-
-
-# --- JSON files -------------------------------------------------------------------------------------------------
-
-
-def strip_comments(text: str) -> str:
-    """Blank out `// ...` outside strings, keeping every other character's place (so that errors point right)."""
-    out, in_string, i = list(text), False, 0
-    while i < len(text):
-        if in_string:
-            if text[i] == "\\":
-                i += 1
-            elif text[i] == '"':
-                in_string = False
-        elif text[i] == '"':
-            in_string = True
-        elif text.startswith("//", i):
-            while i < len(text) and text[i] != "\n":
-                out[i] = " "
-                i += 1
-            continue
-        i += 1
-    return "".join(out)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file with // comments. Raises UserError with line and column for what is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        beside = sorted(p.name for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
-        known = f"; there are: {', '.join(beside)}" if beside else ""
-        raise UserError(f"No config file '{path}'{known}.") from None
-    except IsADirectoryError:
-        raise UserError(f"'{path}' is a folder; name a JSON file in it.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [k for k, _ in pairs]
-        twice = sorted({k for k in keys if keys.count(k) > 1})
-        if twice:
-            raise UserError(f"'{path}' has the key '{one_line(twice[0])}' twice in one object; remove one.")
-        return dict(pairs)
-
-    try:
-        return json.loads(strip_comments(text), object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"'{path}' is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        ) from None
-    except RecursionError:
-        raise UserError(
-            f"'{path}' is nested too deeply to be a config; it holds six sections of plain values."
-        ) from None
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"'{path}' is not valid JSON: {error}.") from None
-
-
-def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Values]]:
-    """The layers a config file stands for: what it extends, then itself.
-
-    Raises:
-        UserError: missing or broken file, or a cycle of "extends".
-    """
-    if path.resolve() in above:
-        chain = " -> ".join(p.name for p in (*above, path))
-        raise UserError(f'The configs extend each other in a circle: {chain}; remove one "extends".')
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise UserError(f"'{path}' must hold a JSON object with the sections {', '.join(SECTIONS)}.")
-    base = values.pop("extends", None)
-    if base is not None and (not isinstance(base, str) or not is_sayable(base)):
-        raise UserError(f"'{path}': \"extends\" must be the name of one JSON file.")
-    below = file_layers(path.parent / base, (*above, path.resolve())) if base else []
-    return [*below, (str(path), values)]
-
-
-def config_layers(file: str | None, overrides: Sequence[tuple[str, str, Value]]) -> list[tuple[str, Values]]:
-    """A config file and what it extends, then one layer per flag, so that messages can name the flag.
-
-    Args:
-        file: as the user gave it.
-        overrides: (flag as typed, dotted name, value).
-    """
-    layers = file_layers(user_path(file)) if file is not None else []
-    for flag, name, value in overrides:
-        section, key = name.split(".")
-        layers.append((flag, {section: {key: value}}))
-    return layers
-
-
-def save_config(config: Config, path: Path) -> None:
-    """Write a config file that `--config` reads back to an equal config."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps(config.to_dict(), indent=2) + "\n")

@@ -147,7 +147,7 @@ def main(arguments: list[str]) -> int:
     args = build_parser().parse_args(arguments)
     given = overrides(args, arguments)
 
-    from config import save_config
+    from jojo.config_file import save_config
     from jojo.machine.launch import joined
     from jojo.metrics import require_tensorboard
     from training.resume import Request

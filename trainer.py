@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import save_config
 from data_loader import IGNORED, Batch, PackedLoader
 from generation import sample_texts
 from jojo.checkpoints.checkpoint import metadata
 from jojo.checkpoints.saver import NoSaver, Saver, ShardSaver
 from jojo.checkpoints.shards import flat_tensors
+from jojo.config_file import save_config
 from jojo.machine import device as devices
 from jojo.machine import estimate
 from jojo.machine.ranks import full_tensor

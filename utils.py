@@ -13,7 +13,7 @@ import os
 import re
 import reprlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -176,10 +176,10 @@ def user_path(text: str) -> Path:
         raise UserError(f"'{text}' starts with a home folder that does not exist; write the path in full.") from None
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """The value that JSON text holds. Raises ValueError, and nothing else, for text that is not JSON."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=object_pairs_hook)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -28,7 +28,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import train
-from config import OPTIONS, SECTIONS, file_layers, resolve
+from config import OPTIONS, SECTIONS, resolve
+from jojo.config_file import file_layers
 from utils import UserError, __version__
 
 Capsys = pytest.CaptureFixture[str]

@@ -17,7 +17,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from sweep_search import WORTH, Row, Settings, Sweep
 
-from config import SECTIONS, Config, Value, Values, file_layers, resolve
+from config import SECTIONS, Config, Value, Values, resolve
+from jojo.config_file import file_layers
 from jojo.plotting import LR_COLOR, TRAIN_COLOR, save_figure
 from utils import __version__, byte_count, one_line, short_count
 

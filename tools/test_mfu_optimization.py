@@ -36,8 +36,9 @@ from measured_run import FLAGS_OF_TRAIN, measured_request, timed_step
 from sweep_report import Found, as_json, best_config, draw, summary, table
 from sweep_search import DOES_NOT_FIT, Answer, Settings, Sweep, coordinate_search, full_search, sizes_to_try
 
-from config import OPTIONS, Config, Value, file_layers
+from config import OPTIONS, Config, Value
 from jojo.command import Parser, run_command
+from jojo.config_file import file_layers
 from utils import UserError, byte_count, divisors, is_out_of_memory, log, one_line, replace_text, user_path
 
 if TYPE_CHECKING:

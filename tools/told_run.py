@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train
-from config import Config, config_layers, resolve
+from config import Config, resolve
+from jojo.config_file import config_layers
 from jojo.text.tokenizer import get_tokenizer
 from utils import UserError
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from config import OPTIONS, Config, Value, Values, asks_for_auto, config_layers, resolve
+from config import OPTIONS, Config, Value, Values, asks_for_auto, resolve
 from jojo.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from jojo.checkpoints.run_files import RunFiles, run_path
+from jojo.config_file import config_layers
 from jojo.machine.ranks import SINGLE, Ranks
 from utils import UserError, log, user_path
 

@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from config import OPTIONS, SECTIONS, Config, Option, file_layers, resolve, strip_comments
+from config import OPTIONS, SECTIONS, Config, Option, resolve
+from jojo.config_file import file_layers, strip_comments
 from jojo.schedule import derive_schedule
 from train import ALIASES
 

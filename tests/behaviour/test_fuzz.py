@@ -44,13 +44,14 @@ import model
 import prepare
 import train
 import trainer
-from config import OPTIONS, SECTIONS, Config, ModelConfig, file_layers, resolve
+from config import OPTIONS, SECTIONS, Config, ModelConfig, resolve
 from data_loader import PackedLoader
 from jojo import plotting
 from jojo.checkpoints.checkpoint import Checkpoint, check_finite, load_checkpoint
 from jojo.checkpoints.file import STAMP
 from jojo.checkpoints.run_files import RunFiles
 from jojo.command import Parser, run_command
+from jojo.config_file import file_layers
 from jojo.metrics import MetricsFile
 from jojo.text import dataset_files
 from jojo.text import readers as text_files

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train
-from config import Config, file_layers, resolve
+from config import Config, resolve
+from jojo.config_file import file_layers
 from jojo.machine import device as devices
 from jojo.machine.memory import memory_bytes
 from utils import UserError

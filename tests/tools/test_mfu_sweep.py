@@ -16,7 +16,8 @@ from helpers_data import ROOT
 from helpers_run import TINY, listening, make_run, settle, snapshot
 from pictures import png_size
 
-from config import Config, file_layers, resolve
+from config import Config, resolve
+from jojo.config_file import file_layers
 from utils import UserError
 
 sys.path.insert(0, str(ROOT / "tools"))

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pytest
 from helpers_data import (
@@ -41,7 +42,6 @@ from helpers_data import (
     write_lines,
 )
 
-import utils
 from jojo.text import cache_builder, cache_writer, documents, token_cache
 from jojo.text.cache_builder import CacheBuilder, Source, open_cache
 from jojo.text.documents import Rendering, id_dtype
@@ -262,7 +262,7 @@ def test_a_cache_in_a_folder_that_is_only_to_be_read_is_found_by_its_contents(
     with monkeypatch.context() as patch:
         patch.setattr(cache_builder, "replace_text", refuse)  # the lock is there and open to all: only the facts stay
         assert documents_of(build(stories, cache_dir)) == expected
-    monkeypatch.setattr(utils.FileLock, "acquire", refuse)
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     assert documents_of(build(stories, cache_dir)) == expected
     assert {name: (cache_dir / name).read_bytes() for name in files_in(cache_dir)} == before
     stories.write_bytes(stories.read_bytes() + b'{"text": "One more."}\n')

@@ -1,0 +1,93 @@
+"""Config files: JSON with // comments, where "extends" names a file to start from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from config import SECTIONS, Config, Value, Values, is_printable
+from utils import UserError, one_line, parse_json, replace_text, user_path
+
+STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"?|//[^\n]*', re.DOTALL)
+
+
+def strip_comments(text: str) -> str:
+    """Blank out `// ...` outside strings, keeping every other character's place (so that errors point right)."""
+    return STRING_OR_COMMENT.sub(lambda found: found[0] if found[0][0] == '"' else " " * len(found[0]), text)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file with // comments. Raises UserError with line and column for what is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        beside = sorted(p.name for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
+        known = f"; there are: {', '.join(beside)}" if beside else ""
+        raise UserError(f"No config file '{path}'{known}.") from None
+    except IsADirectoryError:
+        raise UserError(f"'{path}' is a folder; name a JSON file in it.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{path}' is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    try:
+        return parse_json(strip_comments(text), object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"'{path}' is not valid JSON: {error.msg} at {place}.") from None
+    except ValueError as error:
+        raise UserError(f"'{path}' is not valid JSON: {error}.") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The dict of a JSON object. Raises ValueError where a key is in it twice."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"an object has the key '{one_line(key)}' twice")
+        values[key] = value
+    return values
+
+
+def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Values]]:
+    """The layers of a config file: the file that it extends, then itself.
+
+    Args:
+        path: the file.
+        above: the files that extend it.
+
+    Raises:
+        UserError: a file is missing or malformed, or files extend each other in a circle.
+    """
+    if path.resolve() in above:
+        chain = " -> ".join(p.name for p in (*above, path))
+        raise UserError(f'The configs extend each other in a circle: {chain}; remove one "extends".')
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise UserError(f"'{path}' must hold a JSON object with the sections {', '.join(SECTIONS)}.")
+    base = values.pop("extends", None)
+    if base is not None and not (isinstance(base, str) and is_printable(base)):
+        raise UserError(f"'{path}': \"extends\" must be the name of one JSON file.")
+    below = file_layers(path.parent / base, (*above, path.resolve())) if base else []
+    return [*below, (str(path), values)]
+
+
+def config_layers(file: str | None, overrides: Sequence[tuple[str, str, Value]]) -> list[tuple[str, Values]]:
+    """A config file and what it extends, then one layer per flag, so that messages can name the flag.
+
+    Args:
+        file: as the user gave it.
+        overrides: (flag as typed, dotted name, value).
+    """
+    layers = file_layers(user_path(file)) if file is not None else []
+    for flag, name, value in overrides:
+        section, key = name.split(".")
+        layers.append((flag, {section: {key: value}}))
+    return layers
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write a config file that `--config` reads back to an equal config."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps(config.to_dict(), indent=2) + "\n")
