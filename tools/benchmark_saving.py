@@ -1,10 +1,10 @@
-"""Measure what saving costs a training: how long the loop waits, and how much slower the batches beside it are.
+"""Measure what saving costs a training: how long the loop waits, and how much slower the batches are.
 
     python tools/benchmark_saving.py --config configs/story-small.json
 
-Trains in turns of a few batches, without saving and saving after every batch, so that both see the same machine; writes
-to a temporary folder. The loop should wait no longer than copying the state in memory takes: before an update, where the
-file is not written by then.
+Trains in turns of a few batches, without saving and saving after every batch, so that both see the same machine. Writes to
+a temporary folder. The loop should wait no longer than copying the state in memory takes: before an update, if the file is
+not written by then.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jojo.checkpoints.saver import Saver, in_memory
+from jojo.checkpoints.saver import NoSaver, Saver, in_memory
 from jojo.command import Parser, run_command
 from trainer import Trainer
-from training.recorder import NoRecord
 from training.resume import Request
 from training.run import prepare_run
 from utils import UserError, byte_count, log
@@ -33,34 +32,33 @@ from utils import UserError, byte_count, log
 
 @dataclass
 class Times:
-    """Seconds: of each batch, of waiting for the save before, of leaving its tensors to it, of each turn to its last file,
-    of a copy alone, of writing a file alone."""
+    """Seconds, an entry each time."""
 
     batch: list[float] = field(default_factory=list)
-    wait: list[float] = field(default_factory=list)
-    move: list[float] = field(default_factory=list)
-    turn: list[float] = field(default_factory=list)
-    copy: list[float] = field(default_factory=list)
-    write: list[float] = field(default_factory=list)
+    before_update: list[float] = field(default_factory=list)  # of it, moving the training to a copy
+    wait: list[float] = field(default_factory=list)  # for the save of the last batch
+    turn: list[float] = field(default_factory=list)  # to its last file
+    copy: list[float] = field(default_factory=list)  # of the state in memory, with no training beside
+    write: list[float] = field(default_factory=list)  # of a file, with no training beside
 
 
-class Moves(NoRecord):
-    """Has the saver take care of its tensors, and notes for how long the training waits."""
+class TimedSaver(Saver):
+    """Notes how long the training waits before an update."""
 
-    def __init__(self, saver: Saver | None, times: Times) -> None:
-        self.saver, self.times = saver, times
+    def __init__(self, trainer: Trainer, times: Times) -> None:
+        super().__init__(trainer.run.files, keep=None, move=trainer.move)
+        self.times = times
 
     def before_update(self) -> None:
         begin = time.perf_counter()
-        if self.saver:
-            self.saver.before_update()
-        self.times.move.append(time.perf_counter() - begin)
+        super().before_update()
+        self.times.before_update.append(time.perf_counter() - begin)
 
 
-def turn(trainer: Trainer, batches: int, saver: Saver | None) -> Times:
+def turn(trainer: Trainer, batches: int, saver: Saver | None, times: Times) -> None:
     """Train some batches; with a saver, save after each of them."""
-    times, started = Times(), time.perf_counter()
-    trainer.record = Moves(saver, times)
+    started = time.perf_counter()
+    trainer.saver = saver or NoSaver()
     for _ in range(batches):
         begin = time.perf_counter()
         trainer.step(trainer.loader.batch(trainer.epoch, trainer.position))
@@ -74,10 +72,9 @@ def turn(trainer: Trainer, batches: int, saver: Saver | None) -> Times:
     if saver:
         saver.wait()
     times.turn.append(time.perf_counter() - started)
-    return times
 
 
-def alone(trainer: Trainer, saver: Saver, times: Times) -> None:
+def copy_and_write(trainer: Trainer, saver: Saver, times: Times) -> None:
     """Copy the state and write it, with no training beside."""
     begin = time.perf_counter()
     in_memory(trainer.state_dict(), copy=True)
@@ -85,7 +82,22 @@ def alone(trainer: Trainer, saver: Saver, times: Times) -> None:
     saver.save(trainer.state_dict(), [trainer.run.files.last])
     saver.wait()
     times.copy.append(copied - begin)
-    times.write.append(time.perf_counter() - copied - (copied - begin))
+    times.write.append(time.perf_counter() - copied)
+
+
+def measure(request: Request, batches: int, turns: int) -> tuple[Times, Times, int]:
+    """Times without saving, times with saving, and the checkpoint's bytes."""
+    plain, saving = Times(), Times()
+    with closing(prepare_run(request)) as run:
+        trainer = Trainer(run)
+        saver = TimedSaver(trainer, Times())
+        turn(trainer, 2, saver, saver.times)  # warm-up
+        saver.times = saving
+        for _ in range(turns):
+            turn(trainer, batches, None, plain)
+            turn(trainer, batches, saver, saving)
+            copy_and_write(trainer, saver, saving)
+        return plain, saving, run.files.last.stat().st_size
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -106,35 +118,20 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
     if min(args.batches, args.turns) < 1:
         raise UserError("--batches and --turns must be at least 1.")
-    plain, saving = Times(), Times()
     with tempfile.TemporaryDirectory(prefix="jojo-saving-") as folder:
         request = Request(config_file=args.config, output=str(Path(folder) / "saving.pt"))
-        with closing(prepare_run(request)) as run:
-            trainer = Trainer(run)
-            saver = Saver(run.files, keep=None, move=trainer.move)
-            turn(trainer, 2, saver)  # warm-up
-            for _ in range(args.turns):
-                for times, found in (
-                    (plain, turn(trainer, args.batches, None)),
-                    (saving, turn(trainer, args.batches, saver)),
-                ):
-                    times.batch += found.batch
-                    times.wait += found.wait
-                    times.move += found.move
-                    times.turn += found.turn
-                alone(trainer, saver, saving)
-            size = run.files.last.stat().st_size
+        plain, saving, size = measure(request, args.batches, args.turns)
     ratios = [b / a for a, b in zip(plain.turn, saving.turn, strict=True)]
     rows = [
         ("checkpoint", byte_count(size)),
         ("copy in memory, alone", f"{median(saving.copy) * 1e3:.0f} ms"),
         ("writing, alone", f"{median(saving.write) * 1e3:.0f} ms"),
         ("a batch", f"{median(plain.batch) * 1e3:.0f} ms"),
-        ("a batch while the last one is being saved", f"{median(saving.batch) * 1e3:.0f} ms"),
-        ("of it, for a copy where the file is not written", f"{median(saving.move) * 1e3:.0f} ms"),
-        ("and before, for the save of the last batch", f"{median(saving.wait) * 1e3:.0f} ms"),
+        ("a batch beside the save of the last one", f"{median(saving.batch) * 1e3:.0f} ms"),
+        ("of it, moving to a copy before the update", f"{mean(saving.before_update) * 1e3:.0f} ms"),
+        ("waiting for the save of the last batch", f"{median(saving.wait) * 1e3:.0f} ms"),
         (
-            "saving after every batch, in all",
+            "saving after every batch, in total",
             f"{median(ratios):.2f} times as long ({min(ratios):.2f} to {max(ratios):.2f})",
         ),
     ]

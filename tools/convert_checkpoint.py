@@ -1,10 +1,10 @@
-"""A checkpoint in parts, as fsdp writes it, -> one ordinary file; or an ordinary file -> parts.
+"""A checkpoint in shards, as fsdp writes it, -> one ordinary file; or an ordinary file -> shards.
 
-    python tools/convert_checkpoint.py models/big.pt -o models/big-whole.pt          all of it in one file
-    python tools/convert_checkpoint.py models/x.pt -o models/x-parts.pt --parts      its tensors in a folder beside it
+    python tools/convert_checkpoint.py models/big.pt -o models/big-whole.pt          everything in one file
+    python tools/convert_checkpoint.py models/x.pt -o models/x-parts.pt --parts      the tensors in a folder beside it
 
-Both kinds are read everywhere (gen.py, --resume, upload_to_huggingface.py). One file is easier to carry; of parts, each
-rank reads only what it needs. A run that goes on from what is made here is the same run.
+Both kinds are read everywhere (gen.py, --resume, upload_to_huggingface.py). One file is easier to copy; from shards, each
+rank reads only what it needs. A run that continues from the new file is the same run.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def main(arguments: Sequence[str]) -> int:
     add = parser.add_argument
     add("source", metavar="PT", help="the checkpoint to read, of either kind")
     add("-o", "--output", metavar="PT", required=True, help="where the checkpoint goes; must not exist")
-    add("--parts", action="store_true", help="write parts instead of one file")
+    add("--parts", action="store_true", help="write shards instead of one file")
     add("--debug", action="store_true", help="tracebacks with errors")
     args = parser.parse_args(arguments)
     source, output = user_path(args.source), user_path(args.output)
     if output.suffix != ".pt":
-        raise UserError(f"'{output}' is no name of a checkpoint; give -o one that ends in .pt.")
+        raise UserError(f"'{output}' is not a checkpoint's name; give -o a name that ends in .pt.")
     if output.exists():
-        raise UserError(f"'{output}' is there already; name another file with -o.")
+        raise UserError(f"'{output}' exists already; name another file with -o.")
 
     from jojo.checkpoints.checkpoint import load_checkpoint
     from jojo.checkpoints.file import write_file
@@ -44,12 +44,12 @@ def main(arguments: Sequence[str]) -> int:
 
     checkpoint = load_checkpoint(source)
     if checkpoint.version != "3":
-        raise UserError(f"'{source}' is of an older format, whose files are ordinary ones; use it as it is.")
+        raise UserError(f"'{source}' has an older format, which is always one file; use it as it is.")
     if args.parts and not checkpoint.has_training_state:
-        raise UserError(f"'{source}' holds weights only, and fsdp reads them from one file too; use it as it is.")
+        raise UserError(f"'{source}' holds weights only, which fsdp reads from one file too; use it as it is.")
     checkpoint.complete()
     (write_sharded if args.parts else write_file)(checkpoint.state, output)
-    log.info("Wrote %s%s", output, ", and its parts beside it" if args.parts else "")
+    log.info("Wrote %s%s", output, ", and its shards beside it" if args.parts else "")
     return 0
 
 

@@ -112,7 +112,7 @@ def test_a_run_goes_on_from_parts_as_from_one_file() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["models/x.pt", "-o", "models/x.pt"], "there already"),
+        (["models/x.pt", "-o", "models/x.pt"], "exists already"),
         (["models/x.pt", "-o", "models/y"], "ends in .pt"),
         (["models/none.pt", "-o", "models/y.pt"], "No checkpoint"),
     ],
