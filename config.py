@@ -67,9 +67,7 @@ class ModelConfig:
     n_layer: int = option(6, "transformer blocks", at_least=1, at_most=10_000)
     n_head: int = option(6, "attention heads per block; must divide n_embd", at_least=1, at_most=10_000)
     n_embd: int = option(384, "width of the residual stream", unit="channels", at_least=1, at_most=10**6)
-    block_size: int = option(
-        256, "context length: how far back the model can look", unit="tokens", at_least=2, at_most=10**7
-    )
+    block_size: int = option(256, "longest context that the model can use", unit="tokens", at_least=2, at_most=10**7)
     dropout: float = option(0.0, "dropout probability; 0 suits less than one epoch of data", at_least=0, below=1)
     bias: bool = option(False, "biases in linear and LayerNorm layers, as GPT-2 has; without is a little faster")
     vocab_size: int | None = option(
@@ -99,9 +97,7 @@ class SchedulerConfig:
 
     kind: str = option("cosine", "shape of the cool-down: cosine, or wsd (linear)", choices=("cosine", "wsd"))
     decay_lr: bool = option(True, "false = constant learning rate after the warm-up")
-    warmup_iters: int | None = option(
-        None, "warm-up length; null = warmup_fraction of the run", unit="batches", at_least=0
-    )
+    warmup_iters: int | None = option(None, "warm-up; null = warmup_fraction of the run", unit="batches", at_least=0)
     lr_decay_iters: int | None = option(
         None, "batch at which min_lr is reached; null = the run's end", unit="batches", at_least=1
     )
@@ -124,40 +120,25 @@ class TrainingConfig:
         12, "sequences per micro-batch, which must fit in memory; auto = the most that fit, with the same tokens per batch",
         unit="sequences", at_least=1, auto=True,
     )  # fmt: skip
-    gradient_accumulation_steps: int = option(
-        1, "micro-batches per batch (optimizer step), over all ranks; each is new data", at_least=1
-    )
-    activation_checkpointing: bool = option(
-        False,
-        "recompute activations inside of blocks in the backward pass instead of keeping them: less memory, slower",
-    )
+    gradient_accumulation_steps: int = option(1, "micro-batches per batch (optimizer step), over all ranks", at_least=1)
+    activation_checkpointing: bool = option(False, "recompute the blocks in the backward pass: less memory, slower")
     eval_iters: int = option(20, "micro-batches per evaluation, of each split", unit="micro-batches", at_least=1)
-    eval_interval: int = option(
-        100, "batches between evaluations; 0 = only at the end of an epoch", unit="batches", at_least=0
-    )
-    log_interval: int = option(
-        10, "batches between printed lines where there is no terminal; 0 = never", unit="batches", at_least=0
-    )
-    plot_interval: int = option(
-        100, "batches between pictures of the run that are kept; 0 = only the current one", unit="batches", at_least=0
-    )
-    sample_interval: int = option(
-        0, "batches between samples, which continue sample_prompts; 0 = never", unit="batches", at_least=0
-    )
+    eval_interval: int = option(100, "how often to evaluate; 0 = only after each epoch", unit="batches", at_least=0)
+    log_interval: int = option(10, "how often to print without a terminal; 0 = never", unit="batches", at_least=0)
+    plot_interval: int = option(100, "how often to keep a picture; 0 = only the last", unit="batches", at_least=0)
+    sample_interval: int = option(0, "how often to continue sample_prompts; 0 = never", unit="batches", at_least=0)
     sample_prompts: str = option("Once upon a time", "the beginnings of samples; separate several with |")
     sample_tokens: int = option(40, "length of a sample", unit="tokens", at_least=1)
     save_checkpoints: bool = option(True, "write checkpoints; false = keep nothing but the metrics")
     checkpoint_interval: int = option(0, "batches between numbered checkpoints; 0 = none", unit="batches", at_least=0)
     keep_checkpoints: int | None = option(
-        None, "how many numbered checkpoints to keep, the newest; null = all", unit="checkpoints", at_least=1
+        None, "newest numbered ones to keep; null = all", unit="checkpoints", at_least=1
     )
-    checkpoint_minutes: float = option(
-        15.0, "time between saves of the run's checkpoint; 0 = never", unit="minutes", at_least=0
-    )
+    checkpoint_minutes: float = option(15.0, "how often to save the checkpoint; 0 = never", unit="minutes", at_least=0)
     compile_model: bool | None = option(None, "torch.compile; null = on CUDA only")
     train_batches: int | None = option(None, "use at most this many batches of each epoch", unit="batches", at_least=1)
     val_batches: int | None = option(
-        None, "use at most this many micro-batches of the validation split", unit="micro-batches", at_least=1
+        None, "use at most this many of the validation split", unit="micro-batches", at_least=1
     )
 
 
@@ -170,26 +151,16 @@ class SystemConfig:
         "auto", "auto, float32, bfloat16, or float16 (GPUs only); auto = bfloat16 where the hardware is fast at it",
         choices=("auto", "float32", "bfloat16", "float16"),
     )  # fmt: skip
-    seed: int = option(
-        1337, "decides the initial weights, the order of the data and dropout", at_least=0, at_most=2**63 - 1
-    )
+    seed: int = option(1337, "decides the initial weights, the order of the data and dropout", at_least=0)
     parallel: str = option(
         "ddp", "ranks under torchrun: ddp = each has the whole model, fsdp = each has a shard", choices=("ddp", "fsdp")
     )
-    shard_ranks: int | None = option(
-        None, "fsdp: ranks that share one copy of the model; null = all of them", unit="ranks", at_least=1
-    )
-    timeout_minutes: float = option(
-        10.0, "how long a rank waits for the others (torchrun) before it gives up", unit="minutes", above=0
-    )
+    shard_ranks: int | None = option(None, "fsdp: ranks per copy of the model; null = all", unit="ranks", at_least=1)
+    timeout_minutes: float = option(10.0, "how long a rank waits for the others (torchrun)", unit="minutes", above=0)
     num_workers: int | None = option(None, "threads that tokenize; null = one per core, 0 = none", at_least=0)
     pin_memory: bool = option(True, "page-locked buffers for copies to a CUDA device")
-    memory_fraction: float | None = option(
-        None, "share of the CUDA device's memory this process may use; null = all", above=0, at_most=1
-    )
-    optimize_memory: bool = option(
-        False, "return cached CUDA memory to the device before training and after every evaluation"
-    )
+    memory_fraction: float | None = option(None, "share of CUDA memory to use at most; null = all", above=0, at_most=1)
+    optimize_memory: bool = option(False, "give cached CUDA memory back before training and after evaluations")
     peak_flops: float | None = option(
         None, "the device's peak, for MFU; null = GPUs by name, CPUs measured", unit="FLOP/s", at_least=10**6
     )
@@ -204,12 +175,8 @@ class DataConfig:
     dataset_name: str = option("story", "reads <data_dir>/<dataset_name>-train.jsonl and -val.jsonl")
     data_dir: str = option("data/", "folder of the prepared JSONL files")
     tokenizer: str = option("gpt2", "gpt2, or a vocabulary file of your own (prepare.py --train_tokenizer)")
-    predict: str = option(
-        "all", "which tokens are targets: all, or only what the assistant says", choices=("all", "assistant")
-    )
-    pack: str = option(
-        "stream", "how documents fill rows: end to end, or each whole in one row", choices=("stream", "whole")
-    )
+    predict: str = option("all", "targets: all tokens, or only what the assistant says", choices=("all", "assistant"))
+    pack: str = option("stream", "how documents fill rows: end to end, or kept whole", choices=("stream", "whole"))
     parse_special: bool = option(False, "read <|im_start|> and the like in `text` records as control tokens")
     max_bad_lines: int = option(100, "unreadable lines to skip before giving up", unit="lines", at_least=0)
     cache_tokenized: bool = option(True, "keep token ids in cache_dir; false = tokenize for this run only")
