@@ -1,8 +1,8 @@
-"""Sampling, the decoding loop, and chat: used by gen.py and wherever else a model is made to speak.
+"""Text from a model: sampling, the decoding loop, loading, and the prompts of a conversation.
 
-Cached and uncached decoding are the same function with `use_cache` on or off, and give the same tokens. When the
-context is full, the window restarts from its newest half: learned positions cannot slide, so its tokens are read again
-from position 0. That happens once every block_size / 2 tokens, so the time per token stays flat.
+Decoding gives the same tokens with and without a KV cache. Learned positions cannot slide: when the context is full, the
+window restarts from its newest half, which is read again from position 0. That happens once every block_size / 2 tokens,
+so the time per token stays flat.
 
 Shape letters: B samples decoded together, V tokens of the vocabulary.
 """
@@ -24,7 +24,7 @@ from jojo.text.tokenizer import Message, Tokenizer
 from model import GPT, KVCache
 from utils import UserError
 
-LOWEST_TEMPERATURE = 1e-6  # below it the likeliest token is all that is left, and the division would overflow
+LOWEST_TEMPERATURE = 1e-6  # below it only the likeliest token is left, and the division would overflow
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raises UserError for values that mean nothing."""
-        if not self.temperature >= 0:  # so that NaN is refused too
+        """Raises UserError for values out of range."""
+        if not self.temperature >= 0:  # refuses NaN too
             raise UserError(f"--temp must be 0 (greedy) or more, not {self.temperature:g}.")
         if self.top_k < 0:
             raise UserError(f"--top_k must be 0 (off) or more, not {self.top_k}.")
@@ -60,10 +60,10 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
     """The next token of each sample.
 
     Args:
-        logits: float32 (B, V) on any device; drawn on the CPU, so that a seed means the same everywhere.
-        context: int64 (B, n), tokens that the repetition penalty counts.
+        logits: float32 (B, V) on any device. Drawing happens on the CPU, so a seed means the same everywhere.
+        context: int64 (B, n), the tokens that the repetition penalty applies to.
         sampling: how to draw.
-        generator: where randomness comes from; None: torch's own.
+        generator: source of random numbers; None: torch's default.
 
     Returns:
         int64 (B,), on the CPU.
@@ -76,15 +76,15 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
     if sampling.temperature < LOWEST_TEMPERATURE:
         return logits.argmax(dim=-1)
     logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # never overflows upwards
-    ids = None  # of the candidates, where they are not all tokens in their order
+    ids = None  # of the candidates, if they are not simply all tokens
     if 0 < sampling.top_k < logits.size(1):
         logits, ids = logits.topk(sampling.top_k)
     elif sampling.top_p < 1:
         logits, ids = logits.sort(descending=True)
     p = logits.softmax(-1)
     if sampling.top_p < 1:
-        beyond = p.cumsum(-1) - p >= sampling.top_p  # what comes before already reaches top_p
-        beyond[:, 0] = False  # the likeliest stays, however small top_p is
+        beyond = p.cumsum(-1) - p >= sampling.top_p  # the tokens before this one already reach top_p
+        beyond[:, 0] = False  # the likeliest token always stays
         p = p.masked_fill(beyond, 0)
     drawn = torch.multinomial(p, 1, generator=generator)
     return (drawn if ids is None else ids.gather(1, drawn)).squeeze(1)
@@ -103,18 +103,18 @@ def generate(
     use_cache: bool = True,
     agree: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[list[int | None]]:
-    """Continue a prompt, yielding tokens as they are decoded.
+    """Continue a prompt, and yield tokens as they are decoded.
 
     Args:
         model: in eval mode.
         prompt: at least one token id.
         max_tokens: new tokens per sample, at most.
         sampling: how to draw; None: the defaults.
-        stop: ids that end a sample (they are not yielded).
+        stop: ids that end a sample; they are not yielded.
         num_samples: continuations decoded together, as one batch.
-        generator: where randomness comes from.
-        use_cache: keep keys and values of earlier tokens; without, every step reads the whole window again.
-        agree: turns this process's choice, int64 (num_samples,), into that of all processes that decode together.
+        generator: source of random numbers.
+        use_cache: keep keys and values of earlier tokens. Without, every step reads the whole window again.
+        agree: makes all processes that decode together choose the same tokens; takes and returns int64 (num_samples,).
 
     Yields:
         One list per step with the next id of each sample, None for samples that have ended.
@@ -131,7 +131,7 @@ def generate(
             window = window[:, -max(1, block_size // 2) :]
             if cache:
                 cache.length = 0
-        fresh = window[:, cache.length :] if cache else window  # all of it, or what the cache has not seen
+        fresh = window[:, cache.length :] if cache else window  # without a cache, all of it
         chosen = choose(model.next_logits(fresh, cache), window.cpu(), sampling, generator)
         chosen = agree(chosen) if agree else chosen
         tokens = chosen.tolist()
@@ -173,13 +173,13 @@ def sample_texts(
 def load_model(
     path: Path | Checkpoint, device: str = "cpu", dtype: str = "float32", chatml: bool = True
 ) -> tuple[GPT, Tokenizer, Checkpoint]:
-    """A model to talk to, from a checkpoint of any version or a Hugging Face folder.
+    """A model that can generate text.
 
     Args:
-        path: the checkpoint or folder.
-        device: where to put it.
-        dtype: what its weights are kept in; int8: those of the linear layers, the rest in bfloat16.
-        chatml: False: GPT-2's own 50,257 tokens only; chat tokens are then never sampled.
+        path: a checkpoint of any version, or its file.
+        device: where the model goes.
+        dtype: of the weights; int8 applies to the linear layers, and the rest is in bfloat16.
+        chatml: False: without ChatML's tokens, which are then never sampled.
 
     Returns:
         The model in eval mode, its tokenizer, and the checkpoint.
@@ -194,15 +194,15 @@ def load_model(
 
 
 def model_of(checkpoint: Checkpoint, tokenizer: Tokenizer) -> GPT:
-    """A checkpoint's model with its weights. Raises UserError where they do not fit together, or the tokenizer."""
+    """A checkpoint's model with its weights. Raises UserError if config, weights and tokenizer do not fit together."""
     path = checkpoint.path
     config = Config.from_dict({"model": checkpoint.config.get("model", {})}, str(path)).model
     if config.vocab_size is None:
         config.vocab_size = tokenizer.padded_vocab_size
     if config.vocab_size < tokenizer.n_vocab:
         raise UserError(
-            f"The model in '{path}' knows {config.vocab_size} tokens, its tokenizer {tokenizer.n_vocab}; "
-            "it was trained with a tokenizer that this version does not have."
+            f"The model in '{path}' has {config.vocab_size} tokens and its tokenizer {tokenizer.n_vocab}; "
+            "this version does not have the tokenizer that it was trained with."
         )
     model = GPT(config, tokenizer.n_vocab)
     load_weights(model, checkpoint)
@@ -213,7 +213,7 @@ def model_of(checkpoint: Checkpoint, tokenizer: Tokenizer) -> GPT:
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) -> tuple[list[int], int]:
-    """The ids the assistant's next turn follows, cut from the front to fit.
+    """The ids of a conversation, ready for the assistant's next turn.
 
     Args:
         tokenizer: with ChatML.
@@ -221,7 +221,7 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) ->
         room: tokens the prompt may take.
 
     Returns:
-        The ids, and how many of the oldest messages were left out (never the system's, never the last).
+        The ids, and how many of the oldest messages were left out to fit. The system's and the last always stay.
     """
     system = [m for m in messages[:1] if m["role"] == "system"]
     turns = list(messages[len(system) :])
@@ -232,5 +232,5 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) ->
         if len(ids) <= room or dropped >= len(turns) - 1:
             return ids, dropped
         dropped += 1
-        while dropped < len(turns) - 1 and turns[dropped]["role"] != "user":  # never open with an answer
+        while dropped < len(turns) - 1 and turns[dropped]["role"] != "user":  # do not begin with an answer
             dropped += 1
