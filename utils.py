@@ -160,6 +160,12 @@ def duration(seconds: float) -> str:
     return f"{days} days {hours} h"
 
 
+def plural(number: int, noun: str) -> str:
+    """A number and its noun: 1 layer, 12 layers, 1,000 batches."""
+    ending = "" if number == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 def short_count(number: float) -> str:
     """12,345,678 as 12.3M; numbers below 10,000 in full."""
     for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):

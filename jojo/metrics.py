@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,15 @@ class MetricsTracker:
     val: Extremes = field(default_factory=Extremes)
     elapsed_s: float = 0.0  # wall clock of training, summed over resumes
     tokens: int = 0  # predicted so far
+    _started: float = field(default=0.0, repr=False)
+
+    def start_clock(self) -> None:
+        """From now on, read_clock() continues after `elapsed_s`."""
+        self._started = time.monotonic() - self.elapsed_s
+
+    def read_clock(self) -> float:
+        """Seconds of training until now, earlier sessions included."""
+        return time.monotonic() - self._started
 
     def add_batch(self, row: Mapping[str, Any]) -> None:
         """Add the row of one batch."""

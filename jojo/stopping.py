@@ -1,4 +1,4 @@
-"""TODO."""
+"""When to stop and when it is time: signals become a request to stop, and periodic things become due."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from utils import paint, use_color
 class Shutdown:
     """Turns Ctrl-C, SIGTERM and a closed terminal (SIGHUP) into a request that the loop reads between batches.
 
-    The first signal asks for a clean stop (finish the batch, save, exit 130, 143 or 129). The second one leaves at
-    once, as the signal does by default: files already on disk are complete because they are only ever renamed.
+    The first signal asks for a clean stop: finish the batch, save, exit with 130, 143 or 129. The second one ends the
+    process at once. Files on the disk are complete even then, because they are only ever renamed into place.
 
     Args:
-        quiet: say nothing of it; another process does.
-        repeats_s: signals within so many seconds of the first one are the same one: launchers pass on to each process
-            what the terminal sent to all.
+        quiet: print nothing; another process does.
+        repeats_s: ignore signals this many seconds after the first one. A launcher passes on to each process what the
+            terminal has sent to all of them.
     """
 
     SIGNALS: ClassVar = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -41,12 +41,12 @@ class Shutdown:
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM; 0 without one."""
+        """128 + the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM; 0 without a signal."""
         return 128 + self.signal_number if self.signal_number else 0
 
     def __enter__(self) -> Shutdown:
         for number in self.SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup has SIGHUP ignored, and means it
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -55,7 +55,7 @@ class Shutdown:
             signal.signal(number, handler)
 
     def share(self, number: int) -> None:
-        """Take over a signal that another rank got (0: none did)."""
+        """Act as if this signal had come here too; 0: no signal."""
         if number and not self.requested:
             self.signal_number, self._first_at = number, time.monotonic()
 
@@ -65,22 +65,22 @@ class Shutdown:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return
-        self.signal_number, self._first_at = number, time.monotonic()
+        self.share(number)
         if not self.quiet:
             again = "Press Ctrl-C again" if number == signal.SIGINT else "Send the signal again"
-            say_at_once(f"warning: Stopping after this batch; the model will be saved. {again} to leave at once.")
+            print_at_once(f"warning: Stopping after this batch; the model will be saved. {again} to leave at once.")
 
 
-def say_at_once(text: str) -> None:
-    """Print from a signal handler, past the buffers: the signal may have come in the middle of a print."""
-    with contextlib.suppress(OSError, ValueError):  # no terminal any more, or a stream that is no file
-        if sys.stderr.isatty():  # perhaps in the middle of a progress bar
+def print_at_once(text: str) -> None:
+    """Print from a signal handler, past the buffers: the signal may have interrupted a print."""
+    with contextlib.suppress(OSError, ValueError):  # the terminal is gone, or the stream is no file
+        if sys.stderr.isatty():  # perhaps after half a progress bar
             text = "\n" + text
         os.write(sys.stderr.fileno(), (paint(text, "33") if use_color(sys.stderr) else text).encode() + b"\n")
 
 
 class Every:
-    """The one answer to "is it time?": every `interval` batches, or every `seconds`; 0 or None means never."""
+    """The one answer to "is it time?": every `interval` batches, or every `seconds`; 0 or None: never."""
 
     def __init__(self, interval: int | None = None, seconds: float | None = None) -> None:
         self.interval = interval
@@ -88,10 +88,36 @@ class Every:
         self._last = time.monotonic()
 
     def due(self, batches_done: int) -> bool:
-        """True when `batches_done` is a multiple of the interval, or the seconds have passed since the last time."""
+        """Whether `batches_done` is a multiple of the interval, or the seconds have passed since it was last due."""
         if self.interval and batches_done % self.interval == 0:
             return True
         if self.seconds and time.monotonic() - self._last >= self.seconds:
             self._last = time.monotonic()
             return True
         return False
+
+
+class StopFlags:
+    """Whether to stop or to save after this batch. With several ranks, all of them act on the same flags.
+
+    signal: the signal that asks to stop; 0: none.
+    time_is_over: the time limit is reached.
+    save: it is time for a checkpoint.
+    """
+
+    def __init__(self, shutdown: Shutdown, limit_s: float = 0, save_s: float = 0, is_main: bool = True) -> None:
+        """Seconds until the time limit, and between checkpoints; 0: never. The clock of the main rank counts for all."""
+        self.shutdown = shutdown
+        self.limit, self.checkpoint = Every(seconds=is_main * limit_s), Every(seconds=is_main * save_s)
+        self.signal, self.time_is_over, self.save = 0, False, False
+
+    @property
+    def stop(self) -> bool:
+        return bool(self.signal) or self.time_is_over
+
+    def update(self, batches_done: int, all_reduce_max: Callable[..., list[int]] | None = None) -> None:
+        """Read the flags of this rank, and take the maximum over all ranks where there are several."""
+        flags = [self.shutdown.signal_number or 0, self.limit.due(batches_done), self.checkpoint.due(batches_done)]
+        self.signal, over, save = all_reduce_max(*flags) if all_reduce_max else flags
+        self.time_is_over, self.save = bool(over), bool(save)
+        self.shutdown.share(self.signal)

@@ -27,7 +27,7 @@ from plain_recipe import compare
 
 import trainer as trainer_module
 from jojo.checkpoints import saver as saver_module
-from training import recorder
+from training import device_loader, recorder
 from utils import UserError
 
 
@@ -60,19 +60,19 @@ SYNCHRONISING = ("tolist", "item", "cpu", "numpy", "nonzero", "__bool__", "__int
 
 def test_a_batch_waits_for_the_device_once_and_reads_the_next_one_before(monkeypatch):
     trainer = make_trainer("--training.gradient_accumulation_steps", "3", "--model.dropout", "0.1", "--max_iters", "9")
-    trainer.reads_ahead = True
+    trainer.loader.prefetches = True
     happened = []
 
     def noted(name):
         function = getattr(torch.Tensor, name)
         return lambda tensor, *rest: (happened.append(name), function(tensor, *rest))[1]
 
-    load = trainer.loader.batch
+    load = trainer.loader.packed.batch
     for name in SYNCHRONISING:
         monkeypatch.setattr(torch.Tensor, name, noted(name))
-    monkeypatch.setattr(trainer.loader, "batch", lambda *place: (happened.append(place), load(*place))[1])
+    monkeypatch.setattr(trainer.loader.packed, "batch", lambda *place: (happened.append(place), load(*place))[1])
     for _ in range(3):
-        trainer.step(trainer.load(trainer.epoch, trainer.position))
+        trainer.step(trainer.loader.batch(trainer.epoch, trainer.position))
         trainer.advance()
     assert happened == [(0, 0), (0, 1), "tolist", (0, 2), "tolist", (0, 3), "tolist"]
 
@@ -80,15 +80,15 @@ def test_a_batch_waits_for_the_device_once_and_reads_the_next_one_before(monkeyp
 def test_reading_ahead_changes_no_batch_and_reads_none_beyond_the_end(monkeypatch):
     flags = ("--epochs", "2", "--eval_interval", "0")
     whole = train("--output_checkpoint", "models/here.pt", *flags)
-    plain, send = trainer_module.Trainer.__init__, trainer_module.Trainer.send
+    plain, send = device_loader.DeviceLoader.__init__, device_loader.DeviceLoader.send
 
-    def as_on_a_gpu(trainer, run):
-        plain(trainer, run)
-        trainer.reads_ahead = True
+    def as_on_a_gpu(loader, *args):
+        plain(loader, *args)
+        loader.prefetches = True
 
     loads = []
-    monkeypatch.setattr(trainer_module.Trainer, "__init__", as_on_a_gpu)
-    monkeypatch.setattr(trainer_module.Trainer, "send", lambda own, batch: (loads.append(1), send(own, batch))[1])
+    monkeypatch.setattr(device_loader.DeviceLoader, "__init__", as_on_a_gpu)
+    monkeypatch.setattr(device_loader.DeviceLoader, "send", lambda own, batch: (loads.append(1), send(own, batch))[1])
     ahead = train("--output_checkpoint", "models/ahead.pt", *flags)
     assert whole.code == ahead.code == 0
     assert [row["loss"] for row in metrics_rows("models/here.metrics.jsonl")] == [
@@ -117,7 +117,7 @@ def test_four_micro_batches_have_the_gradient_of_one_four_times_as_large(positio
     whole = make_trainer("--batch_size", "8", "--training.gradient_accumulation_steps", "1", *unclipped)
     number = 0 if position == "first" else split.run.plan.batches_per_epoch - 1
     batch = split.loader.batch(0, number)
-    targets = (batch.targets >= 0).sum(axis=(1, 2))
+    targets = (batch.targets >= 0).sum(dim=(1, 2)).tolist()
     if position == "last":
         assert len(set(targets)) > 1, "this batch must be uneven, or the test shows nothing"
     loss, parts = gradients(split, number)
@@ -129,7 +129,7 @@ def test_four_micro_batches_have_the_gradient_of_one_four_times_as_large(positio
 
 def test_each_micro_batch_is_new_data():
     batch = make_trainer("--training.gradient_accumulation_steps", "4").loader.batch(0, 0)
-    assert len({rows.tobytes() for rows in batch.inputs}) == 4
+    assert len({rows.numpy().tobytes() for rows in batch.inputs}) == 4
 
 
 def test_the_gradient_is_clipped_to_grad_clip():
@@ -332,7 +332,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_keeps_weights_and
     def poisoned(self, batch):
         if self.batches_done < 5:
             return step(self, batch)
-        seen["trainer"], seen["documents"] = self, self.loader.documents(self.epoch, self.position)
+        seen["trainer"], seen["documents"] = self, self.loader.packed.documents(self.epoch, self.position)
         seen["before"] = {name: weight.clone() for name, weight in self.model.state_dict().items()}
         monkeypatch.setattr(self.model, "forward", lambda x, y: self.model.lm_head.weight.sum() * math.nan)
         return step(self, batch)

@@ -51,7 +51,7 @@ from jojo.command import Parser, run_command
 from jojo.machine import device as devices
 from jojo.machine import estimate, memory
 from trainer import Trainer
-from training.placement import compile_blocks
+from training.placement import compile_blocks, is_compiled
 from training.run import prepare_run
 from utils import UserError, byte_count, log, replace_text, short_count, user_path
 
@@ -145,7 +145,7 @@ class Advice:
 def ranges(trainer: Trainer) -> Iterator[None]:
     """Meanwhile the calls that make up a part run inside a profiler range of its name."""
     places: list[tuple[Any, str, str]] = [
-        (trainer.loader, "batch", "data"), (trainer, "to_device", "data"),
+        (trainer.loader, "batch", "data"), (trainer.loader, "to_device", "data"),
         (model, "causal_attention", "attention"), (model, "linear_cross_entropy", "loss"),
         (trainer.scaler, "unscale_", "optimizer"), (torch.nn.utils, "get_total_norm", "optimizer"),
         (torch.nn.utils, "clip_grads_with_norm_", "optimizer"), (trainer.model, "zero_grad", "optimizer"),
@@ -277,14 +277,15 @@ def product_rates(config: Config) -> dict[str, float]:
 def other_way_ms(trainer: Trainer, batches: int, step_ms: float) -> float | None:
     """The step with torch.compile switched the other way, from steps of both kinds in turns; None where it fails."""
     run, compiled, plain = trainer.run, list[float](), list[float]()
-    if not (trainer.compiled or compile_blocks(trainer.model, run.config.training.batch_size, run.device, run.dtype)):
+    was_compiled = is_compiled(trainer.model)
+    if not (was_compiled or compile_blocks(trainer.model, run.config.training.batch_size, run.device, run.dtype)):
         return None
     for _ in range(batches + 2):
         compiled.append(timed_step(trainer)[0])
         with devices.uncompiled():
             plain.append(timed_step(trainer)[0])
     ratio = median(plain[2:]) / median(compiled[2:])
-    return step_ms * (ratio if trainer.compiled else 1 / ratio)
+    return step_ms * (ratio if was_compiled else 1 / ratio)
 
 
 def batch_again_ms(trainer: Trainer) -> float:
@@ -319,9 +320,9 @@ def measure(trainer: Trainer, batches: int, try_compile: bool = False) -> Findin
     peak = estimate.peak_flops(run.config.system)
     return Findings(
         step_ms, min(times), max(times), median(ms for ms, _ in profiles), targets, peak,
-        trainer.flops_per_token * targets / step_ms * 1e3 / peak if peak else None,
-        parts, overhead, product_rates(run.config), batch_again_ms(trainer), trainer.compiled,
-        other_way_ms(trainer, batches, step_ms) if trainer.compiled or try_compile else None,
+        estimate.flops_per_token(run.config.model) * targets / step_ms * 1e3 / peak if peak else None,
+        parts, overhead, product_rates(run.config), batch_again_ms(trainer), is_compiled(trainer.model),
+        other_way_ms(trainer, batches, step_ms) if is_compiled(trainer.model) or try_compile else None,
     )  # fmt: skip
 
 

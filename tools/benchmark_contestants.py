@@ -97,7 +97,7 @@ def jojo_step(shape: Shape, dtype: str, folder: Path) -> Step:
     trainer = Trainer(jojo_run(shape, folder, dtype))
 
     def step(inputs: np.ndarray, targets: np.ndarray) -> float:
-        result = trainer.step(Batch(inputs[None], targets[None], targets.size))
+        result = trainer.step(trainer.loader.send(Batch(inputs[None], targets[None], targets.size)))
         trainer.advance()
         return result.loss
 
@@ -190,21 +190,23 @@ def loading(label: str, shape: Mapping[str, int], folder: str) -> Worker:
     """Batches of Jojo's loader from the middle of an epoch on, and plain ones, in turns; Jojo's step trains on each."""
     from data_loader import Batch
     from trainer import Trainer
+    from training.device_loader import DeviceBatch
 
     trainer = Trainer(jojo_run(Shape(**shape), Path(folder)))
     trainer.position = trainer.run.plan.batches_per_epoch // 2
     chance, ids = np.random.default_rng(0), mapped_ids(Path(folder))
 
-    def plain_batch() -> Batch:
+    def plain_batch() -> DeviceBatch:
         inputs, targets = windows(ids, Shape(**shape), chance)
-        return Batch(inputs[None], targets[None], targets.size)
+        return trainer.loader.send(Batch(inputs[None], targets[None], targets.size))
 
     def run(batches: int) -> dict[str, Any]:
         load_s: dict[str, list[float]] = {"Jojo": [], PLAIN_LOADER: []}
         step_s = []
         for _ in range(batches):
             jojo_batch = partial(trainer.loader.batch, trainer.epoch, trainer.position)
-            for name, make in (("Jojo", jojo_batch), (PLAIN_LOADER, plain_batch)):
+            makers: list[tuple[str, Callable[[], DeviceBatch]]] = [("Jojo", jojo_batch), (PLAIN_LOADER, plain_batch)]
+            for name, make in makers:
                 seconds, batch = timed(make)
                 load_s[name].append(seconds)
                 step_s.append(timed(partial(trainer.step, batch))[0])

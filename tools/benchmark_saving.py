@@ -46,7 +46,7 @@ class TimedSaver(Saver):
     """Notes how long the training waits before an update."""
 
     def __init__(self, trainer: Trainer, times: Times) -> None:
-        super().__init__(trainer.run.files, keep=None, move=trainer.move)
+        super().__init__(trainer.run.files, keep=None, move=trainer.copy_tensors)
         self.times = times
 
     def before_update(self) -> None:

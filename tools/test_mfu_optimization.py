@@ -81,12 +81,13 @@ def measure_here(settings: Settings, arguments: Sequence[str], device: str, batc
 
     from jojo.machine import device as devices
     from trainer import Trainer
+    from training.placement import is_compiled
     from training.run import prepare_run
 
     given = [("--device", "system.device", device), *options_of(settings)]
     with closing(prepare_run(measured_request(arguments, Path(folder), given))) as run:
         trainer = Trainer(run)
-        if settings.compiled and not trainer.compiled:
+        if settings.compiled and not is_compiled(trainer.model):
             reason = run.reasons.derived.get(
                 "training.compile_model", "--training.compile_model true --debug tells why"
             )

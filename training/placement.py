@@ -91,6 +91,11 @@ def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool
         model.zero_grad(set_to_none=True)
 
 
+def is_compiled(model: GPT) -> bool:
+    """Whether the model's blocks are compiled."""
+    return model.transformer.h[0]._compiled_call_impl is not None
+
+
 def place(model: GPT, run: Run) -> nn.Module:
     """The model as it is called in training, on this rank's device; its backward pass makes the ranks' mean gradient.
 

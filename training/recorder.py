@@ -8,6 +8,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from jojo.machine import estimate
+from jojo.machine.device import peak_memory_bytes
 from jojo.metrics import MetricsFile, MetricsTracker, NoBoard, TensorBoard
 from jojo.plotting import PlotManager
 from training.run import Run
@@ -17,17 +19,25 @@ from utils import duration, log, short_count
 class NoRecord:
     """The record of the other ranks: they keep nothing."""
 
-    def batch(self, row: Mapping[str, Any], seconds: float) -> None:
-        """Show a finished batch and how long it took."""
+    def batch(self, step: int, loss: float, grad_norm: float, n_targets: int, seconds: float) -> None:
+        """Show a finished batch and begin its row.
 
-    def evaluation(self, step: int, losses: Mapping[str, float], is_best: bool) -> None:
-        """Show an evaluation."""
+        Args:
+            step: batches done.
+            loss: nats per predicted token.
+            grad_norm: before clipping.
+            n_targets: predicted tokens of the batch.
+            seconds: that it took.
+        """
 
-    def samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
-        """Show what the model writes."""
+    def evaluation(self, losses: Mapping[str, float], is_best: bool) -> None:
+        """Show an evaluation and add it to the row."""
 
-    def keep(self, row: Mapping[str, Any]) -> None:
-        """Write the row of a finished batch, evaluation and samples included."""
+    def samples(self, samples: Sequence[Mapping[str, str]]) -> None:
+        """Show what the model writes and add it to the row."""
+
+    def write(self) -> None:
+        """Write the row."""
 
     def draw(self, milestone: Path | None = None) -> None:
         """Draw the loss curve, under a milestone's name too."""
@@ -44,12 +54,14 @@ class Record(NoRecord):
 
     Args:
         run: the run; its files are opened and continued after the batches that are done.
-        metrics: what the pictures show.
+        metrics: gets every row; the pictures show it.
+        peak_flops: of the device, what MFU is measured against; None: unknown.
     """
 
-    def __init__(self, run: Run, metrics: MetricsTracker) -> None:
+    def __init__(self, run: Run, metrics: MetricsTracker, peak_flops: float | None) -> None:
         files, done, total = run.files, run.start.batches_done, run.plan.total_batches
-        self.metrics = metrics
+        self.run, self.metrics, self.peak_flops = run, metrics, peak_flops
+        self.row: dict[str, Any] = {}
         self.plot = PlotManager(files.plot, files.run)
         self.forecast = Forecast(total)
         with ExitStack() as opened:
@@ -59,19 +71,40 @@ class Record(NoRecord):
             self.progress = opened.enter_context(closing(Progress(total, done, run.config.training.log_interval)))
             self._opened = opened.pop_all()
 
-    def batch(self, row: Mapping[str, Any], seconds: float) -> None:
-        self.progress.batch(row)
-        self.forecast.batch(seconds, row["step"])
+    def batch(self, step: int, loss: float, grad_norm: float, n_targets: int, seconds: float) -> None:
+        config, metrics = self.run.config, self.metrics
+        metrics.elapsed_s = metrics.read_clock()
+        metrics.tokens += n_targets
+        tokens_per_s = n_targets / seconds
+        flops_per_s = tokens_per_s * estimate.flops_per_token(config.model)
+        peak = self.run.ranks.world_size * (self.peak_flops or 0)
+        self.row = {
+            "step": step,
+            "tokens": metrics.tokens,
+            "elapsed_s": round(metrics.elapsed_s, 4),
+            "loss": loss,
+            "lr": self.run.plan.schedule.lr(step - 1),
+            "grad_norm": grad_norm,
+            "tokens_per_s": round(tokens_per_s, 2),
+            "samples_per_s": round(config.rows_per_batch / seconds, 3),
+            "mfu": round(flops_per_s / peak, 5) if peak else None,
+            "peak_memory_bytes": peak_memory_bytes(config.system.device),
+        }
+        metrics.add_batch(self.row)
+        self.progress.batch(self.row)
+        self.forecast.batch(seconds, step)
 
-    def evaluation(self, step: int, losses: Mapping[str, float], is_best: bool) -> None:
-        self.progress.evaluation(step, losses, is_best)
+    def evaluation(self, losses: Mapping[str, float], is_best: bool) -> None:
+        self.row |= losses
+        self.progress.evaluation(self.row["step"], losses, is_best)
 
-    def samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
-        self.progress.samples(step, samples)
+    def samples(self, samples: Sequence[Mapping[str, str]]) -> None:
+        self.row["samples"] = samples
+        self.progress.samples(self.row["step"], samples)
 
-    def keep(self, row: Mapping[str, Any]) -> None:
-        self.rows.append(row)
-        self.board.add(row)
+    def write(self) -> None:
+        self.rows.append(self.row)
+        self.board.add(self.row)
 
     def draw(self, milestone: Path | None = None) -> None:
         self.plot.draw(self.metrics, milestone)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from config import SystemConfig
-from utils import UserError, byte_count, log
+from utils import UserError, byte_count, log, plural
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3)
 
@@ -215,7 +215,7 @@ def describe_device(device: str) -> str:
     if device.startswith("cuda"):
         facts = torch.cuda.get_device_properties(device)
         return f"{device} ({facts.name}, {byte_count(facts.total_memory)})"
-    return f"cpu ({torch.get_num_threads()} threads)" if device == "cpu" else device
+    return f"cpu ({plural(torch.get_num_threads(), 'thread')})" if device == "cpu" else device
 
 
 def total_memory_bytes(device: str) -> int | None:

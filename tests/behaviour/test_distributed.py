@@ -28,7 +28,7 @@ from jojo.machine import device as devices
 from jojo.machine import launch
 from jojo.machine import ranks as distributed
 from jojo.machine.ranks import SINGLE, OtherRankFailed, Ranks, copy_into, full_tensor, local_tensor
-from jojo.stopping import Shutdown
+from jojo.stopping import Shutdown, StopFlags
 from trainer import Trainer
 from training import summary as report
 from training.resume import Mode, Request, after_restart, is_restart
@@ -322,25 +322,27 @@ def test_a_launcher_may_show_each_rank_one_gpu(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_ranks_stop_and_save_together_by_the_clock_of_the_first() -> None:
-    due, never = SimpleNamespace(due=lambda _: True), SimpleNamespace(due=lambda _: False)
+    def flags_of(is_main: bool, limit_s: float, save_s: float, other: tuple[int, int, int] = (0, 0, 0)) -> StopFlags:
+        flags = StopFlags(Shutdown(), limit_s, save_s, is_main)
+        flags.update(3, lambda *own: [max(pair) for pair in zip(own, other, strict=True)])
+        return flags
 
-    def wishes(first: bool, stop: Shutdown, limit: Any, save: Any) -> tuple[int, int, int]:
-        own = SimpleNamespace(batches_done=3, ranks=SimpleNamespace(is_main=first), asked=(stop, limit, save))
-        return Trainer.wishes(own)  # type: ignore[arg-type]
-
-    stop = Shutdown()
-    assert wishes(True, stop, never, due) == (0, 0, 1) and wishes(True, stop, due, never) == (0, 1, 0)
-    assert wishes(False, stop, due, due) == (0, 0, 0)
-    stop.signal_number = 15
-    assert wishes(False, stop, never, never) == (15, 0, 0)
+    main = flags_of(True, 0, 1e-9)
+    assert (main.stop, main.save) == (False, True)
+    assert flags_of(True, 1e-9, 0).stop
+    other = flags_of(False, 1e-9, 1e-9)
+    assert (other.stop, other.save) == (False, False)
+    assert flags_of(False, 0, 0, other=(0, 0, 1)).save and flags_of(False, 0, 0, other=(0, 1, 0)).stop
+    told = flags_of(False, 0, 0, other=(15, 0, 0))
+    assert (told.stop, told.shutdown.exit_code) == (True, 143)
 
 
 @pytest.mark.parametrize(
     ("parallel", "together", "local", "told"),
     [
         ("ddp", None, 4, "4; each has the whole model (ddp)"),
-        ("fsdp", None, 2, "4, 2 on each machine; the model is shared out among them (fsdp)"),
-        ("fsdp", 2, 2, "4, 2 on each machine; 2 copies of the model, each shared out among 2 (fsdp)"),
+        ("fsdp", None, 2, "4, 2 on each machine; the model is sharded among them (fsdp)"),
+        ("fsdp", 2, 2, "4, 2 on each machine; 2 copies of the model, each sharded among 2 (fsdp)"),
     ],
 )
 def test_the_summary_says_what_the_ranks_share(parallel: str, together: int | None, local: int, told: str) -> None:
@@ -348,7 +350,7 @@ def test_the_summary_says_what_the_ranks_share(parallel: str, together: int | No
     run.ranks, run.config.system.parallel, run.config.system.shard_ranks = Ranks(0, 4, 0, local), parallel, together
     lines = [line.strip() for line in report.summary(run, 1e12, False).splitlines()]
     assert f"ranks            {told}" in lines
-    parts = ", with its parts in models/two.shards/" if parallel == "fsdp" else ""
+    parts = ", with its shards in models/two.shards/" if parallel == "fsdp" else ""
     assert f"writes           models/two.pt{parts}" in lines
 
 

@@ -231,7 +231,7 @@ def test_reset_epoch_moves_the_run_it_began_with_aside(flags):
     train("--max_iters", "4")
     before = Path("models/mine_epoch1.pt").read_bytes()
     outcome = train(*flags, "--reset_epoch", "--max_iters", "2")
-    assert outcome.code == 0 and "counting anew" in outcome.said
+    assert outcome.code == 0 and "counting from zero" in outcome.said
     assert before in snapshot("models/old").values()
     assert [row["step"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")] == [1, 2]
     assert state_of("models/mine_epoch1.pt")["batch_counter"] == 2

@@ -256,12 +256,10 @@ def test_a_log_file_that_cannot_be_written_is_one_warning(monkeypatch):
 
 
 def test_errors_end_up_in_the_log_file_too(monkeypatch):
-    monkeypatch.setattr(
-        trainer_module.Trainer, "step", lambda self, batch: trainer_module.StepResult(float("nan"), 1.0)
-    )
-    monkeypatch.setattr(
-        trainer_module.Trainer, "row", lambda *_: (_ for _ in ()).throw(UserError("The loss is not finite."))
-    )
+    def step(self, batch):
+        raise UserError("The loss is not finite.")
+
+    monkeypatch.setattr(trainer_module.Trainer, "step", step)
     with pytest.raises(UserError):
         train("--max_iters", "2")
     assert "ERROR" in Path("train.log").read_text() and "The loss is not finite." in Path("train.log").read_text()
@@ -308,7 +306,7 @@ def test_tensorboard_that_is_not_installed_is_one_sentence_before_anything_is_wr
 def test_the_summary_says_what_the_run_will_take():
     said = train("--max_iters", "3", "--training.sample_interval", "2").said
     assert re.search(r"memory +about [\d.]+ MB at the peak, of [\d.]+ GB", said)
-    assert re.search(r"time +about .* at 30% MFU; measured after the first batches", said)
+    assert re.search(r"time +about .* at 30% MFU; estimated again after the first batches", said)
     assert "sample every 2 batches" in said and "cached in cache/" in said
     assert "record           models/mine_epoch1.metrics.jsonl" in said
 
@@ -316,7 +314,7 @@ def test_the_summary_says_what_the_run_will_take():
 def test_a_device_without_a_known_peak_has_no_made_up_mfu(monkeypatch):
     monkeypatch.setattr(estimate, "peak_flops", lambda system: None)
     said = train("--max_iters", "2", "--log_interval", "1").said
-    assert "MFU n/a" in said and "time             measured after the first batches" in said
+    assert "MFU n/a" in said and "time             estimated after the first batches" in said
     assert {row["mfu"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl", clock=True)} == {None}
 
 

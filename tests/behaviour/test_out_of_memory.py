@@ -69,10 +69,10 @@ def test_every_way_of_saying_it_is_explained(monkeypatch, kind: str) -> None:
     full_at(monkeypatch, 1, ERRORS[kind])
     lines = message("--batch_size", "12", "--max_iters", "2")
     assert lines == [
-        "Out of memory on cpu (9.0 GB of 12.0 GB in use). What takes less:",
+        "Out of memory on cpu (9.0 GB of 12.0 GB in use). To use less:",
         "  - --batch_size 6 --training.gradient_accumulation_steps 2: as many tokens per batch",
         "  - --batch_size auto: the same, in the largest micro-batches that fit",
-        "  - --training.activation_checkpointing true: slower, the same result",
+        "  - --training.activation_checkpointing true: slower, with the same result",
     ]
 
 
@@ -90,8 +90,8 @@ def test_the_split_it_names_keeps_the_tokens_and_takes_at_most_half(monkeypatch,
 def test_a_single_sequence_leaves_a_smaller_run(monkeypatch) -> None:
     full_at(monkeypatch, 1)
     assert message("--batch_size", "1", "--max_iters", "2")[1:] == [
-        "  - --training.activation_checkpointing true: slower, the same result",
-        "  - a new run with --model.block_size 8 or a smaller model",
+        "  - --training.activation_checkpointing true: slower, with the same result",
+        "  - a new run with a shorter context (--model.block_size 8) or a smaller model",
     ]
 
 
@@ -134,7 +134,7 @@ def test_checkpoints_stay_the_lock_is_free_and_the_command_it_names_goes_on(monk
         full_at(patch, 4)
         outcome = run_train(capsys, *TINY, *flags, "--epochs", "3", "--output_checkpoint", "models/x.pt")
     assert outcome.code == 1
-    assert "--resume models/x.pt goes on after batch 2 (with another --batch_size: and --allow_changes)." in outcome.err
+    assert "--resume models/x.pt continues after batch 2 (add --allow_changes for another --batch_size)." in outcome.err
     with FileLock("models/.x.lock").acquire(timeout=0):
         pass
     state = state_of("models/x.pt")
@@ -178,4 +178,4 @@ def test_a_compiler_is_not_blamed_for_full_memory(monkeypatch) -> None:
 def test_where_the_memory_in_use_is_not_known_it_is_left_out(monkeypatch) -> None:
     full_at(monkeypatch, 1)
     monkeypatch.setattr(devices, "available_memory_bytes", lambda: None)
-    assert message("--max_iters", "1")[0] == "Out of memory on cpu. What takes less:"
+    assert message("--max_iters", "1")[0] == "Out of memory on cpu. To use less:"

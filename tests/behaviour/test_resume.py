@@ -270,14 +270,14 @@ def test_the_tensors_of_the_checkpoint_are_not_kept_in_memory_while_training_goe
         kept = [weakref.ref(tensor) for tensor in [*run.start.checkpoint.model.values(), *averages]]
         del state, averages
         seen = []
-        plain = trainer.load_ahead
+        plain = trainer.loader.prefetch
 
-        def load_ahead():
+        def prefetch(*position):
             gc.collect()
             seen.append([ref() for ref in kept if ref() is not None])
-            plain()
+            plain(*position)
 
-        trainer.load_ahead = load_ahead
+        trainer.loader.prefetch = prefetch
         assert trainer.train() == 0
     assert len(kept) > 20 and seen and not any(seen)
 
@@ -405,15 +405,15 @@ def test_load_model_only_starts_a_new_run_from_the_weights(monkeypatch, form):
     train("--max_iters", "4", "--output_checkpoint", "models/first.pt")
     first = state_of("models/first.pt")
     seen = {}
-    start = trainer_module.Trainer.start_files
+    loop = trainer_module.Trainer.loop
 
-    def look(self):
+    def look(self, *args):
         seen["weights"] = {name: weight.clone() for name, weight in self.model.state_dict().items()}
         seen["at"] = (self.batches_done, self.epoch, self.position)
         seen["steps"] = {values["step"].item() for values in self.optimizers[0].state.values()}
-        start(self)
+        loop(self, *args)
 
-    monkeypatch.setattr(trainer_module.Trainer, "start_files", look)
+    monkeypatch.setattr(trainer_module.Trainer, "loop", look)
     path = ("models/first.pt",) if form == "path of its own" else ("--checkpoint", "models/first.pt")
     shape_left_out = ("--dataset", "mine", "--device", "cpu", "--dtype", "float32", "--batch_size", "3")
     before = Path("models/first.pt").read_bytes()

@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import train
 from jojo.machine.ranks import Ranks
-from trainer import DeviceBatch, Trainer
+from trainer import Trainer
+from training.device_loader import DeviceBatch
 from training.resume import Request
 from training.run import prepare_run
 

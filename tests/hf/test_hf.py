@@ -460,7 +460,7 @@ def test_perplexity_on_the_same_windows(trainer: Trainer, tmp_path: Path) -> Non
     place = dry_run(save_format3(trainer.model, tmp_path / "x.pt"), tmp_path / "out")
     theirs, _ = load_plainly(place)
     nats = tokens = text_nats = text_bytes = 0.0
-    loader, sizes = trainer.eval_loaders["val"], trainer.byte_lengths
+    loader, sizes = trainer.eval_loaders["val"], torch.tensor(trainer.run.data.tokenizer.byte_lengths)
     for index in range(loader.batches_per_epoch):
         batch = loader.batch(0, index)
         inputs, targets = torch.from_numpy(batch.inputs[0]), torch.from_numpy(batch.targets[0])

@@ -103,7 +103,7 @@ def test_the_next_update_is_the_one_that_would_have_followed():
     result = trainer.step(batch)
     for group in optimizer.param_groups:
         group.update(lr=rate, betas=(0.9, 0.95))
-    loss = model(torch.from_numpy(batch.inputs[0]), torch.from_numpy(batch.targets[0])) / batch.n_targets
+    loss = model(batch.inputs[0], batch.targets[0]) / batch.n_targets
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
