@@ -3,9 +3,9 @@
     <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHello!<|im_end|>\\n<|endoftext|>
                                                           ^^^^^^^^^^^^^^^^
 
-What an assistant says and the <|im_end|> after it: all that generation has to produce. It is read off the ids, where control
-tokens come from structure only, so no text can turn itself into the assistant's. Documents that are no conversation are
-predicted whole.
+The targets are what the assistant says and the <|im_end|> after it: all that generation has to produce. They are found in the
+ids, where control tokens come from structure only, so no text can pass for the assistant's. A document that is not a
+conversation is predicted whole.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class AssistantTargets:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> AssistantTargets:
-        """Raises UserError where the tokenizer has no chat tokens."""
+        """The ids of a tokenizer. Raises UserError where it has no chat tokens."""
         start, *header = tokenizer.open_turn("assistant")
         return cls(start, tokenizer.special_tokens[IM_END], tuple(header))
 
@@ -35,13 +35,12 @@ class AssistantTargets:
         """Which tokens of a document are predicted: bool of the same length.
 
         Args:
-            ids: from the document's beginning on, as far as is wanted; what follows changes nothing.
+            ids: the document, or its beginning; what follows changes nothing.
         """
-        predicted = np.zeros(len(ids), bool)
         starts, answers = self.turns(ids)
         if not len(starts) or starts[0] != 0:
-            predicted[:] = True
-            return predicted
+            return np.ones(len(ids), bool)
+        predicted = np.zeros(len(ids), bool)
         ends = np.flatnonzero(ids == self.im_end)
         for start, following, answer in zip(starts, [*starts[1:], len(ids)], answers, strict=True):
             if answer:
@@ -52,7 +51,7 @@ class AssistantTargets:
         return predicted
 
     def turns(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where turns begin, and of each whether it is the assistant's."""
+        """Where turns begin, and whether each is the assistant's."""
         starts = np.flatnonzero(ids == self.im_start)
         headers = (tuple(ids[start + 1 : start + 1 + len(self.header)].tolist()) for start in starts)
         return starts, np.array([header == self.header for header in headers], bool)

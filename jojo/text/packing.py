@@ -1,14 +1,14 @@
 """How documents fill rows of `block_size` targets: laid end to end, or each kept whole.
 
-`EpochStream` (data.pack "stream") lays all documents end to end, in an order drawn anew each epoch, and cuts the stream into
-rows: nothing is wasted, and most rows begin inside a document.
+`EpochStream` (data.pack "stream") lays all documents end to end, in another order each epoch, and cuts the stream into rows.
+Nothing is wasted, and most rows begin inside a document.
 
-`WholeRows` (data.pack "whole") puts documents into rows so that none crosses from one into the next; what is left of a row
-stays empty. Which documents share a row is decided once, their number being the same in every epoch; the order of the rows
-is drawn anew. Documents longer than a row are cut: conversations where somebody else than the assistant begins to speak, or
-else where any turn begins; a turn that is longer than a row, like plain text, where the row ends.
+`WholeRows` (data.pack "whole") puts documents into rows so that none crosses from one row into the next; the rest of a row
+stays empty. Which documents share a row is decided once, so every epoch has the same number of rows; only their order
+changes. Documents longer than a row are cut: a conversation before a turn, and before one that is not the assistant's where
+possible; a turn that is longer than a row, like plain text, at the end of the row.
 
-Both say of a row which pieces of documents it predicts, and what stands before the first of them.
+Both say which pieces of documents a row predicts, and which token comes before the first of them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def mix_key(*parts: int) -> int:
 
 @lru_cache(maxsize=16)
 def _round_keys(key: int) -> list[np.uint64]:
-    """Of `permute`, which is asked again and again with the same few keys."""
+    """The keys of permute's rounds; the same few are asked for again and again."""
     return [np.uint64(mix_key(key, r)) for r in range(6)]
 
 
@@ -89,7 +89,7 @@ def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
 
 
 class EpochStream:
-    """One epoch's documents laid end to end in their order; any row of it.
+    """One epoch's documents laid end to end in their order.
 
     Holds 8 bytes per document (where each begins in the stream); the order itself is computed.
     """
@@ -118,18 +118,18 @@ class EpochStream:
 
     def pieces(self, row: int) -> list[Piece]:
         """What a row predicts."""
-        return self.stretch(row * self.block_size, min((row + 1) * self.block_size, self.cache.n_tokens))
+        return self._pieces(row * self.block_size, min((row + 1) * self.block_size, self.cache.n_tokens))
 
     def context(self, row: int) -> Piece | None:
-        """The token before a row's first target; None: the epoch's first row, which nothing precedes."""
-        return self.stretch(row * self.block_size - 1, row * self.block_size)[0] if row else None
+        """The token before a row's first target; None for the epoch's first row."""
+        return self._pieces(row * self.block_size - 1, row * self.block_size)[0] if row else None
 
     def n_targets(self, row: int) -> int:
         """How many tokens a row predicts."""
         return min(self.block_size, self.cache.n_tokens - row * self.block_size)
 
-    def stretch(self, start: int, stop: int) -> list[Piece]:
-        """The pieces that stream[start:stop] is made of."""
+    def _pieces(self, start: int, stop: int) -> list[Piece]:
+        """The pieces that make up stream[start:stop]."""
         starts = self.cache.index() if self._starts is None else self._starts
         first = int(np.searchsorted(starts, start, side="right")) - 1
         last = int(np.searchsorted(starts, stop, side="left"))
@@ -143,15 +143,15 @@ class EpochStream:
 
 
 class WholeRows:
-    """Documents put whole into rows, the fullest rows first. Holds 12 bytes per document and 8 per row.
+    """Documents put whole into rows. Holds 12 bytes per document and 8 per row.
 
     Attributes:
         n_rows: the same in every epoch.
-        n_cut: documents that are longer than a row, and were cut.
+        n_cut: documents longer than a row, which were cut.
     """
 
     def __init__(self, cache: TokenCache, block_size: int, roles: AssistantTargets | None) -> None:
-        """`roles`: tell where a turn begins, and whose it is; None: there are no conversations."""
+        """`roles` finds the turns of conversations; None: there are no conversations."""
         self.cache, self.block_size = cache, block_size
         parts, self.n_cut = self._parts(roles)
         order, self._firsts = fill_rows(parts[:, 2], block_size)
@@ -159,7 +159,7 @@ class WholeRows:
         self.n_rows = len(self._firsts) - 1
 
     def _parts(self, roles: AssistantTargets | None) -> tuple[np.ndarray, int]:
-        """All documents as (document, begin, count), those that do not fit into a row in several parts. uint32 (n, 3)."""
+        """All documents as (document, begin, count), the long ones in several parts, uint32 (n, 3); and how many are cut."""
         index, n = self.cache.index(), self.cache.n_documents
         assert n < 1 << 32
         long, n_cut = [], 0
@@ -180,7 +180,7 @@ class WholeRows:
         return [Piece(*part) for part in self._parts_by_row[self._firsts[row] : self._firsts[row + 1]].tolist()]
 
     def context(self, row: int) -> Piece | None:
-        """None: nothing of the data stands before a row."""
+        """None: no token of the data comes before a row."""
         return None
 
     def n_targets(self, row: int) -> int:
@@ -189,9 +189,9 @@ class WholeRows:
 
 
 def cut_at_turns(ids: np.ndarray, longest: int, roles: AssistantTargets | None) -> list[tuple[int, int]]:
-    """A document in parts of at most `longest` tokens, cut before a turn where one begins early enough: (begin, count).
+    """A document in parts of at most `longest` tokens, cut before turns if possible: (begin, count).
 
-    A turn of the assistant's stays with what it answers where another one can be cut before.
+    An answer of the assistant stays with its question, if there is another turn to cut before.
     """
     turns, answers = roles.turns(ids) if roles else (np.empty(0, np.int64), np.empty(0, bool))
     parts, begin = [], 0
@@ -205,25 +205,26 @@ def cut_at_turns(ids: np.ndarray, longest: int, roles: AssistantTargets | None) 
 
 
 def fill_rows(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Put parts into rows of a size: into each the longest part that is left, then whatever fits, longest first.
+    """Fill rows with parts: each takes the longest part that is left, then the longest that still fits, and so on.
 
     Args:
         lengths: of the parts, each from 1 to `size`.
         size: of a row.
 
     Returns:
-        The parts' numbers in the order of the rows, and where in it each row begins (with the end): (n,), (rows + 1,).
-        Which of several parts of one length comes where is drawn, the same every time.
+        The parts' numbers in the order of the rows, (n,), and where in it each row begins, with the end, (rows + 1,).
+        Parts of the same length are in a random order, the same every time.
     """
-    left = np.bincount(lengths, minlength=size + 1).tolist()
-    shorter = list(range(size + 1))  # shorter[r]: where to look for the longest length up to r that is left
+    left = np.bincount(lengths, minlength=size + 1).tolist()  # parts by length
+    shorter = list(range(size + 1))  # no length above shorter[room], up to room, is left
 
     def longest(room: int) -> int:
+        """The longest length that is left and fits, or 0. Later searches skip what this one has passed."""
         path = []
         while room and not left[room]:
             path.append(room)
             room = shorter[room] if shorter[room] < room else room - 1
-        for place in path:  # next time in one step
+        for place in path:
             shorter[place] = room
         return room
 
