@@ -1,14 +1,14 @@
-"""Show a training batch as people can read it: which documents it holds, who speaks, what is predicted and what is not.
+"""Show a training batch as people read it: which documents it holds, who speaks, and which tokens are predicted.
 
     python tools/inspect_batch.py --config configs/story-small.json
     python tools/inspect_batch.py --dataset chitchat --data.predict assistant --data.pack whole --rows 3
     python tools/inspect_batch.py --checkpoint models/x.pt --batch 1200
 
-On a terminal what is predicted is bright, what is only read is dim, and control tokens are coloured. Elsewhere what is only
-read stands in [-brackets-]. The first token of a row is never predicted: it is the context of the second.
+On a terminal, predicted tokens are bright, other tokens are dim, and control tokens are coloured. Elsewhere tokens that are
+not predicted are in [-brackets-]. The first token of a row is never predicted: it is the context of the second.
 
-<|im_end|> is a control token; text that only looks like one has a backslash inside: <\\|im_end|>. Characters that are not
-seen are written out, such as \\x1b and \\u202e.
+<|im_end|> is a control token; text that only looks like one has a backslash inside: <\\|im_end|>. Invisible characters are
+written out, such as \\x1b and \\u202e.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from config import OPTIONS, Value
 from data_loader import IGNORED, Batch, PackedLoader
 from jojo.command import Parser, run_command
 from jojo.text.tokenizer import Tokenizer
+from train import parse_value
 from training.resume import Request
 from training.run import prepare_run
 from utils import UserError, log, paint, use_color
@@ -40,7 +41,7 @@ FLAGS = {  # options of a run that decide what is in a batch, with their short n
     "data.pack": "", "data.parse_special": "", "model.block_size": "--block_size", "training.batch_size": "--batch_size",
     "system.seed": "--seed",
 }  # fmt: skip
-DIM, BRIGHT, CONTROL = "2", "1", "36"
+COLORS = {"read": "2", "read control": "2;36", "predicted": "1", "predicted control": "1;36"}  # dim, bright, cyan
 LOOKALIKE = re.compile(r"<(?=\|(?:endoftext|im_start|im_end)\|>)")
 
 
@@ -58,7 +59,7 @@ def row_texts(ids: Sequence[int], predicted: Sequence[bool], tokenizer: Tokenize
 
 
 def visible(text: str) -> str:
-    r"""Text as nothing but itself: it cannot pass for a control token (<\|im_end|>), nor give a terminal orders (\x1b)."""
+    r"""Text that cannot pass for a control token (<\|im_end|>), and that no terminal obeys (\x1b)."""
     text = LOOKALIKE.sub(r"<\\", text)
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cf") and c not in "\t\n" else c
@@ -67,18 +68,14 @@ def visible(text: str) -> str:
 
 
 def painted(stretches: Iterable[tuple[str, str]], color: bool) -> str:
-    """A row for the screen; with brackets where there are no colours."""
+    """A row for the screen, in colours or with brackets."""
     if color:
-        codes = {
-            "predicted": BRIGHT,
-            "read": DIM,
-            "predicted control": f"{BRIGHT};{CONTROL}",
-            "read control": f"{DIM};{CONTROL}",
-        }
-        return "".join(paint(text, codes[kind]) for kind, text in stretches)
-    alike = groupby(stretches, lambda stretch: stretch[0].startswith("predicted"))
-    joined = [(predicted, "".join(text for _, text in inside)) for predicted, inside in alike]
-    return "".join(text if predicted else f"[-{text}-]" for predicted, text in joined)
+        return "".join(paint(text, COLORS[kind]) for kind, text in stretches)
+    shown = ""
+    for predicted, inside in groupby(stretches, lambda stretch: stretch[0].startswith("predicted")):
+        text = "".join(text for _, text in inside)
+        shown += text if predicted else f"[-{text}-]"
+    return shown
 
 
 def show(loader: PackedLoader, batch: Batch, epoch: int, index: int, tokenizer: Tokenizer, most: int) -> None:
@@ -97,9 +94,7 @@ def show(loader: PackedLoader, batch: Batch, epoch: int, index: int, tokenizer: 
         pieces = layout.pieces(row)
         length = sum(piece.count for piece in pieces)
         unused = loader.block_size - length
-        ids = [int(inputs[place][0]), *np.concatenate([inputs[place][1:], [tokenizer.eot_id]])[: length - 1].tolist()]
-        last = targets[place][length - 1]
-        ids.append(int(last) if last != IGNORED else int(loader.ids(pieces[-1])[-1]))
+        ids = [inputs[place][0].item(), *np.concatenate([loader.ids(piece) for piece in pieces]).tolist()]
         predicted = [False, *(targets[place][:length] != IGNORED).tolist()]
         named = ", ".join(f"{piece.document + 1}{'' if piece.begin == 0 else ' (its rest)'}" for piece in pieces[:6])
         more = f" and {len(pieces) - 6} more" if len(pieces) > 6 else ""
@@ -117,12 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     add("--config", metavar="FILE", help="JSON config of a run")
     add("--checkpoint", metavar="PT", help="the run of a checkpoint, at the place where it stopped")
     add("--epoch", type=int, metavar="N", help="from 1; default: the first, or where the checkpoint stopped")
-    add(
-        "--batch",
-        type=int,
-        metavar="N",
-        help="of that epoch, from 1; default: the first, or where the checkpoint stopped",
-    )
+    add("--batch", type=int, metavar="N", help="from 1; default: the first, or where the checkpoint stopped")
     add("--rows", type=int, default=4, metavar="N", help="how many rows to show [%(default)s]")
     for name, short in FLAGS.items():
         add(*filter(None, [f"--{name}", short]), dest=name, metavar="X", help=OPTIONS[name].help.replace("%", "%%"))
@@ -132,13 +122,10 @@ def main(arguments: Sequence[str]) -> int:
     overrides: list[tuple[str, str, Value]] = []
     for name in FLAGS:
         if (text := getattr(args, name)) is not None:
-            kind = OPTIONS[name].type
-            if kind is bool and text not in ("true", "false"):
-                raise UserError(f"--{name} must be true or false, not '{text}'.")
             try:
-                overrides.append((f"--{name}", name, text == "true" if kind is bool else kind(text)))
-            except ValueError:
-                raise UserError(f"--{name} must be a whole number, not '{text}'.") from None
+                overrides.append((f"--{name}", name, parse_value(OPTIONS[name], text)))
+            except UserError as error:
+                raise UserError(f"--{name} {error}.") from None
     run = prepare_run(
         Request(args.config, overrides, continue_from=args.checkpoint, allow_changes=True, output="models/inspected.pt")
     )

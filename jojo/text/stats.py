@@ -20,7 +20,7 @@ MOST_COMMON = 5
 
 
 def describe(sources: Sequence[Source], caches: Sequence[TokenCache], files: DatasetFiles) -> None:
-    """Print what is in the splits of a set, and draw the lengths of its documents."""
+    """Print the lengths and the copies of a set's documents, and draw the lengths."""
     lengths = [np.diff(cache.index().astype(np.int64)) for cache in caches]
     for source, length in zip(sources, lengths, strict=True):
         shown = ", ".join(f"{share} % {np.percentile(length, share):,.0f}" for share in (5, 25, 50, 75, 95))
@@ -51,12 +51,12 @@ def report_copies(sources: Sequence[Source]) -> None:
 
 
 def digest(line: bytes) -> int:
-    """64 bits of what a document says."""
+    """64 bits of a document's text."""
     return int.from_bytes(hashlib.sha256("\0".join(line_texts(line)).encode("utf-8", "replace")).digest()[:8], "big")
 
 
 def round_lengths(low: float, high: float) -> list[int]:
-    """Three to eight round numbers in a range, for a logarithmic axis; whole numbers at even distances in a narrow one."""
+    """Three to eight round numbers for a logarithmic axis; in a narrow range, whole numbers at even distances."""
     from matplotlib.ticker import MaxNLocator
 
     for steps in ((1,), (1, 2, 5), (1, 2, 3, 5, 7)):
@@ -94,7 +94,7 @@ def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None
 
 
 def statistics(cache: TokenCache) -> str:
-    """What is in a cache, for people."""
+    """The counts of a cache, as a table for people."""
     facts = cache.manifest
     text_tokens = facts.n_tokens - facts.n_control_tokens
     rows = [
@@ -109,11 +109,10 @@ def statistics(cache: TokenCache) -> str:
 
 
 def warn_of_lookalikes(caches: list[TokenCache], parse_special: bool) -> None:
-    """Say once how many documents hold text that is written like control tokens, and which option reads it."""
+    """Warn where documents hold text written like control tokens; the message names the option that reads it."""
     count = sum(cache.manifest.lookalike_documents for cache in caches)
-    which = f"{count:,} document{'s' if count > 1 else ''}"
     if count and not parse_special:
         log.warning(
-            "%s text like <|im_start|>, which is read as plain text; for text that was rendered as ChatML beforehand, "
-            "use --data.parse_special true.", f"{which} {'contain' if count > 1 else 'contains'}",
-        )  # fmt: skip
+            "%s text like <|im_start|>, which is read as plain text; if it is ChatML already, use --data.parse_special true.",
+            "1 document contains" if count == 1 else f"{count:,} documents contain",
+        )

@@ -81,7 +81,7 @@ def test_a_checkpoints_place_is_where_it_stopped() -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", ["--batch 99", "--batch 0", "--epoch 0", "--block_size many", "--rows 0", "--data.parse_special yes"]
+    "flags", ["--batch 99", "--batch 0", "--epoch 0", "--block_size many", "--rows 0", "--data.parse_special perhaps"]
 )
 def test_places_that_are_not_there(flags: str) -> None:
     with pytest.raises(UserError, match="must be"):
