@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 from jojo.text.documents import Document
 from recipes.dailydialog import REPO, conversations
-from recipes.recipe import Recipe, Wanted
+from recipes.recipe import Recipe, RecipeRequest
 
 ROLES = ("user", "assistant")
 
 
-def documents(wanted: Wanted) -> Iterator[Document]:
+def documents(request: RecipeRequest) -> Iterator[Document]:
     """The conversations, begun by the user and ended by the assistant; a last word of the user's is left out."""
-    for split, utterances in conversations(wanted):
+    for split, utterances in conversations(request):
         answered = utterances[: len(utterances) // 2 * 2]
         if answered:
             messages = [{"role": ROLES[i % 2], "content": content} for i, content in enumerate(answered)]

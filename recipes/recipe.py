@@ -1,4 +1,4 @@
-"""What a recipe is: one module in this folder that says where a data set comes from and gives its documents.
+"""What a recipe is: a module in this folder that says where a data set comes from, and yields its documents.
 
     RECIPE = Recipe(
         name="proverbs", summary="proverbs and what they mean", licence="CC0-1.0",
@@ -16,22 +16,25 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jojo.text.documents import Document
 from utils import UserError, one_line
+
+if TYPE_CHECKING:  # it imports numpy, and `python -m recipes.chitchat` answers at once without
+    from jojo.text.documents import Document
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What was asked of a recipe.
+class RecipeRequest:
+    """What a recipe is asked for.
 
-    source: "hub" (fetched), "sample" (made or found on this machine), or "path".
-    path: with "path": the file or folder that holds the source's own files.
-    folder: where fetched files are kept, for the next time.
-    seed: decides what a generator makes.
+    source: "hub" (downloaded), "sample" (made or found on this machine), or "path".
+    path: with "path": the file or folder of the source's own files.
+    folder: keeps downloaded files for the next time.
+    seed: of recipes that generate text.
     endpoint: an OpenAI-compatible server that rewrites documents (recipes/rewrite.py); None: they stay as they are.
-    model: the model to ask there.
-    max_documents: how many will be taken, before anything is dropped; None: all.
+    model: the server's model.
+    max_documents: how many will be used, counted before duplicates are dropped; None: all.
     """
 
     source: str
@@ -45,17 +48,17 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A data set that can be made with one command.
+    """A data set that one command prepares.
 
     name: as in `prepare.py --dataset NAME`.
     summary: what it is, in a few words.
-    licence: of the text; an SPDX identifier where there is one.
+    licence: of the text; an SPDX identifier if there is one.
     source: where it comes from, for people.
     size: about how much text it is, for people.
     sources: which of "hub", "sample" and "path" it takes; the first is the default.
-    documents: gives them, in an order that is always the same. Raises UserError where the source is not to be had.
-    rewritable: whether it uses `Wanted.endpoint`.
-    seeded: whether it uses `Wanted.seed`.
+    documents: yields them, always in the same order. Raises UserError if the source is not available.
+    rewritable: whether it uses `endpoint`.
+    seeded: whether it uses `seed`.
     """
 
     name: str
@@ -64,21 +67,21 @@ class Recipe:
     source: str
     size: str
     sources: tuple[str, ...]
-    documents: Callable[[Wanted], Iterator[Document]]
+    documents: Callable[[RecipeRequest], Iterator[Document]]
     rewritable: bool = False
     seeded: bool = False
 
-    def read(self, wanted: Wanted) -> Iterator[Document]:
-        """Its documents. What it cannot read becomes a UserError that names the file, or the folder of its files."""
+    def read(self, request: RecipeRequest) -> Iterator[Document]:
+        """Its documents. A file that cannot be read becomes a UserError that names it, or its folder."""
         try:
-            yield from self.documents(wanted)
+            yield from self.documents(request)
         except UnicodeDecodeError as error:
-            source = wanted.path or wanted.folder
+            source = request.path or request.folder
             raise UserError(
-                f"The recipe '{self.name}' cannot read '{source}': it is no {error.encoding} text; convert it to that."
+                f"The recipe '{self.name}' cannot read '{source}': it is not {error.encoding} text; convert it."
             ) from error
         except OSError as error:
-            if not (wanted.path and error.filename and Path(error.filename).is_relative_to(wanted.path)):
+            if not (request.path and error.filename and Path(error.filename).is_relative_to(request.path)):
                 raise
             raise UserError(
                 f"The recipe '{self.name}' cannot read '{error.filename}' ({error.strerror}); check --source."
@@ -92,10 +95,12 @@ def recipes() -> dict[str, Recipe]:
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of this name, which is its module's. Raises UserError naming all where there is none."""
+    """The recipe of this name, which is also its module's. Raises UserError, naming all recipes, if it is unknown."""
     if (Path(__file__).parent / f"{name}.py").is_file() and (recipe := _recipe_in(name)):
         return recipe
-    raise UserError(f"No recipe '{one_line(name)}'; there are: {', '.join(recipes())}. Your own text: --input.")
+    raise UserError(
+        f"No recipe '{one_line(name)}'; choose one of {', '.join(recipes())}, or use --input for your own text."
+    )
 
 
 def _recipe_in(module: str) -> Recipe | None:

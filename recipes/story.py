@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jojo.text.documents import Document
 from recipes.hub import fetch_files, local_file
-from recipes.recipe import Recipe, Wanted
+from recipes.recipe import Recipe, RecipeRequest
 from utils import UserError
 
 STORIES = 20_000
@@ -47,25 +47,25 @@ def sample_lines(split: str) -> Iterator[bytes]:
 # --- TinyStories --------------------------------------------------------------------------------------------------------
 
 
-def documents(wanted: Wanted) -> Iterator[Document]:
-    """The stories: of the sample, of the Hub, or of files at `wanted.path`."""
-    if wanted.source == "sample":
+def documents(request: RecipeRequest) -> Iterator[Document]:
+    """The stories: of the sample, of the Hub, or of files at `request.path`."""
+    if request.source == "sample":
         for split in FILES:
             yield from ((split, {"text": text}) for text in sample_texts(split))
         return
-    for split, path in files(wanted):
+    for split, path in files(request):
         yield from ((split, {"text": text}) for text in read_stories(path))
 
 
-def files(wanted: Wanted) -> list[tuple[str, Path]]:
+def files(request: RecipeRequest) -> list[tuple[str, Path]]:
     """The files to read, each with its split; all are there before the first is read."""
-    if wanted.source == "hub":
+    if request.source == "hub":
         otherwise = "the built-in sample works without it: --source sample"
-        return list(zip(FILES, fetch_files(REPO, [*FILES.values()], wanted.folder, otherwise=otherwise), strict=True))
-    assert wanted.path is not None
-    if wanted.path.is_file():
-        return [("", wanted.path)]  # whichever it is, it has to give both splits
-    return [(split, local_file(wanted.path, [name])) for split, name in FILES.items()]
+        return list(zip(FILES, fetch_files(REPO, [*FILES.values()], request.folder, otherwise=otherwise), strict=True))
+    assert request.path is not None
+    if request.path.is_file():
+        return [("", request.path)]  # whichever it is, it has to give both splits
+    return [(split, local_file(request.path, [name])) for split, name in FILES.items()]
 
 
 def read_stories(path: Path) -> Iterator[str]:

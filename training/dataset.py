@@ -56,8 +56,8 @@ def file_source(files: DatasetFiles, split: str) -> Source:
     if files.pending.exists():  # a process was killed just before it was done, or is at it
         with locked(files.lock, f"the data set '{files.name}'"):
             files.settle()
-    path, made = files.split(split), files.made()
-    return Source(files.name, split, str(path), path, notes=made.options if made else {})
+    path, provenance = files.split(split), files.provenance()
+    return Source(files.name, split, str(path), path, notes=provenance.options if provenance else {})
 
 
 def story_sample(split: str) -> Source:

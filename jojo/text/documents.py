@@ -15,42 +15,43 @@ from typing import Any
 import numpy as np
 
 from jojo.text.tokenizer import Message, Tokenizer
-from utils import one_line
+from utils import one_line, parse_json
 
 Record = dict[str, Any]  # {"text"}, {"messages"} or {"input", "output"}: see documents.py
-Document = tuple[str, Record]  # ("train" or "val" where the source has splits of its own, else "", the record)
+Document = tuple[str, Record]  # the split that its source says ("train", "val", or ""), and the record
 
 FORMS = '"text", "conversation", "messages" or "input" and "output"'
 
 
 class UnknownForm(ValueError):
-    """A record that holds none of FORMS."""
+    """A record that has none of the accepted forms."""
 
 
-def read_line(line: bytes) -> Any:
-    """The value that a line of JSON holds.
-
-    Raises:
-        ValueError, RecursionError: the line is not UTF-8, not JSON, or JSON beyond what is read (see error_in_words).
-    """
-    if b"\0" in line:  # UTF-16 and the like, which json would read as such
+def read_record(line: bytes) -> Record:
+    """The object in a line of JSON. Raises ValueError for anything else; describe_error says why."""
+    if b"\0" in line:  # json would read UTF-16
         raise ValueError("holds a NUL byte, so it is not UTF-8 text")
-    try:
-        return json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise
-    except ValueError:  # Python's limit for the digits of an integer
-        raise ValueError("not JSON this program can read (a number of thousands of digits)") from None
+    record = parse_json(line)
+    if not isinstance(record, dict):
+        raise ValueError("must be a JSON object")
+    return record
+
+
+def describe_error(error: Exception) -> str:
+    """Why a line is not a record."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg}"
+    return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
-    """The conversation in a data record, or None where it holds plain text.
+    """The conversation in a record, or None if it holds plain text.
 
     Accepts {"conversation" | "messages": [{"role", "content"}, ...]}, {"input", "output"} and Alpaca's {"instruction",
     "input", "output"}, whose "input" may be empty or missing.
 
     Raises:
-        ValueError: the record is of none of the known forms.
+        ValueError: the record has none of the known forms.
     """
     turns = record.get("conversation")
     if turns is None:
@@ -69,13 +70,13 @@ def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
     for turn in turns:
         if not isinstance(turn, dict) or not all(isinstance(turn.get(k), str) for k in ("role", "content")):
             raise ValueError('every turn needs a "role" and a "content" of text')
-        if not turn["role"].strip() or "\n" in turn["role"]:  # a second line would be read as what is said
+        if not turn["role"].strip() or "\n" in turn["role"]:  # a second line would become content
             raise ValueError('a "role" must be one line, and not empty')
     return turns
 
 
 def _question(record: Mapping[str, Any]) -> Any:
-    """What is asked: "input", behind "instruction" and an empty line where there is one."""
+    """What the user asks: "instruction", then "input" after an empty line."""
     if "instruction" not in record:
         return record["input"]
     parts = [record["instruction"], record.get("input") or ""]
@@ -83,17 +84,17 @@ def _question(record: Mapping[str, Any]) -> Any:
 
 
 def plain_text(record: Mapping[str, Any]) -> str:
-    """The text of a record that holds no conversation; "" where it is null or white space only: no document."""
+    """The text of a record without a conversation; "" for an empty document (null, or white space only)."""
     text: str | None = record["text"]
     return text if text and not text.isspace() else ""
 
 
 def line_texts(line: bytes) -> list[str]:
-    """What is written in the document of a JSONL line, turn by turn; nothing where the line holds no document."""
+    """The texts of the document in a JSONL line, turn by turn; nothing if the line holds no document."""
     try:
-        record = read_line(line)
+        record = read_record(line)
         messages = record_messages(record)
-    except (ValueError, RecursionError, AttributeError):  # AttributeError: JSON, but no object
+    except ValueError:
         return []
     if messages is not None:
         return [turn["content"] for turn in messages]
@@ -107,30 +108,28 @@ class Rendering:
     parse_special: bool = False
 
 
-def render(record: Any, tokenizer: Tokenizer, rendering: Rendering) -> tuple[np.ndarray, bool]:
-    """Ids of one record without the final <|endoftext|> (uint32), and whether it is text with look-alikes in it.
+def render(record: Record, tokenizer: Tokenizer, rendering: Rendering) -> tuple[np.ndarray, bool]:
+    """The ids of a record without the final <|endoftext|> (uint32), and whether control-token look-alikes stayed text.
 
     Raises:
         ValueError: the record has none of the accepted forms.
     """
-    if not isinstance(record, dict):
-        raise ValueError("must be a JSON object")
     messages = record_messages(record)
-    if messages is None:
-        text = plain_text(record)
-        lookalike = tokenizer.looks_controlled(text)
-        if lookalike and rendering.parse_special:
-            ids = tokenizer.encode_parsed(text)
-            while ids and ids[-1] == tokenizer.eot_id:  # the end is added once, for every document alike
-                ids.pop()
-            return np.array(ids, np.uint32), False
+    if messages is not None:
+        return np.array(tokenizer.encode_chat(messages), np.uint32), False
+    text = plain_text(record)
+    lookalike = tokenizer.looks_controlled(text)
+    if not (lookalike and rendering.parse_special):
         return tokenizer.encode_array(text), lookalike
-    return np.array(tokenizer.encode_chat(messages), np.uint32), False
+    ids = tokenizer.encode_parsed(text)
+    while ids and ids[-1] == tokenizer.eot_id:  # every document gets one end, whether or not it is written out
+        ids.pop()
+    return np.array(ids, np.uint32), False
 
 
 @dataclass
 class Encoded:
-    """What one task gives back: ids of several documents, and what was noticed."""
+    """The result of one task: ids of several documents, and counts."""
 
     ids: np.ndarray  # all documents back to back, each with its <|endoftext|>
     lengths: np.ndarray  # ids per document
@@ -148,9 +147,9 @@ def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering, toke
 
     Args:
         first_line: number of the first line, for messages.
-        lines: JSONL lines; empty ones are passed over.
+        lines: JSONL lines; empty ones are skipped.
         rendering: how records become ids.
-        tokenizer: what encodes them; used by several threads at once.
+        tokenizer: encodes them; several threads may share it.
     """
     parts: list[np.ndarray] = [np.empty(0, np.uint32)]
     end = np.array([tokenizer.eot_id], np.uint32)
@@ -160,9 +159,9 @@ def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering, toke
         if not line.strip():
             continue
         try:
-            ids, lookalike = render(read_line(line), tokenizer, rendering)
-        except (ValueError, RecursionError) as error:
-            result.bad_lines.append((number, error_in_words(error)))
+            ids, lookalike = render(read_record(line), tokenizer, rendering)
+        except ValueError as error:
+            result.bad_lines.append((number, describe_error(error)))
             continue
         if not len(ids):
             result.empty += 1
@@ -175,15 +174,6 @@ def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering, toke
     result.control_tokens = int((result.ids >= tokenizer.eot_id).sum())
     result.lengths = np.array(lengths, dtype=np.int64)
     return result
-
-
-def error_in_words(error: Exception) -> str:
-    """Why a line is no record."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg}"
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text"
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def id_dtype(n_vocab: int) -> np.dtype[Any]:

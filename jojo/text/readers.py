@@ -1,12 +1,12 @@
-"""Text files of any common form to records: one dict per document, of a form documents.py knows.
+"""Text files of common formats to records: one dict per document, in a form that documents.py accepts.
 
     .txt .md    UTF-8; a line <|endoftext|> ends a document, long ones are cut into pieces at empty lines
     .jsonl      one record a line, or the text in its field --text_field
     .csv        with a header line; the text is in the column --text_field
     .parquet    one record a row, or the text in its column --text_field (needs pyarrow)
 
-All but .parquet may have .gz or .zst behind. Everything is read in chunks, so memory does not grow with the file.
-What is wrong with one line is counted in Problems; what spoils a whole file is a UserError that names it.
+All but .parquet may also be packed, as .gz or .zst. Everything is read in chunks, so memory does not grow with the file.
+An unreadable line is counted in Problems; an unreadable file is a UserError that names it.
 """
 
 from __future__ import annotations
@@ -28,24 +28,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jojo.text.documents import UnknownForm, error_in_words, plain_text, read_line, record_messages
+from jojo.text.documents import Record, UnknownForm, describe_error, plain_text, read_record, record_messages
 from utils import UserError, one_line, user_path
 
 SEPARATOR = "<|endoftext|>"
 TEXT_FIELD = "text"
 FORMATS = (".txt", ".jsonl", ".md", ".csv", ".parquet")
-PACKED = "all but the last also with .gz or .zst behind"
-PIECE_CHARACTERS = 32_000  # a longer text is cut near this length: far longer than any context
+KNOWN = f"{', '.join(FORMATS)} (all but the last also as .gz or .zst)"
+PIECE_CHARACTERS = 32_000  # a longer text is cut near this length, which is far longer than any context
 CHUNK_BYTES = 1 << 18
-PACKED_BYTES = 1 << 8  # given to zstd at once: zeros grow 30,000-fold, so this is what bounds its output
+PACKED_BYTES = 1 << 8  # given to zstd at once; its output may be 30,000 times larger
 LONGEST_LINE = 64 << 20  # bytes of .jsonl and .csv; characters of a field
 BATCH_ROWS = 64  # of .parquet: few, because each may be a book
-MARKS = {  # UTF-32's first: its little-endian one begins as UTF-16's does
-    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
-    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
-}
 CONVERT = "convert it, for example with iconv -f latin1 -t utf-8"
-MEND = "mend them"
 
 
 @dataclass(frozen=True)
@@ -58,31 +53,32 @@ class TextOptions:
 
     def __post_init__(self) -> None:
         if "\n" in self.separator:
-            raise UserError("--separator must be one line; it is what a line holds that ends a document.")
+            raise UserError("--separator must be one line; a document ends where a line is equal to it.")
 
 
 @dataclass
 class Problems:
-    """What was passed over: unreadable lines up to a limit, empty documents, and files in which there was nothing."""
+    """What was skipped: unreadable lines up to a limit, and empty documents."""
 
     limit: int = 100
     count: int = 0
     examples: list[str] = field(default_factory=list)  # the first three, with file and line
     advice: str = ""  # what to do about the first one
     empty_documents: int = 0
-    empty_files: int = 0
 
     def add(self, place: str, error: Exception) -> None:
         """Count an unreadable line. Raises UserError for the first one beyond the limit."""
         self.count += 1
-        reason = f": {error_in_words(error)}"
-        if isinstance(error, UnknownForm) and any(example.endswith(reason) for example in self.examples):
-            reason = ""  # a long one: once will do
+        reason = f": {describe_error(error)}"
+        if reason in "".join(self.examples):
+            reason = ""  # shown once
         self.examples = [*self.examples, place + reason][:3]
-        self.advice = self.advice or _advice(error)
+        if not self.advice:
+            named = isinstance(error, UnknownForm) and "name the field that holds the text with --text_field"
+            encoded = isinstance(error, UnicodeDecodeError) and CONVERT
+            self.advice = named or encoded or "correct them, or raise --data.max_bad_lines"
         if self.count > self.limit:
-            how = f"{MEND}, or raise --data.max_bad_lines" if self.advice == MEND else self.advice
-            raise UserError(f"More than {self.limit} unreadable lines ({self.shown}); {how}.") from None
+            raise UserError(f"More than {self.limit} unreadable lines ({self.shown}); {self.advice}.") from None
 
     @property
     def shown(self) -> str:
@@ -90,25 +86,19 @@ class Problems:
         return "; ".join([*self.examples, *["..."] * (self.count > len(self.examples))])
 
 
-def _advice(error: Exception) -> str:
-    """What to do about an unreadable line."""
-    if isinstance(error, UnknownForm):
-        return "name the field with the text with --text_field"
-    return CONVERT if isinstance(error, UnicodeDecodeError) else MEND
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Path]:
     """The files that --input names, each once, in a fixed order.
 
     Args:
-        inputs: files, folders (searched to the bottom) and patterns like `stories/*.txt` and `books/**/*.md`. Folders
-            and patterns give those of their files that can be read and whose name, and whose folders' names, do not
-            begin with a dot. What exists is never taken for a pattern.
-        leave_out: files that folders and patterns do not give.
+        inputs: files, folders (with all folders in them) and patterns like `stories/*.txt` and `books/**/*.md`. Folders
+            and patterns skip unknown formats and names that begin with a dot. An existing path is never a pattern.
+        leave_out: files that folders and patterns skip.
 
     Raises:
-        UserError: nothing there, nothing readable in it, not a regular file, or of a format that is not known; or a
-            folder in it that may not be read.
+        UserError: an input is missing, has no readable file, or is in an unknown format; or a folder may not be read.
     """
     files: dict[Path, Path] = {}
     left_out = {path.resolve() for path in leave_out}
@@ -116,29 +106,24 @@ def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Pa
         if not name:
             raise UserError("One --input is empty (a shell variable that is not set?); name files or folders.")
         path = user_path(name)
-        is_pattern = not path.exists() and any(sign in name for sign in "*?[")
-        if is_pattern or path.is_dir():
-            found = _matches(path) if is_pattern else _below(path)
-            inside = sorted(p for p in found if p.is_file() and _format(p) and p.resolve() not in left_out)
-            if not inside:
-                what = f"pattern '{path}' matches" if is_pattern else f"folder '{path}' holds"
-                raise UserError(f"The {what} no file that can be read ({', '.join(FORMATS)}; {PACKED}).")
-        elif not path.exists():
-            raise UserError(f"No file or folder '{path}'; check --input.")
-        elif not path.is_file():
-            raise UserError(f"'{path}' is not a regular file; write what it gives into one first.")
-        elif not _format(path):
-            known = f"{' nor '.join(FORMATS)} ({PACKED})"
-            raise UserError(f"'{path}' is neither {known}; convert it, or rename it if it is one of them.")
+        if path.is_file():
+            paths = [path]
+            if not _format(path):
+                raise UserError(f"'{path}' has an unknown format; convert it to one of {KNOWN}.")
+        elif path.exists() or glob.has_magic(name):
+            found = _below(path) if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
+            paths = sorted(p for p in found if p.is_file() and _format(p) and p.resolve() not in left_out)
+            if not paths:
+                raise UserError(f"No file in '{path}' can be read; --input takes {KNOWN}.")
         else:
-            inside = [path]
-        for path in inside:
-            files.setdefault(path.resolve(), path)  # the same file by another name is the same file
+            raise UserError(f"No file or folder '{path}'; check --input.")
+        for path in paths:
+            files.setdefault(path.resolve(), path)  # a file may have several names
     return list(files.values())
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """All files of a folder and of the folders in it, but for hidden ones."""
+    """All files in a folder and in the folders below it, without hidden ones."""
 
     def refuse(error: OSError) -> None:
         reason = f"({error.strerror}); check its permissions"
@@ -149,16 +134,8 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in names if not name.startswith("."))
 
 
-def _matches(pattern: Path) -> Iterator[Path]:
-    """What a pattern matches. Raises UserError where `**` meets a folder that may not be read: glob passes over it."""
-    base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
-    for _ in _below(base) if "**" in pattern.parts and base.is_dir() else ():
-        pass
-    return map(Path, glob.glob(str(pattern), recursive=True))
-
-
 def _format(path: Path) -> str | None:
-    """The format that a file's name tells, without its packing; None where it is not known."""
+    """The format by the file's name, without its packing; None if it is unknown."""
     packed = path.suffix.lower() in (".gz", ".zst")
     name = (Path(path.stem) if packed else path).suffix.lower()
     return name if name in (FORMATS[:-1] if packed else FORMATS) else None
@@ -167,28 +144,21 @@ def _format(path: Path) -> str | None:
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
-def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterator[dict[str, Any]]:
-    r"""The documents of one file as records that documents.record_messages accepts, none of them empty.
+def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterator[Record]:
+    r"""The documents of one file as records that documents.record_messages accepts; empty documents are left out.
 
-    A text that is null, or white space only, is an empty document. NUL characters that JSON (\u0000) or Parquet hold are
-    kept: somebody meant them, and every byte has its token. A NUL byte in any other file is the sign of another format.
+    NUL characters in JSON (\u0000) or Parquet are kept. A NUL byte in any other file means that it is not text.
 
     Args:
-        path: a file that find_files gave.
+        path: a file from find_files.
         options: how it is read.
-        problems: unreadable lines are added to it, and the file itself where there is nothing in it.
+        problems: counts unreadable lines and empty documents.
 
     Raises:
-        UserError: the file cannot be read to its end, or too many lines were unreadable.
+        UserError: the file cannot be read to its end, or too many lines are unreadable.
     """
-    before, n_records = problems.count, 0
-    for record in _records(path, options, problems) if path.stat().st_size else ():
-        n_records += 1
-        yield record
-    problems.empty_files += not n_records and problems.count == before
-
-
-def _records(path: Path, options: TextOptions, problems: Problems) -> Iterator[dict[str, Any]]:
+    if not path.stat().st_size:  # even the packed formats
+        return
     kind = _format(path)
     if kind in (".txt", ".md"):
         texts = split_text(_text(path), options.separator)
@@ -200,49 +170,50 @@ def _records(path: Path, options: TextOptions, problems: Problems) -> Iterator[d
     values = {".jsonl": _json_lines, ".csv": _csv_rows, ".parquet": _parquet_rows}[kind](path, options)
     for place, value in values:
         try:
-            record = _record(value, options)
+            if isinstance(value, Exception):
+                raise value
+            record = _with_options(value, options)
             if record_messages(record) or plain_text(record):
                 yield record
             else:
                 problems.empty_documents += 1
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             problems.add(f"{path}, {place}", error)
 
 
-def _record(value: object, options: TextOptions) -> dict[str, Any]:
-    """What a line or row gave as a record; an exception stands for one that could not be read, and is raised."""
+def _with_options(record: Record, options: TextOptions) -> Record:
+    """The record of the named field, normalised if that is asked for. Raises ValueError if the field is missing."""
     name = options.text_field
-    if isinstance(value, Exception):
-        raise value
-    if not isinstance(value, dict):
-        raise ValueError("must be a JSON object")
     if name != TEXT_FIELD:
-        if name not in value:
-            raise UnknownForm(_lacks("field", name, value))
-        if not isinstance(value[name], str | None):
+        if name not in record:
+            raise UnknownForm(_lacks("field", name, record))
+        if not isinstance(record[name], str | None):
             raise ValueError(f"the field '{name}' must be a string")
-        value = {"text": value[name]}
-    return _normalised(value) if options.normalise else value
+        record = {"text": record[name]}
+    return _normalised(record) if options.normalise else record
 
 
 def _lacks(kind: str, name: str, names: Iterable[str]) -> str:
     return f"has no {kind} '{name}' (it has: {one_line(', '.join(names), 200)})"
 
 
-def _json_lines(path: Path, options: TextOptions) -> Iterator[tuple[str, object]]:
+Rows = Iterator[tuple[str, Record | ValueError]]  # where each row stands, and its record, or why it has none
+
+
+def _json_lines(path: Path, options: TextOptions) -> Rows:
     for number, line in enumerate(_lines(_chunks(path)), 1):
         try:
             if line is None:
                 raise ValueError(f"longer than {LONGEST_LINE >> 20} MiB")
             if line.strip():
-                yield f"line {number}", read_line(line)
-        except (ValueError, RecursionError) as error:
+                yield f"line {number}", read_record(line)
+        except ValueError as error:
             yield f"line {number}", error
 
 
-def _csv_rows(path: Path, options: TextOptions) -> Iterator[tuple[str, object]]:
-    """The text column, its line ends as they are; rows that do not fit the header as exceptions."""
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))  # the whole process shares it: only ever raise it
+def _csv_rows(path: Path, options: TextOptions) -> Rows:
+    """The text column; line ends inside of it stay as they are."""
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))  # the process shares it, so it is only raised
     lines = _csv_lines(path)
     n_blank, header = next(((n, line) for n, line in enumerate(lines) if line.strip()), (0, ""))
     if not header:
@@ -258,13 +229,11 @@ def _csv_rows(path: Path, options: TextOptions) -> Iterator[tuple[str, object]]:
         for row in rows:
             fits = None not in row and None not in row.values()
             text = {options.text_field: row[options.text_field]}
-            yield f"line {at}", text if fits else ValueError(f"must have {len(names)} columns, as the header has")
+            yield f"line {at}", text if fits else ValueError(f"must have {len(names)} columns, like the header")
             at = n_blank + rows.line_num + 1
     except csv.Error as error:  # where the next row begins is unknown now
-        reason = f"wrong quotes ({error}); double every quote in a quoted field"
-        if "field limit" in str(error):
-            reason = f"a field of more than {LONGEST_LINE >> 20} MiB; make it shorter, or close its quotes"
-        raise UserError(f"'{path}', the row from line {at}: {reason}.") from None
+        how = "check its quotes, and double every quote inside of a quoted field"
+        raise UserError(f"'{path}', the row from line {at}, cannot be read ({error}); {how}.") from None
 
 
 def _csv_lines(path: Path) -> Iterator[str]:
@@ -276,22 +245,21 @@ def _csv_lines(path: Path) -> Iterator[str]:
 
 def _no_column(path: Path, options: TextOptions, names: Iterable[str]) -> UserError:
     problem = _lacks("column", options.text_field, names)
-    return UserError(f"'{path}' {problem}; name the one with the text with --text_field.")
+    return UserError(f"'{path}' {problem}; name the column that holds the text with --text_field.")
 
 
-def _parquet_rows(path: Path, options: TextOptions) -> Iterator[tuple[str, object]]:
-    """Rows without what is null, and with the columns that make a record only."""
+def _parquet_rows(path: Path, options: TextOptions) -> Rows:
+    """Rows with the columns that make a record, without null values."""
     arrow, parquet = _optional("pyarrow", path), _optional("pyarrow.parquet", path)
-    wanted = [options.text_field]
-    if options.text_field == TEXT_FIELD:  # as in .jsonl, any form of record will do
-        wanted += ["conversation", "messages", "instruction", "input", "output"]
+    names = [options.text_field]
+    if options.text_field == TEXT_FIELD:  # as in .jsonl, any form of record is accepted
+        names += ["conversation", "messages", "instruction", "input", "output"]
     number = 0
     with open(path, "rb") as file:
-        try:  # the options are what keeps it from reading whole columns at once
+        try:  # without these options it reads whole columns at once
             source = parquet.ParquetFile(file, pre_buffer=False, buffer_size=CHUNK_BYTES)
-            columns = [name for name in wanted if name in source.schema_arrow.names]
-            asked = bool({"instruction", "input"} & set(columns)) and "output" in columns
-            if columns != wanted and not asked and set(columns) <= {"instruction", "input", "output"}:
+            columns = [name for name in names if name in source.schema_arrow.names]
+            if not columns:
                 raise _no_column(path, options, source.schema_arrow.names)
             for batch in source.iter_batches(BATCH_ROWS, columns=columns):
                 for row in batch.to_pylist():
@@ -317,10 +285,10 @@ def _optional(module: str, path: Path) -> Any:
 
 
 def split_text(text: str | Iterable[str], separator: str = SEPARATOR) -> Iterator[str]:
-    """Documents of a text: what stands between separator lines, long ones cut into pieces at empty lines.
+    """Documents of a text: what stands between separator lines; long ones are cut into pieces at empty lines.
 
     Args:
-        text: a text, or the chunks of one; where they begin makes no difference.
+        text: a text, or its chunks; where the chunks begin makes no difference.
         separator: the line that ends a document, taken literally; blanks may stand around it.
 
     Returns:
@@ -330,7 +298,7 @@ def split_text(text: str | Iterable[str], separator: str = SEPARATOR) -> Iterato
 
 
 def _pieces(parts: Iterable[tuple[str, bool]]) -> Iterator[str]:
-    """Cut at the first empty line (failing that, line end, space, anywhere) past PIECE_CHARACTERS."""
+    """Cut at the first empty line past PIECE_CHARACTERS; failing that, at a line end, a space, or anywhere."""
     near, far = PIECE_CHARACTERS, int(1.5 * PIECE_CHARACTERS)
     rest = ""  # of the present document
     for part, ends in parts:
@@ -346,10 +314,10 @@ def _pieces(parts: Iterable[tuple[str, bool]]) -> Iterator[str]:
 
 
 def _parts(chunks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
-    """The text without its separator lines, in parts, each with whether a document ends behind it."""
+    """The text without its separator lines, in parts, each with whether a document ends after it."""
     line = re.compile(rf"^[ \t]*{re.escape(separator)}[ \t]*$", re.MULTILINE)
-    longest = PIECE_CHARACTERS + len(separator)  # an unfinished line beyond this is no separator, and passed on
-    held = "\n"  # its first character is the one before what is still to be passed on, so that ^ is right
+    longest = PIECE_CHARACTERS + len(separator)  # a longer line is no separator, and need not be held back
+    held = "\n"  # the character before the held text, so that ^ is right, and the held text
     for chunk in chunks:
         held += chunk
         end, done = max(0, held.rfind("\n")), 1  # up to `end`, lines are whole
@@ -367,7 +335,7 @@ def _parts(chunks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """What is in a file, unpacked. Raises UserError for damaged packing, UTF-16 and UTF-32, and anything with a NUL."""
+    """The unpacked bytes of a file. Raises UserError for damaged packing, and for NUL bytes, which no text has."""
     with open(path, "rb") as file:
         if path.suffix.lower() == ".zst":
             chunks = _zstd_chunks(path, file)
@@ -375,31 +343,24 @@ def _chunks(path: Path) -> Iterator[bytes]:
             source = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
             chunks = iter(lambda: source.read(CHUNK_BYTES), b"")
         try:
-            n_bytes, n_lines = 0, 1
+            n_bytes = 0
             for chunk in filter(None, chunks):
-                if n_bytes == 0 and (code := next((c for c, marks in MARKS.items() if chunk.startswith(marks)), "")):
-                    how = f"convert it, for example with iconv -f {code} -t utf-8"
-                    raise UserError(f"'{path}' is {code.upper()} text; {how}.")
                 if (at := chunk.find(b"\0")) >= 0:
-                    line = n_lines + chunk.count(b"\n", 0, at)
-                    raise UserError(f"'{path}' is not a text file (byte {n_bytes + at:,}, in line {line:,}, is NUL).")
+                    raise UserError(
+                        f"'{path}' is not UTF-8 text (byte {n_bytes + at:,} is NUL); if it is UTF-16, convert it with "
+                        "iconv -f utf-16 -t utf-8."
+                    )
                 n_bytes += len(chunk)
-                n_lines += chunk.count(b"\n")
                 yield chunk
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             reason = one_line(str(error))
-            raise UserError(f"'{path}' is damaged or cut short ({reason}); make or download it again.") from None
+            raise UserError(f"'{path}' is damaged or incomplete ({reason}); make or download it again.") from None
 
 
 def _zstd_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
-    """Frame by frame, as the readers of zstandard take a file that was cut short for one that ends there."""
-    try:
-        zstd = importlib.import_module("compression.zstd")  # Python 3.14
-        options = {zstd.DecompressionParameter.window_log_max: 31}  # what zstd --long=31 packs is read
-        new_frame = functools.partial(zstd.ZstdDecompressor, options=options)
-    except ImportError:
-        zstd = _optional("zstandard", path)
-        new_frame = zstd.ZstdDecompressor(max_window_size=1 << 31).decompressobj
+    """Frame by frame: the readers of zstandard do not notice that a file ends inside a frame."""
+    zstd = _optional("zstandard", path)
+    new_frame = zstd.ZstdDecompressor(max_window_size=1 << 31).decompressobj  # for files packed with zstd --long=31
     frame = None
     try:
         while data := file.read(PACKED_BYTES):
@@ -414,29 +375,22 @@ def _zstd_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
 
 
 def _text(path: Path, translate: bool = True) -> Iterator[str]:
-    r"""A file as chunks of text that do not end within a \r\n. Raises UserError for what is no UTF-8 text.
-
-    Args:
-        path: the file.
-        translate: whether every line end becomes a \n.
-    """
+    r"""The text of a file in chunks that do not end within a \r\n; `translate`: every line end becomes a \n."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate)
     n_bytes = 0
     for chunk in itertools.chain(_chunks(path), [b""]):  # the empty one is the end
         n_bytes += len(chunk)
         try:
             yield decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:  # its object is the end of what was read, with what was kept back
+        except UnicodeDecodeError as error:  # error.object is the chunk, after bytes that an earlier one ended with
             at = n_bytes - len(error.object) + error.start
             raise UserError(f"'{path}' is not UTF-8 text (byte {at:,}); {CONVERT}.") from None
 
 
 def _lines(chunks: Iterable[bytes], universal: bool = False) -> Iterator[bytes | None]:
-    r"""Lines with their ends; None for one that is longer than LONGEST_LINE, of which no more is kept.
+    r"""Lines with their ends; None for one that is longer than LONGEST_LINE, which is not kept in memory.
 
-    Args:
-        chunks: what the lines stand in; they may end anywhere (`universal`: but not within a \r\n).
-        universal: whether \r and \r\n end a line too.
+    The chunks may end anywhere. `universal`: \r and \r\n end a line too, and no chunk ends within a \r\n.
     """
     parts: list[bytes] = []
     size = 0
@@ -468,26 +422,26 @@ _JOINERS = re.compile("(?<![\u0300-\U0010ffff])[\u200c\u200d]+(?![\u0300-\U0010f
 
 
 def normalise(text: str) -> str:
-    """The same text with one spelling for what looks alike; done twice, it changes nothing more.
+    """The text with one spelling for what looks alike. A second call changes nothing.
 
     - Unicode NFC: a letter and its accent are one character where there is one
     - curly single and double quotes (high, low, reversed) become ' and "; dashes stay what they are
     - no-break and all other Unicode spaces become a space; tabs stay
-    - zero-width spaces, word joiners, byte order marks and soft hyphens go; zero-width joiners and non-joiners too, but
-      not beside a character beyond the Latin ones, where they are spelling (Persian, Hindi, emoji)
+    - zero-width spaces, word joiners, byte order marks and soft hyphens are removed; zero-width joiners and non-joiners
+      too, except beside a character that is not Latin, where they are spelling (Persian, Hindi, emoji)
     - CRLF and CR become LF
-    - spaces and tabs at the ends of lines go
+    - spaces and tabs at the ends of lines are removed
     - three or more empty lines become one
     """
-    if not text.isascii():  # in this order: what is dropped may have stood between a letter and its accent
+    if not text.isascii():  # remove characters first: one may stand between a letter and its accent
         text = _JOINERS.sub("", unicodedata.normalize("NFC", text.translate(_CHARACTERS)))
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = "\n".join(line.rstrip(" \t") for line in text.split("\n"))
     return re.sub(r"(\A|\n)\n{3,}", r"\1\n", text)
 
 
-def _normalised(record: dict[str, Any]) -> dict[str, Any]:
-    """A record, or a turn of a conversation, with its texts normalised and all else as it was."""
+def _normalised(record: Record) -> Record:
+    """A record, or a turn of a conversation, with its texts normalised; everything else stays as it is."""
     result = dict(record)
     for name in ("text", "instruction", "input", "output", "content"):
         if isinstance(result.get(name), str):

@@ -882,7 +882,7 @@ def test_lines_become_their_documents_or_are_counted(lines: list[bytes]) -> None
             assert [i for i in ids[0] if i >= EOT] == control_tokens(record)
 
 
-@given(lines=st.lists(lines, max_size=4))
+@given(lines=st.lists(lines.map(lambda line: line.replace(b"\0", b"")), max_size=4))  # prepare.py refuses NUL
 @example([b'{"text": "a\\ud800"}', b'{"text": ["a"]}', b'{"input": "\\udc00", "output": "<|im_end|>"}'])
 @examples(100)
 def test_prepare_writes_what_training_would_read(lines: list[bytes]) -> None:
@@ -892,7 +892,7 @@ def test_prepare_writes_what_training_would_read(lines: list[bytes]) -> None:
     problems = text_files.Problems(99)
     with bounded():
         records = list(text_files.read_records(Path("lines.jsonl"), text_files.TextOptions(), problems))
-        shares = [dataset_files.share_of(record) for record in records]
+        shares = [dataset_files.split_share(record) for record in records]
         written, again = documents_in([dataset_files.to_line(record) for record in records])
     assert problems.count == len(result.bad_lines) and not again.bad_lines
     assert all(0 <= share < 1 for share in shares)

@@ -14,7 +14,7 @@ import pytest
 
 from jojo.text.documents import record_messages
 from recipes import chitchat
-from recipes.recipe import Wanted, find_recipe
+from recipes.recipe import RecipeRequest, find_recipe
 from recipes.word_files import entries
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -108,7 +108,7 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_recipe() -> None:
-    documents = list(find_recipe("chitchat").documents(Wanted("sample", seed=5)))
+    documents = list(find_recipe("chitchat").documents(RecipeRequest("sample", seed=5)))
     assert len(documents) == chitchat.DOCUMENTS
     assert {split for split, _ in documents} == {""}
     assert documents[9][1] == chitchat.conversation(9, seed=5)

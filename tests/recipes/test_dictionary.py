@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from jojo.text.documents import Record
 from recipes import dictionary
 from recipes.dictionary import RECIPE, parse_gloss, parse_index, parse_synset, read_wordnet, senses_of, tidy
-from recipes.recipe import Wanted
+from recipes.recipe import RecipeRequest
 from utils import UserError
 
 LICENCE = "".join(f"  {number} This software and database is being provided to you  \n" for number in range(1, 30))
@@ -120,7 +120,7 @@ def folder(tmp_path: Path) -> Path:
 
 def made(folder: Path) -> list[Record]:
     """All documents made from a folder."""
-    return [record for _, record in RECIPE.documents(Wanted("path", folder))]
+    return [record for _, record in RECIPE.documents(RecipeRequest("path", folder))]
 
 
 def told(folder: Path, word: str) -> str:
@@ -245,7 +245,7 @@ def test_a_model_at_an_endpoint_puts_them_in_other_words(folder: Path, monkeypat
             yield (word, record), "Something else." if word == "dog" else f"Simply: {word}."
 
     monkeypatch.setattr(dictionary, "rewritten", rewritten)
-    wanted = Wanted("path", folder, Path("kept"), endpoint="http://localhost/v1", model="small")
+    wanted = RecipeRequest("path", folder, Path("kept"), endpoint="http://localhost/v1", model="small")
     texts = [[*record.values()][-1] for _, record in RECIPE.documents(wanted)]
     assert "Simply: brisk." in texts
     assert "Something else." not in texts  # it lost the word: the entry stays as it was
@@ -401,7 +401,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def sample() -> list[Record]:
     """All documents from the WordNet that is found on the machine."""
-    return [record for _, record in RECIPE.documents(Wanted("sample"))]
+    return [record for _, record in RECIPE.documents(RecipeRequest("sample"))]
 
 
 def test_where_wordnet_is_looked_for(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import recipes.story
+from jojo.text.documents import Document
 from recipes import chat, dailydialog, hub, knowledge, rewrite, story
 from recipes.dailydialog import repaired
-from recipes.recipe import Document, Wanted
+from recipes.recipe import RecipeRequest
 from utils import UserError
 
 REPO, NAME = "someone/texts", "folder/text.txt"
@@ -69,7 +70,7 @@ def switch_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def documents(recipe: Any, **wanted: Any) -> list[Document]:
-    return list(recipe.documents(Wanted(**wanted)))
+    return list(recipe.documents(RecipeRequest(**wanted)))
 
 
 def fetch(folder: Path, **options: Any) -> Path:
@@ -147,7 +148,7 @@ def test_a_damaged_file_is_fetched_again_and_a_second_one_refused(
     server.instead[f"{REPO}/{NAME}"] = [b"some tekt"]
     with logged() as records:
         assert fetch(tmp_path).read_bytes() == b"some text"
-    assert any("its hash is another); fetching it again" in text for text in warnings_in(records))
+    assert any("its hash differs); downloading it again" in text for text in warnings_in(records))
     server.instead[f"{REPO}/{NAME}"] = [b"some tekt", b"some te"]
     with pytest.raises(
         UserError, match=r"Could not fetch 'folder/text\.txt' of the data set 'someone/texts': it arrived"
@@ -184,7 +185,7 @@ def test_a_file_that_is_there_without_a_note_is_not_fetched_again(server: DataSe
 
 
 REFUSED = [
-    (401, "does not give it without a valid token (401): log in with `hf auth login`, or check the name"),
+    (401, "the Hub wants a valid token (401); log in with `hf auth login`, or check the name"),
     (403, "its owners want their terms accepted first (403)"),
     (404, "the Hub does not know it, or not for this token (404)"),
     (429, "the Hub allows no more requests for now (429); try again in 7 seconds"),
@@ -205,8 +206,8 @@ def test_every_refusal_is_one_sentence_with_a_way_on(
     assert message.startswith("Could not fetch 'folder/text.txt' of the data set 'someone/texts': ")
     assert words in message
     assert message.endswith(
-        "; folder/text.txt, fetched by hand from https://huggingface.co/datasets/someone/texts/tree/main, can be given "
-        "with --source PATH (the file or its folder), and the sample works without it: --source sample."
+        ". Or download folder/text.txt from https://huggingface.co/datasets/someone/texts/tree/main and add --source PATH "
+        "(the file or its folder); the sample works without it: --source sample."
     )
     assert "\n" not in message
 
@@ -215,13 +216,13 @@ def test_all_missing_files_are_named_and_those_put_there_by_hand_are_taken_witho
     server: DataServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switch_off(monkeypatch)
-    with pytest.raises(UserError, match=r"'a' of .*; a and b, fetched by hand from .*/tree/v2, can be"):
+    with pytest.raises(UserError, match=r"'a' of .*\. Or download a and b from .*/tree/v2 and add"):
         hub.fetch_files(REPO, ["a", "b"], tmp_path, "v2")
     (tmp_path / REPO / "a").write_bytes(b"text")
-    with pytest.raises(UserError, match=r"'b' of .*; b, fetched by hand"), logged() as records:
+    with pytest.raises(UserError, match=r"'b' of .*\. Or download b from"), logged() as records:
         hub.fetch_files(REPO, ["a", "b"], tmp_path)
     assert warnings_in(records) == [
-        f"'{tmp_path / REPO / 'a'}' could not be verified, because the Hub cannot be reached; taking it as it is."
+        f"The Hub cannot be reached to verify '{tmp_path / REPO / 'a'}'; using the file as it is."
     ]
     assert hub.fetch_files(REPO, ["a"], tmp_path) == [tmp_path / REPO / "a"]
     server.fail("HEAD", "a", 404)
@@ -237,7 +238,7 @@ def test_a_login_page_in_place_of_a_file_is_not_kept(
     server.add(REPO, NAME, b"some text")
     server.fail("HEAD", "text", 200, 1, headers, "<html>")
     server.fail("GET", "text", 200, 1, headers, "<html>")
-    with pytest.raises(UserError, match=r"is not the Hub's file \(no checksum\), and nothing was kept; check"):
+    with pytest.raises(UserError, match=r"is not the Hub's file \(it has no checksum\); check"):
         fetch(tmp_path)
     path = tmp_path / REPO / NAME
     assert [p for p in path.parent.iterdir() if p.suffix != ".lock"] == []
@@ -438,7 +439,7 @@ def test_conversations_from_the_hub(server: DataServer, tmp_path: Path) -> None:
 
 def test_conversations_from_the_original_files(tmp_path: Path) -> None:
     def read(path: Path) -> list[tuple[str, list[str]]]:
-        return list(dailydialog.conversations(Wanted("path", path)))
+        return list(dailydialog.conversations(RecipeRequest("path", path)))
 
     outer = {name.replace(".", "_"): content for name, content in archives().items()}
     whole = {"ijcnlp_dailydialog__dialogues_text_txt": TRAIN, "ijcnlp_dailydialog__readme_txt": "?"}
@@ -470,15 +471,15 @@ def test_no_beginning_of_the_original_zip_passes_for_all_of_it(tmp_path: Path) -
     for length in range(50, len(whole), 50):
         path.write_bytes(whole[:length])
         with pytest.raises(UserError, match=r"is not a whole zip file|cannot be unpacked"):
-            list(dailydialog.conversations(Wanted("path", path)))
+            list(dailydialog.conversations(RecipeRequest("path", path)))
     path.write_bytes(whole)
-    assert list(dailydialog.conversations(Wanted("path", path))) == CONVERSATIONS
+    assert list(dailydialog.conversations(RecipeRequest("path", path))) == CONVERSATIONS
 
 
 def test_files_that_are_not_dailydialogs_are_named(tmp_path: Path) -> None:
     def refusal(path: Path) -> str:
         with pytest.raises(UserError) as caught:
-            list(dailydialog.conversations(Wanted("path", path)))
+            list(dailydialog.conversations(RecipeRequest("path", path)))
         return str(caught.value)
 
     assert "no file or folder" in refusal(tmp_path / "missing")
@@ -986,7 +987,7 @@ def test_answers_become_sentences(server: DataServer, tmp_path: Path) -> None:
     assert warnings_in(records) == ["Answers that stay as they were, as the model gave no sentence that holds them: 1."]
     with logged() as records:  # also where no more are wanted
         server.reply = lambda prompt: 400
-        few = knowledge.RECIPE.read(Wanted(source="path", max_documents=2, **wanted))
+        few = knowledge.RECIPE.read(RecipeRequest(source="path", max_documents=2, **wanted))
         assert [next(few), next(few)] == found
         few.close()  # type: ignore[attr-defined]
     assert warnings_in(records)[-1].endswith("holds them: 1.")

