@@ -22,10 +22,7 @@ from helpers_run import (
 )
 
 from jojo.checkpoints import checkpoint, run_files
-from jojo.checkpoints import saver as saver_module
 from jojo.checkpoints.file import read_stamp, write_file
-from jojo.checkpoints.run_files import RunFiles
-from jojo.checkpoints.saver import Saver
 from trainer import Trainer
 from training.resume import Request
 from training.run import prepare_run
@@ -242,58 +239,6 @@ def test_reset_epoch_without_a_checkpoint_to_go_on_from_is_refused(flags):
     train("--max_iters", "1")
     with pytest.raises(UserError, match="--reset_epoch goes on from a checkpoint and counts anew; name one"):
         train_plainly(*TINY, *flags, "--reset_epoch")
-
-
-# --- saves that failed ----------------------------------------------------------------------------------------------
-
-
-def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(tmp_path, monkeypatch):
-    files = RunFiles(tmp_path / "a.pt")
-    saver, refused, written = Saver(files, keep=None, move=lambda: None), {files.best}, []
-
-    def write(state, path):
-        if path in refused:
-            raise UserError(f"Could not save '{path}'.")
-        written.append((path.name, state["batch_counter"]))
-
-    monkeypatch.setattr(saver_module, "write_file", write)
-
-    def state(batch):
-        return {"model": {"w": torch.zeros(1)}, "batch_counter": batch}
-
-    saver.save(state(1), [files.best, files.last])
-    saver.wait()
-    assert saver.failed == [files.best] and written == [("a.pt", 1)]
-    refused.clear()
-    saver.save(state(2), [files.last])
-    saver.wait()
-    assert saver.failed == [] and sorted(written[1:]) == [("a.pt", 2), ("a_best.pt", 1)]
-
-
-def test_failed_numbered_saves_do_not_pile_up_in_memory(tmp_path, monkeypatch):
-    files = RunFiles(tmp_path / "a.pt")
-    saver = Saver(files, keep=None, move=lambda: None)
-
-    def full(state, path):
-        raise UserError("The disk is full.")
-
-    monkeypatch.setattr(saver_module, "write_file", full)
-    for batch in range(1, 6):
-        state = {"model": {"w": torch.zeros(1)}, "batch_counter": batch}
-        saver.save(state, [files.numbered(batch), files.last])
-    saver.wait()
-    assert saver.failed == [files.numbered(5), files.last]
-
-
-def test_the_record_is_on_the_disk_before_the_checkpoint_that_counts_on_it(tmp_path, monkeypatch):
-    files = RunFiles(tmp_path / "a.pt")
-    order = []
-    monkeypatch.setattr(saver_module, "make_durable", lambda path: order.append(path))
-    monkeypatch.setattr(saver_module, "write_file", lambda state, path: order.append(path))
-    saver = Saver(files, keep=None, move=lambda: None)
-    saver.save({"model": {"w": torch.zeros(1)}}, [files.last])
-    saver.wait()
-    assert order == [files.metrics, files.last]
 
 
 # --- bad numbers ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,8 @@ from helpers_run import (
     train_plainly,
 )
 
-from jojo.checkpoints import saver as saver_module
-from jojo.checkpoints.file import read_file, read_stamp, write_file
+from jojo.checkpoints.file import read_stamp, write_file
 from jojo.checkpoints.run_files import RunFiles, newest_checkpoint, run_path
-from jojo.checkpoints.saver import Saver, in_memory
 from utils import UserError
 
 
@@ -94,20 +91,6 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_training(tmp_path):
 
 
 # --- whose they are ---------------------------------------------------------------------------------------------------
-
-
-def test_a_checkpoint_tells_its_run_and_batch_without_being_read(tmp_path):
-    write_file(state(batch=1234567), tmp_path / "x.pt")
-    stamp = read_stamp(tmp_path / "x.pt")
-    assert (stamp.run_id, stamp.batch) == ("0123456789abcdef", 1234567)
-
-
-def test_what_has_no_stamp_has_none(tmp_path):
-    torch.save({"model": {}}, tmp_path / "old.pt")
-    (tmp_path / "empty.pt").write_bytes(b"")
-    (tmp_path / "text.pt").write_text("jojo-run: and so on " * 30)
-    for name in ("old.pt", "empty.pt", "text.pt", "missing.pt"):
-        assert read_stamp(tmp_path / name) is None
 
 
 def test_a_resumed_run_keeps_its_identity_and_a_new_one_gets_another(monkeypatch):
@@ -206,193 +189,3 @@ def test_keep_checkpoints_is_the_number_kept(keep, left):
     flags = ("--max_iters", "8", "--epochs", "2", "--checkpoint_interval", "2", "--training.keep_checkpoints", keep)
     assert train(*flags).code == 0
     assert sorted(read_stamp(path).batch for path in Path("models").glob("*_batch*.pt")) == left
-
-
-# --- saving beside the training ----------------------------------------------------------------------------------------
-
-
-def nothing() -> None:
-    """Where nobody trains."""
-
-
-class SlowDisk:
-    """Stands for write_file: waits until it is let go, and remembers what it wrote."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.written: list[tuple[str, float]] = []
-        self.error: UserError | None = None
-
-    def __call__(self, state, path) -> None:
-        assert self.go.wait(10)
-        if self.error:
-            raise self.error
-        self.written.append((path.name, state["model"]["weight"][0, 0].item()))
-        path.write_bytes(b"x")
-
-
-@pytest.fixture
-def disk(monkeypatch) -> SlowDisk:
-    slow = SlowDisk()
-    monkeypatch.setattr(saver_module, "write_file", slow)
-    return slow
-
-
-class Training:
-    """Stands for a trainer with one weight."""
-
-    def __init__(self, saver_files) -> None:
-        self.state, self.moves = state(value=1.0), 0
-        self.saver = Saver(saver_files, keep=None, move=self.move)
-
-    def move(self) -> None:
-        self.moves += 1
-        weight = self.state["model"]["weight"]
-        weight.data = weight.clone()
-
-    def update(self, value: float) -> None:
-        self.saver.before_update()
-        self.state["model"]["weight"].fill_(value)
-
-
-def test_what_is_saved_is_the_state_of_that_moment_however_slow_the_disk(tmp_path, disk):
-    training = Training(RunFiles(tmp_path / "a.pt"))
-    training.saver.save(training.state, [tmp_path / "a.pt"])
-    training.update(2.0)
-    training.update(3.0)
-    disk.go.set()
-    training.saver.wait()
-    assert disk.written == [("a.pt", 1.0)] and training.moves == 1
-    assert training.state["model"]["weight"][0, 0] == 3
-
-
-def test_nothing_is_copied_in_memory_where_the_disk_is_fast_enough(tmp_path, disk):
-    training = Training(RunFiles(tmp_path / "a.pt"))
-    address = training.state["model"]["weight"].data_ptr()
-    disk.go.set()
-    training.saver.save(training.state, [tmp_path / "a_best.pt", tmp_path / "a.pt"])
-    training.saver.wait()
-    training.update(2.0)
-    assert training.moves == 0 and training.state["model"]["weight"].data_ptr() == address
-    assert disk.written == [("a_best.pt", 1.0)]  # once: the other is a copy of the file
-    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "a_best.pt").read_bytes()
-
-
-def refuse(monkeypatch, function: str, names: set[str]) -> None:
-    """run_files' `function` (of what to write, and the path) fails where the path has one of these names."""
-    real = getattr(saver_module, function)
-
-    def refusing(content, path):
-        if path.name in names:
-            raise UserError(f"Could not save '{path}'.")
-        real(content, path)
-
-    monkeypatch.setattr(saver_module, function, refusing)
-
-
-@pytest.mark.parametrize(("function", "first"), [("write_file", "a_best.pt"), ("copy_file", "a.pt")])
-def test_a_save_that_fails_is_tried_again_as_it_was(tmp_path, monkeypatch, function, first):
-    training, refused = Training(RunFiles(tmp_path / "a.pt")), {"a_best.pt"}
-    refuse(monkeypatch, function, refused)
-    training.saver.save(
-        training.state, sorted((tmp_path / "a_best.pt", tmp_path / "a.pt"), key=lambda p: p.name != first)
-    )
-    training.saver.wait()
-    assert training.saver.failed == [tmp_path / "a_best.pt"]
-    training.saver.save(training.state, [tmp_path / "a.pt"])  # before the next update: the same tensors
-    training.saver.wait()
-    training.update(2.0)
-    refused.clear()
-    training.saver.save(training.state, [tmp_path / "a.pt"])
-    training.saver.wait()
-    assert not training.saver.failed
-    assert [read_file(tmp_path / name)["model"]["weight"][0, 0] for name in ("a_best.pt", "a.pt")] == [1, 2]
-
-
-def test_training_that_moves_away_from_every_save_learns_the_same(monkeypatch):
-    flags = ("--max_iters", "6", "--checkpoint_interval", "1", "--eval_interval", "2")
-    before_update = saver_module.Saver.before_update
-
-    def always(saver):
-        saver._shares_training_tensors = True
-        before_update(saver)
-
-    train(*flags, "--output_checkpoint", "models/plain.pt")
-    monkeypatch.setattr(saver_module.Saver, "before_update", always)
-    train(*flags, "--output_checkpoint", "models/moved.pt")
-    for suffix in ("", "_best", "_batch1", "_batch4"):
-        plain, moved = (read_file(Path(f"models/{name}{suffix}.pt")) for name in ("plain", "moved"))
-        for part in ("model", "optimizer"):
-            assert differences(plain[part], moved[part]) == []
-
-
-def test_saves_come_one_after_another_and_none_is_dropped(tmp_path, disk):
-    saver = Saver(RunFiles(tmp_path / "a.pt"), keep=None, move=nothing)
-    saver.save(state(value=1.0), [tmp_path / "a_batch1.pt", tmp_path / "a.pt"])
-    second = threading.Thread(target=saver.save, args=(state(value=2.0), [tmp_path / "a.pt"]))
-    second.start()
-    second.join(0.2)
-    assert second.is_alive() and disk.written == []  # it waits for the one in flight
-    disk.go.set()
-    second.join(10)
-    saver.close()
-    assert disk.written == [("a_batch1.pt", 1.0), ("a.pt", 2.0)]
-
-
-def test_a_failed_save_is_loud_and_forgotten_once_one_succeeds(tmp_path, disk):
-    saver = Saver(RunFiles(tmp_path / "a.pt"), keep=None, move=nothing)
-    disk.go.set()
-    disk.error = UserError("The disk is full.")
-    with listening() as said:
-        saver.save(state(), [tmp_path / "a.pt"])
-        saver.wait()
-    assert saver.failed and "The disk is full." in said[0]
-    disk.error = None
-    saver.save(state(), [tmp_path / "a.pt"])
-    saver.wait()
-    assert not saver.failed
-
-
-@pytest.mark.parametrize("fails_at", [2, 4])
-def test_a_run_whose_last_save_failed_exits_with_an_error(monkeypatch, fails_at):
-    write = saver_module.write_file
-
-    def sometimes(state, path):
-        if state["batch_counter"] == fails_at:
-            raise UserError(f"Could not save '{path}' (No space left on device); make room.")
-        write(state, path)
-
-    monkeypatch.setattr(saver_module, "write_file", sometimes)
-    outcome = train("--max_iters", "4", "--checkpoint_interval", "1", "--eval_interval", "0")
-    assert "No space left on device" in outcome.said and "Training goes on" in outcome.said
-    assert outcome.code == (1 if fails_at == 4 else 0)
-    assert ("Not saved after batch 4: " in outcome.said) == (fails_at == 4)
-    kept = {read_stamp(path).batch for path in Path("models").glob("*_batch*.pt")}
-    assert kept == {1, 2, 3, 4} - {fails_at}
-
-
-def test_a_copy_shares_nothing_with_the_original_and_ties_what_was_tied():
-    weight = torch.arange(6.0).view(2, 3)
-    original = {
-        "model": {"in": weight, "out": weight, "view": weight[0]},
-        "points": [(1, 2.0)],
-        "name": "x",
-        "none": None,
-    }
-    copy = in_memory(original, copy=True)
-    assert differences(copy, original) == []
-    assert copy["model"]["in"].data_ptr() == copy["model"]["out"].data_ptr() != weight.data_ptr()
-    original["points"].append((2, 3.0))
-    weight.zero_()
-    assert copy["model"]["in"].sum() == 15 and copy["model"]["view"].sum() == 3 and copy["points"] == [(1, 2.0)]
-
-
-def test_without_a_copy_only_the_tensors_are_shared():
-    weight = torch.arange(6.0)
-    original = {"model": {"in": weight, "out": weight}, "points": [1]}
-    same = in_memory(original, copy=False)
-    original["points"].append(2)
-    weight.zero_()
-    assert same["points"] == [1] and same["model"]["in"].sum() == 0
-    weight.data = torch.ones(6)  # the training goes on elsewhere
-    assert same["model"]["in"].sum() == 0
