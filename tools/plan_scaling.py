@@ -13,7 +13,8 @@ the real trainer on PyTorch's fake process group of 64 ranks (tests/tools/test_p
 never measured on such hardware. It takes the makers' data sheets, and assumes that forward and backward pass reach 40 %
 of the peak (--efficiency), collectives 80 % of a link's bandwidth and the update 80 % of the memory's; that a collective
 takes 10 us, 1 us more for each GPU of a machine, and 6 us for each machine in its ring or step of its tree; that a block
-takes at least 0.3 ms a micro-batch; and that the ranks' agreement takes 150 us for each of its steps, while the GPU computes.
+takes at least 0.3 ms a micro-batch; and that the ranks' agreement takes 150 us for each step of a tree and 60 us for each
+rank, while the GPU computes.
 tools/scaling.py has the arithmetic. Tensor and pipeline parallelism, which larger models need, are not there.
 
 Takes the flags of train.py that describe a run. 92 % of a GPU's memory count as usable.

@@ -35,7 +35,8 @@ MEMORY_SHARE = 0.8  # of the memory's bandwidth that the update reaches
 START_S = 10e-6  # of every collective
 HOP_S = 1e-6  # more for each GPU that a ring passes inside of a machine
 NODE_HOP_S = 6e-6  # and for each machine: a ring passes all of them, the tree of an all-reduce log2 of them, twice
-AGREE_HOP_S = 150e-6  # gloo, over TCP, as measured on one machine: ranks agree once a batch, while the GPU computes
+AGREE_STEP_S = 150e-6  # of the flags that ranks gather once a batch (gloo, over TCP, measured on one machine)
+AGREE_MESSAGE_S = 60e-6  # for each rank, of which rank 0 takes a message (measured there too)
 BLOCK_S = 0.3e-3  # forward and backward of a block take no less, however small: its kernels are started one by one
 UPDATE_BYTES = 40  # read and written per parameter: norm 4, clipping 8, AdamW 28
 FIRST_BUCKET_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20  # DDP's: a bucket is sent when it has at least so much
@@ -282,9 +283,8 @@ def take_time(plan: Plan, config: Config, cluster: Cluster) -> None:
     seconds["update"] = own * UPDATE_BYTES / (MEMORY_SHARE * cluster.gpu.memory_gb_s * 1e9)
     if plan.gpus > 1:
         started = BLOCK_S * model.n_layer * plan.micro_batches  # when all kernels are: then the processes agree
-        here, machines = min(plan.gpus, cluster.per_node), -(-plan.gpus // cluster.per_node)
-        rings = [here] if machines == 1 else [here, machines, here] if here > 1 else [machines]  # Ranks._rings
-        agreeing = sum(2 * (n - 1) for n in rings) * AGREE_HOP_S
+        steps = 1 + math.ceil(math.log2(plan.gpus))  # Ranks.all_reduce_max: to rank 0, and back along a tree
+        agreeing = AGREE_STEP_S * steps + AGREE_MESSAGE_S * (plan.gpus - 1)
         seconds["agreement"] = max(0.0, agreeing - max(0.0, computing - started))
     plan.seconds, plan.hidden_s = seconds, max(0.0, sending - total(exposed))
     plan.tokens_per_s = plan.sequences * model.block_size / plan.step_s

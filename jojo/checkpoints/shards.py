@@ -134,9 +134,7 @@ class Shards:
                 problem = check(ranks)
             except OSError as error:
                 problem = self._unreadable(error)
-            problems = ranks.all_gather_text(f"read the shards of '{self.path.name}'", problem)
-            if any(problems):
-                raise UserError(next(filter(None, problems)))
+            ranks.raise_together(f"read the shards of '{self.path.name}'", problem)
 
     def _damage(self, ranks: Ranks) -> str:
         """What is wrong with this rank's share of the files, in a sentence; empty where nothing is."""
