@@ -270,14 +270,14 @@ def test_the_tensors_of_the_checkpoint_are_not_kept_in_memory_while_training_goe
         kept = [weakref.ref(tensor) for tensor in [*run.start.checkpoint.model.values(), *averages]]
         del state, averages
         seen = []
-        plain = trainer.loader.prefetch
+        plain = trainer.backward
 
-        def prefetch(*position):
+        def backward(batch):
             gc.collect()
             seen.append([ref() for ref in kept if ref() is not None])
-            plain(*position)
+            return plain(batch)
 
-        trainer.loader.prefetch = prefetch
+        trainer.backward = backward
         assert trainer.train() == 0
     assert len(kept) > 20 and seen and not any(seen)
 
