@@ -18,8 +18,8 @@ from utils import UserError, __version__, log, one_line, user_path
 
 REPOSITORY = r"(?!.*(\.git|[-.])$)[A-Za-z0-9_](?:[A-Za-z0-9_]|[-.](?![-.]))*"
 NAMES = {  # flag: (what the Hub takes, how to write it)
-    "repo_name": (REPOSITORY, "letters, digits, '_', single '-' and '.'; the owner goes into --organization"),
-    "organization": (REPOSITORY, "letters, digits, '_', single '-' and '.'"),
+    "repo_name": (REPOSITORY, "with letters, digits, '_', single '-' and '.'; the owner goes into --organization"),
+    "organization": (REPOSITORY, "with letters, digits, '_', single '-' and '.'"),
     "dataset": (r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", "like 'fairytales' or 'owner/fairytales'"),
     "license": (r"[a-z0-9][a-z0-9.-]*", "like 'mit' or 'cc-by-4.0'"),
     "language": (r"[a-z]{2,3}(-[A-Za-z]+)?", "like 'en'"),
@@ -42,7 +42,7 @@ def build_parser() -> Parser:
     add("--license", default="mit", metavar="ID", help="licence, as the Hub calls it [%(default)s]")
     add("--language", default="en", metavar="CODE", help="language of the texts [%(default)s]")
     add("--output-dir", default="./hf_model", metavar="DIR", help="where the folder goes [%(default)s]")
-    add("--commit-message", metavar="TEXT", help="message of the upload; default: names of model and version")
+    add("--commit-message", metavar="TEXT", help="of the upload; default: Upload NAME (Jojo VERSION)")
     add("--dry-run", action="store_true", help="make and check the folder, but do not use the network")
     add("--no_color", "--no-color", action="store_true", help="no colours, even on a terminal")
     add("--debug", action="store_true", help="more detail, and tracebacks with errors")

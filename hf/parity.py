@@ -1,7 +1,7 @@
-"""Is an exported folder the model it was made from? Loaded back with `transformers`, and compared in all that counts.
+"""Is an exported folder the model that it was made from? It is loaded back with transformers and compared.
 
-Weights one by one, logits on fixed prompts, greedy text, the ids of hard strings and of a conversation. The first
-difference is a UserError that says what differs.
+Compared are all weights, the logits of fixed prompts, greedy text, and the ids of hard strings and conversations. The
+first difference is a UserError that names it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOLERANCE = 1e-4  # of logits
 GREEDY_TOKENS = 100
 STEM = "The export differs from the checkpoint, and was not kept:"
 
-# Texts that tokenizers like to cut differently.
+# Texts that tokenizers tend to cut differently.
 HARD_STRINGS = (
     "Once upon a time, there was a dragon who'd never said 'I'LL'.",
     " leading, trailing  \n",
@@ -65,7 +65,7 @@ def check_parity(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def load_back(folder: Path) -> tuple[Any, Any]:
-    """The model and tokenizer as anybody would load them. Raises UserError for weights that do not match the model."""
+    """The model and tokenizer as anybody would load them. Raises UserError if the weights do not match the model."""
     with quiet():
         import transformers
 
@@ -85,7 +85,7 @@ def load_back(folder: Path) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no remarks of transformers meanwhile."""
+    """Silences progress bars and log messages of transformers in the block."""
     import transformers.utils
 
     logging: Any = transformers.utils.logging
@@ -101,19 +101,19 @@ def quiet() -> Iterator[None]:
 
 
 def compare_weights(model: GPT, theirs: Any, n_vocab: int) -> None:
-    """Bit for bit, by name: what the prompts might not show."""
+    """Compare all weights by name, bit for bit: prompts might not show a difference."""
     own, other = model.state_dict(), GPT2.transpose(theirs.state_dict())
     for name in (EMBEDDING, OUTPUT):
         own[name] = own[name][:n_vocab]
     own |= {name: torch.zeros_like(t) for name, t in other.items() if name.endswith(".bias") and name not in own}
     if odd := next((name for name in [*own, *other] if name not in own or name not in other), None):
-        raise UserError(f"{STEM} the weight '{odd}' is there on one side only.")
+        raise UserError(f"{STEM} the weight '{odd}' exists on one side only.")
     if odd := next((n for n, t in own.items() if t.shape != other[n].shape or not torch.equal(t, other[n])), None):
-        raise UserError(f"{STEM} the weight '{odd}' is another.")
+        raise UserError(f"{STEM} the weight '{odd}' has other values.")
 
 
 def fixed_prompts(model: GPT, tokenizer: Tokenizer) -> list[list[int]]:
-    """Prompts of several lengths, the same every time: one id, a sentence, and as much as the context holds."""
+    """The same prompts every time: one id, a sentence, and as many ids as the context holds (at most 256)."""
     room = model.config.block_size
     sentence = [tokenizer.eot_id, *tokenizer.encode(HARD_STRINGS[0])][: max(1, room // 2)]
     generator = torch.Generator().manual_seed(1)
@@ -124,15 +124,15 @@ def fixed_prompts(model: GPT, tokenizer: Tokenizer) -> list[list[int]]:
 
 @torch.no_grad()
 def different_numbers(model: GPT, theirs: Any, prompts: list[list[int]]) -> str | None:
-    """The first difference between two models' logits and greedy texts, in words; None: there is none."""
+    """The first difference between two models' logits and greedy texts; None if there is no difference."""
     largest = 0.0
     for prompt in prompts:
         ids = torch.tensor([prompt])  # (1, T)
         difference = (model(ids)[..., : model.n_vocab] - theirs(ids).logits).abs().max().item()
-        if not difference <= TOLERANCE:  # NaN too
+        if not difference <= TOLERANCE:  # true for NaN too
             return f"logits by {difference:.2g} (at most {TOLERANCE:g}) after a prompt of {len(prompt)} tokens"
         largest = max(largest, difference)
-    for prompt in prompts[:2]:  # the long one leaves little room, and takes longest
+    for prompt in prompts[:2]:  # the long one leaves little room and takes longest
         room = min(GREEDY_TOKENS, model.config.block_size - len(prompt))
         if room < 1:
             continue
@@ -140,13 +140,13 @@ def different_numbers(model: GPT, theirs: Any, prompts: list[list[int]]) -> str 
         tokens = greedy(theirs, torch.tensor([prompt]), room)
         if ours != tokens:
             at = next(i for i, (a, b) in enumerate(zip(ours, tokens, strict=True)) if a != b)
-            return f"greedy text from token {at + 1} of {room} on, after a prompt of {len(prompt)} tokens"
+            return f"greedy text from token {at + 1} of {room}, after a prompt of {len(prompt)} tokens"
     log.debug("Parity: logits differ by at most %.2g; greedy texts are the same.", largest)
     return None
 
 
 def greedy(theirs: Any, prompt: Tensor, room: int) -> list[int]:
-    """The likeliest tokens after a prompt (1, T) by transformers' own decoding, past all ends."""
+    """The likeliest tokens after a prompt (1, T), decoded by transformers. End tokens do not stop it."""
     settings = theirs.generation_config
     theirs.generation_config = copy.deepcopy(settings)
     theirs.generation_config.eos_token_id = None
@@ -162,10 +162,10 @@ def greedy(theirs: Any, prompt: Tensor, room: int) -> list[int]:
 
 
 def compare_tokenizers(ours: Tokenizer, theirs: Any) -> None:
-    """The ids of hard strings, as plain text and with control tokens read, and the text of ids.
+    """Compare the ids of hard strings, and the text of the ids.
 
-    By default transformers reads control tokens out of any text; `split_special_tokens=True` is its way to leave
-    look-alikes text, as `Tokenizer.encode` always does.
+    By default transformers reads control tokens in any text. With `split_special_tokens=True` look-alikes stay text, as
+    they always do in `Tokenizer.encode`.
     """
     if len(theirs) != ours.n_vocab:
         raise UserError(f"{STEM} the tokenizer has {len(theirs)} tokens instead of {ours.n_vocab}.")
@@ -178,7 +178,7 @@ def compare_tokenizers(ours: Tokenizer, theirs: Any) -> None:
 
 
 def compare_chat(ours: Tokenizer, theirs: Any) -> None:
-    """The ids of conversations, as gen.py --chat feeds them to the model."""
+    """Compare the ids of conversations with those that gen.py --chat gives to the model."""
     for messages in MESSAGES:
         ids, _ = chat_prompt(ours, messages, room=1 << 30)
         with quiet():

@@ -1,7 +1,7 @@
-"""A tokenizer, with or without ChatML, as the files that `transformers` reads; and back.
+"""A tokenizer as the files that transformers reads, and back.
 
-Made from the vocabulary file alone. That holds each token's bytes and rank; the merges that GPT-2's files list follow from
-them: a token was merged from the two parts that its bytes come down to under all earlier merges.
+The files are made from the vocabulary alone. It has each token's bytes and rank, and the merges in GPT-2's files follow
+from them: a token was merged from the two parts that remain of its bytes after all earlier merges.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from utils import UserError, log, one_line, read_object
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
 
-# What gen.py --chat feeds the model: <|endoftext|>, the turns, and the opening of the answer.
+# What gen.py --chat gives to the model: <|endoftext|>, the turns, and the opening of the answer.
 CHAT_TEMPLATE = (
     "{{- '<|endoftext|>' }}"
     "{%- for message in messages %}"
@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
 
 @lru_cache(maxsize=2)
 def ids_and_merges(vocabulary: Vocabulary) -> tuple[dict[str, int], list[str]]:
-    """A vocabulary's tokens with their ids, and the merges behind them in order, in letters."""
+    """A vocabulary's tokens with their ids, and its merges in order, both in the letters of GPT-2's files."""
     letters = byte_letters()
 
     def written(token: bytes) -> str:
@@ -94,12 +94,12 @@ def _special(name: str) -> dict[str, Any]:
 
 
 def read_tokenizer(folder: Path, vocab_size: int, recorded: Any = None) -> Tokenizer:
-    """The tokenizer that a model folder was made with.
+    """The tokenizer of a model folder.
 
     Args:
-        folder: the model's; without a tokenizer's files, what was recorded counts, and then GPT-2's.
-        vocab_size: rows of its embedding.
-        recorded: the identity of a tokenizer that an export wrote down.
+        folder: if it has no tokenizer files, `recorded` decides, and without that it is GPT-2's tokenizer.
+        vocab_size: rows of the model's embedding.
+        recorded: the identity of the tokenizer, if our export wrote the folder.
 
     Raises:
         UserError: it does not cut text as GPT-2's does, or has tokens that cannot be kept.
@@ -116,11 +116,11 @@ def read_tokenizer(folder: Path, vocab_size: int, recorded: Any = None) -> Token
         fits = ids_and_merges(plain.vocabulary)[0].items() <= ids.items()
     if not fits or known.get(END_OF_TEXT) != plain.eot_id:
         raise UserError(
-            f"The model in '{folder}' has another tokenizer than GPT-2's or one made here, which this version does not read."
+            f"The model in '{folder}' has a tokenizer that is neither GPT-2's nor made here; this version cannot read it."
         )
     if vocab_size < plain.n_vocab:
         raise UserError(
-            f"The model in '{folder}' knows {vocab_size:,} tokens, fewer than its tokenizer's {plain.n_vocab:,}."
+            f"The model in '{folder}' has {vocab_size:,} tokens, fewer than its tokenizer's {plain.n_vocab:,}."
         )
     full = plain.with_chatml()
     has_chatml = all(known.get(name) == full.special_tokens[name] for name in (IM_START, IM_END))
@@ -128,32 +128,28 @@ def read_tokenizer(folder: Path, vocab_size: int, recorded: Any = None) -> Token
     others = {n: i for n, i in known.items() if type(i) is int and own.n_vocab <= i < vocab_size}
     if lost := [name for name in others if name.strip("<[|]>").lower() != "pad"]:
         raise UserError(
-            f"The model in '{folder}' has tokens of its own beyond the vocabulary ({one_line(', '.join(lost))}), which this "
-            "version cannot keep."
+            f"The model in '{folder}' has tokens beyond the vocabulary ({one_line(', '.join(lost))}); this version cannot "
+            "keep them."
         )
     return own
 
 
 def _recorded_tokenizer(folder: Path, vocab_size: int, recorded: Any) -> Tokenizer:
-    """The tokenizer of a folder that has no file of one."""
+    """The tokenizer of a folder without tokenizer files."""
     known = [tokenizer for tokenizer in (Tokenizer(), Tokenizer(chatml=False)) if tokenizer.n_vocab <= vocab_size]
     if recorded is not None:
         if found := next((tokenizer for tokenizer in known if tokenizer.identity() == recorded), None):
             return found
         raise UserError(f"The model in '{folder}' was made with a tokenizer whose files are missing there.")
     if not known:
-        raise UserError(
-            f"The model in '{folder}' knows {vocab_size:,} tokens, fewer than GPT-2's, and has no tokenizer."
-        )
+        raise UserError(f"The model in '{folder}' has no tokenizer, and fewer tokens than GPT-2's: {vocab_size:,}.")
     if vocab_size > known[-1].n_vocab:
-        log.warning(
-            "'%s' has no tokenizer: its first %s tokens are taken for GPT-2's.", folder, f"{known[-1].n_vocab:,}"
-        )
+        log.warning("'%s' has no tokenizer; its first %s tokens count as GPT-2's.", folder, f"{known[-1].n_vocab:,}")
     return known[-1]
 
 
 def _vocabulary_in(whole: Mapping[str, Any]) -> Vocabulary | None:
-    """The vocabulary in a tokenizer.json; None where ours would make other tokens of a text."""
+    """The vocabulary in a tokenizer.json; None if our tokenizer would cut text differently."""
     model, cut = whole.get("model"), whole.get("pre_tokenizer")
     if not isinstance(model, dict) or not isinstance(cut, dict) or whole.get("normalizer") is not None:
         return None
@@ -176,7 +172,7 @@ def _vocabulary_in(whole: Mapping[str, Any]) -> Vocabulary | None:
 
 
 def _stored_vocabulary(folder: Path) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
-    """The vocabulary in a folder's files (None: there is none), and the tokens added to it."""
+    """The vocabulary in a folder's files (None if there is none), and the tokens added to it."""
     added: dict[str, Any] = {}
     vocabulary: Mapping[str, Any] | None = None
     whole = _object_if_there(folder / "tokenizer.json")

@@ -245,10 +245,10 @@ def transposed(weights: dict[str, Tensor]) -> None:
 CORRUPTIONS = {
     "missing keys transformer.h.0.mlp.c_fc.weight": lambda w: w.pop("transformer.h.0.mlp.c_fc.weight"),
     "unexpected keys transformer.h.0.extra": lambda w: w.update({"transformer.h.0.extra": torch.zeros(2)}),
-    "'transformer.h.1.attn.c_proj.weight' is another": transposed,
-    "'transformer.ln_f.weight' is another": lambda w: w["transformer.ln_f.weight"].mul_(1.0001),
+    "'transformer.h.1.attn.c_proj.weight' has other values": transposed,
+    "'transformer.ln_f.weight' has other values": lambda w: w["transformer.ln_f.weight"].mul_(1.0001),
     "transformers cannot load it|mismatched keys": lambda w: w.update({"transformer.wpe.weight": torch.zeros(3, 16)}),
-    "'transformer.wpe.weight' is another": lambda w: w["transformer.wpe.weight"].fill_(math.nan),
+    "'transformer.wpe.weight' has other values": lambda w: w["transformer.wpe.weight"].fill_(math.nan),
 }
 
 
@@ -279,7 +279,7 @@ def test_a_model_that_computes_something_else(
 def test_greedy_text_is_compared_too(exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     plain = hf_parity.greedy
     monkeypatch.setattr(hf_parity, "greedy", lambda *a: [t + (i == 6) for i, t in enumerate(plain(*a))])
-    with pytest.raises(UserError, match="greedy text from token 7 of 31 on, after a prompt of 1 tokens"):
+    with pytest.raises(UserError, match="greedy text from token 7 of 31, after a prompt of 1 tokens"):
         check(exported[0], exported[1])
 
 
@@ -613,7 +613,7 @@ def test_another_tokenizer_is_refused(folder: Path) -> None:
     vocabulary = whole["model"]["vocab"]
     vocabulary["the"], vocabulary["cat"] = vocabulary["cat"], vocabulary["the"]
     (folder / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
-    with pytest.raises(UserError, match="another tokenizer than GPT-2's"):
+    with pytest.raises(UserError, match="neither GPT-2's"):
         load_hf(folder)
 
 
@@ -642,7 +642,7 @@ def test_folders_that_transformers_saved_again(exported: tuple[Path, Path], tmp_
 
 def test_tokens_that_others_added_are_not_dropped_in_silence(exported: tuple[Path, Path], tmp_path: Path) -> None:
     place = resaved(exported[1], tmp_path / "named", resize=50260, add=("dragonword",))
-    with pytest.raises(UserError, match=r"tokens of its own beyond the vocabulary \(dragonword\)"):
+    with pytest.raises(UserError, match=r"tokens beyond the vocabulary \(dragonword\)"):
         load_hf(place)
     place = resaved(exported[1], tmp_path / "padded", resize=50260, add=("[PAD]",))
     assert load_hf(place).tokenizer == Tokenizer().definition()
@@ -653,7 +653,7 @@ def test_tokens_that_others_added_are_not_dropped_in_silence(exported: tuple[Pat
     change_weights(tmp_path / "padding", lambda w: w.update({EMBEDDING: torch.zeros(50304, 16)}))
     with messages() as said:
         load_hf(tmp_path / "padding")
-    assert any("has no tokenizer: its first 50,257 tokens are taken for GPT-2's" in line for line in said)
+    assert any("has no tokenizer; its first 50,257 tokens count as GPT-2's" in line for line in said)
 
 
 @pytest.mark.parametrize(
@@ -661,7 +661,7 @@ def test_tokens_that_others_added_are_not_dropped_in_silence(exported: tuple[Pat
 )
 def test_a_tokenizer_that_cuts_otherwise_is_refused(folder: Path, change: dict[str, Any]) -> None:
     change_json(folder / "tokenizer.json", **change)
-    with pytest.raises(UserError, match="another tokenizer than GPT-2's or one made here"):
+    with pytest.raises(UserError, match="neither GPT-2's nor made here"):
         load_hf(folder)
 
 
