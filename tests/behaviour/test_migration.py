@@ -7,7 +7,6 @@ import os
 import pathlib
 import re
 import shlex
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -194,7 +193,7 @@ def run_guide(capsys: Capsys, *arguments: str) -> Outcome:
 
 
 def titles_in(text: str) -> list[str]:
-    return re.findall(r"^(.+)\n=+$", text, re.MULTILINE)
+    return re.findall(r"^## (.+)$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("version", "title"), guide.GUIDES.items())
@@ -202,22 +201,7 @@ def test_from_prints_the_section_and_what_concerns_everyone(version: str, title:
     result = run_guide(capsys, "--from", version)
     assert (result.code, result.err) == (0, "")
     assert titles_in(result.out) == [title, guide.COMMON]
-
-
-@pytest.mark.parametrize("title", PAGE)
-@pytest.mark.parametrize("width", [40, 80, 120])
-def test_a_section_is_printed_whole_in_plain_text(title: str, width: int) -> None:
-    text = guide.plain(PAGE[title], width)
-    assert Counter(re.findall(r"\w+", text)) == Counter(re.findall(r"\w+", PAGE[title]))
-    assert not re.search(r"`|\*\*|^\||\n\n\n", text, re.MULTILINE)
-    assert width < 80 or max(map(len, text.splitlines())) <= width  # in less room long names stay whole
-
-
-def test_columns_stand_side_by_side_and_flow() -> None:
-    table = "| there | here |\n| --- | --- |\n| `a` | one two three four |\n| `b` | - |"
-    assert guide.plain(table, 18) == ("there  here\n-----  -----------\na      one two\n       three four\nb      -")
-    points = "Some\nwords.\n\n- **First** point\n  goes on\n- second"
-    assert guide.plain(points, 13) == "Some words.\n\n- First point\n  goes on\n- second"
+    assert all(PAGE[heading] in result.out for heading in (title, guide.COMMON))
 
 
 # --- whose file it is -------------------------------------------------------------------------------------------------
@@ -268,7 +252,7 @@ def test_a_checkpoint_of_this_version_needs_nothing(folder: pathlib.Path, capsys
     write_file({"format_version": FORMAT_VERSION, "model": WEIGHTS, "config": {"model": SHAPE}}, folder / "new.pt")
     result = run_guide(capsys, "new.pt")
     assert (result.code, result.err) == (0, "")
-    assert "nothing is needed" in result.out and result.out.count("\n") == 1
+    assert "nothing changes" in result.out and result.out.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -295,7 +279,7 @@ def test_a_file_that_cannot_be_placed_is_one_sentence(
     [
         (["notes.txt"], 1, "is not a checkpoint"),
         (["absent.pt"], 1, "No checkpoint 'absent.pt'"),
-        (["old.pt", "--from", "1"], 1, "use one of them"),
+        (["old.pt", "--from", "1"], 1, "not both"),
         (["--from", "3"], 2, "invalid choice: '3'"),
     ],
 )
