@@ -52,65 +52,61 @@ class OutputFile(io.FileIO):
 
 
 class ChecksummedWriter:
-    """Writes a file, new or left by a killed process, and collects the CRC-32 of each block."""
+    """Appends to a file, a new one or one that a killed process left, and computes the CRC-32 of each block."""
 
     def __init__(self, path: Path) -> None:
-        self.checksums: list[str] = []
-        self._pending = bytearray()  # less than a block
+        self.size = 0
+        self._crc32s: list[int] = []  # of the blocks; the last one may be unfinished
         self._file = io.BufferedRandom(OutputFile(str(path), "r+b" if path.exists() else "w+b"))
 
+    @property
+    def checksums(self) -> str:
+        """Eight hex digits per block."""
+        return "".join(f"{crc32:08x}" for crc32 in self._crc32s)
+
+    def write(self, content: bytes) -> None:
+        """Append bytes."""
+        self._file.write(content)
+        self._add_to_checksums(content)
+
+    def _add_to_checksums(self, content: bytes) -> None:
+        rest = memoryview(content)
+        while rest:
+            inside = self.size % BLOCK_BYTES
+            part = rest[: BLOCK_BYTES - inside]
+            self._crc32s.append(zlib.crc32(part, self._crc32s.pop() if inside else 0))
+            self.size += len(part)
+            rest = rest[len(part) :]
+
+    def sync(self) -> dict[str, Any]:
+        """Make everything durable; returns what resume() needs."""
+        with errors_of(self._file.name):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        full_blocks, pending = divmod(self.size, BLOCK_BYTES)
+        return {"checksums": self.checksums[: 8 * full_blocks], "pending": pending}
+
     def resume(self, mark: dict[str, Any]) -> None:
-        """Continue after the contents that mark() described. Raises ValueError where they are not in the file, intact."""
-        checksums = [mark["checksums"][i : i + 8] for i in range(0, len(mark["checksums"]), 8)]
-        for block, checksum in enumerate(checksums):
-            if f"{zlib.crc32(self._file.read(BLOCK_BYTES)):08x}" != checksum:
-                raise ValueError(f"block {block} is damaged")
-        pending = self._file.read(BLOCK_BYTES)[: mark["pending"]]
-        if len(pending) != mark["pending"]:
-            raise ValueError("the file was cut short")
-        self._file.seek(len(checksums) * BLOCK_BYTES)
-        self.checksums, self._pending = checksums, bytearray(pending)
+        """Continue after the contents that sync() described. Raises ValueError where the file does not hold them."""
+        size = len(mark["checksums"]) // 8 * BLOCK_BYTES + mark["pending"]
+        while self.size < size:
+            content = self._file.read(min(BLOCK_BYTES, size - self.size))
+            if not content:
+                raise ValueError("the file was cut short")
+            self._add_to_checksums(content)
+        if not self.checksums.startswith(mark["checksums"]):
+            raise ValueError("the file is damaged")
+        self._file.seek(size)
+        self._file.truncate()
 
     def restart(self) -> None:
         """Empty the file."""
         self._file.seek(0)
         self._file.truncate()
-        self.checksums, self._pending = [], bytearray()
-
-    def write(self, content: bytes) -> None:
-        """Append bytes."""
-        self._pending += content
-        while len(self._pending) >= BLOCK_BYTES:
-            self._write_block(BLOCK_BYTES)
-
-    def _write_block(self, size: int) -> None:
-        block = bytes(self._pending[:size])
-        del self._pending[:size]
-        self._file.write(block)
-        self.checksums.append(f"{zlib.crc32(block):08x}")
-
-    def mark(self) -> dict[str, Any]:
-        """Make everything durable, the unfinished block too; returns what resume() needs."""
-        self._file.write(self._pending)
-        self._sync()
-        self._file.seek(len(self.checksums) * BLOCK_BYTES)  # the block is written again when it is full
-        return {"checksums": "".join(self.checksums), "pending": len(self._pending)}
-
-    def finish(self) -> str:
-        """Write what is left and make it durable; returns the checksums as one string."""
-        if self._pending:
-            self._write_block(len(self._pending))
-        self._file.truncate()
-        self._sync()
-        return "".join(self.checksums)
-
-    def _sync(self) -> None:
-        with errors_of(self._file.name):
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        self.size, self._crc32s = 0, []
 
     def close(self) -> None:
-        """Close the file; what finish() or mark() did not make durable may be lost."""
+        """Close the file; what sync() did not make durable may be lost."""
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -182,7 +178,7 @@ class CacheWriter:
 
     def _write_journal(self) -> None:
         journal = {
-            ".bin": self._ids.mark(), ".idx": self._index.mark(),
+            ".bin": self._ids.sync(), ".idx": self._index.sync(),
             "counts": {name: value for name, value in asdict(self.manifest).items() if name in COUNTS},
             "lines": self.lines_done, "bytes": self.bytes_done, "bad_lines": [list(bad) for bad in self.bad_lines],
         }  # fmt: skip
@@ -191,7 +187,9 @@ class CacheWriter:
 
     def finish(self) -> Path:
         """Give the files their names; returns the .json, which comes last: without it there is no cache."""
-        self.manifest.bin_crc32, self.manifest.idx_crc32 = self._ids.finish(), self._index.finish()
+        self._ids.sync()
+        self._index.sync()
+        self.manifest.bin_crc32, self.manifest.idx_crc32 = self._ids.checksums, self._index.checksums
         target = self.cache_dir / f"{self._stem}.json"
         with errors_of(target), new_file(target) as file:
             file.write(self.manifest.to_json().encode())
