@@ -29,9 +29,7 @@ MOST_TOKENS = 2**40  # in a batch: more than any memory holds
 MOST_PROBLEMS = 20  # in one message
 AUTO = "auto"  # in place of a number: find one for this machine, from the number that the layers below have
 LARGEST = 2**63 - 1  # of whole numbers without a limit of their own
-UNPRINTABLE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]"
-)  # a terminal obeys it, or no path can hold it
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")  # control characters, and no characters
 LIMITS = {"at_least": operator.ge, "above": operator.gt, "below": operator.lt, "at_most": operator.le}
 Value = Any  # what a field may hold: bool, int, float, str or None
 Values = dict[str, dict[str, Value]]  # {"model": {"n_layer": 6}, ...}, as in a JSON file
@@ -43,19 +41,15 @@ def option(
     help: str,
     *,
     unit: str = "",
-    at_least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
     choices: tuple[str, ...] | None = None,
     auto: bool = False,
+    **limits: float,
 ) -> T:
-    """A config field: its default, the one line that `--help` and the docs show, its unit and its limits.
+    """A config field: its default, the one line that `--help` and the docs show, its unit and its LIMITS.
 
     With `auto`, files and flags may say "auto" too; the config itself always holds a number.
     """
-    given = {"at_least": at_least, "above": above, "below": below, "at_most": at_most}
-    limits = {words: limit for words, limit in given.items() if limit is not None}
+    assert limits.keys() <= LIMITS.keys()
     metadata = {"help": help, "unit": unit, "choices": choices, "limits": limits, "auto": auto}
     return field(default=default, metadata=metadata)
 
@@ -238,7 +232,7 @@ class Option:
     help: str
     unit: str
     choices: tuple[str, ...] | None
-    limits: dict[str, float]  # "at_least", "above", "below", "at_most"
+    limits: dict[str, float]  # as in LIMITS
     auto: bool  # may be "auto" in a file or flag
 
 
