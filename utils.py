@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from filelock import FileLock, Timeout
-
 __version__ = "3.0.0"
 
 log = logging.getLogger("jojo")
@@ -260,6 +258,8 @@ def byte_count(number: float) -> str:
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
     """One process at a time prepares a data set; a second one says that it waits."""
+    from filelock import FileLock, Timeout  # 14 ms, which --help does not need
+
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 import train
 from config import OPTIONS, SECTIONS, resolve
 from jojo.config_file import file_layers
+from training.flags import ALIASES, build_parser, overrides, parse_value
 from utils import UserError, __version__
 
 Capsys = pytest.CaptureFixture[str]
@@ -82,21 +83,21 @@ def trained_copy(trained: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pyt
 
 def parsed(*arguments: str) -> list[tuple[str, str, object]]:
     """The overrides that these arguments stand for."""
-    return train.overrides(train.build_parser().parse_args(list(arguments)), list(arguments))
+    return overrides(build_parser().parse_args(list(arguments)), list(arguments))
 
 
 # --- flags ----------------------------------------------------------------------------------------------------------
 
 
 def test_every_config_field_has_a_dotted_flag() -> None:
-    known = train.build_parser()._option_string_actions
+    known = build_parser()._option_string_actions
     for name in OPTIONS:
         assert known[f"--{name}"].default is None, name
     assert set(RUN_FLAGS) <= set(known)
 
 
 def test_help_shows_every_field_with_its_meaning_and_default() -> None:
-    text = " ".join(train.build_parser().format_help().split())
+    text = " ".join(build_parser().format_help().split())
     for name, opt in OPTIONS.items():
         row = re.split(rf" --(?:{'|'.join(SECTIONS)})\.", text.rsplit(f"--{name} ", 1)[1])[0]
         default = "null" if opt.default is None else str(opt.default).lower() if opt.type is bool else str(opt.default)
@@ -104,7 +105,7 @@ def test_help_shows_every_field_with_its_meaning_and_default() -> None:
 
 
 def test_aliases_name_existing_fields_and_reach_them() -> None:
-    for alias, name in train.ALIASES.items():
+    for alias, name in ALIASES.items():
         opt = OPTIONS[name]
         text = "float32" if opt.choices else {int: "7", float: "0.5", str: "word"}[opt.type]
         assert parsed(alias, text) == [(alias, name, opt.type(text))]
@@ -180,7 +181,7 @@ def test_a_flag_without_its_value_is_one_sentence(flag: str, capsys: Capsys) -> 
     ],
 )
 def test_a_flags_text_becomes_the_fields_type(name: str, text: str, value: object) -> None:
-    result = train.parse_value(OPTIONS[name], text)
+    result = parse_value(OPTIONS[name], text)
     assert result == value and type(result) is type(value)
 
 
@@ -198,7 +199,7 @@ def test_a_flags_text_becomes_the_fields_type(name: str, text: str, value: objec
 )
 def test_a_flags_text_of_another_type_is_refused(name: str, text: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
-        train.parse_value(OPTIONS[name], text)
+        parse_value(OPTIONS[name], text)
     assert words in str(caught.value)
 
 
@@ -245,7 +246,7 @@ texts = (
     | st.integers(-(10**6), 10**6).map(str)
     | st.floats().map(str)
 )  # fmt: skip
-flags = st.sampled_from([*(f"--{name}" for name in OPTIONS), *train.ALIASES])
+flags = st.sampled_from([*(f"--{name}" for name in OPTIONS), *ALIASES])
 
 
 @settings(max_examples=60, deadline=None)
@@ -627,12 +628,12 @@ def test_a_time_limit_stops_the_run_and_says_how_to_go_on(folder: pathlib.Path, 
 
 
 def test_sections_of_help_are_those_of_the_config() -> None:
-    titles = {group.title for group in train.build_parser()._action_groups}
+    titles = {group.title for group in build_parser()._action_groups}
     assert set(SECTIONS) <= titles
-    assert isinstance(train.build_parser(), argparse.ArgumentParser)
+    assert isinstance(build_parser(), argparse.ArgumentParser)
 
 
 def test_a_flag_without_its_section_is_answered_with_the_whole_name(capsys):
     with pytest.raises(SystemExit):
-        train.build_parser().parse_args(["--eval_iters", "3"])
+        build_parser().parse_args(["--eval_iters", "3"])
     assert "unknown flag --eval_iters; did you mean --training.eval_iters?" in capsys.readouterr().err

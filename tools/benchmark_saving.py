@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from jojo.checkpoints.saver import NoSaver, Saver, in_memory
 from jojo.command import Parser, run_command
 from trainer import Trainer
-from training.resume import Request
+from training.flags import Request
 from training.run import prepare_run
 from utils import UserError, byte_count, log
 

@@ -31,8 +31,7 @@ from config import OPTIONS, Value
 from data_loader import IGNORED, Batch, PackedLoader
 from jojo.command import Parser, run_command
 from jojo.text.tokenizer import Tokenizer
-from train import parse_value
-from training.resume import Request
+from training.flags import Request, parse_value
 from training.run import prepare_run
 from utils import UserError, log, paint, use_color
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import train
 from config import Value
+from training.flags import Request, build_parser, overrides
 from utils import UserError
 
 if TYPE_CHECKING:
     from trainer import Trainer
-    from training.resume import Request
 
 NOT_HERE = (
     "resume", "load_model_only", "reset_epoch", "eval_only", "show_config", "save_config", "tensorboard", "output_checkpoint",
@@ -38,19 +37,16 @@ def measured_request(
     Raises:
         UserError: flags that mean nothing where nothing is kept, or that contradict each other.
     """
-    args = train.build_parser().parse_args(arguments)
+    args = build_parser().parse_args(arguments)
     if unused := next((name for name in NOT_HERE if getattr(args, name)), None):
         raise UserError(
             f"--{unused} has no meaning here, where nothing is kept; --checkpoint names a model to measure."
         )
     if args.checkpoint and args.init_from is not None:
         raise UserError("--checkpoint and --init_from both name a model; use one of them.")
-    overrides = [*train.overrides(args, list(arguments)), *settings]
-
-    from training.resume import Request
-
+    given = [*overrides(args, list(arguments)), *settings]
     return Request(
-        args.config, overrides, continue_from=args.checkpoint, init_from=args.init_from,
+        args.config, given, continue_from=args.checkpoint, init_from=args.init_from,
         output=str(folder / "measured.pt"), allow_changes=True,
     )  # fmt: skip
 

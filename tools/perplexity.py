@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--batches must be at least 1.")
 
     from generation import load_model
-    from training.resume import Request
+    from training.flags import Request
     from training.run import prepare_run
 
     path = user_path(args.checkpoint)

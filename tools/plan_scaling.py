@@ -36,10 +36,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from scaling import COMPUTE_SHARE, GPUS, Cluster, Plan, find_gpu, no_fsdp, plans
 from told_run import FLAGS_OF_TRAIN, flags_of_train, told_config
 
-import train
 from config import Config
 from jojo.command import Parser, run_command
 from jojo.machine.estimate import n_parameters
+from training.flags import overrides
 from utils import UserError, byte_count, duration, log, one_line, replace_text, short_count, user_path
 
 NUMBERS = tuple(2**power for power in range(13))  # of GPUs: 1 to 4,096
@@ -69,7 +69,7 @@ def positive(flag: str, text: str, most: float, whole: bool = False) -> float:
 
 def decide_config(args: argparse.Namespace, others: Sequence[str]) -> Config:
     """The config that these flags of train.py give, for a CUDA device."""
-    for flag, name, _ in train.overrides(args, list(others)):
+    for flag, name, _ in overrides(args, list(others)):
         if name in ("system.device", "system.parallel", "system.shard_ranks"):
             raise UserError(f"{flag} has no meaning here, where --gpu names the device and all layouts are compared.")
     config, _ = told_config(args, others)

@@ -154,9 +154,9 @@ def decide_config(args: argparse.Namespace, others: list[str], gpu: Place | None
     config, sources = told_config(args, others)
     system = config.system
     if gpu is None:
-        from training.run import derive_system
+        from training.decisions import Reasons, derive_system
 
-        derive_system(config, sources, {})
+        derive_system(config, Reasons(sources))
         return config
     if sources["system.device"].startswith("--"):
         raise UserError("--gpu and --device both name a device; use one of them.")

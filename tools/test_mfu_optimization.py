@@ -42,7 +42,7 @@ from jojo.config_file import file_layers
 from utils import UserError, byte_count, divisors, is_out_of_memory, log, one_line, replace_text, user_path
 
 if TYPE_CHECKING:
-    from training.resume import Request
+    from training.flags import Request
     from training.run import Run
 
 __test__ = False  # a tool with the name of a test: nothing for pytest to collect

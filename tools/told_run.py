@@ -10,10 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import train
 from config import Config, resolve
 from jojo.config_file import config_layers
 from jojo.text.tokenizer import get_tokenizer
+from training.flags import build_parser, overrides
 from utils import UserError
 
 NOT_HERE = (
@@ -26,7 +26,7 @@ USABLE = 0.92  # of a device's memory
 
 def flags_of_train(others: Sequence[str]) -> argparse.Namespace:
     """The flags of train.py that a tool leaves over. Raises UserError for those that need more than a config."""
-    args = train.build_parser().parse_args(others)
+    args = build_parser().parse_args(others)
     if unused := next((name for name in NOT_HERE if getattr(args, name)), None):
         raise UserError(f"--{unused} has no meaning here, where a run is told from its config alone; leave it out.")
     return args
@@ -34,7 +34,7 @@ def flags_of_train(others: Sequence[str]) -> argparse.Namespace:
 
 def told_config(args: argparse.Namespace, others: Sequence[str]) -> tuple[Config, dict[str, str]]:
     """The config that these flags give, with its vocabulary decided, and where its values come from."""
-    config, sources = resolve(config_layers(args.config, train.overrides(args, list(others))))
+    config, sources = resolve(config_layers(args.config, overrides(args, list(others))))
     tokenizer, model = get_tokenizer(config.data.tokenizer), config.model
     model.vocab_size = model.vocab_size or tokenizer.padded_vocab_size
     if model.vocab_size < tokenizer.n_vocab:

@@ -1,12 +1,15 @@
-"""Which files a data set's splits are, and their token caches."""
+"""The text of a run: which files a data set's splits are, and their token caches."""
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from config import Config
+from jojo.machine.ranks import Ranks
 from jojo.text.cache_builder import Source, open_cache
-from jojo.text.dataset_files import SPLITS, DatasetFiles
+from jojo.text.dataset_files import DatasetFiles
 from jojo.text.documents import Rendering
 from jojo.text.stats import warn_of_lookalikes
 from jojo.text.token_cache import TokenCache
@@ -14,46 +17,71 @@ from jojo.text.tokenizer import Tokenizer
 from utils import UserError, check_folder, locked, log, user_path
 
 
+@dataclass
+class Data:
+    """The text as token ids."""
+
+    tokenizer: Tokenizer
+    train: TokenCache
+    val: TokenCache
+    temporary: tempfile.TemporaryDirectory[str] | None = None  # holds the caches of a run with --no_cache
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        train, val = self.train.manifest, self.val.manifest
+        return {"name": train.name, "train": train.fingerprint, "val": val.fingerprint}
+
+    def close(self) -> None:
+        """Close the files and remove the temporary folder."""
+        self.train.close()
+        self.val.close()
+        if self.temporary:
+            self.temporary.cleanup()
+
+
+def open_data(config: Config, tokenizer: Tokenizer, ranks: Ranks) -> Data:
+    """The data of a run. Rank 0 prepares it and logs what there is to say about it."""
+    temporary, cache_dir = None, user_path(config.data.cache_dir)
+    if not config.data.cache_tokenized:
+        temporary = tempfile.TemporaryDirectory(prefix="jojo-cache-", ignore_cleanup_errors=True)
+        cache_dir = Path(temporary.name)
+    with ranks.main_first("data"):
+        caches = open_dataset(config, tokenizer, cache_dir, config.system.num_workers or 0)
+    return Data(tokenizer, *caches, temporary)
+
+
 def open_dataset(
     config: Config, tokenizer: Tokenizer, cache_dir: Path, num_workers: int
 ) -> tuple[TokenCache, TokenCache]:
-    """The token caches of a run's training and validation split, built where needed.
-
-    Raises:
-        UserError: unknown data set, or data that cannot be read.
-    """
+    """The token caches of the training and validation split, built where needed. Raises UserError for a missing data set."""
     data = config.data
     rendering = Rendering(parse_special=data.parse_special)
-    caches: list[TokenCache] = []
 
     def opened(source: Source) -> TokenCache | None:
         return open_cache(
             source, tokenizer, cache_dir, rendering, max_bad_lines=data.max_bad_lines, num_workers=num_workers
         )
 
-    sample = False  # decided by the training split: the two are never mixed
     files = DatasetFiles(user_path(data.data_dir), data.dataset_name)
-    for split in SPLITS:
-        path = files.split(split)
-        cache = opened(file_source(files, split))
-        if sample := data.dataset_name == "story" and (cache is None if split == "train" else sample):
-            if split == "train":
-                log.info(
-                    "No %s: using the built-in sample of short stories. "
-                    "A larger set of your own takes its place: python prepare.py --input FILES --name story", path,
-                )  # fmt: skip
-            cache = opened(story_sample(split))
-        if cache is None:
-            raise UserError(_missing(path))
-        caches.append(cache)
-    warn_of_lookalikes(caches, data.parse_special)
-    return caches[0], caches[1]
+    train, val = opened(file_source(files, "train")), None
+    if train is not None:
+        val = opened(file_source(files, "val"))
+    elif data.dataset_name == "story":
+        log.info(
+            "No %s: using the built-in sample of short stories. "
+            "To train on your own text, run: python prepare.py --input FILES --name story", files.split("train"),
+        )  # fmt: skip
+        train, val = opened(story_sample("train")), opened(story_sample("val"))
+    if train is None or val is None:
+        raise UserError(_missing(files.split("train" if train is None else "val")))
+    warn_of_lookalikes([train, val], data.parse_special)
+    return train, val
 
 
 def file_source(files: DatasetFiles, split: str) -> Source:
-    """A split of a prepared data set. Raises UserError where a file is in the place of its folder."""
+    """A split of a prepared data set. Raises UserError if its folder is a file."""
     check_folder("--data.data_dir", files.folder)
-    if files.pending.exists():  # a process was killed just before it was done, or is at it
+    if files.pending.exists():  # another process is preparing it, or was killed shortly before the end
         with locked(files.lock, f"the data set '{files.name}'"):
             files.settle()
     path, provenance = files.split(split), files.provenance()
@@ -61,7 +89,7 @@ def file_source(files: DatasetFiles, split: str) -> Source:
 
 
 def story_sample(split: str) -> Source:
-    """The built-in story sample. It lives in the cache under a name of its own, never as data/story-*."""
+    """The built-in story sample. Its cache has a name of its own; there is no data/story-* for it."""
     from recipes.story import SAMPLE_SHA256, sample_lines
 
     label = f"the built-in story sample ({split})"

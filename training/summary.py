@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from config import OPTIONS, SECTIONS
 from jojo.checkpoints.file import read_stamp
 from jojo.machine import estimate
 from jojo.machine.device import describe_device, memory_in_use_bytes, total_memory_bytes
@@ -60,6 +62,43 @@ def _intervals(run: Run) -> str:
         f"sample every {plural(training.sample_interval, 'batch')}" if training.sample_interval else "",
     ]  # fmt: skip
     return ", ".join(filter(None, intervals))
+
+
+def show_config(run: Run) -> str:
+    """Every section with its values and where each came from, then what follows from them."""
+    width = max(len(name.split(".")[1]) for name in OPTIONS)
+    lines: list[str] = []
+    for section in SECTIONS:
+        lines += [f"[{section}]", *(f"  {line}" for line in _section_lines(run, section, width)), ""]
+    lines += ["[what follows]", *(f"  {name:<{width}}  {value}" for name, value in consequences(run))]
+    return "\n".join(lines)
+
+
+def _section_lines(run: Run, section: str, width: int) -> list[str]:
+    lines, reasons = [], run.reasons
+    for name, opt in OPTIONS.items():
+        if name.split(".")[0] == section:
+            value = run.config.get(name)
+            shown = json.dumps(value) if not isinstance(value, str) else value
+            unit = f" {opt.unit}" if opt.unit and value is not None else ""
+            source = f"derived: {reasons.derived[name]}" if name in reasons.derived else reasons.sources[name]
+            lines.append(f"{name.split('.')[1]:<{width}}  {shown + unit:<22} {source}")
+    return lines
+
+
+def consequences(run: Run) -> list[tuple[str, str]]:
+    """Figures derived from the config: parameters, batches, tokens, schedule."""
+    config = run.config
+    return [
+        ("parameters", f"{estimate.n_parameters(config.model):,}"),
+        ("tokens per batch", f"{config.tokens_per_batch:,}"),
+        ("batches per epoch", f"{run.plan.batches_per_epoch:,}"),
+        ("batches in all", f"{run.plan.total_batches:,}"),
+        ("learning rate", run.plan.schedule.describe(run.plan.total_batches)),
+        ("device", run.device),
+        ("dtype", run.dtype),
+        ("checkpoint", str(run.files.last)),
+    ]
 
 
 def _tf32(run: Run) -> str:

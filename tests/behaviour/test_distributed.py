@@ -26,8 +26,10 @@ from jojo.machine.ranks import SINGLE, Ranks
 from jojo.stopping import Shutdown, StopFlags
 from trainer import Trainer
 from training import summary as report
-from training.resume import Mode, Request, after_restart, is_restart
-from training.run import facts_of, refuse_uneven_shares
+from training.decisions import refuse_uneven_shares
+from training.flags import Request
+from training.resume import Mode, after_restart, is_restart
+from training.run import facts_of
 from utils import UserError
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "ranks_script.py"
@@ -106,7 +108,7 @@ def test_a_killed_rank_comes_back_and_two_end_as_one(reference: dict[str, Any]) 
     said = ended.stdout + ended.stderr
     assert ended.returncode == 0, said
     assert said.count("Another rank ended unexpectedly") == 1
-    assert said.count("goes on from the last checkpoint of 'two'") == 1
+    assert said.count("continues from the last checkpoint of 'two'") == 1
     assert said.count("--- TRAINING COMPLETED") == 1
     assert_same_training("two", reference)
     for rank in range(2):  # one a batch, whatever the accumulation; batch 11 was done twice, and 12 perhaps begun
@@ -345,12 +347,11 @@ def test_a_job_goes_on_with_what_it_began(ranks: Ranks, request_: Request, expec
     assert train(*FLAGS, "--max_iters", "1", "--output_checkpoint", "models/two.pt").code == 0
     files = RunFiles(Path("models/two.pt"))
     files.job.write_text(json.dumps({"job": "a", "run_id": state_of("models/two.pt")["metadata"]["run_id"]}))
-    request_.ranks = ranks
-    assert is_restart(request_, files) is expected
+    assert is_restart(request_, files, ranks) is expected
     again = after_restart(request_, files)
     assert again.resume and again.output == "models/two.pt" and again.weights_from is again.continue_from is None
     files.job.write_text("{")
-    assert not is_restart(request_, files)
+    assert not is_restart(request_, files, ranks)
 
 
 def test_a_job_that_took_weights_from_under_its_own_name_can_be_restarted_before_its_first_save(
@@ -371,8 +372,8 @@ def test_a_job_that_took_weights_from_under_its_own_name_can_be_restarted_before
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     monkeypatch.setattr(Trainer, "step", step)
-    request = Request(weights_from="models/two.pt", ranks=Ranks(job="a", named_job=True, restarts=1))
-    assert is_restart(request, run.files)
+    request, ranks = Request(weights_from="models/two.pt"), Ranks(job="a", named_job=True, restarts=1)
+    assert is_restart(request, run.files, ranks)
     assert state_of("models/two.pt")["batch_counter"] == 0
     assert train(*flags, "--resume").code == 0
 
@@ -394,7 +395,7 @@ def test_a_stopped_run_says_how_to_go_on_with_as_many(ranks: Ranks, expected: st
 def test_fsdp_alone_is_a_warning_and_shard_ranks_without_it_an_error() -> None:
     with listening() as said:
         make_run(*FLAGS, "--system.parallel", "fsdp")
-    assert any("nobody to share a model with" in line for line in said)
+    assert any("fsdp needs several processes" in line for line in said)
     with pytest.raises(UserError, match=r"system\.shard_ranks is for fsdp"):
         make_run(*FLAGS, "--system.shard_ranks", "2")
 
@@ -409,7 +410,7 @@ def test_signals_that_the_launcher_repeats_are_one() -> None:
 def test_sequences_that_are_split_by_themselves_must_be_enough_for_all() -> None:
     config = Config()  # 12 sequences a batch
     refuse_uneven_shares(config, Ranks(0, 4), auto_batch_size=True)
-    with pytest.raises(UserError, match="A batch of 12 sequences cannot be shared by 5 ranks"):
+    with pytest.raises(UserError, match="5 ranks cannot share a batch of 12 sequences"):
         refuse_uneven_shares(config, Ranks(0, 5), auto_batch_size=True)
     config.system.parallel = "fsdp"
     with pytest.raises(UserError, match="with fsdp, give a number"):

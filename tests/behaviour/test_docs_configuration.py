@@ -11,7 +11,7 @@ import pytest
 from config import OPTIONS, SECTIONS, Config, Option, resolve
 from jojo.config_file import file_layers, strip_comments
 from jojo.schedule import derive_schedule
-from train import ALIASES
+from training.flags import ALIASES
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")

@@ -59,6 +59,7 @@ from jojo.text.documents import Encoded, record_messages
 from jojo.text.token_cache import CacheManifest, TokenCache, digest_of
 from jojo.text.tokenizer import Tokenizer
 from tools import crash_test, improvements_guide
+from training.flags import ALIASES, build_parser
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -1204,8 +1205,8 @@ def test_any_flags_of_prepare_give_a_data_set_or_a_sentence(arguments: list[str]
     run(prepare.main, *(VERIFY if verify else PREPARE), *arguments)
 
 
-OF_OPTIONS = [f"--{name}" for name in OPTIONS] + [*train.ALIASES]
-run_flags = flags_of(train.build_parser(), "--init_from", *OF_OPTIONS)  # --init_from asks the Hub for what is not here
+OF_OPTIONS = [f"--{name}" for name in OPTIONS] + [*ALIASES]
+run_flags = flags_of(build_parser(), "--init_from", *OF_OPTIONS)  # --init_from asks the Hub for what is not here
 
 
 @given(arguments=command_lines(run_flags))

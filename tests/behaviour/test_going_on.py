@@ -24,7 +24,7 @@ from helpers_run import (
 from jojo.checkpoints import checkpoint, run_files
 from jojo.checkpoints.file import read_stamp, write_file
 from trainer import Trainer
-from training.resume import Request
+from training.flags import Request
 from training.run import prepare_run
 from utils import UserError
 
@@ -152,10 +152,10 @@ def test_what_a_change_means_is_said_with_it(monkeypatch):
     with pytest.raises(UserError) as error:
         train_plainly("--resume", "models/mine_epoch1.pt", *flags)
     for words in (
-        "batch_size 2 -> 4 (other sequences share a batch, from the same place in the epoch",
-        "seed 1337 -> 7 (the data come in another order, and dropout draws anew)",
-        "dropout 0.0 -> 0.1 (other activations are dropped)",
-        "learning_rate 0.01 -> 0.5 (the updates are others)",
+        "batch_size 2 -> 4 (batches are made of other sequences, from the same position in the epoch)",
+        "seed 1337 -> 7 (data order and dropout change)",
+        "dropout 0.0 -> 0.1 (dropout leaves out other activations)",
+        "learning_rate 0.01 -> 0.5 (the updates change)",
     ):
         assert words in str(error.value)
     with open("data/mine-train.jsonl", "a") as file:
@@ -196,11 +196,11 @@ def test_another_machine_is_said_to_round_differently(monkeypatch):
     train("--max_iters", "4")
     with listening() as said:
         prepare_run(Request(continue_from="models/mine_epoch1.pt"))
-    assert not [line for line in said if "rounded differently" in line]
+    assert not [line for line in said if "differ in the last bits" in line]
     monkeypatch.setattr(checkpoint.torch, "get_num_threads", lambda: 64)
     with listening() as said:
         prepare_run(Request(continue_from="models/mine_epoch1.pt"))
-    (line,) = [line for line in said if "rounded differently" in line]
+    (line,) = [line for line in said if "differ in the last bits" in line]
     assert re.search(r"threads \d+ -> 64\.$", line)
 
 
@@ -237,7 +237,7 @@ def test_reset_epoch_moves_the_run_it_began_with_aside(flags):
 @pytest.mark.parametrize("flags", [(), ("--load_model_only", "models/mine_epoch1.pt")])
 def test_reset_epoch_without_a_checkpoint_to_go_on_from_is_refused(flags):
     train("--max_iters", "1")
-    with pytest.raises(UserError, match="--reset_epoch goes on from a checkpoint and counts anew; name one"):
+    with pytest.raises(UserError, match="--reset_epoch needs a checkpoint to continue from"):
         train_plainly(*TINY, *flags, "--reset_epoch")
 
 

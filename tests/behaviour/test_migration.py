@@ -16,12 +16,12 @@ from helpers_cli import ROOT, Outcome, kept_log
 
 import gen
 import prepare
-import train
 from config import OPTIONS, SECTIONS
 from jojo.checkpoints.file import FORMAT_VERSION, write_file
 from jojo.checkpoints.older_formats import flat_config, training_state
 from jojo.command import Parser, run_command
 from tools import improvements_guide as guide
+from training.flags import build_parser, overrides
 from utils import UserError
 
 Capsys = pytest.CaptureFixture[str]
@@ -30,7 +30,7 @@ TEXT = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
 PAGE = guide.sections()
 HEADERS = [["command there", "here"], ["config key there", "here"], ["checkpoint key there", "what is taken over"]]
 PARSERS: dict[str, Callable[[], Parser]] = {
-    "train.py": train.build_parser,
+    "train.py": build_parser,
     "gen.py": gen.build_parser,
     "prepare.py": prepare.build_parser,
     "tools/improvements_guide.py": guide.build_parser,
@@ -86,7 +86,7 @@ def parsed(command: str) -> argparse.Namespace:
     script = words.pop(0) if words[0].endswith(".py") else "train.py"
     args = PARSERS[script]().parse_args(words)
     if script == "train.py":
-        train.overrides(args, words)  # values, too, are of the right type
+        overrides(args, words)  # values, too, are of the right type
     return args
 
 

@@ -96,7 +96,7 @@ def test_a_single_sequence_leaves_a_smaller_run(monkeypatch) -> None:
 
 
 def test_what_was_done_already_is_not_advised(monkeypatch) -> None:
-    monkeypatch.setattr("training.run.choose_batch_size", lambda *_: (6, "made up"))
+    monkeypatch.setattr("training.decisions.choose_batch_size", lambda *_: (6, "made up"))
     full_at(monkeypatch, 1)
     flags = ["--training.gradient_accumulation_steps", "12", "--training.activation_checkpointing", "true"]
     place = TINY.index("--batch_size")

@@ -32,7 +32,7 @@ from helpers_run import (
 import trainer as trainer_module
 from jojo.checkpoints import file as checkpoint_file
 from jojo.checkpoints import saver as saver_module
-from training.resume import Request
+from training.flags import Request
 from training.run import prepare_run
 from utils import UserError
 

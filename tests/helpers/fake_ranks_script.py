@@ -29,11 +29,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import train
 from jojo.machine.ranks import Ranks
 from trainer import Trainer
 from training.device_loader import DeviceBatch
-from training.resume import Request
+from training.flags import build_parser, read_request
 from training.run import prepare_run
 
 RANKS = 64
@@ -108,12 +107,12 @@ def as_on_cuda() -> None:
 
 def measured(flags: list[str], folder: Path) -> dict[str, Any]:
     """A run with these flags, as far as it is told above."""
-    args = train.build_parser().parse_args(flags)
+    args = build_parser().parse_args(flags)
     collectives = Collectives()
     if getattr(args, "system.dtype") == "bfloat16":
         as_on_cuda()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        run = prepare_run(Request(overrides=train.overrides(args, flags), ranks=FakeRanks(0, RANKS, 0, 8)))
+        run = prepare_run(read_request(args, flags), FakeRanks(0, RANKS, 0, 8))
         trainer = Trainer(run)
         if not run.sharded:
             trainer.replica.register_comm_hook(None, reduced)  # type: ignore[operator]

@@ -19,7 +19,7 @@ from jojo import plotting
 from jojo.checkpoints import file as checkpoint_file
 from jojo.machine import estimate
 from jojo.stopping import Shutdown
-from training.resume import Request
+from training.flags import Request, build_parser, read_request
 from training.run import Run, prepare_run
 
 TINY = [
@@ -97,11 +97,14 @@ def train_plainly(*flags: str) -> Outcome:
     return Outcome(code, "\n".join(said))
 
 
+def request_of(*flags: str) -> Request:
+    """The Request that train.py would make of these flags."""
+    return read_request(build_parser().parse_args(flags), list(flags))
+
+
 def make_run(*flags: str) -> Run:
     """The Run that train.py would make of the tiny flags and these."""
-    arguments = [*TINY, *flags]
-    args = train_verb.build_parser().parse_args(arguments)
-    return prepare_run(Request(overrides=train_verb.overrides(args, arguments), output=args.output_checkpoint))
+    return prepare_run(request_of(*TINY, *flags))
 
 
 def make_trainer(*flags: str) -> trainer.Trainer:

@@ -4,12 +4,12 @@ It shares nothing with the trainer but what must be equal for a comparison: the 
 learning rate of every batch. Works with any shape in float32 on the CPU; for a longer comparison by hand, from the
 project's folder with `tests` on the path too:
 
-    import plain_recipe, train
-    from training.resume import Request
+    import plain_recipe
+    from training.flags import build_parser, read_request
     from training.run import prepare_run
     flags = "--model.n_layer 4 --model.n_embd 256 ... --model.bias true --dtype float32 --device cpu".split()
-    args = train.build_parser().parse_args(flags)
-    print(plain_recipe.compare(prepare_run(Request(overrides=train.overrides(args, flags))), n_batches=100))
+    request = read_request(build_parser().parse_args(flags), flags)
+    print(plain_recipe.compare(prepare_run(request), n_batches=100))
 
 (`model.bias true`, because transformers' GPT-2 always has biases; `gradient_accumulation_steps 1` or more.)
 

@@ -511,9 +511,7 @@ def test_training_starts_at_the_loss_of_transformers(
     assert state["config"]["model"]["vocab_size"] == 50304
     assert state["tokenizer"] == Tokenizer().definition()
 
-    args = helpers_run.train_verb.build_parser().parse_args(["--init_from", "gpt2", *flags])
-    overrides = helpers_run.train_verb.overrides(args, flags)
-    with_run = helpers_run.prepare_run(helpers_run.Request(init_from="gpt2", overrides=overrides))
+    with_run = helpers_run.prepare_run(helpers_run.request_of("--init_from", "gpt2", *flags))
     batch = with_run.loader().batch(0, 0)
     with_run.close()
     inputs, targets = torch.from_numpy(batch.inputs[0]), torch.from_numpy(batch.targets[0])

@@ -17,11 +17,11 @@ from helpers_run import listening, make_run, settle, write_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-import train
 from config import Config, resolve
 from jojo.config_file import file_layers
 from jojo.machine import device as devices
 from jojo.machine.memory import memory_bytes
+from training.flags import build_parser, overrides
 from utils import UserError
 
 TOOL = ROOT / "tools" / "test_memory_limits.py"
@@ -241,10 +241,10 @@ def test_the_figures_in_the_docs_are_the_estimates() -> None:
             *flags.split(),
             *vocabulary,
         ]
-        args = train.build_parser().parse_args(arguments)
+        args = build_parser().parse_args(arguments)
         layers = [
             (flag, {name.split(".")[0]: {name.split(".")[1]: value}})
-            for flag, name, value in train.overrides(args, arguments)
+            for flag, name, value in overrides(args, arguments)
         ]
         run, _ = resolve([*file_layers(ROOT / config), *layers])
         run.model.vocab_size = run.model.vocab_size or 50304

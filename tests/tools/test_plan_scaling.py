@@ -21,12 +21,12 @@ from helpers_run import listening, make_run, settle, write_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-import train
 from config import OPTIONS, Config, resolve
 from jojo.machine import estimate, memory
 from jojo.machine.memory import bucket_bytes, elements, group_shapes, memory_bytes, peak_parts, weights_bytes
 from jojo.machine.ranks import Ranks
 from training import summary as report
+from training.flags import build_parser, overrides
 from utils import UserError
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -74,7 +74,7 @@ def config_of(case: str) -> Config:
     flags = shlex.split(flags_of(case))
     layers = [
         (flag, {name.split(".")[0]: {name.split(".")[1]: value}})
-        for flag, name, value in train.overrides(train.build_parser().parse_args(flags), flags)
+        for flag, name, value in overrides(build_parser().parse_args(flags), flags)
     ]
     return resolve(layers)[0]
 

@@ -331,7 +331,7 @@ def test_losses_and_gradient_norms_agree_however_batches_are_split() -> None:
 
 
 def never(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.run.choose_batch_size", lambda *_: pytest.fail("searched all the same"))
+    monkeypatch.setattr("training.decisions.choose_batch_size", lambda *_: pytest.fail("searched all the same"))
 
 
 @pytest.fixture

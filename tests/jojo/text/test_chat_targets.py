@@ -160,7 +160,7 @@ def test_a_chat_run_stopped_and_resumed_ends_as_if_it_never_stopped(
         helpers_run.write_lines(Path(f"data/mine-{split}.jsonl"), records)
     flags = ["--data.predict", "assistant", "--data.pack", pack, "--model.dropout", "0.1"]
     whole = helpers_run.train(*flags, "--max_iters", "14", "--output_checkpoint", "models/whole.pt")
-    assert ("were cut: conversations where a turn begins, or inside" in whole.said) == (pack == "whole")
+    assert ("are cut: conversations before a turn, or inside" in whole.said) == (pack == "whole")
     helpers_run.train(
         *flags, "--max_iters", "14", "--output_checkpoint", "models/parts.pt", "--checkpoint_interval", "5"
     )
@@ -184,6 +184,6 @@ def test_a_batch_without_a_target_does_no_harm(tmp_path: Path, monkeypatch: pyte
     rows = helpers_run.metrics_rows("models/mine_epoch1.metrics.jsonl")
     assert all(np.isfinite(row["loss"]) for row in rows)
     assert all(tensor.isfinite().all() for tensor in helpers_run.state_of("models/mine_epoch1.pt")["model"].values())
-    with pytest.raises(UserError, match="In the train split, nothing of what is evaluated is said by an assistant"):
+    with pytest.raises(UserError, match="In the train split, the evaluated batches have no words of an assistant"):
         helpers_run.write_lines(Path("data/mine-train.jsonl"), silent)
         helpers_run.train(*flags)
