@@ -1,10 +1,10 @@
-"""A model on its device, or on those of all ranks: built, compiled, copied to every rank or shared out among them.
+"""The model on its device or on all ranks: built, compiled, replicated or sharded.
 
-    ddp     every rank has the whole model and the optimizer's averages; DistributedDataParallel adds up gradients
-    fsdp    every rank has a part of each weight, of its gradient and averages; fully_shard brings a block's weights
-            together when it is its turn (Rajbhandari et al. 2020, "ZeRO"; PyTorch's FSDP2)
+    ddp     every rank has the whole model and the optimizer's averages; DistributedDataParallel averages gradients
+    fsdp    every rank has a shard of each weight, of its gradient and averages; fully_shard gathers a block's weights
+            when the block runs (Rajbhandari et al. 2020, "ZeRO"; PyTorch's FSDP2)
 
-A weight that is shared out is a DTensor: it looks like the whole one (distributed.py has the ways between the two).
+A sharded weight is a DTensor: it looks like the whole one (jojo/machine/ranks.py converts between the two).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def build_model(run: Run) -> GPT:
     """The model with its first weights: the checkpoint's, or drawn from the seed.
 
-    Where it is to be shared out, its shape only, on the device "meta": no rank has memory for all of it.
+    A model that will be sharded has no values yet (device "meta"): it may not fit in the memory of one rank.
     """
     needed, there = 4 * estimate.n_parameters(run.config.model), devices.total_memory_bytes("cpu")
     if there and needed > there:
@@ -48,7 +48,7 @@ def build_model(run: Run) -> GPT:
     else:
         model = new_model(run)
         if run.start.checkpoint:
-            run.start.checkpoint.complete()  # of parts, what is still to be read
+            run.start.checkpoint.complete()  # reads the shards, if it has any
     if run.start.checkpoint:
         load_weights(model, run.start.checkpoint)
     return model
@@ -61,7 +61,7 @@ def new_model(run: Run) -> GPT:
 
 
 def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool:
-    """Compile every transformer block (they share one compilation) and try it out.
+    """Compile every transformer block (they share one compilation) and try one.
 
     Returns:
         False, after one warning, where compiling fails here; the model then runs as it is.
@@ -71,18 +71,18 @@ def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool
     for block in model.transformer.h:
         block.compile()
     first = model.transformer.h[0]
-    if model.device.type == "meta":  # another one of its kind
+    if model.device.type == "meta":  # try another block of the same shape
         first = Block(config, 0)
         first.compile()
-    first.to(device)  # the others follow when the model is placed
+    first.to(device)  # place() moves the others
     try:
         with devices.autocast(device, dtype):
             first(example).sum().backward()
         return True
-    except Exception as error:  # whatever the compiler or its tool chain raises
+    except Exception as error:  # the compiler and its tool chain raise anything
         if is_out_of_memory(error):
             raise
-        log.warning("torch.compile does not work here (%s); going on without it.", type(error).__name__)
+        log.warning("torch.compile does not work here (%s); training runs without it.", type(error).__name__)
         log.debug("%s", error)
         for block in model.transformer.h:
             block._compiled_call_impl = None
@@ -97,9 +97,9 @@ def is_compiled(model: GPT) -> bool:
 
 
 def place(model: GPT, run: Run) -> nn.Module:
-    """The model as it is called in training, on this rank's device; its backward pass makes the ranks' mean gradient.
+    """The model as training calls it, on this rank's device. Its backward pass averages the gradients of all ranks.
 
-    The parameters of `model` are those that are trained: with fsdp, its parts take their place.
+    The parameters of `model` are the ones that are trained; with fsdp they become shards.
     """
     if run.sharded:
         return shard(model, run)
@@ -113,22 +113,23 @@ def place(model: GPT, run: Run) -> nn.Module:
 
 
 def shard(model: GPT, run: Run) -> nn.Module:
-    """Share out the model's weights, block by block: no device ever holds all of them.
+    """Shard the model's weights, block by block: no device ever holds all of them.
 
-    With `system.shard_ranks` so many ranks share one copy, and there are several copies.
+    With `system.shard_ranks`, this many ranks hold one copy of the model, and there are several copies.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.distributed_c10d import _set_pg_timeout
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-    kind, n, together = run.device.partition(":")[0], run.ranks.world_size, run.config.system.shard_ranks
-    if together is None or together == n:
+    kind, n = run.device.partition(":")[0], run.ranks.world_size
+    shard_ranks = run.config.system.shard_ranks or n
+    if shard_ranks == n:
         mesh = init_device_mesh(kind, (n,), mesh_dim_names=("shard",))
     else:
-        mesh = init_device_mesh(kind, (n // together, together), mesh_dim_names=("replicate", "shard"))
-        for group in mesh.get_all_groups():  # they do not take over how long the ranks wait for one another
+        mesh = init_device_mesh(kind, (n // shard_ranks, shard_ranks), mesh_dim_names=("replicate", "shard"))
+        for group in mesh.get_all_groups():  # they do not inherit the timeout
             _set_pg_timeout(timedelta(seconds=run.ranks.timeout_s), group)
-    # Blocks compute in `dtype`; the embeddings stay in float32, and with them the residual stream, as under autocast.
+    # As under autocast, blocks compute in `dtype`, and embeddings and the residual stream stay in float32.
     low = gathers_low(run.config)
     policy = MixedPrecisionPolicy(
         torch.bfloat16 if low else None, torch.float32 if low else None, cast_forward_inputs=False
@@ -145,9 +146,9 @@ def shard(model: GPT, run: Run) -> nn.Module:
 
 @torch.no_grad()
 def fill(model: GPT, run: Run) -> None:
-    """Give every rank its parts of the first weights: one weight after another is whole somewhere, never all of them.
+    """Give every rank its shards of the first weights, one weight after another.
 
-    But for new ones: rank 0 draws them in its main memory, as a run on one device does, and sends the others their parts.
+    New weights are drawn by rank 0 in its main memory, as in a run on one device.
     """
     weights, checkpoint = dict(model.named_parameters()), run.start.checkpoint
     if checkpoint and checkpoint.shards:
@@ -160,7 +161,7 @@ def fill(model: GPT, run: Run) -> None:
 
 
 def synchronized(replica: nn.Module, last: bool) -> AbstractContextManager[object]:
-    """Around a micro-batch: only the last one of a batch sends its gradients, with those of the others in them."""
+    """Around a micro-batch: ranks reduce gradients in the last one only, summed over all micro-batches."""
     if isinstance(replica, DistributedDataParallel):
         return nullcontext() if last else replica.no_sync()
     if is_sharded(replica):
@@ -169,5 +170,5 @@ def synchronized(replica: nn.Module, last: bool) -> AbstractContextManager[objec
 
 
 def is_sharded(model: nn.Module) -> TypeGuard[FSDPModule]:
-    """Whether fully_shard made it. It is not asked for by its class: that would import it for every run."""
+    """Whether fully_shard made it. isinstance() would import FSDP for every run."""
     return hasattr(model, "set_requires_gradient_sync")
