@@ -1,10 +1,9 @@
-"""A live view of training runs in the browser: curves, a table of the runs, samples, and what their configs differ in.
+"""Show training runs in the browser while they train: curves, a table, samples, and differences of their configs.
 
     python tools/dashboard.py [models/] [--port 8000]
 
-Follows <folder>/*.metrics.jsonl (and <run>.config.json beside them) while runs go on, and writes nothing. The page is for
-this machine alone: it listens on the loopback address, and answers only what is addressed to it there.
-docs/dashboard.md has the rest.
+It reads <folder>/*.metrics.jsonl and the <run>.config.json beside them, and writes nothing. The page is for this machine
+only: the server listens on the loopback address. docs/dashboard.md explains the page.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ HEADERS = {
 
 
 class BadQuery(Exception):
-    """A field of a query is missing, or is not what it should be; the page makes no such query."""
+    """A field of a query is missing or invalid. The page itself sends no such query."""
 
 
 class Server(ThreadingHTTPServer):
@@ -67,9 +66,9 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def __init__(self, host: str, port: int, folder: Folder, any_host: bool = False) -> None:
-        """Listen. Port 0 takes a free one; `any_host` answers whatever name a request was addressed to."""
+        """Listen. Port 0 takes a free one. `any_host` also answers requests that are addressed to another host."""
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.folder, self.instance = folder, secrets.token_hex(4)  # lets a page notice that the server was started anew
+        self.folder, self.instance = folder, secrets.token_hex(4)  # tells the page that the server was restarted
         self.files = {route: ((PAGE / name).read_bytes(), kind) for route, (name, kind) in FILES.items()}
         super().__init__((host, port), Handler)
         self.name = f"[{host}]" if ":" in host else host
@@ -78,18 +77,18 @@ class Server(ThreadingHTTPServer):
         self.any_host = any_host
 
     def server_bind(self) -> None:
-        """Bind without asking for the machine's name, which may go out to the network."""
+        """Bind without looking up the machine's name, which may use the network."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[0], self.server_address[1]  # type: ignore[assignment]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away in the middle of an answer is no error; anything else is a bug of ours."""
+        """A browser that leaves in the middle of an answer is not an error; anything else is a bug."""
         if not isinstance(sys.exc_info()[1], OSError):
             log.exception("While answering a request:")
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET requests for the fixed files and the data; nothing in a request ever becomes a path."""
+    """Answers GET requests for the fixed files and the data. Nothing in a request ever becomes a path."""
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "Jojo", ""
@@ -121,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = refuse
 
     def answer(self, content: bytes, kind: str) -> None:
-        """Send content, or only say that it is what the browser has already."""
+        """Send content, or 304 if the browser already has it."""
         tag = f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
         same = self.headers.get("If-None-Match") == tag
         self.send_response(304 if same else 200)
@@ -149,18 +148,18 @@ T = TypeVar("T")
 
 
 def field(query: dict[str, str], name: str, kind: Callable[[str], T], allowed: Container[T] | None = None) -> T:
-    """A field of a query. Raises BadQuery where it is missing, of another kind, or not one of those allowed."""
+    """A field of a query. Raises BadQuery if it is missing, of another type, or not allowed."""
     try:
         value = kind(query[name])
     except (KeyError, ValueError):
         raise BadQuery(f"The query needs a field {name}") from None
     if allowed is not None and value not in allowed:
-        raise BadQuery(f"The query's field {name} is not one of those that there are")
+        raise BadQuery(f"The query's field {name} has an unknown value")
     return value
 
 
 def overview(server: Server, _: dict[str, str]) -> dict[str, Any]:
-    """/api/runs: the table. A run with another version than before has something new."""
+    """/api/runs: the table. The version of a run changes when it has something new."""
     return {"instance": server.instance, **server.folder.overview()}
 
 
@@ -169,7 +168,7 @@ def curves(server: Server, query: dict[str, str]) -> dict[str, Any]:
     query = {"from": "-inf", "to": "inf", **query}
     low, high = field(query, "from", float), field(query, "to", float)
     if not low <= high:
-        raise BadQuery("A range begins before it ends")
+        raise BadQuery("A range must begin before it ends")
     axis, raw = field(query, "x", str, allowed=X), field(query, "raw", int, allowed=(0, 1))
     points = min(max(field(query, "points", int), MIN_POINTS), MAX_POINTS)
     window = min(max(field(query, "window", int), 0), MAX_WINDOW)
@@ -186,7 +185,7 @@ def samples(server: Server, query: dict[str, str]) -> dict[str, Any]:
 
 
 def config(server: Server, query: dict[str, str]) -> dict[str, Any]:
-    """/api/config?runs=1,2,5: the options that are not the same in all of these runs that have a config."""
+    """/api/config?runs=1,2,5: the options that differ among these runs. Runs without a config are left out."""
     wanted = field(query, "runs", lambda text: [int(run_id) for run_id in text.split(",")])
     with server.folder.lock:
         runs = [server.folder.runs[run_id] for run_id in wanted if run_id in server.folder.runs]
@@ -194,7 +193,7 @@ def config(server: Server, query: dict[str, str]) -> dict[str, Any]:
     return {"runs": [*configs], "options": differences([*configs.values()])}
 
 
-GONE = {"gone": True}  # of a run whose file vanished since the page last looked: not an error
+GONE = {"gone": True}  # the run's file was deleted since the page last looked, which is not an error
 ANSWERS = {"/api/runs": overview, "/api/curves": curves, "/api/samples": samples, "/api/config": config}
 
 
@@ -205,16 +204,22 @@ def build_parser() -> Parser:
     """Flags of dashboard.py."""
     parser = Parser(prog="dashboard.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("folder", nargs="?", default="models", metavar="FOLDER", help="where runs write their metrics [%(default)s]")
-    add("--port", type=int, default=8000, metavar="N", help="of the page; 0 takes a free one [%(default)s]")
-    add("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on [%(default)s]")
-    add("--allow_remote", action="store_true", help="let other machines in; the page has no password")
-    add("--debug", action="store_true", help="tracebacks with errors, and every request")
+    add(
+        "folder",
+        nargs="?",
+        default="models",
+        metavar="FOLDER",
+        help="folder that runs write their metrics to [%(default)s]",
+    )
+    add("--port", type=int, default=8000, metavar="N", help="port of the page; 0 takes a free one [%(default)s]")
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on [%(default)s]")
+    add("--allow_remote", action="store_true", help="let other machines see the page, which has no password")
+    add("--debug", action="store_true", help="show every request, and tracebacks with errors")
     return parser
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can only be reached from this machine."""
+    """Whether only this machine can reach an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -222,14 +227,12 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int, folder: Folder, allow_remote: bool) -> Server:
-    """The server, not yet serving. Raises UserError where it cannot, or may not, listen there."""
+    """The server, before it serves. Raises UserError if it cannot or may not listen there."""
     host = host.strip("[]")
     if not allow_remote and not is_loopback(host):
-        raise UserError(
-            f"--host {host} can be reached from other machines; add --allow_remote if that is what you want."
-        )
+        raise UserError(f"Other machines can reach --host {host}; add --allow_remote if that is what you want.")
     if not 0 <= port <= 65535:
-        raise UserError(f"--port is {port}; it must be between 0 and 65535.")
+        raise UserError(f"--port must be between 0 and 65535, not {port}.")
     try:
         return Server(host, port, folder, any_host=allow_remote)
     except OSError as error:
@@ -239,7 +242,7 @@ def listen(host: str, port: int, folder: Folder, allow_remote: bool) -> Server:
 
 
 def follow(folder: Folder, stop: threading.Event) -> None:
-    """Keep the folder's runs up to date until told to stop."""
+    """Keep the folder's runs up to date until `stop` is set."""
     began = time.perf_counter()
     folder.refresh()
     if (seconds := time.perf_counter() - began) > 1:
@@ -253,18 +256,18 @@ def main(arguments: Sequence[str]) -> int:
     args = build_parser().parse_args(arguments)
     path, stop = user_path(args.folder), threading.Event()
     if path.exists() and not path.is_dir():
-        raise UserError(f"'{path}' is not a folder; name the one that runs write to, like models/.")
+        raise UserError(f"'{path}' is not a folder; name the one that runs write to, such as models/.")
     folder = Folder(path)
     with listen(args.host, args.port, folder, args.allow_remote) as server:
         if not path.exists():
-            log.warning("There is no folder '%s' yet; the page stays empty until a run writes there.", path)
+            log.warning("There is no folder '%s' yet; the page is empty until a run writes there.", path)
         threading.Thread(target=follow, args=(folder, stop), daemon=True).start()
         if args.allow_remote:
-            log.warning("Everyone who can reach this machine can see the runs.")
+            log.warning("Everybody who can reach this machine can see the runs.")
         log.info("http://%s:%d shows the runs in '%s'. Ctrl-C ends it.", server.name, server.server_port, path)
         try:
             server.serve_forever()
-        except KeyboardInterrupt:  # the way to end it
+        except KeyboardInterrupt:  # the normal end
             return 130
         finally:
             stop.set()

@@ -715,7 +715,7 @@ def test_ctrl_c_ends_it_quietly(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert process.returncode == 130 and out == ""
-    assert err == "warning: There is no folder 'models' yet; the page stays empty until a run writes there.\n"
+    assert err == "warning: There is no folder 'models' yet; the page is empty until a run writes there.\n"
     assert [p.name for p in tmp_path.iterdir()] == []
 
 

@@ -1,6 +1,6 @@
-"""Follows the metrics files of runs while they are written: reads what is new, keeps it small, thins it for a screen.
+"""Follows the metrics files of runs while they grow: reads new rows, and thins curves for a screen.
 
-The part of tools/dashboard.py that knows nothing of the web. It never writes a file.
+This is the part of tools/dashboard.py without the web server. It never writes a file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from utils import log
+from utils import log, parse_json
 
 SUFFIX = ".metrics.jsonl"
 X = ("step", "tokens", "elapsed_s")  # what curves can be drawn against
@@ -29,7 +29,7 @@ EVALUATION = ("val_loss", "bpb")
 SMOOTHED = ("loss", "grad_norm", "tokens_per_s", "mfu")  # noisy from batch to batch
 RUNNING_SECONDS = 60.0  # a run whose file was written to in this time counts as running
 BLOCK_BYTES = 1 << 22  # read and parsed at a time
-TAIL_BYTES = 256  # compared to tell whether a file is still the one that was read
+TAIL_BYTES = 256  # compared, to notice that a file was replaced or cut back
 MAX_CONFIG_BYTES, MAX_VALUE_CHARS = 1 << 20, 200
 MAX_SAMPLE_ROWS, MAX_SAMPLES, MAX_SAMPLE_CHARS = 50, 8, 4000  # kept of a run, of a row, of a text
 
@@ -47,21 +47,21 @@ def parse_rows(text: str) -> tuple[Floats, list[tuple[int, Row]]]:
     """Read lines of a metrics file.
 
     Args:
-        text: whole lines. Those that are no row (torn, garbage, without a step) are skipped.
+        text: whole lines. Lines that are not rows (torn, garbage, without a step) are skipped.
 
     Returns:
-        The numbers, one row each with the columns X and Y, NaN where there is none; and, with their place among them, the
-        rows that are evaluations or have samples.
+        A table with the columns X and Y, NaN for missing numbers; and the rows with evaluations or samples, each with its
+        index in the table.
     """
     numbers: list[tuple[Any, ...]] = []
     extras: list[tuple[int, Row]] = []
     for line in text.split("\n"):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             values = numbers_of(row)
         except KeyError:
             values = tuple(map(row.get, (*X, *Y)))
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError):
             continue
         if "val_loss" in row or "samples" in row:
             extras.append((len(numbers), row))
@@ -78,7 +78,7 @@ def parse_rows(text: str) -> tuple[Floats, list[tuple[int, Row]]]:
 
 
 def number(value: object) -> float:
-    """A number from a file; NaN for everything else."""
+    """A number from a file; NaN for anything else."""
     try:
         return float(value) if isinstance(value, (int, float)) else math.nan
     except OverflowError:  # an integer beyond 1e308
@@ -86,7 +86,7 @@ def number(value: object) -> float:
 
 
 def clean_samples(samples: object) -> list[dict[str, str]]:
-    """Prompts and texts of a row's samples, no more than a page can show."""
+    """Prompts and texts of a row's samples, as many as the page shows."""
     items = [sample for sample in samples if isinstance(sample, dict)] if isinstance(samples, list) else []
     texts = [{key: item.get(key) for key in ("prompt", "text")} for item in items[:MAX_SAMPLES]]
     return [{k: v[:MAX_SAMPLE_CHARS] if isinstance(v, str) else "" for k, v in item.items()} for item in texts]
@@ -103,7 +103,7 @@ class Columns:
         return self._data[self.names.index(name), : self.length]
 
     def append(self, rows: Floats) -> None:
-        """Take in rows with one value per column."""
+        """Add rows with one value per column."""
         end = self.length + len(rows)
         if end > self._data.shape[1]:
             data = np.empty((len(self.names), end + end // 2), self._data.dtype)
@@ -118,27 +118,27 @@ class Columns:
 
 
 class Mark(NamedTuple):
-    """A place between two lines of a file, up to which it was read."""
+    """A position between two lines of a file. Everything before it was read."""
 
     offset: int = 0
     rows: int = 0
-    tail: bytes = b""  # what stands in front of it
+    tail: bytes = b""  # the last bytes before it
 
     def holds(self, file: BinaryIO) -> bool:
-        """Whether the file is still the same in front of this place."""
+        """Whether the file still has the same bytes before this position."""
         file.seek(self.offset - len(self.tail))
         return file.read(len(self.tail)) == self.tail
 
 
 class RunFile:
-    """A run's metrics file, read on from where reading stopped, and its config.
+    """A run: its metrics file, which is read from where reading stopped, and its config.
 
-    One thread reads. Others look at it while they hold the lock.
+    One thread reads. Other threads look at the run while they hold the lock.
     """
 
     def __init__(self, path: Path, run_id: int) -> None:
         self.path, self.id, self.name = path, run_id, path.name.removesuffix(SUFFIX)
-        self.version = 0  # another one whenever something changes that is shown
+        self.version = 0  # grows whenever something on the page changes
         self.size, self.modified, self.problem = 0, 0.0, ""
         self.x, self.y = Columns(X, np.float64), Columns(Y, np.float32)
         self.evaluations = Columns(("row", *EVALUATION), np.float64)
@@ -154,7 +154,7 @@ class RunFile:
         return 0 if self.problem else max(0, self.size - self.marks[-1].offset)
 
     def read(self, lock: threading.Lock) -> None:
-        """Take in what is new, up to the last whole line. Raises OSError where the file cannot be read."""
+        """Read new rows, up to the last whole line. Raises OSError if the file cannot be read."""
         stat = self.path.stat()
         self.size, self.modified = stat.st_size, stat.st_mtime
         stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
@@ -167,7 +167,7 @@ class RunFile:
         self._stamp = stamp
 
     def _go_back(self, file: BinaryIO, lock: threading.Lock) -> None:
-        """Forget the rows that are gone: the file was cut back to a checkpoint, or is another one now."""
+        """Forget rows that are gone, because the file was cut back to a checkpoint or replaced."""
         marks = list(self.marks)
         while not marks[-1].holds(file):
             marks.pop()
@@ -181,7 +181,7 @@ class RunFile:
                 self.version += 1
 
     def _read_block(self, file: BinaryIO, lock: threading.Lock) -> bool:
-        """Take in the next block; False where there is no whole line any more."""
+        """Read the next block; False if no whole line is left."""
         start = self.marks[-1]
         file.seek(start.offset)
         block = file.read(BLOCK_BYTES)
@@ -207,7 +207,7 @@ class RunFile:
         return True
 
     def read_config(self) -> None:
-        """Take in <run>.config.json where it changed. One that cannot be read counts as missing."""
+        """Read <run>.config.json if it changed. A file that cannot be read counts as missing."""
         path = self.path.with_name(self.name + ".config.json")
         try:
             stat = path.stat() if path.is_file() else None
@@ -216,12 +216,12 @@ class RunFile:
                 return
             self._config_stamp, self.config, self.config_version = stamp, None, self.config_version + 1
             if stat and stat.st_size <= MAX_CONFIG_BYTES:
-                self.config = dict(flatten(json.loads(path.read_bytes())))
-        except (OSError, ValueError, RecursionError) as error:
-            log.debug("%s is no config: %s", path, error)
+                self.config = dict(flatten(parse_json(path.read_bytes())))
+        except (OSError, ValueError) as error:
+            log.debug("'%s' is not a config: %s", path, error)
 
     def summary(self) -> dict[str, Any]:
-        """What the table shows of it."""
+        """What the table of runs shows."""
         val_loss = self.evaluations["val_loss"]
         return {
             "id": self.id,
@@ -245,15 +245,15 @@ class RunFile:
 
         Args:
             axis: one of X.
-            low: where the visible range begins on it.
-            high: where it ends.
-            points: the most that a curve may have.
-            window: rows to smooth over; 1 is not at all, 0 a fiftieth of the visible ones.
-            raw: whether curves that are smoothed are wanted as they were, too.
+            low: start of the visible range on that axis.
+            high: end of the visible range.
+            points: the most points of a curve.
+            window: rows to average over; 1 = none, 0 = a fiftieth of the visible rows.
+            raw: also return the original of smoothed curves.
 
         Returns:
-            {"x": [...], "y": [...]} by name, each with one more point on both sides so that lines reach the edge. A
-            smoothed curve stands beside its original as "<name>_smooth".
+            {"x": [...], "y": [...]} by name, with one more point on both sides so that lines reach the edge. A smoothed
+            curve is called "<name>_smooth".
         """
         curves = {}
         x, order = in_order(self.x[axis])
@@ -281,12 +281,12 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.problem = path, ""
-        self.lock = threading.Lock()  # held while rows are added, and while they are looked at
-        self.runs: dict[int, RunFile] = {}  # by number; one that comes back gets a new number
+        self.lock = threading.Lock()  # held to add rows and to look at them
+        self.runs: dict[int, RunFile] = {}  # by number; a run that comes back gets a new number
         self._numbers = itertools.count(1)
 
     def refresh(self) -> None:
-        """Look for runs that came or went, and read what is new of each, the latest first."""
+        """Find new and deleted runs, and read new rows, the newest run first."""
         try:
             with os.scandir(self.path) as entries:
                 found = {entry.name for entry in entries if entry.name.endswith(SUFFIX) and entry.is_file()}
@@ -308,7 +308,7 @@ class Folder:
                 run.problem = error.strerror or str(error)
 
     def overview(self) -> dict[str, Any]:
-        """The table of the runs, and how far the first reading of them is (None when it is done)."""
+        """The table of runs, and what share of their files was read ("read"; None when all are read)."""
         with self.lock:
             unread, total = sum(run.unread_bytes for run in self.runs.values()), sum(r.size for r in self.runs.values())
             return {
@@ -323,7 +323,7 @@ class Folder:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The options of a nested config with their dotted names. Raises ValueError where it is no config."""
+    """The options of a nested config with their dotted names. Raises ValueError if it is not a config."""
     if not isinstance(config, dict):
         raise ValueError("not a JSON object")
     for name, value in config.items():
@@ -334,9 +334,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The options whose values are not the same in all flat configs: {"name": ..., "values": one text per config}.
+    """The options whose values differ among flat configs: {"name": ..., "values": one text per config}.
 
-    The value is None where a config does not have the option.
+    The value is None if a config does not have the option.
     """
     names = dict.fromkeys(name for config in configs for name in config)
     rows = [{"name": n, "values": [as_text(c[n]) if n in c else None for c in configs]} for n in names]
@@ -344,7 +344,7 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def as_text(value: object) -> str:
-    """A value of a config as one reads it: 1.0 as 1, texts without quotes."""
+    """A value of a config for people: 1.0 as 1, texts without quotes."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     return (value if isinstance(value, str) else json.dumps(value))[:MAX_VALUE_CHARS]
@@ -354,15 +354,15 @@ def as_text(value: object) -> str:
 
 
 def downsample(y: Floats, most: int) -> Indices:
-    """Choose the values that show a curve.
+    """Choose the values that show the shape of a curve.
 
     Args:
         y: the values; NaN is a gap.
         most: how many to choose, at least 4.
 
     Returns:
-        Indices in ascending order: all of them where there are no more than `most`; else the first, the last, and the
-        lowest and the highest of every bucket of neighbours, so that no peak is lost.
+        Indices in ascending order: all of them if there are at most `most`; else the first, the last, and the lowest and
+        highest of every bucket of neighbours, so that no peak is lost.
     """
     if len(y) <= most:
         return np.arange(len(y))
@@ -389,7 +389,7 @@ def smooth(y: Floats, window: int, at: Indices) -> Floats:
 
 
 def in_order(x: Floats) -> tuple[Floats, Indices | slice]:
-    """Values in ascending order without NaN, and the index that brings others into the same order."""
+    """Values in ascending order without NaN, and the index that sorts other values in the same way."""
     if np.isfinite(x).all() and (x[1:] >= x[:-1]).all():
         return x, slice(None)
     order = np.argsort(x, kind="stable")[: np.isfinite(x).sum()]  # NaN comes last
@@ -397,22 +397,22 @@ def in_order(x: Floats) -> tuple[Floats, Indices | slice]:
 
 
 def visible(x: Floats, low: float, high: float) -> tuple[int, int]:
-    """Where the values between two others begin and end among ascending ones, and one more on both sides."""
+    """Where the values between `low` and `high` begin and end in an ascending array, with one more on both sides."""
     first, end = int(np.searchsorted(x, low)) - 1, int(np.searchsorted(x, high, side="right")) + 1
     return max(first, 0), min(end, len(x))
 
 
 def as_curve(x: Floats, y: Floats, keep: Indices | slice) -> dict[str, list[float | None]]:
-    """The chosen points for the page; none where there is no value at all."""
+    """The chosen points for the page; no points if none has a value."""
     values = [as_json(value) for value in y[keep].tolist()]
     return {"x": x[keep].tolist(), "y": values} if values.count(None) < len(values) else {"x": [], "y": []}
 
 
 def as_json(value: float, digits: int = 6) -> float | None:
-    """A number with as many digits as a screen can show; None for NaN, which JSON does not have."""
+    """A number with as many digits as a screen shows; None for NaN, which JSON does not have."""
     return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
 def last(values: Floats) -> float:
-    """The last value; NaN where there is none."""
+    """The last value; NaN if there is none."""
     return float(values[-1]) if len(values) else math.nan
