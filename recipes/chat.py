@@ -1,6 +1,6 @@
 """The `chat` data set: DailyDialog's everyday conversations as messages, for models that chat (ChatML).
 
-The same conversations, from the same files, as dailydialog.py gives as plain text.
+dailydialog.py gives the same conversations, from the same files, as plain text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ROLES = ("user", "assistant")
 
 
 def documents(request: RecipeRequest) -> Iterator[Document]:
-    """The conversations, begun by the user and ended by the assistant; a last word of the user's is left out."""
+    """The conversations. The user begins, the assistant ends; an unanswered last turn is left out."""
     for split, utterances in conversations(request):
         answered = utterances[: len(utterances) // 2 * 2]
         if answered:

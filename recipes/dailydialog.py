@@ -1,9 +1,9 @@
 """The `dailydialog` data set: everyday conversations of two people (Li et al. 2017, https://arxiv.org/abs/1710.03957).
 
-The source writes one conversation a line, every utterance followed by __eou__, with spaces around its punctuation
-(" I ' m fine , thanks . "); `repaired` puts them right. chat.py gives the same conversations as messages.
+The source has one conversation a line, with __eou__ after every utterance and spaces around its punctuation
+(" I ' m fine , thanks . "); `repaired` corrects them. chat.py gives the same conversations as messages.
 
-The original files are read from the Hub (a repository that keeps them as they were published, zipped), or from a path.
+The original zip files come from the Hub (a repository that keeps them as they were published) or from a path.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from recipes.recipe import Recipe, RecipeRequest
 from utils import UserError
 
 REPO = "roskoN/dailydialog"
-ARCHIVES = ("train.zip", "validation.zip")  # test.zip is left out: whoever compares models may want it unseen
+ARCHIVES = ("train.zip", "validation.zip")  # without test.zip, which stays unseen for comparisons of models
 SPLITS = {"dialogues_train.txt": "train", "dialogues_validation.txt": "val"}
 WHOLE = "dialogues_text.txt"  # all conversations, without splits
 OUTER_ARCHIVES = ("ijcnlp_dailydialog.zip", "I17-1099.Datasets.zip")  # the authors', the ACL Anthology's
@@ -37,8 +37,8 @@ Opener = Callable[[], IO[bytes]]
 def documents(request: RecipeRequest) -> Iterator[Document]:
     """The conversations as plain text.
 
-    One utterance a line, without names: there are two speakers who take turns, so a line's end is all a reader needs
-    to know who speaks. A label before each line ("A:") would cost tokens, and be missing from what people type.
+    One utterance a line, without names: two speakers take turns, so the end of a line says who is next. A label before
+    each line ("A:") would cost tokens, and people do not type one.
     """
     for split, utterances in conversations(request):
         yield split, {"text": "\n".join(utterances)}
@@ -51,7 +51,7 @@ def conversations(request: RecipeRequest) -> Iterator[tuple[str, list[str]]]:
     """Every conversation with its split: its utterances, repaired.
 
     Raises:
-        UserError: the files are not to be had, or are not DailyDialog's.
+        UserError: the files are not available, or are not DailyDialog's.
     """
     if request.source == "hub":
         paths = fetch_files(REPO, ARCHIVES, request.folder, otherwise=OTHERWISE)
@@ -66,13 +66,13 @@ def conversations(request: RecipeRequest) -> Iterator[tuple[str, list[str]]]:
         if not names:
             looked_for = ", ".join((*SPLITS, WHOLE, *ARCHIVES, OUTER_ARCHIVES[0]))
             raise UserError(f"'{paths[0]}' is none of {looked_for} and holds none of them; check --source.")
-        splits = SPLITS if len(names) > 1 else {}  # one text alone has to give both
+        splits = SPLITS if len(names) > 1 else {}  # a single text gives both
         for name in names:
             yield from ((splits.get(name, ""), utterances) for utterances in _read(name, found[name]))
 
 
 def _texts_at(path: Path, stack: contextlib.ExitStack) -> dict[str, Opener]:
-    """The texts at a path (a text, a zip, or a folder of both) by name."""
+    """The texts at a path (a text, a zip file, or a folder of both) by name."""
     if path.is_dir():
         found: dict[str, Opener] = {}
         for inside in sorted(path.rglob("*")):
@@ -84,16 +84,16 @@ def _texts_at(path: Path, stack: contextlib.ExitStack) -> dict[str, Opener]:
     if zipfile.is_zipfile(path):
         with _unpacking(path.name):
             archive = stack.enter_context(zipfile.ZipFile(path))
-        if min((info.header_offset for info in archive.infolist()), default=0):  # the end is that of a zip inside of it
-            raise UserError(f"'{path}' is not a whole zip file; fetch it again.")
+        if min((info.header_offset for info in archive.infolist()), default=0):  # cut: the end is that of an inner zip
+            raise UserError(f"'{path}' is not a whole zip file; download it again.")
         return _texts_in(archive, stack)
     if path.suffix.lower() == ".zip":
-        raise UserError(f"'{path}' is not a whole zip file; fetch it again.")
+        raise UserError(f"'{path}' is not a whole zip file; download it again.")
     return {path.name: lambda: open(path, "rb")}
 
 
 def _texts_in(archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> dict[str, Opener]:
-    """The texts in a zip; the original one holds a zip for each split."""
+    """The texts in a zip file; the original one holds a zip file for each split."""
     found: dict[str, Opener] = {}
     for info in archive.infolist():
         name = Path(info.filename).name
@@ -108,11 +108,11 @@ def _texts_in(archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> dict[str
 
 @contextlib.contextmanager
 def _unpacking(name: str) -> Iterator[None]:
-    """Turns what a damaged zip raises into a UserError with the name of the file in it."""
+    """Turns the errors of a damaged zip file into a UserError that names the file in it."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"'{name}' cannot be unpacked ({error}); fetch its zip file again.") from None
+        raise UserError(f"'{name}' cannot be unpacked ({error}); download its zip file again.") from None
 
 
 def _read(name: str, opener: Opener) -> Iterator[list[str]]:
@@ -122,7 +122,7 @@ def _read(name: str, opener: Opener) -> Iterator[list[str]]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError:
-                raise UserError(f"'{name}', line {number:,}, is not UTF-8 text; fetch it again.") from None
+                raise UserError(f"'{name}', line {number:,}, is not UTF-8 text; download it again.") from None
             if text and END_OF_UTTERANCE not in text:
                 raise UserError(
                     f"'{name}', line {number:,}, has no {END_OF_UTTERANCE}, so it is not DailyDialog's text."
@@ -193,13 +193,13 @@ NO_OWNERS = {"as", "is", "was", "has", "does", "says", "means", "calls", "reads"
 
 
 def repaired(utterance: str) -> str:
-    """An utterance with its spaces where they belong; one that is right already stays as it is.
+    """An utterance with its spaces where they belong; a correct one stays as it is.
 
-    Words stay the words they are: only spaces beside punctuation come and go, and those in parts such as do n't, gon na.
+    Words stay as they are: only spaces beside punctuation change, and those in parts such as do n't, gon na.
     """
     text = " ".join(utterance.translate(FULL_WIDTH).split())
     text = re.sub("``|''", '"', text) if "``" in text else text
-    for _ in range(10):  # until nothing changes: one repair can make room for another
+    for _ in range(10):  # until nothing changes: one repair can allow another
         before = text
         text = SOLID.sub(lambda match: match[0].replace(" ", ""), text)
         text = SHOUTED.sub(lambda match: match[1].strip() + match[2].lower(), text)
@@ -213,7 +213,7 @@ def repaired(utterance: str) -> str:
 
 
 def _single_quotes(words: list[str]) -> str:
-    """Attach each mark that stands alone: to the word it shortens, to its owner (months ' pay), or to what it quotes."""
+    """Attach each mark that stands alone: to the word it shortens, to its owner (months ' pay), or to its quote."""
     alone = [i for i, word in enumerate(words) if word in APOSTROPHES]
     joined = set()  # i: no space between words i and i + 1
     opened = None
@@ -235,7 +235,7 @@ def _single_quotes(words: list[str]) -> str:
 
 
 def _double_quotes(text: str) -> str:
-    """Remove the spaces inside of quotes whose marks come in pairs."""
+    """Remove the spaces inside of quotes, if all marks come in pairs."""
     if "”" in text and re.fullmatch(r"([^“”\"]*“[^“”\"]*”)*[^“”\"]*", text):
         marks = re.split("[“”]", text)
     elif "“" not in text and "”" not in text and text.count('"') % 2 == 0:
@@ -243,7 +243,7 @@ def _double_quotes(text: str) -> str:
     else:
         return text
     kinds = re.findall('[“”"]', text)
-    for i in range(1, len(marks), 2):  # what is quoted
+    for i in range(1, len(marks), 2):  # the quotes
         quoted = marks[i]
         if quoted.strip() and (not marks[i - 1] or marks[i - 1][-1] in " ([{"):
             quoted = quoted.lstrip(" ")

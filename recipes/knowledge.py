@@ -1,14 +1,13 @@
 """The `knowledge` data set: questions about Wikipedia's articles and their answers.
 
-They are those of SQuAD 1.1 (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): from the Hub as parquet files, or
-from a path in either form: those, or the original train-v1.1.json and dev-v1.1.json. With an endpoint, a language model
-makes a full sentence of each answer (rewrite.py).
+The source is SQuAD 1.1 (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): parquet files from the Hub or a path, or
+the original train-v1.1.json and dev-v1.1.json from a path. With an endpoint, a language model turns each answer into a
+full sentence (rewrite.py).
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from jojo.text.documents import Document
 from recipes.hub import fetch_files, local_file
 from recipes.recipe import Recipe, RecipeRequest
 from recipes.rewrite import accepted, rewritten
-from utils import UserError
+from utils import UserError, parse_json
 
 REPO = "rajpurkar/squad"
 FILES = {  # split: the Hub's file, the original one
@@ -42,10 +41,10 @@ class Pair(NamedTuple):
 
 
 def documents(request: RecipeRequest) -> Iterator[Document]:
-    """Every question with its answer, or with a sentence that says it.
+    """Every question with its answer, or with a sentence that holds the answer.
 
-    The passage that holds the answer is left out. With it, a document would be some 200 tokens of which a model of
-    this size learns to copy a few; without it, the question is what a person would type, and the fact is what is learned.
+    The passage is left out. With it, a document would have about 200 tokens, and a small model would learn to copy a few
+    of them. Without it, the question is what a person would type, and the model learns the fact.
     """
     if request.endpoint is None:
         for pair in pairs(request):
@@ -55,7 +54,7 @@ def documents(request: RecipeRequest) -> Iterator[Document]:
         pairs(request), prompt_of, request.endpoint, request.model, request.folder / JOURNAL,
         name_of=lambda pair: pair.question, most=request.max_documents,
     )  # fmt: skip
-    complaint = "Answers that stay as they were, as the model gave no sentence that holds them"
+    complaint = "Answers left as they were, because the model's sentence lacks them"
     on_one_line = ((pair, " ".join(answer.split())) for pair, answer in answered)
     for pair, sentence in accepted(
         on_one_line, lambda pair, text: pair.answer.casefold() in text.casefold(), complaint
@@ -64,21 +63,21 @@ def documents(request: RecipeRequest) -> Iterator[Document]:
 
 
 def prompt_of(pair: Pair) -> str:
-    """What a model is asked, to make a sentence of an answer."""
+    """The prompt that asks for a sentence."""
     return PROMPT.format(question=pair.question, answer=pair.answer)
 
 
 def pairs(request: RecipeRequest) -> Iterator[Pair]:
     """All questions that have an answer, in the source's order."""
     if request.source == "hub":
-        parquet_reader()  # before megabytes are fetched that could not be read
+        parquet_reader()  # before a download that could not be read
         otherwise = "the built-in stories need no download: --dataset story --source sample"
         names = [hub for hub, _ in FILES.values()]
         files = list(zip(FILES, fetch_files(REPO, names, request.folder, otherwise=otherwise), strict=True))
     else:
         assert request.path is not None
         if request.path.is_file():
-            files = [("", request.path)]  # whichever it is, it has to give both splits
+            files = [("", request.path)]  # it gives both splits
         else:
             files = [(split, local_file(request.path, names)) for split, names in FILES.items()]
     for split, path in files:
@@ -92,13 +91,13 @@ def pairs(request: RecipeRequest) -> Iterator[Pair]:
 def as_question(text: str) -> str:
     """A question as somebody typed it, with single spaces and one question mark at its end."""
     text = " ".join(text.split())
-    if re.search(r"\?[\"”’')]+$", text):  # it ends with a quoted one
+    if re.search(r"\?[\"”’')]+$", text):  # it ends with a quoted question
         return text
     return re.sub(r"(?: ?\?)+$|(?<![A-Z])[ .,;:]+$", "", text) + "?"
 
 
 def read_parquet(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Questions and their answers from one of the Hub's files, a batch at a time."""
+    """Questions and their answers from one of the Hub's files, read in batches."""
     reader = parquet_reader()
     try:
         with reader.ParquetFile(path) as file:
@@ -107,18 +106,18 @@ def read_parquet(path: Path) -> Iterator[tuple[str, list[str]]]:
                     yield str(row["question"]), [str(text) for text in row["answers"]["text"]]
     except (ValueError, KeyError, TypeError) as error:  # pyarrow's own errors are ValueErrors
         raise UserError(
-            f"'{path}' is not SQuAD as a whole parquet file ({type(error).__name__}); fetch it again."
+            f"'{path}' is not SQuAD as a whole parquet file ({type(error).__name__}); download it again."
         ) from None
 
 
 def read_json(path: Path) -> list[tuple[str, list[str]]]:
     """Questions and their answers from one of the original files."""
     try:
-        articles = json.loads(path.read_bytes())["data"]
+        articles = parse_json(path.read_bytes())["data"]
         questions = [qa for article in articles for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
         return [(str(qa["question"]), [str(answer["text"]) for answer in qa["answers"]]) for qa in questions]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"'{path}' is not SQuAD as JSON ({type(error).__name__}); fetch it again.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is not SQuAD as JSON ({type(error).__name__}); download it again.") from None
 
 
 def parquet_reader() -> Any:
@@ -127,8 +126,8 @@ def parquet_reader() -> Any:
         return importlib.import_module("pyarrow.parquet")
     except ModuleNotFoundError:
         raise UserError(
-            "Reading parquet files needs pyarrow: pip install pyarrow (the original files need nothing: "
-            "--source FOLDER with train-v1.1.json and dev-v1.1.json in it)."
+            "Reading parquet files needs pyarrow: pip install pyarrow. (The original train-v1.1.json and dev-v1.1.json do "
+            "not: --source FOLDER.)"
         ) from None
 
 

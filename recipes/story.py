@@ -1,7 +1,7 @@
-"""The `story` data set: TinyStories, and the sample that is built in, so that training starts with nothing downloaded.
+"""The `story` data set: TinyStories, and a built-in sample, with which training needs no download.
 
-TinyStories (Eldan and Li 2023, https://arxiv.org/abs/2305.07759) are short tales in the words of a small child. Version 2,
-which is used here, was written by GPT-4 alone. Each file is one text, its stories apart by lines of <|endoftext|>.
+TinyStories (Eldan and Li 2023, https://arxiv.org/abs/2305.07759) are short tales in the words of a small child. GPT-4 wrote
+version 2, which is used here. Each file is one text, with a line <|endoftext|> between stories.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from recipes.recipe import Recipe, RecipeRequest
 from utils import UserError
 
 STORIES = 20_000
-# Names this text in token caches and checkpoints. A test compares the text itself; change both together.
+# Identifies this text in token caches and checkpoints. A test compares the text itself; change both together.
 SAMPLE_SHA256 = "8baf46c57a401ba948cd9841f315a044da2d0ce837a34ee4b663d65a30ccd805"
-VALIDATION_EVERY = 40  # every 40th story validates: 500 of them, none of which is in the training split
+VALIDATION_EVERY = 40  # every 40th story is in the validation split: 500 of them
 
 REPO = "roneneldan/TinyStories"
 FILES = {"train": "TinyStoriesV2-GPT4-train.txt", "val": "TinyStoriesV2-GPT4-valid.txt"}
 SEPARATOR = b"<|endoftext|>"
-LONGEST_BYTES = 16 << 20  # more without a separator is another kind of file; stories have about 800
+LONGEST_BYTES = 16 << 20  # stories have about 800; more without a separator is another kind of file
 
 
 # --- the sample ---------------------------------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ def sample_lines(split: str) -> Iterator[bytes]:
 
 
 def documents(request: RecipeRequest) -> Iterator[Document]:
-    """The stories: of the sample, of the Hub, or of files at `request.path`."""
+    """The stories of the sample, of the Hub, or of files at `request.path`."""
     if request.source == "sample":
         for split in FILES:
             yield from ((split, {"text": text}) for text in sample_texts(split))
@@ -58,13 +58,13 @@ def documents(request: RecipeRequest) -> Iterator[Document]:
 
 
 def files(request: RecipeRequest) -> list[tuple[str, Path]]:
-    """The files to read, each with its split; all are there before the first is read."""
+    """The files to read, each with its split; all are downloaded before the first is read."""
     if request.source == "hub":
         otherwise = "the built-in sample works without it: --source sample"
         return list(zip(FILES, fetch_files(REPO, [*FILES.values()], request.folder, otherwise=otherwise), strict=True))
     assert request.path is not None
     if request.path.is_file():
-        return [("", request.path)]  # whichever it is, it has to give both splits
+        return [("", request.path)]  # it gives both splits
     return [(split, local_file(request.path, [name])) for split, name in FILES.items()]
 
 
@@ -74,7 +74,7 @@ def read_stories(path: Path) -> Iterator[str]:
     Raises:
         UserError: the file is not UTF-8 text, or has no separators.
     """
-    story, start, separators = bytearray(), 0, 0  # and where in the file it begins
+    story, start, separators = bytearray(), 0, 0  # a story, and where it begins in the file
     with open(path, "rb") as file:
         while line := file.readline(LONGEST_BYTES):
             if line.strip() == SEPARATOR:
@@ -96,12 +96,12 @@ def read_stories(path: Path) -> Iterator[str]:
 
 
 def _decoded(path: Path, story: bytearray, start: int) -> Iterator[str]:
-    """The story as text, if there is any."""
+    """The story as text; nothing if it is empty."""
     try:
         text = story.decode("utf-8-sig" if start == 0 else "utf-8").strip()
     except UnicodeDecodeError as error:
         offset = start + error.start
-        raise UserError(f"'{path}' is not UTF-8 text at byte {offset:,}; fetch it again, or convert it.") from None
+        raise UserError(f"'{path}' is not UTF-8 text at byte {offset:,}; download it again, or convert it.") from None
     if text:
         yield text
 

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 
 from jojo.text.documents import Record
 from recipes import dictionary
-from recipes.dictionary import RECIPE, parse_gloss, parse_index, parse_synset, read_wordnet, senses_of, tidy
+from recipes import wordnet as wordnet_files
+from recipes.dictionary import RECIPE, parse_gloss, senses_of, tidy
 from recipes.recipe import RecipeRequest
+from recipes.wordnet import Place, WordNet, parse_count, parse_index, parse_synset, read_wordnet
 from utils import UserError
 
 LICENCE = "".join(f"  {number} This software and database is being provided to you  \n" for number in range(1, 30))
@@ -273,7 +275,7 @@ def test_an_index_line() -> None:
 @example("00001740 03 n 01 entity 0 002 @ 00001740 n 0000 | too few pointers")
 @example("word n -1 0 0 0")
 def test_damaged_lines_are_told_from_good_ones(line: str) -> None:
-    for parse in (parse_synset, parse_index, dictionary.parse_count):
+    for parse in (parse_synset, parse_index, parse_count):
         with contextlib.suppress(ValueError, IndexError):
             parse(line)
 
@@ -380,7 +382,7 @@ def test_no_gloss_breaks_a_document(tmp_path_factory: pytest.TempPathFactory, gl
     category = {"data_noun": "n", "data_verb": "v", "data_adj": "s"}[name]
     _, synset = parse_synset(f"00000001 06 {category} 01 thing 0 000 | {gloss}")
     key = (category.replace("s", "a"), 1)
-    wordnet = dictionary.WordNet({key: synset}, {"thing": [dictionary.Place(0, 1, key)]})
+    wordnet = WordNet({key: synset}, {"thing": [Place(0, 1, key)]})
     for sense in [senses_of("thing", wordnet)]:
         if sense:
             dictionary.document("thing", sense)
@@ -392,7 +394,7 @@ def test_no_gloss_breaks_a_document(tmp_path_factory: pytest.TempPathFactory, gl
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A machine without WordNet."""
-    monkeypatch.setattr(dictionary, "FOLDERS", ())
+    monkeypatch.setattr(wordnet_files, "FOLDERS", ())
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for name in ("WNHOME", "WNSEARCHDIR"):
         monkeypatch.delenv(name, raising=False)
@@ -406,7 +408,7 @@ def sample() -> list[Record]:
 
 def test_where_wordnet_is_looked_for(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"^WordNet is not on this machine: install Debian's wordnet-base or .*--source PATH\.$"
+        UserError, match=r"^WordNet is not on this machine: install Debian's wordnet-base, or .*--source PATH\.$"
     ):
         sample()
     documents = made(write_wordnet(tmp_path / "home" / "dict"))
@@ -418,7 +420,7 @@ def test_where_wordnet_is_looked_for(bare: pytest.MonkeyPatch, tmp_path: Path) -
         machine.setenv("WNSEARCHDIR", str(tmp_path / "home" / "dict"))
         assert sample() == documents
     with bare.context() as machine:
-        machine.setattr(dictionary, "FOLDERS", (str(tmp_path / "none"), str(tmp_path / "home" / "dict")))
+        machine.setattr(wordnet_files, "FOLDERS", (str(tmp_path / "none"), str(tmp_path / "home" / "dict")))
         assert sample() == documents
 
 
@@ -477,7 +479,7 @@ def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path / "file"):
         (tmp_path / "file").touch()
         with pytest.raises(
-            UserError, match=r"is no folder; --source PATH must be WordNet's dict folder, with data\.noun in it"
+            UserError, match=r"is not a folder; --source PATH must be WordNet's dict folder, with data\.noun in it"
         ):
             made(path)
 

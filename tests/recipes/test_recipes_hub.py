@@ -682,7 +682,7 @@ def test_without_pyarrow_the_hub_is_not_asked(
     server: DataServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(UserError, match=r"needs pyarrow: pip install pyarrow .*train-v1\.1\.json"):
+    with pytest.raises(UserError, match=r"needs pyarrow: pip install pyarrow\..*train-v1\.1\.json"):
         documents(knowledge.RECIPE, source="hub", folder=tmp_path)
     assert not server.asked
     (tmp_path / "train.parquet").write_bytes(b"PAR1...")
@@ -853,12 +853,12 @@ def test_a_failure_that_passes_is_waited_out(server: DataServer, tmp_path: Path,
 @pytest.mark.parametrize(
     ("failure", "words", "tries"),
     [
-        (500, "has trouble (500); see to it, then start again.", 5),
+        (500, "has trouble (500); correct that, then start again.", 5),
         (429, "allows no more requests for now (429)", 5),
         (None, "cannot be reached (", 5),
         (401, "does not accept the key (401); set OPENAI_API_KEY to a valid one.", 1),
         (404, "knows no model 'small' or not this address (404); check --endpoint_model, and --endpoint", 1),
-        (400, "refused the request (400: no *** here) for 'a'; see to it, then start again.", 1),
+        (400, "refused the request (400: no *** here) for 'a'; correct that, then start again.", 1),
         (307, "refused the request (307", 1),
         (b"<html>", "answers with something that is not JSON", 5),
         (b'{"choices": [{"message": {"content": null}}]}', "answers with no message for 'a'", 5),
@@ -894,7 +894,7 @@ def test_one_prompt_that_is_refused_holds_up_no_other(server: DataServer, tmp_pa
 def test_a_server_that_refuses_whatever_is_asked_is_not_asked_to_the_end(server: DataServer, tmp_path: Path) -> None:
     server.reply = lambda prompt: 400
     message = refused(server, tmp_path / "j.jsonl", [str(n) for n in range(100)])
-    assert message.endswith("(400) for '9', and nothing for 9 before it; see to it, then start again.")
+    assert message.endswith("(400) for '9', and nothing for 9 before it; correct that, then start again.")
     assert len(server.asked) < 20
 
 
@@ -916,7 +916,7 @@ def test_no_more_is_asked_for_than_wanted(server: DataServer, tmp_path: Path) ->
 def test_nobody_there(server: DataServer, tmp_path: Path) -> None:
     with DataServer() as other:
         address = other.endpoint
-    with pytest.raises(UserError, match=r"cannot be reached \(ConnectionRefusedError\); see to it"):
+    with pytest.raises(UserError, match=r"cannot be reached \(ConnectionRefusedError\); correct that"):
         list(rewrite.rewritten(["a"], str, address, "small", tmp_path / "j.jsonl"))
 
 
@@ -984,13 +984,13 @@ def test_answers_become_sentences(server: DataServer, tmp_path: Path) -> None:
         "a copper statue",
     ]
     assert [record["input"] for _, record in found] == [question for question, _ in PAIRS]
-    assert warnings_in(records) == ["Answers that stay as they were, as the model gave no sentence that holds them: 1."]
+    assert warnings_in(records) == ["Answers left as they were, because the model's sentence lacks them: 1."]
     with logged() as records:  # also where no more are wanted
         server.reply = lambda prompt: 400
         few = knowledge.RECIPE.read(RecipeRequest(source="path", max_documents=2, **wanted))
         assert [next(few), next(few)] == found
         few.close()  # type: ignore[attr-defined]
-    assert warnings_in(records)[-1].endswith("holds them: 1.")
+    assert warnings_in(records)[-1].endswith("lacks them: 1.")
     question = "Question: To whom did it appear in 1858?\nAnswer: Saint Bernadette Soubirous\n"
     assert any(prompt.startswith(question) for prompt in server.prompts())
     asked = len(server.asked)
