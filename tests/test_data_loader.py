@@ -104,7 +104,7 @@ def plain_permute(position: int, n: int, key: int) -> int:
 @examples(60)
 @given(st.one_of(st.integers(1, 100), st.integers(1, 2**50)), st.integers(-(2**70), 2**70), st.data())
 def test_the_order_is_that_of_the_same_formula_in_plain_integers(n: int, key: int, data: Any) -> None:
-    """The order must not hang on numpy's version or the machine: a resumed run goes on in it."""
+    """The order must not hang on numpy's version or the machine: a resumed run continues in it."""
     position = data.draw(st.integers(0, n - 1))
     assert permute(np.array([position]), n, key).tolist() == [plain_permute(position, n, key)]
     assert mix_key(key, n) == plain_key(key, n)
@@ -566,5 +566,5 @@ def test_statistics_show_the_counts(config: Config, tmp_path: Path) -> None:
     config.data.dataset_name = "tales"
     shown = " ".join(statistics(opened(config, tmp_path)[0]).split())
     assert shown == (
-        "documents 2 tokens 5, of which 2 special bytes per token 5.33 longest document 3 tokens empty documents 1, skipped"
+        "documents 2 tokens 5, 2 of them special bytes per token 5.33 longest document 3 tokens empty documents 1, skipped"
     )

@@ -170,11 +170,8 @@ class CacheBuilder:
                 log.warning("The token cache '%s' is not usable (%s).", path, str(error).rstrip("."))
                 _reported.add(path)
             return None
-        same = (cache.manifest.tokenizer, cache.manifest.rendering) == (
-            self.tokenizer.identity(),
-            asdict(self.rendering),
-        )
-        return cache if same else None
+        made_with = (self.tokenizer.identity(), asdict(self.rendering))
+        return cache if (cache.manifest.tokenizer, cache.manifest.rendering) == made_with else None
 
     # --- building ---
 
@@ -194,9 +191,7 @@ class CacheBuilder:
         if not self.source.stat().items() <= manifest.source.items():
             for suffix in (".json", ".bin", ".idx"):
                 path.with_suffix(suffix).unlink()
-            raise UserError(
-                f"{self.source.label} was changed while it was being read; start again when it is complete."
-            )
+            raise UserError(f"{self.source.label} changed while it was being read; start again when it is complete.")
         return TokenCache(path)
 
     def rebuild(self, damaged: CacheManifest) -> None:

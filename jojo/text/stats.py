@@ -95,16 +95,16 @@ def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None
 
 def statistics(cache: TokenCache) -> str:
     """The counts of a cache, as a table for people."""
-    facts = cache.manifest
-    text_tokens = facts.n_tokens - facts.n_control_tokens
+    manifest = cache.manifest
+    text_tokens = manifest.n_tokens - manifest.n_control_tokens
     rows = [
-        ("documents", f"{facts.n_documents:,}"),
-        ("tokens", f"{facts.n_tokens:,}, of which {facts.n_control_tokens:,} special"),
-        ("bytes per token", f"{facts.n_text_bytes / max(1, text_tokens):.2f}"),
-        ("longest document", f"{facts.longest_document:,} tokens"),
+        ("documents", f"{manifest.n_documents:,}"),
+        ("tokens", f"{manifest.n_tokens:,}, {manifest.n_control_tokens:,} of them special"),
+        ("bytes per token", f"{manifest.n_text_bytes / max(1, text_tokens):.2f}"),
+        ("longest document", f"{manifest.longest_document:,} tokens"),
     ]
-    if facts.empty_documents:
-        rows.append(("empty documents", f"{facts.empty_documents:,}, skipped"))
+    if manifest.empty_documents:
+        rows.append(("empty documents", f"{manifest.empty_documents:,}, skipped"))
     return "\n".join(f"  {name:<17} {value}" for name, value in rows)
 
 

@@ -36,7 +36,7 @@ def encoded(lines: list[bytes], rendering: Rendering | None = None, first_line: 
 
 
 def examples(count: int) -> settings:
-    """Hypothesis settings: so many examples, and no judgement about how long they take on a busy machine."""
+    """Hypothesis settings: this many examples, and no limit on how long they take on a busy machine."""
     return settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 

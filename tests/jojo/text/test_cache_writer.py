@@ -130,7 +130,7 @@ def test_a_journal_that_somebody_made_up_is_not_taken(
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
 
 
-def test_changed_data_start_anew_and_leave_nothing(small: None, data: Path, tmp_path: Path) -> None:
+def test_changed_data_start_again_and_leave_nothing(small: None, data: Path, tmp_path: Path) -> None:
     killed(data, tmp_path / "cache", 20)
     write_lines(data, RECORDS[:50])
     build(data, tmp_path / "cache")
@@ -139,7 +139,7 @@ def test_changed_data_start_anew_and_leave_nothing(small: None, data: Path, tmp_
 
 
 def test_a_failure_after_a_journal_keeps_what_was_done(small: None, data: Path, tmp_path: Path) -> None:
-    """Too many unreadable lines: with a higher limit the same preparation goes on."""
+    """Too many unreadable lines: with a higher limit the same preparation continues."""
     bad = write_lines(data, [*RECORDS[:400], *["bad"] * 3, *RECORDS[400:]])
     with pytest.raises(UserError, match="more than 2 unreadable lines"):
         open_cache(source_of(bad), GPT2, tmp_path / "cache", max_bad_lines=2)

@@ -195,7 +195,7 @@ def test_a_moved_source_uses_the_same_cache(
     assert build(moved, cache_dir).path == first.path
 
 
-def test_a_changed_source_is_tokenized_anew(stories: Path, cache_dir: Path) -> None:
+def test_a_changed_source_is_tokenized_again(stories: Path, cache_dir: Path) -> None:
     first = build(stories, cache_dir)
     status = stories.stat()
     stories.write_bytes(stories.read_bytes().replace(b"foxes", b"bears"))
@@ -348,10 +348,10 @@ def test_a_flipped_bit_anywhere_never_gives_wrong_data(stories: Path, cache_dir:
         outcomes.append(damaged_cache_gives(stories, cache_dir, cache.manifest, expected))
         assert path.read_bytes() == intact[path.name] or suffix == ".json"  # whose last line break does not matter
         TokenCache(cache.path).verify()
-    assert set(outcomes) == {"right"}  # seen when the block is read, and built anew
+    assert set(outcomes) == {"right"}  # seen when the block is read, and built again
 
 
-def test_damage_found_in_the_middle_of_a_run_is_mended_and_said_once(stories: Path, cache_dir: Path) -> None:
+def test_damage_found_in_the_middle_of_a_run_is_repaired_and_said_once(stories: Path, cache_dir: Path) -> None:
     cache = build(stories, cache_dir)
     expected = documents_of(cache)
     for suffix in (".bin", ".idx"):
@@ -366,7 +366,7 @@ def test_damage_found_in_the_middle_of_a_run_is_mended_and_said_once(stories: Pa
         assert len([w for w in warnings_in(records) if "damaged" in w and "rebuilding it" in w]) == 1
 
 
-def test_a_damaged_cache_whose_data_have_changed_or_gone_is_not_mended_with_other_data(
+def test_a_damaged_cache_whose_data_have_changed_or_gone_is_not_repaired_with_other_data(
     stories: Path, cache_dir: Path
 ) -> None:
     running = build(stories, cache_dir)
@@ -404,7 +404,7 @@ def test_a_file_that_is_cut_grown_or_gone_never_gives_wrong_data(stories: Path, 
         path.unlink() if changed is None else path.write_bytes(changed)
         assert (
             damaged_cache_gives(stories, cache_dir, cache.manifest, expected) == "right"
-        )  # seen at once, and built anew
+        )  # seen at once, and built again
         TokenCache(cache.path).verify()
         assert path.read_bytes() == intact or suffix == ".json"  # whose last line break does not matter
 
