@@ -735,7 +735,7 @@ def test_statistics_are_those_of_the_set():
             return re.search(rf"{name}\s+(.*)", part).group(1)
 
         assert figure("documents") == f"{len(sizes)}"
-        assert figure("tokens") == f"{sum(sizes):,}, of which {len(sizes)} special"
+        assert figure("tokens") == f"{sum(sizes):,}, {len(sizes)} of them special"
         assert figure("bytes per token") == f"{n_bytes / (sum(sizes) - len(sizes)):.2f}"
         assert figure("longest document") == f"{max(sizes):,} tokens"
     assert "python train.py --dataset set" in said
@@ -766,7 +766,7 @@ def test_control_tokens_that_were_read_are_counted_and_the_named_command_reads_t
     write_lines(Path("a.jsonl"), [{"text": text} for text in [*sentences(10), *[RENDERED + "!" * i for i in range(9)]]])
     said = run_prepare("--input", "a.jsonl", "--data.parse_special", *ONE_VALIDATES)
     assert "contain text like" not in said
-    specials = sum(int(n) for n in re.findall(r"of which (\d+) special", said))
+    specials = sum(int(n) for n in re.findall(r"(\d+) of them special", said))
     assert specials == 19 + 9 * 4
     outcome = train_plainly(*TINY[2:], *named_command(said), "--max_iters", "1")
     assert "contain text like" not in outcome.said and "Tokenizing" not in outcome.said
