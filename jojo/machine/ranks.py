@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 POLL_S = 0.05  # between two looks into the store
 SAY_S = 10.0  # a wait that takes longer is announced
 LATE = 0.8  # of the timeout: an error after such a wait means that another rank is late, not dead
+SAME_INPUT = "give every machine the same files and the same command."
 DIED = (
     "Another rank ended unexpectedly; see its output above and torchrun's summary below (exit code -9: killed, perhaps out "
     "of memory). --resume continues from the last checkpoint."
@@ -113,10 +114,7 @@ class Ranks:
         self._wait(names)
         gathered = [json.loads(item) for item in self.store.multi_get(names)]
         if others := [rank for rank, (other, _) in enumerate(gathered) if other != topic]:
-            raise UserError(
-                f"Rank {others[0]} does not do what rank {self.rank} does ({topic}); give every machine the same files and "
-                "the same command."
-            )
+            raise UserError(f"Rank {others[0]} does not do what rank {self.rank} does ({topic}); {SAME_INPUT}")
         return [text for _, text in gathered]
 
     def raise_together(self, topic: str, problem: str) -> None:
@@ -128,12 +126,8 @@ class Ranks:
         """Raises UserError on all ranks if a fact differs from rank 0's on one of them."""
         expected = json.loads(self.broadcast_text("facts", json.dumps(dict(facts))))
         wrong = [name for name, fact in facts.items() if fact != expected.get(name)]
-        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        problem = (
-            f"Rank {self.rank} ({platform.node()}) differs from rank 0 in: {', '.join(wrong[:4])}{more}; give every machine "
-            "the same files and the same command."
-        )
-        self.raise_together("compare", problem if wrong else "")
+        own = f"Rank {self.rank} ({platform.node()}) differs from rank 0 in: {', '.join(wrong[:4])}; {SAME_INPUT}"
+        self.raise_together("compare", own if wrong else "")
 
     def _wait(self, names: list[str]) -> None:
         """Wait for texts in small steps: Ctrl-C cannot interrupt the store's own wait."""
@@ -231,9 +225,9 @@ class Ranks:
         except RuntimeError:  # the store ended with rank 0's machine
             return "Another rank"
         exchanges, batches = zip(*(map(int, text.split()) for text in texts), strict=True)
-        late = [rank for rank in range(self.world_size) if exchanges[rank] < max(exchanges)]
-        seen = f" (last seen in batch {min(batches[rank] for rank in late):,})" if late else ""
-        return name_ranks(late) + seen if late else "Another rank"
+        if not (late := [rank for rank in range(self.world_size) if exchanges[rank] < max(exchanges)]):
+            return "Another rank"
+        return f"{name_ranks(late)} (last seen in batch {min(batches[rank] for rank in late):,})"
 
     def report(self, problem: str) -> str:
         """What this rank prints of a problem: the first one of all ranks, on its own machine and by rank 0; else nothing."""
@@ -254,10 +248,8 @@ SINGLE = Ranks()
 
 def name_ranks(numbers: Sequence[int]) -> str:
     """Ranks, as a sentence begins with them."""
-    if len(numbers) == 1:
-        return f"Rank {numbers[0]}"
     more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
-    return f"Ranks {', '.join(map(str, numbers[:8]))}{more}"
+    return f"Rank{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:8]))}{more}"
 
 
 # --- sharded tensors ------------------------------------------------------------------------------------------------
@@ -279,12 +271,8 @@ def full_tensor(tensor: Tensor) -> Tensor:
 
 
 def copy_into(tensor: Tensor, values: Tensor, source: int | None = None) -> None:
-    """Copy the values of a full tensor into one that may be sharded.
-
-    Args:
-        tensor: to copy into.
-        values: full, of its shape.
-        source: the rank whose values are used, if all ranks call this; None: each rank has the same values.
+    """Copy the values of a full tensor into one that may be sharded; every rank has the same values, or takes those of the
+    rank `source`, and then all must call it.
     """
     if is_dtensor(tensor):
         from torch.distributed.tensor import distribute_tensor
