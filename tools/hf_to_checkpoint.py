@@ -1,10 +1,10 @@
-"""The reverse of upload_to_huggingface.py: a Hugging Face folder of a GPT-2 -> a checkpoint to talk to and to start from.
+"""Make a checkpoint of a Hugging Face folder: the reverse of upload_to_huggingface.py.
 
     python tools/hf_to_checkpoint.py hf_model -o models/x.pt
     python tools/hf_to_checkpoint.py openai-community/gpt2 -o models/gpt2.pt     fetched from the Hub
 
-The weights of a folder that was exported here come back bit for bit. There is no training state to go on with; start a new
-run from the checkpoint with --load_model_only, or from the folder itself with --init_from.
+The weights of a folder that was exported here come back bit for bit. A folder has no training state. Start a new run from
+the checkpoint with --load_model_only, or from the folder itself with --init_from.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def main(arguments: Sequence[str]) -> int:
         prog="hf_to_checkpoint.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("source", metavar="FOLDER_OR_ID", help="folder with config.json and model.safetensors, or a name on the Hub")
-    add("-o", "--output", metavar="PT", required=True, help="where the checkpoint goes; must not exist")
-    add("--chatml", action="store_true", help="give a tokenizer without ChatML's tokens those too, as --init_from does")
-    add("--debug", action="store_true", help="tracebacks with errors")
+    add("source", metavar="FOLDER_OR_ID", help="a folder with config.json and model.safetensors, or a name on the Hub")
+    add("-o", "--output", metavar="PT", required=True, help="the new checkpoint; must not exist yet")
+    add("--chatml", action="store_true", help="add ChatML's tokens if they are missing, as --init_from does")
+    add("--debug", action="store_true", help="show tracebacks with errors")
     args = parser.parse_args(arguments)
     output = user_path(args.output)
     if output.exists():
-        raise UserError(f"'{output}' is there already; name another file with -o.")
+        raise UserError(f"'{output}' exists already; name another file with -o.")
 
     from generation import model_of
     from hf.folder import load_hf

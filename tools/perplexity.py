@@ -1,9 +1,9 @@
-"""What a kind of weights costs: a model's loss on whole validation data with float32, bfloat16 and int8 weights.
+"""Measure what lower precision costs: a model's validation loss with float32, bfloat16 and int8 weights.
 
     python tools/perplexity.py models/story_epoch1.pt
     python tools/perplexity.py models/x.pt --dataset mine --dtypes float32,int8 --batches 50
 
-The model computes as gen.py has it compute with --dtype; each kind reads the same text.
+The model computes as in gen.py with --dtype, and reads the same text with each dtype.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from jojo.command import Parser, run_command
-from utils import UserError, log, user_path
+from utils import UserError, log, one_line, user_path
 
 if TYPE_CHECKING:
     from data_loader import PackedLoader
     from model import GPT
 
 DTYPES = ("float32", "bfloat16", "int8")
-LOGIT_ROWS = 512  # positions whose float32 logits exist together
+LOGIT_ROWS = 512  # positions whose float32 logits are in memory together
 
 
 def mean_loss(model: GPT, loader: PackedLoader) -> tuple[float, int]:
-    """Nats per predicted token over all of a loader's batches, and how many tokens those are."""
+    """Nats per predicted token over all batches of a loader, and the number of those tokens."""
     import torch
     import torch.nn.functional as F
 
@@ -54,19 +54,19 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="perplexity.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("checkpoint", metavar="PT", help="the model")
-    add("--dataset", metavar="NAME", help="whose validation data to read [the one it was trained on]")
+    add("--dataset", metavar="NAME", help="use its validation data [the data set of the training]")
     add(
         "--dtypes",
         default=",".join(DTYPES),
         metavar="LIST",
-        help="kinds of weights, the first is compared with [%(default)s]",
+        help="dtypes of the weights; the others are compared with the first [%(default)s]",
     )
-    add("--batches", type=int, metavar="N", help="read so many batches only [all]")
-    add("--debug", action="store_true", help="tracebacks with errors")
+    add("--batches", type=int, metavar="N", help="read only N batches [all]")
+    add("--debug", action="store_true", help="show tracebacks with errors")
     args = parser.parse_args(arguments)
-    kinds = args.dtypes.split(",")
-    if unknown := [kind for kind in kinds if kind not in DTYPES]:
-        raise UserError(f"--dtypes: there is no '{unknown[0]}'; choose from {', '.join(DTYPES)}.")
+    dtypes = args.dtypes.split(",")
+    if unknown := [dtype for dtype in dtypes if dtype not in DTYPES]:
+        raise UserError(f"--dtypes: unknown '{one_line(unknown[0])}'; choose from {', '.join(DTYPES)}.")
     if args.batches is not None and args.batches < 1:
         raise UserError("--batches must be at least 1.")
 
@@ -81,14 +81,14 @@ def main(arguments: Sequence[str]) -> int:
     request = Request(overrides=given, continue_from=str(path), allow_changes=True)
     with closing(prepare_run(request)) as run:
         loader, first = run.evaluation_loader("val"), None
-        for kind in kinds:
-            model, _, _ = load_model(path, dtype=kind)
+        for dtype in dtypes:
+            model, _, _ = load_model(path, dtype=dtype)
             loss, tokens = mean_loss(model, loader)
             first = loss if first is None else first
-            if kind == kinds[0]:
+            if dtype == dtypes[0]:
                 log.info("%s, validation data, %s tokens", run.config.data.dataset_name, f"{tokens:,}")
-                log.info("%-10s %10s %12s %10s", "weights", "loss", "perplexity", f"to {kind}")
-            log.info("%-10s %10.5f %12.4f %+9.3f%%", kind, loss, math.exp(loss), 100 * math.expm1(loss - first))
+                log.info("%-10s %10s %12s %10s", "weights", "loss", "perplexity", f"to {dtype}")
+            log.info("%-10s %10.5f %12.4f %+9.3f%%", dtype, loss, math.exp(loss), 100 * math.expm1(loss - first))
     return 0
 
 

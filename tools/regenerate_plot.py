@@ -1,10 +1,10 @@
-"""Draw the picture of a run again, or several runs on one picture, from what their files hold.
+"""Plot a run again, or several runs on one plot.
 
     python tools/regenerate_plot.py models/x.pt                        writes models/x.png
     python tools/regenerate_plot.py models/a.pt models/b.metrics.jsonl -o both.png
 
-Takes checkpoints of any version and metrics files. A checkpoint holds at most 4,096 losses of batches, thinned; a metrics
-file has them all.
+It reads checkpoints of any version and metrics files. A metrics file has the losses of all batches; a checkpoint has at
+most 4,096 of them.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ ROWS = ".metrics.jsonl"
 
 
 def load(path: Path) -> tuple[str, MetricsTracker]:
-    """A run's name and what its file tells of it. Raises UserError where that is nothing to draw."""
+    """A run's name and its metrics. Raises UserError if the file has no losses."""
     if path.name.endswith(ROWS):
         metrics = read_metrics(path)
     else:
         metrics = MetricsTracker()
         state = load_checkpoint(path).state
-        if "metrics" in state:  # else it has weights only
+        if "metrics" in state:  # else the file has only weights
             metrics.load_state_dict(state)
     losses = choose_losses(metrics)
     if not losses.train and not losses.val:
-        raise UserError(f"'{path}' holds no losses to draw; a metrics file ({ROWS}) beside it may have them.")
+        raise UserError(f"'{path}' has no losses to plot; try the run's metrics file ({ROWS}).")
     log.debug("%s: %s.", path, losses.reason)
     return path.name.removesuffix(ROWS).removesuffix(".pt"), metrics
 
@@ -49,17 +49,17 @@ def main(arguments: Sequence[str]) -> int:
     )
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="checkpoints (.pt) and metrics files (.metrics.jsonl)")
-    add("-o", "--output", metavar="PNG", help="where the picture goes; for one run, its own name with .png")
-    add("--title", metavar="TEXT", help="above the picture; for one run, its name")
-    add("--debug", action="store_true", help="say which losses were chosen and why, and show tracebacks")
+    add("-o", "--output", metavar="PNG", help="the plot; for one run, its name with .png")
+    add("--title", metavar="TEXT", help="above the plot; for one run, its name")
+    add("--debug", action="store_true", help="say which losses were chosen and why, and show tracebacks with errors")
     args = parser.parse_args(arguments)
     paths = [user_path(name) for name in args.files]
     if len(paths) > 1 and args.output is None:
-        raise UserError("Several runs on one picture need a name for it: -o FILE.png")
+        raise UserError("Name the plot of several runs with -o FILE.png.")
     runs = [load(path) for path in paths]
     output = user_path(args.output) if args.output else paths[0].with_name(f"{runs[0][0]}.png")
     if not output.parent.is_dir():
-        raise UserError(f"There is no folder '{output.parent}' for the picture; create it first.")
+        raise UserError(f"There is no folder '{output.parent}' for the plot; create it first.")
     if len(runs) == 1:
         name, metrics = runs[0]
         figure = picture(args.title or name, choose_losses(metrics), metrics.learning_rate.points)

@@ -405,7 +405,7 @@ def test_files_with_nothing_to_draw_are_one_sentence(regenerate):
     torch.save({"model": content["model"], "model_args": content["config"]["model"]}, "old.pt")
     Path("empty.metrics.jsonl").write_text("not a row\n{}\n[]\n")
     for name in ("old.pt", "empty.metrics.jsonl"):
-        with pytest.raises(UserError, match=rf"'{name}' holds no losses to draw"):
+        with pytest.raises(UserError, match=rf"'{name}' has no losses to plot"):
             regenerate(name)
     with pytest.raises(UserError, match="No metrics file 'none"):
         regenerate("none.metrics.jsonl")

@@ -711,7 +711,7 @@ def test_a_folder_becomes_a_checkpoint(exported: tuple[Path, Path], tmp_path: Pa
     assert second.version == "3"
     assert second.tokenizer == first.tokenizer
     assert all(torch.equal(second.model[name], tensor) for name, tensor in first.model.items())
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         tool.main([str(exported[1]), "-o", str(output)])
 
 

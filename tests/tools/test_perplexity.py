@@ -49,7 +49,7 @@ def test_fewer_batches_read_less():
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--dtypes", "float32,int4"), "there is no 'int4'; choose from float32, bfloat16, int8"),
+        (("--dtypes", "float32,int4"), "unknown 'int4'; choose from float32, bfloat16, int8"),
         (("--batches", "0"), "--batches must be at least 1"),
         (("--dataset", "nowhere"), "nowhere"),
     ],
