@@ -685,7 +685,7 @@ def test_input_without_a_name_shows_the_command():
         (["--input", "", "--name", "x"], "One --input is empty"),
         (["--input", "x.txt", "--name", "x", "--data.data_dir", __file__], "is a file; it must name a folder"),
         (["--name", "x", "--data.cache_dir", __file__], r"--data\.cache_dir '.*' is a file; it must name a folder"),
-        (["--name", "story", "--data.tokenizer", ""], "There is no tokenizer '' .*: gpt2 is built in"),
+        (["--name", "story", "--data.tokenizer", ""], "There is no tokenizer '' .*Use gpt2, or make one"),
     ],
 )
 def test_flags_that_do_not_go_together(flags, words):

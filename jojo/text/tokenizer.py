@@ -6,8 +6,8 @@
 
 (These ids are GPT-2's. In any vocabulary the control tokens follow the last token that is text.)
 
-Control tokens come from structure only. Text that happens to contain `<|im_start|>` is encoded letter by letter and
-can never forge one; `encode_parsed` is the single exception, for documents that were rendered as ChatML beforehand.
+Control tokens come from structure only. Text that contains `<|im_start|>` is encoded as plain text and cannot forge one.
+`encode_parsed` is the only exception, for documents that were rendered as ChatML beforehand.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ import numpy as np
 from jojo.text.vocabulary import VOCABULARY_SHA256, Vocabulary, gpt2_vocabulary
 from utils import UserError, one_line, user_path
 
-# How GPT-2 cuts text before merging: contractions, words, numbers, punctuation, white space (Radford et al. 2019). The
-# parts without look-ahead stand in one group, words first, as no two of them begin alike but for an apostrophe: the same
-# cuts, found 1.7 times faster.
+# How GPT-2 cuts text before merging: contractions, words, numbers, punctuation, white space (Radford et al. 2019). Words
+# come first here, in one group with all parts that have no look-ahead: the same cuts, 1.7 times faster.
 SPLIT_PATTERN = r"(?: ?\p{L}+| ?\p{N}+|'(?:[sdmt]|ll|ve|re)| ?[^\s\p{L}\p{N}]+)|\s++$|\s+(?!\S)|\s+"
 
-# A million white-space characters in a row are more than a regular expression engine takes. GPT-2 always cuts before the
-# last one that precedes a word, so cutting there beforehand changes no id. White space is what Unicode calls so (Python's
-# \s has \x1c to \x1f in it too). SPARSE_SPACE is what a thousand of them leave of themselves in every hundredth character.
+# A million white-space characters in a row overflow the regular expression engine. GPT-2 always cuts before the last one
+# that precedes a word, so cutting there first changes no id. White space is Unicode's (Python's \s also has \x1c to \x1f).
+# A text with a thousand in a row has at least SPARSE_SPACE among its every hundredth character.
 SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 LONG_SPACE = re.compile(rf"(?=[{SPACE}][^{SPACE}])(?<=[{SPACE}]{{1000}})")
 SPARSE_SPACE = re.compile(rf"[{SPACE}]{{9}}")
@@ -43,7 +42,7 @@ Message = Mapping[str, str]  # {"role": "user", "content": "Hello"}
 
 
 def _parts(text: str) -> list[str]:
-    """The text, cut at LONG_SPACE; most texts have none, and a look at every hundredth character shows it."""
+    """The text, cut at LONG_SPACE. Every hundredth character shows that most texts have none."""
     return LONG_SPACE.split(text) if SPARSE_SPACE.search(text[::100]) else [text]
 
 
@@ -52,11 +51,11 @@ class Tokenizer:
 
     Attributes:
         special_tokens: control tokens and their ids.
-        n_vocab: ids in use; GPT-2: 50,259 (50,257 without ChatML). The model's rows beyond are padding, never sampled.
+        n_vocab: ids in use; GPT-2: 50,259 (50,257 without ChatML). The model's further rows are padding, never sampled.
     """
 
     def __init__(self, chatml: bool = True, vocabulary: Vocabulary | None = None) -> None:
-        """`vocabulary`: None is GPT-2's, read when the first text is encoded."""
+        """`vocabulary`: None is GPT-2's, which is read when the first text is encoded."""
         self._own = vocabulary
         self.name = vocabulary.name if vocabulary else "gpt2"
         self.eot_id = len(vocabulary.tokens) if vocabulary else 50256
@@ -72,10 +71,9 @@ class Tokenizer:
 
     @property
     def _encoding(self) -> Any:
-        """tiktoken.Encoding, imported and built when a thread encodes its first text.
+        """tiktoken.Encoding, built when a thread encodes its first text.
 
-        One for each thread: its regular expressions have working space for the thread that used them first, and make
-        all others wait for one another, which would halve their speed.
+        One for each thread: a shared one would halve the speed, because its regular expressions make threads wait.
         """
         if not hasattr(self._of_thread, "encoding"):
             import tiktoken
@@ -105,7 +103,7 @@ class Tokenizer:
         return Tokenizer(chatml, self._own)
 
     def identity(self) -> dict[str, Any]:
-        """What tells this tokenizer from every other; plain values."""
+        """What distinguishes this tokenizer from every other; plain values."""
         return {
             "name": self.name,
             "n_vocab": self.n_vocab,
@@ -114,7 +112,7 @@ class Tokenizer:
         }
 
     def definition(self) -> dict[str, Any]:
-        """Everything a checkpoint must hold to have this tokenizer again: its identity, and a vocabulary of its own whole."""
+        """What a checkpoint stores to restore this tokenizer: its identity, and its vocabulary unless that is GPT-2's."""
         return self.identity() | ({"vocabulary": self._own.content.decode("ascii")} if self._own else {})
 
     def encode(self, text: str) -> list[int]:
@@ -122,17 +120,17 @@ class Tokenizer:
         return [i for part in _parts(text) for i in self._encoding.encode_ordinary(part)]
 
     def encode_array(self, text: str) -> np.ndarray:
-        """`encode` as an array, uint32 (T,): faster, and other threads run meanwhile."""
+        """`encode` as an array, uint32 (T,): faster, and it lets other threads run."""
         try:
             arrays = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in _parts(text)]
-        except UnicodeEncodeError:  # halves of surrogate pairs, which `encode` puts together or replaces
+        except UnicodeEncodeError:  # half a surrogate pair, which `encode` replaces
             return np.array(self.encode(text), np.uint32)
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
     def encode_parsed(self, text: str) -> list[int]:
         """Ids of text that was rendered with control tokens: `<|im_start|>` becomes the control token.
 
-        A turn's first line is encoded by itself, as `open_turn` does, so that a role looks the same everywhere.
+        A turn's first line is encoded separately, as in `open_turn`, so that a role always has the same ids.
         """
         pieces = TURN_LINE.split(text) if self.has_chatml and IM_START in text else [text]
         parts = (part for piece in pieces for part in _parts(piece))
@@ -147,7 +145,7 @@ class Tokenizer:
         return [*self.open_turn(role), *self.encode(content), self.special_tokens[IM_END], *self.encode("\n")]
 
     def open_turn(self, role: str) -> list[int]:
-        """The beginning of a chat turn, for the model to go on from."""
+        """The beginning of a chat turn, for the model to continue."""
         self.require_chatml()
         return [self.special_tokens[IM_START], *self.encode(f"{role}\n")]
 
@@ -156,17 +154,17 @@ class Tokenizer:
         return [i for message in messages for i in self.encode_turn(message["role"], message["content"])]
 
     def require_chatml(self) -> None:
-        """Raises UserError where the vocabulary has no chat tokens."""
+        """Raises UserError if the vocabulary has no chat tokens."""
         if not self.has_chatml:
             raise UserError("This vocabulary has no chat tokens; leave out --use_base_tokenizer or --chat.")
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes one id stands for; b"" for control and padded ids, which are not text."""
+        """The bytes of one id; b"" for control tokens and padding, which are not text."""
         return self._encoding.decode_single_token_bytes(token) if 0 <= token < self.eot_id else b""
 
     @cached_property
     def byte_lengths(self) -> list[int]:
-        """Bytes of text per id, 0 for control tokens: what bits per byte are counted with. Length n_vocab."""
+        """Bytes of text per id, 0 for control tokens, to compute bits per byte. Length n_vocab."""
         return [len(token) for token in self.vocabulary.tokens] + [0] * len(self.special_tokens)
 
     @cached_property
@@ -175,11 +173,11 @@ class Tokenizer:
         return np.array(self.byte_lengths)
 
     def decode(self, ids: Iterable[int], show_control: bool = False) -> str:
-        """Text of ids; bytes that are not UTF-8 become U+FFFD. Control tokens are left out unless asked for."""
+        """Text of ids, without control tokens unless `show_control`; bytes that are not UTF-8 become U+FFFD."""
         return "".join(self.decode_stream(ids, show_control))
 
     def decode_stream(self, ids: Iterable[int], show_control: bool = False) -> Iterator[str]:
-        """One string per id (empty while a character is unfinished), then what is left at the end."""
+        """One string per id (empty while a character is unfinished), then what remains at the end."""
         names = {i: name for name, i in self.special_tokens.items()} if show_control else {}
         stream = TextStream(self)
         for token in ids:
@@ -188,54 +186,51 @@ class Tokenizer:
 
 
 class TextStream:
-    """Ids to text one at a time: a character whose bytes span several tokens comes out once it is whole."""
+    """Ids to text, one at a time: a character whose bytes span several tokens is returned once it is complete."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        """The text that becomes certain with this id."""
+        """The text that this id completes."""
         return self._decoder.decode(self._tokenizer.token_bytes(token))
 
     def finish(self) -> str:
-        """What is left unfinished, as U+FFFD; the stream can go on afterwards."""
+        """The unfinished character as U+FFFD; the stream can be used again."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
 
 
 def get_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer that `data.tokenizer` names: gpt2, or a vocabulary file. Raises UserError where it is not there."""
+    """The tokenizer that `data.tokenizer` names: gpt2, or a vocabulary file. Raises UserError if it cannot be read."""
     if name == "gpt2":
         return Tokenizer()
     path = user_path(name)
     try:
         return Tokenizer(vocabulary=Vocabulary(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        named = re.fullmatch(r"([\w.-]+)-(\d+)\.tiktoken", path.name)
-        usual = named and str(path.parent) == "data" and int(named[2]) > 258
-        which = (
-            f"--name {named[1]} --train_tokenizer --vocab_size {named[2]}" if named and usual else "--train_tokenizer"
-        )
+        named = re.fullmatch(r"data/([\w.-]+)-(\d+)\.tiktoken", path.as_posix())  # as prepare.py names it
+        flags = f"--name {named[1]} --train_tokenizer --vocab_size {named[2]}" if named else "--train_tokenizer"
         raise UserError(
-            f"There is no tokenizer '{name}' (data.tokenizer): gpt2 is built in, and python prepare.py {which} makes one."
+            f"There is no tokenizer '{name}' (data.tokenizer). Use gpt2, or make one: python prepare.py {flags}."
         ) from None
     except OSError as error:
         raise UserError(f"The tokenizer '{name}' cannot be read ({error.strerror or error}).") from None
     except ValueError as error:
-        raise UserError(f"'{name}' is no tokenizer of prepare.py --train_tokenizer: {error}.") from None
+        raise UserError(f"'{name}' is not a tokenizer of prepare.py --train_tokenizer: {error}.") from None
 
 
 def from_definition(definition: Mapping[str, Any], what: str = "This") -> Tokenizer:
-    """The tokenizer that `what` was made with. Raises UserError when this version cannot reproduce it."""
+    """The tokenizer that `what` was made with. Raises UserError if this version does not have it."""
     stored = definition.get("vocabulary")
     try:
         vocabulary = Vocabulary(stored.encode()) if isinstance(stored, str) else None
         for candidate in (Tokenizer(True, vocabulary), Tokenizer(False, vocabulary)):
             if candidate.definition() == dict(definition):
                 return candidate
-    except (ValueError, RuntimeError):  # RuntimeError: a tensor in it, which is not equal to anything in one way
+    except (ValueError, RuntimeError):  # RuntimeError: comparing with a tensor of several values
         pass
     raise UserError(
         f"{what} was made with the tokenizer '{one_line(definition.get('name'))}' "

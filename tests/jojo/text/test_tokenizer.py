@@ -382,20 +382,22 @@ def test_a_vocabulary_comes_back_from_its_file_and_from_its_definition(tmp_path:
 def test_a_file_that_is_no_vocabulary_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "own.tiktoken"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"own\.tiktoken' is no tokenizer of prepare\.py --train_tokenizer"):
+    with pytest.raises(UserError, match=r"own\.tiktoken' is not a tokenizer of prepare\.py --train_tokenizer"):
         get_tokenizer(str(path))
     path.write_bytes(OWN.vocabulary.content.replace(b" 5\n", b" 6\n", 1))
-    with pytest.raises(UserError, match="not numbered one after another"):
+    with pytest.raises(UserError, match="not numbered in order"):
         get_tokenizer(str(path))
 
 
 def test_a_missing_vocabulary_of_ones_own_names_the_command() -> None:
-    with pytest.raises(UserError, match=r"prepare\.py --name tale --train_tokenizer --vocab_size 8192 makes one"):
+    with pytest.raises(
+        UserError, match=r"make one: python prepare\.py --name tale --train_tokenizer --vocab_size 8192\."
+    ):
         get_tokenizer("data/tale-8192.tiktoken")
 
 
 def test_an_unknown_name_is_refused_with_the_known_one() -> None:
-    with pytest.raises(UserError, match=r"'gpt3'.*gpt2 is built in"):
+    with pytest.raises(UserError, match=r"'gpt3'.*Use gpt2, or make one"):
         get_tokenizer("gpt3")
 
 
