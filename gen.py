@@ -114,7 +114,7 @@ class Session:
         from hf.folder import load_any
         from jojo.checkpoints.run_files import newest_checkpoint
         from jojo.machine.device import choose_device, choose_dtype
-        from jojo.machine.estimate import n_parameters
+        from model import formulas
 
         self.args = args
         self.sampling = Sampling(args.temp, args.top_k, args.top_p, args.repetition_penalty)
@@ -133,7 +133,7 @@ class Session:
             print(f"[{path}]", file=sys.stderr)
         shape = self.model.config
         self.note(
-            f"{n_parameters(shape):,} parameters: {shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embd}, "
+            f"{formulas(shape).n_parameters:,} parameters: {shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embd}, "
             f"context {shape.block_size}; format {checkpoint.version}; {device}, {dtype}; seed {seed}"
         )
 

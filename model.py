@@ -1,7 +1,9 @@
 """GPT-2, exactly: pre-LayerNorm blocks, tanh GELU, learned positions, tied embeddings, optional biases.
 
-After Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Parameter names are those that
-nanoGPT and Jojo 1 and 2 used (`transformer.h.0.attn.c_attn.weight`, ...), so their checkpoints load.
+After Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Parameters have the names that nanoGPT
+and Jojo 1 and 2 used (`transformer.h.0.attn.c_attn.weight`, ...), so their checkpoints load.
+
+The network comes first. GPT2Formulas, at the end, has what its size costs: parameters, FLOPs, memory.
 
 Shape letters: B batch, T time (tokens), C channels (n_embd), H heads, D head size (C / H), V vocabulary rows.
 """
@@ -27,10 +29,10 @@ class KVCache:
         shape = (config.n_layer, batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)  # (n_layer, B, H, block_size, D)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.length = 0  # tokens in it
+        self.length = 0  # tokens in the cache
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the new tokens' k and v (B, H, T, D) of one layer; returns those of all tokens so far."""
+        """Append the new tokens' k and v (B, H, T, D) of one layer; returns the keys and values of all tokens so far."""
         end = self.length + k.size(2)
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
@@ -38,7 +40,7 @@ class KVCache:
 
 
 class CausalSelfAttention(nn.Module):
-    """Every position looks at itself and what came before."""
+    """Every position attends to itself and to the positions before it."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -59,7 +61,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Four times as wide inside, with the tanh form of GELU that GPT-2 was trained with."""
+    """Two layers, four times as wide inside, with the tanh form of GELU that GPT-2 was trained with."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -89,14 +91,14 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Embeddings, blocks and the final LayerNorm: tokens to hidden states.
 
-    With `checkpointing` set, what is inside of a block is not kept for the backward pass but computed again there
-    (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"): a block leaves its input only, (B, T, C).
+    With `checkpointing`, a block keeps only its input (B, T, C) for the backward pass, which computes the rest again
+    (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
         self.block_size, self.dropout = config.block_size, config.dropout
-        self.checkpointing = False  # no part of the shape: who trains decides
+        self.checkpointing = False  # not part of the config: the trainer sets it
         self.wte = nn.Embedding(vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
@@ -104,7 +106,7 @@ class Transformer(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Final hidden states (B, T, C) of tokens (B, T); with a cache, of tokens that follow those in it."""
+        """Final hidden states (B, T, C) of tokens (B, T). With a cache, the tokens follow those in the cache."""
         start = cache.length if cache is not None else 0
         assert start + tokens.size(1) <= self.block_size, "more tokens than the context holds"
         positions = torch.arange(start, start + tokens.size(1), device=tokens.device)
@@ -125,7 +127,7 @@ class GPT(nn.Module):
 
     Args:
         config: the shape; `vocab_size` must be a number here.
-        n_vocab: tokens in use; embedding rows from there on are padding, left out of the loss. None: all rows.
+        n_vocab: tokens in use; the embedding rows after them are padding and left out of the loss. None: all rows.
     """
 
     def __init__(self, config: ModelConfig, n_vocab: int | None = None) -> None:
@@ -135,11 +137,11 @@ class GPT(nn.Module):
         self.n_vocab = n_vocab or config.vocab_size
         self.transformer = Transformer(config, config.vocab_size)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False, device="meta")
-        self.lm_head.weight = self.transformer.wte.weight  # tied: one matrix reads tokens in and out
+        self.lm_head.weight = self.transformer.wte.weight  # tied: one matrix for input and output
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """GPT-2's: normal(0, 0.02), and projections into the residual stream smaller by the root of their number."""
+        """GPT-2's: normal(0, 0.02); projections into the residual stream are divided by the root of their number."""
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layer))
@@ -149,15 +151,15 @@ class GPT(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Logits, or the loss of given targets.
+        """Logits, or the loss of the targets.
 
         Args:
             tokens: int64 (B, T).
             targets: int64 (B, T), -1 where nothing is to be predicted.
 
         Returns:
-            Without targets: logits (B, T, V). With: their loss summed over the targets, in nats (float32 scalar);
-            the caller divides by the number of targets of the whole batch.
+            Without targets: logits (B, T, V). With targets: the sum of their losses in nats (float32 scalar); the caller
+            divides it by the number of targets in the batch.
         """
         x = self.transformer(tokens)
         if targets is None:
@@ -166,13 +168,13 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each target by itself, float32 (B, T), 0 where the target is -1."""
+        """The loss of each target, float32 (B, T), 0 where the target is -1."""
         x = self.transformer(tokens).flatten(0, 1)
         return token_losses(x, self.lm_head.weight, targets.flatten(), self.n_vocab).view_as(targets)
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Float32 logits (B, n_vocab) of the token after the last one; padded rows are not among them."""
+        """Float32 logits (B, n_vocab) of the token after the last one, without padding rows."""
         x = self.transformer(tokens, cache)[:, -1]
         return self.lm_head(x)[:, : self.n_vocab].float()
 
@@ -183,3 +185,108 @@ class GPT(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.lm_head.weight.device
+
+
+# --- what a size costs ----------------------------------------------------------------------------------------------
+
+Shapes = dict[str, tuple[int, ...]]  # of weights, by name
+
+
+class GPT2Formulas:
+    """What follows from the config of a GPT-2: its weights, its FLOPs and the memory of its blocks, by arithmetic.
+
+    Nothing is built. The tests compare all of it with the network above.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        assert config.vocab_size is not None
+        self.config, C = config, config.n_embd
+        self.output = (config.vocab_size, C)  # the output layer's matrix, which is the embedding's
+        self.embeddings: Shapes = {
+            "transformer.wte.weight": self.output,
+            "transformer.wpe.weight": (config.block_size, C),
+        }
+        self.last_norm = self._with_bias({"transformer.ln_f": (C,)})
+        self.block = self._with_bias(
+            {
+                "ln_1": (C,), "attn.c_attn": (3 * C, C), "attn.c_proj": (C, C),
+                "ln_2": (C,), "mlp.c_fc": (4 * C, C), "mlp.c_proj": (C, 4 * C),
+            }
+        )  # fmt: skip
+
+    def _with_bias(self, modules: Shapes) -> Shapes:
+        kinds = ("weight", "bias") if self.config.bias else ("weight",)
+        return {
+            f"{name}.{kind}": shape[: 1 if kind == "bias" else 2] for name, shape in modules.items() for kind in kinds
+        }
+
+    @property
+    def outside(self) -> Shapes:
+        """The weights that are not in a block."""
+        return self.embeddings | self.last_norm
+
+    def weights(self) -> Shapes:
+        """All weights, in the order of the model's parameters()."""
+        layers = range(self.config.n_layer)
+        blocks = {f"transformer.h.{layer}.{name}": shape for layer in layers for name, shape in self.block.items()}
+        return self.embeddings | blocks | self.last_norm
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters, the tied matrix counted once."""
+        outside, block = (sum(map(math.prod, shapes.values())) for shapes in (self.outside, self.block))
+        return outside + self.config.n_layer * block
+
+    @property
+    def flops_per_token(self) -> float:
+        """FLOPs of forward and backward pass for one trained token."""
+        return sum(self.flops_by_part.values())
+
+    @property
+    def flops_by_part(self) -> dict[str, float]:
+        """The same by part: the blocks' matrix products, attention, and the loss with the output layer.
+
+        6 for each parameter in a matrix product (12·C² in a block, V·C in the output layer; looking up an embedding
+        costs none), and 12·L·C·T for attention scores and values over the whole context, L layers
+        (Chowdhery et al. 2022, "PaLM", appendix B).
+        """
+        L, C = self.config.n_layer, self.config.n_embd
+        matrices = sum(math.prod(shape) for shape in self.block.values() if len(shape) == 2)
+        return {
+            "matrix products": 6.0 * L * matrices,
+            "attention": 12.0 * L * C * self.config.block_size,
+            "loss": 6.0 * math.prod(self.output),
+        }
+
+    def kept_bytes_per_token(self, dtype: str, device: str) -> int:
+        """What one block keeps of a token for its backward pass, in bytes; weights and their casts not counted.
+
+        Args:
+            dtype: of the matrix products. The residual stream is float32 with any of them.
+            device: its kernels decide what attention keeps.
+        """
+        C, H, T, size = self.config.n_embd, self.config.n_head, self.config.block_size, 4 if dtype == "float32" else 2
+        residuals = 2 * 4 * C + 16  # the inputs of both LayerNorms, with their means and deviations, in float32
+        norms = 2 * size * C  # their outputs, which c_attn and c_fc read
+        mlp = 4 * size * C  # the input of GELU
+        fused = 4 * size * C + 4 * H  # q, k, v as c_attn wrote them, y, and a row's log of summed exponentials
+        if device != "cpu":
+            attention, masks = fused, 2 * C  # dropout: a byte for each channel after attention and after the MLP
+        elif self.config.dropout:  # not fused: q, k, v in float32, y, and the T x T scores three times
+            attention, masks = (3 * 4 + size) * C + 3 * 4 * H * T, 2 * size * C
+        elif dtype == "float32":
+            attention, masks = fused, 0
+        else:  # BlockedAttention: q, k, v and y by heads, and y again by tokens
+            attention, masks = 5 * size * C, 0
+        return residuals + norms + mlp + attention + (masks if self.config.dropout else 0)
+
+    def gradient_bytes_per_token(self, dtype: str, device: str) -> int:
+        """The largest gradient inside a block, in bytes a token, beyond what the backward pass has freed by then."""
+        inner = 4 * self.config.n_embd * (4 if dtype == "float32" else 2)  # of the MLP
+        scores = 4 * self.config.n_head * self.config.block_size if self.config.dropout and device == "cpu" else 0
+        return max(inner, scores - inner)  # when the scores have theirs, the input of GELU is freed
+
+
+def formulas(config: ModelConfig) -> GPT2Formulas:
+    """The formulas of a config's model. `vocab_size` must be a number."""
+    return GPT2Formulas(config)

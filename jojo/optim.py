@@ -1,10 +1,13 @@
-"""The optimizers and their state, and the learning rate as a pure function of the batch number."""
+"""AdamW and Muon, and their state by parameter name.
+
+To add an optimizer: a subclass of Optimizer, its line in OPTIMIZERS, and its name in config.OptimizerConfig.kind.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,117 +17,134 @@ from jojo.machine.ranks import copy_into, local_tensor
 from utils import UserError, one_line
 
 EPSILON = 1e-8  # added to the root of AdamW's second moment
-STATES = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"})  # what AdamW and Muon keep of a weight
 MUON_MOMENTUM = 0.95
-MUON_ELEMENTS = 1 << 24  # of weights that are worked on together
+MUON_ELEMENTS = 1 << 24  # of weights that are updated together
 ADAMW_STEP_SIZE = 0.2  # root mean square of AdamW's usual step, in learning rates (Liu et al. 2025)
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "float32") -> list[Optimizer]:
-    """AdamW for everything; with kind "muon", Muon for the matrices inside the blocks and AdamW for the rest.
+    """AdamW for all weights, or the optimizer of config.kind for the matrices inside the blocks and AdamW for the rest.
 
-    Matrices and embeddings decay; biases and LayerNorms do not. `dtype` is what Muon's matrix products run in.
+    Weight decay applies to matrices and embeddings, not to biases and LayerNorms. `dtype` is for Muon's matrix products.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    hidden = [(name, p) for name, p in named if config.kind == "muon" and ".h." in name and p.dim() == 2]
+    kind = OPTIMIZERS[config.kind]
+    hidden = [(name, p) for name, p in named if kind is not AdamW and ".h." in name and p.dim() == 2]
     taken = {name for name, _ in hidden}
     rest = [p for name, p in named if name not in taken]
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
-    adamw = AdamW(groups, config.learning_rate, (config.beta1, config.beta2))
+    adamw = AdamW(groups, config, dtype)
     if not hidden:
         return [adamw]
-    kinds = {name.split(".", 3)[-1] for name, _ in hidden}  # "attn.c_attn.weight" and so on: one shape each
-    muon = Muon(
-        [
-            {"params": [p for name, p in hidden if name.endswith(kind)], "matrices": 3 if "c_attn" in kind else 1}
-            for kind in sorted(kinds)
-        ],
-        config.learning_rate, config.weight_decay, torch.bfloat16 if dtype == "bfloat16" else torch.float32,
-    )  # fmt: skip
-    return [adamw, muon]
+    names = sorted({name.split(".", 3)[-1] for name, _ in hidden})  # "attn.c_attn.weight" and so on: one shape each
+    groups = [
+        {
+            "params": [p for n, p in hidden if n.endswith(name)],
+            "weight_decay": config.weight_decay,
+            "matrices": stacked(name),
+        }
+        for name in names
+    ]
+    return [adamw, kind(groups, config, dtype)]
+
+
+def stacked(name: str) -> int:
+    """How many matrices are stored above one another in the weight of this name: queries, keys and values, or one."""
+    return 3 if "c_attn" in name else 1
 
 
 class Optimizer:
-    """Groups of weights with settings of their own, and what is remembered of each weight.
+    """Groups of weights with settings of their own, and a state for each weight.
 
-    It looks like torch.optim.Optimizer from outside. It is none because to make one of those imports torch's compiler,
-    which takes as long as torch itself and 70 MB, at every start. The state is there from the beginning: made in the
-    middle of the first batch it would lie between what every batch frees, and memory would be in pieces.
+    Not a torch.optim.Optimizer: constructing one imports torch._dynamo (1 s, 74 MB). It looks like one from outside.
+    All state exists from the start: made during the first batch, it would fragment the memory that batches free and reuse.
+
+    Args:
+        groups: "params", and settings that differ between groups.
+        config: the settings.
+        dtype: of matrix products in the update.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], **settings: Any) -> None:
-        self.param_groups = [settings | group for group in groups]
+    STATE: ClassVar[tuple[str, ...]]  # what it keeps of a weight: "step" is a number, all else has the weight's shape
+
+    def __init__(self, groups: Iterable[dict[str, Any]], config: OptimizerConfig, dtype: str) -> None:
+        self.param_groups = [{"lr": config.learning_rate} | group for group in groups]
+        self.config, self.dtype = config, torch.bfloat16 if dtype == "bfloat16" else torch.float32
         self.state = {weight: self.first_state(weight) for group in self.param_groups for weight in group["params"]}
 
     def first_state(self, weight: Tensor) -> dict[str, Tensor]:
-        """What is remembered of a weight before its first update."""
-        raise NotImplementedError
+        """The state of a weight before its first update."""
+        return {
+            key: torch.zeros((), device=weight.device) if key == "step" else torch.zeros_like(weight)
+            for key in self.STATE
+        }
 
     def step(self) -> None:
         """Update every weight that has a gradient."""
         raise NotImplementedError
 
+    @classmethod
+    def n_averages(cls) -> int:
+        """Numbers that it keeps of each number of a weight."""
+        return sum(key != "step" for key in cls.STATE)
+
+    @staticmethod
+    def update_bytes(block: Mapping[str, tuple[int, ...]], n_layer: int, dtype: str) -> int:
+        """The most memory that an update of the blocks' matrices takes on top of weights, gradients and state.
+
+        Args:
+            block: shapes of a block's weights, by name.
+            n_layer: number of blocks.
+            dtype: of matrix products in the update.
+        """
+        return 0
+
 
 class AdamW(Optimizer):
-    """Adam with weight decay that stands apart from the gradient (Loshchilov & Hutter 2019).
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019).
 
         m = average of the gradient g      v = average of g², both over about 1 / (1 - beta) batches
         w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + EPSILON) - lr weight_decay w
 
     PyTorch's fused kernel does it in one pass over the memory, where the formula takes a dozen.
-
-    Args:
-        groups: weights; "weight_decay".
-        lr: learning rate.
-        betas: of the two averages.
+    Groups have "weight_decay".
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float]) -> None:
-        super().__init__(groups, lr=lr, betas=betas)
+    STATE = ("step", "exp_avg", "exp_avg_sq")
 
     @torch.no_grad()
     def step(self) -> None:
         """Update every weight that has a gradient."""
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
-            states = [self.state[weight] for weight in weights]
-            steps, m, v = ([local_tensor(state[key]) for state in states] for key in ("step", "exp_avg", "exp_avg_sq"))
+            steps, m, v = ([local_tensor(self.state[weight][key]) for weight in weights] for key in self.STATE)
             if weights:
                 torch._foreach_add_(steps, 1)
-                gradients = [local_tensor(weight.grad) for weight in weights]
                 torch._fused_adamw_(
-                    [local_tensor(weight) for weight in weights], gradients, m, v, [], steps,
-                    lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1],
+                    [local_tensor(weight) for weight in weights], [local_tensor(weight.grad) for weight in weights],
+                    m, v, [], steps,
+                    lr=group["lr"], beta1=self.config.beta1, beta2=self.config.beta2,
                     weight_decay=group["weight_decay"], eps=EPSILON, amsgrad=False, maximize=False,
                 )  # fmt: skip
-
-    def first_state(self, weight: Tensor) -> dict[str, Tensor]:
-        averages = {key: torch.zeros_like(weight) for key in ("exp_avg", "exp_avg_sq")}
-        return {"step": torch.zeros((), device=weight.device)} | averages
 
 
 class Muon(Optimizer):
     """Momentum made orthogonal, for the weight matrices inside the blocks (Jordan et al. 2024).
 
-    A gradient matrix is dominated by a few directions. Here every direction of the update is given the same length,
-    so that the rare ones are learned as fast as the common ones.
-    The step is scaled to the size of AdamW's (Liu et al. 2025, "Muon is scalable"): one learning rate suits both.
+    A few directions dominate the gradient of a matrix. Muon gives every direction of the update the same length, so that
+    rare ones are learned as fast as common ones. The step is scaled to the size of AdamW's (Liu et al. 2025, "Muon is
+    scalable"), so one learning rate suits both.
 
-    Unlike torch.optim.Muon, with which the tests compare it, it takes apart matrices that are stored as one, works on
-    small matrices together, and multiplies in `dtype`: not every processor is fast at bfloat16.
+    Unlike torch.optim.Muon, with which the tests compare it, it splits matrices that are stored as one, updates small
+    matrices together, and multiplies in `dtype`: not every processor is fast at bfloat16.
 
-    Args:
-        groups: weights (rows, columns) of one shape each; "matrices": how many are stored above one another in it.
-        lr, weight_decay: as AdamW's.
-        dtype: what matrix products run in.
+    Groups have weights (rows, columns) of one shape, "weight_decay", and "matrices": how many each of them stacks.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float, dtype: torch.dtype) -> None:
-        super().__init__(groups, lr=lr, weight_decay=weight_decay)
-        self.dtype = dtype
+    STATE = ("momentum_buffer",)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -142,21 +162,34 @@ class Muon(Optimizer):
         for weight, step in zip(weights, orthogonalize(matrices).reshape(directions.shape), strict=True):
             weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=size)
 
-    def first_state(self, weight: Tensor) -> dict[str, Tensor]:
-        return {"momentum_buffer": torch.zeros_like(weight)}
-
     def _direction(self, weight: Tensor) -> Tensor:
-        """Nesterov momentum: the average gradient, and a step ahead."""
+        """Nesterov momentum: the average gradient, moved towards the new one."""
         assert weight.grad is not None
         momentum = self.state[weight]["momentum_buffer"].lerp_(weight.grad, 1 - MUON_MOMENTUM)
         return weight.grad.lerp(momentum, MUON_MOMENTUM)
 
+    @staticmethod
+    def update_bytes(block: Mapping[str, tuple[int, ...]], n_layer: int, dtype: str) -> int:
+        """What orthogonalize holds: a stack of matrices three times, and two products with their transposes."""
+        most = 0
+        for name, shape in block.items():
+            if len(shape) == 2:
+                rows, columns = shape[0] // stacked(name), shape[1]
+                most = max(most, stacked(name) * (3 * rows * columns + 2 * min(rows, columns) ** 2))
+        return (2 if dtype == "bfloat16" else 4) * min(n_layer * most, max(most, 5 * MUON_ELEMENTS))
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "adamw": AdamW,
+    "muon": Muon,
+}  # optimizer.kind: of the matrices inside the blocks
+
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """The nearest matrix whose singular values are all about 1 (between 0.7 and 1.2), for each of a stack.
+    """For each matrix of a stack, the nearest one whose singular values are all about 1 (between 0.7 and 1.2).
 
-    Five steps of a Newton-Schulz iteration, a quintic polynomial in the matrix, with the coefficients of Jordan et
-    al. (2024): they raise small singular values fastest. Matrix products only, so it is fast where training is.
+    Five steps of a Newton-Schulz iteration, a quintic polynomial in the matrix. Its coefficients (Jordan et al. 2024) raise
+    small singular values fastest. It needs only matrix products, so it is fast wherever training is.
 
     Args:
         matrices: (n, rows, columns) in the dtype to compute in.
@@ -171,7 +204,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 def optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Optimizer state by parameter name, so that it survives a change of groups or their order."""
+    """Optimizer state by parameter name, so that groups and their order may change."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {names[p]: dict(state) for optimizer in optimizers for p, state in optimizer.state.items()}
 
@@ -179,26 +212,27 @@ def optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module) -> dict[s
 def load_optimizer_state(
     optimizers: Sequence[Optimizer], model: nn.Module, state: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Inverse of optimizer_state. State that another kind of optimizer left is not taken over.
+    """Inverse of optimizer_state. The state of a weight that another kind of optimizer has now is left out.
 
     Raises:
         UserError: names or shapes do not fit the model.
     """
-    parameters = dict(model.named_parameters())
+    misfit = "The checkpoint's optimizer state does not fit this model"
+    parameters, kinds = dict(model.named_parameters()), [set(kind.STATE) for kind in OPTIMIZERS.values()]
     for name, values in state.items():
-        if name not in parameters or not isinstance(values, dict) or set(values) not in STATES:
-            raise UserError(f"The checkpoint's optimizer state does not fit this model at '{one_line(name)}'.")
+        if name not in parameters or not isinstance(values, dict) or set(values) not in kinds:
+            raise UserError(f"{misfit} at '{one_line(name)}'.")
         for key, value in values.items():
             shape = () if key == "step" else parameters[name].shape
             if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
-                raise UserError(f"The checkpoint's optimizer state does not fit this model at '{name}' ({key}).")
+                raise UserError(f"{misfit} at '{name}' ({key}).")
     trained = (name for name, parameter in parameters.items() if parameter.requires_grad)
     if state and (missing := next((name for name in trained if name not in state), None)):
-        raise UserError(f"The checkpoint's optimizer state does not fit this model: it has none for '{missing}'.")
+        raise UserError(f"{misfit}: '{missing}' is missing.")
     for optimizer in optimizers:
         for name, values in state.items():
             own = optimizer.state.get(parameters[name], {})
             if own.keys() == values.keys():
                 for key, value in values.items():
-                    if not value.is_meta:  # else only its shape is known so far
+                    if not value.is_meta:  # a sharded checkpoint: only its shape is known so far
                         copy_into(own[key], value)

@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers_model import random_model, random_tokens, relative_difference, tiny_config
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from config import ModelConfig
-from jojo.machine import estimate
-from model import GPT, CausalSelfAttention, KVCache
+from model import GPT, CausalSelfAttention, KVCache, formulas
 
 # The one import here that takes seconds; offline, so that nothing can be fetched.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -182,8 +183,18 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 def test_parameter_count_equals_the_estimate(config: ModelConfig, known: int | None) -> None:
     with torch.device("meta"):
         counted = GPT(config).n_parameters()
-    assert counted == estimate.n_parameters(config)
+    assert counted == formulas(config).n_parameters
     assert known in (None, counted)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_formulas_know_all_weights_by_name_in_the_models_order(bias: bool) -> None:
+    config = tiny_config(n_layer=3, bias=bias)
+    model = GPT(config)
+    assert list(formulas(config).weights().items()) == [(n, tuple(p.shape)) for n, p in model.named_parameters()]
+    blocks = {n for n, _ in model.transformer.h.named_parameters(prefix="transformer.h")}
+    assert set(formulas(config).outside) == {n for n, _ in model.named_parameters()} - blocks
+    assert formulas(config).output == tuple(model.lm_head.weight.shape)
 
 
 # --- the loss -------------------------------------------------------------------------------------------------------
@@ -365,3 +376,50 @@ def test_attention_uses_every_head_separately() -> None:
         after = attention(x)
     assert torch.equal(before[..., :4], after[..., :4])
     assert not torch.allclose(before[:, 1:, 4:], after[:, 1:, 4:], atol=1e-3)
+
+
+# --- what it costs -----------------------------------------------------------------------------------------------------
+
+SHAPES = [
+    tiny_config(n_layer=1, n_embd=8, n_head=1, vocab_size=40, block_size=8),
+    tiny_config(n_layer=3, n_embd=32, n_head=4, vocab_size=64, block_size=48, bias=False),
+    tiny_config(n_layer=2, n_embd=16, n_head=2, vocab_size=1000, block_size=16),
+    tiny_config(n_layer=2, n_embd=16, n_head=4, vocab_size=32, block_size=256),
+]
+
+
+def counted_flops_per_token(config: ModelConfig) -> tuple[float, float]:
+    """What torch counts in forward and backward with the plain loss, per token: matrix products, and attention's.
+
+    The math kernel of attention is used because torch counts its batched products (the fused CPU kernel goes
+    uncounted). It multiplies the whole T x T square, as the estimate assumes, and recomputes nothing.
+    """
+    model = GPT(config)
+    tokens = random_tokens(config, 2, config.block_size)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).backward()
+    counts = counter.get_flop_counts()["Global"]
+    attention = counts.get(torch.ops.aten.bmm, 0)
+    return (sum(counts.values()) - attention) / tokens.numel(), attention / tokens.numel()
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_flops_per_token_equal_what_torch_counts(config: ModelConfig) -> None:
+    matrices, attention = counted_flops_per_token(config)
+    assert formulas(config).flops_per_token == pytest.approx(matrices + attention, rel=0.01)
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_the_two_terms_are_the_matrices_and_the_attention(config: ModelConfig) -> None:
+    matrices, attention = counted_flops_per_token(config)
+    # 6 per parameter, without those that are only looked up or added: positions, biases, LayerNorms.
+    vectors = sum(p.numel() for p in GPT(config).parameters() if p.dim() == 1)
+    multiplied = formulas(config).n_parameters - config.block_size * config.n_embd - vectors
+    assert matrices == pytest.approx(6 * multiplied, rel=0.01)
+    assert attention == pytest.approx(12 * config.n_layer * config.n_embd * config.block_size, rel=0.01)
+
+
+def test_gpt2_costs_what_the_paper_and_nanogpt_say() -> None:
+    gpt2 = ModelConfig(12, 12, 768, 1024, 0.0, True, 50257)
+    assert formulas(gpt2).n_parameters == 124_439_808
+    assert formulas(gpt2).flops_per_token == pytest.approx(6 * 123.6e6 + 12 * 12 * 768 * 1024, rel=1e-3)

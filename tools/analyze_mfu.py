@@ -38,19 +38,20 @@ from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+sys.path.insert(0, str(ROOT))
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler says when it starts and stops; before torch is imported
 
 import torch
-from measured_run import FLAGS_OF_TRAIN, measured_request, timed_step, wait
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import model
 from config import Config
 from jojo.command import Parser, run_command
 from jojo.machine import device as devices
-from jojo.machine import estimate, memory
+from jojo.machine import estimate
+from tools.parts.runs import FLAGS_OF_TRAIN, measured_request, synchronize, timed_step
 from trainer import Trainer
+from training import memory
 from training.placement import compile_blocks, is_compiled
 from training.run import prepare_run
 from utils import UserError, byte_count, log, replace_text, short_count, user_path
@@ -221,8 +222,8 @@ def read_ops(events: Iterable[Any], cuda: bool, cost_ms: float) -> list[Op]:
 
 def part_flops(config: Config) -> dict[str, float]:
     """FLOPs of a step by part."""
-    per_token = estimate.part_flops_per_token(config.model)
-    return {name: flops * config.tokens_per_batch for name, flops in per_token.items()}
+    by_part = model.formulas(config.model).flops_by_part
+    return {name: flops * config.tokens_per_batch for name, flops in by_part.items()}
 
 
 def add_up(profiles: Sequence[tuple[float, Sequence[Op]]], step_ms: float) -> tuple[dict[str, Part], dict[str, float]]:
@@ -257,10 +258,10 @@ def product_flops(shapes: Sequence[tuple[int, str]], width: int, device: str, se
     deadline = time.perf_counter() + seconds * len(pairs)
     while time.perf_counter() < deadline or max(best) == float("inf"):
         for place, (a, b) in enumerate(pairs):
-            wait(device)
+            synchronize(device)
             begin = time.perf_counter()
             torch.mm(a, b)
-            wait(device)
+            synchronize(device)
             best[place] = min(best[place], time.perf_counter() - begin)
     return [8.0 * rows * width**2 / s for (rows, _), s in zip(shapes, best, strict=True)]
 
@@ -320,7 +321,7 @@ def measure(trainer: Trainer, batches: int, try_compile: bool = False) -> Findin
     peak = estimate.peak_flops(run.config.system)
     return Findings(
         step_ms, min(times), max(times), median(ms for ms, _ in profiles), targets, peak,
-        estimate.flops_per_token(run.config.model) * targets / step_ms * 1e3 / peak if peak else None,
+        model.formulas(run.config.model).flops_per_token * targets / step_ms * 1e3 / peak if peak else None,
         parts, overhead, product_rates(run.config), batch_again_ms(trainer), is_compiled(trainer.model),
         other_way_ms(trainer, batches, step_ms) if is_compiled(trainer.model) or try_compile else None,
     )  # fmt: skip
@@ -371,8 +372,8 @@ def own_vocabulary(found: Findings, config: Config) -> tuple[str, float]:
     assert rows is not None
     saves = found.parts["loss"].ms * (1 - OWN_VOCABULARY / rows)
     if config.optimizer.kind == "adamw":
-        smaller = estimate.n_parameters(replace(shape, vocab_size=OWN_VOCABULARY)) / estimate.n_parameters(shape)
-        saves += found.parts["optimizer"].ms * (1 - smaller)
+        now, then = (model.formulas(replace(shape, vocab_size=size)).n_parameters for size in (rows, OWN_VOCABULARY))
+        saves += found.parts["optimizer"].ms * (1 - then / now)
     made = f"prepare.py --name {config.data.dataset_name} --train_tokenizer"
     return f"a vocabulary of its own ({made}): {OWN_VOCABULARY:,} rows in the output layer, not {rows:,}", saves
 

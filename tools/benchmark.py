@@ -38,13 +38,12 @@ from statistics import median
 from typing import IO, Any, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-
-import benchmark_report
-from benchmark_contestants import DATASET, MANY, PLAIN_LOADER, PROMPT, Shape, jojo_run, train_flags
-from benchmark_report import OURS, Measure, Part
+sys.path.insert(0, str(ROOT))
 
 from jojo.command import Parser, run_command
+from tools import benchmark_report
+from tools.benchmark_contestants import DATASET, MANY, PLAIN_LOADER, PROMPT, Shape, jojo_run, train_flags
+from tools.benchmark_report import OURS, Measure, Part
 from utils import UserError, __version__, log, one_line, user_path
 
 T = TypeVar("T")

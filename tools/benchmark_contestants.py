@@ -27,10 +27,10 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 
 if TYPE_CHECKING:
-    from benchmark_plain import Step
     from torch import Tensor
 
     from model import GPT
+    from tools.benchmark_plain import Step
     from training.run import Run
 
 T = TypeVar("T")
@@ -81,8 +81,7 @@ def train_flags(shape: Shape, folder: Path) -> list[str]:
 
 def jojo_run(shape: Shape, folder: Path, dtype: str = "auto") -> Run:
     """A prepared run; its token cache is made where there is none."""
-    from measured_run import measured_request
-
+    from tools.parts.runs import measured_request
     from training.run import prepare_run
 
     flags = [*train_flags(shape, folder), f"--training.max_iters={MANY}", f"--dtype={dtype}"]
@@ -107,7 +106,8 @@ def jojo_step(shape: Shape, dtype: str, folder: Path) -> Step:
 def transformers_step(shape: Shape, dtype: str, folder: Path) -> Step:
     """GPT2LMHeadModel in the plain loop: in float32, or with its forward pass in bfloat16 autocast, as Jojo's is."""
     import torch
-    from benchmark_plain import plain_loop
+
+    from tools.benchmark_plain import plain_loop
 
     model = transformers_model(shape)
 
@@ -136,7 +136,7 @@ def transformers_model(shape: Shape) -> Any:
 
 def plain_step(shape: Shape, dtype: str, folder: Path) -> Step:
     """PlainGPT in the plain loop."""
-    from benchmark_plain import PlainGPT, plain_loop
+    from tools.benchmark_plain import PlainGPT, plain_loop
 
     model = PlainGPT(shape.layers, shape.heads, shape.width, shape.context, VOCABULARY)
     return plain_loop(model, model.loss)

@@ -31,14 +31,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-
-from scaling import COMPUTE_SHARE, GPUS, Cluster, Plan, find_gpu, no_fsdp, plans
-from told_run import FLAGS_OF_TRAIN, flags_of_train, told_config
+sys.path.insert(0, str(ROOT))
 
 from config import Config
 from jojo.command import Parser, run_command
-from jojo.machine.estimate import n_parameters
+from model import formulas
+from tools.parts.runs import FLAGS_OF_TRAIN, config_of, parse_train_flags
+from tools.parts.scaling import COMPUTE_SHARE, LINKED, Cluster, Plan, linked_gpu, no_fsdp, plans
 from training.flags import overrides
 from utils import UserError, byte_count, duration, log, one_line, replace_text, short_count, user_path
 
@@ -72,7 +71,7 @@ def decide_config(args: argparse.Namespace, others: Sequence[str]) -> Config:
     for flag, name, _ in overrides(args, list(others)):
         if name in ("system.device", "system.parallel", "system.shard_ranks"):
             raise UserError(f"{flag} has no meaning here, where --gpu names the device and all layouts are compared.")
-    config, _ = told_config(args, others)
+    config, _ = config_of(args, others)
     config.system.device = "cuda"
     if config.system.dtype == "auto":
         config.system.dtype = "bfloat16"
@@ -179,8 +178,8 @@ def heading(config: Config, cluster: Cluster, sequences: int) -> str:
     gpu, model = cluster.gpu, config.model
     recomputed = ", activation checkpointing" if config.training.activation_checkpointing else ""
     return (
-        f"{n_parameters(model):,} parameters, {config.system.dtype}{recomputed}; a batch: {sequences_called(sequences)} of "
-        f"{model.block_size:,} tokens\n"
+        f"{formulas(model).n_parameters:,} parameters, {config.system.dtype}{recomputed}; a batch: "
+        f"{sequences_called(sequences)} of {model.block_size:,} tokens\n"
         f"{gpu.name}, {gpu.memory_gb:g} GB, {cluster.per_node} to a machine: {gpu.link} {gpu.link_gb_s:g} GB/s, network "
         f"{cluster.network_gb_s:g} GB/s for each\n"
         "Memory and collectives agree with runs on a fake process group. Time was never measured: it assumes "
@@ -277,7 +276,7 @@ def main(arguments: Sequence[str]) -> int:
         allow_abbrev=False, epilog=FLAGS_OF_TRAIN,
     )  # fmt: skip
     add = parser.add_argument
-    add("--gpu", metavar="NAME", help=f"one of: {', '.join(GPUS)}")
+    add("--gpu", metavar="NAME", help=f"one of: {', '.join(LINKED)}")
     add("--gpus", metavar="N", help="plan for so many GPUs, with all parts [1, 2, 4, ... 4096, an overview]")
     add("--gpus_per_node", metavar="N", default="8", help="GPUs in each machine [%(default)s]")
     add("--network", metavar="GB/s", help="between machines, for each GPU [as usual with that GPU]")
@@ -289,12 +288,12 @@ def main(arguments: Sequence[str]) -> int:
     add("--json", metavar="FILE", help="write all of it there too")
     own, others = parser.parse_known_args(arguments)
     if own.gpu is None:
-        raise UserError(f"--gpu is missing; name one of: {', '.join(GPUS)}.")
-    gpu = find_gpu(own.gpu)
+        raise UserError(f"--gpu is missing; name one of: {', '.join(LINKED)}.")
+    gpu = linked_gpu(own.gpu)
     per_node = int(positive("--gpus_per_node", own.gpus_per_node, 1024, whole=True))
     network = gpu.network_gb_s if own.network is None else positive("--network", own.network, 1e6)
     cluster = Cluster(gpu, per_node, network, positive("--efficiency", own.efficiency, 1.0))
-    config = decide_config(flags_of_train(others), others)
+    config = decide_config(parse_train_flags(others), others)
     sequences = config.rows_per_batch
     if own.batch_tokens is not None:
         tokens = positive("--batch_tokens", own.batch_tokens, 2.0**40, whole=True)

@@ -19,7 +19,6 @@ import argparse
 import difflib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -29,30 +28,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-
-from told_run import FLAGS_OF_TRAIN, USABLE, flags_of_train, told_config
+sys.path.insert(0, str(ROOT))
 
 from config import Config
 from jojo.command import Parser, run_command
-from jojo.machine.estimate import n_parameters
-from jojo.machine.memory import CUDA_CONTEXT_BYTES, Parts, memory_bytes, peak_parts
+from jojo.machine.gpus import SHORT_NAMES, find_gpu, short_name
+from model import formulas
+from tools.parts.runs import FLAGS_OF_TRAIN, USABLE, config_of, parse_train_flags
+from training.memory import CUDA_CONTEXT_BYTES, Parts, memory_bytes, peak_parts
 from utils import UserError, byte_count, log, one_line, replace_text, user_path
 
-# GB by product, from the makers' data sheets. Where a product is sold with several sizes, the plain name is the usual one.
-GPU_MEMORY_GB: dict[str, float] = {
-    "GTX 1060": 6, "GTX 1070": 8, "GTX 1080": 8, "GTX 1080 Ti": 11,
-    "RTX 2060": 6, "RTX 2070": 8, "RTX 2080": 8, "RTX 2080 Ti": 11, "Titan RTX": 24,
-    "RTX 3050": 8, "RTX 3060": 12, "RTX 3060 Ti": 8, "RTX 3070": 8, "RTX 3070 Ti": 8, "RTX 3080": 10,
-    "RTX 3080 12GB": 12, "RTX 3080 Ti": 12, "RTX 3090": 24, "RTX 3090 Ti": 24,
-    "RTX 4060": 8, "RTX 4060 Ti": 16, "RTX 4060 Ti 8GB": 8, "RTX 4070": 12, "RTX 4070 Super": 12, "RTX 4070 Ti": 12,
-    "RTX 4070 Ti Super": 16, "RTX 4080": 16, "RTX 4080 Super": 16, "RTX 4090": 24,
-    "RTX 5060": 8, "RTX 5060 Ti": 16, "RTX 5060 Ti 8GB": 8, "RTX 5070": 12, "RTX 5070 Ti": 16, "RTX 5080": 16, "RTX 5090": 32,
-    "RTX A2000": 6, "RTX A4000": 16, "RTX A5000": 24, "RTX A6000": 48, "RTX 6000 Ada": 48,
-    "P100": 16, "T4": 16, "V100": 16, "V100 32GB": 32, "A10": 24, "A10G": 24, "A40": 48, "L4": 24, "L40S": 48,
-    "A100": 40, "A100 80GB": 80, "H100": 80, "H200": 141, "B200": 180, "MI210": 64, "MI250X": 128, "MI300X": 192,
-}  # fmt: skip
-WITHOUT_BFLOAT16 = re.compile(r"GTX|RTX 20|Titan RTX|P100|T4|V100")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # rows of the table
 BLOCK_SIZES = (128, 256, 512, 1024, 2048)  # columns, with that of the config
 MOST_SEQUENCES = 1 << 30
@@ -122,17 +107,15 @@ class Answer:
 # --- what is asked --------------------------------------------------------------------------------------------------
 
 
-def find_gpu(wanted: str) -> Place:
+def place_of(wanted: str) -> Place:
     """The GPU that `--gpu` names, or one of so many GB. Raises UserError where it is neither."""
-    short = {_short(name): name for name in GPU_MEMORY_GB}
-    short |= {f"{key}{GPU_MEMORY_GB[name]:g}gb": name for key, name in short.items()}  # "RTX 3060 12GB"
-    if name := short.get(_short(wanted)):
-        return Place(name, int(GPU_MEMORY_GB[name] * 1e9), not WITHOUT_BFLOAT16.match(name))
+    if gpu := find_gpu(wanted):
+        return Place(gpu.name, int((gpu.memory_gb or 0) * 1e9), gpu.has_bfloat16)
     try:
         size = float(wanted)
     except ValueError:
-        near = difflib.get_close_matches(_short(wanted), short, n=1)
-        hint = f" (did you mean '{short[near[0]]}'?)" if near else ""
+        near = difflib.get_close_matches(short_name(wanted), SHORT_NAMES, n=1)
+        hint = f" (did you mean '{SHORT_NAMES[near[0]].name}'?)" if near else ""
         raise UserError(
             f"--gpu '{one_line(wanted)}' is not a GPU that this tool knows{hint}; give its memory in GB instead: --gpu 12."
         ) from None
@@ -141,17 +124,12 @@ def find_gpu(wanted: str) -> Place:
     return Place(f"a GPU of {size:g} GB", int(size * 1e9))
 
 
-def _short(name: str) -> str:
-    """A name as people may write it: 'NVIDIA GeForce RTX 3060', 'rtx3060' and '3060' are one."""
-    return re.sub(r"nvidia|geforce|tesla|amd|instinct|rtx|gtx|sxm\d?|pcie|hbm\d?|[^a-z0-9]", "", name.lower())
-
-
 def decide_config(args: argparse.Namespace, others: list[str], gpu: Place | None) -> Config:
     """The config that these flags of train.py give, with vocabulary, device and dtype decided.
 
     Only what is to run on this machine asks torch for them.
     """
-    config, sources = told_config(args, others)
+    config, sources = config_of(args, others)
     system = config.system
     if gpu is None:
         from training.decisions import Reasons, derive_system
@@ -203,7 +181,7 @@ def answer(config: Config, place: Place, with_table: bool = False) -> Answer:
     moment, parts = peak_parts(config)
     peak, usable = sum(parts.values()), place.usable_bytes
     result = Answer(
-        place.name, config.system.device, config.system.dtype, n_parameters(config.model), config.training.batch_size,
+        place.name, config.system.device, config.system.dtype, formulas(config.model).n_parameters, config.training.batch_size,
         config.model.block_size, moment, parts, peak, usable, place.fits(peak),
         None if usable is None else largest_batch_size(config, usable),
     )  # fmt: skip
@@ -287,10 +265,10 @@ def main(arguments: Sequence[str]) -> int:
     add("--measure", action="store_true", help="train three batches on this machine and compare")
     add("--json", metavar="FILE", help="write all of it there too")
     own, others = parser.parse_known_args(arguments)
-    args = flags_of_train(others)
+    args = parse_train_flags(others)
     if own.measure and own.gpu is not None:
         raise UserError("--measure runs on this machine, and --gpu names another; use one of them.")
-    gpu = None if own.gpu is None else find_gpu(own.gpu)
+    gpu = None if own.gpu is None else place_of(own.gpu)
     config = decide_config(args, others, gpu)
     if own.measure and config.system.device == "mps":
         raise UserError("What a run takes on an Apple GPU cannot be measured; use --device cpu.")

@@ -30,15 +30,14 @@ from statistics import mean, median
 from typing import TYPE_CHECKING, Any, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-
-from measured_run import FLAGS_OF_TRAIN, measured_request, timed_step
-from sweep_report import Found, as_json, best_config, draw, summary, table
-from sweep_search import DOES_NOT_FIT, Answer, Settings, Sweep, coordinate_search, full_search, sizes_to_try
+sys.path.insert(0, str(ROOT))
 
 from config import OPTIONS, Config, Value
 from jojo.command import Parser, run_command
 from jojo.config_file import file_layers
+from tools.parts.runs import FLAGS_OF_TRAIN, measured_request, timed_step
+from tools.parts.sweep_report import Found, as_json, best_config, draw, summary, table
+from tools.parts.sweep_search import DOES_NOT_FIT, Answer, Settings, Sweep, coordinate_search, full_search, sizes_to_try
 from utils import UserError, byte_count, divisors, is_out_of_memory, log, one_line, replace_text, user_path
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ def measure_apart(settings: Settings, **task: Any) -> Answer:
 def too_large(config: Config, settings: Settings) -> str | None:
     """That settings need more than this machine's memory, by estimate: trying that out could take the machine down."""
     from jojo.machine import device as devices
-    from jojo.machine.memory import memory_bytes
+    from training.memory import memory_bytes
 
     wanted = replace(config, training=replace(config.training, batch_size=settings.batch_size))
     wanted.system = replace(config.system, dtype=settings.dtype)
@@ -319,16 +318,16 @@ def sweep_run(run: Run, args: argparse.Namespace, measure: Callable[[Settings], 
 
 def found_of(run: Run, sweep: Sweep, command: Sequence[str]) -> Found:
     """The measurements, with what they compare to."""
-    from benchmark_report import machine_names
-
     from jojo.machine import device as devices
     from jojo.machine import estimate
+    from model import formulas
+    from tools.benchmark_report import machine_names
 
     system = run.config.system
     dtypes = dict.fromkeys(row.settings.dtype for row in sweep.rows.values() if row.works)
     peaks = {dtype: estimate.peak_flops(replace(system, dtype=dtype)) for dtype in dtypes}
     machine = machine_names() | {"device": devices.describe_device(run.device)}
-    return Found(sweep, run.config, command, machine, estimate.flops_per_token(run.config.model), peaks)
+    return Found(sweep, run.config, command, machine, formulas(run.config.model).flops_per_token, peaks)
 
 
 def write_files(found: Found, files: tuple[Path, Path, Path], request: Request) -> None:

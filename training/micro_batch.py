@@ -17,10 +17,10 @@ import torch
 
 from config import Config
 from jojo.machine import device as devices
-from jojo.machine.memory import bucket_bytes, memory_bytes
 from jojo.machine.ranks import SINGLE, Ranks
 from jojo.optim import Optimizer, make_optimizers
 from model import GPT
+from training.memory import bucket_bytes, memory_bytes
 from utils import UserError, divisors, is_out_of_memory
 
 SPARE = 0.05  # of a CUDA device's memory, left over by a trial: a long run fragments memory

@@ -20,10 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 from jojo.checkpoints.checkpoint import load_weights
 from jojo.checkpoints.shards import flat_tensors
 from jojo.machine import device as devices
-from jojo.machine import estimate
-from jojo.machine.memory import gathers_low
 from jojo.machine.ranks import copy_into
-from model import GPT, Block
+from model import GPT, Block, formulas
+from training.memory import gathers_low
 from training.run import Run
 from utils import UserError, byte_count, is_out_of_memory, log
 
@@ -36,7 +35,7 @@ def build_model(run: Run) -> GPT:
 
     A model that will be sharded has no values yet (device "meta"): it may not fit in the memory of one rank.
     """
-    needed, there = 4 * estimate.n_parameters(run.config.model), devices.total_memory_bytes("cpu")
+    needed, there = 4 * formulas(run.config.model).n_parameters, devices.total_memory_bytes("cpu")
     if there and needed > there:
         raise UserError(
             f"The model's weights alone take {byte_count(needed)}, and this machine has {byte_count(there)} of memory; "

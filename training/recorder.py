@@ -8,10 +8,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from jojo.machine import estimate
 from jojo.machine.device import peak_memory_bytes
 from jojo.metrics import MetricsFile, MetricsTracker, NoBoard, TensorBoard
 from jojo.plotting import PlotManager
+from model import formulas
 from training.run import Run
 from utils import duration, log, short_count
 
@@ -76,7 +76,7 @@ class Record(NoRecord):
         metrics.elapsed_s = metrics.read_clock()
         metrics.tokens += n_targets
         tokens_per_s = n_targets / seconds
-        flops_per_s = tokens_per_s * estimate.flops_per_token(config.model)
+        flops_per_s = tokens_per_s * formulas(config.model).flops_per_token
         peak = self.run.ranks.world_size * (self.peak_flops or 0)
         self.row = {
             "step": step,

@@ -14,8 +14,9 @@ from config import OPTIONS, SECTIONS
 from jojo.checkpoints.file import read_stamp
 from jojo.machine import estimate
 from jojo.machine.device import describe_device, memory_in_use_bytes, total_memory_bytes
-from jojo.machine.memory import memory_bytes
 from jojo.metrics import MetricsTracker, Point
+from model import formulas
+from training.memory import memory_bytes
 from training.run import Run
 from utils import UserError, byte_count, divisors, duration, is_out_of_memory, log, paint, plural, use_color
 
@@ -31,7 +32,7 @@ def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
     train, val = run.data.train, run.data.val
     split = f"{training.gradient_accumulation_steps} x {plural(training.batch_size, 'sequence')} of {model.block_size}"
     rows = [
-        ("model", f"{estimate.n_parameters(model):,} parameters: {plural(model.n_layer, 'layer')}, "
+        ("model", f"{formulas(model).n_parameters:,} parameters: {plural(model.n_layer, 'layer')}, "
                   f"{plural(model.n_head, 'head')}, width {model.n_embd}, context {model.block_size}\n"
                   f"vocabulary {model.vocab_size:,}, {'with' if model.bias else 'without'} biases, dropout {model.dropout:g}"),
         ("data", f"{train.manifest.source['label']}, cached in {train.path.parent}/\n"
@@ -90,7 +91,7 @@ def consequences(run: Run) -> list[tuple[str, str]]:
     """Figures derived from the config: parameters, batches, tokens, schedule."""
     config = run.config
     return [
-        ("parameters", f"{estimate.n_parameters(config.model):,}"),
+        ("parameters", f"{formulas(config.model).n_parameters:,}"),
         ("tokens per batch", f"{config.tokens_per_batch:,}"),
         ("batches per epoch", f"{run.plan.batches_per_epoch:,}"),
         ("batches in all", f"{run.plan.total_batches:,}"),
@@ -133,7 +134,7 @@ def _time(run: Run, peak_flops: float | None) -> str:
     if not peak_flops:
         return "estimated after the first batches"
     tokens = run.config.tokens_per_batch * (run.plan.total_batches - run.start.batches_done)
-    seconds = estimate.flops_per_token(run.config.model) * tokens / (estimate.USUAL_MFU * peak_flops)
+    seconds = formulas(run.config.model).flops_per_token * tokens / (estimate.USUAL_MFU * peak_flops)
     return f"about {duration(seconds)} at {estimate.USUAL_MFU:.0%} MFU; estimated again after the first batches"
 
 

@@ -29,6 +29,7 @@ import trainer as trainer_module
 from config import Config
 from jojo import plotting
 from jojo.machine import estimate
+from model import formulas
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -321,7 +322,7 @@ def test_a_device_without_a_known_peak_has_no_made_up_mfu(monkeypatch):
 def test_mfu_is_flops_by_time_by_peak():
     train("--max_iters", "5", "--system.peak_flops", "2.5e9")
     trainer = make_trainer()
-    flops = estimate.flops_per_token(trainer.config.model)
+    flops = formulas(trainer.config.model).flops_per_token
     for row in metrics_rows("models/mine_epoch1.metrics.jsonl", clock=True):
         assert row["mfu"] == pytest.approx(row["tokens_per_s"] * flops / 2.5e9, rel=1e-3)
 

@@ -23,16 +23,8 @@ from pictures import png_size
 
 from jojo.machine import estimate
 from jojo.machine.device import peak_resident_bytes
+from tools import benchmark, benchmark_contestants, benchmark_plain, benchmark_report
 from utils import UserError
-
-sys.path.insert(0, str(ROOT / "tools"))
-try:
-    import benchmark
-    import benchmark_contestants
-    import benchmark_plain
-    import benchmark_report
-finally:
-    sys.path.pop(0)
 
 MEASURES = {
     "training": {"speed": "tokens/s", "memory": "bytes"},

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +17,10 @@ from hypothesis import strategies as st
 from config import Config, resolve
 from jojo.config_file import file_layers
 from jojo.machine import device as devices
-from jojo.machine.memory import memory_bytes
+from tools import test_memory_limits as tool
 from training.flags import build_parser, overrides
+from training.memory import memory_bytes
 from utils import UserError
-
-TOOL = ROOT / "tools" / "test_memory_limits.py"
-spec = importlib.util.spec_from_file_location("memory_limits_tool", TOOL)  # its own name is that of this file
-assert spec and spec.loader
-tool = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = tool
-spec.loader.exec_module(tool)
 
 GPT2 = ("--config", str(ROOT / "configs" / "gpt2.json"))
 CPU = ("--device", "cpu", "--dtype", "float32")
@@ -119,16 +110,6 @@ def test_this_machine_is_asked_for_its_own_memory(monkeypatch: pytest.MonkeyPatc
     assert found["fits"] is None and "does not tell how much memory" in said and "B x" not in said
 
 
-def test_another_gpu_is_told_of_without_torch() -> None:
-    code = (
-        f"import sys; sys.argv = ['tool', '--gpu', '12', '--table', '--config', {GPT2[1]!r}]\n"
-        f"import runpy\ntry:\n    runpy.run_path({str(TOOL)!r}, run_name='__main__')\n"
-        "except SystemExit as stop:\n    assert not stop.code, stop.code\nassert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and "largest batch size" in done.stdout + done.stderr, done.stderr
-
-
 # --- GPUs -----------------------------------------------------------------------------------------------------------
 
 
@@ -142,14 +123,8 @@ def test_another_gpu_is_told_of_without_torch() -> None:
     ],
 )  # fmt: skip
 def test_gpus_are_known_by_name_or_memory(wanted: str, name: str, gigabytes: float) -> None:
-    place = tool.find_gpu(wanted)
+    place = tool.place_of(wanted)
     assert (place.name, place.total_bytes) == (name, int(gigabytes * 1e9))
-
-
-def test_names_are_not_mistaken_for_one_another() -> None:
-    assert len({tool._short(name) for name in tool.GPU_MEMORY_GB}) == len(tool.GPU_MEMORY_GB)
-    for name, gigabytes in tool.GPU_MEMORY_GB.items():
-        assert tool.find_gpu(name).total_bytes == gigabytes * 1e9
 
 
 def test_a_gpu_without_bfloat16_is_not_told_of_with_it() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +17,10 @@ from pictures import png_size
 
 from config import Config, resolve
 from jojo.config_file import file_layers
+from tools import test_mfu_optimization as tool
+from tools.parts import sweep_report as report
+from tools.parts import sweep_search as search
 from utils import UserError
-
-sys.path.insert(0, str(ROOT / "tools"))
-try:
-    import sweep_report as report
-    import sweep_search as search
-    import test_mfu_optimization as tool
-finally:
-    sys.path.pop(0)
 
 Settings, Answer, Sweep = search.Settings, search.Answer, search.Sweep
 OWN = Settings(4, 3, "float32", False, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import math
 import re
@@ -22,20 +21,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import OPTIONS, Config, resolve
-from jojo.machine import estimate, memory
-from jojo.machine.memory import bucket_bytes, elements, group_shapes, memory_bytes, peak_parts, weights_bytes
 from jojo.machine.ranks import Ranks
+from model import formulas
+from tools import plan_scaling as tool
+from tools.parts import scaling
+from tools.parts.scaling import Cluster, Collective, linked_gpu, plans, split
+from training import memory
 from training import summary as report
 from training.flags import build_parser, overrides
+from training.memory import bucket_bytes, elements, memory_bytes, peak_parts, weights_bytes
 from utils import UserError
-
-sys.path.insert(0, str(ROOT / "tools"))
-try:
-    import plan_scaling as tool
-    import scaling
-finally:
-    sys.path.pop(0)
-from scaling import Cluster, Collective, find_gpu, plans, split
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "fake_ranks_script.py"
 RANKS = 64
@@ -126,13 +121,6 @@ def test_a_plan_is_what_one_of_64_ranks_holds_and_sends(monkeypatch: pytest.Monk
 # --- memory of ranks, by hand ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_groups_are_all_parameters(bias: bool) -> None:
-    model = planned(bias=bias).model
-    outside, block = group_shapes(model)
-    assert elements(outside) + model.n_layer * elements(block) == estimate.n_parameters(model)
-
-
 def test_parts_are_cut_by_rows() -> None:
     assert elements([(10, 3), (4, 1)], 4) == 3 * 3 + 1
     assert elements([(10, 3), (4, 1)], 1000) == 3 + 1  # a row is not cut; others have nothing
@@ -143,7 +131,7 @@ def test_parts_are_cut_by_rows() -> None:
 
 
 def test_ddp_has_buckets_and_gradients_only_between_micro_batches() -> None:
-    every = 4 * estimate.n_parameters(planned().model)
+    every = 4 * formulas(planned().model).n_parameters
     assert weights_bytes(planned(), 64)["buckets"] == bucket_bytes(planned(), 64) == every
     one, two = (memory.batch_bytes(planned(gradient_accumulation_steps=steps), 64)["loss"] for steps in (64, 128))
     assert two["gradients"] - one["gradients"] == every and one["gradients"] == 0
@@ -155,8 +143,8 @@ def test_on_cuda_blocks_come_together_in_bfloat16_and_nothing_is_cast() -> None:
     low, full = (
         memory.batch_bytes(planned(parallel="fsdp", dtype=dtype), 8)["last block"] for dtype in ("bfloat16", "float32")
     )
-    _, block = group_shapes(planned().model)
-    assert full["gathered weights"] - low["gathered weights"] == 2 * 2 * elements(block)
+    block = elements(formulas(planned().model).block.values())
+    assert full["gathered weights"] - low["gathered weights"] == 2 * 2 * block
     assert low["casts of weights"] == 0 < memory.batch_bytes(planned(), 8)["last block"]["casts of weights"]
 
 
@@ -204,7 +192,7 @@ def test_a_ring_sends(kind: str, ranks: int, nodes: int, here: float, away: floa
 
 
 def test_the_slower_link_and_every_hop_take_time() -> None:
-    cluster = Cluster(find_gpu("h100"), 8, 50)
+    cluster = Cluster(linked_gpu("h100"), 8, 50)
     inside = Collective("all-gather", "", 10**9, 8, 1).seconds(cluster)
     assert inside == pytest.approx({"links": 7 / 8 / (0.8 * 450), "latency": 17e-6})
     wide = Collective("all-gather", "", 10**9, 64, 8).seconds(cluster)
@@ -216,7 +204,7 @@ def test_the_slower_link_and_every_hop_take_time() -> None:
 def test_buckets_are_full_or_the_last() -> None:
     config = planned(n_layer=12, n_embd=768, vocab_size=50304)
     sizes = scaling.buckets(config)
-    assert sum(sizes) == 4 * estimate.n_parameters(config.model)
+    assert sum(sizes) == 4 * formulas(config.model).n_parameters
     assert sizes[0] == 4 * (768 + 4 * 768**2)  # the last norm and a whole matrix, above 1 MB
     assert all(25 << 20 <= size < (25 << 20) + 4 * 4 * 768**2 for size in sizes[1:-1])
     assert sizes[-1] > 4 * 50304 * 768
@@ -246,7 +234,7 @@ def test_a_batch_is_shared_as_evenly_as_it_can_be(gpus: int, sequences: int, sha
 
 def test_layouts_are_those_that_the_trainer_takes() -> None:
     def names(gpus: int, **changes: Any) -> list[str]:
-        return [plan.layout for plan in plans(planned(**changes), gpus, Cluster(find_gpu("h100"), 8, 50), 256)]
+        return [plan.layout for plan in plans(planned(**changes), gpus, Cluster(linked_gpu("h100"), 8, 50), 256)]
 
     assert names(1) == ["one GPU"]
     assert names(8) == ["ddp", "fsdp"]
@@ -260,21 +248,21 @@ def test_layouts_are_those_that_the_trainer_takes() -> None:
 
 def test_one_gpu_computes_and_updates() -> None:
     config = planned(n_layer=12, n_embd=2048, block_size=1024)
-    (plan,) = plans(config, 1, Cluster(find_gpu("h100"), 8, 50, 0.5), 256)
-    flops = estimate.flops_per_token(config.model) * 256 * 1024
-    update = 40 * estimate.n_parameters(config.model) / (0.8 * 3350e9)
+    (plan,) = plans(config, 1, Cluster(linked_gpu("h100"), 8, 50, 0.5), 256)
+    flops = formulas(config.model).flops_per_token * 256 * 1024
+    update = 40 * formulas(config.model).n_parameters / (0.8 * 3350e9)
     assert plan.seconds == pytest.approx({"compute": flops / 989.4e12 / 0.5, "small kernels": 0.0, "update": update})
     assert plan.mfu == pytest.approx(flops / plan.step_s / 989.4e12) and 0.45 < plan.mfu < 0.5
     recomputing = replace(config, training=replace(config.training, activation_checkpointing=True))
-    (longer,) = plans(recomputing, 1, Cluster(find_gpu("h100"), 8, 50, 0.5), 256)
+    (longer,) = plans(recomputing, 1, Cluster(linked_gpu("h100"), 8, 50, 0.5), 256)
     assert longer.seconds["compute"] == pytest.approx(4 / 3 * plan.seconds["compute"])
 
 
 def test_ddp_waits_for_the_last_bucket_or_for_what_the_backward_pass_cannot_hide() -> None:
     config, fast, slow = (
         planned(n_layer=12, n_embd=2048),
-        Cluster(find_gpu("h100"), 8, 50),
-        Cluster(find_gpu("h100"), 8, 0.01),
+        Cluster(linked_gpu("h100"), 8, 50),
+        Cluster(linked_gpu("h100"), 8, 0.01),
     )
     quick, late = (plans(config, 64, cluster, 256)[0] for cluster in (fast, slow))
     seconds = [math.fsum(one.seconds(fast).values()) for one in quick.collectives]
@@ -286,14 +274,14 @@ def test_ddp_waits_for_the_last_bucket_or_for_what_the_backward_pass_cannot_hide
 
 
 @given(
-    st.sampled_from([1, 2, 8, 16, 128, 1024]), st.sampled_from(sorted(scaling.GPUS)), st.sampled_from([256, 2000, 8192]),
+    st.sampled_from([1, 2, 8, 16, 128, 1024]), st.sampled_from(sorted(scaling.LINKED)), st.sampled_from([256, 2000, 8192]),
     st.booleans(), st.floats(0.1, 100),
 )  # fmt: skip
 @examples(60)
 def test_faster_machines_are_never_slower(gpus: int, gpu: str, sequences: int, again: bool, network: float) -> None:
     config = planned(activation_checkpointing=again)
     for name, more in (("network_gb_s", 2 * network), ("efficiency", 0.8)):
-        cluster = Cluster(find_gpu(gpu), 8, network, 0.4)
+        cluster = Cluster(linked_gpu(gpu), 8, network, 0.4)
         slower, faster = (
             plans(config, gpus, cluster, sequences),
             plans(config, gpus, replace(cluster, **{name: more}), sequences),
@@ -380,24 +368,6 @@ def test_what_does_not_fit_is_marked() -> None:
 def test_errors_say_what_to_do(flags: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         tool.main(shlex.split(flags))
-
-
-def test_it_starts_without_torch() -> None:
-    code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import plan_scaling as p; "
-    code += "assert p.main(['--gpu', 'h100', '--gpus', '8']) == 0 and 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
-
-
-def test_gpus_are_those_that_other_tables_know() -> None:
-    spec = importlib.util.spec_from_file_location("limits_for_plan", ROOT / "tools" / "test_memory_limits.py")
-    assert spec and spec.loader
-    limits = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = limits
-    spec.loader.exec_module(limits)
-    assert scaling.USABLE == limits.USABLE
-    for name, gpu in scaling.GPUS.items():
-        assert find_gpu(name) == gpu and estimate.gpu_peak_flops(gpu.name, "bfloat16")
-        assert limits.find_gpu(name).total_bytes == gpu.memory_gb * 1e9, name
 
 
 def test_the_tables_in_the_docs_are_what_the_commands_print(monkeypatch: pytest.MonkeyPatch) -> None:

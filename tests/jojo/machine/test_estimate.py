@@ -1,61 +1,13 @@
-"""Tests of the cost estimates: FLOPs against a count made by torch, peaks against the makers' data sheets."""
+"""The peak FLOP/s of hardware, against the makers' data sheets; GPUs by name."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
-from helpers_model import random_tokens, tiny_config
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from config import ModelConfig, SystemConfig
+from config import SystemConfig
 from jojo.machine import estimate
-from model import GPT
-
-SHAPES = [
-    tiny_config(n_layer=1, n_embd=8, n_head=1, vocab_size=40, block_size=8),
-    tiny_config(n_layer=3, n_embd=32, n_head=4, vocab_size=64, block_size=48, bias=False),
-    tiny_config(n_layer=2, n_embd=16, n_head=2, vocab_size=1000, block_size=16),
-    tiny_config(n_layer=2, n_embd=16, n_head=4, vocab_size=32, block_size=256),
-]
-
-
-def counted_flops_per_token(config: ModelConfig) -> tuple[float, float]:
-    """What torch counts in forward and backward with the plain loss, per token: matrix products, and attention's.
-
-    The math kernel of attention is used because torch counts its batched products (the fused CPU kernel goes
-    uncounted). It multiplies the whole T x T square, as the estimate assumes, and recomputes nothing.
-    """
-    model = GPT(config)
-    tokens = random_tokens(config, 2, config.block_size)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).backward()
-    counts = counter.get_flop_counts()["Global"]
-    attention = counts.get(torch.ops.aten.bmm, 0)
-    return (sum(counts.values()) - attention) / tokens.numel(), attention / tokens.numel()
-
-
-@pytest.mark.parametrize("config", SHAPES)
-def test_flops_per_token_equal_what_torch_counts(config: ModelConfig) -> None:
-    matrices, attention = counted_flops_per_token(config)
-    assert estimate.flops_per_token(config) == pytest.approx(matrices + attention, rel=0.01)
-
-
-@pytest.mark.parametrize("config", SHAPES)
-def test_the_two_terms_are_the_matrices_and_the_attention(config: ModelConfig) -> None:
-    matrices, attention = counted_flops_per_token(config)
-    # 6 per parameter, without those that are only looked up or added: positions, biases, LayerNorms.
-    vectors = sum(p.numel() for p in GPT(config).parameters() if p.dim() == 1)
-    multiplied = estimate.n_parameters(config) - config.block_size * config.n_embd - vectors
-    assert matrices == pytest.approx(6 * multiplied, rel=0.01)
-    assert attention == pytest.approx(12 * config.n_layer * config.n_embd * config.block_size, rel=0.01)
-
-
-def test_gpt2_costs_what_the_paper_and_nanogpt_say() -> None:
-    gpt2 = ModelConfig(12, 12, 768, 1024, 0.0, True, 50257)
-    assert estimate.n_parameters(gpt2) == 124_439_808
-    assert estimate.flops_per_token(gpt2) == pytest.approx(6 * 123.6e6 + 12 * 12 * 768 * 1024, rel=1e-3)
+from jojo.machine.gpus import GPUS, find_gpu, short_name
 
 
 # Dense TFLOP/s of the data sheets; float32 is TF32 where the hardware has it.
@@ -130,3 +82,24 @@ def test_a_gpus_peak_goes_by_the_name_it_reports(monkeypatch: pytest.MonkeyPatch
     ):
         found = estimate.peak_flops(SystemConfig(device=device, dtype=dtype, allow_tf32_matmul=tf32))
         assert found == (pytest.approx(peak) if peak else None)
+
+
+def test_every_gpu_is_found_by_its_name_and_by_name_and_memory() -> None:
+    known = [gpu for gpu in GPUS if gpu.memory_gb]
+    assert len({short_name(gpu.name) for gpu in known}) == len(known)
+    for gpu in known:
+        assert find_gpu(gpu.name) is find_gpu(f"NVIDIA GeForce {gpu.name.lower()}") is gpu
+        assert find_gpu(f"{gpu.name} {gpu.memory_gb:g} GB") == gpu or gpu.name.endswith("GB")
+    assert find_gpu("H100 NVL") is None is find_gpu("12")
+
+
+def test_a_gpu_with_links_has_all_that_a_plan_needs() -> None:
+    for gpu in GPUS:
+        if gpu.link:
+            assert gpu.memory_gb and gpu.memory_gb_s and gpu.link_gb_s and gpu.network_gb_s
+            assert estimate.gpu_peak_flops(gpu.name, "bfloat16")
+
+
+def test_a_gpu_has_bfloat16_where_it_has_a_peak_of_it() -> None:
+    assert all(gpu.has_bfloat16 == bool(gpu.tflops[2]) for gpu in GPUS if gpu.tflops)
+    assert not find_gpu("GTX 1080").has_bfloat16 and find_gpu("RTX 3060").has_bfloat16

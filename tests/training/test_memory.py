@@ -16,13 +16,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
 from config import Config, ModelConfig
-from jojo import optim
-from jojo.kernels import loss
 from jojo.machine import device as devices
-from jojo.machine import memory
-from jojo.machine.memory import activation_bytes, batch_bytes, memory_bytes, peak_parts, weights_bytes
 from jojo.optim import make_optimizers
-from model import GPT, Block
+from model import GPT, Block, formulas
+from training import memory
+from training.memory import batch_bytes, memory_bytes, peak_parts, weights_bytes
 
 
 def make_config(**changes: Any) -> Config:
@@ -45,13 +43,6 @@ def make_config(**changes: Any) -> Config:
 def largest(config: Config) -> int:
     """What a batch adds at most."""
     return max(sum(parts.values()) for parts in batch_bytes(config).values())
-
-
-def test_constants_are_those_of_the_modules_that_allocate() -> None:
-    assert (memory.GROUP_ROWS, memory.GROUP_WORDS) == (loss.GROUP_ROWS, loss.GROUP_WORDS)
-    assert (memory.GPU_GROUP_ROWS, memory.GPU_ROWS) == (loss.GPU_GROUP_ROWS, loss.GPU_ROWS)
-    assert memory.CACHE_BYTES == loss.CACHE_BYTES
-    assert memory.MUON_ELEMENTS == optim.MUON_ELEMENTS
 
 
 # --- what is there from the beginning -------------------------------------------------------------------------------
@@ -95,7 +86,7 @@ def test_a_block_keeps_what_autograd_keeps(dtype: str, dropout: float, shape: tu
     config = ModelConfig(n_layer=1, n_head=H, n_embd=C, block_size=T, dropout=dropout, vocab_size=64)
     casts = 2 * 12 * C**2 if dtype == "bfloat16" else 0
     kept = kept_bytes(Block(config, 0), torch.randn(B, T, C, requires_grad=True), dtype)
-    assert kept - casts == activation_bytes(config, B, dtype)
+    assert kept - casts == B * T * formulas(config).kept_bytes_per_token(dtype, "cpu")
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -109,14 +100,12 @@ def test_all_blocks_keep_what_autograd_keeps(dtype: str, dropout: float) -> None
 
 def test_on_a_gpu_attention_keeps_one_copy_and_the_rest_is_the_same() -> None:
     model = make_config(dropout=0.0).model
-    N, C, H = 4 * 64, 64, 4
-    gpu = activation_bytes(model, 4, "bfloat16", "cuda")
-    assert activation_bytes(model, 4, "bfloat16", "cpu") - gpu == 2 * N * (
-        2 * C - 4 * H
-    )  # y by tokens; sums of exponentials
-    assert activation_bytes(model, 4, "float32", "cuda") == activation_bytes(model, 4, "float32", "cpu")
-    dropped = activation_bytes(replace(model, dropout=0.1), 4, "bfloat16", "cuda")
-    assert dropped - gpu == 2 * N * 2 * C  # masks of a byte; no scores
+    C, H = 64, 4
+    kept = formulas(model).kept_bytes_per_token
+    assert kept("bfloat16", "cpu") - kept("bfloat16", "cuda") == 2 * C - 4 * H  # y by tokens; sums of exponentials
+    assert kept("float32", "cuda") == kept("float32", "cpu")
+    dropped = formulas(replace(model, dropout=0.1)).kept_bytes_per_token("bfloat16", "cuda")
+    assert dropped - kept("bfloat16", "cuda") == 2 * C  # masks of a byte; no scores
 
 
 # --- a batch at its highest -----------------------------------------------------------------------------------------
@@ -181,9 +170,11 @@ def test_a_batch_holds_as_much_as_torch_allocates(moment: str, changes: dict[str
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_with_checkpointing_a_batch_holds_inputs_and_one_block(dtype: str, tmp_path: Path) -> None:
     config = make_config(**WIDE, n_layer=8, batch_size=8, dtype=dtype)
-    stream, layer = 4 * 8 * 128 * 256, activation_bytes(replace(config.model, n_layer=1), 8, dtype)
-    assert activation_bytes(config.model, 8, dtype, checkpointing=True) == 8 * stream + layer
     saving = make_config(**WIDE, n_layer=8, batch_size=8, dtype=dtype, activation_checkpointing=True)
+    stream = 4 * 8 * 128 * 256
+    assert (
+        batch_bytes(saving)["loss"]["activations"] == (8 + 1) * stream
+    )  # a block's input each, and the last one's output
     assert largest(saving) < 0.6 * largest(config)
     assert largest(saving) == pytest.approx(held_at_most(saving, tmp_path), rel=0.1)
 
@@ -211,12 +202,8 @@ def test_more_of_anything_never_takes_less(values: dict[str, Any], name: str, mo
 @given(st.fixed_dictionaries({**SIZES, **KINDS}))
 def test_wider_numbers_and_more_state_never_take_less(values: dict[str, Any]) -> None:
     narrow, wide = (make_config(**values | {"dtype": dtype}) for dtype in ("bfloat16", "float32"))
-    for checkpointing in (False, True):
-        sizes = [
-            activation_bytes(c.model, 4, c.system.dtype, c.system.device, checkpointing=checkpointing)
-            for c in (narrow, wide)
-        ]
-        assert sizes[0] <= sizes[1]
+    sizes = [formulas(c.model).kept_bytes_per_token(c.system.dtype, c.system.device) for c in (narrow, wide)]
+    assert sizes[0] <= sizes[1]
     muon, adamw = (weights_bytes(make_config(**values | {"kind": kind})) for kind in ("muon", "adamw"))
     assert sum(muon.values()) < sum(adamw.values())
     once, twice = (make_config(**values | {"gradient_accumulation_steps": steps}) for steps in (1, 2))

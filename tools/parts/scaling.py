@@ -1,32 +1,24 @@
 """What a batch costs on many GPUs: who shares what, what is sent, how long it takes. For tools/plan_scaling.py.
 
-Memory is told by memory.py. What is sent follows from what PyTorch's wrappers do (placement.py); a test counts it in a real
-run. Seconds are arithmetic on data sheets and the constants below: nobody measured them on such hardware.
+training/memory.py estimates the memory. What is sent follows from what PyTorch's wrappers do (placement.py); a test counts it in
+a real run. Seconds are arithmetic on data sheets and the constants below: nobody measured them on such hardware.
 
 Letters: L layers, S bytes of a whole tensor, n ranks that take part in a collective, m machines that they are on.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from told_run import USABLE
-
 from config import Config
-from jojo.machine.estimate import flops_per_token, gpu_peak_flops
-from jojo.machine.memory import (
-    Parts,
-    Shapes,
-    elements,
-    gathers_low,
-    group_shapes,
-    peak_parts,
-    sharing_ranks,
-    weights_bytes,
-)
+from jojo.machine.estimate import gpu_peak_flops
+from jojo.machine.gpus import GPUS, Gpu, find_gpu
+from model import formulas
+from tools.parts.runs import USABLE
+from training.memory import Parts, elements, gathers_low, peak_parts, sharing_ranks, weights_bytes
 from utils import UserError, divisors, one_line
 
 COMPUTE_SHARE = 0.4  # of the published peak that forward and backward pass reach
@@ -43,47 +35,15 @@ FIRST_BUCKET_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20  # DDP's: a bucket is sent 
 SENDS = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1}  # (n - 1) / n S, of each rank, in a ring
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU, from its maker's data sheet: memory in GB, its bandwidth in GB/s, the link to others of its machine in GB/s
-    and direction. network_gb_s is what machines with it usually have for each GPU: 1 GB/s is 8 Gb/s.
-    """
-
-    name: str  # as estimate.GPU_PEAK_TFLOPS knows it
-    memory_gb: float
-    memory_gb_s: float
-    link: str
-    link_gb_s: float
-    network_gb_s: float
-
-    @property
-    def usable_bytes(self) -> int:
-        return int(USABLE * self.memory_gb * 1e9)
+LINKED = [gpu.name.lower() for gpu in GPUS if gpu.link]  # those whose links are known
 
 
-GPUS: dict[str, Gpu] = {
-    "b200": Gpu("B200", 180, 7700, "NVLink", 900, 50),
-    "h200": Gpu("H200", 141, 4800, "NVLink", 450, 50),
-    "h100": Gpu("H100", 80, 3350, "NVLink", 450, 50),
-    "a100": Gpu("A100", 40, 1555, "NVLink", 300, 25),
-    "a100-80gb": Gpu("A100", 80, 2039, "NVLink", 300, 25),
-    "l40s": Gpu("L40S", 48, 864, "PCIe 4.0", 32, 12.5),
-    "rtx 5090": Gpu("RTX 5090", 32, 1792, "PCIe 5.0", 64, 1.25),
-    "rtx 4090": Gpu("RTX 4090", 24, 1008, "PCIe 4.0", 32, 1.25),
-    "rtx 3090": Gpu("RTX 3090", 24, 936, "PCIe 4.0", 32, 1.25),
-}
-
-
-def find_gpu(wanted: str) -> Gpu:
-    """The GPU of this name. Raises UserError that names those that are known."""
-
-    def short(name: str) -> str:
-        return re.sub(r"nvidia|geforce|rtx|sxm\d?|hbm\d?|[^a-z0-9]", "", name.lower()).removesuffix("gb")
-
-    known = {short(name): name for name in GPUS} | {"a10040": "a100", "h10080": "h100", "h200141": "h200"}
-    if (name := known.get(short(wanted))) is None:
-        raise UserError(f"--gpu '{one_line(wanted)}' is not one that this tool knows; it knows {', '.join(GPUS)}.")
-    return GPUS[name]
+def linked_gpu(wanted: str) -> Gpu:
+    """The GPU of this name. Raises UserError that lists those whose links are known."""
+    gpu = find_gpu(wanted)
+    if gpu is None or not gpu.link:
+        raise UserError(f"--gpu '{one_line(wanted)}' is not one that this tool knows; it knows {', '.join(LINKED)}.")
+    return gpu
 
 
 @dataclass(frozen=True)
@@ -94,6 +54,11 @@ class Cluster:
     per_node: int = 8
     network_gb_s: float = 0.0
     efficiency: float = COMPUTE_SHARE
+
+    @property
+    def usable_bytes(self) -> int:
+        """Of each GPU's memory."""
+        return int(USABLE * (self.gpu.memory_gb or 0) * 1e9)
 
 
 @dataclass(frozen=True)
@@ -137,17 +102,12 @@ def total(seconds: dict[str, float]) -> float:
 
 
 def buckets(config: Config) -> list[int]:
-    """Bytes of DDP's buckets, in the order in which the backward pass fills them."""
-    outside, block = group_shapes(config.model)
-    norm = len(outside) - 2  # LayerNorm: a weight, and perhaps a bias
-    matrices, biases, norms = block[:4], block[4 : len(block) - 2 * norm], block[len(block) - 2 * norm :]
-    ready: Shapes = list(outside[2:])
-    for _ in range(config.model.n_layer):
-        for number in (3, 2, 1, 0):
-            ready += [matrices[number], *biases[number : number + 1]] + (norms[:norm] if number in (2, 0) else [])
+    """Bytes of DDP's buckets, in the order in which the backward pass fills them: from the last module to the first."""
+    weights = formulas(config.model).weights()
+    modules = [list(names) for _, names in itertools.groupby(weights, key=lambda name: name.rpartition(".")[0])]
     sizes, now, limit = list[int](), 0, FIRST_BUCKET_BYTES
-    for size in (4 * rows * row for rows, row in [*ready, outside[1], outside[0]]):
-        now += size
+    for name in itertools.chain(*reversed(modules)):
+        now += 4 * math.prod(weights[name])
         if now >= limit:
             sizes, now, limit = [*sizes, now], 0, BUCKET_BYTES
     return sizes + ([now] if now else [])
@@ -161,9 +121,9 @@ def collectives(config: Config, ranks: int, per_node: int) -> list[Collective]:
     loss = Collective("all-reduce", "loss", 4, ranks, nodes)
     if config.system.parallel == "ddp":
         return [*(Collective("all-reduce", "bucket", size, ranks, nodes) for size in buckets(config)), loss]
-    n, (outside, block) = sharing_ranks(config, ranks), group_shapes(config.model)
+    n, model = sharing_ranks(config, ranks), formulas(config.model)
     wide, copies = -(-n // per_node), ranks // n  # machines of one copy of the model, and how many copies there are
-    root, part = elements(outside, n), elements(block, n)
+    root, part = elements(model.outside.values(), n), elements(model.block.values(), n)
     micro = config.training.gradient_accumulation_steps // ranks
     low = 2 if gathers_low(config) else 4
     found = [
@@ -178,7 +138,7 @@ def collectives(config: Config, ranks: int, per_node: int) -> list[Collective]:
             Collective("all-reduce", "block", 4 * part, copies, between, L),
             Collective("all-reduce", "embeddings", 4 * root, copies, between),
         ]
-    norms = Collective("all-reduce", "gradient norms", 4 * (len(outside) + L * len(block)), n, wide)
+    norms = Collective("all-reduce", "gradient norms", 4 * (len(model.outside) + L * len(model.block)), n, wide)
     return [*found, loss, norms]
 
 
@@ -259,7 +219,7 @@ def plans(config: Config, gpus: int, cluster: Cluster, sequences: int) -> list[P
     for name, own in layouts(replace(config, training=training), gpus, cluster.per_node):
         moment, parts = peak_parts(own, gpus)
         plan = Plan(name, gpus, size * micro * gpus, size, micro, moment, parts)
-        plan.fits = plan.peak_bytes <= cluster.gpu.usable_bytes
+        plan.fits = plan.peak_bytes <= cluster.usable_bytes
         plan.collectives = collectives(own, gpus, cluster.per_node)
         take_time(plan, own, cluster)
         found.append(plan)
@@ -270,8 +230,9 @@ def take_time(plan: Plan, config: Config, cluster: Cluster) -> None:
     """Fill in the plan's seconds, and what follows from them."""
     model, tokens = config.model, plan.batch_size * config.model.block_size
     peak = gpu_peak_flops(cluster.gpu.name, config.system.dtype, config.system.allow_tf32_matmul)
-    assert peak is not None, "GPUS has only what estimate.py knows"
-    useful = flops_per_token(model) * tokens / peak / cluster.efficiency  # of a micro-batch, twice as long backward
+    assert peak is not None, "LINKED has only GPUs with a known peak"
+    flops = formulas(model).flops_per_token
+    useful = flops * tokens / peak / cluster.efficiency  # of a micro-batch, twice as long backward
     forward, backward = useful / 3, useful * (1 if config.training.activation_checkpointing else 2 / 3)
     slowed = max(1.0, BLOCK_S * model.n_layer / (forward + backward))  # by a GPU that waits for kernels to start
     computing = plan.micro_batches * (forward + backward)
@@ -288,7 +249,7 @@ def take_time(plan: Plan, config: Config, cluster: Cluster) -> None:
         seconds["agreement"] = max(0.0, agreeing - max(0.0, computing - started))
     plan.seconds, plan.hidden_s = seconds, max(0.0, sending - total(exposed))
     plan.tokens_per_s = plan.sequences * model.block_size / plan.step_s
-    plan.mfu = plan.tokens_per_s * flops_per_token(model) / peak / plan.gpus
+    plan.mfu = plan.tokens_per_s * flops / peak / plan.gpus
 
 
 def waits(

@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-
-from sweep_search import WORTH, Row, Settings, Sweep
-
 from config import SECTIONS, Config, Value, Values, resolve
 from jojo.config_file import file_layers
 from jojo.plotting import LR_COLOR, TRAIN_COLOR, save_figure
+from tools.parts.sweep_search import WORTH, Row, Settings, Sweep
 from utils import __version__, byte_count, one_line, short_count
 
 OTHER_COLOR, FAILED_COLOR = "#9ab8c8", "#a04000"

@@ -1,0 +1,95 @@
+"""GPUs by name, from their makers' data sheets: peak FLOP/s, memory, and links to one another.
+
+The one table of GPUs. To add a GPU: one row of GPUS, or of MEMORY_GB where only its memory matters.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU.
+
+    memory_gb: None: known by the name that its driver gives only, as another one of the same memory.
+    tflops: dense peaks, without sparsity: float32, TF32, bfloat16, float16. None in it: the hardware lacks that.
+    memory_gb_s: bandwidth of its memory, GB/s.
+    link: to other GPUs of its machine, link_gb_s in each direction.
+    network_gb_s: what machines with this GPU usually have for each GPU; 1 GB/s is 8 Gb/s.
+    """
+
+    name: str
+    memory_gb: float | None
+    tflops: tuple[float, float | None, float | None, float] | None = None
+    memory_gb_s: float = 0.0
+    link: str = ""
+    link_gb_s: float = 0.0
+    network_gb_s: float = 0.0
+
+    @property
+    def has_bfloat16(self) -> bool:
+        return not self.name.startswith(("GTX", "RTX 20", "Titan RTX", "P100", "T4", "V100"))
+
+
+# Of several names that are found in a driver's, the first counts.
+GPUS = [
+    Gpu("B200", 180, (75.0, 1125.0, 2250.0, 2250.0), 7700, "NVLink", 900, 50),
+    Gpu("H200", 141, (66.9, 494.7, 989.4, 989.4), 4800, "NVLink", 450, 50),
+    Gpu("H100 PCIe", None, (51.2, 378.0, 756.0, 756.0)),
+    Gpu("H100 NVL", None, (60.0, 417.5, 835.5, 835.5)),
+    Gpu("H100", 80, (66.9, 494.7, 989.4, 989.4), 3350, "NVLink", 450, 50),
+    Gpu("A100", 40, (19.5, 156.0, 312.0, 312.0), 1555, "NVLink", 300, 25),
+    Gpu("A100 80GB", 80, (19.5, 156.0, 312.0, 312.0), 2039, "NVLink", 300, 25),
+    Gpu("A10G", 24, (31.5, 35.0, 70.0, 70.0)),
+    Gpu("L40S", 48, (91.6, 183.0, 362.0, 362.0), 864, "PCIe 4.0", 32, 12.5),
+    Gpu("L4", 24, (30.3, 60.0, 121.0, 121.0)),
+    Gpu("T4", 16, (8.1, None, None, 65.0)),
+    Gpu("V100-PCIE", None, (14.0, None, None, 112.0)),
+    Gpu("V100", 16, (15.7, None, None, 125.0)),
+    Gpu("RTX 5090", 32, (104.8, 104.8, 209.5, 209.5), 1792, "PCIe 5.0", 64, 1.25),
+    Gpu("RTX 4090", 24, (82.6, 82.6, 165.2, 165.2), 1008, "PCIe 4.0", 32, 1.25),
+    Gpu("RTX 4080", 16, (48.7, 48.7, 97.5, 97.5)),
+    Gpu("RTX 3090", 24, (35.6, 35.6, 71.0, 71.0), 936, "PCIe 4.0", 32, 1.25),
+    Gpu("RTX 3080", 10, (29.8, 29.8, 59.5, 59.5)),
+    Gpu("MI300X", 192, (163.4, 653.7, 1307.4, 1307.4)),
+]
+# Where a product is sold with several sizes, the plain name is the usual one.
+MEMORY_GB: dict[str, float] = {
+    "GTX 1060": 6, "GTX 1070": 8, "GTX 1080": 8, "GTX 1080 Ti": 11,
+    "RTX 2060": 6, "RTX 2070": 8, "RTX 2080": 8, "RTX 2080 Ti": 11, "Titan RTX": 24,
+    "RTX 3050": 8, "RTX 3060": 12, "RTX 3060 Ti": 8, "RTX 3070": 8, "RTX 3070 Ti": 8,
+    "RTX 3080 12GB": 12, "RTX 3080 Ti": 12, "RTX 3090 Ti": 24,
+    "RTX 4060": 8, "RTX 4060 Ti": 16, "RTX 4060 Ti 8GB": 8, "RTX 4070": 12, "RTX 4070 Super": 12, "RTX 4070 Ti": 12,
+    "RTX 4070 Ti Super": 16, "RTX 4080 Super": 16,
+    "RTX 5060": 8, "RTX 5060 Ti": 16, "RTX 5060 Ti 8GB": 8, "RTX 5070": 12, "RTX 5070 Ti": 16, "RTX 5080": 16,
+    "RTX A2000": 6, "RTX A4000": 16, "RTX A5000": 24, "RTX A6000": 48, "RTX 6000 Ada": 48,
+    "P100": 16, "V100 32GB": 32, "A10": 24, "A40": 48, "MI210": 64, "MI250X": 128,
+}  # fmt: skip
+GPUS += [Gpu(name, memory_gb) for name, memory_gb in MEMORY_GB.items()]
+
+
+def short_name(name: str) -> str:
+    """A name as people may write it: 'NVIDIA GeForce RTX 3060', 'rtx3060' and '3060' are one."""
+    rest = re.sub(r"nvidia|geforce|tesla|amd|instinct|rtx|gtx|sxm\d?|pcie|hbm\d?|[^a-z0-9]", "", name.lower())
+    return rest.removesuffix("gb")
+
+
+SHORT_NAMES = {short_name(gpu.name): gpu for gpu in GPUS if gpu.memory_gb}
+SHORT_NAMES |= {f"{name}{gpu.memory_gb:g}": gpu for name, gpu in SHORT_NAMES.items()}  # "RTX 3060 12GB"
+
+
+def find_gpu(wanted: str) -> Gpu | None:
+    """The GPU of this name, written in any usual way and with or without its memory."""
+    return SHORT_NAMES.get(short_name(wanted))
+
+
+def gpu_of_driver(name: str) -> Gpu | None:
+    """The GPU whose peak is known and whose name stands in the driver's as whole words.
+
+    An RTX A1000 is no A100, and a laptop's 4090 is no 4090.
+    """
+    pattern = r"\b{}\b(?! Laptop)"
+    known = (gpu for gpu in GPUS if gpu.tflops)
+    return next((gpu for gpu in known if re.search(pattern.format(re.escape(gpu.name)), name, re.IGNORECASE)), None)

@@ -1,0 +1,100 @@
+"""A run as the flags of train.py describe it: its config, for estimates, or the run itself, to measure some batches of it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config import Config, Value, resolve
+from jojo.config_file import config_layers
+from jojo.text.tokenizer import get_tokenizer
+from training.flags import Request, build_parser, overrides
+from utils import UserError
+
+if TYPE_CHECKING:
+    from trainer import Trainer
+
+NOT_MEASURED = (
+    "resume", "load_model_only", "reset_epoch", "eval_only", "show_config", "save_config", "tensorboard", "output_checkpoint",
+)  # fmt: skip
+NOT_ESTIMATED = (*NOT_MEASURED, "checkpoint", "init_from", "allow_changes")
+FLAGS_OF_TRAIN = "All other flags are those of train.py: --config, --batch_size, --model.n_layer ..."
+USABLE = 0.92  # of a GPU's memory
+
+
+# --- estimates ------------------------------------------------------------------------------------------------------
+
+
+def parse_train_flags(arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags of train.py that describe a run. Raises UserError for those that need more than a config."""
+    args = build_parser().parse_args(arguments)
+    if unused := next((name for name in NOT_ESTIMATED if getattr(args, name)), None):
+        raise UserError(f"--{unused} has no meaning here, where a run is estimated from its config; leave it out.")
+    return args
+
+
+def config_of(args: argparse.Namespace, arguments: Sequence[str]) -> tuple[Config, dict[str, str]]:
+    """The config that these flags give, with its vocabulary decided, and where its values come from."""
+    config, sources = resolve(config_layers(args.config, overrides(args, list(arguments))))
+    tokenizer, model = get_tokenizer(config.data.tokenizer), config.model
+    model.vocab_size = model.vocab_size or tokenizer.padded_vocab_size
+    if model.vocab_size < tokenizer.n_vocab:
+        raise UserError(
+            f"model.vocab_size {model.vocab_size:,} is smaller than the tokenizer's {tokenizer.n_vocab:,} tokens; "
+            f"set it to null or to {tokenizer.padded_vocab_size:,}."
+        )
+    return config, sources
+
+
+# --- measurements ---------------------------------------------------------------------------------------------------
+
+
+def measured_request(
+    arguments: Sequence[str], folder: Path, settings: Sequence[tuple[str, str, Value]] = ()
+) -> Request:
+    """The run that flags of train.py describe.
+
+    Args:
+        arguments: the flags.
+        folder: where its files would go. Steps alone write none.
+        settings: (flag, dotted name, value) of options that override the flags.
+
+    Raises:
+        UserError: flags that mean nothing where nothing is kept, or that contradict each other.
+    """
+    args = build_parser().parse_args(arguments)
+    if unused := next((name for name in NOT_MEASURED if getattr(args, name)), None):
+        raise UserError(
+            f"--{unused} has no meaning here, where nothing is kept; --checkpoint names a model to measure."
+        )
+    if args.checkpoint and args.init_from is not None:
+        raise UserError("--checkpoint and --init_from both name a model; use one of them.")
+    given = [*overrides(args, list(arguments)), *settings]
+    return Request(
+        args.config, given, continue_from=args.checkpoint, init_from=args.init_from,
+        output=str(folder / "measured.pt"), allow_changes=True,
+    )  # fmt: skip
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has done its work; a CPU always has."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def timed_step(trainer: Trainer) -> tuple[float, int]:
+    """Train on the next batch; returns ms and predicted tokens."""
+    begin = time.perf_counter()
+    batch = trainer.loader.batch(trainer.epoch, trainer.position)
+    trainer.step(batch)
+    synchronize(trainer.run.device)
+    ms = (time.perf_counter() - begin) * 1e3
+    trainer.advance()
+    return ms, batch.n_targets

@@ -1,0 +1,284 @@
+"""The memory that a run holds at its peak, in bytes, estimated from its config. Nothing is built or allocated.
+
+Weights and the optimizer's averages are there from the beginning. On top of them, a batch holds most in one of these moments,
+and the peak is the largest of them:
+
+    loss          all activations, a group of logits and the output layer's gradient
+    last block    the backward pass begins: all activations, and gradients inside the last block
+    first block   the backward pass ends: one block's activations, and all gradients
+    embeddings    all gradients, and the embedding's before it is added to the output layer's (they are one matrix)
+    update        all gradients, and the optimizer's working memory
+
+With fsdp, there are three more:
+
+    weights         the last block's weights arrive; the activations of the blocks before it are there
+    last but one    the backward pass begins in that block, while the last block's gradients are being sent
+    between blocks  it ends in that block: the block's own gradients are there as well
+
+What is held in each moment (B sequences and N = B * T tokens in a micro-batch, C channels, L layers, V vocabulary rows):
+
+    casts of weights   autocast's copies of the blocks' matrices, 12 L C² numbers of 2 bytes
+    gathered weights   fsdp: the embeddings' weights and those of up to three blocks, whole
+    activations        what the blocks keep for the backward pass, N * L times model.py's kept_bytes_per_token
+    gradients          float32, up to one number for each parameter
+    loss, update       what loss.py and the optimizer work with
+
+Evaluation needs less than a batch. Not counted: the second copy of weights and averages that a save takes where the disk is
+slower than a batch, torch.compile, and tokenizing. On a GPU, a save copies to main memory.
+
+On a CPU this estimates the whole process, within 10 % of measurements (docs/performance.md). On a GPU it estimates the
+device's memory. That was never measured as a whole: parts are the CPU's where the kernels keep the same.
+
+With several ranks it is what rank 0 holds; no other rank holds more. With ddp, gradients live in buckets that are always
+there. With fsdp, a rank has its shard of weights, averages and gradients. A weight is sharded by rows: with fewer rows than
+ranks, some ranks have nothing, and collectives pad to a row for each rank. tests/tools/test_plan_scaling.py compares this
+with real batches of one rank among 64: within 4 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from config import Config
+from jojo.kernels.loss import CACHE_BYTES, GPU_GROUP_ROWS, GPU_ROWS, GROUP_ROWS, GROUP_WORDS
+from jojo.optim import OPTIMIZERS, AdamW
+from model import formulas
+
+# On a CPU, fitted to real runs of many sizes (docs/performance.md, "Memory before a run", has the command):
+PROGRAM_BYTES = 298_000_000  # Python, torch, oneDNN's kernels, tokenizer, plots: what runs of tiny models take
+HEAP_SHARE = 0.28  # of a batch's tensors: gaps that the C library leaves between them, and oneDNN's own buffers
+COMPILER_BYTES = 110_000_000  # PyTorch's compiler, which its activation checkpointing imports
+RECOMPUTED_SHARE = 1.6  # of a block's activations: computed again, they fit into no gap
+CUDA_CONTEXT_BYTES = 500_000_000  # an assumption: CUDA itself, its kernels and cuBLAS's workspace
+
+NO_TENSORS = ("program", "gaps in the heap", "CUDA")
+
+Parts = dict[str, int]  # bytes by what they are
+Moments = dict[str, int]  # bytes of one part in each moment of a batch
+Shape = tuple[int, ...]
+
+
+def memory_bytes(config: Config, ranks: int = 1, tensors_only: bool = False) -> int:
+    """What training holds at its peak on each rank: on a CPU the whole process, on a GPU on the device.
+
+    Args:
+        config: with its vocabulary, device and dtype decided.
+        ranks: that train together, as config.system.parallel says.
+        tensors_only: without what the process or CUDA takes for itself.
+    """
+    left_out = NO_TENSORS if tensors_only else ()
+    return sum(size for name, size in peak_parts(config, ranks)[1].items() if name not in left_out)
+
+
+def peak_parts(config: Config, ranks: int = 1) -> tuple[str, Parts]:
+    """The moment of the peak, and what is in memory then; empty parts are left out."""
+    moments = batch_bytes(config, ranks)
+    moment = max(moments, key=lambda name: sum(moments[name].values()))
+    parts = weights_bytes(config, ranks) | moments[moment]
+    if config.system.device == "cpu":
+        parts |= {"program": PROGRAM_BYTES, "gaps in the heap": gap_bytes(config, sum(moments[moment].values()))}
+    elif config.system.device.startswith("cuda"):
+        parts |= {"CUDA": CUDA_CONTEXT_BYTES}
+    return moment, {name: size for name, size in parts.items() if size}
+
+
+def weights_bytes(config: Config, ranks: int = 1) -> Parts:
+    """What is there before the first batch: weights and averages in float32, and ddp's buckets."""
+    model, L, n = formulas(config.model), config.model.n_layer, sharing_ranks(config, ranks)
+    weights = elements(model.outside.values(), n) + L * elements(model.block.values(), n)
+    hidden = L * elements(
+        shape for shape in model.block.values() if len(shape) == 2
+    )  # the optimizer's; AdamW has the rest
+    averages = OPTIMIZERS[config.optimizer.kind].n_averages() * hidden + AdamW.n_averages() * (weights - hidden)
+    parts = {"weights": 4 * weights, "averages": 4 * averages}
+    return parts | ({"buckets": bucket_bytes(config, ranks)} if ranks > 1 and config.system.parallel == "ddp" else {})
+
+
+def bucket_bytes(config: Config, ranks: int) -> int:
+    """What ddp takes on each of several ranks: a copy of all gradients, for the all-reduce."""
+    return 4 * formulas(config.model).n_parameters if ranks > 1 else 0
+
+
+def batch_bytes(config: Config, ranks: int = 1) -> dict[str, Parts]:
+    """What a batch adds in each moment in which its peak may be."""
+    gradients = gradient_bytes(config, ranks)
+    parts: dict[str, Moments] = {
+        "casts of weights": cast_bytes(config, ranks),
+        "gathered weights": gathered_bytes(config, ranks),
+        "activations": activation_bytes(config),
+        "gradients": gradients,
+        "loss": {"loss": loss_bytes(config)},
+        "update": {"update": update_bytes(config)},
+    }
+    return {moment: {name: of.get(moment, 0) for name, of in parts.items()} for moment in gradients}
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------
+
+
+def elements(shapes: Iterable[Shape], ranks: int = 1) -> int:
+    """Numbers in weights of these shapes; with several ranks, in the largest shard of them."""
+    return sum(-(-shape[0] // ranks) * math.prod(shape[1:]) for shape in shapes)
+
+
+def number_bytes(config: Config) -> int:
+    """Bytes of a number in matrix products."""
+    return 4 if config.system.dtype == "float32" else 2
+
+
+def stream_bytes(config: Config) -> int:
+    """A micro-batch's residual stream, float32 (B, T, C)."""
+    return 4 * config.training.batch_size * config.model.block_size * config.model.n_embd
+
+
+def layer_bytes(config: Config) -> int:
+    """What one block keeps of a micro-batch for its backward pass."""
+    each = formulas(config.model).kept_bytes_per_token(config.system.dtype, config.system.device)
+    return config.training.batch_size * config.model.block_size * each
+
+
+def sharing_ranks(config: Config, ranks: int) -> int:
+    """How many ranks share one copy of the model; 1: each has all of it."""
+    return (config.system.shard_ranks or ranks) if config.system.parallel == "fsdp" else 1
+
+
+def gathers_low(config: Config) -> bool:
+    """Whether fsdp gathers blocks in bfloat16, as placement.shard tells it."""
+    return config.system.dtype == "bfloat16" and config.system.device.startswith("cuda")
+
+
+# --- what a batch holds ---------------------------------------------------------------------------------------------
+
+
+def cast_bytes(config: Config, ranks: int = 1) -> Moments:
+    """Autocast's copies of the blocks' matrices; two thirds are left when the first block is done."""
+    if number_bytes(config) == 4 or (ranks > 1 and config.system.parallel == "fsdp" and gathers_low(config)):
+        return {}
+    matrices = [shape for shape in formulas(config.model).block.values() if len(shape) == 2]
+    casts = 2 * config.model.n_layer * elements(matrices)
+    early = ("weights", "loss", "last block", "last but one", "between blocks")
+    return dict.fromkeys(early, casts) | dict.fromkeys(("first block", "embeddings"), casts * 2 // 3)
+
+
+def activation_bytes(config: Config) -> Moments:
+    """What the forward pass keeps, and what the backward pass adds inside a block."""
+    model, layer, stream = config.model, layer_bytes(config), stream_bytes(config)
+    left, again = layer, 0  # what a block leaves; what is computed again of the block whose backward pass runs
+    if config.training.activation_checkpointing:
+        left, again = stream, layer
+    kept = model.n_layer * left + stream  # and the last block's output
+    kept += stream if model.dropout else 0  # the mask of the embeddings
+    gradient = formulas(model).gradient_bytes_per_token(config.system.dtype, config.system.device)
+    gradient *= config.training.batch_size * model.block_size
+    return {
+        "weights": kept - layer + again,
+        "loss": kept,
+        "last block": kept + again + gradient,
+        "last but one": kept - left + again + gradient,
+        "between blocks": kept - 2 * (layer - again) + stream,
+        "first block": layer + 2 * stream,
+        "embeddings": 2 * stream,
+    }
+
+
+def gradient_bytes(config: Config, ranks: int = 1) -> Moments:
+    """Gradients, without those in ddp's buckets. Its keys are the moments that a batch has."""
+    if ranks > 1:
+        return ranks_gradient_bytes(config, ranks)
+    model = formulas(config.model)
+    every, output = 4 * model.n_parameters, 4 * elements([model.output])
+    held = every if config.training.gradient_accumulation_steps > 1 else 0  # of the micro-batches before
+    most = max(every, held + output)
+    return {
+        "loss": held,
+        "last block": held + output,
+        "first block": most,
+        "embeddings": most + output,
+        "update": every,
+    }
+
+
+def ranks_gradient_bytes(config: Config, ranks: int) -> Moments:
+    """The same on one of several ranks."""
+    model, L, several = (
+        formulas(config.model),
+        config.model.n_layer,
+        config.training.gradient_accumulation_steps > ranks,
+    )
+    low, n = gathers_low(config), sharing_ranks(config, ranks)
+    output = 4 * elements([model.output])
+    held = 4 * model.n_parameters if several else 0  # of the micro-batches before
+    held_outside = 4 * elements(model.outside.values()) if several else 0  # the same, once the blocks' have been sent
+    matrix = (2 if low else 4) * max(elements([shape]) for shape in model.block.values())  # one new gradient in a block
+    moments = {"loss": held, "last block": held + output + matrix}
+    if config.system.parallel == "ddp":
+        return moments | {
+            "first block": held_outside + output + matrix,
+            "embeddings": held_outside + 2 * output,
+            "update": 0,
+        }
+    block, shard = 4 * elements(model.block.values()), 4 * elements(model.block.values(), n)
+    sending = n * shard if L > 1 else 0  # a block's gradients in the reduce-scatter, padded
+    new = block // 2 if low else matrix if several else block  # what a block has made when it ends
+    moments |= {
+        "weights": held,
+        "first block": held_outside + several * block + output + new + sending + L * shard,
+        "embeddings": held_outside + 2 * output + sending + L * shard,
+        "update": L * shard + 4 * elements(model.outside.values(), n),
+    }
+    if L > 2:
+        after_last = held - several * block + output + sending + shard
+        moments |= {"last but one": after_last + matrix, "between blocks": after_last + new}
+    return moments
+
+
+def gathered_bytes(config: Config, ranks: int = 1) -> Moments:
+    """fsdp: whole weights of what is outside the blocks, of a block, and of the block that comes next.
+
+    A block arrives in one buffer and is copied into its weights. In the forward pass, the buffer stays until the next arrives.
+    """
+    if ranks == 1 or config.system.parallel == "ddp":
+        return {}
+    model, n = formulas(config.model), sharing_ranks(config, ranks)
+    outside = 4 * n * elements(model.outside.values(), n)
+    block = (2 if gathers_low(config) else 4) * n * elements(model.block.values(), n)
+    next_block = block if config.model.n_layer > 1 else 0
+    return {
+        "weights": outside + 2 * block + next_block,
+        "loss": outside + block,
+        "last block": outside + block + next_block,
+        "last but one": outside + 2 * block,
+        "between blocks": outside + 2 * block,
+        "first block": outside + block,
+        "embeddings": outside,
+    }
+
+
+def loss_bytes(config: Config) -> int:
+    """What jojo/kernels/loss.py works with in the output layer and its cross-entropy."""
+    size, on_cpu = number_bytes(config), config.system.device == "cpu"
+    V, C = formulas(config.model).output
+    N = config.training.batch_size * config.model.block_size
+    rows = min(N, GROUP_ROWS if on_cpu or config.system.dtype == "float16" else GPU_GROUP_ROWS)
+    logits = rows * (V + C) * size  # (rows, V), and their gradient towards the hidden states (rows, C)
+    softmax = min(max(8 * 4 * V, CACHE_BYTES), rows * 4 * V) if on_cpu else 2 * min(GPU_ROWS, rows) * 4 * V
+    product = (min(V, GROUP_WORDS) if on_cpu else V) * C * (4 + size)  # on its way into the weight's gradient
+    cast = size if size == 2 else 0
+    weight = (4 + cast) * V * C  # its gradient in float32, and its cast
+    hidden = N * C * (4 + 4 + cast)  # the hidden states, and the same
+    return logits + softmax + product + weight + hidden
+
+
+def update_bytes(config: Config) -> int:
+    """What the optimizer of the blocks' matrices works with."""
+    model = formulas(config.model)
+    return OPTIMIZERS[config.optimizer.kind].update_bytes(model.block, config.model.n_layer, config.system.dtype)
+
+
+def gap_bytes(config: Config, batch: int) -> int:
+    """What the heap of a CPU takes on top of a batch's tensors, `batch` bytes at the peak."""
+    gaps = int(HEAP_SHARE * batch) + update_bytes(config)  # the large pieces of an update fit into no gap
+    if config.training.activation_checkpointing:
+        gaps += COMPILER_BYTES + int(RECOMPUTED_SHARE * layer_bytes(config))
+    return gaps
