@@ -150,9 +150,8 @@ class Trainer:
         loss = self.ranks.all_reduce_sum(self.backward(batch))
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)  # type: ignore[arg-type]  # it needs param_groups only
-        norm = full_tensor(
-            torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        )
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
 
         if self.batches_done + 1 < self.run.plan.total_batches:  # while a GPU still computes
             self.loader.prefetch(*self.next_position())
@@ -186,9 +185,7 @@ class Trainer:
                     loss = self.replica(inputs, targets) / max(1, batch.n_targets)
                     if last:
                         self.ranks.heartbeat()
-                    with devices.no_autocast(
-                        self.run.device
-                    ):  # the ranks' gradients are averaged, and should be summed
+                    with devices.no_autocast(self.run.device):  # times world_size, because the ranks average gradients
                         self.scaler.scale(loss * self.ranks.world_size).backward()
                 total += loss.detach()
         return total
@@ -299,7 +296,11 @@ class Trainer:
             return code
 
     def begin(self) -> NoRecord:
-        """Before the first batch: make room for the run's files, print the summary, open saver and record."""
+        """Before the first batch: make room for the run's files, print the summary, open saver and record.
+
+        Returns:
+            The record, to be closed by the caller.
+        """
         files, start, ranks = self.run.files, self.run.start, self.ranks
         if ranks.is_main:
             files.start(start.checkpoint, start.run_id, self.batches_done, start.mode is Mode.RESUME)

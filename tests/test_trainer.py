@@ -442,19 +442,6 @@ def test_best_and_worst_are_those_of_the_evaluations():
     assert best["best_val_loss"] == min(val)
 
 
-def test_the_best_model_is_not_the_last_one_when_the_loss_rises_again(monkeypatch):
-    losses = iter([3.0, 2.0, 2.5, 4.0])
-    monkeypatch.setattr(
-        trainer_module.Trainer,
-        "evaluate",
-        lambda self: {"train_loss_eval": 1.0, "val_loss": next(losses), "bpb": 1.0},
-    )
-    outcome = train("--max_iters", "4", "--eval_interval", "1")
-    assert state_of("models/mine_epoch1_best.pt")["batch_counter"] == 2
-    assert state_of("models/mine_epoch1.pt")["batch_counter"] == 4
-    assert "final 4.0000, best 2.0000, worst 4.0000" in outcome.said
-
-
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 

@@ -208,7 +208,7 @@ def completed(run: Run, metrics: MetricsTracker) -> str:
         ("bits per byte", f"{bpb:.4f} (validation)" if math.isfinite(bpb) else ""),
         ("model", str(files.last) if saves else ""),
         ("best model", str(files.best) if saves and files.best.exists() else ""),
-        ("record", str(files.metrics) if files.metrics.exists() else ""),
+        ("metrics", str(files.metrics) if files.metrics.exists() else ""),
         ("loss curve", str(files.plot) if files.plot.exists() else ""),
         ("talk to it", f"python gen.py {shlex.quote(str(files.last))} {prompt}" if saves else ""),
     ]

@@ -309,7 +309,7 @@ def test_the_summary_says_what_the_run_will_take():
     assert re.search(r"memory +about [\d.]+ MB at the peak, of [\d.]+ GB", said)
     assert re.search(r"time +about .* at 30% MFU; estimated again after the first batches", said)
     assert "sample every 2 batches" in said and "cached in cache/" in said
-    assert "record           models/mine_epoch1.metrics.jsonl" in said
+    assert "metrics          models/mine_epoch1.metrics.jsonl" in said
 
 
 def test_a_device_without_a_known_peak_has_no_made_up_mfu(monkeypatch):
