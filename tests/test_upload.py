@@ -43,7 +43,7 @@ def ready(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[in
     """Its exports by the size of their vocabulary."""
     folder, loaded = tmp_path_factory.mktemp("ready"), load_checkpoint(checkpoint)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hf_export, "check_parity", lambda *_: None)  # test_hf.py's subject
+        patch.setattr(hf_export, "check_parity", lambda *_: None)  # tests/hf/test_parity.py checks it
         for tokenizer in (Tokenizer(), Tokenizer(chatml=False)):
             hf_export.export(loaded, folder / str(tokenizer.n_vocab), tokenizer)
             (folder / str(tokenizer.n_vocab) / "README.md").write_text("---\nlicense: mit\n---\n")
