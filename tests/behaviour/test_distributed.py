@@ -1,9 +1,8 @@
-"""Ranks: real processes under torchrun against one process, and what happens when one of them fails."""
+"""Training on several ranks: real processes against one process, and what they do when one of them fails."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -21,9 +20,7 @@ from helpers_run import TINY, listening, make_run, metrics_rows, settle, state_o
 from config import Config
 from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.checkpoints.run_files import RunFiles
-from jojo.machine import device as devices
 from jojo.machine.ranks import SINGLE, Ranks
-from jojo.stopping import Shutdown, StopFlags
 from trainer import Trainer
 from training import summary as report
 from training.decisions import refuse_uneven_shares
@@ -53,119 +50,137 @@ def reference() -> dict[str, Any]:
     return state_of("models/alone.pt")
 
 
-def torchrun(what: str, ranks: int, restarts: int, *flags: str) -> subprocess.CompletedProcess[str]:
-    """The script under torchrun on this machine."""
+def torchrun(event: str, ranks: int, restarts: int, *flags: str) -> subprocess.CompletedProcess[str]:
+    """tests/helpers/ranks_script.py under torchrun on this machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    command += [f"--max-restarts={restarts}", str(SCRIPT), what, *TINY, *FLAGS, *flags]
+    command += [f"--max-restarts={restarts}", str(SCRIPT), event, *TINY, *FLAGS, *flags]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
 
 
-def by_hand(what: str, *flags: str) -> tuple[tuple[int, str], tuple[int, str]]:
-    """Two ranks without torchrun, which nobody ends when the other does; how each ended, and what it said."""
+def two_ranks(event: str, *flags: str) -> tuple[tuple[int, str], tuple[int, str]]:
+    """Two ranks without torchrun, which would end one when the other ends. The exit code and output of each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), what, *TINY, *FLAGS, *flags],
+            [sys.executable, str(SCRIPT), event, *TINY, *FLAGS, *flags],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=environment(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="localhost", MASTER_PORT=port),
         )
         for rank in range(2)
     ]  # fmt: skip
     try:
-        said = ranks[0].communicate(timeout=60)[0]
+        output = ranks[0].communicate(timeout=60)[0]
         with suppress(subprocess.TimeoutExpired):
             ranks[1].wait(10)
     finally:
         for rank in ranks:
             rank.kill()
-    return (ranks[0].returncode, said), (ranks[1].returncode, ranks[1].communicate()[0])
+    return (ranks[0].returncode, output), (ranks[1].returncode, ranks[1].communicate()[0])
 
 
 def assert_same_training(path: str, reference: dict[str, Any]) -> None:
-    """Every batch's loss to 1e-5, the final weights to 1e-4, as a run on one process."""
+    """Every batch's loss to 1e-5 and the final weights to 1e-4 are those of one process."""
     ours, theirs = metrics_rows(f"models/{path}.metrics.jsonl"), metrics_rows("models/alone.metrics.jsonl")
     assert [row["step"] for row in ours] == [row["step"] for row in theirs] == list(range(1, BATCHES + 1))
     for a, b in zip(ours, theirs, strict=True):
         assert a.keys() == b.keys() and a["tokens"] == b["tokens"]
         for name in {"loss", "train_loss_eval", "val_loss", "bpb"} & a.keys():
             assert a[name] == pytest.approx(b[name], rel=1e-5), (a["step"], name)
-        assert a["grad_norm"] == pytest.approx(
-            b["grad_norm"], rel=1e-3
-        )  # torch sums a large matrix less exactly than parts
+        # torch sums a large matrix less exactly than its shards
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
     state = state_of(f"models/{path}.pt")
     for name, weight in reference["model"].items():
         torch.testing.assert_close(state["model"][name], weight, rtol=1e-4, atol=1e-5)
     assert state["loader"] == reference["loader"] and state["batch_counter"] == BATCHES
 
 
-# --- torchrun -------------------------------------------------------------------------------------------------------
+# --- the same training ----------------------------------------------------------------------------------------------
 
 
-def test_a_killed_rank_comes_back_and_two_end_as_one(reference: dict[str, Any]) -> None:
+def test_a_killed_rank_is_restarted_and_two_ranks_train_like_one(reference: dict[str, Any]) -> None:
     ended = torchrun("kill:1:11", 2, 1, "--output_checkpoint", "models/two.pt")
-    said = ended.stdout + ended.stderr
-    assert ended.returncode == 0, said
-    assert said.count("Another rank ended unexpectedly") == 1
-    assert said.count("continues from the last checkpoint of 'two'") == 1
-    assert said.count("--- TRAINING COMPLETED") == 1
+    output = ended.stdout + ended.stderr
+    assert ended.returncode == 0, output
+    assert output.count("Another rank ended unexpectedly") == 1
+    assert output.count("continues from the last checkpoint of 'two'") == 1
+    assert output.count("--- TRAINING COMPLETED") == 1
     assert_same_training("two", reference)
-    for rank in range(2):  # one a batch, whatever the accumulation; batch 11 was done twice, and 12 perhaps begun
+    for rank in range(2):  # one reduction a batch; batch 11 was trained twice, and 12 perhaps begun
         assert len(Path(f"syncs-{rank}.txt").read_text().splitlines()) in (BATCHES + 1, BATCHES + 2)
     assert not list(Path("models").glob(".*.job")) and not Path("models/old").exists()
 
 
-def test_a_signal_to_one_of_two_copies_in_parts_stops_all_and_one_process_goes_on(reference: dict[str, Any]) -> None:
+def test_a_signal_to_one_rank_stops_two_sharded_copies_and_one_process_continues(reference: dict[str, Any]) -> None:
     flags = ("--system.parallel", "fsdp", "--system.shard_ranks", "2", "--output_checkpoint", "models/two.pt")
     ended = torchrun("term:1:7", 4, 0, *flags)
-    said = ended.stdout + ended.stderr
-    assert ended.returncode != 0 and said.count("Stopped after batch 8 of 21; saved to models/two.pt") == 1, said
-    assert "error: " not in said
+    output = ended.stdout + ended.stderr
+    assert ended.returncode != 0 and output.count("Stopped after batch 8 of 21; saved to models/two.pt") == 1, output
+    assert "error: " not in output
     assert state_of("models/two.pt")["batch_counter"] == len(metrics_rows("models/two.metrics.jsonl")) == 8
-    assert (
-        sum(path.stat().st_size for path in Path("models/two.shards").glob("*-8-*/*")) < 12 * 808_240 + 60_000
-    )  # one copy
+    shards = sum(path.stat().st_size for path in Path("models/two.shards").glob("*-8-*/*"))
+    assert shards < 12 * 808_240 + 60_000  # one of the copies
     assert train(*FLAGS, "--resume", "models/two.pt").code == 0
     assert_same_training("two", reference)
 
 
-# --- fsdp -----------------------------------------------------------------------------------------------------------
-
-
-def test_parts_are_reduced_once_a_batch_learn_the_same_in_bfloat16_and_outlive_a_full_disk() -> None:
-    flags = (
-        "--dtype",
-        "bfloat16",
-        "--training.gradient_accumulation_steps",
-        "6",
-        "--epochs",
-        "2",
-        "--eval_interval",
-        "2",
-    )
+def test_fsdp_reduces_once_a_batch_learns_the_same_in_bfloat16_and_survives_a_full_disk() -> None:
+    flags = [
+        *(
+            "--dtype",
+            "bfloat16",
+            "--training.gradient_accumulation_steps",
+            "6",
+            "--epochs",
+            "2",
+            "--eval_interval",
+            "2",
+        ),
+    ]
     assert train(*FLAGS, *flags, "--output_checkpoint", "models/alone.pt").code == 0
-    (first, said), (second, _) = by_hand(
-        "full:1:2", *flags, "--system.parallel", "fsdp", "--output_checkpoint", "models/two.pt",
-        "--training.sample_interval", "3", "--training.sample_tokens", "4",
-    )  # fmt: skip
-    assert (first, second) == (0, 0), said
-    assert said.count("Could not save") == 1 and "(No space left on device)" in said
-    assert said.count("--- TRAINING COMPLETED") == 1 and not list(Path("models/two.shards").glob(".*"))
+    flags += ["--system.parallel", "fsdp", "--training.sample_interval", "3", "--training.sample_tokens", "4"]
+    (code, output), (other, _) = two_ranks("full:1:2", *flags, "--output_checkpoint", "models/two.pt")
+    assert (code, other) == (0, 0), output
+    assert output.count("Could not save") == 1 and "(No space left on device)" in output
+    assert output.count("--- TRAINING COMPLETED") == 1 and not list(Path("models/two.shards").glob(".*"))
     for name in ("two", "two_best", "two_batch3"):
         load_checkpoint(Path(f"models/{name}.pt"))
     ours, theirs = metrics_rows("models/two.metrics.jsonl"), metrics_rows("models/alone.metrics.jsonl")
     assert len(ours) == len(theirs) >= 2 and ours[2].pop("samples")
     for a, b in zip(ours, theirs, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["grad_norm"] == pytest.approx(
-            b["grad_norm"], rel=0.01
-        )
-    counts = [json.loads(line) for line in Path("syncs-1.txt").read_text().splitlines()]
-    assert len(counts) == len(ours)
-    for count in counts:
-        assert (
-            sum(number for kind, number in count.items() if "reduce_scatter" in kind) == 2
-        )  # of the block, of the rest
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=0.01)
+    batches = [json.loads(line) for line in Path("syncs-1.txt").read_text().splitlines()]
+    assert len(batches) == len(ours)
+    for counts in batches:  # one for the block, one for the rest
+        assert sum(number for kind, number in counts.items() if "reduce_scatter" in kind) == 2
+
+
+# --- failures, without torchrun to end the other rank ---------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update() -> None:
+    (code, output), (other, silent) = two_ranks("nan:1:4", "--output_checkpoint", "models/two.pt")
+    assert (code, other) == (1, 1) and not silent
+    assert output.count("error:") == 1 and "The loss of batch 5 is not finite" in output
+    assert all(weight.isfinite().all() for weight in state_of("models/two_batch3.pt")["model"].values())
+    assert len(metrics_rows("models/two.metrics.jsonl")) == 4
+
+
+def test_a_rank_that_does_not_answer_is_named() -> None:
+    flags = ("--system.timeout_minutes", "0.03", "--output_checkpoint", "models/two.pt")
+    (code, output), _ = two_ranks("sleep:1:4", *flags)
+    assert code == 1
+    assert output.count("error:") == 1 and "Rank 1 (last seen in batch 4) did not answer for 1.8 s" in output
+
+
+def test_ranks_compare_the_config_but_not_their_devices() -> None:
+    facts = facts_of(make_run(*FLAGS))
+    assert facts["training.gradient_accumulation_steps"] == "4" and "system.device" not in facts
+
+
+# --- shares ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -176,7 +191,7 @@ def test_parts_are_reduced_once_a_batch_learn_the_same_in_bfloat16_and_outlive_a
         ("system", "shard_ranks", 3, "must divide the number of ranks, 4"),
     ],
 )
-def test_what_parts_cannot_do_is_refused(section: str, name: str, value: Any, expected: str) -> None:
+def test_what_fsdp_cannot_do_is_refused(section: str, name: str, value: Any, expected: str) -> None:
     config = Config()
     config.training.gradient_accumulation_steps, config.system.parallel = 4, "fsdp"
     refuse_uneven_shares(config, Ranks(0, 4))
@@ -186,34 +201,16 @@ def test_what_parts_cannot_do_is_refused(section: str, name: str, value: Any, ex
     refuse_uneven_shares(config, SINGLE)
 
 
-# --- failures, without torchrun to end the others -------------------------------------------------------------------
-
-
-def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update() -> None:
-    (first, said), (second, silent) = by_hand("nan:1:4", "--output_checkpoint", "models/two.pt")
-    assert (first, second) == (1, 1) and not silent
-    assert said.count("error:") == 1 and "The loss of batch 5 is not finite" in said
-    assert all(weight.isfinite().all() for weight in state_of("models/two_batch3.pt")["model"].values())
-    assert len(metrics_rows("models/two.metrics.jsonl")) == 4
-
-
-def test_a_rank_that_does_not_answer_is_named() -> None:
-    flags = ("--system.timeout_minutes", "0.03", "--output_checkpoint", "models/two.pt")
-    (first, said), _ = by_hand("sleep:1:4", *flags)
-    assert first == 1
-    assert said.count("error:") == 1 and "Rank 1 (last seen in batch 4) did not answer for 1.8 s" in said
-
-
-def test_ranks_compare_the_config_but_not_their_devices() -> None:
-    facts = facts_of(make_run(*FLAGS))
-    assert facts["training.gradient_accumulation_steps"] == "4" and "system.device" not in facts
-
-
-# --- shares and devices ---------------------------------------------------------------------------------------------
+def test_fsdp_in_one_process_is_a_warning_and_shard_ranks_without_fsdp_an_error() -> None:
+    with listening() as said:
+        make_run(*FLAGS, "--system.parallel", "fsdp")
+    assert any("fsdp needs several processes" in line for line in said)
+    with pytest.raises(UserError, match=r"system\.shard_ranks is for fsdp"):
+        make_run(*FLAGS, "--system.shard_ranks", "2")
 
 
 @pytest.mark.parametrize(
-    ("steps", "n", "told"),
+    ("steps", "n", "expected"),
     [
         (4, 3, "not a multiple of 3; the nearest are 3 and 6; a batch stays at 48 sequences with 3 with --batch_size 16 "
                "or 6 with --batch_size 8."),
@@ -222,95 +219,53 @@ def test_ranks_compare_the_config_but_not_their_devices() -> None:
         (1, 4, "the nearest is 4; a batch stays at 12 sequences with 4 with --batch_size 3."),
     ],
 )  # fmt: skip
-def test_micro_batches_that_cannot_be_shared_are_refused_with_the_nearest_numbers(
-    steps: int, n: int, told: str
+def test_micro_batches_that_ranks_cannot_share_are_refused_with_the_nearest_numbers(
+    steps: int, n: int, expected: str
 ) -> None:
     config = Config()
     config.training.gradient_accumulation_steps = steps
-    with pytest.raises(UserError, match=re.escape(told)):
+    with pytest.raises(UserError, match=re.escape(expected)):
         refuse_uneven_shares(config, Ranks(0, n))
     config.training.gradient_accumulation_steps = 3 * n
     refuse_uneven_shares(config, Ranks(0, n))
-    config.training.gradient_accumulation_steps = 3 * n
-    refuse_uneven_shares(config, Ranks(0, n))
+
+
+def test_an_automatic_batch_size_needs_a_sequence_for_every_rank() -> None:
+    config = Config()  # 12 sequences a batch
+    refuse_uneven_shares(config, Ranks(0, 4), auto_batch_size=True)
+    with pytest.raises(UserError, match="5 ranks cannot share a batch of 12 sequences"):
+        refuse_uneven_shares(config, Ranks(0, 5), auto_batch_size=True)
+    config.system.parallel = "fsdp"
+    with pytest.raises(UserError, match="with fsdp, give a number"):
+        refuse_uneven_shares(config, Ranks(0, 4), auto_batch_size=True)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "by_flag", "known", "expected"),
-    [
-        ("auto", False, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),
-        ("cuda", True, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),
-        ("cuda:0", False, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),  # of a checkpoint
-        ("cpu", True, ["cuda:0", "cuda:1", "cpu"], "cpu"),
-        ("auto", False, ["mps", "cpu"], "cpu"),
-        ("cuda:1", True, ["cuda:0", "cuda:1", "cpu"], "--device cuda:1 is one device for several ranks"),
-        ("mps", True, ["mps", "cpu"], "--device mps is one device"),
-        ("auto", False, ["cuda:0", "cpu"], "2 ranks on a machine with 1 GPU; use torchrun --nproc_per_node 1"),
-        ("cuda", True, ["cpu"], "The device 'cuda' does not exist here"),
-    ],
-)
-def test_every_rank_has_a_gpu_of_its_own(
-    wanted: str, by_flag: bool, known: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devices, "available_devices", lambda: known)
-    if " " in expected:
-        with pytest.raises(UserError, match=re.escape(expected)):
-            devices.choose_rank_device(wanted, by_flag, 1, 2)
-    else:
-        assert devices.choose_rank_device(wanted, by_flag, 1, 2).value == expected
-
-
-def test_a_launcher_may_show_each_rank_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "available_devices", lambda: ["cuda:0", "cpu"])
-    assert devices.choose_rank_device("auto", False, 1, 2, sees_all=False).value == "cuda:0"
-    monkeypatch.setattr(devices, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
-    assert devices.choose_rank_device("auto", False, 1, 2, sees_all=False).value == "cuda:1"
-    with pytest.raises(UserError, match="3 ranks on a machine with 2 GPUs"):
-        devices.choose_rank_device("auto", False, 1, 3, sees_all=False)
-
-
-def test_ranks_stop_and_save_together_by_the_clock_of_the_first() -> None:
-    def flags_of(is_main: bool, limit_s: float, save_s: float, other: tuple[int, int, int] = (0, 0, 0)) -> StopFlags:
-        flags = StopFlags(Shutdown(), limit_s, save_s, is_main)
-        flags.update(3, lambda *own: [max(pair) for pair in zip(own, other, strict=True)])
-        return flags
-
-    main = flags_of(True, 0, 1e-9)
-    assert (main.stop, main.save) == (False, True)
-    assert flags_of(True, 1e-9, 0).stop
-    other = flags_of(False, 1e-9, 1e-9)
-    assert (other.stop, other.save) == (False, False)
-    assert flags_of(False, 0, 0, other=(0, 0, 1)).save and flags_of(False, 0, 0, other=(0, 1, 0)).stop
-    told = flags_of(False, 0, 0, other=(15, 0, 0))
-    assert (told.stop, told.shutdown.exit_code) == (True, 143)
-
-
-@pytest.mark.parametrize(
-    ("parallel", "together", "local", "told"),
+    ("parallel", "shard_ranks", "local", "expected"),
     [
         ("ddp", None, 4, "4; each has the whole model (ddp)"),
         ("fsdp", None, 2, "4, 2 on each machine; the model is sharded among them (fsdp)"),
         ("fsdp", 2, 2, "4, 2 on each machine; 2 copies of the model, each sharded among 2 (fsdp)"),
     ],
 )
-def test_the_summary_says_what_the_ranks_share(parallel: str, together: int | None, local: int, told: str) -> None:
+def test_the_summary_says_what_the_ranks_share(parallel: str, shard_ranks: int | None, local: int, expected: str) -> None:
     run = make_run(*FLAGS, "--output_checkpoint", "models/two.pt")
-    run.ranks, run.config.system.parallel, run.config.system.shard_ranks = Ranks(0, 4, 0, local), parallel, together
+    run.ranks, run.config.system.parallel, run.config.system.shard_ranks = Ranks(0, 4, 0, local), parallel, shard_ranks
     lines = [line.strip() for line in report.summary(run, 1e12, False).splitlines()]
-    assert f"ranks            {told}" in lines
+    assert f"ranks            {expected}" in lines
     parts = ", with its shards in models/two.shards/" if parallel == "fsdp" else ""
     assert f"writes           models/two.pt{parts}" in lines
 
 
 @pytest.mark.parametrize(("agreed", "code"), [((15, 0, 0), 143), ((0, 1, 0), 0)])
-def test_ranks_do_after_a_batch_what_they_agreed_on_in_it(
+def test_ranks_act_after_a_batch_on_the_flags_they_share(
     agreed: tuple[int, int, int], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(*FLAGS, "--eval_interval", "0", "--output_checkpoint", "models/two.pt")
     trainer, mine = Trainer(run), list[tuple[int, ...]]()
 
-    def all_reduce_max(*wishes: int) -> list[int]:
-        mine.append(wishes)
+    def all_reduce_max(*flags: int) -> list[int]:
+        mine.append(flags)
         return list(agreed if len(mine) == 2 else (0, 0, 1))
 
     several = Ranks(0, 2)
@@ -323,27 +278,18 @@ def test_ranks_do_after_a_batch_what_they_agreed_on_in_it(
     assert mine == [(0, 0, 0), (0, 0, 0)] and state_of("models/two.pt")["batch_counter"] == 2
 
 
-def test_a_signal_that_another_rank_got_comes_here_too_and_is_the_same() -> None:
-    with Shutdown(quiet=True, repeats_s=60) as stop:
-        stop.share(0)
-        assert not stop.requested
-        stop.share(15)
-        os.kill(os.getpid(), 15)
-        assert stop.signal_number == 15
-
-
 @pytest.mark.parametrize(
     ("ranks", "request_", "expected"),
     [
         (Ranks(restarts=1, job="a"), Request(weights_from="x.pt"), True),
         (Ranks(restarts=1, job="b"), Request(), False),
-        (Ranks(job="a"), Request(), False),  # not a name of its own, and no restart
+        (Ranks(job="a"), Request(), False),  # a default name, and no restart
         (Ranks(job="a", named_job=True), Request(), True),
         (Ranks(job="a", named_job=True), Request(weights_from="x.pt"), False),
         (Ranks(job="a", named_job=True), Request(continue_from="x.pt"), False),
     ],
 )
-def test_a_job_goes_on_with_what_it_began(ranks: Ranks, request_: Request, expected: bool) -> None:
+def test_a_job_continues_its_own_run(ranks: Ranks, request_: Request, expected: bool) -> None:
     assert train(*FLAGS, "--max_iters", "1", "--output_checkpoint", "models/two.pt").code == 0
     files = RunFiles(Path("models/two.pt"))
     files.job.write_text(json.dumps({"job": "a", "run_id": state_of("models/two.pt")["metadata"]["run_id"]}))
@@ -354,7 +300,7 @@ def test_a_job_goes_on_with_what_it_began(ranks: Ranks, request_: Request, expec
     assert not is_restart(request_, files, ranks)
 
 
-def test_a_job_that_took_weights_from_under_its_own_name_can_be_restarted_before_its_first_save(
+def test_a_job_that_loads_weights_of_its_own_name_can_restart_before_its_first_save(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     flags = (*FLAGS, "--max_iters", "2", "--eval_interval", "0", "--output_checkpoint", "models/two.pt")
@@ -387,31 +333,6 @@ def test_a_job_that_took_weights_from_under_its_own_name_can_be_restarted_before
         (Ranks(0, 4, 0, 4, by_torchrun=False), "python train.py --resume models/two.pt"),
     ],
 )
-def test_a_stopped_run_says_how_to_go_on_with_as_many(ranks: Ranks, expected: str) -> None:
+def test_a_stopped_run_says_how_to_continue_on_as_many_ranks(ranks: Ranks, expected: str) -> None:
     run = SimpleNamespace(ranks=ranks, files=RunFiles(Path("models/two.pt")))
     assert report.resume_command(run) == expected  # type: ignore[arg-type]
-
-
-def test_fsdp_alone_is_a_warning_and_shard_ranks_without_it_an_error() -> None:
-    with listening() as said:
-        make_run(*FLAGS, "--system.parallel", "fsdp")
-    assert any("fsdp needs several processes" in line for line in said)
-    with pytest.raises(UserError, match=r"system\.shard_ranks is for fsdp"):
-        make_run(*FLAGS, "--system.shard_ranks", "2")
-
-
-def test_signals_that_the_launcher_repeats_are_one() -> None:
-    with Shutdown(quiet=True, repeats_s=60) as stop:
-        for _ in range(3):
-            os.kill(os.getpid(), 15)
-    assert stop.signal_number == 15
-
-
-def test_sequences_that_are_split_by_themselves_must_be_enough_for_all() -> None:
-    config = Config()  # 12 sequences a batch
-    refuse_uneven_shares(config, Ranks(0, 4), auto_batch_size=True)
-    with pytest.raises(UserError, match="5 ranks cannot share a batch of 12 sequences"):
-        refuse_uneven_shares(config, Ranks(0, 5), auto_batch_size=True)
-    config.system.parallel = "fsdp"
-    with pytest.raises(UserError, match="with fsdp, give a number"):
-        refuse_uneven_shares(config, Ranks(0, 4), auto_batch_size=True)

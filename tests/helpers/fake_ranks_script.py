@@ -1,10 +1,10 @@
-"""Rank 0 of 64 of which there is only one: tests/helpers/fake_ranks_script.py CASE ... > measured.json
+"""Rank 0 of 64 without the others: tests/helpers/fake_ranks_script.py CASE ... > measured.json
 
-A CASE is flags of train.py in one argument. The real Trainer runs four batches of each on PyTorch's fake process group,
-whose collectives send nothing. One line of JSON per case: the bytes of all tensors before the last batch, the most in it,
-and a batch's collectives by their kinds as [number, bytes]: the whole tensor's, where the ranks have parts of it.
+A CASE is train.py's flags in one argument. The real Trainer runs four batches of each on PyTorch's fake process group, whose
+collectives send nothing. Each case prints one line of JSON: the bytes of all tensors before the last batch, the peak within
+it, and its collectives by kind as [number, bytes]. Bytes of a sharded tensor are those of the full one.
 
-In bfloat16 fsdp brings blocks together in bfloat16, as it does on CUDA only.
+In bfloat16, fsdp gathers blocks in bfloat16, which otherwise only CUDA does.
 """
 
 import gc
@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler says when it starts and stops; before torch is imported
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # silences the profiler; set before torch is imported
 
 import torch
 import torch.distributed as dist
@@ -43,7 +43,7 @@ KINDS = {
 
 
 class FakeRanks(Ranks):
-    """Rank 0 of 64, who has nobody to agree with: what it says counts for all."""
+    """Rank 0 of 64. Its own texts and flags are taken for all ranks."""
 
     def connect(self, device: str, timeout_s: float) -> None:
         self.timeout_s = timeout_s
@@ -52,7 +52,7 @@ class FakeRanks(Ranks):
 
     def heartbeat(self, batch: int | None = None) -> None: ...
 
-    def all_reduce_max(self, *numbers: int) -> list[int]:  # no part of what is counted
+    def all_reduce_max(self, *numbers: int) -> list[int]:  # not counted
         return list(numbers)
 
     def broadcast_text(self, name: str, value: str) -> str:
@@ -60,17 +60,17 @@ class FakeRanks(Ranks):
 
 
 class Collectives(TorchDispatchMode):
-    """Counts the operators of process groups by their names, and the bytes of the largest tensor of each."""
+    """Counts the operators of process groups by kind, and the bytes of the largest tensor of each."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if any(hasattr(kind, "full_tensor") for kind in types):  # a DTensor's own operators come next
+        if any(hasattr(kind, "full_tensor") for kind in types):  # DTensor then calls its own operators
             return NotImplemented
         name = str(op).split(".")[1].strip("_")
-        if "c10d" in str(op) and name in KINDS:  # a DTensor has operators for them of its own
+        if "c10d" in str(op) and name in KINDS:
             entry = self.seen[KINDS[name]]
             entry[0] += 1
             entry[1] += max(map(tensor_bytes, args))
@@ -78,14 +78,14 @@ class Collectives(TorchDispatchMode):
 
 
 def tensor_bytes(value: Any) -> int:
-    """Of a tensor, or of all in a list."""
+    """The bytes of a tensor, or of all tensors in a list."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     return sum(map(tensor_bytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
 def reduced(group: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """What DDP does with a bucket where it has no hook; the fake group's own future holds no tensor."""
+    """What DDP does with a bucket by default; the fake group's own future holds no tensor."""
     dist.all_reduce(bucket.buffer().div_(RANKS))
     done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
     done.set_result(bucket.buffer())
@@ -93,7 +93,7 @@ def reduced(group: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.
 
 
 def as_on_cuda() -> None:
-    """From now on fsdp does what placement.shard tells it on CUDA; there, autocast widens what LayerNorm is given."""
+    """From now on fsdp does what placement.shard does on CUDA; autocast widens LayerNorm's weights there."""
     policy, layer_norm = torch.distributed.fsdp.MixedPrecisionPolicy, torch.nn.functional.layer_norm
 
     def low(*_: Any, **flags: Any) -> torch.distributed.fsdp.MixedPrecisionPolicy:
@@ -106,7 +106,7 @@ def as_on_cuda() -> None:
 
 
 def measured(flags: list[str], folder: Path) -> dict[str, Any]:
-    """A run with these flags, as far as it is told above."""
+    """The line of JSON for a run with these flags."""
     args = build_parser().parse_args(flags)
     collectives = Collectives()
     if getattr(args, "system.dtype") == "bfloat16":
@@ -119,7 +119,7 @@ def measured(flags: list[str], folder: Path) -> dict[str, Any]:
         model, training = run.config.model, run.config.training
         steps = training.gradient_accumulation_steps // RANKS
         ids = torch.randint(0, 100, (steps, training.batch_size, model.block_size))
-        watches = nullcontext(), nullcontext(), collectives, record_function("batch")  # DDP's first batch is another
+        watches = nullcontext(), nullcontext(), collectives, record_function("batch")  # DDP's first batch differs
         for watched in watches:
             with watched:
                 trainer.step(DeviceBatch(ids, ids, ids.numel() * RANKS))
@@ -140,7 +140,7 @@ def main() -> None:
             dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=RANKS)  # type: ignore[no-untyped-call]
             print(json.dumps(measured(shlex.split(case), Path(folder))), flush=True)
             dist.destroy_process_group()
-            gc.collect()  # or the next case would be told of this one's memory when it goes
+            gc.collect()  # otherwise this case's memory is freed in the next one
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""train.py as one of several ranks, in one of which something happens: tests/helpers/ranks_script.py WHAT FLAGS ...
+"""train.py on one of several ranks, where something may happen: tests/helpers/ranks_script.py EVENT FLAGS ...
 
-WHAT is nothing, or kind:rank:batch; kinds are kill (SIGKILL), term (SIGTERM), nan (its loss is none), sleep (for long),
-full (its disk refuses the next save).
-It happens in the first start only. Every rank writes a line to syncs-RANK.txt when its gradients were added to the others';
-with fsdp a line a batch, of its collectives by their kinds.
+EVENT is kind:rank:batch, and happens in the first start only. Kinds: kill (SIGKILL), term (SIGTERM), nan (its loss is
+not finite), sleep (it stops answering), full (its disk refuses the next save).
+Every rank writes a line to syncs-RANK.txt when its gradients are reduced; with fsdp it is the batch's collectives by kind.
 """
 
 import errno
@@ -32,28 +31,25 @@ from jojo.machine import estimate
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 
 
-def happens(what: str, own: Any) -> None:
-    """Let it happen, if this is the place."""
-    kind, rank, batch = what.split(":")
-    if (
-        own.ranks.rank != int(rank)
-        or own.batches_done != int(batch)
-        or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    ):
+def let_happen(event: str, trainer: Any) -> None:
+    """Let the event happen if this is its rank and batch."""
+    kind, rank, batch = event.split(":")
+    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if restarted or trainer.ranks.rank != int(rank) or trainer.batches_done != int(batch):
         return
     if kind == "full":
         fill_disk_once()
     elif kind == "sleep":
         time.sleep(5)
     elif kind == "nan":
-        forward = own.model.forward
-        own.model.forward = lambda *args: forward(*args) * torch.nan
+        forward = trainer.model.forward
+        trainer.model.forward = lambda *args: forward(*args) * torch.nan
     else:
         os.kill(os.getpid(), SIGNALS[kind])
 
 
 def fill_disk_once() -> None:
-    """Have the disk refuse this rank's part of the next save, and then take everything."""
+    """The disk refuses this rank's shards of the next save, and takes all later ones."""
     write = HuggingFaceStorageWriter.write_data
 
     def refuses(*_: Any) -> Any:
@@ -63,8 +59,8 @@ def fill_disk_once() -> None:
     HuggingFaceStorageWriter.write_data = refuses  # type: ignore[method-assign]
 
 
-class Messages(TorchDispatchMode):
-    """Counts the operators of process groups by their names."""
+class Collectives(TorchDispatchMode):
+    """Counts the operators of process groups by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +73,7 @@ class Messages(TorchDispatchMode):
 
 
 def note_sync(path: Path, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """The usual reduction, and a line where it was a batch's last one."""
+    """DDP's usual reduction, and a line after a batch's last one."""
     if bucket.is_last():
         with open(path, "a") as file:
             file.write("sync\n")
@@ -85,24 +81,23 @@ def note_sync(path: Path, bucket: torch.distributed.GradBucket) -> torch.futures
 
 
 def main() -> None:
-    what, flags = sys.argv[1], sys.argv[2:]
+    event, flags = sys.argv[1], sys.argv[2:]
     step, make = trainer.Trainer.step, trainer.Trainer.__init__
 
-    def watched_step(own: Any, batch: Any) -> Any:
-        if what != "nothing":
-            happens(what, own)
-        if not own.run.sharded:
-            return step(own, batch)
-        with Messages() as messages:
-            result = step(own, batch)
-        with open(f"syncs-{own.ranks.rank}.txt", "a") as file:
-            file.write(json.dumps(messages.counts) + "\n")
+    def watched_step(self: Any, batch: Any) -> Any:
+        let_happen(event, self)
+        if not self.run.sharded:
+            return step(self, batch)
+        with Collectives() as collectives:
+            result = step(self, batch)
+        with open(f"syncs-{self.ranks.rank}.txt", "a") as file:
+            file.write(json.dumps(collectives.counts) + "\n")
         return result
 
-    def watched_make(own: Any, run: Any) -> None:
-        make(own, run)
+    def watched_make(self: Any, run: Any) -> None:
+        make(self, run)
         if not run.sharded:
-            own.replica.register_comm_hook(Path(f"syncs-{own.ranks.rank}.txt"), note_sync)
+            self.replica.register_comm_hook(Path(f"syncs-{self.ranks.rank}.txt"), note_sync)
 
     trainer.Trainer.step, trainer.Trainer.__init__ = watched_step, watched_make  # type: ignore[method-assign, assignment]
     plotting.PlotManager.draw = lambda *_: None  # type: ignore[method-assign, assignment]

@@ -12,7 +12,7 @@ from helpers_cli import finish, start_python
 
 import utils
 from jojo import stopping
-from jojo.stopping import Every, Shutdown
+from jojo.stopping import Every, Shutdown, StopFlags
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -106,3 +106,32 @@ def test_every_so_many_seconds_counts_from_the_last_time(monkeypatch: pytest.Mon
         clock[0] = 100 + second
         due.append(every.due(1))
     assert due == [False, False, True, False, False, True, False, True]
+
+
+# --- several ranks -------------------------------------------------------------------------------------------------
+
+
+def test_ranks_stop_and_save_together_by_the_clock_of_rank_0() -> None:
+    def flags_of(is_main: bool, limit_s: float, save_s: float, other: tuple[int, int, int] = (0, 0, 0)) -> StopFlags:
+        flags = StopFlags(Shutdown(), limit_s, save_s, is_main)
+        flags.update(3, lambda *own: [max(pair) for pair in zip(own, other, strict=True)])
+        return flags
+
+    main = flags_of(True, 0, 1e-9)
+    assert (main.stop, main.save) == (False, True)
+    assert flags_of(True, 1e-9, 0).stop
+    other = flags_of(False, 1e-9, 1e-9)
+    assert (other.stop, other.save) == (False, False)
+    assert flags_of(False, 0, 0, other=(0, 0, 1)).save and flags_of(False, 0, 0, other=(0, 1, 0)).stop
+    told = flags_of(False, 0, 0, other=(15, 0, 0))
+    assert (told.stop, told.shutdown.exit_code) == (True, 143)
+
+
+def test_a_signal_that_another_rank_got_or_the_launcher_repeats_counts_once() -> None:
+    with Shutdown(quiet=True, repeats_s=60) as stop:
+        stop.share(0)
+        assert not stop.requested
+        stop.share(15)
+        for _ in range(3):
+            os.kill(os.getpid(), 15)
+        assert stop.signal_number == 15

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from helpers_data import ROOT
 
 from config import SystemConfig
 from jojo.machine import device
-from jojo.machine.device import choose_compile, choose_device, choose_dtype
+from jojo.machine.device import choose_compile, choose_device, choose_dtype, choose_rank_device
 from utils import UserError
 
 Patch = pytest.MonkeyPatch
@@ -364,3 +365,37 @@ def test_a_c_library_that_allows_less_is_asked_for_less(monkeypatch: pytest.Monk
     monkeypatch.setattr(device.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
     device.keep_freed_memory()
     assert [value for parameter, value in asked if parameter == device.M_MMAP_THRESHOLD] == [1 << 30, 32 << 20]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "by_flag", "known", "expected"),
+    [
+        ("auto", False, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),
+        ("cuda", True, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),
+        ("cuda:0", False, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),  # of a checkpoint
+        ("cpu", True, ["cuda:0", "cuda:1", "cpu"], "cpu"),
+        ("auto", False, ["mps", "cpu"], "cpu"),
+        ("cuda:1", True, ["cuda:0", "cuda:1", "cpu"], "--device cuda:1 is one device for several ranks"),
+        ("mps", True, ["mps", "cpu"], "--device mps is one device"),
+        ("auto", False, ["cuda:0", "cpu"], "2 ranks on a machine with 1 GPU; use torchrun --nproc_per_node 1"),
+        ("cuda", True, ["cpu"], "The device 'cuda' does not exist here"),
+    ],
+)
+def test_every_rank_has_a_gpu_of_its_own(
+    wanted: str, by_flag: bool, known: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "available_devices", lambda: known)
+    if " " in expected:
+        with pytest.raises(UserError, match=re.escape(expected)):
+            choose_rank_device(wanted, by_flag, 1, 2)
+    else:
+        assert choose_rank_device(wanted, by_flag, 1, 2).value == expected
+
+
+def test_a_launcher_may_show_each_rank_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "available_devices", lambda: ["cuda:0", "cpu"])
+    assert choose_rank_device("auto", False, 1, 2, sees_all=False).value == "cuda:0"
+    monkeypatch.setattr(device, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
+    assert choose_rank_device("auto", False, 1, 2, sees_all=False).value == "cuda:1"
+    with pytest.raises(UserError, match="3 ranks on a machine with 2 GPUs"):
+        choose_rank_device("auto", False, 1, 3, sees_all=False)
