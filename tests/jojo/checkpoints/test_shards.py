@@ -1,4 +1,4 @@
-"""Checkpoints in parts: written, verified, refused where they are not what they should be, kept and moved with their `.pt`."""
+"""Tests of checkpoints/shards.py and of ShardSaver: shards are written, verified, refused, kept and moved with their `.pt`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def state(batch: int = 3, value: float = 0.0) -> dict[str, Any]:
-    """What a run of a batch would save, under an identity and a batch of our own."""
+    """What a run would save after one batch, with a run id and a batch of our own."""
     trainer = make_trainer("--max_iters", "9")
     trainer.step(trainer.loader.batch(0, 0))
     trainer.batches_done = batch
@@ -49,49 +49,47 @@ def state(batch: int = 3, value: float = 0.0) -> dict[str, Any]:
 
 
 @pytest.fixture
-def parts() -> Path:
-    """A checkpoint in parts."""
+def sharded() -> Path:
+    """A checkpoint in shards."""
     write_sharded(state(), SAVED)
     return SAVED
 
 
 def folder_of(path: Path) -> Path:
-    """Where a checkpoint's parts are."""
+    """Where a checkpoint's shards are."""
     folder = shards_of(path)
     assert folder
     return folder
 
 
 def batches_in(folder: Path) -> list[int]:
-    """Of which batches there are parts."""
+    """The batches of the folders of shards."""
     return sorted(stamp.batch for path in folder.iterdir() if (stamp := stamp_of_shards(path)))
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Have the `.pt` say something else, in a file that is whole."""
+    """Change the `.pt`'s list, in a file with the right SHA-256."""
     content = read_file(path)
     change(content["shards"])
     write_file(content, path)
 
 
-# --- one file and parts ---------------------------------------------------------------------------------------------
+# --- one file and shards ---------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_in_parts_is_read_as_from_one_file(parts: Path) -> None:
+def test_what_is_written_in_shards_is_read_as_from_one_file(sharded: Path) -> None:
     original = state()
     write_file(original, Path("models/whole.pt"))
-    ours, theirs = load_checkpoint(parts), load_checkpoint(Path("models/whole.pt"))
-    assert all(
-        value["exp_avg"].is_meta for value in ours.state["optimizer"].values()
-    )  # not needed to talk to the model
+    ours, theirs = load_checkpoint(sharded), load_checkpoint(Path("models/whole.pt"))
+    assert all(value["exp_avg"].is_meta for value in ours.state["optimizer"].values())  # sampling does not need it
     ours.complete()
     assert differences(ours.model, theirs.model) == [] and differences(ours.state, theirs.state) == []
     assert ours.model["lm_head.weight"] is ours.model["transformer.wte.weight"]
-    assert read_stamp(parts) == read_stamp(Path("models/whole.pt"))
-    assert parts.stat().st_size < 30_000 < sum(p.stat().st_size for p in folder_of(parts).iterdir())
+    assert read_stamp(sharded) == read_stamp(Path("models/whole.pt"))
+    assert sharded.stat().st_size < 30_000 < sum(p.stat().st_size for p in folder_of(sharded).iterdir())
 
 
-def test_there_and_back_is_the_same_file(parts: Path) -> None:
+def test_a_file_converted_to_shards_and_back_is_the_same(sharded: Path) -> None:
     assert convert_checkpoint.main(["models/x.pt", "-o", "models/one.pt"]) == 0
     assert convert_checkpoint.main(["models/one.pt", "-o", "models/two.pt", "--parts"]) == 0
     assert convert_checkpoint.main(["models/two.pt", "-o", "models/three.pt"]) == 0
@@ -99,7 +97,7 @@ def test_there_and_back_is_the_same_file(parts: Path) -> None:
     assert "shards" in read_file(Path("models/two.pt")) and "shards" not in read_file(Path("models/one.pt"))
 
 
-def test_a_run_goes_on_from_parts_as_from_one_file() -> None:
+def test_a_run_continues_from_shards_as_from_one_file() -> None:
     flags = ("--max_iters", "6", "--eval_interval", "0")
     train(*flags, "--output_checkpoint", "models/whole.pt", "--checkpoint_interval", "3")
     convert_checkpoint.main(["models/whole_batch3.pt", "-o", "models/x_batch3.pt", "--parts"])
@@ -117,11 +115,11 @@ def test_a_run_goes_on_from_parts_as_from_one_file() -> None:
         (["models/none.pt", "-o", "models/y.pt"], "No checkpoint"),
     ],
 )
-def test_the_tool_writes_over_nothing(arguments: list[str], expected: str, parts: Path) -> None:
-    before = parts.read_bytes()
+def test_the_tool_writes_over_nothing(arguments: list[str], expected: str, sharded: Path) -> None:
+    before = sharded.read_bytes()
     with pytest.raises(UserError, match=expected):
         convert_checkpoint.main(arguments)
-    assert parts.read_bytes() == before
+    assert sharded.read_bytes() == before
 
 
 def test_weights_without_training_stay_one_file() -> None:
@@ -131,37 +129,35 @@ def test_weights_without_training_stay_one_file() -> None:
         convert_checkpoint.main(["models/x.pt", "-o", "models/y.pt", "--parts"])
 
 
-# --- parts that are not what they should be -------------------------------------------------------------------------
+# --- shards that are damaged or forged -------------------------------------------------------------------------------
 
 
-def test_a_bit_that_flipped_in_a_part_is_noticed_before_it_is_read(
-    parts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    part = sorted(folder_of(parts).iterdir())[1]
-    content = bytearray(part.read_bytes())
+def test_a_flipped_bit_in_a_shard_is_noticed_before_it_is_read(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = sorted(folder_of(sharded).iterdir())[1]
+    content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 4
-    part.write_bytes(content)
+    shard.write_bytes(content)
     monkeypatch.setattr(Shards, "read_into", lambda *_: pytest.fail("read all the same"))
-    with pytest.raises(UserError, match=f"damaged .*'{part}'"):
-        load_checkpoint(parts)
+    with pytest.raises(UserError, match=f"damaged .*'{shard}'"):
+        load_checkpoint(sharded)
 
 
-def test_parts_that_are_cut_short_missing_or_too_many_are_named(parts: Path) -> None:
-    part = sorted(folder_of(parts).iterdir())[0]
-    content = part.read_bytes()
-    part.write_bytes(content[:-1])
+def test_shards_that_are_cut_short_missing_or_too_many_are_named(sharded: Path) -> None:
+    shard = sorted(folder_of(sharded).iterdir())[0]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
     with pytest.raises(UserError, match="damaged"):
-        load_checkpoint(parts)
-    part.unlink()
+        load_checkpoint(sharded)
+    shard.unlink()
     with pytest.raises(UserError, match=r"A shard of the checkpoint .* is missing .*shard-00001-model-00001"):
-        load_checkpoint(parts)
-    part.write_bytes(content)
-    (part.parent / "shard-00009-model-00001-of-00003.safetensors").write_bytes(content)
+        load_checkpoint(sharded)
+    shard.write_bytes(content)
+    (shard.parent / "shard-00009-model-00001-of-00003.safetensors").write_bytes(content)
     with pytest.raises(UserError, match="does not belong to the checkpoint"):
-        load_checkpoint(parts)
-    shutil.rmtree(part.parent)
+        load_checkpoint(sharded)
+    shutil.rmtree(shard.parent)
     with pytest.raises(UserError, match="is missing"):
-        load_checkpoint(parts)
+        load_checkpoint(sharded)
 
 
 @pytest.mark.parametrize(
@@ -185,45 +181,45 @@ def test_parts_that_are_cut_short_missing_or_too_many_are_named(parts: Path) -> 
         lambda told: told["tensors"].update({"model.x": "12"}),
     ],
 )
-def test_a_list_of_parts_that_is_none_is_refused(change: Callable[[dict[str, Any]], object], parts: Path) -> None:
-    rewrite(parts, change)
+def test_a_malformed_list_of_shards_is_refused(change: Callable[[dict[str, Any]], object], sharded: Path) -> None:
+    rewrite(sharded, change)
     with pytest.raises(UserError, match="its list of shards is malformed"):
-        load_checkpoint(parts)
+        load_checkpoint(sharded)
 
 
-def test_tensors_that_the_parts_do_not_make_up_are_refused(parts: Path) -> None:
-    content = parts.read_bytes()
+def test_tensors_that_are_not_in_the_shards_are_refused(sharded: Path) -> None:
+    content = sharded.read_bytes()
     for change, expected in (
         (lambda told: told["tensors"].update({"model.transformer.wpe.weight": [17, 16]}), "is not whole"),
         (lambda told: told["tensors"].update({"model.transformer.new.weight": [1]}), "model.transformer.new.weight"),
     ):
-        rewrite(parts, change)
+        rewrite(sharded, change)
         with pytest.raises(UserError, match=rf"The shards of the checkpoint .* cannot be read \(.*{expected}"):
-            load_checkpoint(parts)
-        parts.write_bytes(content)
-    load_checkpoint(parts)
+            load_checkpoint(sharded)
+        sharded.write_bytes(content)
+    load_checkpoint(sharded)
 
 
 def forged(path: Path, tensors: dict[str, torch.Tensor] | bytes, offsets: dict[str, list[int]] | None = None) -> None:
-    """Put something else in place of a checkpoint's first part, and have the checkpoint vouch for it."""
-    part = sorted(folder_of(path).iterdir())[0]
+    """Replace a checkpoint's first shard, and its SHA-256 in the list."""
+    shard = sorted(folder_of(path).iterdir())[0]
     if isinstance(tensors, bytes):
-        part.write_bytes(tensors)
+        shard.write_bytes(tensors)
     else:
         told = {name: {"saved_offsets": place} for name, place in (offsets or {}).items()}
-        save_file(tensors, part, metadata={"DCP_SHARDING_INFO": json.dumps(told)})
-    digest = hashlib.sha256(part.read_bytes()).hexdigest()
-    rewrite(path, lambda told: told["files"].update({part.name: {"bytes": part.stat().st_size, "sha256": digest}}))
+        save_file(tensors, shard, metadata={"DCP_SHARDING_INFO": json.dumps(told)})
+    digest = hashlib.sha256(shard.read_bytes()).hexdigest()
+    rewrite(path, lambda told: told["files"].update({shard.name: {"bytes": shard.stat().st_size, "sha256": digest}}))
 
 
-def test_parts_that_hold_anything_but_safetensors_are_refused(parts: Path) -> None:
-    size = sorted(folder_of(parts).iterdir())[0].stat().st_size
+def test_shards_that_hold_anything_but_safetensors_are_refused(sharded: Path) -> None:
+    size = sorted(folder_of(sharded).iterdir())[0].stat().st_size
     pickled = io.BytesIO()
     torch.save({"a": torch.zeros(size)}, pickled)
     for content in (pickled.getvalue(), b"\0" * size, b"\xff" * size):
-        forged(parts, content)
+        forged(sharded, content)
         with pytest.raises(UserError, match="cannot be read"):
-            load_checkpoint(parts)
+            load_checkpoint(sharded)
 
 
 @pytest.mark.parametrize(
@@ -237,30 +233,32 @@ def test_parts_that_hold_anything_but_safetensors_are_refused(parts: Path) -> No
         lambda place, t: (2**40, t),
     ],
 )
-def test_rows_that_would_stay_whatever_is_in_memory_are_refused(
-    forge: Callable[[int, torch.Tensor], tuple[int, torch.Tensor]], parts: Path
+def test_rows_that_no_shard_has_are_refused(
+    forge: Callable[[int, torch.Tensor], tuple[int, torch.Tensor]], sharded: Path
 ) -> None:
     name = "model.transformer.wpe.weight"
-    tensors = load_file(sorted(folder_of(parts).iterdir())[0])
+    tensors = load_file(sorted(folder_of(sharded).iterdir())[0])
     places = {other: [0] * tensor.dim() for other, tensor in tensors.items()}
     row, tensors[name] = forge(0, tensors[name])
     places[name] = [row, 0]
-    forged(parts, tensors, places)
+    forged(sharded, tensors, places)
     with pytest.raises(UserError, match="cannot be read"):
-        load_checkpoint(parts)
+        load_checkpoint(sharded)
 
 
-def test_an_optimizer_that_is_none_is_refused_before_parts_are_put_in_it(parts: Path) -> None:
-    content = read_file(parts)
+def test_a_malformed_optimizer_state_is_refused_before_shards_are_read_into_it(sharded: Path) -> None:
+    content = read_file(sharded)
     content["optimizer"] = dict.fromkeys(content["optimizer"], torch.zeros(3))
-    write_file(content, parts)
+    write_file(content, sharded)
     with pytest.raises(UserError, match="its optimizer state is malformed"):
-        load_checkpoint(parts)
+        load_checkpoint(sharded)
 
 
 @pytest.mark.parametrize("failing", ["is_dir", "stat"])
-def test_parts_on_a_disk_that_fails_are_a_sentence(failing: str, parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, real = folder_of(parts), getattr(Path, failing)
+def test_shards_on_a_disk_that_fails_are_a_sentence(
+    failing: str, sharded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real = folder_of(sharded), getattr(Path, failing)
 
     def fails(path: Path, **more: Any) -> Any:
         if path == folder or path.parent == folder:
@@ -269,19 +267,19 @@ def test_parts_on_a_disk_that_fails_are_a_sentence(failing: str, parts: Path, mo
 
     monkeypatch.setattr(Path, failing, fails)
     with pytest.raises(UserError, match=r"cannot be read \(Input/output error\)"):
-        load_checkpoint(parts)
+        load_checkpoint(sharded)
 
 
-def test_a_disk_that_fails_while_parts_are_read_is_a_sentence(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_while_shards_are_read_is_a_sentence(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(hf_storage.HuggingFaceStorageReader, "read_data", fails)
     with pytest.raises(UserError, match=r"cannot be read \(Input/output error\)"):
-        load_checkpoint(parts)
+        load_checkpoint(sharded)
 
 
-def test_going_on_falls_back_to_an_older_checkpoint_where_a_part_is_damaged() -> None:
+def test_resume_falls_back_to_an_older_checkpoint_where_a_shard_is_missing() -> None:
     files = RunFiles(SAVED)
     write_sharded(state(3), files.best)
     write_sharded(state(5), files.last)
@@ -294,12 +292,12 @@ def test_going_on_falls_back_to_an_older_checkpoint_where_a_part_is_damaged() ->
 # --- kept, moved, removed -------------------------------------------------------------------------------------------
 
 
-def test_parts_go_when_their_checkpoint_is_replaced_and_only_then() -> None:
+def test_shards_go_when_their_checkpoint_is_replaced_and_only_then() -> None:
     files = RunFiles(SAVED)
     for batch in (1, 2, 4, 5):
         write_sharded(state(batch), SAVED)
         if batch == 1:
-            shutil.copy(SAVED, "models/kept.pt")  # by the user: the same parts
+            shutil.copy(SAVED, "models/kept.pt")  # by the user: the same shards
         if batch == 2:
             shutil.copy(SAVED, files.best)
     files.prune_shards("f" * 16)
@@ -332,7 +330,7 @@ def test_nothing_is_removed_while_a_checkpoint_cannot_be_read(monkeypatch: pytes
     assert batches_in(files.shards) == [2]
 
 
-def test_what_is_moved_aside_takes_its_parts_along_and_leaves_those_that_others_have() -> None:
+def test_a_checkpoint_that_moves_aside_takes_its_shards_and_leaves_those_that_others_use() -> None:
     files = RunFiles(SAVED)
     for batch, path in ((3, files.numbered(3)), (5, files.last)):
         write_sharded(state(batch), path)
@@ -347,7 +345,7 @@ def test_what_is_moved_aside_takes_its_parts_along_and_leaves_those_that_others_
     assert batches_in(files.shards) == [5]  # what was kept.pt's: perhaps it was moved, and not removed
 
 
-def test_the_same_batch_done_anew_leaves_the_parts_of_before() -> None:
+def test_the_same_batch_trained_again_leaves_the_earlier_shards() -> None:
     files = RunFiles(SAVED)
     write_sharded(state(3, value=1.0), SAVED)
     shutil.copy(SAVED, "models/kept.pt")
@@ -383,14 +381,14 @@ def test_files_are_copied_where_they_cannot_have_two_names(monkeypatch: pytest.M
     load_checkpoint(Path("models/old/x-now/x.pt"))
 
 
-def test_half_written_parts_of_a_killed_run_are_swept_up(parts: Path) -> None:
-    files = RunFiles(parts)
+def test_half_written_shards_of_a_killed_run_are_swept_up(sharded: Path) -> None:
+    files = RunFiles(sharded)
     left = files.shards / f".{RUN_ID}-4-00000000.tmp"
     left.mkdir()
     (left / "shard-00001-model-00001-of-00003.safetensors").write_bytes(b"half")
     with files.held():
         assert not left.exists()
-        load_checkpoint(parts)
+        load_checkpoint(sharded)
 
 
 # --- saving beside the training -------------------------------------------------------------------------------------
@@ -398,7 +396,7 @@ def test_half_written_parts_of_a_killed_run_are_swept_up(parts: Path) -> None:
 
 @pytest.fixture
 def group(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
-    """A process group of one, and a way to share out a state's tensors in it."""
+    """A process group of one rank; yields a function that shards a state's tensors over it."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard, distribute_tensor
@@ -426,7 +424,7 @@ def group(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]
 Share = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def test_two_names_have_one_set_of_parts_and_later_batches_take_its_place(group: Share) -> None:
+def test_the_checkpoints_of_one_save_share_its_shards(group: Share) -> None:
     files = RunFiles(SAVED)
     saver = ShardSaver(files, 1, Ranks())
     whole = state(3)
@@ -445,18 +443,18 @@ def test_two_names_have_one_set_of_parts_and_later_batches_take_its_place(group:
     assert batches_in(files.shards) == [3, 4, 6]  # of best, numbered, last
 
 
-def test_what_is_saved_is_of_that_moment(group: Share) -> None:
-    parts = group(state(3, value=1.0))
+def test_the_state_of_the_moment_of_the_save_is_written(group: Share) -> None:
+    shared = group(state(3, value=1.0))
     saver = ShardSaver(RunFiles(SAVED), None, Ranks())
-    saver.save(parts, [SAVED])
-    flat_tensors(parts)["model.transformer.wte.weight"].to_local().fill_(7.0)  # training goes on
+    saver.save(shared, [SAVED])
+    flat_tensors(shared)["model.transformer.wte.weight"].to_local().fill_(7.0)  # training goes on
     saver.close()
     weights = load_checkpoint(SAVED).model["transformer.wte.weight"]
     assert weights[0, 0] == 1 and not (weights == 7).any()
 
 
 @pytest.mark.parametrize("refusing", ["write_shards", "write_file", "copy_file"])
-def test_a_save_that_fails_leaves_the_last_one_and_comes_later_as_it_was(
+def test_a_save_that_fails_leaves_the_last_one_and_is_tried_again_as_it_was(
     refusing: str, group: Share, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = RunFiles(SAVED)
@@ -485,7 +483,7 @@ def test_a_save_that_fails_leaves_the_last_one_and_comes_later_as_it_was(
     assert load_checkpoint(files.last).state["batch_counter"] == 3
 
 
-def test_weights_that_are_not_finite_are_not_written_in_parts_either(group: Share) -> None:
+def test_weights_that_are_not_finite_are_not_written_in_shards_either(group: Share) -> None:
     saver = ShardSaver(RunFiles(SAVED), None, Ranks())
     saver.save(group(state(1, value=float("nan"))), [SAVED])
     with pytest.raises(UserError, match=r"'transformer\.wte\.weight' is not finite"):
@@ -494,19 +492,19 @@ def test_weights_that_are_not_finite_are_not_written_in_parts_either(group: Shar
 
 
 def test_a_save_that_waits_for_a_missing_rank_ends_the_run(group: Share, monkeypatch: pytest.MonkeyPatch) -> None:
-    saver, parts = ShardSaver(RunFiles(SAVED), None, Ranks()), group(state(1))
+    saver, shared = ShardSaver(RunFiles(SAVED), None, Ranks()), group(state(1))
 
     def missing(*_: Any) -> None:
         raise OtherRankFailed("Rank 1 did not answer.")
 
     monkeypatch.setattr(saver, "_all_gather", missing)
     with listening() as said:
-        saver.save(parts, [SAVED])
+        saver.save(shared, [SAVED])
         with pytest.raises(OtherRankFailed, match="Rank 1"):
             saver.close()
         monkeypatch.setattr(saver_module, "check_finite", lambda _: None)
         saver._fatal = None
-        saver.save(parts, [SAVED])
+        saver.save(shared, [SAVED])
         with pytest.raises(OtherRankFailed, match="Rank 1"):
             saver.close()
     assert not said and not SAVED.exists()
@@ -521,7 +519,7 @@ def test_the_thread_that_saves_works_on_its_ranks_gpu(group: Share, monkeypatch:
     assert chosen == ["cuda:3"] and SAVED.exists()
 
 
-def test_ranks_that_do_not_see_one_folder_are_told_before_the_first_batch(
+def test_ranks_that_do_not_see_the_same_folder_are_an_error_before_the_first_batch(
     group: Share, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saver_module, "FOLDER_SEEN_S", 0.0)
@@ -533,12 +531,12 @@ def test_ranks_that_do_not_see_one_folder_are_told_before_the_first_batch(
         ShardSaver(RunFiles(SAVED), None, Ranks())
 
 
-def test_ranks_read_large_tensors_when_they_need_them(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_read_large_tensors_when_they_need_them(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     several = Ranks(1, 2)
     monkeypatch.setattr(several, "all_gather_text", lambda _, value: [value, ""])
-    checkpoint = load_checkpoint(parts, several)
+    checkpoint = load_checkpoint(sharded, several)
     assert all(weight.is_meta for weight in checkpoint.model.values()) and checkpoint.shards
     assert checkpoint.config["model"]["n_embd"] == 16
     checkpoint.complete()
     check_finite(checkpoint.model)
-    assert checkpoint.shards is None and differences(checkpoint.model, load_checkpoint(parts).model) == []
+    assert checkpoint.shards is None and differences(checkpoint.model, load_checkpoint(sharded).model) == []
