@@ -131,8 +131,9 @@ class EpochStream:
     def _pieces(self, start: int, stop: int) -> list[Piece]:
         """The pieces that make up stream[start:stop]."""
         starts = self.cache.index() if self._starts is None else self._starts
-        first = int(np.searchsorted(starts, start, side="right")) - 1
-        last = int(np.searchsorted(starts, stop, side="left"))
+        kind = starts.dtype.type  # a number of another type would have all starts converted
+        first = int(np.searchsorted(starts, kind(start), side="right")) - 1
+        last = int(np.searchsorted(starts, kind(stop), side="left"))
         documents = range(first, last) if self.key is None else self._documents(first, last)
         pieces = []
         for place, document in zip(range(first, last), documents, strict=True):

@@ -190,6 +190,7 @@ class TokenCache:
         manifest, size = self.manifest, self.n_tokens * self.dtype.itemsize
         self._bin = CheckedFile(self.path.with_suffix(".bin"), manifest.bin_crc32, size)
         self._idx = CheckedFile(self.path.with_suffix(".idx"), manifest.idx_crc32, (self.n_documents + 1) * 8)
+        self._index_checked = False
 
     def _read_with_rebuild(self, read: Callable[[], T]) -> T:
         """What `read` returns. Where it finds damage, the cache is rebuilt, and `read` is called once more."""
@@ -229,8 +230,10 @@ class TokenCache:
     def _whole_index(self) -> np.ndarray:
         self._idx.verify_all()
         index = np.memmap(self._idx.path, dtype="<u8", mode="r")
-        if index[0] != 0 or index[-1] != self.n_tokens or (index[1:] <= index[:-1]).any():
-            raise DamagedCache(self._idx.path, "is damaged: its offsets do not increase")
+        if not self._index_checked:
+            if index[0] != 0 or index[-1] != self.n_tokens or (index[1:] <= index[:-1]).any():
+                raise DamagedCache(self._idx.path, "is damaged: its offsets do not increase")
+            self._index_checked = True
         return index
 
     def close(self) -> None:
