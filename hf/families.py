@@ -15,7 +15,7 @@ from torch import Tensor
 
 from config import Config, ModelConfig
 from jojo.checkpoints.checkpoint import MASKS
-from model import GPT
+from model import formulas
 from utils import UserError, one_line
 
 EMBEDDING, OUTPUT = "transformer.wte.weight", "lm_head.weight"  # two names of one matrix
@@ -92,9 +92,8 @@ class Family:
 
     def zero_biases(self, shape: ModelConfig) -> dict[str, Tensor]:
         """The biases that transformers expects in a model of ours without biases."""
-        with torch.device("meta"):
-            model = GPT(replace(shape, bias=True))
-        return {n: torch.zeros(p.shape) for n, p in model.named_parameters() if n.endswith(".bias")}
+        weights = formulas(replace(shape, bias=True)).weights()
+        return {name: torch.zeros(size) for name, size in weights.items() if name.endswith(".bias")}
 
 
 GPT2 = Family(

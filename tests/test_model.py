@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import ModelConfig
+from jojo.checkpoints.checkpoint import SIZES
 from model import GPT, CausalSelfAttention, KVCache, formulas
 
 # The one import here that takes seconds; offline, so that nothing can be fetched.
@@ -195,6 +196,8 @@ def test_the_formulas_know_all_weights_by_name_in_the_models_order(bias: bool) -
     blocks = {n for n, _ in model.transformer.h.named_parameters(prefix="transformer.h")}
     assert set(formulas(config).outside) == {n for n, _ in model.named_parameters()} - blocks
     assert formulas(config).output == tuple(model.lm_head.weight.shape)
+    for name, fields in SIZES.items():
+        assert formulas(config).weights()[name] == tuple(getattr(config, field) for field in fields)
 
 
 # --- the loss -------------------------------------------------------------------------------------------------------

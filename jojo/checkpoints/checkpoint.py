@@ -56,6 +56,8 @@ LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can continue; docs/c
         "machine": dict.fromkeys(("device", "name", "pytorch"), LINE) | {"threads": COUNT},
     },
 }
+# Weights of model.py whose shapes are fields of ModelConfig; a test compares them with its formulas.
+SIZES = {"transformer.wte.weight": ("vocab_size", "n_embd"), "transformer.wpe.weight": ("block_size", "n_embd")}
 MASKS = (".attn.bias", ".attn.masked_bias")  # causal masks that nanoGPT and GPT-2 stored among the weights
 PREFIXES = ("_orig_mod.", "module.")  # left in names by torch.compile and data parallelism
 
@@ -199,8 +201,8 @@ def complete_shape(checkpoint: Checkpoint) -> None:
     model.setdefault("bias", any(name.endswith(".c_attn.bias") for name in weights))
     blocks = {name.split(".")[2] for name in weights if name.startswith("transformer.h.")}
     sizes = [("n_layer", len(blocks))]
-    for name, keys in (("wte", ("vocab_size", "n_embd")), ("wpe", ("block_size", "n_embd"))):
-        sizes += zip(keys, weights.get(f"transformer.{name}.weight", torch.empty(0, 0)).shape, strict=False)
+    for name, keys in SIZES.items():
+        sizes += zip(keys, weights.get(name, torch.empty(0, 0)).shape, strict=False)
     for key, size in sizes:
         said = model.get(key)
         if said is not None and not (type(said) is int and said == size):
