@@ -838,3 +838,11 @@ def test_what_was_prepared_trains_without_being_tokenized_again():
     assert outcome.code == 0
     assert "Tokenizing" not in outcome.said
     assert state_of("models/set_epoch1.pt")["batch_counter"] == 3
+
+
+def test_a_set_is_prepared_without_torch():
+    """It would take seconds to import, and more memory than all the rest."""
+    write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
+    code = "import sys, prepare; prepare.main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    flags = ["--input", "a.jsonl", "--name", "set", "--stats"]
+    subprocess.run([sys.executable, "-c", code, *flags], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from config import Config
-from jojo.machine.ranks import Ranks
 from jojo.text.cache_builder import Source, open_cache
 from jojo.text.dataset_files import DatasetFiles
 from jojo.text.documents import Rendering
@@ -15,6 +15,9 @@ from jojo.text.stats import warn_of_lookalikes
 from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import Tokenizer
 from utils import UserError, check_folder, locked, log, user_path
+
+if TYPE_CHECKING:  # it imports torch, which prepare.py does without
+    from jojo.machine.ranks import Ranks
 
 
 @dataclass

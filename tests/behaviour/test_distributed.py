@@ -248,7 +248,9 @@ def test_an_automatic_batch_size_needs_a_sequence_for_every_rank() -> None:
         ("fsdp", 2, 2, "4, 2 on each machine; 2 copies of the model, each sharded among 2 (fsdp)"),
     ],
 )
-def test_the_summary_says_what_the_ranks_share(parallel: str, shard_ranks: int | None, local: int, expected: str) -> None:
+def test_the_summary_says_what_the_ranks_share(
+    parallel: str, shard_ranks: int | None, local: int, expected: str
+) -> None:
     run = make_run(*FLAGS, "--output_checkpoint", "models/two.pt")
     run.ranks, run.config.system.parallel, run.config.system.shard_ranks = Ranks(0, 4, 0, local), parallel, shard_ranks
     lines = [line.strip() for line in report.summary(run, 1e12, False).splitlines()]
