@@ -38,23 +38,24 @@ CONSEQUENCES = {
 class Mode(Enum):
     """How a run starts. This table is the truth; docs/checkpoints.md has the same rows, and a test walks them.
 
-    flags                                      mode      weights  optimizer  position  metrics  options  changes  run id  files
-    (none)                                     FRESH     -        -          -         -        -        allowed  new     by options
-    --init_from PATH_OR_ID                     WEIGHTS   yes      -          -         -        model    allowed  new     by options
-    --load_model_only PATH                     WEIGHTS   yes      -          -         -        model    allowed  new     by options
-    --checkpoint PATH --load_model_only        WEIGHTS   yes      -          -         -        model    allowed  new     by options
-    --checkpoint PATH --reset_epoch            RESET     yes      yes        -         -        all      allowed  new     by options
-    --resume --reset_epoch                     RESET     yes      yes        -         -        all      allowed  new     by options
-    --checkpoint PATH                          RESUME    yes      yes        yes       yes      all      refused  same    same
-    --checkpoint PATH --resume                 RESUME    yes      yes        yes       yes      all      refused  same    same
-    --resume PATH                              RESUME    yes      yes        yes       yes      all      refused  same    same
-    --resume                                   RESUME    yes      yes        yes       yes      all      refused  same    same
-    --resume --allow_changes                   RESUME    yes      yes        yes       yes      all      allowed  same    same
-    --resume PATH --output_checkpoint OTHER    CONTINUE  yes      yes        yes       yes      all      refused  new     OTHER
-    --checkpoint OLDER_FORMAT                  CONTINUE  yes      yes        batches   yes      all      allowed  new     by options
-    (torchrun restarts the job)                RESUME    yes      yes        yes       yes      all      refused  same    same
+    flags                                    mode      weights  optimizer  position  metrics  options  changes   run id  files
+    (none)                                   FRESH     -        -          -         -        -        allowed   new     by options
+    --init_from PATH_OR_ID                   WEIGHTS   yes      -          -         -        model    allowed   new     by options
+    --load_model_only PATH                   WEIGHTS   yes      -          -         -        model    allowed   new     by options
+    --checkpoint PATH --load_model_only      WEIGHTS   yes      -          -         -        model    allowed   new     by options
+    --checkpoint PATH --reset_epoch          RESET     yes      yes        -         -        all      allowed   new     by options
+    --resume --reset_epoch                   RESET     yes      yes        -         -        all      allowed   new     by options
+    --checkpoint PATH                        RESUME    yes      yes        yes       yes      all      refused   same    same
+    --checkpoint PATH --resume               RESUME    yes      yes        yes       yes      all      refused   same    same
+    --resume PATH                            RESUME    yes      yes        yes       yes      all      refused   same    same
+    --resume                                 RESUME    yes      yes        yes       yes      all      refused   same    same
+    --resume --allow_changes                 RESUME    yes      yes        yes       yes      all      allowed   same    same
+    --resume PATH --output_checkpoint OTHER  CONTINUE  yes      yes        yes       yes      all      refused   new     OTHER
+    --checkpoint OLDER_FORMAT                CONTINUE  yes      yes        batches   losses   all      allowed   new     by options
+    (torchrun restarts the job)              RESUME    yes      yes        yes       yes      all      refused   same    same
 
-    position: batches done, and the place in the data; an older format has only the first, and starts an epoch.
+    position: batches done, and the place in the data. An older format has only the first: training starts an epoch.
+    metrics:  the record and its losses; of an older format, evaluations and the best and worst loss.
     options:  whose values the run starts with; config files and flags count more.
     changes:  of an option in DECISIVE, or of the data. The shape of loaded weights never changes.
     files:    named by --output_checkpoint or data set and epochs ("by options"), or those of the checkpoint's run.

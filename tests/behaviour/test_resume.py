@@ -212,33 +212,12 @@ def test_a_real_signal_stops_a_real_process_with_its_exit_code_and_loses_nothing
 # --- which checkpoint -------------------------------------------------------------------------------------------------
 
 
-def test_resume_without_a_path_goes_on_with_the_run_of_that_name(monkeypatch):
-    stop_after(monkeypatch, 4)
-    train(*HARD)
-    stop_after(monkeypatch, None)
-    outcome = train(*HARD, "--resume")
-    assert outcome.code == 0 and "batch 4 of models/mine_epoch1.pt" in outcome.said
-    train(*HARD, "--output_checkpoint", "models/whole.pt")
-    assert differences(left_over("models/whole.pt"), left_over("models/mine_epoch1.pt")) == []
-
-
 def test_resume_without_a_path_and_with_an_output_takes_that_output(monkeypatch):
     stop_after(monkeypatch, 2)
     train(*HARD, "--output_checkpoint", "models/own.pt")
     stop_after(monkeypatch, None)
     outcome = train(*HARD, "--output_checkpoint", "models/own.pt", "--resume")
     assert outcome.code == 0 and "batch 2 of models/own.pt" in outcome.said
-
-
-def test_checkpoint_alone_and_beside_resume_go_on_too(monkeypatch):
-    stop_after(monkeypatch, 4)
-    train(*HARD)
-    stop_after(monkeypatch, 5)
-    assert "batch 4 of" in train_plainly("--checkpoint", "models/mine_epoch1.pt").said
-    stop_after(monkeypatch, 6)
-    outcome = train_plainly("--resume", "--checkpoint", "models/mine_epoch1.pt")
-    assert "batch 5 of models/mine_epoch1.pt" in outcome.said
-    assert state_of("models/mine_epoch1.pt")["batch_counter"] == 6
 
 
 def test_resume_where_nothing_was_started_says_so():
@@ -398,33 +377,6 @@ def test_a_resumed_run_keeps_its_data_set_and_every_other_choice_without_being_t
 
 
 # --- weights only -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("form", ["path of its own", "beside --checkpoint"])
-def test_load_model_only_starts_a_new_run_from_the_weights(monkeypatch, form):
-    train("--max_iters", "4", "--output_checkpoint", "models/first.pt")
-    first = state_of("models/first.pt")
-    seen = {}
-    loop = trainer_module.Trainer.loop
-
-    def look(self, *args):
-        seen["weights"] = {name: weight.clone() for name, weight in self.model.state_dict().items()}
-        seen["at"] = (self.batches_done, self.epoch, self.position)
-        seen["steps"] = {values["step"].item() for values in self.optimizers[0].state.values()}
-        loop(self, *args)
-
-    monkeypatch.setattr(trainer_module.Trainer, "loop", look)
-    path = ("models/first.pt",) if form == "path of its own" else ("--checkpoint", "models/first.pt")
-    shape_left_out = ("--dataset", "mine", "--device", "cpu", "--dtype", "float32", "--batch_size", "3")
-    before = Path("models/first.pt").read_bytes()
-    outcome = train_plainly("--load_model_only", *path, *shape_left_out, "--max_iters", "2", "--seed", "99")
-    assert outcome.code == 0 and "the weights of models/first.pt" in outcome.said
-    assert seen["at"] == (0, 0, 0) and seen["steps"] == {0}
-    assert differences(first["model"], seen["weights"]) == []
-    state = state_of("models/mine_epoch1.pt")
-    assert state["batch_counter"] == 2 and state["config"]["training"]["batch_size"] == 3
-    assert state["config"]["model"] == first["config"]["model"]
-    assert Path("models/first.pt").read_bytes() == before
 
 
 def test_a_shape_that_contradicts_the_loaded_model_is_refused_with_both_values():

@@ -15,10 +15,14 @@ from helpers_data import told_to
 
 import train as train_verb
 import trainer
+from config import ModelConfig
 from jojo import plotting
 from jojo.checkpoints import file as checkpoint_file
+from jojo.checkpoints.checkpoint import load_checkpoint, load_weights
 from jojo.machine import estimate
 from jojo.stopping import Shutdown
+from jojo.text.tokenizer import get_tokenizer
+from model import GPT
 from training.flags import Request, build_parser, read_request
 from training.run import Run, prepare_run
 
@@ -139,6 +143,23 @@ STEP = trainer.Trainer.step
 def state_of(path: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint."""
     return checkpoint_file.read_file(Path(path))
+
+
+def model_of(path: str | Path) -> GPT:
+    """The model of a checkpoint."""
+    checkpoint = load_checkpoint(Path(path))
+    model = GPT(ModelConfig(**checkpoint.config["model"]), get_tokenizer("gpt2").n_vocab)
+    load_weights(model, checkpoint)
+    return model
+
+
+def save_as_2x(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint of this version in the layout of 2.x."""
+    names = list(state["model"])[:-1]  # the last one is tied to the first
+    order = [n for n in names if state["model"][n].dim() > 1] + [n for n in names if state["model"][n].dim() == 1]
+    old = {name: state[name] for name in ("model", "config", "epoch", "batch_counter", "best_val_loss")}
+    old["optimizer"] = {"state": {i: state["optimizer"][name] for i, name in enumerate(order)}}
+    torch.save(old | {"metadata": {"trainer_version": "2.0.1"}}, path)
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:

@@ -1,0 +1,130 @@
+"""Every way to start or continue, as the table of training.resume.Mode says it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers_run import (
+    TINY,
+    differences,
+    metrics_rows,
+    model_of,
+    request_of,
+    save_as_2x,
+    settle,
+    snapshot,
+    state_of,
+    train,
+)
+
+from hf.export import write_folder
+from jojo.machine.ranks import SINGLE, Ranks
+from jojo.text.tokenizer import Tokenizer
+from trainer import Trainer
+from training.resume import Mode
+from training.run import prepare_run
+from utils import UserError
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md"
+PATH, OLDER, OTHER, FOLDER = "models/mine_epoch1.pt", "models/older.pt", "models/other.pt", "gpt2"
+WORDS = {"PATH": PATH, "PATH_OR_ID": FOLDER, "OTHER": OTHER, "OLDER_FORMAT": OLDER}
+HEADER = ["flags", "mode", "weights", "optimizer", "position", "metrics", "options", "changes", "run id", "files"]
+
+
+def rows_of_docstring() -> list[list[str]]:
+    """The table of Mode, its header first."""
+    table = (Mode.__doc__ or "").split("\n\n")[1]
+    return [re.split(r"  +", line.strip()) for line in table.splitlines()]
+
+
+def rows_of_docs() -> list[list[str]]:
+    """The same table in docs/checkpoints.md."""
+    section = DOCS.read_text(encoding="utf-8").split("## Start and continue")[1]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.replace("`", "") for cell in row] for row in rows[: len(rows_of_docstring()) + 1] if row[0] != "---"]
+
+
+def test_the_docs_have_the_same_table() -> None:
+    assert rows_of_docstring()[0] == HEADER
+    assert rows_of_docs() == rows_of_docstring()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of four batches, which options of its own, and the same model in other formats."""
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        settle(folder, patch)
+        assert train("--max_iters", "4", "--eval_interval", "2", "--seed", "7").code == 0
+        save_as_2x(state_of(PATH), Path(OLDER))
+        Path(FOLDER).mkdir()
+        write_folder(model_of(PATH), Tokenizer(), Path(FOLDER))
+    return folder
+
+
+@pytest.mark.parametrize("row", rows_of_docstring()[1:], ids=lambda row: row[0])
+def test_a_way_to_start(row: list[str], first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(first, tmp_path, dirs_exist_ok=True)
+    settle(tmp_path, monkeypatch)
+    is_ = dict(zip(HEADER, row, strict=True))
+    before, content, ranks = state_of(PATH), snapshot("models"), SINGLE
+    flags = [] if row[0].startswith("(") else [WORDS.get(word, word) for word in row[0].split()]
+    flags += ["--dataset", "mine", "--device", "cpu", "--dtype", "float32"]
+    if row[0] == "(torchrun restarts the job)":
+        flags += ["--load_model_only", PATH]  # as it began
+        ranks = Ranks(job="a", restarts=1)
+        job = {"job": "a", "run_id": before["metadata"]["run_id"]}
+        Path("models/.mine_epoch1.job").write_text(json.dumps(job))
+    elif not row[0].startswith("--resume -") and row[0] != "--resume":  # these name the run by the same flags
+        flags += ["--epochs", "3"]
+    if row[0] == "(none)":
+        flags += [*TINY, "--model.n_embd", "8"]
+
+    changed = [*flags, "--optimizer.weight_decay", "0.3"]
+    if is_["changes"] == "refused":
+        with pytest.raises(UserError, match=r"not continue the same run: optimizer\.weight_decay 0\.1 -> 0\.3"):
+            prepare_run(request_of(*changed), ranks)
+    else:
+        prepare_run(request_of(*changed), ranks).close()
+
+    with closing(prepare_run(request_of(*flags), ranks)) as run:
+        trainer = Trainer(run)
+        check(is_, trainer, before)
+        files = {
+            "same": "mine_epoch1",
+            "OTHER": "other",
+            "by options": "mine_epoch3" if "3" in flags else "mine_epoch1",
+        }
+        assert run.files.run == files[is_["files"]]
+        run.files.start(run.start.checkpoint, run.start.run_id, trainer.batches_done, run.start.mode is Mode.RESUME)
+        if run.files.run != "mine_epoch1":
+            assert snapshot("models").items() >= content.items()  # of the run that it starts from
+        steps = [row["step"] for row in metrics_rows(run.files.metrics)] if run.files.metrics.exists() else []
+        assert steps == ([1, 2, 3, 4] if is_["metrics"] == "yes" else [])
+
+
+def check(is_: dict[str, str], trainer: Trainer, before: dict[str, Any]) -> None:
+    """Compare a trainer before its first batch with a row, and with the checkpoint."""
+    run, now = trainer.run, trainer.state_dict()
+    assert run.start.mode.name == is_["mode"]
+    if is_["weights"] == "yes":
+        assert all(torch.equal(now["model"][name], weight) for name, weight in before["model"].items())
+    else:
+        assert differences(now["model"], before["model"])
+    assert (differences(now["optimizer"], before["optimizer"]) == []) == (is_["optimizer"] == "yes")
+    assert now["batch_counter"] == (0 if is_["position"] == "-" else 4)
+    assert now["loader"]["position"] == (4 if is_["position"] == "yes" else 0)
+    best = math.inf if is_["metrics"] == "-" else before["best_val_loss"]
+    assert now["best_val_loss"] == best and bool(now["metrics"]["train_loss_batch"]) == (is_["metrics"] == "yes")
+    assert run.config.model.n_embd == (8 if is_["options"] == "-" else 16)
+    assert run.config.system.seed == (7 if is_["options"] == "all" else 1337)
+    same_run = now["metadata"]["run_id"] == before["metadata"]["run_id"]
+    assert same_run == (is_["run id"] == "same")
