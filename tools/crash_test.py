@@ -2,15 +2,15 @@
 
     python tools/crash_test.py --kills 100
 
-Trains a tiny model that saves after every batch, as a process of its own; kills it (SIGKILL) at random moments, some of
-them inside a save; resumes it each time; and compares the end with that of a run that was left alone. Checks that
+Trains a tiny model that saves after every batch, in a process of its own. Kills it (SIGKILL) at random moments, some of them
+inside a save, and resumes it each time. Then compares the end with that of a run that was never killed. Checks that
 
-- every checkpoint that is on the disk after a kill can be read,
-- the newest one never falls back behind one that was there before,
-- the final weights, optimizer state and losses are those of the undisturbed run, bit for bit,
-- nothing half-written is left behind.
+- every checkpoint on the disk can be read after a kill,
+- the newest checkpoint is never older than before,
+- the final weights, optimizer state and losses are those of the other run, bit for bit,
+- no unfinished file is left behind.
 
-Exits with 1, and says what differed, when one of these does not hold.
+Exits with 1 and names the difference when one of these is wrong.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from jojo.checkpoints.run_files import RunFiles
 from jojo.command import Parser, run_command
 from utils import UserError, log
 
-CLOCK = {"elapsed_s", "tokens_per_s", "samples_per_s", "mfu", "peak_memory_bytes"}  # these differ between any two runs
+CLOCK = {"elapsed_s", "tokens_per_s", "samples_per_s", "mfu", "peak_memory_bytes"}  # differ between any two runs
 ANIMALS = ("fox", "hen", "bear", "mouse", "owl", "goat", "swan")
 TRAIN = [
     *("--dataset", "crash", "--device", "cpu", "--dtype", "float32", "--model.n_layer", "1", "--model.n_head", "2"),
@@ -65,70 +65,70 @@ class Victim:
             (folder / "data" / f"crash-{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def start(self) -> subprocess.Popen[bytes]:
-        """The run, resumed where there is something to go on from."""
+        """Start the run; resume it if it has a checkpoint."""
         resume = ["--resume"] if self.files.newest_first() else []
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
-            [*self.command, *resume],
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+            [*self.command, *resume], cwd=self.folder, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
 
     def finish(self) -> None:
-        """Let it run to its end. Raises UserError when it fails."""
-        process = self.start()
-        said = process.communicate()[1]
-        if process.returncode:
-            raise UserError(f"The run failed with exit code {process.returncode}: {said.decode().strip()}")
+        """Let the run end. Raises UserError when it fails."""
+        self.wait(self.start())
+
+    def wait(self, process: subprocess.Popen[bytes]) -> int:
+        """The exit code; negative for a signal. Raises UserError when the run failed by itself."""
+        errors = process.communicate()[1]
+        if process.returncode > 0:
+            raise UserError(f"The run failed with exit code {process.returncode}: {errors.decode().strip()}")
+        return process.returncode
 
     def kill(self, chance: random.Random) -> bool:
-        """Start it and kill it at a moment of its own: while it starts, while it trains or while it saves.
+        """Start the run and kill it at a random moment: while it starts, while it trains or inside a save.
 
         Returns:
-            False where it came to its end before that.
+            False if the run ended before the kill.
         """
-        before = self.newest()
-        process = self.start()
+        newest, process = self.newest(), self.start()
         moment = chance.choice(["start", "train", "train", "save", "save"])
         deadline = time.monotonic() + chance.uniform(0.0, 3.0)
         while moment == "start" and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.01)
-        while moment != "start" and self.newest() <= before and process.poll() is None:
+        while moment != "start" and self.newest() <= newest and process.poll() is None:
             time.sleep(0.005)
         deadline = time.monotonic() + chance.uniform(0.0, 1.0)
         while moment != "start" and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.001)
-        while moment == "save" and not list((self.folder / "models").glob(".*.tmp")) and process.poll() is None:
+        while moment == "save" and not self.unfinished() and process.poll() is None:
             pass
         process.kill()
-        said = process.communicate()[1]
-        if process.returncode > 0:
-            raise UserError(f"The run failed with exit code {process.returncode}: {said.decode().strip()}")
-        return process.returncode != 0
+        return self.wait(process) != 0
+
+    def unfinished(self) -> list[str]:
+        """Names of the files that a save was writing."""
+        return sorted(path.name for path in (self.folder / "models").glob(".*.tmp"))
 
     def newest(self) -> int:
-        """Batches done in the newest checkpoint; 0 without one."""
+        """The batch of the newest checkpoint; 0 if there is none."""
         stamps = [read_stamp(path) for path in self.files.newest_first()[:1]]
         return max((stamp.batch for stamp in stamps if stamp), default=0)
 
     def check_all(self) -> int:
-        """Read every checkpoint. Raises UserError at the first that is damaged; returns how many there are."""
+        """Read every checkpoint and return their number. Raises UserError at the first damaged one."""
         paths = self.files.newest_first()
         for path in paths:
             load_checkpoint(path)
         return len(paths)
 
     def result(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The final state, and the metrics without the clock's columns."""
+        """The final state, and the metrics without those that depend on the clock."""
         state = load_checkpoint(self.files.last).state
         rows = [json.loads(line) for line in self.files.metrics.read_text().splitlines()]
         return state, [{key: value for key, value in row.items() if key not in CLOCK} for row in rows]
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Whether two nested values are the same, tensors bit for bit."""
+    """Whether two nested values are equal, tensors bit for bit."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict) and isinstance(b, dict):
@@ -137,7 +137,7 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def compare(victim: Victim, undisturbed: Victim) -> None:
-    """Raises UserError naming what differs between the ends of both runs."""
+    """Raises UserError that names what differs between the ends of both runs."""
     (state, rows), (expected, expected_rows) = victim.result(), undisturbed.result()
     parts = ("model", "optimizer", "scaler", "rng", "loader", "batch_counter", "best_val_loss", "worst_val_loss")
     wrong = [part for part in parts if not equal(state[part], expected[part])]
@@ -145,7 +145,7 @@ def compare(victim: Victim, undisturbed: Victim) -> None:
         wrong.append("the metrics file")
     if wrong:
         raise UserError(f"The killed run ended differently in: {', '.join(wrong)}.")
-    if leftover := sorted(path.name for path in (victim.folder / "models").glob(".*.tmp")):
+    if leftover := victim.unfinished():
         raise UserError(f"Left behind: {', '.join(leftover)}.")
 
 
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the test with these arguments; returns the exit code."""
     parser = Parser(prog="crash_test.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="how often to kill the run [%(default)s]")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the moments [%(default)s]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random moments [%(default)s]")
     parser.add_argument("--debug", action="store_true", help="tracebacks with errors")
     args = parser.parse_args(arguments)
     chance, batches = random.Random(args.seed), 40 * args.kills
@@ -162,22 +162,22 @@ def main(arguments: Sequence[str]) -> int:
         newest, in_save, read = 0, 0, 0
         for number in range(1, args.kills + 1):
             if not victim.kill(chance):
-                raise UserError(
-                    f"The run came to its end before kill {number}; this machine is too fast for {batches} batches."
-                )
-            in_save += bool(list((victim.folder / "models").glob(".*.tmp")))
+                raise UserError(f"The run ended before kill {number}: this machine is too fast for {batches} batches.")
+            in_save += bool(victim.unfinished())
             read += victim.check_all()
             if (now := victim.newest()) < newest:
-                raise UserError(f"Kill {number} lost a checkpoint: batch {newest} was saved, and the newest is {now}.")
+                raise UserError(
+                    f"Kill {number} lost a checkpoint: batch {newest} was saved, but the newest is batch {now}."
+                )
             newest = now
             log.info("kill %d of %d: the newest checkpoint is batch %d of %d", number, args.kills, newest, batches)
         victim.finish()
-        log.info("Finished the killed run; now one that is left alone.")
+        log.info("The killed run is finished; now the run that is never killed.")
         undisturbed.finish()
         compare(victim, undisturbed)
     log.info(
-        "%d kills, %d of them inside a save; %d checkpoints read afterwards, none damaged, none lost; "
-        "weights, optimizer and losses after %d batches equal those of the undisturbed run.",
+        "%d kills, %d of them inside a save; %d checkpoints were read, none was damaged or lost; weights, optimizer and losses "
+        "after %d batches equal those of the other run.",
         args.kills, in_save, read, batches,
     )  # fmt: skip
     return 0
