@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from config import OPTIONS, Values, check_value
+from jojo.checkpoints.shards import AVERAGES, TIED
+from jojo.optim import AdamW
 from utils import one_line
 
 OTHER_NAMES = {"dataset": "data.dataset_name", "compile": "training.compile_model"}  # in v1 and nanoGPT
@@ -70,16 +72,16 @@ def optimizer_by_name(stored: Any, weights: Mapping[str, Tensor]) -> dict[str, d
         None where there is no state, or it does not fit the weights.
     """
     states = stored.get("state") if isinstance(stored, dict) else None
-    own = [name for name in weights if name != "lm_head.weight"]  # tied to the embedding, so it has no state of its own
+    own = [name for name in weights if name not in TIED]  # these have no state of their own
     names = [n for n in own if weights[n].dim() >= 2] + [n for n in own if weights[n].dim() < 2]
     if not isinstance(states, dict) or not states or set(states) != set(range(len(names))):
         return None
     by_name = {}
     for number, name in enumerate(names):
         values = states[number]
-        if not isinstance(values, dict) or not {"step", "exp_avg", "exp_avg_sq"} <= set(values):
+        if not isinstance(values, dict) or not set(AdamW.STATE) <= set(values):
             return None
-        averages = {key: values[key] for key in ("exp_avg", "exp_avg_sq")}
+        averages = {key: values[key] for key in AVERAGES}
         if any(not isinstance(a, Tensor) or a.shape != weights[name].shape for a in averages.values()):
             return None
         steps = max(0.0, _number(values["step"], 0))  # a plain number before torch 1.12

@@ -24,12 +24,14 @@ from torch import Tensor
 
 from jojo.checkpoints.file import Stamp
 from jojo.machine.ranks import Ranks, is_dtensor
+from jojo.optim import AdamW
 from utils import UserError, one_line, sha256_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-FILE_NUMBERS = {"model": 1, "exp_avg": 2, "exp_avg_sq": 3}  # in a file's name: which tensors it has shards of
+AVERAGES = tuple(key for key in AdamW.STATE if key != "step")
+KINDS = ("model", *AVERAGES)  # one file of each for a rank, with its number in the name
 FILE_NAME = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 FOLDER_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")
 LISTED_FOLDER = re.compile(rf"[^/\\]{{1,250}}\.shards/{FOLDER_NAME.pattern}")  # beside the `.pt`, and nowhere else
@@ -51,7 +53,7 @@ def flat_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a checkpoint's state that are written in shards, by flat name."""
     tensors = {f"model.{name}": tensor.detach() for name, tensor in state["model"].items() if name not in TIED}
     for name, values in state["optimizer"].items():
-        tensors |= {f"optimizer.{name}.{key}": value for key, value in values.items() if key in FILE_NUMBERS}
+        tensors |= {f"optimizer.{name}.{key}": value for key, value in values.items() if key in AVERAGES}
     return tensors
 
 
@@ -70,7 +72,7 @@ def write_shards(state: Mapping[str, Any], folder: Path, rank: int, group: Proce
 
     tensors = flat_tensors(state)
     kinds = {name: "model" if name.startswith("model.") else name.rpartition(".")[2] for name in tensors}
-    numbers = {name: FILE_NUMBERS[kind] for name, kind in kinds.items()}
+    numbers = {name: 1 + KINDS.index(kind) for name, kind in kinds.items()}
     writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=numbers, save_distributed=True)
     try:
         with warnings.catch_warnings():
@@ -87,7 +89,7 @@ def without_shards(state: Mapping[str, Any], folder: Path, files: Mapping[str, A
     """What the `.pt` holds: the state without the tensors that are in shards, and the list of those."""
     tensors = flat_tensors(state)
     optimizer = {
-        name: {key: value for key, value in values.items() if key not in FILE_NUMBERS}
+        name: {key: value for key, value in values.items() if key not in AVERAGES}
         for name, values in state["optimizer"].items()
     }
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
