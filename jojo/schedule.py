@@ -1,4 +1,4 @@
-"""TODO."""
+"""The learning rate as a pure function of the batch number."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from utils import log
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate of every batch; a plain value, stored in checkpoints.
+    """The learning rate of every batch. Checkpoints store these fields.
 
-    warm-up   batches 0 .. warmup-1: rises linearly from above 0 towards `peak`
-    hold      at `peak` until `cooldown_start`
-    cool-down to `floor` at `decay_end`: half a cosine ("cosine") or a straight line ("wsd"), then stays there
+    warm-up    batches 0 to warmup - 1: rises linearly from above 0 towards `peak`
+    hold       at `peak` until `cooldown_start`
+    cool-down  falls to `floor` at `decay_end`, as half a cosine ("cosine") or a straight line ("wsd"), and stays there
     """
 
     kind: str
@@ -56,8 +56,8 @@ class Schedule:
 def derive_schedule(config: Config, total_batches: int) -> Schedule:
     """The schedule of a run of this length.
 
-    Explicit iterations win over fractions; where they do not fit the run (2.x files bring a warm-up of 2,000 and a
-    decay of 60,000 batches), a warning says so and the fractions are used.
+    Explicit numbers of batches override fractions. If they do not fit the run (2.x files have a warm-up of 2,000 and a decay
+    of 60,000 batches), it warns and uses the fractions.
     """
     wanted, peak = config.scheduler, config.optimizer.learning_rate
     floor = float(f"{peak / 10:.12g}") if wanted.min_lr is None else wanted.min_lr

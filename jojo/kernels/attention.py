@@ -1,10 +1,10 @@
-"""Causal attention: PyTorch's own kernels, and for bfloat16 on a CPU one of plain matrix products, twice as fast.
+"""Causal attention: PyTorch's kernels, and for bfloat16 on a CPU one that is twice as fast.
 
-`scaled_dot_product_attention` never holds all T x T scores, on any device. Its CPU form multiplies in float32, though,
-which leaves most of a processor with bfloat16 instructions unused. BlockedAttention keeps its idea and multiplies in
-bfloat16: QUERY_ROWS queries at a time meet the keys up to their own, so that most of what the causal mask would hide
-is never computed, and a few heads at a time, so that their scores stay in the processor's cache. The backward pass
-computes the scores again instead of keeping them (Dao et al. 2022, "FlashAttention").
+`scaled_dot_product_attention` never holds all T x T scores, on any device. But its CPU kernel multiplies in float32, and
+leaves bfloat16 instructions unused. BlockedAttention multiplies in bfloat16 and holds few scores as well. It takes QUERY_ROWS
+queries at a time with the keys up to the last of them, so most of what the causal mask hides is never computed; and a few
+heads at a time, so their scores stay in the processor's cache. The backward pass computes the scores again instead of
+keeping them (Dao et al. 2022, "FlashAttention").
 
 The plain reference, which the tests compare with, is one line:
 
@@ -25,24 +25,24 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-QUERY_ROWS = 128  # R: fewer make smaller products, more compute more of what is hidden
+QUERY_ROWS = 128  # R: with fewer, products are small; with more, more hidden scores are computed
 CACHE_BYTES = 4 << 20  # of scores at once
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """Every position's mean of the values up to its own, weighed by how its query fits their keys.
+    """For every position, the mean of the values up to its own, weighted by how well its query fits their keys.
 
     Args:
-        q: (B, H, T, D), queries of the newest T tokens.
+        q: (B, H, T, D), queries of the last T tokens.
         k: (B, H, S, D), keys of all S >= T tokens so far.
         v: (B, H, S, D), their values.
-        dropout: share of the weights that are zeroed.
+        dropout: probability that a weight is zeroed.
 
     Returns:
         (B, H, T, D).
     """
     T, S = q.size(2), k.size(2)
-    if T < S:  # new token i sees the S - T before and new tokens up to i
+    if T < S:  # new token i sees the S - T old ones, and the new ones up to i
         seen = None if T == 1 else torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
     if q.device.type == "cpu" and q.dtype is torch.bfloat16 and not (dropout or torch.compiler.is_compiling()):
@@ -57,7 +57,7 @@ def causal_mask(T: int, dtype: torch.dtype) -> Tensor:
 
 
 def pieces(q: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """(heads, queries, keys) that are worked on together, of q (N, T, D); the queries of a group of heads in order."""
+    """(heads, queries, keys) that are computed together, for q (N, T, D)."""
     N, T, _ = q.shape
     rows = min(T, QUERY_ROWS)
     heads = max(1, CACHE_BYTES // (rows * T * q.element_size()))
@@ -74,7 +74,7 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
 
 
 class BlockedAttention(torch.autograd.Function):
-    """See the module's first lines."""
+    """Causal attention in bfloat16 on a CPU, as the top of this file explains it."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class BlockedAttention(torch.autograd.Function):
         grad_y, mask = grad_y.reshape(q.shape), causal_mask(q.size(1), q.dtype)
         grad_q = torch.empty_like(q)
         grad_k, grad_v = torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v, dtype=torch.float32)
-        # What the softmax takes off every score of a row: the weights' own mean of their gradients.
+        # Softmax's backward pass subtracts from a row's gradients their mean, weighted by the row's weights.
         mean = (grad_y.float() * y).sum(-1, keepdim=True).to(q.dtype)  # (N, T, 1)
         for heads, rows, keys in pieces(q):
             p, g = attention_weights(q[heads, rows], k[heads, keys], mask[rows, keys]), grad_y[heads, rows]

@@ -1,7 +1,7 @@
-"""GELU and the projection after it in one, so that only what went into GELU is kept for the backward pass.
+"""GELU and the projection after it as one operation, which keeps only the input of GELU for the backward pass.
 
-Autograd keeps both what GELU reads and what it writes, each four times as wide as the residual stream: together two
-fifths of a block's activations. Here what it wrote is computed again where the weight's gradient needs it.
+Autograd keeps GELU's input and output, each four times as wide as the residual stream: together two fifths of a block's
+activations. Here the output is computed again when the weight's gradient needs it.
 
 The plain reference, which the tests compare with, is one line:
 
@@ -30,20 +30,20 @@ def projected_gelu(x: Tensor, projection: nn.Module) -> Tensor:
 
     Args:
         x: (B, T, inner).
-        projection: nn.Linear from inner to C, or what stands in for it where nothing is trained.
+        projection: nn.Linear from inner to C, or its replacement in a model that is not trained.
 
     Returns:
         (B, T, C).
     """
     if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and isinstance(projection, nn.Linear)):
-        return projection(gelu(x))  # a compiler decides by itself what is computed again
+        return projection(gelu(x))  # a compiler decides itself what to compute again
     dtype = compute_dtype(x)
     bias = None if projection.bias is None else projection.bias.to(dtype)
     return ProjectedGelu.apply(x.to(dtype), projection.weight.to(dtype), bias)  # type: ignore[no-untyped-call]
 
 
 class ProjectedGelu(torch.autograd.Function):
-    """See the module's first lines."""
+    """GELU and projection, as the top of this file explains it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -57,6 +57,6 @@ class ProjectedGelu(torch.autograd.Function):
         rows = grad.flatten(0, -2)
         grad_weight = rows.T @ gelu(x).flatten(0, -2)
         grad_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
-        grad_x = grad @ weight  # of gelu(x); in its place then that of x
+        grad_x = grad @ weight  # the gradient of gelu(x), replaced by that of x in place
         torch.ops.aten.gelu_backward.grad_input(grad_x, x, approximate="tanh", grad_input=grad_x)
         return grad_x, grad_weight, grad_bias

@@ -1,8 +1,8 @@
-"""Weights in 8 bits, for decoding. A token's time is the time to read every weight once: a quarter of float32's here.
+"""Weights in 8 bits, for decoding. A token takes the time to read every weight once: here a quarter of float32's bytes.
 
-Only the weights of the linear layers are rounded, each output channel to 255 steps of its own; activations, embeddings
-and LayerNorms stay in bfloat16. PyTorch multiplies the 8-bit weights as they are for a few rows (decoding); for many
-(a prompt), converting them first is faster.
+Only the weights of linear layers are rounded, each output channel to 255 steps of its own. Activations, embeddings and
+LayerNorms stay in bfloat16. For a few rows (decoding), PyTorch multiplies the 8-bit weights directly; for many (a prompt),
+it is faster to convert them first.
 
 The plain reference, which the tests compare with:
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FEW_ROWS = 16  # up to here the 8-bit product is faster than converting the weights
-KERNEL_COLUMNS = 32  # the kernel reads so many inputs at a time, and past the end where they are not a multiple
+KERNEL_COLUMNS = 32  # the kernel reads so many inputs at a time, and past the end of other numbers
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -38,7 +38,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight = linear.weight.detach().float()  # (out, in)
         largest = weight.abs().amax(1, keepdim=True).clamp_min(1e-30)
-        scale = (largest / 127).bfloat16()  # rounded before it divides, so that the product has no error from it
+        scale = (largest / 127).bfloat16()  # rounded before it divides, so its error cancels
         self.register_buffer("weight", (weight / scale.float()).round().clamp(-127, 127).to(torch.int8))
         self.register_buffer("scale", scale.squeeze(1))  # (out,)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().bfloat16())
@@ -55,7 +55,7 @@ class Int8Linear(nn.Module):
 
 
 def quantize(model: M) -> M:
-    """The model with its linear layers in 8 bits and the rest in bfloat16; changes it, for inference only."""
+    """Change a model: linear layers in 8 bits, the rest in bfloat16, for inference only. Returns the same model."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):

@@ -1,10 +1,10 @@
-"""The output layer and its loss in one: cross-entropy of `hidden @ weight.T` without ever holding all the logits.
+"""The output layer and its loss as one operation: cross-entropy of `hidden @ weight.T`, without holding all logits.
 
 With GPT-2's vocabulary, the logits of a small batch (3,072 tokens x 50,304 words) are 618 MB in float32, and a plain
-loss touches them five times. Here they exist for GROUP_ROWS positions at a time, in the precision of the matrix
-products, and turn into their own gradient (softmax minus one-hot) in place, a few rows at a time so that the float32
-softmax stays in the processor's cache. The gradients are complete after the forward pass; `backward` only scales them.
-A GPU takes larger pieces (GPU_...): every piece is a dozen small operations and a pass over the weight's gradient.
+loss touches them five times. Here they exist for GROUP_ROWS positions at a time, in the dtype of the matrix products. They
+turn into their own gradient (softmax minus one-hot) in place, a few rows at a time, so that the float32 softmax stays in the
+processor's cache. The gradients are complete after the forward pass; `backward` only scales them. A GPU takes larger
+pieces (GPU_...), because every piece costs a dozen small operations and a pass over the weight's gradient.
 
 The plain reference, which the tests compare with, is one line:
 
@@ -23,15 +23,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 GROUP_ROWS = 512  # positions whose logits exist together: large matrix products, little memory
-GROUP_WORDS = 4096  # rows of the weight's gradient that are added to at a time
-CACHE_BYTES = 4 << 20  # float32 probabilities handled at once on a CPU: they stay in its cache
+GROUP_WORDS = 4096  # rows of the weight's gradient that are updated at a time
+CACHE_BYTES = 4 << 20  # of float32 probabilities at once on a CPU: they stay in its cache
 GPU_GROUP_ROWS = 2048  # on a GPU, GROUP_ROWS: 206 MB of logits with GPT-2's vocabulary in 16 bits
-GPU_ROWS = 512  # and rows through the softmax together: one block of threads each, so enough for all of it
+GPU_ROWS = 512  # on a GPU, rows through the softmax at a time: one block of threads each, so enough for the whole GPU
 FLOAT16_GAIN = 1024.0  # keeps probabilities of 1e-5 above float16's smallest numbers
 
 
 def compute_dtype(hidden: Tensor) -> torch.dtype:
-    """The dtype matrix products run in: autocast's where it is on, else the input's own."""
+    """The dtype of matrix products: autocast's if it is on, else the input's."""
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
@@ -42,18 +42,18 @@ def _slices(length: int, size: int) -> Iterator[slice]:
 
 
 def _on_cpu(tensor: Tensor) -> bool:
-    """Whether pieces are cut for a processor's cache, and not for a GPU."""
+    """Whether pieces are made for a processor's cache and not for a GPU."""
     return tensor.device.type == "cpu"
 
 
 def _group_rows(hidden: Tensor) -> int:
-    """Positions whose logits exist together; few in float16, which a sum over many could overflow."""
+    """Positions whose logits exist together. Few in float16, where a sum over many could overflow."""
     few = _on_cpu(hidden) or hidden.dtype is torch.float16
     return max(1, min(len(hidden), GROUP_ROWS if few else GPU_GROUP_ROWS))
 
 
 def _softmax_room(logits: Tensor) -> Tensor:
-    """Room for the logits of as many rows as are taken through the softmax together, float32 (rows, V)."""
+    """A buffer for the logits of the rows that go through the softmax together, float32 (rows, V)."""
     rows = max(8, CACHE_BYTES // (4 * logits.size(1))) if _on_cpu(logits) else GPU_ROWS
     return logits.new_empty(min(rows, len(logits)), logits.size(1), dtype=torch.float32)
 
@@ -62,7 +62,7 @@ def _softmax(logits: Tensor, labels: Tensor, n_vocab: int, room: Tensor) -> tupl
     """Probabilities (rows, V) and the labels' log-probabilities (rows, 1), float32; padding gets probability 0.
 
     One exponential per logit serves both: the largest probability p and its logit z give the normaliser, z - log p.
-    `room`, float32 (rows or more, V), is for the probabilities: a CPU makes them where the logits are, in its cache.
+    `room`, float32 (rows or more, V), is the buffer. On a CPU the probabilities replace the logits there, in its cache.
     """
     logits[:, n_vocab:] = -torch.inf
     z = room[: len(logits)].copy_(logits)
@@ -72,7 +72,7 @@ def _softmax(logits: Tensor, labels: Tensor, n_vocab: int, room: Tensor) -> tupl
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Summed loss of all positions; see the module's first lines."""
+    """The summed loss of all positions, as the top of this file explains it."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int, dtype: torch.dtype) -> Tensor:
@@ -82,10 +82,10 @@ class LinearCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), device=hidden.device, dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden, dtype=torch.float32)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-        # What is freed at the end is allocated together: it then leaves one piece, for the gradients that come.
+        # Allocated together what is freed together: it leaves one large piece for the gradients that follow.
         h, w = hidden.to(dtype), weight.to(dtype)  # (N, C), (V, C)
         rows, words_together = _group_rows(h), min(len(w), GROUP_WORDS) if _on_cpu(h) else len(w)
-        room = h.new_empty(rows, len(w))  # of every group's logits
+        room = h.new_empty(rows, len(w))  # for each group's logits
         softmax_room = _softmax_room(room)
         product = h.new_empty(words_together, h.size(1)), grad_weight.new_empty(words_together, h.size(1))
         with torch.autocast(h.device.type, enabled=False):
@@ -113,7 +113,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         hidden_dtype, weight_dtype = ctx.dtypes
-        grad_hidden.mul_(grad_loss)  # in place: a second backward pass is refused by autograd
+        grad_hidden.mul_(grad_loss)  # in place: autograd refuses a second backward pass
         grad_weight.mul_(grad_loss)
         return grad_hidden.to(hidden_dtype), grad_weight.to(weight_dtype), None, None, None
 
@@ -125,7 +125,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, n_voca
         hidden: (N, C), the final hidden states.
         weight: (V, C), the output layer.
         targets: (N,) int64; -1 is not predicted.
-        n_vocab: rows of `weight` that are tokens; those beyond are padding, left out of the softmax.
+        n_vocab: rows of `weight` that are tokens; the rows after them are padding, left out of the softmax.
 
     Returns:
         float32 scalar, differentiable in hidden and weight (once: there is no second derivative).
@@ -135,7 +135,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, n_voca
 
 @torch.no_grad()
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int) -> Tensor:
-    """The same loss for each position by itself, 0 where the target is -1; float32 (N,). For evaluation."""
+    """The loss of each position, 0 where the target is -1; float32 (N,). For evaluation."""
     dtype = compute_dtype(hidden)
     h, w = hidden.to(dtype), weight.to(dtype)
     labels = targets.clamp_min(0).unsqueeze(1)  # (N, 1)

@@ -1,4 +1,4 @@
-"""The choices a machine forces, made once: device, precision, compile. Everything else just uses the answer."""
+"""What the machine decides: device, dtype and compile, each chosen once with its reason; and how much memory there is."""
 
 from __future__ import annotations
 
@@ -21,20 +21,17 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3)
 
 @dataclass(frozen=True)
 class Choice:
-    """A decision and why it was taken, as the summary prints it."""
+    """A decision and its reason, as the summary prints them."""
 
     value: str
     reason: str
 
 
-def cuda_device_with_most_free_memory() -> str:
-    """ "cuda:N" of the device with most free memory right now."""
-    free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
-    return f"cuda:{free.index(max(free))}"
+# --- device, dtype, compile -----------------------------------------------------------------------------------------
 
 
 def available_devices() -> list[str]:
-    """Devices of this machine that training can use, best first."""
+    """The devices of this machine that can train, best first."""
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
@@ -44,45 +41,51 @@ def choose_device(wanted: str, from_flag: bool) -> Choice:
 
     Args:
         wanted: auto, cpu, cuda, cuda:N or mps.
-        from_flag: asked for on the command line: then its absence is an error. A config file or checkpoint may come
-            from another machine: then it is a warning, and auto.
+        from_flag: asked for on the command line. If this machine lacks the device, a flag is an error; a config file or
+            checkpoint, which may come from another machine, gets a warning and auto.
 
     Raises:
-        UserError: a device that is not one, or that a flag named and this machine lacks.
+        UserError: it is not the name of a device, or a flag names one that this machine lacks.
     """
     known = available_devices()
+    has_cuda = known[0].startswith("cuda")
     if wanted != "auto":
-        if wanted in known or (wanted == "cuda" and known[0].startswith("cuda")):
-            return Choice(cuda_device_with_most_free_memory() if wanted == "cuda" else wanted, "as asked")
+        if wanted in known or (wanted == "cuda" and has_cuda):
+            return Choice(_cuda_with_most_free_memory() if wanted == "cuda" else wanted, "as asked")
         message = f"The device '{wanted}' does not exist here; this machine has: {', '.join(known)}"
         kind, _, index = wanted.partition(":")
         if from_flag or kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
             raise UserError(message + ". Use --device auto to let Jojo choose.")
-        log.warning("%s. Going on as with device auto.", message)
-    if known[0].startswith("cuda"):
-        return Choice(cuda_device_with_most_free_memory(), "the CUDA device with most free memory")
+        log.warning("%s. Continuing with device auto.", message)
+    if has_cuda:
+        return Choice(_cuda_with_most_free_memory(), "the CUDA device with most free memory")
     if "mps" in known:
         return Choice("mps", "Apple GPU")
     return Choice("cpu", "no GPU found")
 
 
+def _cuda_with_most_free_memory() -> str:
+    free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
+    return f"cuda:{free.index(max(free))}"
+
+
 def choose_rank_device(
     wanted: str, from_flag: bool, local_rank: int, local_world_size: int, sees_all: bool = True
 ) -> Choice:
-    """Resolve `system.device` where ranks train together: on CUDA each has the GPU with its local number.
+    """Resolve `system.device` for several ranks: on CUDA, each rank has the GPU with its local number.
 
     Args:
         wanted: as configured.
-        from_flag: a flag asks for it.
-        local_rank: the rank's number among those on its machine.
-        local_world_size: how many those are.
-        sees_all: False: the launcher may show each process a GPU of its own only.
+        from_flag: asked for on the command line.
+        local_rank: the rank's number on its machine.
+        local_world_size: ranks on this machine.
+        sees_all: False: the launcher may show each process only its own GPU.
 
     Raises:
-        UserError: one GPU was named for all, there are too few, or they are Apple's, which cannot work together.
+        UserError: one device is named for all ranks, or there are fewer GPUs than ranks.
     """
     if from_flag and (wanted.startswith("cuda:") or wanted == "mps"):
-        raise UserError(f"--device {wanted} is one device for several ranks; use --device cuda (each its own) or cpu.")
+        raise UserError(f"--device {wanted} is one device for several ranks; use --device cuda (one for each) or cpu.")
     gpus = sum(device.startswith("cuda") for device in available_devices())
     if wanted == "cpu" or not gpus:
         return choose_device("cpu" if wanted in ("auto", "mps") else wanted, from_flag)
@@ -97,7 +100,7 @@ def choose_rank_device(
 
 
 def cpu_is_fast_at_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware (AVX512_BF16 or AMX); elsewhere it is emulated, slowly."""
+    """Whether the processor multiplies bfloat16 in hardware (AVX512_BF16 or AMX). Otherwise it is emulated, slowly."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -107,7 +110,7 @@ def choose_dtype(wanted: str, device: str, strict: bool = True) -> Choice:
     Args:
         wanted: auto, float32, bfloat16 or float16.
         device: the resolved device.
-        strict: refuse float16 on a CPU; else (a file meant it for a GPU that is not here) warn and choose.
+        strict: refuse float16 on a CPU. Otherwise warn and choose: a file meant it for a GPU that is not here.
 
     Raises:
         UserError: float16 on a CPU, or bfloat16 on a GPU that lacks it.
@@ -117,7 +120,7 @@ def choose_dtype(wanted: str, device: str, strict: bool = True) -> Choice:
         message = "float16 on a CPU is hundreds of times slower than float32"
         if strict:
             raise UserError(f"{message}; use --dtype auto, bfloat16 or float32.")
-        log.warning("%s. Going on as with dtype auto.", message)
+        log.warning("%s. Continuing with dtype auto.", message)
         wanted = "auto"
     if wanted == "bfloat16" and kind == "cuda" and not _cuda_has_bfloat16(device, including_emulation=True):
         raise UserError(f"{torch.cuda.get_device_name(device)} has no bfloat16; use --dtype float16 or float32.")
@@ -131,28 +134,33 @@ def choose_dtype(wanted: str, device: str, strict: bool = True) -> Choice:
 
 
 def _cuda_has_bfloat16(device: str, including_emulation: bool) -> bool:
-    """Whether this CUDA device multiplies bfloat16; torch asks the current one, which may be another model."""
+    """Whether this CUDA device multiplies bfloat16. torch asks the current device, which may be another model."""
     with torch.cuda.device(device):
         return torch.cuda.is_bf16_supported(including_emulation)
 
 
 def cache_dtype(device: torch.device, weights: torch.dtype) -> torch.dtype:
-    """What keys and values are kept in: as the weights, but on a CPU in float32, where one query is fastest so."""
+    """The dtype of cached keys and values: the weights', but float32 on a CPU, where attention of one query is fastest."""
     return torch.float32 if device.type == "cpu" else weights
 
 
 def choose_compile(wanted: bool | None, device: str) -> Choice:
-    """Whether to torch.compile, "yes" or "no". null means: on CUDA, where it wins and its compiler is at hand."""
+    """Whether to torch.compile, "yes" or "no". None: on CUDA only, where it is faster and its compiler is installed."""
     if wanted is None:
         return Choice("yes", "CUDA") if device.startswith("cuda") else Choice("no", "it gains little on this device")
     if wanted and device == "cpu" and not (shutil.which("g++") or shutil.which("clang++") or shutil.which("cl")):
-        log.warning("No C++ compiler found, which torch.compile needs on a CPU. Going on without it.")
+        log.warning(
+            "torch.compile needs a C++ compiler on a CPU, and none was found. Continuing without torch.compile."
+        )
         return Choice("no", "no C++ compiler")
     return Choice("yes" if wanted else "no", "as asked")
 
 
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
 def set_up_device(system: SystemConfig, device: str) -> None:
-    """Apply the settings that belong to the device: TF32, memory share, on a CPU how memory is kept."""
+    """Apply the device's settings: TF32 and the share of memory on CUDA, how freed memory is kept on a CPU."""
     if device == "cpu":
         keep_freed_memory()
     if not device.startswith("cuda"):
@@ -167,22 +175,21 @@ def set_up_device(system: SystemConfig, device: str) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc reuse large blocks instead of returning them to the system after every operation.
+    """Make glibc reuse large blocks instead of returning them to the system.
 
-    Each step frees and allocates the same hundreds of megabytes; fresh from the system, every page of them is cleared
-    again on first touch. Other C libraries manage without.
+    Every step frees and allocates the same hundreds of megabytes, and the system clears each page that it hands out.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             mallopt = ctypes.CDLL(None).mallopt
-            mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 32 << 20)  # what older versions allow
+            mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 32 << 20)  # older versions allow no more
             mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def give_back_memory(system: SystemConfig, device: str) -> None:
-    """Give what was freed back to the system: on a CPU always, on CUDA where `optimize_memory` asks for it.
+    """Return freed memory to the system: on a CPU always, on CUDA with `optimize_memory`.
 
-    For when what follows allocates otherwise than what was before: freed pieces that then fit nothing would stay.
+    For use before work that allocates other sizes: the freed pieces would fit none of them, and stay.
     """
     if system.optimize_memory and device.startswith("cuda"):
         torch.cuda.empty_cache()
@@ -192,34 +199,60 @@ def give_back_memory(system: SystemConfig, device: str) -> None:
 
 
 def autocast(device: str, dtype: str) -> contextlib.AbstractContextManager[object]:
-    """Mixed precision for the forward pass: weights stay float32, matrix products run in `dtype`."""
+    """Mixed precision for the forward pass: weights stay in float32, matrix products run in `dtype`."""
     if dtype == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.partition(":")[0], dtype=getattr(torch, dtype))
 
 
 def no_autocast(device: str) -> contextlib.AbstractContextManager[object]:
-    """Inside autocast: operations as they are written, as the backward pass wants them."""
+    """Inside autocast, operations run as they are written again; for the backward pass."""
     return torch.autocast(device.partition(":")[0], enabled=False)
 
 
-def peak_memory_bytes(device: str) -> int | None:
-    """Most memory used so far: the GPU's allocations, or on a CPU this process's resident memory. None: unknown."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device)
-    return peak_resident_bytes()
+def uncompiled() -> contextlib.AbstractContextManager[object]:
+    """Run compiled modules without compilation; for shapes that are not worth one."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and set_stance would import the compiler
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def describe_device(device: str) -> str:
-    """What the summary says of a device: its name and memory."""
+    """A device for the summary: its name, and its memory or threads."""
     if device.startswith("cuda"):
         facts = torch.cuda.get_device_properties(device)
         return f"{device} ({facts.name}, {byte_count(facts.total_memory)})"
     return f"cpu ({plural(torch.get_num_threads(), 'thread')})" if device == "cpu" else device
 
 
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def peak_memory_bytes(device: str) -> int | None:
+    """The most memory used so far: allocations on the GPU, or on a CPU this process's resident memory. None: unknown."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    return peak_resident_bytes()
+
+
+def peak_resident_bytes() -> int | None:
+    """The most resident memory of this process, as the operating system counts it. None: unknown.
+
+    On Linux not from getrusage, which counts the process that started this one as well.
+    """
+    if peak := _linux_bytes("/proc/self/status", "VmHWM:"):
+        return peak
+    try:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    except ImportError:  # Windows
+        return None
+
+
 def total_memory_bytes(device: str) -> int | None:
-    """All the memory there is: the GPU's, or this machine's. None: unknown."""
+    """The GPU's memory, or this machine's. None: unknown."""
     if device.startswith("cuda"):
         return int(torch.cuda.get_device_properties(device).total_memory)
     try:
@@ -229,67 +262,46 @@ def total_memory_bytes(device: str) -> int | None:
 
 
 def available_memory_bytes() -> int | None:
-    """Main memory that can be had now: on Linux what is free or can be freed, within the limits of control groups (as
-    containers have them); elsewhere all there is. None: unknown."""
-    try:
-        facts = Path("/proc/meminfo").read_text()
-        available = next(int(line.split()[1]) * 1024 for line in facts.splitlines() if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return total_memory_bytes("cpu")
-    return min([available, *_cgroup_rooms()])
+    """Main memory that a program can get now: on Linux what is free or can be freed, within the limits of control groups
+    (which containers use); elsewhere all memory. None: unknown."""
+    available = _linux_bytes("/proc/meminfo", "MemAvailable:")
+    return total_memory_bytes("cpu") if available is None else min([available, *_cgroup_available()])
 
 
 def memory_in_use_bytes(device: str) -> int | None:
-    """What all programs together have taken of a device's memory. None: unknown."""
+    """The memory of a device that all programs together use. None: unknown."""
     if device.startswith("cuda"):
-        free, all_there_is = torch.cuda.mem_get_info(device)
-        return all_there_is - free
+        free, all_of_it = torch.cuda.mem_get_info(device)
+        return all_of_it - free
     total, available = total_memory_bytes(device), available_memory_bytes()
     return total - available if total and available else None
 
 
-def _cgroup_rooms(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """What each control group that this process is in still allows, in bytes; both versions (see cgroups(7))."""
+def _linux_bytes(file: str, key: str) -> int | None:
+    """A value from one of Linux's tables, which are in kB. None: no such table or value."""
+    with contextlib.suppress(OSError):
+        for line in Path(file).read_text().splitlines():
+            if line.startswith(key):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _cgroup_available(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Bytes that each control group of this process still allows, for both versions of them; see cgroups(7)."""
     for line in own.read_text().splitlines() if own.exists() else []:
         number, controllers, place = line.split(":", 2)
-        if number != "0" and "memory" not in controllers.split(","):
+        if number == "0":  # version 2
+            base, names = root, ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            base, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
             continue
-        base = root if number == "0" else root / "memory"
-        names = (
-            ("memory.max", "memory.current") if number == "0" else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        )
         group = base / place.strip("/")
         for folder in (group, *group.parents):  # a container sees its own group as the outermost one
-            with contextlib.suppress(OSError, ValueError):  # no such group here, or no limit ("max")
+            with contextlib.suppress(OSError, ValueError):  # the group is not visible here, or has no limit ("max")
                 limit, used = (int((folder / name).read_text()) for name in names)
                 stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                dropped = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))  # cache of files
-                yield max(0, limit - max(0, used - dropped))
+                file_cache = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))  # can be freed
+                yield max(0, limit - max(0, used - file_cache))
             if folder == base:
                 break
-
-
-def uncompiled() -> contextlib.AbstractContextManager[object]:
-    """Run compiled modules as they were written: for shapes that are not worth a compilation."""
-    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and asking the compiler would import it
-        return contextlib.nullcontext()
-    return torch.compiler.set_stance("force_eager")
-
-
-def peak_resident_bytes() -> int | None:
-    """Most resident memory that this process has had, as the operating system counts it. None: unknown.
-
-    Linux tells it of the program that runs now; getrusage, for other systems, would count the process that started it.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    except ImportError:  # Windows
-        return None

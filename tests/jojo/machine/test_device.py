@@ -333,14 +333,14 @@ def test_what_control_groups_allow(tmp_path: Path, name: str) -> None:
     for place, text in files.items():
         (tmp_path / "root" / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "root" / place).write_text(text)
-    assert list(device._cgroup_rooms(tmp_path / "own", tmp_path / "root")) == rooms
-    assert list(device._cgroup_rooms(tmp_path / "missing", tmp_path / "root")) == []
+    assert list(device._cgroup_available(tmp_path / "own", tmp_path / "root")) == rooms
+    assert list(device._cgroup_available(tmp_path / "missing", tmp_path / "root")) == []
 
 
 def test_available_memory_is_the_least_of_the_systems_and_the_groups(monkeypatch: Patch) -> None:
     real, total = device.available_memory_bytes(), device.total_memory_bytes("cpu")
     assert real and total and 0 < real <= total
-    monkeypatch.setattr(device, "_cgroup_rooms", lambda: iter([real * 2, 5]))
+    monkeypatch.setattr(device, "_cgroup_available", lambda: iter([real * 2, 5]))
     assert device.available_memory_bytes() == 5
 
 
