@@ -103,9 +103,8 @@ class EpochStream:
             index = cache.index()
             for first in range(0, cache.n_documents, CHUNK):
                 documents = self._documents(first, min(first + CHUNK, cache.n_documents))
-                lengths = (index[documents + 1] - index[documents]).astype(np.int64)
-                np.cumsum(lengths, out=self._starts[first + 1 : first + 1 + len(lengths)])
-                self._starts[first + 1 : first + 1 + len(lengths)] += self._starts[first]
+                self._starts[first + 1 : first + 1 + len(documents)] = index[documents + 1] - index[documents]
+            np.cumsum(self._starts, out=self._starts)
 
     @staticmethod
     def count_rows(cache: TokenCache, block_size: int) -> int:
