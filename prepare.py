@@ -67,18 +67,11 @@ def build_parser() -> Parser:
     add("--train_tokenizer", action="store_true", help="train a tokenizer on the training split")
     add("--vocab_size", type=int, default=8192, metavar="N", help="with --train_tokenizer: its size [%(default)s]")
     add("--stats", action="store_true", help="print statistics of a prepared data set, and plot document lengths")
-    add("--data.data_dir", dest="data_dir", default="data/", metavar="DIR", help="folder of data sets [%(default)s]")
+    add("--data.data_dir", dest="data_dir", default="data/", metavar="DIR", help="of the data sets [%(default)s]")
+    add("--data.cache_dir", dest="cache_dir", default="cache/", metavar="DIR", help="of the token caches [%(default)s]")
     add(
-        "--data.cache_dir",
-        dest="cache_dir",
-        default="cache/",
-        metavar="DIR",
-        help="folder of token caches [%(default)s]",
+        "--data.tokenizer", dest="tokenizer", default="gpt2", metavar="NAME", help="gpt2, or a vocabulary [%(default)s]"
     )
-    add(
-        "--data.tokenizer", dest="tokenizer", default="gpt2", metavar="NAME",
-        help="gpt2, or a vocabulary file of your own [%(default)s]",
-    )  # fmt: skip
     add(
         "--data.parse_special", dest="parse_special", nargs="?", const="true", default="false", choices=("true", "false"),
         help="read <|im_start|> and the like in `text` records as control tokens",
@@ -106,19 +99,17 @@ def check_arguments(args: argparse.Namespace) -> None:
     for options, needed in NEEDS:
         given = next((option for option in options if is_given(args, option)), None)
         if given and not any(is_given(args, option) for option in needed):
-            *most, last = (f"--{option}" for option in needed)
-            raise UserError(
-                f"--{given} goes with {', '.join(most)}{' or ' * bool(most)}{last}; add it, or leave out --{given}."
-            )
+            flags = " or ".join(f"--{option}" for option in needed)
+            raise UserError(f"--{given} goes with {flags}; add that, or leave out --{given}.")
     if bool(args.endpoint) != bool(args.endpoint_model):
         raise UserError("--endpoint and --endpoint_model go together: a server, and the name of its model.")
     if args.input and not args.name:
         raise UserError("The data set needs a name: python prepare.py --input FILES --name NAME (see --help).")
     if (args.train_tokenizer or args.stats) and not (args.name or args.dataset):
         raise UserError("Which data set? Add --name NAME for a prepared one, or --dataset NAME for a recipe.")
-    if args.train_tokenizer and args.tokenizer != "gpt2":
-        raise UserError("--train_tokenizer makes a tokenizer, --data.tokenizer names one; leave one of them out.")
     if args.train_tokenizer:
+        if args.tokenizer != "gpt2":
+            raise UserError("--train_tokenizer makes a tokenizer, --data.tokenizer names one; leave one of them out.")
         from jojo.text.vocabulary import check_size
 
         check_size(args.vocab_size)  # before any work is done for it

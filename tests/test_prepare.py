@@ -676,7 +676,7 @@ def test_input_without_a_name_shows_the_command():
         (["--train_tokenizer"], "Which data set"),
         (["--name", "x", "--train_tokenizer", "--data.tokenizer", "y"], "leave one of them out"),
         (["--name", "x", "--vocab_size", "500"], "--vocab_size goes with --train_tokenizer"),
-        (["--force"], "--force goes with --dataset, --input or --train_tokenizer"),
+        (["--force"], "--force goes with --dataset or --input or --train_tokenizer"),
         (["--name", "x", "--force"], "--force goes with"),
         (["--name", "x", "--num_workers", "-3"], "--num_workers must be at least 0, not -3"),
         (["--name", "x", "--verify", "--train_tokenizer"], "only checks .*; leave out --train_tokenizer"),

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import functools
 import glob
 import gzip
 import importlib
@@ -23,7 +22,7 @@ import os
 import re
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -237,10 +236,13 @@ def _csv_rows(path: Path, options: TextOptions) -> Rows:
 
 
 def _csv_lines(path: Path) -> Iterator[str]:
-    for number, line in enumerate(_lines((text.encode() for text in _text(path, translate=False)), universal=True), 1):
+    for number, line in enumerate(_lines(_chunks(path)), 1):
         if line is None:
             raise UserError(f"'{path}', line {number}: longer than {LONGEST_LINE >> 20} MiB.")
-        yield line.decode()
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"'{path}', line {number}, is not UTF-8 text; {CONVERT}.") from None
 
 
 def _no_column(path: Path, options: TextOptions, names: Iterable[str]) -> UserError:
@@ -374,34 +376,29 @@ def _zstd_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
         raise EOFError("it ends too early")
 
 
-def _text(path: Path, translate: bool = True) -> Iterator[str]:
-    r"""The text of a file in chunks that do not end within a \r\n; `translate`: every line end becomes a \n."""
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate)
+def _text(path: Path) -> Iterator[str]:
+    """The text of a file in chunks; every line end becomes a newline. Raises UserError if it is not UTF-8."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
     n_bytes = 0
     for chunk in itertools.chain(_chunks(path), [b""]):  # the empty one is the end
         n_bytes += len(chunk)
         try:
             yield decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:  # error.object is the chunk, after bytes that an earlier one ended with
+        except UnicodeDecodeError as error:  # error.object is the chunk, after the last bytes of an earlier one
             at = n_bytes - len(error.object) + error.start
             raise UserError(f"'{path}' is not UTF-8 text (byte {at:,}); {CONVERT}.") from None
 
 
-def _lines(chunks: Iterable[bytes], universal: bool = False) -> Iterator[bytes | None]:
-    r"""Lines with their ends; None for one that is longer than LONGEST_LINE, which is not kept in memory.
-
-    The chunks may end anywhere. `universal`: \r and \r\n end a line too, and no chunk ends within a \r\n.
-    """
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
+    """Lines with their ends; None for one that is longer than LONGEST_LINE, which is not kept in memory."""
     parts: list[bytes] = []
     size = 0
-    ends = (b"\n", b"\r") if universal else b"\n"
-    split: Callable[[bytes], Iterable[bytes]] = functools.partial(bytes.splitlines, keepends=True)
-    for part in itertools.chain.from_iterable(map(split if universal else io.BytesIO, chunks)):
+    for part in itertools.chain.from_iterable(map(io.BytesIO, chunks)):
         size += len(part)
         parts.append(part)
         if size > LONGEST_LINE:
             parts.clear()
-        if part.endswith(ends):
+        if part.endswith(b"\n"):
             line = b"".join(parts) if size <= LONGEST_LINE else None
             parts.clear()  # before the caller works on the line: a long one should not be there twice
             yield line
