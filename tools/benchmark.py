@@ -4,20 +4,21 @@
     python tools/benchmark.py --only decoding
     python tools/benchmark.py --only training --layers 12 --heads 12 --width 768 --context 1024 --batch 4
 
-Contestants take turns, every second round backwards, so that all see the same machine. Only one computes at a time, with
-PyTorch's number of threads (OMP_NUM_THREADS sets it). Warm-up is not counted, and what counts is the median of the rounds.
-Models are GPT-2 with biases, without dropout and with 50,304 rows of vocabulary.
+Contestants take turns, every second round backwards, so that the machine is the same for all. Only one computes at a time,
+with PyTorch's number of threads (OMP_NUM_THREADS sets it). Warm-up does not count. Results are medians of the rounds. Models
+are GPT-2 with biases, without dropout and with 50,304 rows of vocabulary.
 
-training  the same random tokens for all, fused AdamW, gradients clipped, nothing compiled: tokens per second, and the peak
-          memory of a process that does nothing else. bfloat16 is mixed precision: weights stay float32
-loading   time to make a batch, and its share of Jojo's step, beside windows of a numpy.memmap
+training  tokens per second and peak memory: the same random tokens for all, fused AdamW, clipped gradients, nothing
+          compiled. bfloat16 is mixed precision with float32 weights
+loading   time to make a batch, and its share of Jojo's step, compared with windows of a numpy.memmap
 decoding  the same weights and prompts, always the likeliest token: at the start of the context, at its end, several
-          samples at once, and reading the prompt of all but the end. Weights are in the dtype; with int8 those of the
-          linear layers, the rest in bfloat16
-startup   from the command to the first batch of one sequence (train.py), and to the first token (gen.py), beside a script
-          that does the same with transformers in float32; the token cache is there, and files were read before
+          samples at once, and reading a prompt that fills the context up to its end. With int8 the linear layers have
+          int8 weights, and the rest is in bfloat16
+startup   from the command to the first batch of one sequence (train.py) and to the first token (gen.py), compared with a
+          script that does the same with transformers in float32. The token cache exists, and all files were read before
 
-A ratio is to transformers in the same dtype, of int8 to bfloat16. Writes benchmark.json, with every round, and benchmark.png.
+A ratio compares with transformers in the same dtype; int8 is compared with bfloat16. It writes benchmark.json, with every
+round, and benchmark.png.
 """
 
 from __future__ import annotations
@@ -41,27 +42,27 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from jojo.command import Parser, run_command
-from tools import benchmark_report
-from tools.benchmark_contestants import DATASET, MANY, PLAIN_LOADER, PROMPT, Shape, jojo_run, train_flags
-from tools.benchmark_report import OURS, Measure, Part
+from tools.parts import benchmark_report
+from tools.parts.benchmark_contestants import DATASET, MANY, PLAIN_LOADER, PROMPT, Shape, jojo_run, train_flags
+from tools.parts.benchmark_report import OURS, Measure, Part
 from utils import UserError, __version__, log, one_line, user_path
 
 T = TypeVar("T")
 
 COUNTS = {  # flag: (default, with --tiny, least, help)
-    "layers": (6, 1, 1, "of the model that is trained, loaded for and started"),
+    "layers": (6, 1, 1, "layers of the model in training, loading and startup"),
     "heads": (6, 2, 1, "its attention heads"),
-    "width": (384, 32, 1, "its channels"),
+    "width": (384, 32, 1, "its width"),
     "context": (256, 32, 2, "its tokens per sequence"),
     "batch": (12, 2, 1, "its sequences per batch"),
-    "decode_layers": (12, 1, 1, "of the model that decodes; the defaults are GPT-2's smallest, of 124M parameters"),
+    "decode_layers": (12, 1, 1, "layers of the model in decoding; the defaults are GPT-2 with 124M parameters"),
     "decode_heads": (12, 2, 1, "its attention heads"),
-    "decode_width": (768, 32, 1, "its channels"),
+    "decode_width": (768, 32, 1, "its width"),
     "decode_context": (1024, 32, 8, "its tokens"),
-    "tokens": (32, 4, 2, "decoded a turn, at each place"),
-    "samples": (8, 2, 1, "decoded at once"),
-    "batches": (3, 2, 1, "a turn, in training and loading"),
-    "stories": (20_000, 40, 40, "documents of the data set; the default makes 4.5 million tokens"),
+    "tokens": (32, 4, 2, "tokens decoded in a turn, at each place"),
+    "samples": (8, 2, 1, "samples decoded at once"),
+    "batches": (3, 2, 1, "batches in a turn, in training and loading"),
+    "stories": (20_000, 40, 40, "documents of the data set; the default has 4.5 million tokens"),
     "rounds": (5, 2, 1, "turns of each contestant"),
 }
 
@@ -70,8 +71,8 @@ COUNTS = {  # flag: (default, with --tiny, least, help)
 
 
 def start_python(arguments: Sequence[str], folder: Path, errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Python with a script and its arguments, in this folder; spoken to over pipes, its complaints in a file."""
-    offline = os.environ | {"HF_HUB_OFFLINE": "1"}  # transformers reads a folder; it shall not ask the network too
+    """Start Python with a script and its arguments in this folder, with pipes to talk to it and a file for its errors."""
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}  # transformers reads a folder and needs no network
     pipe = subprocess.PIPE
     return subprocess.Popen(
         [sys.executable, *arguments], cwd=folder, env=offline, stdin=pipe, stdout=pipe, stderr=errors
@@ -79,30 +80,30 @@ def start_python(arguments: Sequence[str], folder: Path, errors: IO[bytes]) -> s
 
 
 def contestant_command(name: str, **arguments: Any) -> list[str]:
-    """What runs something in benchmark_contestants.py."""
-    return [str(ROOT / "tools" / "benchmark_contestants.py"), name, json.dumps(arguments)]
+    """The command that runs something in benchmark_contestants.py."""
+    return [str(ROOT / "tools" / "parts" / "benchmark_contestants.py"), name, json.dumps(arguments)]
 
 
 def failure(what: str, errors: IO[bytes]) -> UserError:
-    """That a process ended before it had answered, with the last thing it said."""
+    """The error for a process that ended before it answered, with the last line that it printed."""
     errors.seek(0)
-    said = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    said = errors.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
     return UserError(f"{what} could not be measured: {one_line(said[-1].removeprefix('error: '), 300)}")
 
 
 class Contestant:
-    """A process that is kept alive and computes when it is asked to: its memory is its own."""
+    """A process that computes on request, so that its memory can be measured separately."""
 
     def __init__(self, label: str, command: Sequence[str], folder: Path) -> None:
         self.label = label
-        self.warm_up: dict[str, Any] = {}  # the answer to its first request, whose times do not count
+        self.warm_up: dict[str, Any] = {}  # the answer to the first request; its times do not count
         self._errors = tempfile.TemporaryFile()
         self._process = start_python(command, folder, self._errors)
 
     def run(self, **request: Any) -> dict[str, Any]:
-        """Let it compute; returns its answer. Raises UserError where it cannot."""
+        """Send a request; returns the answer. Raises UserError if the process fails."""
         assert self._process.stdin and self._process.stdout
-        with suppress(BrokenPipeError):  # it has ended, and answers nothing
+        with suppress(BrokenPipeError):  # it has ended; there will be no answer
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -112,21 +113,21 @@ class Contestant:
         return json.loads(line)
 
     def close(self) -> None:
-        """End the process at once: it holds nothing that is to be kept."""
+        """Kill the process; it has nothing to save."""
         with self._process, self._errors:
             self._process.kill()
 
 
 def turns(contestants: Sequence[T], rounds: int) -> Iterator[T]:
-    """Every contestant once a round, in every second round backwards: a machine that slows down slows all alike."""
+    """Every contestant once a round, every second round backwards: a machine that slows down slows all equally."""
     for number in range(rounds):
         yield from contestants[:: -1 if number % 2 else 1]
 
 
-def seconds_until(there: Callable[[bytes], bool] | None, command: Sequence[str], folder: Path) -> float:
-    """Seconds from starting a command to the output that says it is there; None: to its end, without an error.
+def seconds_until(is_done: Callable[[bytes], bool] | None, command: Sequence[str], folder: Path) -> float:
+    """Seconds from starting a command until `is_done` is true of its output; None: until it ends.
 
-    Raises UserError where it ends before, or fails.
+    Raises UserError if it ends before that, or fails.
     """
     output, started = b"", time.perf_counter()
     with tempfile.TemporaryFile() as errors, start_python(command, folder, errors) as process:
@@ -134,9 +135,9 @@ def seconds_until(there: Callable[[bytes], bool] | None, command: Sequence[str],
             assert process.stdout
             while part := os.read(process.stdout.fileno(), 1 << 16):
                 output += part
-                if there and there(output):
+                if is_done and is_done(output):
                     return time.perf_counter() - started
-            if process.wait() or there:
+            if process.wait() or is_done:
                 raise failure(Path(command[0]).name, errors)
             return time.perf_counter() - started
         finally:
@@ -148,14 +149,14 @@ def seconds_until(there: Callable[[bytes], bool] | None, command: Sequence[str],
 
 @dataclass
 class Bench:
-    """What all parts need: flags, a folder with a prepared data set, and whether transformers is there."""
+    """What all parts need: flags, a folder with a prepared data set, and whether transformers is installed."""
 
     args: argparse.Namespace
     folder: Path
     transformers: bool
 
     def shape(self, prefix: str = "", batch: str = "batch") -> Shape:
-        """Of the flags that begin so."""
+        """The shape that the flags with this prefix give."""
         names = [f"{prefix}{name}" for name in ("layers", "heads", "width", "context")]
         return Shape(*(getattr(self.args, name) for name in [*names, batch]))
 
@@ -163,9 +164,9 @@ class Bench:
     def contestants(
         self, worker: str, labels: Sequence[str], shape: Shape, **warm_up: int
     ) -> Iterator[list[Contestant]]:
-        """A worker of benchmark_contestants.py in a process for each label (library and dtype) that can be measured here.
+        """A process with a worker of benchmark_contestants.py for each label (library and dtype) that is installed.
 
-        They are started and warmed up, with this first request, one after another, and end with the block.
+        They are started and warmed up one after another, with this first request, and end with the block.
         """
         with ExitStack() as stack:
             started = []
@@ -178,7 +179,7 @@ class Bench:
 
 
 def prepare_data(folder: Path, stories: int, shape: Shape) -> None:
-    """A data set of stories and its token cache."""
+    """Make a data set of stories and its token cache."""
     from recipes.story_generator import stories as tell
 
     (folder / "data").mkdir()
@@ -190,7 +191,7 @@ def prepare_data(folder: Path, stories: int, shape: Shape) -> None:
 
 
 def measure_training(bench: Bench) -> Part:
-    """Speed and memory."""
+    """Measure speed and memory."""
     from jojo.machine import device
 
     shape, batches = bench.shape(), bench.args.batches
@@ -204,18 +205,18 @@ def measure_training(bench: Bench) -> Part:
             answer = process.run(batches=batches)
             speed.add(process.label, batches * shape.batch * shape.context / sum(answer["seconds"]))
             if answer["peak_memory_bytes"]:
-                memory.values[process.label] = [answer["peak_memory_bytes"]]  # it only grows: the last one counts
+                memory.values[process.label] = [answer["peak_memory_bytes"]]  # it only grows, so the last one counts
     auto = device.choose_dtype("auto", "cpu")
-    notes = [f"{OURS} by itself takes {auto.value}: {auto.reason}", f"loss of the first batch: {losses}"]
+    notes = [f"{OURS} chooses {auto.value} by itself: {auto.reason}", f"loss of the first batch: {losses}"]
     measures = {"speed": speed} | ({"memory": memory} if memory.values else {})
     return Part(f"Training: {shape}, batch {shape.batch}", measures, notes)
 
 
 def measure_loading(bench: Bench) -> Part:
-    """Jojo's loader and the plain one, in turns within a process that trains on what they load."""
+    """Measure Jojo's loader and the plain one in turns, in one process that trains on their batches."""
     shape, batches = bench.shape(), bench.args.batches
     batch, share = Measure("a batch", "ms"), Measure("share of a step", "%")
-    with bench.contestants("loading", [OURS], shape, batches=2) as (process,):  # meanwhile it lays out its epoch
+    with bench.contestants("loading", [OURS], shape, batches=2) as (process,):  # the warm-up lays out the epoch
         for _ in range(bench.args.rounds):
             answer = process.run(batches=batches)
             for label in (PLAIN_LOADER, OURS):
@@ -227,7 +228,7 @@ def measure_loading(bench: Bench) -> Part:
 
 
 def measure_decoding(bench: Bench) -> Part:
-    """Tokens per second of all samples together."""
+    """Measure tokens per second of all samples together."""
     args, shape, new = bench.args, bench.shape("decode_", "samples"), bench.args.tokens
     nearly_all = shape.context - new
     start, end = Measure("at the start", "tokens/s"), Measure("at the end", "tokens/s")
@@ -252,14 +253,14 @@ def measure_decoding(bench: Bench) -> Part:
 
 
 def train_command(shape: Shape, folder: Path, name: str, max_iters: int) -> list[str]:
-    """train.py for so many batches, saying something after each."""
+    """The command that trains for so many batches and prints a line after each."""
     flags = [f"--training.max_iters={max_iters}", "--training.log_interval=1", "--training.eval_iters=1"]
     flags += [*train_flags(shape, folder), f"--output_checkpoint={folder / 'models' / name}"]
     return [str(ROOT / "train.py"), *flags]
 
 
 def transformers_commands(shape: Shape, folder: Path, checkpoint: Path) -> tuple[list[str], list[str]]:
-    """To the first batch, and to the first token of the checkpoint's model, which is exported for it."""
+    """The commands to the first batch, and to the first token of the checkpoint's model, which is exported for it."""
     from generation import load_model
     from hf.export import write_folder
 
@@ -272,7 +273,7 @@ def transformers_commands(shape: Shape, folder: Path, checkpoint: Path) -> tuple
 
 
 def measure_startup(bench: Bench) -> Part:
-    """Each time in a new process, stopped when it is there."""
+    """Measure start-up, each time in a new process that is stopped when it is done."""
     shape, folder = replace(bench.shape(), batch=1), bench.folder
     first_batch, first_token = Measure("to the first batch", "s"), Measure("to the first token", "s")
     model = folder / "models" / "startup.pt"
@@ -284,7 +285,7 @@ def measure_startup(bench: Bench) -> Part:
     for number, (label, to_batch, to_token) in enumerate((*entrants, *turns(entrants, bench.args.rounds))):
         batch_s = seconds_until(lambda out: b"batch 1/" in out, to_batch, folder)
         token_s = seconds_until(lambda out: len(out) > len(PROMPT), to_token, folder)
-        if number >= len(entrants):  # the first ones were to warm up
+        if number >= len(entrants):  # the first ones were the warm-up
             first_batch.add(label, batch_s)
             first_token.add(label, token_s)
     title = f"Start-up: {shape.layers} layers, width {shape.width}, one sequence of {shape.context:,} tokens"
@@ -299,7 +300,7 @@ MEASURES: dict[str, Callable[[Bench], Part]] = {
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags. Raises UserError for values that mean nothing."""
+    """The flags. Raises UserError for values out of range."""
     parser = Parser(
         prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -309,9 +310,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"of {', '.join(MEASURES)} [all]")  # fmt: skip
     for name, (default, _, _, text) in COUNTS.items():
         add(f"--{name}", type=int, default=default, metavar="N", help=f"{text} [%(default)s]")
-    add("--tiny", action="store_true", help="shapes and rounds that show that it works; other flags still count")
+    add(
+        "--tiny", action="store_true", help="small shapes and few rounds, to see that it works; other flags still count"
+    )
     add("--output", default="benchmark", metavar="PATH", help="writes PATH.json and PATH.png [%(default)s]")
-    add("--debug", action="store_true", help="tracebacks with errors")
+    add("--debug", action="store_true", help="show tracebacks with errors")
     if parser.parse_args(arguments).tiny:
         parser.set_defaults(**{name: tiny for name, (_, tiny, _, _) in COUNTS.items()})
     args = parser.parse_args(arguments)

@@ -321,7 +321,7 @@ def found_of(run: Run, sweep: Sweep, command: Sequence[str]) -> Found:
     from jojo.machine import device as devices
     from jojo.machine import estimate
     from model import formulas
-    from tools.benchmark_report import machine_names
+    from tools.parts.benchmark_report import machine_names
 
     system = run.config.system
     dtypes = dict.fromkeys(row.settings.dtype for row in sweep.rows.values() if row.works)

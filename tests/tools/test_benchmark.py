@@ -23,7 +23,8 @@ from pictures import png_size
 
 from jojo.machine import estimate
 from jojo.machine.device import peak_resident_bytes
-from tools import benchmark, benchmark_contestants, benchmark_plain, benchmark_report
+from tools import benchmark
+from tools.parts import benchmark_contestants, benchmark_plain, benchmark_report
 from utils import UserError
 
 MEASURES = {
@@ -314,5 +315,5 @@ def test_what_fails_is_one_sentence() -> None:
     wrong = bench.contestants("training", ["Jojo float32"], benchmark_contestants.Shape(1, 3, 8, 8, 2))
     with pytest.raises(UserError, match=r"^Jojo float32 could not be measured: .*n_embd.*n_head.*$"), wrong:
         pass
-    with pytest.raises(UserError, match=r"^gen\.py could not be measured: it said nothing$"):
+    with pytest.raises(UserError, match=r"^gen\.py could not be measured: it printed nothing$"):
         benchmark.seconds_until(lambda out: False, [str(ROOT / "gen.py"), "--version"], Path())

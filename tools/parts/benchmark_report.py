@@ -1,11 +1,10 @@
-"""What tools/benchmark.py found: medians and ratios, as a table, as JSON and as a picture; and facts of the machine."""
+"""The results of tools/benchmark.py: medians and ratios as a table, JSON and a plot, and facts about the machine."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 from jojo.machine import estimate
 from jojo.plotting import LR_COLOR, TRAIN_COLOR, VAL_COLOR, save_figure
@@ -34,11 +30,11 @@ COLORS = {OURS: TRAIN_COLOR, "transformers": VAL_COLOR, "plain": LR_COLOR}  # by
 
 @dataclass
 class Measure:
-    """One quantity: what each contestant reached in each round.
+    """One quantity, for each contestant and round.
 
-    title: what the table's column and the picture call it.
+    title: its name in the table and the plot.
     unit: tokens/s, bytes, s, ms or %.
-    values: by contestant, in the order of the table; the last word of a contestant's name is its dtype, if it has one.
+    values: contestant -> value of each round. The last word of a contestant's name is its dtype, if it has one.
     """
 
     title: str
@@ -46,36 +42,36 @@ class Measure:
     values: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, contestant: str, value: float) -> None:
-        """Take in a round."""
+        """Add a round."""
         self.values.setdefault(contestant, []).append(value)
 
     def median(self, contestant: str) -> float:
         return median(self.values[contestant])
 
     def peer(self, contestant: str) -> str | None:
-        """Whom it is compared with: the first that is not Jojo in the same dtype, else the last; None: Jojo is alone."""
+        """The first other library in the same dtype, else the last one; None if there is only Jojo."""
         peers = [name for name in self.values if not name.startswith(OURS)]
         same = [name for name in peers if name.split()[-1] == contestant.split()[-1]]
         return next(iter(same[:1] or peers[-1:]), None)
 
     def ratio(self, contestant: str) -> float | None:
-        """The contestant's median in those of its peer."""
+        """The contestant's median divided by its peer's."""
         peer = self.peer(contestant)
         return self.median(contestant) / self.median(peer) if peer else None
 
     @property
     def compared(self) -> str:
-        """What ratios are to, in words; nothing where Jojo is alone."""
+        """What the ratios compare with, in words; empty if there is only Jojo."""
         peers = list(dict.fromkeys(peer for name in self.values if (peer := self.peer(name))))
         return f"{peers[0].split()[0]} in the same dtype" if len(peers) > 1 else "".join(peers)
 
     @property
     def heading(self) -> str:
-        """With the unit where the values do not show it."""
+        """The title, with the unit if the values do not show it."""
         return f"{self.title}, tokens/s" if self.unit == "tokens/s" else self.title
 
     def text(self, contestant: str) -> str:
-        """The median to about three digits, and its ratio, if it is one to another contestant."""
+        """The median to about three digits, and its ratio to another contestant."""
         ratio = self.ratio(contestant) if self.peer(contestant) != contestant else None
         return shown(self.median(contestant), self.unit) + (f"  {ratio:.3g}×" if ratio else "")
 
@@ -95,12 +91,12 @@ class Measure:
 
 @dataclass
 class Part:
-    """A part of the benchmark; all its measures have the same contestants."""
+    """A part of the benchmark. All its measures have the same contestants."""
 
     title: str
     measures: dict[str, Measure]
-    notes: list[str] = field(default_factory=list)  # what else is worth knowing
-    seconds: float = 0.0  # that measuring took
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0  # to measure it
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -116,7 +112,7 @@ def shown(value: float, unit: str) -> str:
 
 
 def table(part: Part) -> str:
-    """A part for people: a row for each contestant, a column for each quantity."""
+    """A part as text: a row for each contestant, a column for each quantity."""
     measures = list(part.measures.values())
     rows = [["", *(measure.heading for measure in measures)]]
     rows += [[name, *(measure.text(name) for measure in measures)] for name in measures[0].values]
@@ -127,7 +123,7 @@ def table(part: Part) -> str:
 
 
 def write_json(path: Path, how: Mapping[str, Any], parts: Mapping[str, Part]) -> None:
-    """How and on what it was measured, and every round of every part."""
+    """Write how and where it was measured, and every round of every part."""
     found = {name: part.to_dict() for name, part in parts.items()}
     values = {**how, "measured": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "parts": found}
     replace_text(path, json.dumps(values, indent=2) + "\n")
@@ -137,7 +133,7 @@ def write_json(path: Path, how: Mapping[str, Any], parts: Mapping[str, Part]) ->
 
 
 def machine_names() -> dict[str, Any]:
-    """What this machine is, and what runs on it."""
+    """The machine and the versions of its software."""
     import torch
 
     return {
@@ -148,7 +144,7 @@ def machine_names() -> dict[str, Any]:
 
 
 def machine_facts() -> dict[str, Any]:
-    """The same, with the package transformers (None: not installed), and what the processor can do at best."""
+    """The same, with the version of transformers (None: not installed) and the peak speed of the processor."""
     return machine_names() | {
         "transformers": version("transformers") if find_spec("transformers") else None,
         "float32_gflops": round(estimate.measure_cpu_peak_flops("float32") / 1e9, 1),
@@ -165,12 +161,12 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-# --- the picture ----------------------------------------------------------------------------------------------------
+# --- the plot -------------------------------------------------------------------------------------------------------
 
 
 def draw(path: Path, title: str, parts: Mapping[str, Part]) -> None:
-    """The parts under one another in two columns, as bars; bars of a quantity have values instead of a scale."""
-    from matplotlib.figure import Figure  # no pyplot: no window system, no state left behind
+    """Draw the parts as bars in two columns. The bars have their values written beside them instead of a scale."""
+    from matplotlib.figure import Figure  # not pyplot, which keeps state and may need a display
 
     panels, half = list(parts.values()), -(-len(parts) // 2)
     columns = [column for column in (panels[:half], panels[half:]) if column]
@@ -188,12 +184,12 @@ def draw(path: Path, title: str, parts: Mapping[str, Part]) -> None:
 
 
 def lines_of(part: Part) -> float:
-    """Lines that a part takes: its title and some air, and for each quantity a heading, its bars and half a line."""
+    """Height of a part in lines: title and space, and for each quantity a heading, its bars and half a line."""
     return 2.5 + sum(1.5 + len(measure.values) for measure in part.measures.values())
 
 
 def draw_part(axes: Axes, part: Part, line: float) -> None:
-    """A title, and from the line after it on the quantities; the longest bar of each is as long as there is room."""
+    """Draw a part from this line on. The longest bar of each quantity takes the whole width."""
     axes.text(-0.75, line + 0.5, part.title, fontsize=10, va="center", fontweight="bold", parse_math=False)
     line += 1.75
     for measure in part.measures.values():

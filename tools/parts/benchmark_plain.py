@@ -1,6 +1,6 @@
-"""GPT-2 and its training loop in plain PyTorch, as one writes them first: float32, nothing clever.
+"""GPT-2 and its training loop in plain PyTorch: float32, nothing clever.
 
-The reference to read beside model.py, loss.py and trainer.py, which compute the same; a contestant of tools/benchmark.py.
+Read it beside model.py, jojo/kernels/loss.py and trainer.py, which compute the same. tools/benchmark.py measures it.
 
 Shape letters: B sequences, T tokens per sequence, C channels, H heads, D head size, V vocabulary rows.
 """
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 LEARNING_RATE, BETAS, WEIGHT_DECAY, GRAD_CLIP = 6e-4, (0.9, 0.95), 0.1, 1.0  # as in configs/default.json
 
-Step = Callable[[np.ndarray, np.ndarray], float]  # inputs and targets, int64 (B, T): trains on them, returns the loss
+Step = Callable[[np.ndarray, np.ndarray], float]  # trains on inputs and targets, int64 (B, T); returns the loss
 
 
 class PlainBlock(nn.Module):
-    """Attention, then MLP, each around a residual connection."""
+    """Attention, then MLP, each with a residual connection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainGPT(nn.Module):
-    """GPT-2 in plain PyTorch. Weights have the names that they have in model.py, without "transformer."."""
+    """GPT-2 in plain PyTorch. The weights have their names in model.py, without "transformer."."""
 
     def __init__(self, layers: int, heads: int, width: int, context: int, vocabulary: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class PlainGPT(nn.Module):
 
 
 def plain_loop(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> Step:
-    """A training step as everybody writes it: loss, backward, clip, AdamW (PyTorch's fastest, "fused")."""
+    """The usual training step: loss, backward, clip, AdamW (PyTorch's fastest, "fused")."""
     weights = list(model.parameters())
     groups = [
         {"params": [w for w in weights if w.dim() >= 2], "weight_decay": WEIGHT_DECAY},

@@ -1,10 +1,11 @@
-"""What tools/benchmark.py measures in processes of their own: Jojo, transformers, and plain PyTorch and numpy.
+"""What tools/benchmark.py measures in separate processes: Jojo, transformers, and plain PyTorch and numpy.
 
-    python tools/benchmark_contestants.py NAME '{"argument": value}'
+    python tools/parts/benchmark_contestants.py NAME '{"argument": value}'
 
-runs the command of that name, or lets the worker answer requests, a line of JSON each. A worker is a function that prepares,
-and returns what answers. Each imports only what it needs, because the time and the memory that imports take are measured
-too: that is why they stand inside the functions.
+This runs the command of that name, or starts the worker of that name, which answers one line of JSON with another. A worker
+is a function that prepares everything and returns the function that answers.
+
+Imports stand inside the functions, because the time and memory that they cost are measured too.
 
 Shape letters: B sequences, T tokens per sequence.
 """
@@ -21,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model import GPT
-    from tools.benchmark_plain import Step
+    from tools.parts.benchmark_plain import Step
     from training.run import Run
 
 T = TypeVar("T")
@@ -39,13 +40,13 @@ VOCABULARY = 50_304  # rows of the embedding: GPT-2's tokens, padded
 TEXT_TOKENS = 50_256  # random ids stay below
 DATASET = "benchmark"
 PLAIN_LOADER = "plain numpy.memmap"
-PROMPT = "Once upon a time"  # of the first token that startup waits for
-MANY = 1_000_000  # batches: a run that does not end while it is measured
+PROMPT = "Once upon a time"  # startup waits for the first token after it
+MANY = 1_000_000  # batches; the run does not end while it is measured
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a model and its batches."""
+    """Shape of a model and its batches."""
 
     layers: int
     heads: int
@@ -58,7 +59,7 @@ class Shape:
 
 
 def timed(call: Callable[[], T]) -> tuple[float, T]:
-    """The seconds that a call takes, and its result."""
+    """Seconds that a call takes, and its result."""
     started = time.perf_counter()
     result = call()
     return time.perf_counter() - started, result
@@ -68,7 +69,7 @@ def timed(call: Callable[[], T]) -> tuple[float, T]:
 
 
 def train_flags(shape: Shape, folder: Path) -> list[str]:
-    """Flags of train.py for a run of this shape on the folder's data: with biases and without dropout, as all here."""
+    """Flags of train.py for a run of this shape on the folder's data, with biases and without dropout."""
     options = {
         "model.n_layer": shape.layers, "model.n_head": shape.heads, "model.n_embd": shape.width,
         "model.block_size": shape.context, "model.vocab_size": VOCABULARY, "model.bias": "true", "model.dropout": 0,
@@ -80,7 +81,7 @@ def train_flags(shape: Shape, folder: Path) -> list[str]:
 
 
 def jojo_run(shape: Shape, folder: Path, dtype: str = "auto") -> Run:
-    """A prepared run; its token cache is made where there is none."""
+    """A prepared run; its token cache is made if it does not exist."""
     from tools.parts.runs import measured_request
     from training.run import prepare_run
 
@@ -104,10 +105,10 @@ def jojo_step(shape: Shape, dtype: str, folder: Path) -> Step:
 
 
 def transformers_step(shape: Shape, dtype: str, folder: Path) -> Step:
-    """GPT2LMHeadModel in the plain loop: in float32, or with its forward pass in bfloat16 autocast, as Jojo's is."""
+    """GPT2LMHeadModel in the plain loop, in float32 or with bfloat16 autocast, as in Jojo."""
     import torch
 
-    from tools.benchmark_plain import plain_loop
+    from tools.parts.benchmark_plain import plain_loop
 
     model = transformers_model(shape)
 
@@ -119,10 +120,10 @@ def transformers_step(shape: Shape, dtype: str, folder: Path) -> Step:
 
 
 def transformers_model(shape: Shape) -> Any:
-    """GPT2LMHeadModel with random weights, as fast as it can be set up.
+    """GPT2LMHeadModel with random weights, set up to be as fast as possible.
 
-    Its own default, "gelu_new", is the same function as "gelu_pytorch_tanh" in many slow operations; with the cache
-    that it keeps by default, training copies all keys and values.
+    Its default, "gelu_new", computes the same as "gelu_pytorch_tanh" in many slow operations. Training switches off its
+    cache, which copies all keys and values.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -136,7 +137,7 @@ def transformers_model(shape: Shape) -> Any:
 
 def plain_step(shape: Shape, dtype: str, folder: Path) -> Step:
     """PlainGPT in the plain loop."""
-    from tools.benchmark_plain import PlainGPT, plain_loop
+    from tools.parts.benchmark_plain import PlainGPT, plain_loop
 
     model = PlainGPT(shape.layers, shape.heads, shape.width, shape.context, VOCABULARY)
     return plain_loop(model, model.loss)
@@ -148,7 +149,7 @@ STEPS: dict[str, Callable[[Shape, str, Path], Step]] = {
 
 
 def training(label: str, shape: Mapping[str, int], folder: str) -> Worker:
-    """Trains on random tokens, some timed batches at a time; every contestant is given the same ones."""
+    """Trains on random tokens, the same for every contestant, and measures each batch."""
     import torch
 
     from jojo.machine.device import peak_resident_bytes
@@ -174,20 +175,20 @@ def training(label: str, shape: Mapping[str, int], folder: str) -> Worker:
 
 
 def mapped_ids(folder: Path) -> np.ndarray:
-    """The ids of Jojo's token cache, mapped into memory: they are stored as such a file stores them."""
+    """The ids of Jojo's token cache, mapped into memory. The file format is that of a plain array."""
     (path,) = (folder / "cache").glob(f"{DATASET}-train-*.bin")
     return np.memmap(path, dtype="<u2", mode="r")
 
 
 def windows(ids: np.ndarray, shape: Shape, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A batch as one writes it first, from anywhere: inputs and targets, int64 (B, T)."""
+    """A batch of random windows, written plainly: inputs and targets, int64 (B, T)."""
     starts = chance.integers(0, len(ids) - shape.context, shape.batch)
     rows = np.stack([ids[start : start + shape.context + 1] for start in starts]).astype(np.int64)  # (B, T + 1)
     return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
 
 
 def loading(label: str, shape: Mapping[str, int], folder: str) -> Worker:
-    """Batches of Jojo's loader from the middle of an epoch on, and plain ones, in turns; Jojo's step trains on each."""
+    """Loads batches with Jojo's loader, from mid-epoch on, and plain ones in turns. Jojo's step trains on each."""
     from data_loader import Batch
     from trainer import Trainer
     from training.device_loader import DeviceBatch
@@ -220,24 +221,24 @@ def loading(label: str, shape: Mapping[str, int], folder: str) -> Worker:
 
 
 class Stamps:
-    """Notes when the tokens of each step came. To transformers it is a streamer."""
+    """Records when the tokens of each step came. transformers uses it as a streamer."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
         self.tokens: list[int] = []  # of the first sample
 
     def put(self, tokens: Tensor) -> None:
-        """The next token of every sample, (B,); or first of all the prompts, (B, T)."""
+        """Take the next token of every sample, (B,). The first call has the prompts, (B, T), which are ignored."""
         if tokens.dim() == 1:
             self.times.append(time.perf_counter())
             self.tokens.append(int(tokens[0]))
 
     def end(self) -> None:
-        """All tokens have come."""
+        """Transformers calls this after the last token."""
 
 
 def random_model(shape: Shape) -> GPT:
-    """Jojo's model with weights drawn from one seed: the same for all that decode."""
+    """Jojo's model with weights drawn from a fixed seed: the same for all contestants that decode."""
     import torch
 
     from config import ModelConfig
@@ -289,7 +290,7 @@ def jojo_decoder(shape: Shape, dtype: str) -> Callable[[Tensor, int, Stamps], No
 
 
 def decoding(label: str, shape: Mapping[str, int], folder: str) -> Worker:
-    """Continues a prompt of random tokens with the likeliest ones, one or several times at once."""
+    """Continues a prompt of random tokens with the likeliest tokens, in one sample or several at once."""
     import torch
 
     library, _, dtype = label.rpartition(" ")
@@ -308,18 +309,18 @@ def decoding(label: str, shape: Mapping[str, int], folder: str) -> Worker:
     return run
 
 
-# --- commands: they print when they are there -----------------------------------------------------------------------
+# --- commands that print when they are done -----------------------------------------------------------------------
 
 
 def first_batch(shape: Mapping[str, int], folder: str) -> None:
-    """What train.py does up to its first batch, with transformers and the plain way to load."""
+    """Does what train.py does up to its first batch, with transformers and plain batches."""
     step = transformers_step(Shape(**shape), "float32", Path(folder))
     batch = windows(mapped_ids(Path(folder)), Shape(**shape), np.random.default_rng(0))
     print(f"batch 1/1  loss {step(*batch):.4f}", flush=True)
 
 
 def first_token(folder: str) -> None:
-    """What gen.py does up to its first token, with transformers, of an exported model."""
+    """Does what gen.py does up to its first token, with transformers and an exported model."""
     from transformers import AutoTokenizer, GPT2LMHeadModel
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
