@@ -28,6 +28,35 @@ ALIASES = {
     "--seed": "system.seed",
 }
 
+# Flags that are no config field: names, value, help. A value in brackets may be left out.
+WITH_VALUE = [
+    ("--config", "FILE", "JSON config; see configs/"),
+    ("--save_config", "FILE", "also write the config of this run to FILE"),
+    ("--output_checkpoint", "PATH", "where to save; default models/<dataset>_epoch<epochs>.pt"),
+    ("--resume", "[PATH]", "continue exactly where the run (or this checkpoint) stopped"),
+    (
+        "--checkpoint --from_checkpoint",
+        "PATH",
+        "continue from this checkpoint; with --load_model_only, only take its weights",
+    ),
+    ("--load_model_only", "[PATH]", "start a new run from a checkpoint's weights"),
+    ("--init_from", "PATH_OR_ID", "start a new run from a Hugging Face GPT-2: a folder, or a name on the Hub"),
+]
+SWITCHES = [
+    (
+        "--reset_epoch",
+        "with --checkpoint or --resume: keep weights and optimizer state, start counters and metrics at zero",
+    ),
+    ("--allow_changes", "continue although the data or an option changed that decides the result"),
+    ("--show_config", "print every value, its source and what follows from it; then exit"),
+    ("--eval_only", "evaluate and exit"),
+    ("--tensorboard", "also write TensorBoard events to models/tensorboard/<run>"),
+    ("--no_cache", "tokenize for this run only: --data.cache_tokenized false"),
+    ("--no_compile", "--training.compile_model false"),
+    ("--no_color --no-color", "no colours, even on a terminal"),
+    ("--debug", "more detail, and tracebacks with errors"),
+]
+
 
 def build_parser(description: str | None = None) -> Parser:
     """The flags of train.py. Every config field is a flag."""
@@ -35,38 +64,12 @@ def build_parser(description: str | None = None) -> Parser:
         prog="train.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"Jojo {__version__}")
-    add = parser.add_argument_group("run").add_argument
-    add("--config", metavar="FILE", help="JSON config; see configs/")
-    add("--show_config", action="store_true", help="print every value, its source and what follows from it; then exit")
-    add("--save_config", metavar="FILE", help="also write the config of this run to FILE")
-    add("--output_checkpoint", metavar="PATH", help="where to save; default models/<dataset>_epoch<epochs>.pt")
-    maybe_path: dict[str, Any] = {"nargs": "?", "const": True, "metavar": "PATH"}
-    add("--resume", **maybe_path, help="continue exactly where the run (or this checkpoint) stopped")
-    add(
-        "--checkpoint", "--from_checkpoint", metavar="PATH",
-        help="continue from this checkpoint; with --load_model_only, start a new run from its weights",
-    )  # fmt: skip
-    add("--load_model_only", **maybe_path, help="start a new run from a checkpoint's weights")
-    add(
-        "--init_from",
-        metavar="PATH_OR_ID",
-        help="start a new run from a Hugging Face GPT-2: a folder, or a name on the Hub",
-    )
-    add(
-        "--reset_epoch", action="store_true",
-        help="with --checkpoint or --resume: keep weights and optimizer state, start counters and metrics at zero",
-    )  # fmt: skip
-    add(
-        "--allow_changes",
-        action="store_true",
-        help="continue although an option or the data changed that decides the result",
-    )
-    add("--eval_only", action="store_true", help="evaluate and exit")
-    add("--tensorboard", action="store_true", help="also write TensorBoard events to models/tensorboard/<run>")
-    add("--no_cache", action="store_true", help="tokenize for this run only: --data.cache_tokenized false")
-    add("--no_compile", action="store_true", help="--training.compile_model false")
-    add("--no_color", "--no-color", action="store_true", help="no colours, even on a terminal")
-    add("--debug", action="store_true", help="more detail, and tracebacks with errors")
+    group = parser.add_argument_group("run")
+    for names, metavar, text in WITH_VALUE:
+        path = {"nargs": "?", "const": True} if metavar == "[PATH]" else {}
+        group.add_argument(*names.split(), metavar=metavar.strip("[]"), help=text, **path)  # type: ignore[arg-type]
+    for names, text in SWITCHES:
+        group.add_argument(*names.split(), action="store_true", help=text)
     short = {name: flag for flag, name in ALIASES.items()}
     for section, cls in SECTIONS.items():
         group = parser.add_argument_group(section, (cls.__doc__ or "").strip().splitlines()[0])
@@ -164,14 +167,7 @@ def read_request(args: argparse.Namespace, arguments: list[str]) -> Request:
         if applies:
             raise UserError(problem)
     return Request(
-        config_file=args.config,
-        overrides=given,
-        continue_from=None if args.load_model_only else resume_path or args.checkpoint,
-        resume=bool(args.resume),
-        weights_from=weights or (args.checkpoint if args.load_model_only else None),
-        init_from=args.init_from,
-        output=args.output_checkpoint,
-        allow_changes=args.allow_changes,
-        reset_epoch=args.reset_epoch,
-        tensorboard=args.tensorboard,
-    )
+        args.config, given, None if args.load_model_only else resume_path or args.checkpoint, bool(args.resume),
+        weights or (args.checkpoint if args.load_model_only else None), args.init_from, args.output_checkpoint,
+        args.allow_changes, args.reset_epoch, args.tensorboard,
+    )  # fmt: skip

@@ -131,21 +131,13 @@ def read_layers(request: Request, ranks: Ranks) -> Asked:
         return Asked(config, sources, files, None, mode, auto, None)
     without_checkpoint = config
     config, sources = resolve([checkpoint_layer(checkpoint, mode, layers), *layers])
-    if (
-        auto
-        and mode.loads_optimizer
-        and checkpoint.version == "3"
-        and keep_split(config, without_checkpoint, sources, checkpoint)
-    ):
+    if auto and mode.loads_optimizer and keep_split(config, without_checkpoint, sources, checkpoint):
         auto = mode is Mode.RESET or request.allow_changes  # perhaps on another machine: found again
     refuse_other_shape(config, sources, checkpoint)
-    if request.output is None:
-        own = mode is Mode.RESUME and checkpoint.version == "3"
-        files = RunFiles(
-            checkpoint.path.parent / f"{checkpoint.state['metadata']['run']}.pt"
-            if own
-            else run_path(None, config.data.dataset_name, config.training.max_epochs)
-        )
+    path = run_path(request.output, config.data.dataset_name, config.training.max_epochs)
+    if request.output is None and mode is Mode.RESUME and checkpoint.version == "3":
+        path = checkpoint.path.parent / f"{checkpoint.state['metadata']['run']}.pt"
+    files = RunFiles(path)
     if mode is Mode.RESUME and not (checkpoint.run_id and files.owns(checkpoint.path)):
         mode = Mode.CONTINUE
     recorded = checkpoint.state.get("metadata", {}).get("init_from")
@@ -186,15 +178,17 @@ def open_checkpoint(request: Request, mode: Mode, files: RunFiles, ranks: Ranks)
         from hf.hub import find_model
 
         return load_hf(find_model(request.init_from), chatml=True)
+    if mode is Mode.FRESH:
+        return None
     path = request.weights_from or request.continue_from
-    if not path:
-        if not request.resume:
-            return None
-        checkpoint = files.newest_valid(ranks)
-    else:
-        checkpoint = load_checkpoint(user_path(path), ranks)
-    if not mode.loads_optimizer:
-        return checkpoint
+    checkpoint = load_checkpoint(user_path(path), ranks) if path else files.newest_valid(ranks)
+    if mode.loads_optimizer:
+        check_continuable(checkpoint, mode)
+    return checkpoint
+
+
+def check_continuable(checkpoint: Checkpoint, mode: Mode) -> None:
+    """Say what a checkpoint lacks. Raises UserError where it has no training state."""
     if not checkpoint.has_training_state:
         raise UserError(
             f"'{checkpoint.path}' has no optimizer state to continue with; start a new run from its weights: "
@@ -211,7 +205,6 @@ def open_checkpoint(request: Request, mode: Mode, files: RunFiles, ranks: Ranks)
         log.warning(
             "Options of '%s' that this version does not have: %s.", checkpoint.path, ", ".join(checkpoint.other_options)
         )
-    return checkpoint
 
 
 def checkpoint_layer(checkpoint: Checkpoint, mode: Mode, layers: list[tuple[str, Values]]) -> tuple[str, Values]:
@@ -239,6 +232,8 @@ def keep_split(config: Config, without_checkpoint: Config, sources: dict[str, st
     The checkpoint's batch size may have been found, too. So the sequences count as they are in the config with the
     checkpoint, and in the one without it, as when the run began.
     """
+    if checkpoint.version != "3":
+        return False
     stored = Config.from_dict(checkpoint.config, str(checkpoint.path))
     if stored.rows_per_batch not in (config.rows_per_batch, without_checkpoint.rows_per_batch):
         return False
@@ -254,16 +249,13 @@ def keep_split(config: Config, without_checkpoint: Config, sources: dict[str, st
 def refuse_other_shape(config: Config, sources: dict[str, str], checkpoint: Checkpoint) -> None:
     """Raises UserError when a file or flag contradicts the shape of the loaded model."""
     stored = checkpoint.config.get("model", {})
-    others = [
-        name
-        for name in SHAPE
-        if config.get(name) is not None and stored.get(name.split(".")[1], config.get(name)) != config.get(name)
-    ]
-    if others:
-        problems = [
-            f"{name} {config.get(name)} ({sources[name]}) against {stored[name.split('.')[1]]}" for name in others
-        ]
-        by_flags = all(sources[name].startswith("--") for name in others)
+    problems, by_flags = [], True
+    for name in SHAPE:
+        key, now = name.split(".")[1], config.get(name)
+        if key in stored and now not in (None, stored[key]):
+            problems.append(f"{name} {now} ({sources[name]}) against {stored[key]}")
+            by_flags &= sources[name].startswith("--")
+    if problems:
         raise UserError(
             f"The model in '{checkpoint.path}' has another shape: {'; '.join(problems)}. "
             + ("Leave these options out." if by_flags else "Leave --config out, or name one of this shape.")
@@ -282,7 +274,8 @@ def refuse_changes(checkpoint: Checkpoint, config: Config, derived: Collection[s
         stored, now = checkpoint.config.get(section, {}), config.get(name)
         rederived = section == "scheduler" and name in derived
         if key in stored and stored[key] != now and not rederived:
-            changes.append(f"{name} {stored[key]} -> {now} ({consequence(name)})")
+            consequence = next(words for part, words in CONSEQUENCES.items() if name.startswith(part))
+            changes.append(f"{name} {stored[key]} -> {now} ({consequence})")
     before = checkpoint.state["metadata"]["dataset"]
     for split, what, means in (
         ("train", "training", "the rest of the epoch is other text"),
@@ -299,19 +292,10 @@ def refuse_changes(checkpoint: Checkpoint, config: Config, derived: Collection[s
         )
 
 
-def consequence(name: str) -> str:
-    """What a change of this option means for the rest of a run."""
-    return next(words for part, words in CONSEQUENCES.items() if name.startswith(part))
-
-
 def note_other_machine(checkpoint: Checkpoint, device: str) -> None:
     """Say so when something that decides rounding differs from the checkpoint's run."""
-    before = checkpoint.state["metadata"].get("machine", {})
-    changes = [
-        f"{name} {before[name]} -> {value}"
-        for name, value in machine(device).items()
-        if before.get(name, value) != value
-    ]
+    before, now = checkpoint.state["metadata"].get("machine", {}), machine(device)
+    changes = [f"{name} {before[name]} -> {value}" for name, value in now.items() if before.get(name, value) != value]
     if changes:
         log.info("Results may differ in the last bits from here on: %s.", "; ".join(changes))
 
