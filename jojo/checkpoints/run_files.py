@@ -216,7 +216,7 @@ class RunFiles:
         """The newest checkpoint that can be read; a warning names each that cannot.
 
         Raises:
-            UserError: there is none.
+            UserError: no checkpoint can be read.
         """
         problems: list[str] = []
         for path in self.newest_first():

@@ -130,7 +130,7 @@ class Saver(NoSaver):
                 raise
             except Exception as error:
                 if self.ranks.is_main:
-                    log.error("%s Training goes on, and the next save tries again.", error)
+                    log.error("%s Training continues; the next save tries again.", error)
                 continue
             log.debug("Saved %s", path)
             del self._pending[kind]

@@ -141,7 +141,7 @@ State = dict[Any, Any]
 
 
 class Few(model.Block):
-    """A transformer block, of which no file here has ten, or as wide a one: such a model was never compared with weights."""
+    """A transformer block that refuses ten layers or a wide model: no file here has weights for one."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         assert layer < 9 and config.n_embd < 900, "a model is built that the file cannot fill"
@@ -637,7 +637,7 @@ def test_the_newest_whole_checkpoint_is_one_that_was_written(small: States, edit
 def test_an_older_checkpoint_with_other_bytes_is_read_or_refused(
     small: States, version: str, edits: list[Edit]
 ) -> None:
-    """These carry no sum of their own; what is left of them is a checkpoint, or a sentence says that it is none."""
+    """These have no SHA-256: each is still a checkpoint, or is refused in a sentence."""
     path = Path("bytes.pt")
     path.write_bytes(edited(torch_bytes(small[version]), edits))
     with bounded(), contextlib.suppress(UserError):
@@ -837,7 +837,7 @@ lines = (
 
 
 def whole(text: str, mark: str) -> str:
-    """Text with `mark` for every half of a surrogate pair, which is no character; pairs become one."""
+    """Text with `mark` for every lone surrogate; surrogate pairs become one character."""
     joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     return "".join(mark if "\ud800" <= c <= "\udfff" else c for c in joined)
 

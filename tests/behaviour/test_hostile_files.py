@@ -171,7 +171,7 @@ class Said:
 
     @property
     def unprintable(self) -> list[str]:
-        """Lines, of both streams, with something in them that is no text."""
+        """Lines of both streams with a character that is not printable."""
         return [line for line in [*self.lines, *self.out.split("\n")] if not line.isprintable()]
 
     def assert_refused(self, *words: str) -> None:

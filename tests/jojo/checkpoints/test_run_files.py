@@ -1,4 +1,4 @@
-"""Tests of run_files.py: names, the lock, which checkpoint to go on from, which to keep, saving beside the training."""
+"""Tests of checkpoints/run_files.py: names, the lock, which checkpoint to continue from, which to keep."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_what_a_killed_process_left_of_a_save_is_swept_up():
     assert {path.name for path in folder.glob(".*.tmp")} == others
 
 
-# --- going on from the newest ------------------------------------------------------------------------------------------
+# --- continuing from the newest ----------------------------------------------------------------------------------------
 
 
 def test_checkpoints_are_ordered_by_the_batch_in_them_not_by_name_or_time(tmp_path):

@@ -205,7 +205,7 @@ def test_a_run_whose_last_save_failed_exits_with_an_error(monkeypatch, tmp_path,
 
     monkeypatch.setattr(saver_module, "write_file", sometimes)
     outcome = train("--max_iters", "4", "--checkpoint_interval", "1", "--eval_interval", "0")
-    assert "No space left on device" in outcome.said and "Training goes on" in outcome.said
+    assert "No space left on device" in outcome.said and "Training continues" in outcome.said
     assert outcome.code == (1 if fails_at == 4 else 0)
     assert ("Not saved after batch 4: " in outcome.said) == (fails_at == 4)
     kept = {read_stamp(path).batch for path in (tmp_path / "models").glob("*_batch*.pt")}
@@ -251,5 +251,5 @@ def test_without_a_copy_only_the_tensors_are_shared():
     original["points"].append(2)
     weight.zero_()
     assert same["points"] == [1] and same["model"]["in"].sum() == 0
-    weight.data = torch.ones(6)  # the training goes on elsewhere
+    weight.data = torch.ones(6)  # training continues elsewhere
     assert same["model"]["in"].sum() == 0

@@ -163,22 +163,22 @@ def test_shards_that_are_cut_short_missing_or_too_many_are_named(sharded: Path) 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda told: told.update(folder="../x.shards/0123456789abcdef-3"),
-        lambda told: told.update(folder="/x.shards/0123456789abcdef-3"),
-        lambda told: told.update(folder=3),
-        lambda told: told.pop("files"),
-        lambda told: told.update(files={}),
-        lambda told: told.update(files=[1]),
-        lambda told: told["files"].update({"../evil.safetensors": {"bytes": 1, "sha256": "0" * 64}}),
-        lambda told: told["files"].update(
+        lambda listed: listed.update(folder="../x.shards/0123456789abcdef-3-00000000"),
+        lambda listed: listed.update(folder="/x.shards/0123456789abcdef-3-00000000"),
+        lambda listed: listed.update(folder=3),
+        lambda listed: listed.pop("files"),
+        lambda listed: listed.update(files={}),
+        lambda listed: listed.update(files=[1]),
+        lambda listed: listed["files"].update({"../evil.safetensors": {"bytes": 1, "sha256": "0" * 64}}),
+        lambda listed: listed["files"].update(
             {"shard-00002-model-00001-of-00003.safetensors": {"bytes": 1, "sha256": "0"}}
         ),
-        lambda told: told["tensors"].update({"elsewhere.x": [1]}),
-        lambda told: told["tensors"].update({"model.x": [-1, 4]}),
-        lambda told: told["tensors"].update({"model.x": [2**40, 2**40]}),
-        lambda told: told["tensors"].update({"model.x": []}),
-        lambda told: next(iter(told["files"].values())).update(bytes=1e300),
-        lambda told: told["tensors"].update({"model.x": "12"}),
+        lambda listed: listed["tensors"].update({"elsewhere.x": [1]}),
+        lambda listed: listed["tensors"].update({"model.x": [-1, 4]}),
+        lambda listed: listed["tensors"].update({"model.x": [2**40, 2**40]}),
+        lambda listed: listed["tensors"].update({"model.x": []}),
+        lambda listed: next(iter(listed["files"].values())).update(bytes=1e300),
+        lambda listed: listed["tensors"].update({"model.x": "12"}),
     ],
 )
 def test_a_malformed_list_of_shards_is_refused(change: Callable[[dict[str, Any]], object], sharded: Path) -> None:
@@ -190,8 +190,11 @@ def test_a_malformed_list_of_shards_is_refused(change: Callable[[dict[str, Any]]
 def test_tensors_that_are_not_in_the_shards_are_refused(sharded: Path) -> None:
     content = sharded.read_bytes()
     for change, expected in (
-        (lambda told: told["tensors"].update({"model.transformer.wpe.weight": [17, 16]}), "is not whole"),
-        (lambda told: told["tensors"].update({"model.transformer.new.weight": [1]}), "model.transformer.new.weight"),
+        (lambda listed: listed["tensors"].update({"model.transformer.wpe.weight": [17, 16]}), "is not whole"),
+        (
+            lambda listed: listed["tensors"].update({"model.transformer.new.weight": [1]}),
+            "model.transformer.new.weight",
+        ),
     ):
         rewrite(sharded, change)
         with pytest.raises(UserError, match=rf"The shards of the checkpoint .* cannot be read \(.*{expected}"):
@@ -206,10 +209,12 @@ def forged(path: Path, tensors: dict[str, torch.Tensor] | bytes, offsets: dict[s
     if isinstance(tensors, bytes):
         shard.write_bytes(tensors)
     else:
-        told = {name: {"saved_offsets": place} for name, place in (offsets or {}).items()}
-        save_file(tensors, shard, metadata={"DCP_SHARDING_INFO": json.dumps(told)})
+        listed = {name: {"saved_offsets": place} for name, place in (offsets or {}).items()}
+        save_file(tensors, shard, metadata={"DCP_SHARDING_INFO": json.dumps(listed)})
     digest = hashlib.sha256(shard.read_bytes()).hexdigest()
-    rewrite(path, lambda told: told["files"].update({shard.name: {"bytes": shard.stat().st_size, "sha256": digest}}))
+    rewrite(
+        path, lambda listed: listed["files"].update({shard.name: {"bytes": shard.stat().st_size, "sha256": digest}})
+    )
 
 
 def test_shards_that_hold_anything_but_safetensors_are_refused(sharded: Path) -> None:
@@ -447,7 +452,7 @@ def test_the_state_of_the_moment_of_the_save_is_written(group: Share) -> None:
     shared = group(state(3, value=1.0))
     saver = ShardSaver(RunFiles(SAVED), None, Ranks())
     saver.save(shared, [SAVED])
-    flat_tensors(shared)["model.transformer.wte.weight"].to_local().fill_(7.0)  # training goes on
+    flat_tensors(shared)["model.transformer.wte.weight"].to_local().fill_(7.0)  # training continues
     saver.close()
     weights = load_checkpoint(SAVED).model["transformer.wte.weight"]
     assert weights[0, 0] == 1 and not (weights == 7).any()
