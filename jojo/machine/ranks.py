@@ -78,9 +78,8 @@ class Ranks:
         return self.world_size == 1
 
     # --- texts ------------------------------------------------------------------------------------------------------
-    # They go through the store, before training starts. A wait there has no limit, because a rank may still tokenize.
-    # After 10 s rank 0 names the ranks that it waits for. Ctrl-C interrupts the wait. When a rank dies, torchrun ends
-    # the others.
+    # They go through the store, mostly before training. A wait there has no limit, because a rank may still tokenize. After
+    # 10 s rank 0 names the ranks that it waits for. Ctrl-C interrupts the wait. When a rank dies, torchrun ends the others.
 
     def broadcast_text(self, name: str, text: str) -> str:
         """Rank 0's text on every rank."""
@@ -127,7 +126,8 @@ class Ranks:
         expected = json.loads(self.broadcast_text("facts", json.dumps(dict(facts))))
         wrong = [name for name, fact in facts.items() if fact != expected.get(name)]
         own = f"Rank {self.rank} ({platform.node()}) differs from rank 0 in: {', '.join(wrong[:4])}; {SAME_INPUT}"
-        self.raise_together("compare", own if wrong else "")
+        if not self.all_true(not wrong):
+            self.raise_together("compare", own if wrong else "")
 
     def _wait(self, names: list[str]) -> None:
         """Wait for texts in small steps: Ctrl-C cannot interrupt the store's own wait."""

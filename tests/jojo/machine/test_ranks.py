@@ -77,7 +77,8 @@ def test_ranks_that_do_different_things_are_told_so() -> None:
     ]
 
 
-def test_ranks_that_were_given_something_else_are_told_what() -> None:
+def test_ranks_that_were_given_something_else_are_told_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ranks, "all_true", lambda ranks, here: "" not in ranks.all_gather_text("true", "yes" * here))
     facts = {"the code": "a", "the training data": "b", "training.batch_size": "4"}
     assert on_all(2, lambda ranks: ranks.check_same(facts)) == [None, None]
     other = facts | {"the code": "x", "training.batch_size": "8"}
