@@ -7,14 +7,12 @@ once, by the hash of model and prompt: the next run, after an interruption or fo
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import hashlib
 import http.client
 import json
 import os
 import re
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections import deque
@@ -235,7 +233,7 @@ class Server:
         """What a status means."""
         if error.code in TRANSIENT:
             what = "allows no more requests for now" if error.code == 429 else "has trouble"
-            return TransientError(f"{what} ({error.code})", seconds_asked(error.headers.get("Retry-After", "")))
+            return TransientError(f"{what} ({error.code})", retry_after_s(error.headers.get("Retry-After", "")))
         if error.code in (401, 403):
             return Refusal(f"{self.name} does not accept the key ({error.code}); set OPENAI_API_KEY to a valid one")
         if error.code == 404:
@@ -249,10 +247,6 @@ class Server:
         return kind(f"{self.name} refused the request ({error.code}{': ' + said if said else ''})")
 
 
-def seconds_asked(header: str) -> float:
-    """The wait in a Retry-After header, which holds seconds or a date."""
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(header))
-    with contextlib.suppress(ValueError):
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    return 0.0
+def retry_after_s(header: str) -> float:
+    """The seconds in a Retry-After header; 0 if it holds something else."""
+    return float(header) if re.fullmatch(r"\d+(\.\d+)?", header) else 0.0
