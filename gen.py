@@ -37,24 +37,13 @@ def build_parser() -> Parser:
     add("--system", metavar="TEXT", help="system message of the conversation")
     add("--nonstop", action="store_true", help="continue after the end of a document or turn, up to --max_tokens")
     add("--max_tokens", type=int, default=300, metavar="N", help="write at most N tokens [%(default)s]")
-    add(
-        "--temp", type=float, default=0.7, metavar="X", help="temperature; 0 = always the likeliest token [%(default)s]"
-    )
+    add("--temp", type=float, default=0.7, metavar="X",
+        help="temperature; 0 = always the likeliest token [%(default)s]")  # fmt: skip
     add("--top_k", type=int, default=50, metavar="N", help="draw from the N likeliest tokens; 0 = off [%(default)s]")
-    add(
-        "--top_p",
-        type=float,
-        default=1.0,
-        metavar="X",
-        help="draw from the likeliest tokens that add up to probability X; 1 = off [%(default)s]",
-    )
-    add(
-        "--repetition_penalty",
-        type=float,
-        default=1.0,
-        metavar="X",
-        help="above 1, tokens repeat less; 1 = off [%(default)s]",
-    )
+    add("--top_p", type=float, default=1.0, metavar="X",
+        help="draw from the likeliest tokens that add up to probability X; 1 = off [%(default)s]")  # fmt: skip
+    add("--repetition_penalty", type=float, default=1.0, metavar="X",
+        help="above 1, tokens repeat less; 1 = off [%(default)s]")  # fmt: skip
     add("--seed", type=int, metavar="N", help="the same seed gives the same text [a new one each time]")
     add("--num_samples", type=int, default=1, metavar="N", help="write N texts at once [%(default)s]")
     add("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda, cuda:N or mps [%(default)s]")

@@ -50,33 +50,33 @@ MESSAGES = (
 
 def check_parity(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
     """Compare a folder with the model it was made from. Raises UserError for the first difference."""
-    theirs, their_tokenizer = load_back(folder)
-    model.eval()
-    compare_weights(model, theirs, tokenizer.n_vocab)
-    prompts = fixed_prompts(model, tokenizer)
-    if different_numbers(model, theirs, prompts):
-        # Large logits can differ by more in single precision; wrong weights differ in double precision too.
-        log.debug("Logits differ by more than %g in float32; comparing in float64.", TOLERANCE)
-        if problem := different_numbers(copy.deepcopy(model).double(), theirs.double(), prompts):
-            raise UserError(f"{STEM} {problem}.")
-    compare_tokenizers(tokenizer, their_tokenizer)
-    if tokenizer.has_chatml:
-        compare_chat(tokenizer, their_tokenizer)
+    with quiet():
+        theirs, their_tokenizer = load_back(folder)
+        model.eval()
+        compare_weights(model, theirs, tokenizer.n_vocab)
+        prompts = fixed_prompts(model, tokenizer)
+        if different_numbers(model, theirs, prompts):
+            # Large logits can differ by more in single precision; wrong weights differ in double precision too.
+            log.debug("Logits differ by more than %g in float32; comparing in float64.", TOLERANCE)
+            if problem := different_numbers(copy.deepcopy(model).double(), theirs.double(), prompts):
+                raise UserError(f"{STEM} {problem}.")
+        compare_tokenizers(tokenizer, their_tokenizer)
+        if tokenizer.has_chatml:
+            compare_chat(tokenizer, their_tokenizer)
 
 
 def load_back(folder: Path) -> tuple[Any, Any]:
     """The model and tokenizer as anybody would load them. Raises UserError if the weights do not match the model."""
-    with quiet():
-        import transformers
+    import transformers
 
-        any_model: Any = transformers.AutoModelForCausalLM
-        try:
-            model, info = any_model.from_pretrained(
-                folder, output_loading_info=True, local_files_only=True, dtype=torch.float32
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise UserError(f"{STEM} transformers cannot load it ({str(error).strip().splitlines()[0]}).") from error
+    any_model: Any = transformers.AutoModelForCausalLM
+    try:
+        model, info = any_model.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True, dtype=torch.float32
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise UserError(f"{STEM} transformers cannot load it ({str(error).strip().splitlines()[0]}).") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if names := sorted(map(str, info.get(kind) or ())):
             raise UserError(f"{STEM} {kind.replace('_', ' ')} {', '.join(names[:3])}.")
@@ -147,17 +147,9 @@ def different_numbers(model: GPT, theirs: Any, prompts: list[list[int]]) -> str 
 
 def greedy(theirs: Any, prompt: Tensor, room: int) -> list[int]:
     """The likeliest tokens after a prompt (1, T), decoded by transformers. End tokens do not stop it."""
-    settings = theirs.generation_config
-    theirs.generation_config = copy.deepcopy(settings)
     theirs.generation_config.eos_token_id = None
-    try:
-        with quiet():
-            out = theirs.generate(
-                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=room
-            )  # (1, T + room)
-    finally:
-        theirs.generation_config = settings
-    chosen: list[int] = out[0, prompt.size(1) :].tolist()
+    out = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=room)
+    chosen: list[int] = out[0, prompt.size(1) :].tolist()  # of (1, T + room)
     return chosen
 
 
@@ -169,19 +161,17 @@ def compare_tokenizers(ours: Tokenizer, theirs: Any) -> None:
     """
     if len(theirs) != ours.n_vocab:
         raise UserError(f"{STEM} the tokenizer has {len(theirs)} tokens instead of {ours.n_vocab}.")
-    with quiet():
-        for text in HARD_STRINGS:
-            plain, parsed = ours.encode(text), ours.encode_parsed(text)
-            same = theirs.encode(text, split_special_tokens=True) == plain and theirs.encode(text) == parsed
-            if not (same and theirs.decode(plain) == text and theirs.decode(parsed) == text):
-                raise UserError(f"{STEM} the tokenizer encodes {text[:40]!r} to other ids.")
+    for text in HARD_STRINGS:
+        plain, parsed = ours.encode(text), ours.encode_parsed(text)
+        same = theirs.encode(text, split_special_tokens=True) == plain and theirs.encode(text) == parsed
+        if not (same and theirs.decode(plain) == text and theirs.decode(parsed) == text):
+            raise UserError(f"{STEM} the tokenizer encodes {text[:40]!r} to other ids.")
 
 
 def compare_chat(ours: Tokenizer, theirs: Any) -> None:
     """Compare the ids of conversations with those that gen.py --chat gives to the model."""
     for messages in MESSAGES:
         ids, _ = chat_prompt(ours, messages, room=1 << 30)
-        with quiet():
-            rendered = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        rendered = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         if list(rendered) != ids:
             raise UserError(f"{STEM} the chat template renders {messages[-1]['content']!r} to other ids.")

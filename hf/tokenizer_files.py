@@ -104,17 +104,17 @@ def read_tokenizer(folder: Path, vocab_size: int, recorded: Any = None) -> Token
     Raises:
         UserError: it does not cut text as GPT-2's does, or has tokens that cannot be kept.
     """
-    ids, added = _stored_vocabulary(folder)
-    if ids is None:
+    whole, ids = _object_in(folder / "tokenizer.json"), _object_in(folder / "vocab.json")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         return _recorded_tokenizer(folder, vocab_size, recorded)
-    plain, known = Tokenizer(chatml=False), {**ids, **added}
-    if (folder / "tokenizer.json").is_file():
-        vocabulary = _vocabulary_in(read_object(folder / "tokenizer.json"))
-        fits = vocabulary is not None
-        plain = plain if vocabulary is gpt2_vocabulary() else Tokenizer(chatml=False, vocabulary=vocabulary)
+    if whole:
+        ids, vocabulary = _object(_object(whole.get("model")).get("vocab")), _vocabulary_in(whole)
     else:
-        fits = ids_and_merges(plain.vocabulary)[0].items() <= ids.items()
-    if not fits or known.get(END_OF_TEXT) != plain.eot_id:
+        text, _ = ids_and_merges(gpt2_vocabulary())
+        vocabulary = gpt2_vocabulary() if text.items() <= ids.items() else None
+    known = ids | _added_tokens(folder, whole)
+    plain = Tokenizer(chatml=False, vocabulary=None if vocabulary is gpt2_vocabulary() else vocabulary)
+    if vocabulary is None or known.get(END_OF_TEXT) != plain.eot_id:
         raise UserError(
             f"The model in '{folder}' has a tokenizer that is neither GPT-2's nor made here; this version cannot read it."
         )
@@ -150,51 +150,42 @@ def _recorded_tokenizer(folder: Path, vocab_size: int, recorded: Any) -> Tokeniz
 
 def _vocabulary_in(whole: Mapping[str, Any]) -> Vocabulary | None:
     """The vocabulary in a tokenizer.json; None if our tokenizer would cut text differently."""
-    model, cut = whole.get("model"), whole.get("pre_tokenizer")
-    if not isinstance(model, dict) or not isinstance(cut, dict) or whole.get("normalizer") is not None:
+    model, cut = _object(whole.get("model")), _object(whole.get("pre_tokenizer"))
+    if whole.get("normalizer") is not None or cut.get("type") != "ByteLevel":
         return None
-    if cut.get("type") != "ByteLevel" or cut.get("add_prefix_space") or cut.get("use_regex") is False:
-        return None
-    stored, listed = model.get("vocab"), model.get("merges")
-    if not isinstance(stored, dict) or not isinstance(listed, list):
+    if cut.get("add_prefix_space") or cut.get("use_regex") is False:
         return None
     bytes_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     try:
-        tokens = {name: i for name, i in stored.items() if i < stored[END_OF_TEXT]}
-        pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in listed]
+        ids = model["vocab"]
+        tokens = {name: i for name, i in ids.items() if i < ids[END_OF_TEXT]}
+        pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
         if (tokens, pairs) == ids_and_merges(gpt2_vocabulary()):
             return gpt2_vocabulary()
         in_order = [bytes(bytes_of[c] for c in name) for name in sorted(tokens, key=tokens.__getitem__)]
         vocabulary = Vocabulary(b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(in_order)))
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
     return vocabulary if (tokens, pairs) == ids_and_merges(vocabulary) else None
 
 
-def _stored_vocabulary(folder: Path) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
-    """The vocabulary in a folder's files (None if there is none), and the tokens added to it."""
-    added: dict[str, Any] = {}
-    vocabulary: Mapping[str, Any] | None = None
-    whole = _object_if_there(folder / "tokenizer.json")
-    if whole is not None:
-        model = whole.get("model")
-        stored = model.get("vocab") if isinstance(model, dict) else None
-        vocabulary = stored if isinstance(stored, dict) else {}
-        entries = whole.get("added_tokens")
-        for entry in entries if isinstance(entries, list) else []:
-            if isinstance(entry, dict) and isinstance(entry.get("content"), str):
-                added[entry["content"]] = entry.get("id")
-    else:
-        vocabulary = _object_if_there(folder / "vocab.json")
-    settings = _object_if_there(folder / "tokenizer_config.json") or {}
-    decoder = settings.get("added_tokens_decoder")
-    for number, entry in decoder.items() if isinstance(decoder, dict) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("content"), str) and number.isdecimal():
-            added.setdefault(entry["content"], int(number))
-    for name, number in (_object_if_there(folder / "added_tokens.json") or {}).items():
-        added.setdefault(name, number)
-    return vocabulary, added
+def _added_tokens(folder: Path, whole: Mapping[str, Any]) -> dict[str, Any]:
+    """Tokens that a folder's files add to the vocabulary, with their ids. tokenizer.json (`whole`) counts most."""
+    listed, decoder = (
+        whole.get("added_tokens"),
+        _object_in(folder / "tokenizer_config.json").get("added_tokens_decoder"),
+    )
+    entries: list[tuple[Any, Any]] = [(int(n), entry) for n, entry in _object(decoder).items() if n.isdecimal()]
+    entries += [(_object(entry).get("id"), entry) for entry in listed] if isinstance(listed, list) else []
+    named = {e["content"]: number for number, e in entries if isinstance(_object(e).get("content"), str)}
+    return _object_in(folder / "added_tokens.json") | named
 
 
-def _object_if_there(path: Path) -> dict[str, Any] | None:
-    return read_object(path) if path.is_file() else None
+def _object_in(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is no file."""
+    return read_object(path) if path.is_file() else {}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """The value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
