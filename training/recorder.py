@@ -20,15 +20,7 @@ class NoRecord:
     """The record of the other ranks: they keep nothing."""
 
     def batch(self, step: int, loss: float, grad_norm: float, n_targets: int, seconds: float) -> None:
-        """Show a finished batch and begin its row.
-
-        Args:
-            step: batches done.
-            loss: nats per predicted token.
-            grad_norm: before clipping.
-            n_targets: predicted tokens of the batch.
-            seconds: that it took.
-        """
+        """Show batch number `step`, from 1, and begin its row. It has predicted `n_targets` tokens in `seconds`."""
 
     def evaluation(self, losses: Mapping[str, float], is_best: bool) -> None:
         """Show an evaluation and add it to the row."""
@@ -50,7 +42,7 @@ class NoRecord:
 
 
 class Record(NoRecord):
-    """The record of rank 0.
+    """The record of rank 0: a live bar on a terminal, elsewhere a line every `log_interval` batches, and all files.
 
     Args:
         run: the run; its files are opened and continued after the batches that are done.
@@ -59,48 +51,68 @@ class Record(NoRecord):
     """
 
     def __init__(self, run: Run, metrics: MetricsTracker, peak_flops: float | None) -> None:
+        from tqdm import tqdm
+
         files, done, total = run.files, run.start.batches_done, run.plan.total_batches
-        self.run, self.metrics, self.peak_flops = run, metrics, peak_flops
+        self.run, self.metrics, self.peak_flops, self.total = run, metrics, peak_flops, total
         self.row: dict[str, Any] = {}
         self.plot = PlotManager(files.plot, files.run)
         self.forecast = Forecast(total)
+        self.live = sys.stderr.isatty()
         with ExitStack() as opened:
             self.rows = opened.enter_context(closing(MetricsFile(files.metrics, keep_until=done)))
             board = TensorBoard(files.tensorboard, done) if run.tensorboard else NoBoard()
             self.board = opened.enter_context(closing(board))
-            self.progress = opened.enter_context(closing(Progress(total, done, run.config.training.log_interval)))
+            self.bar = opened.enter_context(tqdm(
+                total=total, initial=done, unit="batch", disable=not self.live, smoothing=0.1, leave=False,
+                dynamic_ncols=True, bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+            ))  # fmt: skip
             self._opened = opened.pop_all()
 
     def batch(self, step: int, loss: float, grad_norm: float, n_targets: int, seconds: float) -> None:
         config, metrics = self.run.config, self.metrics
         metrics.elapsed_s = metrics.read_clock()
         metrics.tokens += n_targets
-        tokens_per_s = n_targets / seconds
+        tokens_per_s, rows_per_s = n_targets / seconds, config.rows_per_batch / seconds
         flops_per_s = tokens_per_s * formulas(config.model).flops_per_token
         peak = self.run.ranks.world_size * (self.peak_flops or 0)
+        mfu = round(flops_per_s / peak, 5) if peak else None
+        lr = self.run.plan.schedule.lr(step - 1)
         self.row = {
             "step": step,
             "tokens": metrics.tokens,
             "elapsed_s": round(metrics.elapsed_s, 4),
             "loss": loss,
-            "lr": self.run.plan.schedule.lr(step - 1),
+            "lr": lr,
             "grad_norm": grad_norm,
             "tokens_per_s": round(tokens_per_s, 2),
-            "samples_per_s": round(config.rows_per_batch / seconds, 3),
-            "mfu": round(flops_per_s / peak, 5) if peak else None,
+            "samples_per_s": round(rows_per_s, 3),
+            "mfu": mfu,
             "peak_memory_bytes": peak_memory_bytes(config.system.device),
         }
         metrics.add_batch(self.row)
-        self.progress.batch(self.row)
+        share = "n/a" if mfu is None else f"{mfu:.0%}"
+        speed = f"{rows_per_s:.1f} seq/s, {short_count(tokens_per_s)} tok/s, MFU {share}"
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed}, lr {lr:.1e}", refresh=False)
+        self.bar.update()
+        interval = config.training.log_interval
+        if interval and (step % interval == 0 or step == self.total):
+            line = f"batch {step}/{self.total}  loss {loss:.4f}  lr {lr:.2e}  {speed}"
+            log.info("%s", line, extra={"file_only": self.live})  # the bar shows it
         self.forecast.batch(seconds, step)
 
     def evaluation(self, losses: Mapping[str, float], is_best: bool) -> None:
         self.row |= losses
-        self.progress.evaluation(self.row["step"], losses, is_best)
+        log.info(
+            "batch %d/%d  evaluation: training loss %.4f, validation loss %.4f, %.4f bits per byte%s", self.row["step"],
+            self.total, losses["train_loss_eval"], losses["val_loss"], losses["bpb"], " (best)" if is_best else "",
+        )  # fmt: skip
 
     def samples(self, samples: Sequence[Mapping[str, str]]) -> None:
         self.row["samples"] = samples
-        self.progress.samples(self.row["step"], samples)
+        for sample in samples:
+            text = " ".join((sample["prompt"] + sample["text"]).split())
+            log.info("batch %d/%d  sample: %s", self.row["step"], self.total, text)
 
     def write(self) -> None:
         self.rows.append(self.row)
@@ -114,48 +126,6 @@ class Record(NoRecord):
 
     def close(self) -> None:
         self._opened.close()
-
-
-class Progress:
-    """A live bar on a terminal; elsewhere a line every `log_interval` batches."""
-
-    def __init__(self, total: int, done: int, log_interval: int) -> None:
-        from tqdm import tqdm
-
-        self.total, self.log_interval = total, log_interval
-        self.live = sys.stderr.isatty()
-        self.bar = tqdm(
-            total=total, initial=done, unit="batch", disable=not self.live, smoothing=0.1, leave=False,
-            dynamic_ncols=True, bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-        )  # fmt: skip
-
-    def batch(self, row: Mapping[str, Any]) -> None:
-        """Show the row of a finished batch."""
-        mfu = f"{row['mfu']:.0%}" if row["mfu"] is not None else "n/a"
-        rates = f"{row['samples_per_s']:.1f} seq/s, {short_count(row['tokens_per_s'])} tok/s, MFU {mfu}"
-        if self.live:
-            self.bar.set_postfix_str(f"loss {row['loss']:.3f}, {rates}, lr {row['lr']:.1e}", refresh=False)
-            self.bar.update()
-        if self.log_interval and (row["step"] % self.log_interval == 0 or row["step"] == self.total):
-            line = "batch %d/%d  loss %.4f  lr %.2e  %s"
-            arguments = row["step"], self.total, row["loss"], row["lr"], rates
-            log.info(line, *arguments, extra={"file_only": self.live})  # the bar shows it
-
-    def evaluation(self, step: int, losses: Mapping[str, float], is_best: bool) -> None:
-        """Show an evaluation."""
-        log.info(
-            "batch %d/%d  evaluation: training loss %.4f, validation loss %.4f, %.4f bits per byte%s",
-            step, self.total, losses["train_loss_eval"], losses["val_loss"], losses["bpb"], " (best)" if is_best else "",
-        )  # fmt: skip
-
-    def samples(self, step: int, samples: Sequence[Mapping[str, str]]) -> None:
-        """Show what the model writes."""
-        for sample in samples:
-            text = " ".join((sample["prompt"] + sample["text"]).split())
-            log.info("batch %d/%d  sample: %s", step, self.total, text)
-
-    def close(self) -> None:
-        self.bar.close()
 
 
 class Forecast:

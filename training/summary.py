@@ -159,21 +159,10 @@ def _writes(run: Run) -> str:
 
 
 def report_end(run: Run, metrics: MetricsTracker, batches_done: int, unsaved: Sequence[Path], exit_code: int) -> int:
-    """Log how the run ended.
-
-    Args:
-        run: that ended.
-        metrics: its own.
-        batches_done: by the run; fewer than planned where it was stopped.
-        unsaved: checkpoints that could not be written.
-        exit_code: of a run whose checkpoints were written.
-
-    Returns:
-        The process's exit code.
-    """
+    """Log how the run ended. Returns the exit code: `exit_code`, or 1 if checkpoints are `unsaved`."""
     if unsaved:
         log.error(
-            "Not saved after batch %d: %s. Older files under these names are still there; --resume continues from them.",
+            "Not saved after batch %d: %s. Files under these names are older, if there are any; --resume continues from them.",
             batches_done, ", ".join(map(str, unsaved)),
         )  # fmt: skip
         return 1
