@@ -65,7 +65,7 @@ def conversations(request: RecipeRequest) -> Iterator[tuple[str, list[str]]]:
         names = [name for name in SPLITS if name in found] or list(found)[:1]
         if not names:
             looked_for = ", ".join((*SPLITS, WHOLE, *ARCHIVES, OUTER_ARCHIVES[0]))
-            raise UserError(f"'{paths[0]}' is none of {looked_for} and holds none of them; check --source.")
+            raise UserError(f"'{paths[0]}' holds none of DailyDialog's files ({looked_for}); check --source.")
         splits = SPLITS if len(names) > 1 else {}  # a single text gives both
         for name in names:
             yield from ((splits.get(name, ""), utterances) for utterances in _read(name, found[name]))

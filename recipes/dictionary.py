@@ -296,26 +296,20 @@ def question(word: str, senses: list[Sense], manner: tuple[str, ...], chance: Ra
     sense, name = senses[0], f'"{word}"'
     told = said(word, sense, chance)
     full = " ".join([told, *facts(sense, manner)])
+    opposites = listed(sense.opposites)
     another = sentence(f"Another word for {name} is {''.join(sense.synonyms[:1])}")
     asked = [
         (f"What does {name} mean?", full),
         (f"What is the meaning of {name}?", full),
         (f"Define {name}.", full),
         (f"What is another word for {name}?", f"{another} {told}" if sense.synonyms else ""),
-        (
-            f"What is the opposite of {name}?",
-            f"The opposite is {listed(sense.opposites)}. {told}" if sense.opposites else "",
-        ),
+        (f"What is the opposite of {name}?", f"The opposite is {opposites}. {told}" if opposites else ""),
         (f"What kind of thing is {name}?", f"It is a kind of {sense.kind}. {told}" if sense.kind else ""),
         (f"Use {name} in a sentence.", sense.example if sense.example.endswith(".") else ""),
     ]
     if sense.is_name:
-        asked = [
-            (
-                f"{'What' if sense.topic != PERSON else 'Who'} {'was' if told.startswith(f'{word} was') else 'is'} {word}?",
-                full,
-            )
-        ]
+        who = "Who" if sense.topic == PERSON else "What"
+        asked = [(f"{who} {'was' if told.startswith(f'{word} was') else 'is'} {word}?", full)]
     request, answer = chance.choice([(request, answer) for request, answer in asked if answer])
     return {"input": request, "output": answer}
 

@@ -60,7 +60,7 @@ def documents(request: RecipeRequest) -> Iterator[Document]:
 def files(request: RecipeRequest) -> list[tuple[str, Path]]:
     """The files to read, each with its split; all are downloaded before the first is read."""
     if request.source == "hub":
-        otherwise = "the built-in sample works without it: --source sample"
+        otherwise = "the built-in sample needs no download: --source sample"
         return list(zip(FILES, fetch_files(REPO, [*FILES.values()], request.folder, otherwise=otherwise), strict=True))
     assert request.path is not None
     if request.path.is_file():

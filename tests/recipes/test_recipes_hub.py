@@ -315,7 +315,9 @@ def test_tiny_stories_from_the_hub_keep_their_splits(server: DataServer, tmp_pat
 
 
 def test_without_a_network_the_sample_is_recommended(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"TinyStoriesV2-GPT4-train\.txt.*HF_HUB_OFFLINE.*the built-in sample works"):
+    with pytest.raises(
+        UserError, match=r"TinyStoriesV2-GPT4-train\.txt.*HF_HUB_OFFLINE.*the built-in sample needs no download"
+    ):
         documents(story.RECIPE, source="hub", folder=tmp_path)
 
 
@@ -483,7 +485,7 @@ def test_files_that_are_not_dailydialogs_are_named(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert "no file or folder" in refusal(tmp_path / "missing")
-    assert "is none of dialogues_train.txt" in refusal(tmp_path)
+    assert "holds none of DailyDialog's files (dialogues_train.txt" in refusal(tmp_path)
     text = tmp_path / "dialogues_train.txt"
     text.write_bytes(b"A fox .\n")
     assert "'dialogues_train.txt', line 1, has no __eou__" in refusal(text)
@@ -493,7 +495,7 @@ def test_files_that_are_not_dailydialogs_are_named(tmp_path: Path) -> None:
     archive.write_bytes(b"PK nothing")
     assert "is not a whole zip file" in refusal(archive)
     archive.write_bytes(archives()["test.zip"])
-    assert "train.zip' is none of" in refusal(archive)
+    assert "train.zip' holds none of" in refusal(archive)
     content = bytearray(zipped(dialogues_train_txt=TRAIN))
     content[50:60] = b"\xff" * 10
     archive.write_bytes(content)
