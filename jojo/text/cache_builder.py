@@ -19,7 +19,7 @@ from typing import Any
 
 from jojo.text.cache_writer import CacheWriter
 from jojo.text.documents import Encoded, Rendering, encode_lines, id_dtype
-from jojo.text.token_cache import FINGERPRINT, FORMAT, CacheManifest, TokenCache, digest_of
+from jojo.text.token_cache import FINGERPRINT, FORMAT, CacheManifest, DamagedCache, TokenCache, digest_of
 from jojo.text.tokenizer import Tokenizer
 from utils import UserError, byte_count, locked, log, replace_text, sha256_of
 
@@ -167,7 +167,8 @@ class CacheBuilder:
             return None
         except ValueError as error:
             if path not in _reported:
-                log.warning("The token cache '%s' is not usable (%s).", path, str(error).rstrip("."))
+                unusable = f"The token cache '{path}' is not usable ({error})"
+                log.warning("%s.", error.what if isinstance(error, DamagedCache) else unusable)
                 _reported.add(path)
             return None
         made_with = (self.tokenizer.identity(), asdict(self.rendering))
