@@ -618,7 +618,7 @@ def test_a_fresh_start_moves_an_earlier_run_away(trained_copy: pathlib.Path, cap
     assert str(moved[0].parent.relative_to(trained_copy)) in result.out
 
 
-def test_a_time_limit_stops_the_run_and_says_how_to_go_on(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_a_time_limit_stops_the_run_and_says_how_to_continue(folder: pathlib.Path, capsys: Capsys) -> None:
     result = run_train(capsys, *TINY, "--max_iters", "50", "--max_minutes", "1e-9")
     assert result.code == 0
     assert "Stopped after batch 1 of 50" in result.out

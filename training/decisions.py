@@ -49,9 +49,8 @@ def decide_tokenizer(asked: Asked) -> Tokenizer:
         return get_tokenizer(named)
     own = checkpoint_tokenizer(checkpoint)
     recorded = checkpoint.config.get("data", {}).get("tokenizer", "gpt2" if own.is_gpt2 else own.name)
-    if sources["data.tokenizer"].startswith("--") or (
-        named not in ("gpt2", recorded)
-    ):  # "gpt2" in a file is the usual default
+    # "gpt2" in a config file is mostly the default, written out; a flag is meant.
+    if sources["data.tokenizer"].startswith("--") or named not in ("gpt2", recorded):
         if get_tokenizer(named).with_chatml(own.has_chatml).identity() != own.identity():
             raise UserError(
                 f"The model in '{checkpoint.path}' was trained with the tokenizer {own.name}, and "
@@ -161,11 +160,9 @@ def refuse_uneven_shares(config: Config, ranks: Ranks, auto_batch_size: bool = F
         same = [d for d in divisors(rows) if d % n == 0]
         below, above = ([d for d in same if d < steps][-1:], [d for d in same if d > steps][:1])
         ways = [f"{d} with --batch_size {rows // d}" for d in (*below, *above)]
-        near = [str(d) for d in (steps // n * n, steps // n * n + n) if d]
         raise UserError(
-            f"training.gradient_accumulation_steps is {steps}, the micro-batches of all {n} ranks together, and not a multiple "
-            f"of {n}; the nearest {'are' if len(near) > 1 else 'is'} {' and '.join(near)}"
-            + (f"; a batch stays at {rows:,} sequences with {' or '.join(ways)}." if ways else ".")
+            f"{n} ranks cannot share {steps} micro-batches (training.gradient_accumulation_steps); set it to a multiple of {n}"
+            + (f". A batch stays at {rows:,} sequences with {' or '.join(ways)}." if ways else ".")
         )
 
 

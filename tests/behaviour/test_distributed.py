@@ -212,11 +212,11 @@ def test_fsdp_in_one_process_is_a_warning_and_shard_ranks_without_fsdp_an_error(
 @pytest.mark.parametrize(
     ("steps", "n", "expected"),
     [
-        (4, 3, "not a multiple of 3; the nearest are 3 and 6; a batch stays at 48 sequences with 3 with --batch_size 16 "
-               "or 6 with --batch_size 8."),
-        (1, 8, "the nearest is 8."),
-        (40, 16, "the nearest are 32 and 48; a batch stays at 480 sequences with 32 with --batch_size 15 or 48 with"),
-        (1, 4, "the nearest is 4; a batch stays at 12 sequences with 4 with --batch_size 3."),
+        (4, 3, "3 ranks cannot share 4 micro-batches (training.gradient_accumulation_steps); set it to a multiple of 3. "
+               "A batch stays at 48 sequences with 3 with --batch_size 16 or 6 with --batch_size 8."),
+        (1, 8, "set it to a multiple of 8."),
+        (40, 16, "a multiple of 16. A batch stays at 480 sequences with 32 with --batch_size 15 or 48 with"),
+        (1, 4, "a multiple of 4. A batch stays at 12 sequences with 4 with --batch_size 3."),
     ],
 )  # fmt: skip
 def test_micro_batches_that_ranks_cannot_share_are_refused_with_the_nearest_numbers(

@@ -1,4 +1,4 @@
-"""Going on from another place than a run's end: earlier checkpoints, other names, other options, counting anew."""
+"""Continuing from elsewhere than a run's end: earlier checkpoints, other names, changed options, reset counters."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_going_on_from_the_newest_moves_nothing(monkeypatch):
     assert not Path("models/old").exists()
 
 
-def test_a_checkpoint_that_another_run_writes_meanwhile_is_not_gone_on_from(monkeypatch):
+def test_a_run_does_not_continue_from_a_checkpoint_that_another_run_replaced_meanwhile(monkeypatch):
     stop_after(monkeypatch, 2)
     train("--max_iters", "4")
     run = prepare_run(Request(continue_from="models/mine_epoch1.pt"))  # this one is about to start
@@ -200,7 +200,7 @@ def test_another_machine_is_said_to_round_differently(monkeypatch):
     assert re.search(r"threads \d+ -> 64\.$", line)
 
 
-# --- counting anew --------------------------------------------------------------------------------------------------
+# --- reset counters -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("flags", [("--checkpoint", "models/mine_epoch1.pt"), ("--resume",)])
@@ -215,7 +215,7 @@ def test_reset_epoch_moves_the_run_it_began_with_aside(flags):
 
 
 @pytest.mark.parametrize("flags", [(), ("--load_model_only", "models/mine_epoch1.pt")])
-def test_reset_epoch_without_a_checkpoint_to_go_on_from_is_refused(flags):
+def test_reset_epoch_without_a_checkpoint_to_continue_from_is_refused(flags):
     train("--max_iters", "1")
     with pytest.raises(UserError, match="--reset_epoch needs a checkpoint to continue from"):
         train_plainly(*TINY, *flags, "--reset_epoch")

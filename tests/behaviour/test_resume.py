@@ -1,4 +1,4 @@
-"""Stopped and resumed runs end exactly where uninterrupted ones do, and starting anew loses nothing of older runs."""
+"""Stopped and resumed runs end exactly where uninterrupted ones do, and a new run loses nothing of older ones."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_resume_where_nothing_was_started_says_so():
     assert not Path("models").exists()
 
 
-def test_a_numbered_checkpoint_goes_on_in_the_files_of_its_run():
+def test_a_numbered_checkpoint_continues_in_the_files_of_its_run():
     train(*HARD, "--checkpoint_interval", "5")
     uninterrupted = left_over("models/mine_epoch1.pt")
     Path("models/mine_epoch1.pt").unlink()
@@ -239,7 +239,7 @@ def test_a_numbered_checkpoint_goes_on_in_the_files_of_its_run():
 
 
 @pytest.mark.parametrize("how", ["continue_from", "weights_from"])
-def test_the_tensors_of_the_checkpoint_are_not_kept_in_memory_while_training_goes_on(how):
+def test_the_tensors_of_the_checkpoint_are_not_kept_in_memory_while_training_continues(how):
     train("--max_iters", "2")
     more = [("--max_iters", "training.max_iters", 3), ("--dataset", "data.dataset_name", "mine")]
     with closing(prepare_run(Request(overrides=more, **{how: "models/mine_epoch1.pt"}))) as run:
@@ -270,7 +270,7 @@ def test_resuming_a_finished_run_says_so_and_writes_nothing():
     assert snapshot("models") == before
 
 
-def test_a_finished_run_of_some_batches_goes_on_when_more_epochs_are_asked_for():
+def test_a_finished_run_of_some_batches_continues_when_more_epochs_are_asked_for():
     """What the message of the test above suggests must work."""
     train("--max_iters", "3")
     train_plainly("--resume", "models/mine_epoch1.pt", "--epochs", "2")
@@ -326,7 +326,7 @@ def test_options_that_decide_what_is_learned_are_refused_by_name(monkeypatch):
     assert snapshot("models") == before
 
 
-def test_allow_changes_goes_on_with_the_changed_option(monkeypatch):
+def test_allow_changes_continues_with_the_changed_option(monkeypatch):
     stop_after(monkeypatch, 2)
     train("--max_iters", "6")
     stop_after(monkeypatch, None)
@@ -365,7 +365,7 @@ def test_changed_training_data_is_refused_and_other_paths_to_the_same_data_are_n
     assert train_plainly("--resume", "models/mine_epoch1.pt", *flags).code == 0
 
 
-def test_a_resumed_run_keeps_its_data_set_and_every_other_choice_without_being_told(monkeypatch):
+def test_a_resumed_run_keeps_its_data_set_and_every_other_choice_without_flags(monkeypatch):
     write_data("other", n_train=9)
     stop_after(monkeypatch, 2)
     train("--dataset", "other", "--seed", "5", "--max_iters", "4", "--model.n_layer", "2", "--eval_interval", "3")
@@ -489,7 +489,7 @@ def test_resuming_under_another_output_does_not_write_over_a_run_that_is_there()
 
 
 def test_a_checkpoint_that_was_renamed_does_not_write_over_the_run_that_has_its_old_name(monkeypatch):
-    """mv models/a.pt models/good.pt, train another `a`, go on with `good`: both must survive."""
+    """mv models/a.pt models/good.pt, train another `a`, continue `good`: both must survive."""
     stop_after(monkeypatch, 2)
     train("--max_iters", "4", "--output_checkpoint", "models/a.pt")
     Path("models/a.pt").rename("models/good.pt")
