@@ -10,13 +10,18 @@ import re
 from functools import cache
 from pathlib import Path
 
+WORDS = Path(__file__).parent / "words"
+
 
 @cache
 def sections(file: str) -> dict[str, str]:
     """The text of each section of recipes/words/<file>.txt by name, in the order of the file."""
-    text = (Path(__file__).parent / "words" / f"{file}.txt").read_text(encoding="utf-8")
-    blocks = (block.partition("\n") for block in re.split(r"^== ", text, flags=re.MULTILINE)[1:])
-    return {name.strip(): body.strip() for name, _, body in blocks}
+    text = (WORDS / f"{file}.txt").read_text(encoding="utf-8")
+    blocks = [block.partition("\n") for block in re.split(r"^== ", text, flags=re.MULTILINE)[1:]]
+    found = {name.strip(): body.strip() for name, _, body in blocks}
+    if len(found) < len(blocks):
+        raise ValueError(f"recipes/words/{file}.txt has two sections with the same name")
+    return found
 
 
 @cache
