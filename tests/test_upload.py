@@ -1,4 +1,4 @@
-"""upload_to_huggingface.py against a Hub on this machine: what arrives there, and what is said when it goes wrong."""
+"""upload_to_huggingface.py with a Hub on this machine: what arrives there, and the messages when something fails."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ready(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Its exports by the size of their vocabulary."""
+    """Exports of the checkpoint by vocabulary size."""
     folder, loaded = tmp_path_factory.mktemp("ready"), load_checkpoint(checkpoint)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hf_export, "check_parity", lambda *_: None)  # tests/hf/test_parity.py checks it
@@ -64,14 +64,14 @@ def hub(server: HubServer, ready: dict[int, Path], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "handlers", [])  # they hold the first test's stderr
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "handlers", [])  # they keep the first test's stderr
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
 
     def export(_: object, folder: Path, tokenizer: Tokenizer, __: object) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(ready[tokenizer.n_vocab], folder, ignore=lambda *_: {"vocab.json", "merges.txt"})
-        (folder / "tokenizer.json").write_text("{}")  # megabytes that no test here looks at
+        (folder / "tokenizer.json").write_text("{}")  # megabytes that no test here reads
         hf_export.seal(folder)
 
     monkeypatch.setattr(hf_export, "export", export)
@@ -81,7 +81,7 @@ def hub(server: HubServer, ready: dict[int, Path], monkeypatch: pytest.MonkeyPat
 def upload(
     capsys: pytest.CaptureFixture[str], checkpoint: Path, folder: Path, *flags: str, name: str = "tales"
 ) -> Outcome:
-    """Run the verb; the token must be in nothing it says."""
+    """Run the command; the token must not be in its output."""
     words = [str(checkpoint), "--repo-name", name, "--dataset", "fairytales", "--output-dir", str(folder), *flags]
     capsys.readouterr()
     with kept_log(), pytest.raises(SystemExit) as stopped:
@@ -95,7 +95,7 @@ def upload(
 
 
 def errors_in(outcome: Outcome) -> list[str]:
-    """The error messages; there must be one, of one line."""
+    """The error messages. There must be exactly one, of one line."""
     assert outcome.code == 1
     found = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
     assert len(found) == 1
@@ -154,7 +154,7 @@ def test_what_was_uploaded_can_be_fetched_and_read(hub: HubServer, ready: dict[i
         find_model("me/other")
 
 
-def test_where_large_files_need_no_protocol_of_their_own(
+def test_large_files_can_go_without_lfs(
     hub: HubServer,
     checkpoint: Path,
     tmp_path: Path,
@@ -171,7 +171,7 @@ def test_where_large_files_need_no_protocol_of_their_own(
     assert len(hub.repositories[f"{USER}/tales"].commits) == 1
 
 
-# --- what goes wrong ------------------------------------------------------------------------------------------------
+# --- what fails -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_where_large_files_need_no_protocol_of_their_own(
         ("POST", "/commit/", None),
     ],
 )
-def test_a_stumble_is_tried_again(
+def test_a_failed_request_is_tried_again(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, path: str,
     status: int | None,
 ) -> None:  # fmt: skip
@@ -225,7 +225,7 @@ def test_an_answer_that_was_lost_does_not_do_it_twice(
         ("POST", "/commit/", 400, {}, "the Hub answered 400"),
     ],
 )  # fmt: skip
-def test_refusals_in_words(
+def test_a_refusal_is_one_sentence(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, path: str,
     status: int | None, headers: dict[str, str], sentence: str,
 ) -> None:  # fmt: skip
@@ -269,7 +269,7 @@ def test_offline_and_unreachable(
         find_model("me/tales")
 
 
-def test_an_organization_without_a_right_to_it(
+def test_an_organization_that_the_user_may_not_write_to(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = errors_in(upload(capsys, checkpoint, tmp_path / "out", "--organization", "others"))[0]
@@ -278,7 +278,7 @@ def test_an_organization_without_a_right_to_it(
     assert "is complete" in said
 
 
-def test_other_content_is_left_alone(
+def test_files_of_others_are_not_overwritten(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.repositories[f"{USER}/tales"] = repository = hf_repository({"README.md": b"mine", "config.json": b"{}"})
@@ -293,10 +293,10 @@ def test_other_content_is_left_alone(
     assert len(repository.commits) == 1
 
 
-def test_a_fine_tuned_model_of_somebody_is_not_taken_for_an_upload_of_ours(
+def test_a_model_that_was_fine_tuned_elsewhere_is_not_overwritten(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """config.json keeps our mark when transformers saves the model again: the weights tell."""
+    """config.json keeps our mark when transformers saves the model again, but the weights differ."""
     assert upload(capsys, checkpoint, tmp_path / "out").code == 0
     repository = hub.repositories[f"{USER}/tales"]
     weights = repository.files["model.safetensors"]
@@ -388,7 +388,7 @@ def test_an_endpoint_that_is_not_an_address(checkpoint: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["my--model", "日本", "a..b", "x.git", "_-", "a" * 97, "a/b/c"])
-def test_what_is_neither_a_folder_nor_a_name(name: str) -> None:
+def test_a_source_that_is_neither_a_folder_nor_a_name_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="is neither a folder nor a name on the Hub"):
         find_model(name)
 
@@ -420,7 +420,7 @@ def test_a_commit_of_somebody_else_in_between_is_not_overwritten(
     assert "the Hub answered 412 (A commit has happened since" in said
 
 
-# --- the verb -------------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_a_folder_of_somebody_else_is_not_overwritten(
 
     other = tmp_path / "other"
     assert upload(capsys, checkpoint, other, "--dry-run").code == 0
-    assert upload(capsys, checkpoint, other, "--dry-run", "--tokenizer", "gpt2").code == 0  # ours, unchanged
+    assert upload(capsys, checkpoint, other, "--dry-run", "--tokenizer", "gpt2").code == 0  # unchanged since our export
     with open(other / "model.safetensors", "ab") as file:
         file.write(b"x")
     assert "was changed since" in errors_in(upload(capsys, checkpoint, other, "--dry-run"))[0]
@@ -469,7 +469,7 @@ def test_a_folder_of_somebody_else_is_not_overwritten(
 
 
 def test_the_command_as_users_run_it(server: HubServer, checkpoint: Path, tmp_path: Path) -> None:
-    """With everything real: parity, a process of its own, the library pointed at the Hub by its own variable."""
+    """With everything real: parity, a separate process, and HF_ENDPOINT for the library."""
     server.clear()
     base = [verb.__file__, str(checkpoint), "--repo-name", "tales"]
     environment = {"HF_ENDPOINT": server.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}

@@ -23,7 +23,7 @@ from jojo.checkpoints.older_formats import training_state
 from jojo.text.tokenizer import Tokenizer
 
 
-def test_where_a_run_began_is_kept_through_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_base_model_is_kept_when_a_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     helpers_run.settle(tmp_path, monkeypatch)
     monkeypatch.setattr(hf_hub, "find_model", lambda source: foreign(tmp_path / "fetched"))
     flags = ["--dataset", "mine", "--device", "cpu", "--dtype", "float32", "--batch_size", "2"]
@@ -101,7 +101,7 @@ def test_the_card_says_what_the_checkpoint_holds(tmp_path: Path) -> None:
     assert "PyTorch |" not in text  # not recorded here
 
 
-def test_the_card_of_a_checkpoint_that_holds_nothing(tmp_path: Path) -> None:
+def test_a_card_without_recorded_facts(tmp_path: Path) -> None:
     text, data = card_of({}, {}, tmp_path, chatml=False)
     assert data.eval_results is None
     for absent in ("## Evaluation", "## Hyperparameters", "loss.png", "batches |", "conversational", "messages ="):
@@ -132,14 +132,14 @@ def test_no_field_is_empty(tmp_path: Path, state: dict[str, Any]) -> None:
     ],
     ids=["1", "2.x"],
 )
-def test_older_files_say_when_and_with_what_they_were_written(
+def test_cards_of_older_files_have_date_and_versions(
     tmp_path: Path, stored: dict[str, Any], expected: list[str]
 ) -> None:
     text, _ = card_of(training_state(stored, {}), {}, tmp_path, version="2.x")
     assert [line for line in expected if line not in text] == []
 
 
-def test_only_what_jojo_trained_is_said_to_be_trained_with_it(tmp_path: Path) -> None:
+def test_the_card_names_jojo_only_if_jojo_trained_the_model(tmp_path: Path) -> None:
     text, data = card_of({}, {}, tmp_path, version="nanoGPT")
     assert "with Jojo" not in text.split("## Use")[0] and "Trained with Jojo" not in text
     assert "every document followed" not in text
@@ -149,7 +149,7 @@ def test_only_what_jojo_trained_is_said_to_be_trained_with_it(tmp_path: Path) ->
 
 
 def test_the_cards_code_runs(exported: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    """As typed, but for the name; with a context of 32 tokens, which 100 new ones would not fit into."""
+    """As in the card, except for the name. The context has 32 tokens, so 100 new ones would not fit."""
     from transformers import pipeline
 
     text = (exported[1] / "README.md").read_text()
@@ -161,8 +161,8 @@ def test_the_cards_code_runs(exported: tuple[Path, Path], capsys: pytest.Capture
     assert generator(messages, max_new_tokens=16)[0]["generated_text"][-1]["role"] == "assistant"
 
 
-def test_what_was_never_checked_is_not_said(tmp_path: Path) -> None:
-    """A file with weights only may hold anything under the names of a training state."""
+def test_unchecked_values_are_not_in_the_card(tmp_path: Path) -> None:
+    """A file with only weights may have anything under the keys of a training state."""
     text, data = card_of({"metrics": 7, "batch_counter": "many", "metadata": {"machine": []}}, {}, tmp_path)
     assert data.eval_results is None
     assert "many" not in text

@@ -54,7 +54,9 @@ SAVERS = {"1": save_v1, "2.x": save_2x, "3": save_format3}
         ("3", False, "gpt2"),
     ],
 )
-def test_every_version_goes_there_and_back(tmp_path: Path, version: str, bias: bool, tokenizer: str) -> None:
+def test_export_and_import_restore_a_checkpoint_of_every_version(
+    tmp_path: Path, version: str, bias: bool, tokenizer: str
+) -> None:
     source = random_model(tiny_config(vocab_size=50304, bias=bias), 50259)
     path = SAVERS[version](source, tmp_path / "x.pt")
     place = dry_run(path, tmp_path / "out", "--tokenizer", tokenizer)
@@ -90,7 +92,7 @@ def test_a_vocabulary_without_padding(tmp_path: Path) -> None:
     assert torch.equal(load_hf(place).model[EMBEDDING], model.lm_head.weight)
 
 
-def test_the_configuration_says_what_the_model_is(exported: tuple[Path, Path]) -> None:
+def test_config_json_describes_the_model(exported: tuple[Path, Path]) -> None:
     theirs, tokenizer = load_plainly(exported[1])
     config = theirs.config
     assert (config.n_layer, config.n_head, config.n_embd, config.n_positions) == (2, 2, 16, 32)
@@ -117,7 +119,7 @@ def test_half_precision(exported: tuple[Path, Path], dtype: torch.dtype) -> None
         assert difference < 0.02 * ours(tokens).abs().mean()
 
 
-def test_a_failure_leaves_what_was_there(exported: tuple[Path, Path], folder: Path, monkeypatch: Any) -> None:
+def test_a_failed_export_changes_nothing(exported: tuple[Path, Path], folder: Path, monkeypatch: Any) -> None:
     before = helpers_run.snapshot(folder)
     monkeypatch.setattr(hf_tokenizer, "CHAT_TEMPLATE", "wrong")
     for place in (folder, folder.parent / "new"):
@@ -152,7 +154,7 @@ def test_checkpoints_that_are_refused_by_name(exported: tuple[Path, Path], tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_that_was_changed_or_put_there_is_replaced(folder: Path, exported: tuple[Path, Path]) -> None:
+def test_a_changed_file_is_not_overwritten(folder: Path, exported: tuple[Path, Path]) -> None:
     for name in ("generation_config.json", "config.json", "tokenizer_config.json"):
         before = (folder / name).read_text()
         change_json(folder / name, added=1)
@@ -162,7 +164,7 @@ def test_nothing_that_was_changed_or_put_there_is_replaced(folder: Path, exporte
     dry_run(exported[0], folder)
 
 
-def test_files_that_come_while_an_export_runs_stay(
+def test_files_that_appear_during_an_export_stay(
     exported: tuple[Path, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hf_export, "check_parity", lambda *_: (folder / "notes.txt").write_text("precious"))
@@ -215,7 +217,7 @@ def test_ctrl_c_between_the_renames_puts_the_folder_back(folder: Path, monkeypat
 
 
 def test_sigterm_leaves_no_half_export(exported: tuple[Path, Path], tmp_path: Path) -> None:
-    """In a process of its own, stopped while it compares."""
+    """In a separate process, stopped while it compares."""
     code = (
         "import os, signal, sys, upload_to_huggingface as verb; from hf import export; from jojo.command import run_command\n"
         "export.check_parity = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -231,7 +233,7 @@ def test_sigterm_leaves_no_half_export(exported: tuple[Path, Path], tmp_path: Pa
 
 
 def speaking_model(turn_at: int) -> GPT:
-    """Says " Hi" after every text, and <|im_end|> from a position on: blocks do nothing, positions decide."""
+    """A model that writes " Hi", and <|im_end|> from a position on: its blocks do nothing, positions decide."""
     model = random_model(tiny_config(vocab_size=50304, bias=False, block_size=64), 50259)
     (hi,) = Tokenizer().encode(" Hi")
     with torch.no_grad():
@@ -287,7 +289,7 @@ def test_perplexity_on_the_same_windows(trainer: Trainer, tmp_path: Path) -> Non
 OWN = train_vocabulary(helpers_run.sentences(80), 400)
 
 
-def test_a_vocabulary_of_its_own_goes_there_and_back(tmp_path: Path) -> None:
+def test_export_and_import_restore_a_vocabulary_of_its_own(tmp_path: Path) -> None:
     own = Tokenizer(vocabulary=OWN)
     path = save_format3(
         random_model(tiny_config(vocab_size=own.padded_vocab_size), own.n_vocab), tmp_path / "x.pt", own

@@ -62,7 +62,7 @@ def test_new_rows_start_as_the_mean(tmp_path: Path) -> None:
 
 
 def test_the_names_of_gpt2s_own_files(tmp_path: Path) -> None:
-    """Without `transformer.`, with masks, the output matrix stored twice, and in several files."""
+    """Without `transformer.`, with masks, with the output matrix stored twice, and in several files."""
     from safetensors.torch import load_file, save_file
 
     place = foreign(tmp_path / "gpt2")
@@ -101,7 +101,7 @@ def test_biases_that_training_moved_stay(folder: Path) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_models_that_this_one_cannot_compute(tmp_path: Path, folder: Path, change: dict[str, Any]) -> None:
+def test_models_that_model_py_cannot_compute(tmp_path: Path, folder: Path, change: dict[str, Any]) -> None:
     change_json(folder / "config.json", **change)
     with pytest.raises(UserError) as refused:
         load_hf(folder)
@@ -110,7 +110,7 @@ def test_models_that_this_one_cannot_compute(tmp_path: Path, folder: Path, chang
     assert "\n" not in str(refused.value)
 
 
-def test_weights_that_are_not_read(folder: Path, tmp_path: Path) -> None:
+def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])
