@@ -156,7 +156,7 @@ class Trainer:
         if self.batches_done + 1 < self.run.plan.total_batches:  # while a GPU still computes
             self.loader.prefetch(*self.next_position())
         if not self.ranks.is_single:  # on the CPU group: a dead rank raises an error here instead of hanging NCCL
-            self.flags.update(self.batches_done, self.ranks.all_reduce_max)
+            self.flags.update(self.ranks.all_reduce_max)
 
         result = StepResult(*torch.stack([loss, norm]).tolist())  # waits for the device
         self.check_finite(result)
@@ -347,7 +347,7 @@ class Trainer:
                 record.samples(self.samples())
             record.write()
             if ranks.is_single:  # several ranks have agreed in the step
-                self.flags.update(done)
+                self.flags.update()
             elif self.flags.signal:  # not when it came: torchrun also sends one when another rank has died
                 log.warning("Stopping%s.", "; the model will be saved" if training.save_checkpoints else "")
             if number.due(done):

@@ -87,7 +87,7 @@ class Every:
         self.seconds = seconds
         self._last = time.monotonic()
 
-    def due(self, batches_done: int) -> bool:
+    def due(self, batches_done: int = 0) -> bool:
         """Whether `batches_done` is a multiple of the interval, or the seconds have passed since it was last due."""
         if self.interval and batches_done % self.interval == 0:
             return True
@@ -108,16 +108,17 @@ class StopFlags:
     def __init__(self, shutdown: Shutdown, limit_s: float = 0, save_s: float = 0, is_main: bool = True) -> None:
         """Seconds until the time limit, and between checkpoints; 0: never. The clock of the main rank counts for all."""
         self.shutdown = shutdown
-        self.limit, self.checkpoint = Every(seconds=is_main * limit_s), Every(seconds=is_main * save_s)
+        self.limit = Every(seconds=limit_s if is_main else 0)
+        self.checkpoint = Every(seconds=save_s if is_main else 0)
         self.signal, self.time_is_over, self.save = 0, False, False
 
     @property
     def stop(self) -> bool:
         return bool(self.signal) or self.time_is_over
 
-    def update(self, batches_done: int, all_reduce_max: Callable[..., list[int]] | None = None) -> None:
-        """Read the flags of this rank, and take the maximum over all ranks where there are several."""
-        flags = [self.shutdown.signal_number or 0, self.limit.due(batches_done), self.checkpoint.due(batches_done)]
+    def update(self, all_reduce_max: Callable[..., list[int]] | None = None) -> None:
+        """Read the flags of this rank; with several ranks, take the maximum over all of them."""
+        flags = [self.shutdown.signal_number or 0, self.limit.due(), self.checkpoint.due()]
         self.signal, over, save = all_reduce_max(*flags) if all_reduce_max else flags
         self.time_is_over, self.save = bool(over), bool(save)
         self.shutdown.share(self.signal)

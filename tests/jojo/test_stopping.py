@@ -114,7 +114,7 @@ def test_every_so_many_seconds_counts_from_the_last_time(monkeypatch: pytest.Mon
 def test_ranks_stop_and_save_together_by_the_clock_of_rank_0() -> None:
     def flags_of(is_main: bool, limit_s: float, save_s: float, other: tuple[int, int, int] = (0, 0, 0)) -> StopFlags:
         flags = StopFlags(Shutdown(), limit_s, save_s, is_main)
-        flags.update(3, lambda *own: [max(pair) for pair in zip(own, other, strict=True)])
+        flags.update(lambda *own: [max(pair) for pair in zip(own, other, strict=True)])
         return flags
 
     main = flags_of(True, 0, 1e-9)
