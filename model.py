@@ -225,6 +225,11 @@ class GPT2Formulas:
         """The weights that are not in a block."""
         return self.embeddings | self.last_norm
 
+    @property
+    def matrices(self) -> Shapes:
+        """The matrices of a block."""
+        return {name: shape for name, shape in self.block.items() if len(shape) == 2}
+
     def weights(self) -> Shapes:
         """All weights, in the order of the model's parameters()."""
         layers = range(self.config.n_layer)
@@ -251,9 +256,8 @@ class GPT2Formulas:
         (Chowdhery et al. 2022, "PaLM", appendix B).
         """
         L, C = self.config.n_layer, self.config.n_embd
-        matrices = sum(math.prod(shape) for shape in self.block.values() if len(shape) == 2)
         return {
-            "matrix products": 6.0 * L * matrices,
+            "matrix products": 6.0 * L * sum(map(math.prod, self.matrices.values())),
             "attention": 12.0 * L * C * self.config.block_size,
             "loss": 6.0 * math.prod(self.output),
         }

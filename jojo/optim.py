@@ -92,11 +92,11 @@ class Optimizer:
         return sum(key != "step" for key in cls.STATE)
 
     @staticmethod
-    def update_bytes(block: Mapping[str, tuple[int, ...]], n_layer: int, dtype: str) -> int:
+    def update_bytes(matrices: Mapping[str, tuple[int, ...]], n_layer: int, dtype: str) -> int:
         """The most memory that an update of the blocks' matrices takes on top of weights, gradients and state.
 
         Args:
-            block: shapes of a block's weights, by name.
+            matrices: shapes of the matrices of a block, by name.
             n_layer: number of blocks.
             dtype: of matrix products in the update.
         """
@@ -169,13 +169,12 @@ class Muon(Optimizer):
         return weight.grad.lerp(momentum, MUON_MOMENTUM)
 
     @staticmethod
-    def update_bytes(block: Mapping[str, tuple[int, ...]], n_layer: int, dtype: str) -> int:
+    def update_bytes(matrices: Mapping[str, tuple[int, ...]], n_layer: int, dtype: str) -> int:
         """What orthogonalize holds: a stack of matrices three times, and two products with their transposes."""
         most = 0
-        for name, shape in block.items():
-            if len(shape) == 2:
-                rows, columns = shape[0] // stacked(name), shape[1]
-                most = max(most, stacked(name) * (3 * rows * columns + 2 * min(rows, columns) ** 2))
+        for name, shape in matrices.items():
+            rows, columns = shape[0] // stacked(name), shape[1]
+            most = max(most, stacked(name) * (3 * rows * columns + 2 * min(rows, columns) ** 2))
         return (2 if dtype == "bfloat16" else 4) * min(n_layer * most, max(most, 5 * MUON_ELEMENTS))
 
 

@@ -3,8 +3,8 @@
     python tools/analyze_mfu.py --config configs/story-small.json
     python tools/analyze_mfu.py --config configs/gpt2.json --batch_size 8 --batches 20 --json parts.json
 
-Takes the flags of train.py that describe a run, trains some batches of it in memory and keeps nothing. Plain steps are
-timed; in between, a few run under PyTorch's profiler, and the own time of every operator is counted to a part:
+Takes the flags of train.py that describe a run, trains some batches of it in memory and keeps nothing. It times plain steps,
+and runs a few steps in between under PyTorch's profiler. The own time of every operator counts towards a part:
 
     matrix products   of the blocks: c_attn, c_proj and the MLP, forward and backward
     attention         scores, softmax and values, forward and backward
@@ -13,11 +13,11 @@ timed; in between, a few run under PyTorch's profiler, and the own time of every
     data              making the batch, and its way to the device
     overhead          everything else: norms, activations, residuals, casts, embeddings, Python
 
-What the profiler itself costs is measured and taken off, and the rest is scaled to the plain step. On a CUDA device the
-parts are times of kernels; what is not accounted for is then mostly the device waiting for Python or for data.
+The profiler's own cost is measured and subtracted, and the rest is scaled to the plain step. On a CUDA device the parts are
+times of kernels; what is not accounted for is mostly the device waiting for Python or for data.
 
-FLOPs are those that MFU counts: attention over the whole context, though half of it is hidden and never computed, and
-nothing that is computed twice. Stop other programs first: they are measured too.
+FLOPs are those of MFU: attention over the whole context, though half of it is masked and never computed, and nothing counts
+twice. Stop other programs first: they are measured too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler says when it starts and stops; before torch is imported
+os.environ.setdefault(
+    "KINETO_LOG_LEVEL", "6"
+)  # else the profiler prints when it starts and stops; set before torch is imported
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -57,23 +59,23 @@ from training.run import prepare_run
 from utils import UserError, byte_count, log, replace_text, short_count, user_path
 
 PARTS = ("matrix products", "attention", "loss", "optimizer", "data", "overhead")
-RANGE = "part: "  # begins the names of the profiler ranges that the tool puts around calls
-STEP = "the step"  # the range around all of them; its own time is Python between operators
-NODES = {  # in names of operators, and of the autograd nodes that run backward passes
+RANGE = "part: "  # the start of the names of this tool's profiler ranges
+STEP = "the step"  # the range around a step; its own time is Python between operators
+NODES = {  # parts by words in the names of operators and of autograd's nodes
     "BlockedAttention": "attention", "scaled_dot_product": "attention", "ScaledDotProduct": "attention",
     "LinearCrossEntropy": "loss",
 }  # fmt: skip
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
 PROFILED = 3  # steps under the profiler
-OWN_VOCABULARY = 8192  # what prepare.py --train_tokenizer makes unless told otherwise
-WORTH = 0.03  # of the step: advice that gains less is left out
+OWN_VOCABULARY = 8192  # the default of prepare.py --train_tokenizer
+WORTH = 0.03  # of the step: advice with a smaller gain is left out
 WORTH_DATA = 0.01  # data should cost nothing
 BUSY = 0.8  # share of the peak from which larger products gain nothing
 
 
 @dataclass(frozen=True)
 class Op:
-    """An operator that ran: its time without the operators inside of it, and what it ran in, innermost first."""
+    """An operator that ran: its time without operators inside it, and the ranges around it, innermost first."""
 
     name: str
     ms: float
@@ -81,7 +83,7 @@ class Op:
 
     @property
     def part(self) -> str:
-        """What it is counted to: the range or backward node that it runs in, else what it is itself."""
+        """The part of the range or autograd node around it, else its own."""
         for name in (self.name, *self.around):
             if name.startswith(RANGE):
                 return name.removeprefix(RANGE)
@@ -96,7 +98,7 @@ class Op:
 
 @dataclass
 class Part:
-    """ms: of the plain step; products_ms: of it in matrix products; flops: as MFU counts them, 0 where it has none."""
+    """ms: of the plain step; products_ms: the share of it in matrix products; flops: as MFU counts them, or 0."""
 
     ms: float
     products_ms: float
@@ -109,7 +111,7 @@ class Part:
 
 @dataclass
 class Findings:
-    """What was measured of one run. Times in ms, rates in FLOP/s."""
+    """The measurements of one run. Times in ms, rates in FLOP/s."""
 
     step_ms: float
     fastest_ms: float
@@ -121,9 +123,9 @@ class Findings:
     parts: dict[str, Part]
     overhead_ops: dict[str, float]
     product_flops: dict[str, float] = field(default_factory=dict)  # "now", "twice the rows", "bfloat16"
-    batch_again_ms: float = 0.0  # making the same batch once more: nothing of it is read from a disk
+    batch_again_ms: float = 0.0  # making the same batch again, without reading from a disk
     compiled: bool = False
-    other_ms: float | None = None  # the step with torch.compile switched the other way, where that was measured
+    other_ms: float | None = None  # the step with torch.compile switched the other way; None: not measured
 
     @property
     def not_accounted_ms(self) -> float:
@@ -132,7 +134,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Advice:
-    """A change, and the time it takes off what a step does now; `gain` is its share."""
+    """A change, the time that it saves of a step, and that time's share of the step."""
 
     change: str
     saves_ms: float
@@ -144,7 +146,7 @@ class Advice:
 
 @contextmanager
 def ranges(trainer: Trainer) -> Iterator[None]:
-    """Meanwhile the calls that make up a part run inside a profiler range of its name."""
+    """In this context, the calls that make up a part run inside a profiler range of its name."""
     places: list[tuple[Any, str, str]] = [
         (trainer.loader, "batch", "data"), (trainer.loader, "to_device", "data"),
         (model, "causal_attention", "attention"), (model, "linear_cross_entropy", "loss"),
@@ -182,7 +184,7 @@ def profiled_step(trainer: Trainer) -> tuple[float, Any]:
 
 
 def profiler_cost_ms(calls: int = 1000) -> float:
-    """What recording one operator takes."""
+    """The profiler's cost of recording one operator."""
     x = torch.zeros(1)
 
     def once() -> float:
@@ -197,11 +199,11 @@ def profiler_cost_ms(calls: int = 1000) -> float:
 
 
 def read_ops(events: Iterable[Any], cuda: bool, cost_ms: float) -> list[Op]:
-    """The profiler's events as operators; recording an operator costs time of what it runs in, which is taken off.
+    """The profiler's events as operators, without the time that recording the operators inside them took.
 
     Args:
-        events: of a profile; those of the CPU count, which know the time of the kernels they started.
-        cuda: times are those of kernels, but for the data, which the processor makes.
+        events: of a profile. Only the CPU's are used; they know the time of the kernels that they started.
+        cuda: use the kernels' times, except for the data, which the CPU makes.
         cost_ms: of recording one event.
     """
     ops = []
@@ -230,8 +232,8 @@ def add_up(profiles: Sequence[tuple[float, Sequence[Op]]], step_ms: float) -> tu
     """Parts of the plain step, and the operators of the overhead, largest first.
 
     Args:
-        profiles: of each profiled step, the ms that its operators' times belong to, and the operators.
-        step_ms: the plain step, to which they are scaled.
+        profiles: of each profiled step, its ms without the profiler's cost, and its operators.
+        step_ms: the plain step; times are scaled to it.
     """
     parts = {name: Part(0.0, 0.0) for name in PARTS}
     overhead: defaultdict[str, float] = defaultdict(float)
@@ -249,7 +251,7 @@ def add_up(profiles: Sequence[tuple[float, Sequence[Op]]], step_ms: float) -> tu
 
 
 def product_flops(shapes: Sequence[tuple[int, str]], width: int, device: str, seconds: float = 0.2) -> list[float]:
-    """Rates of the MLP's product, (rows, width) @ (width, 4 width), for each (rows, dtype); best of calls in turns."""
+    """Rates of the product (rows, width) @ (width, 4 width) for each (rows, dtype), the best of calls in turns."""
     pairs = []
     for rows, dtype in shapes:
         like = torch.empty(0, dtype=getattr(torch, dtype), device=device)
@@ -267,7 +269,7 @@ def product_flops(shapes: Sequence[tuple[int, str]], width: int, device: str, se
 
 
 def product_rates(config: Config) -> dict[str, float]:
-    """Rates of the blocks' products: with the rows of a micro-batch, with twice as many, and where it is fast in bfloat16."""
+    """Rates of the MLP's product with the rows of a micro-batch, with twice as many, and in bfloat16 if that is fast."""
     system, rows = config.system, config.training.batch_size * config.model.block_size
     shapes = {"now": (rows, system.dtype), "twice the rows": (2 * rows, system.dtype)}
     if system.dtype == "float32" and devices.choose_dtype("auto", system.device).value == "bfloat16":
@@ -276,7 +278,7 @@ def product_rates(config: Config) -> dict[str, float]:
 
 
 def other_way_ms(trainer: Trainer, batches: int, step_ms: float) -> float | None:
-    """The step with torch.compile switched the other way, from steps of both kinds in turns; None where it fails."""
+    """The step with torch.compile switched the other way, from steps of both kinds in turns; None if compiling fails."""
     run, compiled, plain = trainer.run, list[float](), list[float]()
     was_compiled = is_compiled(trainer.model)
     if not (was_compiled or compile_blocks(trainer.model, run.config.training.batch_size, run.device, run.dtype)):
@@ -290,7 +292,7 @@ def other_way_ms(trainer: Trainer, batches: int, step_ms: float) -> float | None
 
 
 def batch_again_ms(trainer: Trainer) -> float:
-    """Making a batch whose tokens are in memory."""
+    """The time to make a batch whose tokens are in memory."""
     times = []
     for _ in range(4):
         begin = time.perf_counter()
@@ -331,12 +333,12 @@ def measure(trainer: Trainer, batches: int, try_compile: bool = False) -> Findin
 
 
 def advise(found: Findings, config: Config, new_model: bool = True) -> list[Advice]:
-    """What would shorten the step, best first; nothing where nothing gains over WORTH.
+    """Changes that would shorten the step, best first; empty if none gains more than WORTH.
 
     Args:
-        found: the measurements that every gain is computed from.
+        found: the measurements; every gain is computed from them.
         config: of the run.
-        new_model: begins with random weights, so that its vocabulary can be another one.
+        new_model: it starts with random weights, so its vocabulary may change.
     """
     parts, rates, step_ms = found.parts, found.product_flops, found.step_ms
     update_ms, reading_ms = parts["optimizer"].ms, parts["data"].ms - found.batch_again_ms
@@ -367,7 +369,7 @@ def advise(found: Findings, config: Config, new_model: bool = True) -> list[Advi
 
 
 def own_vocabulary(found: Findings, config: Config) -> tuple[str, float]:
-    """Fewer rows in the output layer: fewer FLOPs of the loss, and fewer parameters for AdamW."""
+    """Fewer rows in the output layer: fewer FLOPs in the loss, and fewer parameters for AdamW."""
     shape, rows = config.model, config.model.vocab_size
     assert rows is not None
     saves = found.parts["loss"].ms * (1 - OWN_VOCABULARY / rows)
@@ -379,7 +381,7 @@ def own_vocabulary(found: Findings, config: Config) -> tuple[str, float]:
 
 
 def larger_micro_batch(found: Findings, config: Config, peak: float) -> tuple[str, float]:
-    """Twice the sequences at once, where products of twice the rows were measured to be faster."""
+    """Twice the sequences in a micro-batch, if products with twice the rows are faster."""
     training, now, twice = config.training, found.product_flops["now"], found.product_flops["twice the rows"]
     larger = replace(config, training=replace(training, batch_size=2 * training.batch_size))
     steps = training.gradient_accumulation_steps
@@ -395,7 +397,7 @@ def larger_micro_batch(found: Findings, config: Config, peak: float) -> tuple[st
 
 
 def table(found: Findings, advice: Sequence[Advice]) -> str:
-    """The findings for people."""
+    """The measurements and advice, for people."""
     peak, step, rest = found.peak_flops, found.step_ms, found.not_accounted_ms
     mfu = f", MFU {found.mfu:.1%} of {peak / 1e9:,.0f} GFLOP/s" if found.mfu is not None and peak else ""
     lines = [
@@ -418,7 +420,7 @@ def table(found: Findings, advice: Sequence[Advice]) -> str:
 
 
 def as_json(found: Findings, advice: Sequence[Advice], config: Config) -> str:
-    """The findings for programs."""
+    """The same as JSON, for programs."""
     values = {"device": config.system.device, "dtype": config.system.dtype} | asdict(found)
     for name, part in found.parts.items():
         values["parts"][name] |= {"share": part.ms / found.step_ms, "flops_per_s": part.flops_per_s}
@@ -433,25 +435,25 @@ def main(arguments: Sequence[str]) -> int:
         allow_abbrev=False, epilog=FLAGS_OF_TRAIN,
     )  # fmt: skip
     add = parser.add_argument
-    add("--batches", type=int, default=10, metavar="N", help="plain steps to take the median of [%(default)s]")
+    add("--batches", type=int, default=10, metavar="N", help="plain steps; their median counts [%(default)s]")
     add("--json", metavar="FILE", help="write all of it there too")
     add("--try_compile", action="store_true", help="measure the step with torch.compile too (up to minutes)")
-    own, others = parser.parse_known_args(arguments)
+    own, train_flags = parser.parse_known_args(arguments)
     if own.batches < 1:
         raise UserError(f"--batches must be at least 1, not {own.batches}.")
     with (
         tempfile.TemporaryDirectory(prefix="jojo-mfu-") as folder,
-        closing(prepare_run(measured_request(others, Path(folder)))) as run,
+        closing(prepare_run(measured_request(train_flags, Path(folder)))) as run,
     ):
         if run.device == "mps":
-            raise UserError("PyTorch's profiler does not tell times on an Apple GPU; use --device cpu.")
+            raise UserError("PyTorch's profiler does not measure an Apple GPU; use --device cpu.")
         found = measure(Trainer(run), own.batches, own.try_compile)
         advice = advise(found, run.config, new_model=run.start.checkpoint is None)
         log.info("%s", table(found, advice))
         if own.json:
             replace_text(user_path(own.json), as_json(found, advice, run.config))
     if found.slowest_ms > 1.5 * found.step_ms:
-        log.warning("Some steps took much longer than others: something else is running here; measure again.")
+        log.warning("Some steps took much longer than others. Stop other programs and measure again.")
     return 0
 
 

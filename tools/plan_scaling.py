@@ -1,16 +1,16 @@
-"""Tell on paper what a run would be on many GPUs: memory, communication, time and MFU, and where more GPUs stop paying.
+"""Estimate a run on many GPUs: memory, communication, time and MFU, and from where on more GPUs are not worth it.
 
     python tools/plan_scaling.py --config configs/gpt2-xl.json --gpu h100                from 1 to 4,096 GPUs
     python tools/plan_scaling.py --config configs/gpt2-xl.json --gpu h100 --gpus 64      one number, with all parts
     python tools/plan_scaling.py --config configs/gpt2.json --gpu a100 --batch_tokens 4e6 --network 12.5
 
-Compared are ddp, fsdp over all GPUs, and n x 8: fsdp over the GPUs of a machine, and a copy of the model on each of n
-(--system.parallel, --system.shard_ranks). The batch is the config's on any number of GPUs, and its micro-batches too, until
-each GPU has only a part of one; a batch that cannot be shared evenly is taken as near as it can be.
+It compares ddp, fsdp over all GPUs, and n x 8: fsdp over the GPUs of a machine, with a copy of the model on each of n
+machines (--system.parallel, --system.shard_ranks). The batch is the config's on any number of GPUs. So are its micro-batches,
+until each GPU has only a part of one. A batch that cannot be divided evenly is rounded.
 
-Memory is memory.py's, and collectives with their bytes are counted as PyTorch's wrappers do them: both agree with runs of
-the real trainer on PyTorch's fake process group of 64 ranks (tests/tools/test_plan_scaling.py). Time is an estimate that was
-never measured on such hardware. It takes the makers' data sheets, and assumes that forward and backward pass reach 40 %
+Memory is the estimate of training/memory.py. Collectives and their bytes are those of PyTorch's wrappers. Both agree with
+runs of the real trainer on PyTorch's fake process group of 64 ranks (tests/tools/test_plan_scaling.py). Time was never
+measured on such hardware. It is computed from data sheets, and assumes that forward and backward pass reach 40 %
 of the peak (--efficiency), collectives 80 % of a link's bandwidth and the update 80 % of the memory's; that a collective
 takes 10 us, 1 us more for each GPU of a machine, and 6 us for each machine in its ring or step of its tree; that a block
 takes at least 0.3 ms a micro-batch; and that the ranks' agreement takes 150 us for each step of a tree and 60 us for each
@@ -43,19 +43,19 @@ from utils import UserError, byte_count, duration, log, one_line, replace_text, 
 
 NUMBERS = tuple(2**power for power in range(13))  # of GPUs: 1 to 4,096
 MOST_GPUS = 1 << 20
-WORTH = 0.5  # of one GPU's MFU: with less, more GPUs do not pay
-WHY = {  # what a plan's seconds are called where they are the reason
+WORTH = 0.5  # of one GPU's MFU: below that, more GPUs are not worth it
+WHY = {  # names of the parts of a plan's time, in sentences
     "compute": "computing", "small kernels": "micro-batches too small to keep a GPU busy", "links": "the links inside of a machine",
     "network": "the network between machines", "latency": "the collectives' latency", "update": "the update",
     "agreement": "the ranks' agreement once a batch",
 }  # fmt: skip
 
 
-# --- what is asked --------------------------------------------------------------------------------------------------
+# --- the question --------------------------------------------------------------------------------------------------
 
 
 def positive(flag: str, text: str, most: float, whole: bool = False) -> float:
-    """The number that a flag gives, above 0 and at most `most`. Raises UserError for any other."""
+    """The number of a flag, above 0 and at most `most`. Raises UserError for anything else."""
     try:
         value = float(text)
     except ValueError:
@@ -66,12 +66,12 @@ def positive(flag: str, text: str, most: float, whole: bool = False) -> float:
     return value
 
 
-def decide_config(args: argparse.Namespace, others: Sequence[str]) -> Config:
+def decide_config(args: argparse.Namespace, train_flags: Sequence[str]) -> Config:
     """The config that these flags of train.py give, for a CUDA device."""
-    for flag, name, _ in overrides(args, list(others)):
+    for flag, name, _ in overrides(args, list(train_flags)):
         if name in ("system.device", "system.parallel", "system.shard_ranks"):
             raise UserError(f"{flag} has no meaning here, where --gpu names the device and all layouts are compared.")
-    config, _ = config_of(args, others)
+    config, _ = config_of(args, train_flags)
     config.system.device = "cuda"
     if config.system.dtype == "auto":
         config.system.dtype = "bfloat16"
@@ -79,7 +79,7 @@ def decide_config(args: argparse.Namespace, others: Sequence[str]) -> Config:
 
 
 def numbers_of_gpus(asked: str | None, per_node: int) -> list[int]:
-    """The numbers to plan for. Raises UserError where machines would not be full."""
+    """The numbers of GPUs to plan for. Raises UserError if they do not fill their machines."""
     if asked is None:
         return [n for n in NUMBERS if n <= per_node or n % per_node == 0]
     gpus = int(positive("--gpus", asked, MOST_GPUS, whole=True))
@@ -88,16 +88,16 @@ def numbers_of_gpus(asked: str | None, per_node: int) -> list[int]:
     return [gpus]
 
 
-# --- what is answered -----------------------------------------------------------------------------------------------
+# --- the answer -----------------------------------------------------------------------------------------------
 
 
 def best(found: Sequence[Plan]) -> Plan | None:
-    """The fastest that fits, of one number of GPUs."""
+    """The fastest plan that fits, of those for one number of GPUs."""
     return min((plan for plan in found if plan.fits), key=lambda plan: plan.step_s, default=None)
 
 
 def reason(plan: Plan) -> str:
-    """What takes most of a plan's time, beside computing."""
+    """What takes most of a plan's time, apart from computing."""
     rest = {name: seconds for name, seconds in plan.seconds.items() if name != "compute"}
     name = max(rest, key=lambda name: rest[name])
     return f"{WHY[name]}, {rest[name] / plan.step_s:.0%} of the time"
@@ -109,13 +109,13 @@ def kind_of(plan: Plan) -> str:
 
 
 def verdict(table: Sequence[Sequence[Plan]], one: Plan, skipped: Sequence[int], sequences: int) -> list[str]:
-    """Sentences: of each layout, where it fits and from where on it does not pay; of the batch; and of the best.
+    """Sentences about each layout (where it fits, from where on it is not worth it), the batch, and the best plan.
 
     Args:
-        table: plans of each number of GPUs that can share the batch.
-        one: of one GPU, whether it fits or not.
-        skipped: numbers of GPUs that cannot.
-        sequences: of the batch.
+        table: the plans for each number of GPUs that can share the batch.
+        one: the plan for one GPU, whether it fits or not.
+        skipped: numbers of GPUs that cannot share the batch.
+        sequences: in a batch.
     """
     everything = [plan for found in table for plan in found]
     kinds = dict.fromkeys(kind_of(plan) for plan in everything)
@@ -148,7 +148,7 @@ def of_speed(plan: Plan) -> str:
 
 
 def of_layout(kind: str, plans: Sequence[Plan], one: Plan) -> str:
-    """Whether a layout fits, and from where on it does not pay."""
+    """Whether a layout fits, and from where on it is not worth it."""
     fitting = [plan for plan in plans if plan.fits]
     if not fitting:
         least = min(plans, key=lambda plan: plan.peak_bytes)
@@ -169,12 +169,12 @@ def of_layout(kind: str, plans: Sequence[Plan], one: Plan) -> str:
 
 
 def sequences_called(number: int) -> str:
-    """So many sequences, in words."""
+    """A number of sequences, in words."""
     return f"{number:,} sequence{'' if number == 1 else 's'}"
 
 
 def heading(config: Config, cluster: Cluster, sequences: int) -> str:
-    """What is planned, and what is assumed."""
+    """The run, the machines and the assumptions."""
     gpu, model = cluster.gpu, config.model
     recomputed = ", activation checkpointing" if config.training.activation_checkpointing else ""
     return (
@@ -217,11 +217,11 @@ def overview(table: Sequence[Sequence[Plan]], skipped: Sequence[int], one: Plan)
 
 
 def details(found: Sequence[Plan], one: Plan) -> str:
-    """All parts of the plans of one number of GPUs, side by side."""
+    """All parts of the plans for one number of GPUs, side by side."""
     first, moments = found[0], "/".join(dict.fromkeys(plan.moment for plan in found))
     memory = sorted(dict.fromkeys(name for plan in found for name in plan.memory), key=lambda name: name == "CUDA")
     times = [name for name in WHY if any(name in plan.seconds for plan in found)]
-    rows: list[tuple[str, Callable[[Plan], str] | None]] = [  # None: the line names those that follow
+    rows: list[tuple[str, Callable[[Plan], str] | None]] = [  # None: a heading
         ("memory of each GPU", None),
         *((name, lambda plan, name=name: shown(plan.memory, name, byte_count)) for name in memory),
         (f"peak ({moments})", lambda plan: byte_count(plan.peak_bytes)),
@@ -247,17 +247,17 @@ def details(found: Sequence[Plan], one: Plan) -> str:
 
 
 def shown(parts: Mapping[str, Any], name: str, write: Callable[[Any], str]) -> str:
-    """One of the parts, or a dash."""
+    """A part, or a dash where a plan does not have it."""
     return write(parts[name]) if name in parts else "-"
 
 
 def shown_seconds(seconds: float) -> str:
-    """In ms below a second."""
+    """Seconds in words, in ms below one second."""
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s" if seconds < 100 else duration(seconds)
 
 
 def as_json(table: Sequence[Sequence[Plan]], one: Plan, cluster: Cluster) -> str:
-    """The plans for programs."""
+    """The plans as JSON, for programs."""
     rows = []
     for plan in (plan for found in table for plan in found):
         here, away = plan.sent()
@@ -286,14 +286,14 @@ def main(arguments: Sequence[str]) -> int:
     )
     add("--all", action="store_true", help="all parts for each number of GPUs")
     add("--json", metavar="FILE", help="write all of it there too")
-    own, others = parser.parse_known_args(arguments)
+    own, train_flags = parser.parse_known_args(arguments)
     if own.gpu is None:
         raise UserError(f"--gpu is missing; name one of: {', '.join(LINKED)}.")
     gpu = linked_gpu(own.gpu)
     per_node = int(positive("--gpus_per_node", own.gpus_per_node, 1024, whole=True))
     network = gpu.network_gb_s if own.network is None else positive("--network", own.network, 1e6)
     cluster = Cluster(gpu, per_node, network, positive("--efficiency", own.efficiency, 1.0))
-    config = decide_config(parse_train_flags(others), others)
+    config = decide_config(parse_train_flags(train_flags), train_flags)
     sequences = config.rows_per_batch
     if own.batch_tokens is not None:
         tokens = positive("--batch_tokens", own.batch_tokens, 2.0**40, whole=True)

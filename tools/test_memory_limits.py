@@ -1,16 +1,15 @@
-"""Tell a run's peak memory before it runs, whether it fits, and the largest batch size that does.
+"""Estimate a run's peak memory before it runs: whether it fits, and the largest batch size that does.
 
     python tools/test_memory_limits.py --config configs/gpt2.json                   on this machine
     python tools/test_memory_limits.py --config configs/gpt2.json --gpu "RTX 3060"  on that one; or --gpu 12 (GB)
     python tools/test_memory_limits.py --config configs/gpt2.json --gpu 12 --table  for other batch and block sizes too
     python tools/test_memory_limits.py --config configs/story-small.json --measure  against three batches of a real run
 
-Takes the flags of train.py that describe a run. Nothing is allocated and no data are read, so it answers at once; what
-the figures are made of is told in memory.py. Only --measure trains, in a process of its own, and keeps nothing (but the
-cache of tokens, as any run).
+Takes the flags of train.py that describe a run. It allocates nothing and reads no data;
+training/memory.py explains the figures. Only --measure trains, in a process of its own, and keeps nothing but the token cache.
 
-92 % of a memory count as usable: the rest goes to the display and other programs, and to gaps between tensors.
-1 GB is 1,000,000,000 bytes; cards have a little more than their makers' round figures, never less.
+92 % of the memory counts as usable: the rest goes to the display, other programs, and gaps between tensors.
+1 GB is 1,000,000,000 bytes; GPUs have a little more than their makers' round figures, never less.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ from utils import UserError, byte_count, log, one_line, replace_text, user_path
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # rows of the table
 BLOCK_SIZES = (128, 256, 512, 1024, 2048)  # columns, with that of the config
 MOST_SEQUENCES = 1 << 30
-MEASURED = [  # of the run that is measured: three batches, an evaluation and a save
+MEASURED = [  # flags of the measured run: three batches, an evaluation and a save
     *("--max_iters", "3", "--eval_interval", "3", "--training.eval_iters", "1", "--training.sample_interval", "0"),
     *("--training.max_minutes", "null", "--training.save_checkpoints", "true", "--no_color"),
 ]
-# train.py, and then its own peak to a file: getrusage of a child would count the process that started it.
+# train.py, which then writes its own peak to a file: getrusage of a child would count this process too.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -69,7 +68,7 @@ run_command(main)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run is to fit: its name, and its memory in bytes; None: unknown."""
+    """The device that a run must fit on: its name, and its memory in bytes; None: unknown."""
 
     name: str
     total_bytes: int | None
@@ -80,13 +79,13 @@ class Place:
         return None if self.total_bytes is None else int(USABLE * self.total_bytes)
 
     def fits(self, size: int) -> bool | None:
-        """Whether so many bytes do; None: unknown."""
+        """Whether this many bytes fit; None: unknown."""
         return None if self.usable_bytes is None else size <= self.usable_bytes
 
 
 @dataclass
 class Answer:
-    """What the tool has to say of a run. Sizes in bytes."""
+    """What the tool says about a run. Sizes in bytes."""
 
     place: str
     device: str
@@ -94,7 +93,7 @@ class Answer:
     parameters: int
     batch_size: int
     block_size: int
-    moment: str  # of the peak; see memory.py
+    moment: str  # of the peak; see training/memory.py
     parts: Parts
     peak_bytes: int
     usable_bytes: int | None
@@ -104,11 +103,11 @@ class Answer:
     measured_bytes: int | None = None
 
 
-# --- what is asked --------------------------------------------------------------------------------------------------
+# --- the question --------------------------------------------------------------------------------------------------
 
 
 def place_of(wanted: str) -> Place:
-    """The GPU that `--gpu` names, or one of so many GB. Raises UserError where it is neither."""
+    """The GPU that `--gpu` names by its name or memory. Raises UserError for anything else."""
     if gpu := find_gpu(wanted):
         return Place(gpu.name, int((gpu.memory_gb or 0) * 1e9), gpu.has_bfloat16)
     try:
@@ -124,12 +123,12 @@ def place_of(wanted: str) -> Place:
     return Place(f"a GPU of {size:g} GB", int(size * 1e9))
 
 
-def decide_config(args: argparse.Namespace, others: list[str], gpu: Place | None) -> Config:
+def decide_config(args: argparse.Namespace, train_flags: list[str], gpu: Place | None) -> Config:
     """The config that these flags of train.py give, with vocabulary, device and dtype decided.
 
-    Only what is to run on this machine asks torch for them.
+    For a GPU that `--gpu` names, nothing is asked of this machine.
     """
-    config, sources = config_of(args, others)
+    config, sources = config_of(args, train_flags)
     system = config.system
     if gpu is None:
         from training.decisions import Reasons, derive_system
@@ -154,7 +153,7 @@ def this_machine(device: str) -> Place:
     return Place(name, total_memory_bytes(device))
 
 
-# --- what is answered -----------------------------------------------------------------------------------------------
+# --- the answer -----------------------------------------------------------------------------------------------
 
 
 def resized(config: Config, batch_size: int, block_size: int | None = None) -> Config:
@@ -164,20 +163,20 @@ def resized(config: Config, batch_size: int, block_size: int | None = None) -> C
 
 
 def largest_batch_size(config: Config, usable_bytes: int) -> int:
-    """The most sequences of a micro-batch whose peak is within so many bytes; 0: not even one."""
+    """The largest micro-batch whose peak is within this many bytes; 0: not even one sequence."""
     sizes = range(1, MOST_SEQUENCES)
     return bisect_right(sizes, usable_bytes, key=lambda n: memory_bytes(resized(config, n)))
 
 
 def same_batch(config: Config, largest: int) -> tuple[int, int]:
-    """Micro-batch size and their number that make the config's batch, the size at most `largest` (at least 1)."""
+    """Size and number of micro-batches that make the config's batch, with a size of at most `largest`."""
     rows = config.rows_per_batch
     size = next(size for size in range(min(rows, largest), 0, -1) if rows % size == 0)
     return size, rows // size
 
 
 def answer(config: Config, place: Place, with_table: bool = False) -> Answer:
-    """Estimate the run, and where asked for, its neighbours."""
+    """Estimate the run, and with_table, other batch and block sizes."""
     moment, parts = peak_parts(config)
     peak, usable = sum(parts.values()), place.usable_bytes
     result = Answer(
@@ -193,10 +192,10 @@ def answer(config: Config, place: Place, with_table: bool = False) -> Answer:
     return result
 
 
-def measure(args: argparse.Namespace, others: Sequence[str], config: Config) -> int:
-    """Peak memory of three real batches, bytes: the process's as the system counts it, or what CUDA allocated."""
+def measure(args: argparse.Namespace, train_flags: Sequence[str], config: Config) -> int:
+    """Peak memory of three real batches in bytes: of the process on a CPU, of allocations on CUDA."""
     with tempfile.TemporaryDirectory(prefix="jojo-memory-") as folder:
-        flags = [*others, *MEASURED, "--output_checkpoint", str(Path(folder) / "measured.pt")]
+        flags = [*train_flags, *MEASURED, "--output_checkpoint", str(Path(folder) / "measured.pt")]
         places = {"data.data_dir": config.data.data_dir, "data.cache_dir": config.data.cache_dir}
         if args.config is not None:
             places["config"] = args.config
@@ -211,9 +210,7 @@ def measure(args: argparse.Namespace, others: Sequence[str], config: Config) -> 
             ).returncode  # fmt: skip
         if code or not peak.exists():
             said = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
-            raise UserError(
-                f"The run that was to be measured ended with code {code}: {said[-1] if said else 'no word'}"
-            )
+            raise UserError(f"The measured run ended with code {code}: {said[-1] if said else 'it printed nothing'}")
         return int(peak.read_text())
 
 
@@ -227,7 +224,7 @@ def report(found: Answer, config: Config) -> str:
     lines = [f"{shape}\n", *(f"  {name:<{width}}{byte_count(size):>10}" for name, size in found.parts.items())]
     lines.append(f"  {'peak':<{width}}{byte_count(found.peak_bytes):>10}   ({found.moment})\n")
     if found.usable_bytes is None or found.largest_batch_size is None:
-        return "\n".join([*lines, "This system does not tell how much memory it has."])
+        return "\n".join([*lines, "This system does not report how much memory it has."])
     verdict = "It fits" if found.fits else "It does not fit"
     lines.append(f"{verdict}: {found.place} has {byte_count(found.usable_bytes)} of usable memory.")
     if found.largest_batch_size:
@@ -242,7 +239,7 @@ def report(found: Answer, config: Config) -> str:
 
 
 def table(found: Answer) -> str:
-    """Peaks by batch size (rows) and block size (columns); what does not fit is marked."""
+    """Peaks by batch size (rows) and block size (columns). x: does not fit."""
     columns = sorted({row["block_size"] or 0 for row in found.table})
     lines = ["Peak memory by batch size and block size (x: does not fit)\n"]
     lines.append(" " * 8 + "".join(f"{size:>12,}" for size in columns))
@@ -264,23 +261,25 @@ def main(arguments: Sequence[str]) -> int:
     add("--table", action="store_true", help="show other batch sizes and block sizes too")
     add("--measure", action="store_true", help="train three batches on this machine and compare")
     add("--json", metavar="FILE", help="write all of it there too")
-    own, others = parser.parse_known_args(arguments)
-    args = parse_train_flags(others)
+    own, train_flags = parser.parse_known_args(arguments)
+    args = parse_train_flags(train_flags)
     if own.measure and own.gpu is not None:
-        raise UserError("--measure runs on this machine, and --gpu names another; use one of them.")
+        raise UserError("--measure runs on this machine, and --gpu names another GPU; use one of them.")
     gpu = None if own.gpu is None else place_of(own.gpu)
-    config = decide_config(args, others, gpu)
+    config = decide_config(args, train_flags, gpu)
     if own.measure and config.system.device == "mps":
-        raise UserError("What a run takes on an Apple GPU cannot be measured; use --device cpu.")
+        raise UserError("Memory on an Apple GPU cannot be measured; use --device cpu.")
     found = answer(config, gpu or this_machine(config.system.device), own.table)
     log.info("%s", report(found, config))
     if own.table:
         log.info("\n%s", table(found))
     if own.measure:
-        found.measured_bytes = measure(args, others, config)
+        found.measured_bytes = measure(args, train_flags, config)
         if not found.measured_bytes:
-            raise UserError("This system does not tell how much memory a process took.")
-        without = CUDA_CONTEXT_BYTES if config.system.device.startswith("cuda") else 0  # it does not count its own
+            raise UserError("This system does not report how much memory a process took.")
+        without = (
+            CUDA_CONTEXT_BYTES if config.system.device.startswith("cuda") else 0
+        )  # CUDA's own memory is not among allocations
         ratio = (found.peak_bytes - without) / found.measured_bytes - 1
         log.info(
             "Measured: %s; the estimate is %.1f %% %s it.",

@@ -5,10 +5,10 @@
         --threads 1,2 --compile false,true --rounds 3 --output best.json
 
 Takes the flags of train.py that describe a run, trains some batches of it with each of the settings, and keeps nothing of
-the training. Tokens per batch stay what they are: gradient accumulation follows from the micro-batch size, so all settings
-learn the same, but for rounding. One factor after another is tried from the best settings so far; --full tries every
-combination. Settings are measured in turns, round after round, and medians count. Each time they have a process of their
-own, so that its peak memory is theirs, and what does not fit is a line of the table.
+the training. Tokens per batch stay the same: gradient accumulation follows from the micro-batch size, so all settings learn
+the same, apart from rounding. It tries one factor after another from the best settings so far; --full tries every
+combination. Settings are measured in turns, round after round, and the median counts. Each measurement has its own process,
+so its peak memory is its own. Settings that do not fit are a line of the table.
 
 Writes mfu_sweep.json (every round), mfu_sweep.png and mfu_best.json, a config for train.py. Stop other programs first.
 """
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from training.flags import Request
     from training.run import Run
 
-__test__ = False  # a tool with the name of a test: nothing for pytest to collect
-WORKER = "--measure_once"  # what the tool starts itself with, once for each measurement
+__test__ = False  # a tool that is named like a test: pytest must not collect it
+WORKER = "--measure_once"  # the tool starts itself with this flag for each measurement
 DTYPES = [name for name in OPTIONS["system.dtype"].choices or () if name != "auto"]
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 
 def options_of(settings: Settings) -> list[tuple[str, str, Value]]:
-    """(flag, dotted name, value) of the settings that are options; all but the threads."""
+    """(flag, dotted name, value) of all settings but the threads, which are not an option."""
     values: dict[str, Value] = {
         "training.batch_size": settings.batch_size,
         "training.gradient_accumulation_steps": settings.accumulation,
@@ -65,13 +65,13 @@ def options_of(settings: Settings) -> list[tuple[str, str, Value]]:
 
 
 def measure_here(settings: Settings, arguments: Sequence[str], device: str, batches: int, folder: str) -> Answer:
-    """Train on some batches, after one to warm up; compiling is done before that.
+    """Train on some batches, after compiling and one batch to warm up.
 
     Args:
-        settings: what is measured.
+        settings: to measure.
         arguments: flags of train.py.
-        device: what was chosen for all of them.
-        batches: how many are timed.
+        device: chosen for all settings.
+        batches: to time.
         folder: for the files of the run; none are written.
     """
     import torch
@@ -98,21 +98,21 @@ def measure_here(settings: Settings, arguments: Sequence[str], device: str, batc
 
 
 def measure_once() -> None:
-    """Read from stdin what to measure, and answer on stdout; all other output goes to stderr."""
+    """Read a task from stdin and write the answer to stdout; all other output goes to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    with contextlib.suppress(OSError):  # where the system's memory is full, this process ends and no other (Linux)
+    with contextlib.suppress(OSError):  # Linux: if memory runs out, the system ends this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         task = json.load(sys.stdin)
         answer = measure_here(**task | {"settings": Settings(**task["settings"])})
-    except Exception as error:  # whatever it is, it is a line of the table
+    except Exception as error:  # any failure becomes a line of the table
         answer = Answer(failed=reason_of(error))
     print(json.dumps(asdict(answer)), file=answers, flush=True)
 
 
 def reason_of(error: Exception) -> str:
-    """Why settings could not be measured, in a line."""
+    """Why settings could not be measured, in one line."""
     if is_out_of_memory(error):
         return DOES_NOT_FIT
     said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -120,7 +120,7 @@ def reason_of(error: Exception) -> str:
 
 
 def measure_apart(settings: Settings, **task: Any) -> Answer:
-    """The same in a process of its own."""
+    """measure_here in a process of its own."""
     done = subprocess.run(
         [sys.executable, __file__, WORKER], input=json.dumps(task | {"settings": asdict(settings)}).encode(),
         capture_output=True, check=False,
@@ -129,31 +129,31 @@ def measure_apart(settings: Settings, **task: Any) -> Answer:
     log.debug("%s", said)
     if done.returncode == 0:
         return Answer(**json.loads(done.stdout))
-    if done.returncode == -9:  # nobody else sends that
+    if done.returncode == -9:  # only the system sends SIGKILL
         return Answer(failed=f"{DOES_NOT_FIT} (the system ended it)")
-    last = (said.splitlines() or ["it said nothing"])[-1]
+    last = (said.splitlines() or ["it printed nothing"])[-1]
     return Answer(failed=f"failed: the process ended with {done.returncode}: {one_line(last, 160)}")
 
 
 def too_large(config: Config, settings: Settings) -> str | None:
-    """That settings need more than this machine's memory, by estimate: trying that out could take the machine down."""
+    """Why settings do not fit in main memory, by the estimate: trying them could bring the machine down. None: they fit."""
     from jojo.machine import device as devices
     from training.memory import memory_bytes
 
     wanted = replace(config, training=replace(config.training, batch_size=settings.batch_size))
     wanted.system = replace(config.system, dtype=settings.dtype)
     needed, there = memory_bytes(wanted), devices.total_memory_bytes("cpu")
-    if config.system.device != "cpu" or there is None or needed <= there:  # a GPU answers for itself
+    if config.system.device != "cpu" or there is None or needed <= there:  # on a GPU, too much is only an error
         return None
     return f"{DOES_NOT_FIT} (about {byte_count(needed)}; there are {byte_count(there)})"
 
 
-# --- what is tried --------------------------------------------------------------------------------------------------
+# --- the settings to try --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the flags ask for; None: what suits the machine."""
+class Choices:
+    """The flags' lists; None: chosen for the machine."""
 
     batch_sizes: list[int] | None
     dtypes: list[str] | None
@@ -162,7 +162,7 @@ class Wanted:
 
 
 def listed(flag: str, text: str | None, parse: Callable[[str], T], kind: str) -> list[T] | None:
-    """A flag's list, each value once. Raises UserError for what is none."""
+    """A flag's list, each value once. Raises UserError if it is malformed."""
     if text is None:
         return None
     try:
@@ -172,7 +172,7 @@ def listed(flag: str, text: str | None, parse: Callable[[str], T], kind: str) ->
 
 
 def counted(text: str) -> int:
-    """A number from 1 on. Raises ValueError."""
+    """A whole number of at least 1. Raises ValueError."""
     number = int(text)
     if not 1 <= number < 2**31:
         raise ValueError(text)
@@ -186,9 +186,9 @@ def known_dtype(text: str) -> str:
     return text
 
 
-def wanted_by(args: argparse.Namespace) -> Wanted:
+def parse_choices(args: argparse.Namespace) -> Choices:
     """The flags' lists."""
-    return Wanted(
+    return Choices(
         listed("--batch_sizes", args.batch_sizes, counted, "whole numbers from 1 on"),
         listed("--dtypes", args.dtypes, known_dtype, f"dtypes ({', '.join(DTYPES)})"),
         listed("--compile", args.compile, {"true": True, "false": False}.__getitem__, "true and false"),
@@ -197,7 +197,7 @@ def wanted_by(args: argparse.Namespace) -> Wanted:
 
 
 def own_settings(config: Config) -> Settings:
-    """Those of a resolved config, with the threads that train.py would have."""
+    """The settings of a resolved config, with the threads of train.py."""
     import torch
 
     training = config.training
@@ -207,23 +207,23 @@ def own_settings(config: Config) -> Settings:
     )  # fmt: skip
 
 
-def choices_of(config: Config, wanted: Wanted) -> dict[str, list[dict[str, Any]]]:
-    """By factor, the fields of Settings that each choice changes. Raises UserError for what cannot be."""
+def choices_of(config: Config, asked: Choices) -> dict[str, list[dict[str, Any]]]:
+    """By factor, the fields of Settings that each choice changes. Raises UserError for impossible ones."""
     rows, device = config.rows_per_batch, config.system.device
-    sizes = wanted.batch_sizes or sizes_to_try(rows, config.training.batch_size)
+    sizes = asked.batch_sizes or sizes_to_try(rows, config.training.batch_size)
     if bad := next((size for size in sizes if rows % size), None):
         raise UserError(
             f"--batch_sizes: {bad} does not divide the {rows:,} sequences of a batch (batch_size x "
             f"gradient_accumulation_steps), which stay as they are; sizes that do: {', '.join(map(str, divisors(rows)))}."
         )
-    for dtype in wanted.dtypes or ():
+    for dtype in asked.dtypes or ():
         if reason := unusable(dtype, device):
             raise UserError(f"--dtypes: {reason}")
     return {
         "batch size": [{"batch_size": size, "accumulation": rows // size} for size in sizes],
-        "dtype": [{"dtype": dtype} for dtype in wanted.dtypes or dtypes_of(device)],
-        "threads": [{"threads": number} for number in wanted.threads or threads_of(device)],
-        "compile": [{"compiled": compiled} for compiled in wanted.compiled or (False, True)],
+        "dtype": [{"dtype": dtype} for dtype in asked.dtypes or dtypes_of(device)],
+        "threads": [{"threads": number} for number in asked.threads or threads_of(device)],
+        "compile": [{"compiled": compiled} for compiled in asked.compiled or (False, True)],
     }
 
 
@@ -239,7 +239,7 @@ def unusable(dtype: str, device: str) -> str | None:
 
 
 def dtypes_of(device: str) -> list[str]:
-    """Those that a device can train in; on a CPU that would have to emulate bfloat16, without that."""
+    """The dtypes that a device can train in, without bfloat16 on a CPU that emulates it."""
     from jojo.machine import device as devices
 
     emulated = {"bfloat16"} if device == "cpu" and not devices.cpu_is_fast_at_bfloat16() else set()
@@ -247,7 +247,7 @@ def dtypes_of(device: str) -> list[str]:
 
 
 def threads_of(device: str) -> list[int]:
-    """On a CPU: half of what torch takes, that, and all that the machine has; else what torch takes."""
+    """On a CPU: half of torch's threads, torch's threads, and one for each core; else torch's."""
     import torch
 
     usual = torch.get_num_threads()
@@ -278,7 +278,7 @@ def build_parser() -> Parser:
 
 
 def check_files(args: argparse.Namespace, config_file: str | None) -> tuple[Path, Path, Path]:
-    """Where the config, the JSON and the picture go. Raises UserError where they cannot, before anything is measured."""
+    """The paths of config, JSON and picture. Raises UserError, before anything is measured, if they cannot be written."""
     files = {flag: user_path(getattr(args, flag)) for flag in ("output", "json", "plot")}
     read = {Path(name).resolve() for name, _ in file_layers(user_path(config_file))} if config_file is not None else ()
     taken: dict[Path, str] = {}
@@ -296,9 +296,9 @@ def check_files(args: argparse.Namespace, config_file: str | None) -> tuple[Path
 
 
 def sweep_run(run: Run, args: argparse.Namespace, measure: Callable[[Settings], Answer]) -> Sweep:
-    """Measure what the flags ask for. Raises UserError where no settings work."""
-    config, wanted = run.config, wanted_by(args)
-    choices = choices_of(config, wanted)
+    """Measure what the flags ask for. Raises UserError if no settings work."""
+    config, asked = run.config, parse_choices(args)
+    choices = choices_of(config, asked)
 
     def measured(settings: Settings) -> Answer:
         reason = too_large(config, settings)
@@ -317,7 +317,7 @@ def sweep_run(run: Run, args: argparse.Namespace, measure: Callable[[Settings], 
 
 
 def found_of(run: Run, sweep: Sweep, command: Sequence[str]) -> Found:
-    """The measurements, with what they compare to."""
+    """The measurements, and what the report compares them with."""
     from jojo.machine import device as devices
     from jojo.machine import estimate
     from model import formulas
@@ -346,19 +346,19 @@ def write_files(found: Found, files: tuple[Path, Path, Path], request: Request) 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    args, others = build_parser().parse_known_args(arguments)
+    args, train_flags = build_parser().parse_known_args(arguments)
     for name in ("rounds", "batches"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}.")
-    wanted_by(args)
+    parse_choices(args)
     with tempfile.TemporaryDirectory(prefix="jojo-mfu-") as folder:
-        request = measured_request(others, Path(folder))
+        request = measured_request(train_flags, Path(folder))
         files = check_files(args, request.config_file)
 
         from training.run import prepare_run
 
         with closing(prepare_run(request)) as run:
-            task = {"arguments": others, "device": run.device, "batches": args.batches, "folder": folder}
+            task = {"arguments": train_flags, "device": run.device, "batches": args.batches, "folder": folder}
             sweep = sweep_run(run, args, lambda settings: measure_apart(settings, **task))
             found = found_of(run, sweep, arguments)
     log.info("\n%s\n", table(found))

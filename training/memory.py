@@ -38,12 +38,11 @@ with real batches of one rank among 64: within 4 %.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 from config import Config
 from jojo.kernels.loss import CACHE_BYTES, GPU_GROUP_ROWS, GPU_ROWS, GROUP_ROWS, GROUP_WORDS
 from jojo.optim import OPTIMIZERS, AdamW
-from model import formulas
+from model import Shapes, formulas
 
 # On a CPU, fitted to real runs of many sizes (docs/performance.md, "Memory before a run", has the command):
 PROGRAM_BYTES = 298_000_000  # Python, torch, oneDNN's kernels, tokenizer, plots: what runs of tiny models take
@@ -56,7 +55,6 @@ NO_TENSORS = ("program", "gaps in the heap", "CUDA")
 
 Parts = dict[str, int]  # bytes by what they are
 Moments = dict[str, int]  # bytes of one part in each moment of a batch
-Shape = tuple[int, ...]
 
 
 def memory_bytes(config: Config, ranks: int = 1, tensors_only: bool = False) -> int:
@@ -86,10 +84,8 @@ def peak_parts(config: Config, ranks: int = 1) -> tuple[str, Parts]:
 def weights_bytes(config: Config, ranks: int = 1) -> Parts:
     """What is there before the first batch: weights and averages in float32, and ddp's buckets."""
     model, L, n = formulas(config.model), config.model.n_layer, sharing_ranks(config, ranks)
-    weights = elements(model.outside.values(), n) + L * elements(model.block.values(), n)
-    hidden = L * elements(
-        shape for shape in model.block.values() if len(shape) == 2
-    )  # the optimizer's; AdamW has the rest
+    weights = elements(model.outside, n) + L * elements(model.block, n)
+    hidden = L * elements(model.matrices)  # the configured optimizer's; AdamW has the rest
     averages = OPTIMIZERS[config.optimizer.kind].n_averages() * hidden + AdamW.n_averages() * (weights - hidden)
     parts = {"weights": 4 * weights, "averages": 4 * averages}
     return parts | ({"buckets": bucket_bytes(config, ranks)} if ranks > 1 and config.system.parallel == "ddp" else {})
@@ -117,9 +113,9 @@ def batch_bytes(config: Config, ranks: int = 1) -> dict[str, Parts]:
 # --- sizes ----------------------------------------------------------------------------------------------------------
 
 
-def elements(shapes: Iterable[Shape], ranks: int = 1) -> int:
-    """Numbers in weights of these shapes; with several ranks, in the largest shard of them."""
-    return sum(-(-shape[0] // ranks) * math.prod(shape[1:]) for shape in shapes)
+def elements(weights: Shapes, ranks: int = 1) -> int:
+    """Numbers in these weights; with several ranks, in the largest shard of them."""
+    return sum(-(-shape[0] // ranks) * math.prod(shape[1:]) for shape in weights.values())
 
 
 def number_bytes(config: Config) -> int:
@@ -155,8 +151,7 @@ def cast_bytes(config: Config, ranks: int = 1) -> Moments:
     """Autocast's copies of the blocks' matrices; two thirds are left when the first block is done."""
     if number_bytes(config) == 4 or (ranks > 1 and config.system.parallel == "fsdp" and gathers_low(config)):
         return {}
-    matrices = [shape for shape in formulas(config.model).block.values() if len(shape) == 2]
-    casts = 2 * config.model.n_layer * elements(matrices)
+    casts = 2 * config.model.n_layer * elements(formulas(config.model).matrices)
     early = ("weights", "loss", "last block", "last but one", "between blocks")
     return dict.fromkeys(early, casts) | dict.fromkeys(("first block", "embeddings"), casts * 2 // 3)
 
@@ -187,7 +182,7 @@ def gradient_bytes(config: Config, ranks: int = 1) -> Moments:
     if ranks > 1:
         return ranks_gradient_bytes(config, ranks)
     model = formulas(config.model)
-    every, output = 4 * model.n_parameters, 4 * elements([model.output])
+    every, output = 4 * model.n_parameters, 4 * math.prod(model.output)
     held = every if config.training.gradient_accumulation_steps > 1 else 0  # of the micro-batches before
     most = max(every, held + output)
     return {
@@ -201,16 +196,12 @@ def gradient_bytes(config: Config, ranks: int = 1) -> Moments:
 
 def ranks_gradient_bytes(config: Config, ranks: int) -> Moments:
     """The same on one of several ranks."""
-    model, L, several = (
-        formulas(config.model),
-        config.model.n_layer,
-        config.training.gradient_accumulation_steps > ranks,
-    )
-    low, n = gathers_low(config), sharing_ranks(config, ranks)
-    output = 4 * elements([model.output])
+    model, L, n = formulas(config.model), config.model.n_layer, sharing_ranks(config, ranks)
+    several, low = config.training.gradient_accumulation_steps > ranks, gathers_low(config)
+    output = 4 * math.prod(model.output)
     held = 4 * model.n_parameters if several else 0  # of the micro-batches before
-    held_outside = 4 * elements(model.outside.values()) if several else 0  # the same, once the blocks' have been sent
-    matrix = (2 if low else 4) * max(elements([shape]) for shape in model.block.values())  # one new gradient in a block
+    held_outside = 4 * elements(model.outside) if several else 0  # the same, once the blocks' have been sent
+    matrix = (2 if low else 4) * max(map(math.prod, model.block.values()))  # one new gradient in a block
     moments = {"loss": held, "last block": held + output + matrix}
     if config.system.parallel == "ddp":
         return moments | {
@@ -218,14 +209,14 @@ def ranks_gradient_bytes(config: Config, ranks: int) -> Moments:
             "embeddings": held_outside + 2 * output,
             "update": 0,
         }
-    block, shard = 4 * elements(model.block.values()), 4 * elements(model.block.values(), n)
+    block, shard = 4 * elements(model.block), 4 * elements(model.block, n)
     sending = n * shard if L > 1 else 0  # a block's gradients in the reduce-scatter, padded
     new = block // 2 if low else matrix if several else block  # what a block has made when it ends
     moments |= {
         "weights": held,
         "first block": held_outside + several * block + output + new + sending + L * shard,
         "embeddings": held_outside + 2 * output + sending + L * shard,
-        "update": L * shard + 4 * elements(model.outside.values(), n),
+        "update": L * shard + 4 * elements(model.outside, n),
     }
     if L > 2:
         after_last = held - several * block + output + sending + shard
@@ -241,8 +232,8 @@ def gathered_bytes(config: Config, ranks: int = 1) -> Moments:
     if ranks == 1 or config.system.parallel == "ddp":
         return {}
     model, n = formulas(config.model), sharing_ranks(config, ranks)
-    outside = 4 * n * elements(model.outside.values(), n)
-    block = (2 if gathers_low(config) else 4) * n * elements(model.block.values(), n)
+    outside = 4 * n * elements(model.outside, n)
+    block = (2 if gathers_low(config) else 4) * n * elements(model.block, n)
     next_block = block if config.model.n_layer > 1 else 0
     return {
         "weights": outside + 2 * block + next_block,
@@ -273,7 +264,7 @@ def loss_bytes(config: Config) -> int:
 def update_bytes(config: Config) -> int:
     """What the optimizer of the blocks' matrices works with."""
     model = formulas(config.model)
-    return OPTIMIZERS[config.optimizer.kind].update_bytes(model.block, config.model.n_layer, config.system.dtype)
+    return OPTIMIZERS[config.optimizer.kind].update_bytes(model.matrices, config.model.n_layer, config.system.dtype)
 
 
 def gap_bytes(config: Config, batch: int) -> int:

@@ -1,4 +1,4 @@
-"""tools/test_memory_limits.py: what it says of a run, against memory.py and a real run; the configs tuned with it."""
+"""tools/test_memory_limits.py: its answers against training/memory.py and a real run; the configs tuned with it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_this_machine_is_asked_for_its_own_memory(monkeypatch: pytest.MonkeyPatc
     assert found["usable_bytes"] == 9_200_000_000 and found["device"] == "cpu" and "this machine (cpu)" in said
     monkeypatch.setattr(devices, "total_memory_bytes", lambda device: None)
     said, found = ask(*CPU, "--table")
-    assert found["fits"] is None and "does not tell how much memory" in said and "B x" not in said
+    assert found["fits"] is None and "does not report how much memory" in said and "B x" not in said
 
 
 # --- GPUs -----------------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def test_gpus_are_known_by_name_or_memory(wanted: str, name: str, gigabytes: flo
     assert (place.name, place.total_bytes) == (name, int(gigabytes * 1e9))
 
 
-def test_a_gpu_without_bfloat16_is_not_told_of_with_it() -> None:
+def test_a_gpu_without_bfloat16_gets_another_dtype() -> None:
     assert ask(*GPT2, "--gpu", "T4")[1]["dtype"] == "float32"
     with pytest.raises(UserError, match="T4 has no bfloat16; use --dtype float16 or float32"):
         tool.main([*GPT2, "--gpu", "T4", "--dtype", "bfloat16"])
@@ -158,7 +158,7 @@ def test_an_apple_gpu_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> Non
         (("--gpu", "12", "--config", "nowhere.json"), "nowhere.json"),
     ],
 )
-def test_what_cannot_be_told_is_one_clear_sentence(flags: tuple[str, ...], words: str) -> None:
+def test_errors_are_one_clear_sentence(flags: tuple[str, ...], words: str) -> None:
     with pytest.raises(UserError, match=words):
         tool.main([*flags])
 
@@ -176,7 +176,7 @@ def test_the_same_batch_has_as_many_sequences(batch_size: int, steps: int, large
 # --- a real run -----------------------------------------------------------------------------------------------------
 
 
-def test_a_real_run_takes_what_was_told(tmp_path: Path) -> None:
+def test_a_real_run_takes_what_was_estimated(tmp_path: Path) -> None:
     """Seconds long: GPT-2's vocabulary, so that there is something to measure beside the program itself.
 
     That is still half of it, and from one installation to another its pages in memory differ by up to 90 MB.
@@ -204,7 +204,7 @@ def test_the_figures_in_the_docs_are_the_estimates() -> None:
         r"^\| `--config (\S+)(.*?)` \| ([\d.]+) (GB|MB) \| ([\d.]+) (GB|MB) \| ([-+.\d]+) % \|$", page, re.MULTILINE
     )
     assert len(rows) >= 6
-    for config, flags, told, unit, measured, measured_unit, percent in rows:
+    for config, flags, estimated, unit, measured, measured_unit, percent in rows:
         vocabulary = ["--model.vocab_size", "8192"] if "8k" in config else []  # of a file that is not here
         arguments = [
             "--config",
@@ -224,9 +224,9 @@ def test_the_figures_in_the_docs_are_the_estimates() -> None:
         run, _ = resolve([*file_layers(ROOT / config), *layers])
         run.model.vocab_size = run.model.vocab_size or 50304
         size = {"GB": 1e9, "MB": 1e6}
-        assert float(told) * size[unit] == pytest.approx(memory_bytes(run), rel=0.005), config
+        assert float(estimated) * size[unit] == pytest.approx(memory_bytes(run), rel=0.005), config
         assert abs(float(percent)) < 10
-        apart = float(told) * size[unit] / (float(measured) * size[measured_unit]) - 1
+        apart = float(estimated) * size[unit] / (float(measured) * size[measured_unit]) - 1
         assert 100 * apart == pytest.approx(float(percent), abs=0.5)
 
 

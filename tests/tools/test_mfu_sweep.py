@@ -290,7 +290,7 @@ def test_a_process_answers_why_it_cannot(workshop: None, monkeypatch: pytest.Mon
     "code, said, expected",
     [
         (-9, "", "does not fit (the system ended it)"),
-        (-11, "", "failed: the process ended with -11: it said nothing"),
+        (-11, "", "failed: the process ended with -11: it printed nothing"),
         (1, "Traceback\nOops: \x1b[31m bad", "failed: the process ended with 1: Oops: ?[31m bad"),
     ],
 )
@@ -408,7 +408,7 @@ def test_what_is_tried_unasked_suits_the_machine(workshop: None, monkeypatch: py
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     run = make_run("--batch_size", "6")
-    nothing = tool.Wanted(None, None, None, None)
+    nothing = tool.Choices(None, None, None, None)
     for fast, dtypes in ((True, ["float32", "bfloat16"]), (False, ["float32"])):
         monkeypatch.setattr("jojo.machine.device.cpu_is_fast_at_bfloat16", lambda fast=fast: fast)
         choices = tool.choices_of(run.config, nothing)

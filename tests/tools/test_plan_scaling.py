@@ -1,4 +1,4 @@
-"""tools/plan_scaling.py and what memory.py tells of ranks: against real batches of one among 64, and by hand."""
+"""tools/plan_scaling.py and the memory of ranks: against real batches of one rank among 64, and by hand."""
 
 from __future__ import annotations
 
@@ -103,10 +103,10 @@ def test_a_plan_is_what_one_of_64_ranks_holds_and_sends(monkeypatch: pytest.Monk
     for (moment, case), line in zip(CASES, ended.stdout.splitlines(), strict=True):
         config, found = config_of(case), json.loads(line)
         always = sum(weights_bytes(config, RANKS).values())
-        told, _ = peak_parts(config, RANKS)
+        estimated, _ = peak_parts(config, RANKS)
         tensors = memory_bytes(config, RANKS, tensors_only=True)
         print(f"{case}: {found['peak'] / 1e6:.1f} MB, {tensors / found['peak'] - 1:+.1%}")
-        assert told == moment, case
+        assert estimated == moment, case
         assert always == pytest.approx(found["before"], rel=0.02), case
         assert tensors == pytest.approx(found["peak"], rel=0.04), case
         assert tensors - always == pytest.approx(found["peak"] - found["before"], rel=0.04), case
@@ -122,8 +122,8 @@ def test_a_plan_is_what_one_of_64_ranks_holds_and_sends(monkeypatch: pytest.Monk
 
 
 def test_parts_are_cut_by_rows() -> None:
-    assert elements([(10, 3), (4, 1)], 4) == 3 * 3 + 1
-    assert elements([(10, 3), (4, 1)], 1000) == 3 + 1  # a row is not cut; others have nothing
+    assert elements({"matrix": (10, 3), "vector": (4,)}, 4) == 3 * 3 + 1
+    assert elements({"matrix": (10, 3), "vector": (4,)}, 1000) == 3 + 1  # a row is not cut; others have nothing
     config = planned(parallel="fsdp", n_layer=1)
     C, V, T = 256, 4096, 128
     rows = (V // 64 + T // 64 + 3 * C // 64 + C // 64 + 4 * C // 64) * C + C // 64 * 4 * C + 3 * C // 64
@@ -143,7 +143,7 @@ def test_on_cuda_blocks_come_together_in_bfloat16_and_nothing_is_cast() -> None:
     low, full = (
         memory.batch_bytes(planned(parallel="fsdp", dtype=dtype), 8)["last block"] for dtype in ("bfloat16", "float32")
     )
-    block = elements(formulas(planned().model).block.values())
+    block = elements(formulas(planned().model).block)
     assert full["gathered weights"] - low["gathered weights"] == 2 * 2 * block
     assert low["casts of weights"] == 0 < memory.batch_bytes(planned(), 8)["last block"]["casts of weights"]
 
@@ -165,13 +165,13 @@ def test_more_ranks_never_have_more_weights_each(layers: int, width: int, power:
     assert memory_bytes(once, n) <= memory_bytes(again, n)
 
 
-def test_the_summary_tells_what_a_rank_takes_with_fsdp() -> None:
+def test_the_summary_shows_what_a_rank_takes_with_fsdp() -> None:
     write_data()
     run = make_run("--system.parallel", "fsdp")
     run.ranks = Ranks(0, 2, 0, 2)
-    told = memory_bytes(run.config, 2, tensors_only=True)
-    assert told < memory_bytes(run.config, 2) - memory.PROGRAM_BYTES
-    assert report._memory(run).startswith(f"about {report.byte_count(told)} of tensors at the peak of each rank")
+    estimated = memory_bytes(run.config, 2, tensors_only=True)
+    assert estimated < memory_bytes(run.config, 2) - memory.PROGRAM_BYTES
+    assert report._memory(run).startswith(f"about {report.byte_count(estimated)} of tensors at the peak of each rank")
 
 
 # --- what is sent, by hand ------------------------------------------------------------------------------------------

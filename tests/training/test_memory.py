@@ -1,4 +1,4 @@
-"""memory.py: its parts against what torch allocates, keeps and holds at most, and the sum against arithmetic."""
+"""The memory estimate: its parts against what torch allocates and keeps, its sum against arithmetic."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a batch costs on many GPUs: who shares what, what is sent, how long it takes. For tools/plan_scaling.py.
+"""The cost of a batch on many GPUs: what they share, what they send, how long it takes. For tools/plan_scaling.py.
 
-training/memory.py estimates the memory. What is sent follows from what PyTorch's wrappers do (placement.py); a test counts it in
-a real run. Seconds are arithmetic on data sheets and the constants below: nobody measured them on such hardware.
+training/memory.py estimates the memory. What is sent follows from PyTorch's wrappers (training/placement.py); a test counts it
+in a real run. Seconds are arithmetic on data sheets and the constants below; they were never measured on such hardware.
 
 Letters: L layers, S bytes of a whole tensor, n ranks that take part in a collective, m machines that they are on.
 """
@@ -63,7 +63,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Collective:
-    """One that a batch does `number` times: bytes of the whole tensor, ranks that take part, machines that they are on."""
+    """A collective that a batch does `number` times: bytes of the whole tensor, its ranks, and the machines they are on."""
 
     kind: str
     what: str
@@ -73,16 +73,16 @@ class Collective:
     number: int = 1
 
     def sent(self) -> tuple[float, float]:
-        """Bytes that each rank sends in one: to others of its machine, to other machines.
+        """Bytes that each rank sends in one collective: inside its machine, and to other machines.
 
-        A ring for each GPU of a machine, as NCCL makes them: every one leaves the machine once.
+        NCCL makes a ring for each GPU of a machine, and every ring leaves the machine once.
         """
         total = SENDS[self.kind] * (self.ranks - 1) / self.ranks * self.bytes
         away = total / (self.ranks / self.nodes) if self.nodes > 1 else 0.0
         return total - away, away
 
     def seconds(self, cluster: Cluster) -> dict[str, float]:
-        """Of one, by what takes them; both kinds of links work at the same time, and the slower one counts."""
+        """Seconds of one collective, by cause. Links and network work at the same time; the slower one counts."""
         if self.ranks == 1:
             return {}
         inside, away = self.sent()
@@ -114,7 +114,7 @@ def buckets(config: Config) -> list[int]:
 
 
 def collectives(config: Config, ranks: int, per_node: int) -> list[Collective]:
-    """All of a batch, in the order of its backward pass; none where there is one rank."""
+    """All collectives of a batch, in the order of its backward pass."""
     if ranks == 1:
         return []
     nodes, L = -(-ranks // per_node), config.model.n_layer
@@ -123,7 +123,7 @@ def collectives(config: Config, ranks: int, per_node: int) -> list[Collective]:
         return [*(Collective("all-reduce", "bucket", size, ranks, nodes) for size in buckets(config)), loss]
     n, model = sharing_ranks(config, ranks), formulas(config.model)
     wide, copies = -(-n // per_node), ranks // n  # machines of one copy of the model, and how many copies there are
-    root, part = elements(model.outside.values(), n), elements(model.block.values(), n)
+    root, part = elements(model.outside, n), elements(model.block, n)
     micro = config.training.gradient_accumulation_steps // ranks
     low = 2 if gathers_low(config) else 4
     found = [
@@ -147,7 +147,7 @@ def collectives(config: Config, ranks: int, per_node: int) -> list[Collective]:
 
 @dataclass
 class Plan:
-    """A layout on so many GPUs. Sizes in bytes, times in seconds, of a batch; sent: by one GPU."""
+    """A layout on a number of GPUs. Sizes in bytes and times in seconds are of one batch, on one GPU."""
 
     layout: str
     gpus: int
@@ -158,7 +158,7 @@ class Plan:
     memory: Parts = field(default_factory=dict)
     fits: bool = False
     collectives: list[Collective] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)  # one after the other: computing, and what it cannot hide
+    seconds: dict[str, float] = field(default_factory=dict)  # one after the other: computing, and what it does not hide
     hidden_s: float = 0.0  # of sending, while the GPU computes
     mfu: float = 0.0
     tokens_per_s: float = 0.0
@@ -182,7 +182,7 @@ class Plan:
 
 
 def split(config: Config, gpus: int, sequences: int) -> tuple[int, int] | None:
-    """Micro-batch and number of them on each rank, for as near to the batch as can be shared; None: too few sequences."""
+    """Size and number of micro-batches on each rank, for a batch as near as possible; None: too few sequences."""
     if sequences < gpus:
         return None
     each = round(sequences / gpus)
@@ -191,7 +191,7 @@ def split(config: Config, gpus: int, sequences: int) -> tuple[int, int] | None:
 
 
 def no_fsdp(config: Config) -> str:
-    """Why fsdp does not take this config; empty where it does."""
+    """Why fsdp does not support this config; empty if it does."""
     if config.optimizer.kind == "muon":
         return "Muon needs whole matrices (--optimizer.kind adamw does not)"
     return "float16 is not there with them (--dtype bfloat16 is)" if config.system.dtype == "float16" else ""
@@ -210,7 +210,7 @@ def layouts(config: Config, gpus: int, per_node: int) -> Iterator[tuple[str, Con
 
 
 def plans(config: Config, gpus: int, cluster: Cluster, sequences: int) -> list[Plan]:
-    """A plan for each layout; none where a batch of so many sequences cannot be shared by so many GPUs."""
+    """A plan for each layout; none if a batch has fewer sequences than there are GPUs."""
     if (shared := split(config, gpus, sequences)) is None:
         return []
     size, micro = shared
@@ -255,14 +255,14 @@ def take_time(plan: Plan, config: Config, cluster: Cluster) -> None:
 def waits(
     plan: Plan, config: Config, cluster: Cluster, forward: float, backward: float
 ) -> tuple[float, dict[str, float]]:
-    """Seconds of all sending, and those that a batch waits for, by what takes them.
+    """Seconds of all sending, and those that a batch waits for, by cause.
 
     Args:
         plan: with its collectives.
         config: of the layout.
-        cluster: it runs on.
-        forward: seconds that a micro-batch computes there.
-        backward: and there.
+        cluster: the machines.
+        forward: seconds of a micro-batch's forward pass.
+        backward: seconds of its backward pass.
     """
     if plan.gpus == 1:
         return 0.0, {}

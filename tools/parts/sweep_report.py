@@ -1,4 +1,4 @@
-"""What tools/test_mfu_optimization.py found: as a table, as JSON, as a picture, and as a config file to train with."""
+"""The measurements of tools/test_mfu_optimization.py as a table, JSON, a picture, and a config file to train with."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TEXT_COLUMNS = ("dtype", "compile")
 
 @dataclass(frozen=True)
 class Found:
-    """All that there is to tell.
+    """Everything that is reported.
 
     sweep: the measurements.
     config: of the run, resolved, with its own settings.
@@ -54,19 +54,19 @@ class Found:
     peaks: Mapping[str, float | None]
 
     def mfu(self, row: Row) -> float | None:
-        """Of settings that work; None where the peak is not known."""
+        """The MFU of settings that work; None: the peak is unknown."""
         peak = self.peaks.get(row.settings.dtype)
         return row.tokens_per_s * self.flops_per_token / peak if peak else None
 
     def ratio(self, row: Row) -> float | None:
-        """To the config's own settings; None where they do not work."""
+        """Speed relative to the config's own settings; None if either does not work."""
         own = self.sweep.rows[self.sweep.own]
         return row.ratio(own) if row.works and own.works else None
 
     @property
     def best(self) -> Row:
         row = self.sweep.best
-        assert row  # who has nothing that works says so, and makes no report
+        assert row  # without any, there is no report
         return row
 
 
@@ -74,7 +74,7 @@ class Found:
 
 
 def table(found: Found) -> str:
-    """A line for each settings, fastest first."""
+    """A line for each of the settings, fastest first."""
     ranked = found.sweep.ranked
     lines = [list(HEADINGS), *(cells(found, row) for row in ranked)]
     widths = [max(len(cells[column]) for cells in lines if column < len(cells)) for column in range(len(HEADINGS))]
@@ -92,12 +92,12 @@ def table(found: Found) -> str:
 
 
 def remarks(found: Found, row: Row) -> list[str]:
-    """What is special about settings."""
+    """Remarks on the best settings and on the config's own."""
     return ["best"] * (row is found.best) + ["the config's own"] * (row.settings == found.sweep.own)
 
 
 def cells(found: Found, row: Row) -> list[str]:
-    """A table's cells; those of what does not work end after the settings."""
+    """The cells of a row; settings that do not work have no measurements."""
     settings = row.settings
     first = [str(settings.batch_size), str(settings.accumulation), settings.dtype, "yes" if settings.compiled else "no"]
     first.append(str(settings.threads))
@@ -111,7 +111,7 @@ def cells(found: Found, row: Row) -> list[str]:
 
 
 def speed(found: Found, row: Row) -> str:
-    """Tokens per second, and how many times as many as with the config's own settings."""
+    """Tokens per second, and their ratio to those of the config's own settings."""
     ratio = found.ratio(row)
     compared = "" if ratio is None or row.settings == found.sweep.own else f", {ratio:.2f} times the config's own"
     return f"{short_count(row.tokens_per_s)} tokens/s{compared}"
@@ -137,7 +137,7 @@ def as_json(found: Found) -> str:
 
 
 def row_values(found: Found, row: Row) -> dict[str, Any]:
-    """A row as plain values; null where nothing was measured."""
+    """A row as plain values; null: not measured."""
     works = row.works
     return asdict(row.settings) | {
         "ms": row.ms if works else None,
@@ -154,7 +154,7 @@ def row_values(found: Found, row: Row) -> dict[str, Any]:
 
 
 def draw(path: Path, found: Found, title: str) -> None:
-    """A bar of tokens/s for each settings, fastest on top."""
+    """A bar of tokens/s for each of the settings, fastest on top."""
     from matplotlib.figure import Figure  # no pyplot: no window system, no state left behind
 
     rows, own = found.sweep.ranked, found.sweep.own
@@ -187,9 +187,9 @@ def draw(path: Path, found: Found, title: str) -> None:
 
 
 def changed_options(config: Config, own: Settings, best: Settings) -> dict[str, Value]:
-    """What makes a config's settings the best ones, by dotted name; threads are no option.
+    """The options, by dotted name, that turn a config's settings into the best ones. Threads are not an option.
 
-    Evaluations are counted in micro-batches: they keep looking at as much text.
+    Evaluations are counted in micro-batches; their number changes so that they read as much text as before.
     """
     training, changes = config.training, dict[str, Value]()
     if best.batch_size != own.batch_size:
@@ -208,14 +208,14 @@ def changed_options(config: Config, own: Settings, best: Settings) -> dict[str, 
 def best_config(
     found: Found, path: Path, config_file: Path | None, flags: Mapping[str, Value], of_checkpoint: bool = False
 ) -> str:
-    """The text of a config file for the best settings: what it extends, and what differs from that.
+    """The text of a config file for the best settings: the file that it extends, and what differs.
 
     Args:
         found: the measurements.
-        path: where the file will be.
-        config_file: what was measured; None: the defaults.
-        flags: by dotted name, options that were given beside it.
-        of_checkpoint: the run goes on from a checkpoint or model, whose options the flags may differ from.
+        path: of the file.
+        config_file: that was measured; None: the defaults.
+        flags: options that were given on the command line, by dotted name.
+        of_checkpoint: the run starts from a checkpoint or model, whose options may differ from the flags.
     """
     base = resolve(file_layers(config_file), partial=True)[0] if config_file else Config()
     changes = changed_options(found.config, found.sweep.own, found.best.settings)
@@ -231,7 +231,7 @@ def best_config(
 
 
 def relative(file: Path, folder: Path) -> str:
-    """How a file is named from a folder; in full where there is no way between them (Windows's drives)."""
+    """A file's path relative to a folder; the full path if they are on different drives (Windows)."""
     try:
         return Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
     except ValueError:
@@ -239,7 +239,7 @@ def relative(file: Path, folder: Path) -> str:
 
 
 def how_to_train(found: Found, path: Path, checkpoint: str | None, init_from: str | None) -> str:
-    """The command that trains with the best settings; threads are given in the environment."""
+    """The command that trains with the best settings, with the threads in the environment."""
     command = ["python", "train.py", "--config", str(path)]
     command += ["--checkpoint", checkpoint, "--allow_changes"] if checkpoint else []
     command += ["--init_from", init_from] if init_from else []
@@ -249,7 +249,7 @@ def how_to_train(found: Found, path: Path, checkpoint: str | None, init_from: st
 
 
 def summary(found: Found, path: Path, checkpoint: str | None = None, init_from: str | None = None) -> str:
-    """Which is best, and how to train so."""
+    """The best settings, and how to train with them."""
     best, own = found.best, found.sweep.rows[found.sweep.own]
     if best is own:
         lead = f"The config's own settings are the fastest, to within {WORTH:.0%}"

@@ -1,6 +1,6 @@
-"""The search of tools/test_mfu_optimization.py: which settings are measured, in which turns, and which are best.
+"""The search of tools/test_mfu_optimization.py: which settings to measure, in which order, and which are best.
 
-Nothing here measures: a function that does is handed in.
+Nothing here measures; the caller passes a function that does.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 from utils import divisors
 
-WORTH = 0.01  # a gain over the config's own settings that is less is noise, and nothing is changed for it
-MOST_SIZES = 8  # micro-batch sizes that are tried unasked
+WORTH = 0.01  # a smaller gain over the config's own settings is noise, and changes nothing
+MOST_SIZES = 8  # micro-batch sizes to try without --batch_sizes
 DOES_NOT_FIT = "does not fit"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is swept. Tokens per batch are the same for all, so they all train alike, but for rounding."""
+    """What the sweep varies. Tokens per batch stay the same, so all settings train alike, apart from rounding."""
 
     batch_size: int
     accumulation: int
@@ -35,7 +35,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one process measured: the median of its batches; or why there is nothing."""
+    """What one process measured: medians of its batches, or why it failed."""
 
     ms: float = 0.0
     tokens_per_s: float = 0.0
@@ -45,7 +45,7 @@ class Answer:
 
 @dataclass
 class Row:
-    """Settings with all that was measured of them. ms, tokens_per_s: by number of the round."""
+    """Settings and their measurements. ms_of, tokens_per_s_of: by number of the round."""
 
     settings: Settings
     ms_of: dict[int, float] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Row:
     failed: str | None = None
 
     def add(self, number: int, answer: Answer) -> None:
-        """Take in a round; one failure is enough not to be used."""
+        """Add a round. After one failure, the settings are not used."""
         if answer.failed:
             self.failed = answer.failed
             return
@@ -75,7 +75,7 @@ class Row:
         return median(self.tokens_per_s_of.values())
 
     def ratio(self, to: Row) -> float:
-        """How many times as fast as another: the median over the rounds that both were in."""
+        """Speed relative to another row: the median over the rounds that both were in."""
         shared = self.tokens_per_s_of.keys() & to.tokens_per_s_of.keys()
         if not shared:
             return self.tokens_per_s / to.tokens_per_s
@@ -83,12 +83,12 @@ class Row:
 
 
 class Sweep:
-    """Measures settings in turns, round after round, always beside the config's own: noise hits all alike.
+    """Measures settings in turns, round after round, always together with the config's own, so noise affects all alike.
 
     Args:
         own: the config's settings.
-        measure: measures once.
-        rounds: turns of each.
+        measure: measures settings once.
+        rounds: number of turns.
     """
 
     def __init__(self, own: Settings, measure: Callable[[Settings], Answer], rounds: int) -> None:
@@ -97,7 +97,7 @@ class Sweep:
         self.rounds_done = 0
 
     def take_turns(self, candidates: Iterable[Settings]) -> None:
-        """Measure those of them that have not been measured yet."""
+        """Measure the candidates that have not been measured yet."""
         new = [settings for settings in dict.fromkeys(candidates) if settings not in self.rows]
         if not new:
             return
@@ -109,17 +109,17 @@ class Sweep:
                 if not self.rows[settings].failed:
                     self.rows[settings].add(self.rounds_done, self.measure(settings))
             self.rounds_done += 1
-            turns.reverse()  # who was measured first is last now: a machine that warms up hits all alike
+            turns.reverse()  # the first is now the last: a machine that warms up affects all alike
 
     @property
     def reference(self) -> Row | None:
-        """What ratios are to: the config's own settings; where they do not work, the first that do."""
+        """What ratios refer to: the config's own settings, or if those fail, the first that work."""
         own = self.rows.get(self.own)
         return own if own and own.works else next((row for row in self.rows.values() if row.works), None)
 
     @property
     def ranked(self) -> list[Row]:
-        """Fastest first; what does not work last."""
+        """Fastest first; what does not work comes last."""
         reference = self.reference
         if reference is None:
             return list(self.rows.values())
@@ -128,7 +128,7 @@ class Sweep:
 
     @property
     def best(self) -> Row | None:
-        """The fastest, or the config's own where nothing gains more than WORTH. None: nothing works."""
+        """The fastest, or the config's own if nothing gains more than WORTH. None: nothing works."""
         reference = self.reference
         if reference is None:
             return None
@@ -139,10 +139,10 @@ class Sweep:
 def coordinate_search(sweep: Sweep, choices: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """One factor after another, each from the best settings so far.
 
-    Where the config's own settings do not work, all factors are gone through once more from those that did.
+    If the config's own settings do not work, all factors are tried again from settings that do.
 
     Args:
-        sweep: does the measuring, and keeps what is best.
+        sweep: measures, and knows the best.
         choices: by factor, the fields of Settings that each choice changes.
     """
     for _ in range(2):
@@ -161,7 +161,7 @@ def full_search(sweep: Sweep, choices: Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def sizes_to_try(rows: int, own: int) -> list[int]:
-    """Micro-batch sizes that make a batch of so many sequences; where there are many, each about twice the one before."""
+    """Micro-batch sizes that divide a batch; if there are many, each is about twice the one before."""
     sizes = divisors(rows)
     if len(sizes) <= MOST_SIZES:
         return sizes
