@@ -58,6 +58,10 @@ class RunFiles:
         """All checkpoints in the folder under the run's name."""
         return [path for path in (self.last, *self.all_numbered(), self.best) if path.exists()]
 
+    def stamps(self) -> dict[Path, Stamp]:
+        """The stamps of those that have one."""
+        return {path: stamp for path in self.checkpoints() if (stamp := read_stamp(path))}
+
     def kind(self, path: Path) -> str:
         """Which of the run's checkpoints a path is: "last", "best" or "numbered"."""
         return {self.last: "last", self.best: "best"}.get(path, "numbered")
@@ -93,8 +97,7 @@ class RunFiles:
             noted = parse_json(self.job.read_text())
         except (OSError, ValueError):
             return False
-        stamps = [read_stamp(path) for path in self.checkpoints()]
-        return any(stamp and noted == {"job": job, "run_id": stamp.run_id} for stamp in stamps)
+        return any(noted == {"job": job, "run_id": stamp.run_id} for stamp in self.stamps().values())
 
     # --- before training --------------------------------------------------------------------------------------------
 
@@ -152,7 +155,9 @@ class RunFiles:
         if not resumes:
             self.make_room(now)
             if checkpoint and batches_done and checkpoint.version == "3":
-                self.take_metrics_of(checkpoint.path, checkpoint.state["metadata"]["run"])
+                rows = checkpoint.path.with_name(f"{checkpoint.state['metadata']['run']}.metrics.jsonl")
+                if rows.is_file():  # the run continues under this name, with its metrics so far
+                    shutil.copyfile(rows, self.metrics)
             return
         assert checkpoint
         if read_stamp(checkpoint.path) != Stamp(run_id, batches_done):
@@ -171,9 +176,8 @@ class RunFiles:
         These batches will be trained again, perhaps with something changed; if the checkpoints stayed, they would count as
         the newest. The metrics so far are copied with them.
         """
-        stamps = {path: read_stamp(path) for path in self.checkpoints()}
-        later = [path for path, stamp in stamps.items() if stamp and stamp.run_id == run_id and stamp.batch > batch]
-        if later:
+        own = {path: stamp.batch for path, stamp in self.stamps().items() if stamp.run_id == run_id}
+        if later := [path for path in own if own[path] > batch]:
             old = self._move_aside(later, now)
             if self.metrics.exists():
                 shutil.copy2(self.metrics, old / self.metrics.name)
@@ -196,20 +200,14 @@ class RunFiles:
                 remove_shards(folder)
         return old
 
-    def take_metrics_of(self, checkpoint: Path, run: str) -> None:
-        """Start the metrics file with the rows of the run that continues under this name."""
-        rows = checkpoint.parent / f"{run}.metrics.jsonl"
-        if rows.is_file() and not self.metrics.exists():
-            shutil.copyfile(rows, self.metrics)
-
     # --- continuing -------------------------------------------------------------------------------------------------
 
     def newest_first(self) -> list[Path]:
         """The run's checkpoints by the batch in their stamps, those without a stamp last; without another run's."""
-        found = self.checkpoints()
-        stamps = {path: read_stamp(path) or Stamp("", -1) for path in found}
-        own = stamps[self.last].run_id if self.last in stamps else ""
-        same = [path for path in found if not own or stamps[path].run_id in ("", own)]
+        unknown = Stamp("", -1)
+        stamps = dict.fromkeys(self.checkpoints(), unknown) | self.stamps()
+        own = stamps.get(self.last, unknown).run_id
+        same = [path for path in stamps if not own or stamps[path].run_id in ("", own)]
         return sorted(same, key=lambda path: stamps[path].batch, reverse=True)
 
     def newest_valid(self, ranks: Ranks = SINGLE) -> Checkpoint:
@@ -257,10 +255,10 @@ class RunFiles:
         except (OSError, UserError) as error:
             log.debug("Kept all shards in '%s', as a checkpoint cannot be read: %s", self.shards, error)
             return
-        batches = [stamp.batch for path in self.checkpoints() if (stamp := read_stamp(path)) and stamp.run_id == run_id]
+        newest = max((stamp.batch for stamp in self.stamps().values() if stamp.run_id == run_id), default=0)
         for folder in set(self.shards.iterdir()) - used:
             stamp = stamp_of_shards(folder)
-            if stamp and stamp.run_id == run_id and stamp.batch < max(batches, default=0):
+            if stamp and stamp.run_id == run_id and stamp.batch < newest:
                 remove_shards(folder)
 
 
