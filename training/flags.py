@@ -11,22 +11,14 @@ from jojo.command import Parser
 from utils import UserError, __version__
 
 # Short names, as in 2.x.
-ALIASES = {
-    "--dataset": "data.dataset_name",
-    "--epochs": "training.max_epochs",
-    "--max_iters": "training.max_iters",
-    "--max_minutes": "training.max_minutes",
-    "--batch_size": "training.batch_size",
-    "--learning_rate": "optimizer.learning_rate",
-    "--eval_interval": "training.eval_interval",
-    "--log_interval": "training.log_interval",
-    "--checkpoint_interval": "training.checkpoint_interval",
-    "--train_batches": "training.train_batches",
-    "--val_batches": "training.val_batches",
-    "--device": "system.device",
-    "--dtype": "system.dtype",
-    "--seed": "system.seed",
-}
+ALIASES = {"--dataset": "data.dataset_name", "--epochs": "training.max_epochs"} | {
+    f"--{name.split('.')[1]}": name
+    for name in (
+        "training.max_iters", "training.max_minutes", "training.batch_size", "optimizer.learning_rate",
+        "training.eval_interval", "training.log_interval", "training.checkpoint_interval", "training.train_batches",
+        "training.val_batches", "system.device", "system.dtype", "system.seed",
+    )
+}  # fmt: skip
 
 # Flags that are no config field: names, value, help. A value in brackets may be left out.
 WITH_VALUE = [
@@ -37,16 +29,13 @@ WITH_VALUE = [
     (
         "--checkpoint --from_checkpoint",
         "PATH",
-        "continue from this checkpoint; with --load_model_only, only take its weights",
+        "continue from this checkpoint; with --load_model_only, take its weights",
     ),
     ("--load_model_only", "[PATH]", "start a new run from a checkpoint's weights"),
     ("--init_from", "PATH_OR_ID", "start a new run from a Hugging Face GPT-2: a folder, or a name on the Hub"),
 ]
 SWITCHES = [
-    (
-        "--reset_epoch",
-        "with --checkpoint or --resume: keep weights and optimizer state, start counters and metrics at zero",
-    ),
+    ("--reset_epoch", "with --checkpoint or --resume: keep weights and optimizer state, but count from zero"),
     ("--allow_changes", "continue although the data or an option changed that decides the result"),
     ("--show_config", "print every value, its source and what follows from it; then exit"),
     ("--eval_only", "evaluate and exit"),

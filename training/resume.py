@@ -311,7 +311,8 @@ def starting_point(asked: Asked, batches_per_epoch: int, run_id: str) -> Start:
     mode, checkpoint, config = asked.mode, asked.checkpoint, asked.config
     if checkpoint is None or not mode.keeps_counters:
         return Start(mode, checkpoint, 0, 0, 0, run_id, asked.init_from)
-    epoch, position = checkpoint.state["loader"]["epoch"], checkpoint.state["loader"]["position"]
+    state = checkpoint.state
+    epoch, position = state["loader"]["epoch"], state["loader"]["position"]
     if checkpoint.version == "3":
         before = Config.from_dict(checkpoint.config, str(checkpoint.path))
         position = position * before.rows_per_batch // config.rows_per_batch
@@ -319,7 +320,7 @@ def starting_point(asked: Asked, batches_per_epoch: int, run_id: str) -> Start:
         epoch, position = epoch + 1, 0
     if mode is Mode.RESUME:
         run_id = checkpoint.run_id or run_id
-    return Start(mode, checkpoint, epoch, position, checkpoint.state["batch_counter"], run_id, asked.init_from)
+    return Start(mode, checkpoint, epoch, position, state["batch_counter"], run_id, asked.init_from)
 
 
 def run_length(start: Start, config: Config, batches_per_epoch: int) -> int:

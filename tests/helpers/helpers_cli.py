@@ -22,28 +22,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # A model and a machine on which every test gives the same answer.
 TINY = [
-    "--dataset",
-    "tiny",
-    "--model.n_layer",
-    "1",
-    "--model.n_head",
-    "2",
-    "--model.n_embd",
-    "16",
-    "--model.block_size",
-    "16",
-    "--batch_size",
-    "4",
-    "--training.eval_iters",
-    "1",
-    "--device",
-    "cpu",
-    "--dtype",
-    "float32",
+    *("--dataset", "tiny", "--device", "cpu", "--dtype", "float32", "--batch_size", "4", "--training.eval_iters", "1"),
+    *("--model.n_layer", "1", "--model.n_head", "2", "--model.n_embd", "16", "--model.block_size", "16"),
 ]
 
 ANIMALS = ("cat", "dog", "fox", "hen", "owl", "bear", "duck", "frog", "goat", "mouse")
-PLACES = (
+PLACES = [
     "on the mat",
     "in the barn",
     "by the river",
@@ -51,7 +35,7 @@ PLACES = (
     "near the old mill",
     "at the market",
     "up a hill",
-)
+]
 
 
 @dataclass(frozen=True)
