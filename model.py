@@ -195,7 +195,8 @@ Shapes = dict[str, tuple[int, ...]]  # of weights, by name
 class GPT2Formulas:
     """What follows from the config of a GPT-2: its weights, its FLOPs and the memory of its blocks, by arithmetic.
 
-    Nothing is built. The tests compare all of it with the network above.
+    Nothing is built; the tests compare it with the network above. training/memory.py, the summary, MFU and the tools use only
+    the public names below, so another architecture needs a class with the same names.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -215,10 +216,12 @@ class GPT2Formulas:
         )  # fmt: skip
 
     def _with_bias(self, modules: Shapes) -> Shapes:
-        kinds = ("weight", "bias") if self.config.bias else ("weight",)
-        return {
-            f"{name}.{kind}": shape[: 1 if kind == "bias" else 2] for name, shape in modules.items() for kind in kinds
-        }
+        weights = {}
+        for name, shape in modules.items():
+            weights[f"{name}.weight"] = shape
+            if self.config.bias:
+                weights[f"{name}.bias"] = shape[:1]
+        return weights
 
     @property
     def outside(self) -> Shapes:
@@ -292,5 +295,5 @@ class GPT2Formulas:
 
 
 def formulas(config: ModelConfig) -> GPT2Formulas:
-    """The formulas of a config's model. `vocab_size` must be a number."""
+    """The formulas of a config's architecture, today always GPT-2. `vocab_size` must be a number."""
     return GPT2Formulas(config)

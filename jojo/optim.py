@@ -39,14 +39,12 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "flo
     adamw = AdamW(groups, config, dtype)
     if not hidden:
         return [adamw]
-    names = sorted({name.split(".", 3)[-1] for name, _ in hidden})  # "attn.c_attn.weight" and so on: one shape each
+    layers: dict[str, list[Tensor]] = {}  # "attn.c_attn.weight" and so on: one shape each
+    for name, p in hidden:
+        layers.setdefault(name.split(".", 3)[-1], []).append(p)
     groups = [
-        {
-            "params": [p for n, p in hidden if n.endswith(name)],
-            "weight_decay": config.weight_decay,
-            "matrices": stacked(name),
-        }
-        for name in names
+        {"params": weights, "weight_decay": config.weight_decay, "matrices": stacked(name)}
+        for name, weights in sorted(layers.items())
     ]
     return [adamw, kind(groups, config, dtype)]
 
