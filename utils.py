@@ -203,21 +203,18 @@ def make_durable(path: Path) -> None:
 def new_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     """A file that gets its name only once it is whole: write it in the block; an error leaves the old file as it was.
 
-    Args:
-        path: where it goes. A symbolic link stays one; the file that it points to is replaced.
-        durable: wait until the disk has the file and its name.
+    `durable`: wait until the disk has the file and its name.
     """
-    target = path.resolve()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, target)
+        os.replace(temporary, path)
         if durable:
-            make_durable(target.parent)
+            make_durable(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -229,7 +226,7 @@ def replace_text(path: Path, text: str) -> None:
         if path.exists() and not path.is_file():  # a pipe or a terminal; a folder is refused
             path.write_bytes(content)
             return
-        with new_file(path) as file:
+        with new_file(path.resolve()) as file:  # a symbolic link stays one
             file.write(content)
     except OSError as error:
         raise UserError(f"Could not write '{path}' ({error.strerror}); check the path and the free space.") from error
