@@ -191,7 +191,7 @@ class Teller:
         self.pairs.append((self.finish(user, fields), self.finish(assistant, fields)))
 
     def draw(self, scene: Scene) -> Fields:
-        """One row of each table of a scene (or several); later tables first, because earlier ones may use them."""
+        """One row of each table of a scene (or several). Later tables come first, because earlier ones may use them."""
         fields = {"about": scene.about, "name": self.name}
         for columns, rows, needed in reversed(scene.tables):
             drawn: list[list[str]] = []
@@ -208,7 +208,7 @@ class Teller:
         return fields
 
     def item(self, scene: Scene) -> Fields:
-        """A question and its answer; there was no such question or answer before."""
+        """A question and its answer, both new in this conversation."""
         while (fields := self.draw(scene))["answer"] in self.asked:
             pass
         self.asked += f"{fields['x']}/{fields['answer']}/"
@@ -216,14 +216,14 @@ class Teller:
         return fields
 
     def fits(self, scene: Scene, pairs: int) -> bool:
-        """Whether a scene goes with what was told before, in at most so many pairs."""
+        """Whether a scene fits after the scenes so far, in at most so many pairs."""
         tags = {tag for other, _ in self.told for tag in other.tags}
         times = {tag for tag in tags | scene.tags if tag[0] == "@"}
         least = max([int(tag) for tag in scene.tags if tag.isdigit()], default=1)
         return pairs >= least and len(times) < 2 and not scene.tags & (tags | {"names"} if self.name else tags)
 
     def tell(self, scene: Scene, pairs: int, before: str = "", back: str = "") -> None:
-        """Tells a scene, or as much of it as fits; the first turns come after what is given."""
+        """Tells a scene, or as much of it as fits; `before` and `back` begin its first two turns."""
         fields = self.draw(scene)
         for users, assistants in scene.pairs[:pairs]:
             self.add(before + self.unfold(self.pick(users)), back + self.unfold(self.pick(assistants)), fields)
@@ -233,7 +233,7 @@ class Teller:
         self.name = fields["name"] if "names" in scene.tags else self.name
 
     def open(self, pairs: int) -> tuple[str, str]:
-        """Greets, or not. Gives what comes before the first two turns of the scene."""
+        """Greets, or not. Returns what begins the first two turns of the scene."""
         kind = self.pick(OPENINGS)
         if kind.startswith("NAME"):
             self.name = self.pick(entries("chitchat", "names"))
@@ -246,7 +246,7 @@ class Teller:
         return "", ""
 
     def ask(self, pairs: int, before: str = "", back: str = "") -> None:
-        """A question, and in the pairs that are left more of its kind, corrections, and doubts."""
+        """A question; in the remaining pairs, more of its kind, corrections, and doubts."""
         scene = self.pick(scenes(QUESTIONS))
         fields = self.item(scene)
         own, polite = self.uniform() < 0.4, not before and self.uniform() < 0.5
@@ -257,7 +257,7 @@ class Teller:
         for left in range(pairs - 1, 0, -1):
             steps.remove(step := self.pick(steps))
             if step == "CHECK":
-                steps = ["AGAIN", "MORE"]  # who has said thanks has no doubts anymore
+                steps = ["AGAIN", "MORE"]  # no doubts after thanks
             if step == "MORE":
                 return self.ask(left, self.line("ASKBRIDGE"))
             other = self.item(scene)
@@ -279,7 +279,7 @@ class Teller:
             fields = following
 
     def obey(self, pairs: int) -> None:
-        """Small talk, or questions, after a system prompt that tells how to answer."""
+        """Small talk, or questions, after a system prompt that says how to answer."""
         if self.uniform() < 0.4:
             return self.tell(self.pick(scenes(SYSTEMS)), pairs)
         manner, scene = self.pick(scenes(MANNERS)), self.pick(scenes(QUESTIONS))
@@ -295,7 +295,7 @@ class Teller:
         self.told.append((manner, fields))
 
     def close(self, pairs: int) -> None:
-        """Ends a conversation: asks for something that was said, says thanks or goodbye."""
+        """Ends a conversation: asks for something said before, says thanks or goodbye."""
         scene, fields = self.pick(self.told)
         fields["name"] = self.name
         kind = self.pick(("RECALL", "RECALL", "WHO", "BYE", "BYE"))
@@ -310,7 +310,7 @@ class Teller:
             self.add(self.line(kind), self.line(f"{kind}A").replace("{wish}", wish), fields)
 
     def talk(self, pairs: int) -> None:
-        """Small talk: an opening, one scene or more, and perhaps something that looks back, or a goodbye."""
+        """Small talk: an opening, one scene or more, and perhaps a question about them, or a goodbye."""
         before, back = self.open(pairs)
         pool = openers(not self.pairs and not before and self.uniform() < 0.3)
         while (room := pairs - len(self.pairs)) > 0:
