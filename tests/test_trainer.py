@@ -479,7 +479,7 @@ def test_no_compile_means_that_nothing_is_compiled(monkeypatch):
     assert train("--max_iters", "1", "--training.compile_model", "true", "--no_compile").code == 0
 
 
-def test_a_compiler_that_fails_is_a_warning_and_training_goes_on_unchanged(monkeypatch):
+def test_a_compiler_that_fails_is_a_warning_and_training_continues_unchanged(monkeypatch):
     import torch._inductor.compile_fx
 
     def broken(*args, **kwargs):
@@ -495,7 +495,7 @@ def test_a_compiler_that_fails_is_a_warning_and_training_goes_on_unchanged(monke
     assert differences(state_of("models/eager.pt")["model"], state_of("models/tried.pt")["model"]) == []
 
 
-def test_without_a_compiler_on_the_machine_training_goes_on_with_one_warning(monkeypatch):
+def test_without_a_compiler_on_the_machine_training_continues_with_one_warning(monkeypatch):
     monkeypatch.setattr("jojo.machine.device.shutil.which", lambda name: None)
     outcome = train("--max_iters", "1", "--training.compile_model", "true")
     assert outcome.code == 0
@@ -507,7 +507,7 @@ def test_without_a_compiler_on_the_machine_training_goes_on_with_one_warning(mon
 
 
 @pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
-def test_a_signal_finishes_the_batch_saves_and_says_how_to_go_on(monkeypatch, number, code):
+def test_a_signal_finishes_the_batch_saves_and_says_how_to_continue(monkeypatch, number, code):
     stop_after(monkeypatch, 4, number)
     outcome = train("--eval_interval", "0")
     assert outcome.code == code

@@ -146,7 +146,7 @@ def test_random_state_is_kept_only_where_something_is_drawn(monkeypatch: pytest.
 # --- resuming -------------------------------------------------------------------------------------------------------
 
 
-def test_it_may_be_switched_on_when_a_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_may_be_switched_on_when_a_run_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     train(*flags("0.3", "float32"), "--output_checkpoint", "models/whole.pt")
     stop_after(monkeypatch, 2)
     train(*flags("0.3", "float32"))

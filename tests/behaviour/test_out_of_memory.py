@@ -126,7 +126,7 @@ def test_an_exit_code_no_traceback_and_the_log_file(monkeypatch, capsys) -> None
     assert "--resume" not in outcome.err  # nothing is there to go on from
 
 
-def test_checkpoints_stay_the_lock_is_free_and_the_command_it_names_goes_on(monkeypatch, capsys) -> None:
+def test_checkpoints_stay_the_lock_is_free_and_the_command_it_names_continues_the_run(monkeypatch, capsys) -> None:
     """After batch 2 a checkpoint is written; at batch 4 memory is full."""
     flags = ("--max_iters", "6", "--training.checkpoint_minutes", "0", "--train_batches", "2")
     train_tiny(*flags, "--epochs", "3", "--output_checkpoint", "models/whole.pt")

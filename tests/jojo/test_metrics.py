@@ -55,7 +55,7 @@ def test_a_long_series_keeps_evenly_spaced_points_over_its_whole_length(length):
     assert all(value == step / 2 for step, value in series.points)
 
 
-def test_a_series_that_was_saved_and_loaded_goes_on_as_if_it_had_not_been():
+def test_a_series_continues_after_saving_and_loading_as_if_uninterrupted():
     whole, part = MetricsTracker(), MetricsTracker()
     for step in range(1, 3 * MAX_POINTS):
         whole.add_batch(row(step))
@@ -100,7 +100,7 @@ def test_evaluations_feed_both_extremes_and_all_three_series():
     assert saved["metrics"]["bpb"] == [(10, 1.75), (20, 1.5), (30, 2.0)]
 
 
-def test_a_saved_state_does_not_change_when_the_run_goes_on():
+def test_a_saved_state_does_not_change_when_the_run_continues():
     tracker = MetricsTracker()
     tracker.add_batch(row(1))
     saved = tracker.state_dict()
@@ -210,7 +210,7 @@ def test_rows_that_never_found_room_are_said_to_be_lost_and_leave_no_half_a_line
 
 @pytest.mark.parametrize("rows", [1, 7, 400, 3000])
 @pytest.mark.parametrize("tail", [b"", b'{"step": 99', b"\0" * 300, b"x" * 200_000])
-def test_the_file_is_cut_after_the_row_to_go_on_from_however_long_it_is(tmp_path, rows, tail):
+def test_the_file_is_cut_after_the_row_to_continue_after_however_long_it_is(tmp_path, rows, tail):
     path = tmp_path / "x.metrics.jsonl"
     lines = [json.dumps(row(step)).encode() + b"\n" for step in range(1, rows + 1)]
     for keep in sorted({0, 1, rows // 2, rows - 1, rows}):
@@ -219,7 +219,7 @@ def test_the_file_is_cut_after_the_row_to_go_on_from_however_long_it_is(tmp_path
         assert path.read_bytes() == b"".join(lines[:keep])
 
 
-def test_finding_the_row_to_go_on_from_reads_only_the_files_end(tmp_path, monkeypatch):
+def test_finding_the_row_to_continue_after_reads_only_the_files_end(tmp_path, monkeypatch):
     path = tmp_path / "x.metrics.jsonl"
     path.write_text("".join(json.dumps(row(step)) + "\n" for step in range(1, 20_001)))
     looked_at, step_of = [], metrics._step

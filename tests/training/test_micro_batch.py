@@ -348,18 +348,8 @@ def plain_flags() -> list[str]:
 
 def test_checkpoint_and_config_file_hold_the_numbers_that_were_found(monkeypatch, six) -> None:
     enough_memory(monkeypatch, 5)
-    flags = [
-        *plain_flags(),
-        "--config",
-        "six.json",
-        "--batch_size",
-        "auto",
-        f"--{ACCUMULATION}",
-        "3",
-        "--max_iters",
-        "2",
-    ]
-    outcome = train_plainly(*flags, "--save_config", "saved.json")
+    flags = ["--config", "six.json", "--batch_size", "auto", f"--{ACCUMULATION}", "3", "--max_iters", "2"]
+    outcome = train_plainly(*plain_flags(), *flags, "--save_config", "saved.json")
     assert outcome.code == 0 and "(2 x 3 sequences of 16)" in outcome.said
     state = state_of("models/mine_epoch1.pt")
     for values in (
@@ -383,7 +373,7 @@ RESUMES: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("how", RESUMES)
-def test_a_run_that_goes_on_keeps_its_split_and_searches_no_more(monkeypatch, six, how: str) -> None:
+def test_a_resumed_run_keeps_its_split_and_does_not_search_again(monkeypatch, six, how: str) -> None:
     enough_memory(monkeypatch, 5)
     stop_after(monkeypatch, 2)
     Path("auto.json").write_text(
@@ -398,7 +388,7 @@ def test_a_run_that_goes_on_keeps_its_split_and_searches_no_more(monkeypatch, si
     assert differences(state_of("models/mine_epoch1.pt")["model"], state_of("models/plain.pt")["model"]) == []
 
 
-def test_a_file_without_the_default_below_it_means_the_same_when_the_run_goes_on(monkeypatch) -> None:
+def test_a_file_without_the_default_below_it_means_the_same_when_the_run_is_resumed(monkeypatch) -> None:
     """Of the checkpoint's 5 sequences the file would make 15; the run has 12 x 3 = 36 in micro-batches of 4."""
     Path("auto.json").write_text('{"training": {"batch_size": "auto", "gradient_accumulation_steps": 3}}')
     enough_memory(monkeypatch, 5)
@@ -411,7 +401,7 @@ def test_a_file_without_the_default_below_it_means_the_same_when_the_run_goes_on
     assert row == ["batch_size", "4", "sequences", "checkpoint", "models/mine_epoch1.pt"]
 
 
-def test_other_batches_are_refused_and_a_smaller_machine_may_search_anew(monkeypatch, six) -> None:
+def test_other_batches_are_refused_and_a_smaller_machine_may_search_again(monkeypatch, six) -> None:
     enough_memory(monkeypatch, 5)
     stop_after(monkeypatch, 2)
     flags = ["--config", "six.json", "--batch_size", "auto", f"--{ACCUMULATION}", "3", "--max_iters", "4"]
