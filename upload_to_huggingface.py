@@ -66,9 +66,11 @@ def main(arguments: Sequence[str]) -> int:
     args = build_parser().parse_args(arguments)
     refuse_names(args)
 
+    from hf.hub import Hub, check_endpoint
+
+    check_endpoint()
     from hf.card import CardRequest, write_card
     from hf.export import export, export_tokenizer, refuse_foreign
-    from hf.hub import Hub
     from jojo.checkpoints.checkpoint import load_checkpoint
 
     folder = user_path(args.output_dir).resolve()

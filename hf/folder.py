@@ -74,7 +74,10 @@ def load_any(path: Path) -> Checkpoint:
 
 def sealed_files(folder: Path) -> dict[str, Any] | None:
     """SHA-256 of each file when the folder was exported; None if it is not an export of ours."""
-    mark = read_object(folder / "config.json").get(MARK) if (folder / "config.json").is_file() else None
+    try:
+        mark = read_object(folder / "config.json").get(MARK)
+    except (OSError, UserError):  # it is missing, or not JSON
+        return None
     files = mark.get("files") if isinstance(mark, dict) else None
     return files if isinstance(files, dict) else None
 

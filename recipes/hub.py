@@ -53,12 +53,13 @@ def fetch_files(
     Raises:
         UserError: a file is not available, or arrives damaged twice.
     """
-    from hf.hub import is_broken_connection
+    from hf.hub import check_endpoint, is_broken_connection
 
     paths = [folder / repo / name for name in names]
     for name, path in zip(names, paths, strict=True):
         if is_verified(path, revision):
             continue
+        check_endpoint()
         try:
             _fetch(repo, name, path, revision)
         except Exception as error:
@@ -96,12 +97,10 @@ def _download(repo: str, name: str, path: Path, revision: str | None) -> str | N
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    from hf.hub import with_retries
-
     def url(version: str | None) -> str:
         return hf_hub_url(repo, name, repo_type="dataset", revision=version)
 
-    expected = with_retries(lambda: get_hf_file_metadata(url(revision)))
+    expected = get_hf_file_metadata(url(revision))
     etag, size = expected.etag or "", expected.size
     if not HASH.fullmatch(etag) and not (etag and expected.commit_hash and size is not None):
         raise Unusable(
@@ -127,19 +126,14 @@ def _continue_download(url: str, part: Path, size: int | None, name: str) -> Non
     from huggingface_hub import get_token
     from huggingface_hub.file_download import http_get
 
-    from hf.hub import with_retries
-
     headers = {"Accept-Encoding": "identity"}  # a packed download could not be continued
     if token := get_token():
         headers["authorization"] = f"Bearer {token}"
 
-    def get() -> None:
-        logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)  # with_retries warns
+    logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)  # it warns of every retry
+    try:
         with open(part, "ab") as file:
             http_get(url, file, resume_size=file.tell(), headers=headers, expected_size=size, displayed_filename=name)
-
-    try:
-        with_retries(get)
     except OSError as error:
         if "Consistency check failed" not in str(error):  # another size than announced; damage_of says so
             raise
@@ -147,12 +141,10 @@ def _continue_download(url: str, part: Path, size: int | None, name: str) -> Non
 
 def _reason(error: Exception, action: str) -> str | None:
     """What the Hub or the network raised, as a sentence without a period; None for anything else."""
-    from huggingface_hub import get_token
-
     from hf.hub import describe_error, status_of
 
     reason = str(error) if isinstance(error, Unusable) else REASONS.get(status_of(error) or 0)
-    words = f"Could not {action}: {reason}" if reason else describe_error(error, action, get_token() or "")
+    words = f"Could not {action}: {reason}" if reason else describe_error(error, action)
     return words and words.removesuffix(".")
 
 
