@@ -252,7 +252,7 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
 
 def prepare(args: argparse.Namespace, name: str) -> None:
     """Make what is missing of a data set, its tokenizer and its token caches, and print statistics."""
-    from jojo.text.cache_builder import open_cache
+    from jojo.text.cache_builder import CacheBuilder
     from jojo.text.dataset_files import DatasetFiles
     from jojo.text.documents import Rendering
     from jojo.text.stats import describe, statistics, warn_of_lookalikes
@@ -269,18 +269,15 @@ def prepare(args: argparse.Namespace, name: str) -> None:
         args.tokenizer = str(train_tokenizer(args, files, sources[0]))
     tokenizer = get_tokenizer(args.tokenizer)
     workers = args.num_workers if args.num_workers is not None else os.cpu_count() or 1
-    parse_special = args.parse_special == "true"
-    caches = []
+    rendering = Rendering(parse_special=args.parse_special == "true")
+    folder, caches = user_path(args.cache_dir), []
     for source in sources:
-        cache = open_cache(
-            source, tokenizer, user_path(args.cache_dir), Rendering(parse_special),
-            max_bad_lines=args.max_bad_lines, num_workers=workers,
-        )  # fmt: skip
+        cache = CacheBuilder(source, tokenizer, folder, rendering, args.max_bad_lines, workers).open()
         if cache is None:
             raise no_data_set(source)
         caches.append(cache)
         log.info("%s\n%s", source.label, statistics(cache))
-    warn_of_lookalikes(caches, parse_special)
+    warn_of_lookalikes(caches, rendering.parse_special)
     if args.stats:
         describe(sources, caches, files)
     log.info("Train on it: %s", train_command(args, name))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config import Config
-from jojo.text.cache_builder import Source, open_cache
+from jojo.text.cache_builder import CacheBuilder, Source
 from jojo.text.dataset_files import DatasetFiles
 from jojo.text.documents import Rendering
 from jojo.text.stats import warn_of_lookalikes
@@ -61,9 +61,7 @@ def open_dataset(
     rendering = Rendering(parse_special=data.parse_special)
 
     def opened(source: Source) -> TokenCache | None:
-        return open_cache(
-            source, tokenizer, cache_dir, rendering, max_bad_lines=data.max_bad_lines, num_workers=num_workers
-        )
+        return CacheBuilder(source, tokenizer, cache_dir, rendering, data.max_bad_lines, num_workers).open()
 
     files = DatasetFiles(user_path(data.data_dir), data.dataset_name)
     train, val = opened(file_source(files, "train")), None

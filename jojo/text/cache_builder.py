@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import glob
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,10 +21,11 @@ from jojo.text.cache_writer import CacheWriter
 from jojo.text.documents import Encoded, Rendering, encode_lines, id_dtype
 from jojo.text.token_cache import FINGERPRINT, FORMAT, CacheManifest, DamagedCache, TokenCache, digest_of
 from jojo.text.tokenizer import Tokenizer
-from utils import UserError, byte_count, locked, log, replace_text, sha256_of
+from utils import UserError, byte_count, locked, log, plural, replace_text, sha256_of
 
 TASK_BYTES = 1 << 19  # text per task
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+warn_once = functools.cache(log.warning)  # the same damaged cache is looked at several times
 
 
 @dataclass(frozen=True)
@@ -64,66 +65,44 @@ class Source:
         return self.path is None or self.path.is_file()
 
 
-def open_cache(
-    source: Source,
-    tokenizer: Tokenizer,
-    cache_dir: Path,
-    rendering: Rendering | None = None,
-    *,
-    max_bad_lines: int = 100,
-    num_workers: int = 0,
-) -> TokenCache | None:
-    """The cache of a source: found or built.
-
-    | source  | its cache          | cache_dir | what happens                                                       |
-    | ------- | ------------------ | --------- | ------------------------------------------------------------------ |
-    | missing | any                | any       | the newest cache that can only be its own is opened; or else, None |
-    | there   | valid              | any       | it is opened; it is rebuilt where damage is found later            |
-    | there   | missing or damaged | writable  | it is built by one process, while others wait                      |
-    | there   | missing or damaged | read-only | a cache of the same contents is opened; or else, the OSError       |
-
-    Args:
-        source: what the documents come from.
-        tokenizer: what they are encoded with.
-        cache_dir: created when missing.
-        rendering: how records become ids; None: the defaults.
-        max_bad_lines: unreadable lines to skip before giving up.
-        num_workers: threads that tokenize; below 2, this one does.
-
-    Raises:
-        UserError: the source cannot be read as documents; or it is missing, and several caches could be its own.
-        OSError: the cache cannot be written.
-    """
-    builder = CacheBuilder(source, tokenizer, rendering or Rendering(), cache_dir, max_bad_lines, num_workers)
-    if not source.exists():
-        return builder.find_without_source()
-    cache = builder.find()
-    if cache is None:
-        try:
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            with builder.lock():
-                cache = builder.find() or builder.build()
-        except OSError as error:
-            cache = builder.find_contents(builder.new_manifest()) if error.errno in READ_ONLY else None
-            if cache is None:
-                raise
-    cache.rebuild = builder.rebuild
-    return cache
-
-
-_reported: set[Path] = set()  # damaged caches that a warning has named
-
-
 @dataclass(frozen=True)
 class CacheBuilder:
-    """Finds and builds the caches of one source; open_cache says when it does which."""
+    """Finds and builds the caches of one source. With `num_workers` below 2, the calling thread tokenizes."""
 
     source: Source
     tokenizer: Tokenizer
-    rendering: Rendering
     cache_dir: Path
-    max_bad_lines: int
-    num_workers: int
+    rendering: Rendering = field(default_factory=Rendering)
+    max_bad_lines: int = 100
+    num_workers: int = 0
+
+    def open(self) -> TokenCache | None:
+        """The cache of the source: found or built.
+
+        | source  | its cache          | cache_dir | what happens                                                       |
+        | ------- | ------------------ | --------- | ------------------------------------------------------------------ |
+        | missing | any                | any       | the newest cache that can only be its own is opened; or else, None |
+        | there   | valid              | any       | it is opened; it is rebuilt where damage is found later            |
+        | there   | missing or damaged | writable  | it is built by one process, while others wait                      |
+        | there   | missing or damaged | read-only | a cache of the same contents is opened; or else, the OSError       |
+
+        Raises UserError if the source has more than `max_bad_lines` unreadable lines or no document, or is missing
+        while several caches could be its own.
+        """
+        if not self.source.exists():
+            return self.find_without_source()
+        cache = self.find()
+        if cache is None:
+            try:
+                self.cache_dir.mkdir(parents=True, exist_ok=True)
+                with self.lock():
+                    cache = self.find() or self.build()
+            except OSError as error:
+                cache = self.find_contents(self.new_manifest()) if error.errno in READ_ONLY else None
+                if cache is None:
+                    raise
+        cache.rebuild = self.rebuild
+        return cache
 
     # --- finding ---
 
@@ -138,19 +117,17 @@ class CacheBuilder:
 
     def find_without_source(self) -> TokenCache | None:
         """The newest cache made from the missing file, or from the only other file of this set and split."""
-        label, caches = self.source.label, dict[str, TokenCache]()
-        for cache in self._caches():
-            caches.setdefault(cache.manifest.source["label"], cache)
+        label = self.source.label
+        caches = {cache.manifest.source["label"]: cache for cache in reversed([*self._caches()])}
         if label not in caches and len(caches) > 1:
             raise UserError(
                 f"No {label}, and '{self.cache_dir}' holds token caches of several files of that name "
                 f"({', '.join(sorted(caches))}); choose one with --data.data_dir."
             )
-        if not caches:
-            return None
-        made_from = label if label in caches else next(iter(caches))
-        log.info("No %s: using the token cache made from %s.", label, "it" if made_from == label else made_from)
-        return caches[made_from]
+        cache = caches.get(label) or next(iter(caches.values()), None)
+        if cache:
+            log.info("No %s: using the token cache made from %s.", label, cache.manifest.source["label"])
+        return cache
 
     def _caches(self) -> Iterator[TokenCache]:
         """Valid caches of this data set and split, made with this tokenizer and rendering, newest first."""
@@ -165,11 +142,8 @@ class CacheBuilder:
             cache = TokenCache(path)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            if path not in _reported:
-                unusable = f"The token cache '{path}' is not usable ({error})"
-                log.warning("%s.", error.what if isinstance(error, DamagedCache) else unusable)
-                _reported.add(path)
+        except DamagedCache as error:
+            warn_once(f"{error.what}.")
             return None
         made_with = (self.tokenizer.identity(), asdict(self.rendering))
         return cache if (cache.manifest.tokenizer, cache.manifest.rendering) == made_with else None
@@ -188,12 +162,7 @@ class CacheBuilder:
             with contextlib.suppress(UserError, OSError):  # only so that find() finds it next time
                 replace_text(cache.path, cache.manifest.to_json())
             return cache
-        path = self.write(manifest)
-        if not self.source.stat().items() <= manifest.source.items():
-            for suffix in (".json", ".bin", ".idx"):
-                path.with_suffix(suffix).unlink()
-            raise UserError(f"{self.source.label} changed while it was being read; start again when it is complete.")
-        return TokenCache(path)
+        return TokenCache(self.write(manifest))
 
     def rebuild(self, damaged: CacheManifest) -> None:
         """Write a damaged cache's files again. Raises UserError where the source has changed."""
@@ -210,37 +179,37 @@ class CacheBuilder:
         """What a cache of the source as it is now says of itself, without counts. Reads the whole source."""
         source, tokenizer, rendering = self.source, self.tokenizer.identity(), asdict(self.rendering)
         stat, sha256 = source.stat(), source.sha256()
-        prepared = {"prepared": dict(source.notes)} if source.notes else {}
-        return CacheManifest(
-            source.name, source.split, digest_of([FORMAT, sha256, tokenizer, rendering])[:16], tokenizer, rendering,
-            {"label": source.label, "sha256": sha256, **stat, **prepared}, id_dtype(self.tokenizer.n_vocab).str,
-        )  # fmt: skip
+        made_from: dict[str, Any] = {"label": source.label, "sha256": sha256, **stat}
+        if source.notes:
+            made_from["prepared"] = dict(source.notes)
+        fingerprint = digest_of([FORMAT, sha256, tokenizer, rendering])[:16]
+        dtype = id_dtype(self.tokenizer.n_vocab).str
+        return CacheManifest(source.name, source.split, fingerprint, tokenizer, rendering, made_from, dtype)
 
     def write(self, manifest: CacheManifest) -> Path:
-        """Encode the source's lines and write the files, from where an earlier process stopped; returns the .json.
+        """Encode the source's lines and write the files, from where an earlier process stopped; returns the .json."""
+        from tqdm import tqdm
 
-        Raises:
-            UserError: too many unreadable lines, or no document at all.
-        """
         label, size = self.source.label, manifest.source.get("size")
         log.info("Tokenizing %s%s", label, f" ({byte_count(size)})" if size else "")
         writer = CacheWriter(manifest, self.cache_dir, resumable=self.source.path is not None)
-        try:
-            for part in with_progress(self._encode(writer), size, writer.bytes_done):
+        look = {"desc": "Tokenizing", "unit": "B", "unit_scale": True, "leave": False, "disable": None}  # on terminals
+        with contextlib.closing(writer), tqdm(total=size, initial=writer.bytes_done, **look) as bar:
+            for part in self._encode(writer):
                 writer.add(part)
+                bar.update(part.source_bytes)
                 if manifest.bad_lines > self.max_bad_lines:
                     raise UserError(
-                        f"{label} has more than {self.max_bad_lines} unreadable lines ({_examples(writer)}); "
+                        f"{label} has more than {self.max_bad_lines} unreadable lines ({writer.examples}); "
                         "correct them, or raise data.max_bad_lines."
                     )
             if count := manifest.bad_lines:
-                plural = "s" if count > 1 else ""
-                log.warning("%s: skipped %d unreadable line%s (%s).", label, count, plural, _examples(writer))
+                log.warning("%s: skipped %s (%s).", label, plural(count, "unreadable line"), writer.examples)
             if not manifest.n_documents:
                 raise UserError(f'{label} holds no document; every line should be like {{"text": "..."}}.')
+            if not self.source.stat().items() <= manifest.source.items():
+                raise UserError(f"{label} changed while it was being read; start again when it is complete.")
             return writer.finish()
-        finally:
-            writer.close()
 
     def _encode(self, writer: CacheWriter) -> Iterator[Encoded]:
         """Encode the rest of the source task by task, in order, in this thread or in others."""
@@ -273,21 +242,3 @@ def split_into_tasks(lines: Iterable[bytes], first: int) -> Iterator[tuple[int, 
             first, task, size = first + len(task), [], 0
     if task:
         yield first, task
-
-
-def with_progress(parts: Iterable[Encoded], source_bytes: int | None, bytes_done: int) -> Iterator[Encoded]:
-    """The parts, counted in bytes of the source on a terminal as they pass."""
-    from tqdm import tqdm
-
-    with tqdm(
-        total=source_bytes, initial=bytes_done, unit="B", unit_scale=True, desc="Tokenizing", leave=False,
-        disable=not sys.stderr.isatty(),
-    ) as bar:  # fmt: skip
-        for part in parts:
-            yield part
-            bar.update(part.source_bytes)
-
-
-def _examples(writer: CacheWriter) -> str:
-    shown = "; ".join(f"line {number}: {reason}" for number, reason in writer.bad_lines)
-    return shown + ("; ..." if writer.manifest.bad_lines > len(writer.bad_lines) else "")

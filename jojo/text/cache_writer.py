@@ -14,7 +14,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,7 @@ from jojo.text.token_cache import BLOCK_BYTES, FINGERPRINT, CacheManifest, diges
 from utils import log, new_file, parse_json, replace_text
 
 JOURNAL_BYTES = 64 << 20  # of source text between two journals
-COUNTS = (
-    "n_documents", "n_tokens", "n_control_tokens", "n_text_bytes", "longest_document", "lookalike_documents",
-    "empty_documents", "bad_lines",
-)  # fmt: skip
+COUNTS = [item.name for item in fields(CacheManifest) if item.default == 0]
 EXAMPLES = 3  # of bad lines that are kept for the message
 
 
@@ -79,31 +76,27 @@ class ChecksummedWriter:
             rest = rest[len(part) :]
 
     def sync(self) -> dict[str, Any]:
-        """Make everything durable; returns what resume() needs."""
+        """Make everything durable; returns the arguments of keep()."""
         with errors_of(self._file.name):
             self._file.flush()
             os.fsync(self._file.fileno())
         full_blocks, pending = divmod(self.size, BLOCK_BYTES)
         return {"checksums": self.checksums[: 8 * full_blocks], "pending": pending}
 
-    def resume(self, mark: dict[str, Any]) -> None:
-        """Continue after the contents that sync() described. Raises ValueError where the file does not hold them."""
-        size = len(mark["checksums"]) // 8 * BLOCK_BYTES + mark["pending"]
+    def keep(self, checksums: str = "", pending: int = 0) -> None:
+        """Continue after the contents that sync() described (none: empty the file). Raises ValueError if they changed."""
+        size = len(checksums) // 8 * BLOCK_BYTES + pending
+        self.size, self._crc32s = 0, []
+        self._file.seek(0)
         while self.size < size:
             content = self._file.read(min(BLOCK_BYTES, size - self.size))
             if not content:
                 raise ValueError("the file was cut short")
             self._add_to_checksums(content)
-        if not self.checksums.startswith(mark["checksums"]):
+        if not self.checksums.startswith(checksums):
             raise ValueError("the file is damaged")
         self._file.seek(size)
         self._file.truncate()
-
-    def restart(self) -> None:
-        """Empty the file."""
-        self._file.seek(0)
-        self._file.truncate()
-        self.size, self._crc32s = 0, []
 
     def close(self) -> None:
         """Close the file; what sync() did not make durable may be lost."""
@@ -122,21 +115,27 @@ class CacheWriter:
 
     def __init__(self, manifest: CacheManifest, cache_dir: Path, resumable: bool) -> None:
         """`resumable`: the source can be read from any byte on, so a journal is of use."""
-        self.manifest, self.cache_dir, self.resumable = manifest, cache_dir, resumable
+        self.manifest, self.resumable = manifest, resumable
         self.lines_done = self.bytes_done = self._journalled = 0
         self.bad_lines: list[tuple[int, str]] = []
-        self._stem = f"{manifest.name}-{manifest.split}-{manifest.fingerprint}"
+        self.path = cache_dir / f"{manifest.name}-{manifest.split}-{manifest.fingerprint}.json"
         for leftover in cache_dir.glob(f".{glob.escape(manifest.name)}-{manifest.split}-{FINGERPRINT}.*"):
-            if not leftover.name.startswith(f".{self._stem}.part."):
+            if not leftover.name.startswith(f".{self.path.stem}.part."):
                 leftover.unlink(missing_ok=True)  # of other contents; nobody else holds this set's lock
         self._ids, self._index = ChecksummedWriter(self._part(".bin")), ChecksummedWriter(self._part(".idx"))
         if not (resumable and self._resume()):
-            self._ids.restart()
-            self._index.restart()
+            self._ids.keep()
+            self._index.keep()
             self._index.write(np.zeros(1, "<u8").tobytes())
 
+    @property
+    def examples(self) -> str:
+        """The first unreadable lines, for a message."""
+        shown = [f"line {number}: {reason}" for number, reason in self.bad_lines]
+        return "; ".join(shown + ["..."] * (self.manifest.bad_lines > len(shown)))
+
     def _part(self, suffix: str) -> Path:
-        return self.cache_dir / f".{self._stem}.part{suffix}"
+        return self.path.with_name(f".{self.path.stem}.part{suffix}")
 
     def _resume(self) -> bool:
         """Continue what a killed process left. Returns False where that is missing or damaged."""
@@ -147,12 +146,11 @@ class CacheWriter:
             counts = {name: int(journal["counts"][name]) for name in COUNTS}
             lines, size = int(journal["lines"]), int(journal["bytes"])
             bad_lines = [(int(number), str(reason)) for number, reason in journal["bad_lines"]]
-            self._ids.resume(journal[".bin"])
-            self._index.resume(journal[".idx"])
+            self._ids.keep(**journal[".bin"])
+            self._index.keep(**journal[".idx"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
-        for name, count in counts.items():
-            setattr(self.manifest, name, count)
+        vars(self.manifest).update(counts)
         self.lines_done, self.bytes_done, self._journalled, self.bad_lines = lines, size, size, bad_lines
         log.info("Continuing after line %s, where an earlier process stopped.", f"{lines:,}")
         return True
@@ -178,10 +176,13 @@ class CacheWriter:
 
     def _write_journal(self) -> None:
         journal = {
-            ".bin": self._ids.sync(), ".idx": self._index.sync(),
-            "counts": {name: value for name, value in asdict(self.manifest).items() if name in COUNTS},
-            "lines": self.lines_done, "bytes": self.bytes_done, "bad_lines": [list(bad) for bad in self.bad_lines],
-        }  # fmt: skip
+            ".bin": self._ids.sync(),
+            ".idx": self._index.sync(),
+            "counts": {name: getattr(self.manifest, name) for name in COUNTS},
+            "lines": self.lines_done,
+            "bytes": self.bytes_done,
+            "bad_lines": [list(bad) for bad in self.bad_lines],
+        }
         replace_text(self._part(".json"), json.dumps(journal | {"digest": digest_of(journal)}))
         self._journalled = self.bytes_done
 
@@ -190,21 +191,18 @@ class CacheWriter:
         self._ids.sync()
         self._index.sync()
         self.manifest.bin_crc32, self.manifest.idx_crc32 = self._ids.checksums, self._index.checksums
-        target = self.cache_dir / f"{self._stem}.json"
-        with errors_of(target), new_file(target) as file:
+        with errors_of(self.path), new_file(self.path) as file:
             file.write(self.manifest.to_json().encode())
             file.flush()  # a full disk is noticed before the other files get their names
-            os.replace(self._part(".bin"), target.with_suffix(".bin"))
-            os.replace(self._part(".idx"), target.with_suffix(".idx"))
+            os.replace(self._part(".bin"), self.path.with_suffix(".bin"))
+            os.replace(self._part(".idx"), self.path.with_suffix(".idx"))
         self._part(".json").unlink(missing_ok=True)
-        for piece in self.cache_dir.glob(f"{glob.escape(self._stem)}.*.bin"):
-            piece.unlink()  # older versions cut a .bin into files of 4 GiB
-        return target
+        return self.path
 
     def close(self) -> None:
         """Close the files. Unfinished ones stay where a journal says what is in them."""
         self._ids.close()
         self._index.close()
         if not self._part(".json").exists():
-            for leftover in self.cache_dir.glob(f".{glob.escape(self._stem)}.part*"):
-                leftover.unlink(missing_ok=True)
+            for suffix in (".bin", ".idx"):
+                self._part(suffix).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ but what it was made from. cache_builder.py writes the files. Nothing here impor
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -19,23 +20,19 @@ import zlib
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from utils import UserError, log
+from utils import UserError, log, parse_json
 
 FORMAT = 1
 FINGERPRINT = "[0-9a-f]" * 16  # as a glob pattern
 BLOCK_BYTES = 1 << 20  # one checksum per MiB
-T = TypeVar("T")
 
 
 class DamagedCache(UserError):
-    """A token cache does not hold what was written.
-
-    what: the file and what is wrong with it, the beginning of the sentence.
-    """
+    """A token cache does not hold what was written; `what` is the file and the problem, the sentence's beginning."""
 
     def __init__(self, path: Path, problem: str) -> None:
         self.what = f"The token cache '{path}' {problem}"
@@ -75,32 +72,25 @@ class CacheManifest:
 
     @classmethod
     def from_json(cls, text: str) -> CacheManifest:
-        """Raises ValueError where the text is not an intact manifest of this format."""
-        try:
-            values = json.loads(text)
-            intact = isinstance(values, dict) and values.pop("facts_sha256", None) == digest_of(values)
-        except (ValueError, RecursionError):  # the digest, too, is computed by recursion
-            intact = False
-        if not intact:
-            raise ValueError("damaged")
-        if values.get("format") != FORMAT:
-            raise ValueError("of another format")
-        if not (_has_right_types(values) and _is_consistent(values)):
-            raise ValueError("damaged")
+        """Raises ValueError if the text is not an intact manifest of this format."""
+        values = parse_json(text)
+        if (
+            not isinstance(values, dict)
+            or values.pop("facts_sha256", None) != digest_of(values)
+            or not _is_sound(values)
+        ):
+            raise ValueError("not an intact manifest")
         return cls(**values)
 
 
-def _has_right_types(values: dict[str, Any]) -> bool:
-    """Anybody can compute the checksum, so it does not prove that a manifest was written by this program."""
+def _is_sound(values: dict[str, Any]) -> bool:
+    """Whether types, counts and sizes fit. Anybody can compute the checksum: it does not say who wrote a manifest."""
     types = {item.name: type(item.default) for item in fields(CacheManifest) if item.default is not MISSING}
     types |= dict.fromkeys(("name", "split", "fingerprint", "dtype"), str)
     types |= dict.fromkeys(("tokenizer", "rendering", "source"), dict)
-    return {name: type(value) for name, value in values.items()} == types
-
-
-def _is_consistent(values: dict[str, Any]) -> bool:
-    """Whether counts, sizes and checksums fit together."""
-    if values["dtype"] not in ("<u2", "<u4") or min(v for v in values.values() if type(v) is int) < 0:
+    if {name: type(value) for name, value in values.items()} != types or values["format"] != FORMAT:
+        return False
+    if values["dtype"] not in ("<u2", "<u4") or min(value for value in values.values() if type(value) is int) < 0:
         return False
     if type(values["tokenizer"].get("n_vocab")) is not int or type(values["source"].get("label")) is not str:
         return False
@@ -130,105 +120,97 @@ class CheckedFile:
         self.path, self.size = path, size
         self._checksums = checksums
         self._verified = bytearray(len(checksums) // 8)
-        self._file = open(path, "rb", buffering=0)
+        self._file = open(path, "rb")
         self.close = weakref.finalize(self, self._file.close)  # by hand, or when the last reader is gone
         actual = os.fstat(self._file.fileno()).st_size
         if actual != size:
-            raise self._damaged(f"holds {actual:,} bytes instead of {size:,}")
+            raise DamagedCache(path, f"holds {actual:,} bytes instead of {size:,}")
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes start to stop."""
-        for block in range(start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)):
-            if not self._verified[block]:
-                self.verify(block)
+        self.verify(start, stop)
         return self._read(start, stop)
 
-    def verify(self, block: int) -> None:
-        """Raises DamagedCache where the block does not hold what was written."""
-        begin = block * BLOCK_BYTES
-        content = self._read(begin, min(begin + BLOCK_BYTES, self.size))
-        if f"{zlib.crc32(content):08x}" != self._checksums[8 * block : 8 * block + 8]:
-            raise self._damaged(f"is damaged near byte {begin:,}")
-        self._verified[block] = 1
-
-    def verify_all(self) -> None:
-        """Verify every block that has not been verified yet."""
-        for block, verified in enumerate(self._verified):
-            if not verified:
-                self.verify(block)
+    def verify(self, start: int, stop: int) -> None:
+        """Raises DamagedCache if a block with bytes of this range does not hold what was written."""
+        for block in range(start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)):
+            if not self._verified[block]:
+                begin = block * BLOCK_BYTES
+                crc32 = zlib.crc32(self._read(begin, min(begin + BLOCK_BYTES, self.size)))
+                if f"{crc32:08x}" != self._checksums[8 * block : 8 * block + 8]:
+                    raise DamagedCache(self.path, f"is damaged near byte {begin:,}")
+                self._verified[block] = 1
 
     def _read(self, start: int, stop: int) -> bytes:
         self._file.seek(start)
         content = self._file.read(stop - start)
-        while len(content) < stop - start:  # one read of the system ends at 2 GiB
-            if not (more := self._file.read(stop - start - len(content))):
-                raise self._damaged("was cut short while in use")
-            content += more
+        if len(content) < stop - start:
+            raise DamagedCache(self.path, "was cut short while in use")
         return content
 
-    def _damaged(self, problem: str) -> DamagedCache:
-        return DamagedCache(self.path, problem)
 
+def rebuilds(read: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """A method of TokenCache that reads. Where it finds damage, the cache is rebuilt and the method is called again."""
 
-class TokenCache:
-    """A finished cache, open for reading.
-
-    Args:
-        path: the .json.
-        rebuild: called with the manifest where damage is found while reading. It writes the same files from the same
-            data, or raises UserError. None: damage is an error.
-    """
-
-    def __init__(self, path: Path, rebuild: Callable[[CacheManifest], None] | None = None) -> None:
-        self.path, self.rebuild = path, rebuild
-        self.manifest = CacheManifest.from_json(path.read_text(encoding="utf-8"))
-        self.dtype = np.dtype(self.manifest.dtype)
-        self.n_tokens, self.n_documents = self.manifest.n_tokens, self.manifest.n_documents
-        self._open()
-
-    def _open(self) -> None:
-        manifest, size = self.manifest, self.n_tokens * self.dtype.itemsize
-        self._bin = CheckedFile(self.path.with_suffix(".bin"), manifest.bin_crc32, size)
-        self._idx = CheckedFile(self.path.with_suffix(".idx"), manifest.idx_crc32, (self.n_documents + 1) * 8)
-        self._index_checked = False
-
-    def _read_with_rebuild(self, read: Callable[[], T]) -> T:
-        """What `read` returns. Where it finds damage, the cache is rebuilt, and `read` is called once more."""
+    @functools.wraps(read)
+    def read_twice(self: TokenCache, *arguments: int) -> np.ndarray:
         try:
-            return read()
+            return read(self, *arguments)
         except DamagedCache as damage:
             if self.rebuild is None:
                 raise
             log.warning("%s; rebuilding it.", damage.what)
             self.close()
             self.rebuild(self.manifest)
-            self.manifest = CacheManifest.from_json(self.path.read_text(encoding="utf-8"))
-            if (self.manifest.n_tokens, self.manifest.n_documents) != (self.n_tokens, self.n_documents):
-                raise
             self._open()
-            return read()
+            return read(self, *arguments)
 
+    return read_twice
+
+
+class TokenCache:
+    """A finished cache, open for reading.
+
+    Args:
+        path: the .json. Raises DamagedCache if it, or the size of another file, is not what was written.
+        rebuild: called with the manifest where damage is found while reading. It writes the same files from the same
+            data, or raises UserError. None: damage is an error.
+    """
+
+    def __init__(self, path: Path, rebuild: Callable[[CacheManifest], None] | None = None) -> None:
+        self.path, self.rebuild = path, rebuild
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self.manifest = manifest = CacheManifest.from_json(self.path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise DamagedCache(self.path, "is damaged or has another format") from None
+        self.dtype = np.dtype(manifest.dtype)
+        self.n_tokens, self.n_documents = manifest.n_tokens, manifest.n_documents
+        size = self.n_tokens * self.dtype.itemsize
+        self._bin = CheckedFile(self.path.with_suffix(".bin"), manifest.bin_crc32, size)
+        self._idx = CheckedFile(self.path.with_suffix(".idx"), manifest.idx_crc32, (self.n_documents + 1) * 8)
+        self._index_checked = False
+
+    @rebuilds
     def tokens(self, start: int, stop: int) -> np.ndarray:
         """Ids start to stop of all documents back to back, as stored (uint16 or uint32)."""
-        return self._read_with_rebuild(lambda: self._ids(start, stop))
-
-    def _ids(self, start: int, stop: int) -> np.ndarray:
         size = self.dtype.itemsize
         ids = np.frombuffer(self._bin.read(start * size, stop * size), dtype=self.dtype)
         if ids.max(initial=0) >= self.manifest.tokenizer["n_vocab"]:
             raise DamagedCache(self._bin.path, "is damaged: it holds ids that its tokenizer does not have")
         return ids
 
+    @rebuilds
     def offsets(self, start: int, stop: int) -> np.ndarray:
         """Where documents start to stop - 1 begin, in tokens; entry n_documents is the end. uint64."""
-        return np.frombuffer(self._read_with_rebuild(lambda: self._idx.read(start * 8, stop * 8)), dtype="<u8")
+        return np.frombuffer(self._idx.read(start * 8, stop * 8), dtype="<u8")
 
+    @rebuilds
     def index(self) -> np.ndarray:
         """All offsets, verified and mapped: for one pass over them, not to be kept. uint64 (n_documents + 1,)."""
-        return self._read_with_rebuild(self._whole_index)
-
-    def _whole_index(self) -> np.ndarray:
-        self._idx.verify_all()
+        self._idx.verify(0, self._idx.size)
         index = np.memmap(self._idx.path, dtype="<u8", mode="r")
         if not self._index_checked:
             if index[0] != 0 or index[-1] != self.n_tokens or (index[1:] <= index[:-1]).any():
@@ -243,5 +225,5 @@ class TokenCache:
 
     def verify(self) -> None:
         """Read every block. Raises DamagedCache at the first damaged one."""
-        self._bin.verify_all()
-        self._idx.verify_all()
+        for file in (self._bin, self._idx):
+            file.verify(0, file.size)

@@ -471,9 +471,9 @@ def test_an_option_that_is_nested_without_an_end_is_refused(place: Place, capsys
 
 
 @pytest.fixture
-def caches(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def caches(place: Place) -> Iterator[Path]:
     """The good run's token caches as they were; yields the path of the training split's facts."""
-    monkeypatch.setattr(cache_builder, "_reported", set())  # every test's damage is new
+    cache_builder.warn_once.cache_clear()  # every test's damage is new
     yield lay_caches(place)
     lay_caches(place)
 

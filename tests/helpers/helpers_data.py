@@ -16,7 +16,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 
 from jojo.text import cache_builder, documents
-from jojo.text.cache_builder import Source, open_cache
+from jojo.text.cache_builder import CacheBuilder, Source
 from jojo.text.documents import Rendering
 from jojo.text.token_cache import CacheManifest, TokenCache
 from jojo.text.tokenizer import Tokenizer, get_tokenizer
@@ -87,6 +87,11 @@ def write_lines(path: Path, records: Iterable[Any]) -> Path:
 
 def source_of(path: Path, name: str = "tales", split: str = "train") -> Source:
     return Source(name, split, str(path), path)
+
+
+def open_cache(*arguments: Any, **options: Any) -> TokenCache | None:
+    """What a CacheBuilder with these arguments opens."""
+    return CacheBuilder(*arguments, **options).open()
 
 
 def build(path: Path, cache_dir: Path, tokenizer: Tokenizer | None = None, **options: Any) -> TokenCache:

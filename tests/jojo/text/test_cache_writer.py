@@ -1,4 +1,4 @@
-"""A preparation that is killed continues where it stopped, to the same bytes; so does one with caches of older versions."""
+"""A preparation that is killed continues where it stopped, to the same bytes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from helpers_data import ROOT, files_in, logged, write_lines
+from helpers_data import ROOT, files_in, logged, open_cache, write_lines
 
 from jojo.text import cache_builder, cache_writer, token_cache
-from jojo.text.cache_builder import Source, open_cache
+from jojo.text.cache_builder import Source
 from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import get_tokenizer
 from utils import UserError
@@ -41,7 +40,7 @@ def counting(self, part):
     add(self, part)
 cache_writer.CacheWriter.add = counting
 source = cache_builder.Source("tales", "train", "tales", Path(sys.argv[1]))
-cache_builder.open_cache(source, cache_builder.Tokenizer(), Path(sys.argv[2]))
+cache_builder.CacheBuilder(source, cache_builder.Tokenizer(), Path(sys.argv[2])).open()
 """
 
 
@@ -162,41 +161,3 @@ def test_a_disk_that_is_full_names_the_file(small: None, data: Path, tmp_path: P
     build(data, tmp_path / "cache")  # there is room again
     build(data, tmp_path / "whole")
     assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
-
-
-# --- caches of older versions ---------------------------------------------------------------------------------------
-
-
-def cut_into_pieces(cache: TokenCache, size: int) -> list[Path]:
-    """Spread a cache's ids over files, as older versions did after every 4 GiB; returns the files."""
-    path = cache.path.with_suffix(".bin")
-    content = path.read_bytes()
-    pieces = [content[start : start + size] for start in range(0, len(content), size)]
-    paths = [path, *(path.with_suffix(f".{number}.bin") for number in range(1, len(pieces)))]
-    for place, piece in zip(paths, pieces, strict=True):
-        place.write_bytes(piece)
-    return paths
-
-
-def test_a_cache_in_pieces_is_rebuilt_to_the_same_bytes_in_one_file(small: None, data: Path, tmp_path: Path) -> None:
-    cache = build(data, tmp_path / "cache")
-    before, ids = contents(tmp_path / "cache"), cache.tokens(0, cache.n_tokens)
-    assert len(cut_into_pieces(cache, 3 * 1024)) > 3
-    with logged() as said:
-        again = build(data, tmp_path / "cache")
-    assert any("holds 3,072 bytes instead of" in record.getMessage() for record in said)
-    assert np.array_equal(again.tokens(0, again.n_tokens), ids)
-    assert contents(tmp_path / "cache") == before
-    again.verify()
-
-
-def test_what_a_killed_process_left_in_pieces_is_made_again(small: None, data: Path, tmp_path: Path) -> None:
-    build(data, tmp_path / "whole")
-    broken = tmp_path / "broken"
-    killed(data, broken, 20)
-    (path,) = broken.glob(".*.part.bin")
-    content = path.read_bytes()
-    path.write_bytes(content[:3072])
-    path.with_suffix(".1.bin").write_bytes(content[3072:])
-    build(data, broken)
-    assert contents(broken) == contents(tmp_path / "whole")
