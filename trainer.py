@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Mapping
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from jojo.stopping import Every, Shutdown, StopFlags
 from jojo.text.packing import mix_key
 from training.device_loader import DeviceBatch, DeviceLoader
 from training.placement import build_model, compile_blocks, is_compiled, place, synchronized
-from training.recorder import NoRecord, Record
+from training.recorder import Record
 from training.resume import Mode
 from training.run import Run
 from training.summary import memory_explained, report_end, summary
@@ -56,10 +57,7 @@ class StepResult:
 
 
 class Trainer:
-    """Trains a prepared Run.
-
-    state_dict() lists the state that survives a restart; everything else follows from the Run.
-    """
+    """Trains a prepared Run. state_dict() lists what survives a restart; everything else follows from the Run."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.config, self.ranks = run, run.config, run.ranks
@@ -120,31 +118,26 @@ class Trainer:
         if not start.mode.keeps_counters:
             return
         if "rng" in state:
-            try:
+            with suppress(TypeError, RuntimeError):  # of another version of torch; training does not depend on it
                 torch.set_rng_state(state["rng"]["torch"])
-            except (TypeError, RuntimeError):  # training does not depend on it
-                log.warning("The checkpoint's random state does not fit this version of torch; it is ignored.")
         self.skipped_updates = state["skipped_updates"]
         self.metrics.load_state_dict(state)
 
     def copy_tensors(self) -> None:
         """Continue in copies of weights and optimizer averages; a save keeps the tensors that state_dict() returned."""
-        averages = (
-            value for optimizer in self.optimizers for state in optimizer.state.values() for value in state.values()
-        )
-        for tensor in (*self.model.parameters(), *averages):
+        averages = (state.values() for optimizer in self.optimizers for state in optimizer.state.values())
+        for tensor in chain(self.model.parameters(), *averages):
             tensor.data = tensor.detach().clone()
 
     # === one batch ==================================================================================================
 
     def step(self, batch: DeviceBatch) -> StepResult:
-        """Train on one batch: forward and backward per micro-batch, one update. The device is waited for once.
+        """Train on one batch: forward and backward per micro-batch, one update. Waits for the device once.
 
-        Raises:
-            UserError: loss or gradient is not finite; the weights are as they were before.
+        Raises UserError if loss or gradient is not finite; the weights stay as they were.
         """
         self.model.train()
-        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+        for group in chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
             group["lr"] = self.run.plan.schedule.lr(self.batches_done)
         self.ranks.heartbeat(self.batches_done + 1)
         loss = self.ranks.all_reduce_sum(self.backward(batch))
@@ -222,10 +215,9 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Mean losses over fixed micro-batches of both splits, which the ranks share. Training randomness is not touched.
+        """Mean losses over fixed micro-batches of both splits, which the ranks share. It leaves the random state alone.
 
-        Returns:
-            train_loss_eval and val_loss in nats per token, and bpb: bits per byte of the validation text.
+        train_loss_eval and val_loss are nats per token; bpb is bits per byte of the validation text.
         """
         self.model.eval()
         losses = {}
@@ -255,7 +247,7 @@ class Trainer:
         return self.ranks.all_reduce_sum(torch.stack(sums).cpu().double().sum(0)).tolist()
 
     def samples(self) -> list[dict[str, str]]:
-        """What the model writes after each of the fixed prompts. Training randomness is not touched."""
+        """What the model writes after each of the fixed prompts. It leaves the random state alone."""
         training, sharded = self.config.training, self.run.sharded
         with devices.uncompiled(), devices.autocast(self.run.device, self.run.dtype if sharded else "float32"):
             return sample_texts(
@@ -283,10 +275,6 @@ class Trainer:
         ):
             record = self.begin()
             with self.saver, closing(record):
-                start, may_save = self.run.start, self.config.training.save_checkpoints
-                takes_over = self.batches_done or (start.checkpoint and self.ranks.job)  # a torchrun job may restart
-                if takes_over and start.mode is not Mode.RESUME and may_save:
-                    self.saver.save(self.state_dict(), [files.last])  # --resume finds it here from now on
                 self.loop(shutdown, record)
             record.draw()
             code = report_end(self.run, self.metrics, self.batches_done, self.saver.failed, shutdown.exit_code)
@@ -295,13 +283,9 @@ class Trainer:
             self.ranks.wait_for_main("end")  # torchrun kills the ranks still at work when another exits with an error
             return code
 
-    def begin(self) -> NoRecord:
-        """Before the first batch: make room for the run's files, print the summary, open saver and record.
-
-        Returns:
-            The record, to be closed by the caller.
-        """
-        files, start, ranks = self.run.files, self.run.start, self.ranks
+    def begin(self) -> Record:
+        """Before the first batch: make room for the run's files, print the summary, open saver and record."""
+        files, start, ranks, training = self.run.files, self.run.start, self.ranks, self.config.training
         if ranks.is_main:
             files.start(start.checkpoint, start.run_id, self.batches_done, start.mode is Mode.RESUME)
             try:
@@ -315,22 +299,27 @@ class Trainer:
         peak_flops = estimate.peak_flops(self.config.system)
         devices.give_back_memory(self.config.system, self.run.device)
         log.info(summary(self.run, peak_flops, is_compiled(self.model)))
-        self.saver = make_saver(self.run, self.copy_tensors)
-        return Record(self.run, self.metrics, peak_flops) if ranks.is_main else NoRecord()
+        if training.save_checkpoints and self.run.sharded:
+            self.saver = ShardSaver(files, training.keep_checkpoints, ranks, self.run.device)
+        elif training.save_checkpoints and ranks.is_main:
+            self.saver = Saver(files, training.keep_checkpoints, self.copy_tensors)
+        return Record(self.run, self.metrics, peak_flops)
 
-    def loop(self, shutdown: Shutdown, record: NoRecord) -> None:
+    def loop(self, shutdown: Shutdown, record: Record) -> None:
         """Batch after batch: step, report, evaluate, save, draw."""
-        training, files, ranks, total = self.config.training, self.run.files, self.ranks, self.run.plan.total_batches
+        training, files, start, ranks = self.config.training, self.run.files, self.run.start, self.ranks
+        total, first = self.run.plan.total_batches, self.batches_done
+        takes_over = first or (start.checkpoint and ranks.job)  # a torchrun job may restart
+        if takes_over and start.mode is not Mode.RESUME and training.save_checkpoints:
+            self.saver.save(self.state_dict(), [files.last])  # --resume finds it here from now on
         evaluate, number = Every(training.eval_interval), Every(training.checkpoint_interval)
         sample, milestone = Every(training.sample_interval), Every(training.plot_interval)
         limit_s, save_s = 60 * (training.max_minutes or 0), 60 * training.checkpoint_minutes
         self.flags = StopFlags(shutdown, limit_s, save_s, ranks.is_main)
         self.metrics.start_clock()
-        first = self.batches_done
         while self.batches_done < total and not self.flags.stop:
             started = time.perf_counter()
-            batch = self.loader.batch(self.epoch, self.position)
-            result = self.step(batch)
+            result = self.step(batch := self.loader.batch(self.epoch, self.position))
             if self.batches_done == first:  # the first batch leaves gaps between what it keeps
                 devices.give_back_memory(self.config.system, self.run.device)
             ended = self.advance() or self.batches_done == total
@@ -359,13 +348,3 @@ class Trainer:
             if milestone.due(done):
                 record.draw(files.numbered(done, ".png"))
             record.draw_if_cheap()
-
-
-def make_saver(run: Run, copy_tensors: Callable[[], None]) -> NoSaver:
-    """What writes the run's checkpoints: rank 0 alone, or every rank its shard of them."""
-    keep = run.config.training.keep_checkpoints
-    if not run.config.training.save_checkpoints:
-        return NoSaver()
-    if run.sharded:
-        return ShardSaver(run.files, keep, run.ranks, run.device)
-    return Saver(run.files, keep, copy_tensors) if run.ranks.is_main else NoSaver()

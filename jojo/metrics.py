@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import mmap
 import os
 import time
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from typing import Any, BinaryIO, ClassVar
 
 from utils import UserError, log, parse_json
 
-TAIL_BYTES = 1 << 16  # read at a time, from the end of the file, to find the row to continue after
 MAX_POINTS = 4096  # kept of each per-batch series; the file has them all
 
 Point = tuple[int, float]  # (batches done, value)
@@ -142,10 +142,8 @@ class MetricsFile:
         self.path = path
         self._file = open(path, "r+b" if path.exists() else "w+b", buffering=0)
         self._waiting: list[bytes] = []
-        self._end, last = _end_of_row(self._file, keep_until)  # bytes of whole rows
+        self._end = _end_of_row(self._file, keep_until)  # bytes of whole rows
         self._file.truncate(self._end)
-        if 0 < last < keep_until:
-            log.warning("'%s' lacks the rows of batches %d to %d.", path, last + 1, keep_until)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row. JSON has no NaN and no infinity: they become null."""
@@ -180,23 +178,18 @@ class MetricsFile:
             self._file.close()
 
 
-def _end_of_row(file: BinaryIO, step: int) -> tuple[int, int]:
-    """The end, in bytes, of the newest whole row up to `step`, and that row's step; (0, 0) where there is none.
-
-    Reads backwards from the end of the file, so the time does not grow with its length.
-    """
-    end = file.seek(0, os.SEEK_END)
-    while end > 0:
-        start = max(0, end - TAIL_BYTES)
-        file.seek(start)
-        lines = file.read(end - start).splitlines(keepends=True)
-        if start > 0 and len(lines) > 1:
-            lines.pop(0)  # perhaps only the end of a line
-        for line in reversed(lines):
-            if line.endswith(b"\n") and 0 <= (found := _step(line)) <= step:
-                return end, int(found)
-            end -= len(line)
-    return 0, 0
+def _end_of_row(file: BinaryIO, step: int) -> int:
+    """The end, in bytes, of the newest whole row up to `step`. Looks backwards, so a long file takes no longer."""
+    if not file.seek(0, os.SEEK_END):  # mmap refuses an empty file
+        return 0
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        end = content.rfind(b"\n") + 1
+        while end > 0:
+            start = content.rfind(b"\n", 0, end - 1) + 1
+            if 0 <= _step(content[start:end]) <= step:
+                break
+            end = start
+    return end
 
 
 def _step(line: bytes) -> float:
@@ -206,17 +199,7 @@ def _step(line: bytes) -> float:
         return math.inf
 
 
-class NoBoard:
-    """Takes rows and keeps nothing: without --tensorboard."""
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Add the row of a batch."""
-
-    def close(self) -> None:
-        """Write what is still in memory."""
-
-
-class TensorBoard(NoBoard):
+class TensorBoard:
     """Writes rows as TensorBoard events."""
 
     NAMES: ClassVar = {
@@ -231,7 +214,8 @@ class TensorBoard(NoBoard):
 
         self._writer: Any = SummaryWriter(str(folder), purge_step=done + 1)
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add the row of a batch."""
         step = row["step"]
         for key, name in self.NAMES.items():
             if row.get(key) is not None:
@@ -240,6 +224,7 @@ class TensorBoard(NoBoard):
             self._writer.add_text(f"sample/{number}", f"{sample['prompt']}{sample['text']}", step)
 
     def close(self) -> None:
+        """Write what is still in memory."""
         self._writer.close()
 
 

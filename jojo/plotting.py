@@ -29,28 +29,15 @@ TRAIN_COLOR, VAL_COLOR, LR_COLOR = "#0072b2", "#d55e00", "#009e73"  # safe for c
 RUN_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
 
 
-# --- what is drawn --------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Losses:
-    """The curves of one run.
-
-    train, val: the curves.
-    batches: the loss of every batch, for the faint line behind; empty where `train` shows it already.
-    smoothed: `train` is the smoothed loss of the batches.
-    reason: why these curves were chosen, for --debug.
-    """
+    """The curves of one run."""
 
     train: list[Point]
     val: list[Point]
-    batches: list[Point]
-    smoothed: bool
-    reason: str
-
-    @property
-    def x_label(self) -> str:
-        return "Training Step (Smoothed)" if self.smoothed else "Step"
+    batches: list[Point]  # the loss of every batch, for the faint line behind; empty where `train` shows it already
+    x_label: str  # says whether `train` is the smoothed loss of the batches
+    reason: str  # why these curves were chosen, for --debug
 
 
 def choose_losses(metrics: MetricsTracker) -> Losses:
@@ -60,10 +47,11 @@ def choose_losses(metrics: MetricsTracker) -> Losses:
     if len(validations) == 1 and batches:  # a single point stands at the end of the curve
         validations = [(max(batches[-1][0], validations[0][0]), validations[0][1])]
     if len(evaluations) > 2 or not batches:
-        return Losses(evaluations, validations, batches, False, f"{len(evaluations)} evaluations")
+        return Losses(evaluations, validations, batches, "Step", f"{len(evaluations)} evaluations")
     curve = smooth(batches)
     reason = f"{len(batches)} batch losses in {len(curve)} groups, because there are {len(evaluations)} evaluations"
-    return Losses(curve, validations, batches if len(curve) < len(batches) else [], True, reason)
+    behind = batches if len(curve) < len(batches) else []
+    return Losses(curve, validations, behind, "Training Step (Smoothed)", reason)
 
 
 def finite(points: Sequence[Point]) -> list[Point]:
@@ -76,9 +64,6 @@ def smooth(points: Sequence[Point]) -> list[Point]:
     size = max(1, len(points) // SMOOTH_TO)
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [(group[len(group) // 2][0], sum(v for _, v in group) / len(group)) for group in groups]
-
-
-# --- drawing --------------------------------------------------------------------------------------------------------
 
 
 class PlotManager:
@@ -144,8 +129,7 @@ def comparison(title: str, runs: Sequence[tuple[str, MetricsTracker]]) -> Figure
             name += f", lowest validation {min(v for _, v in losses.val):.4f}"
             axes.plot(*zip(*losses.val, strict=True), color=color, linestyle="--", **marks(losses.val))
         if losses.train:
-            one_point = marks(losses.train) if len(losses.train) == 1 else {}
-            axes.plot(*zip(*losses.train, strict=True), color=color, label=name, linewidth=1.5, **one_point)
+            axes.plot(*zip(*losses.train, strict=True), color=color, label=name, **marks(losses.train))
         draw_rates(below, metrics.learning_rate.points, color)
     below.set_xlabel(" / ".join(sorted(x_labels)))
     add_legend(figure, axes, "training (validation dashed)")
@@ -163,7 +147,7 @@ def panels(title: str) -> tuple[Figure, Axes, Axes]:
     axes.set_ylabel("loss (nats per token)")
     below.set_ylabel("learning rate")
     below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    below.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    below.xaxis.set_major_formatter("{x:,.0f}")
     for part in (axes, below):
         part.ticklabel_format(axis="y", useOffset=False)
         part.grid(alpha=0.3)
@@ -187,11 +171,9 @@ def marks(points: Sequence[Point]) -> dict[str, Any]:
 
 def add_legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
     """A legend above the axes, where it hides no curve."""
-    handles, _ = axes.get_legend_handles_labels()
-    if handles:
-        columns = 1 if len(handles) == 1 else 2
+    if handles := axes.get_legend_handles_labels()[0]:
         legend = figure.legend(
-            handles=handles, fontsize=9, loc="outside upper right", ncols=columns, title=title, frameon=False
+            handles=handles, fontsize=9, loc="outside upper right", ncols=2, title=title, frameon=False
         )
         for text in legend.get_texts():
             text.set_parse_math(False)

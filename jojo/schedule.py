@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from config import Config
-from utils import log
+from utils import log, plural
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Schedule:
 
     def describe(self, total_batches: int) -> str:
         """One line for the summary."""
-        warm = f"{self.warmup:,} batch{'' if self.warmup == 1 else 'es'} of warm-up, "
+        warm = f"{plural(self.warmup, 'batch')} of warm-up, then " if self.warmup else ""
         if not self.decays:
-            return f"{warm}then {self.peak:g} throughout"
+            return f"{warm}{self.peak:g} throughout"
         hold = f"{self.peak:g} until batch {self.cooldown_start:,}, " if self.cooldown_start > self.warmup else ""
         line = f"{warm}{hold}{self.kind} from {self.peak:g} to {self.floor:g} at batch {self.decay_end:,}"
         rest = total_batches - self.decay_end

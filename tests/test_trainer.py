@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
+from itertools import accumulate
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers_run import (
     differences,
-    listening,
     make_run,
     make_trainer,
     metrics_rows,
@@ -27,7 +28,7 @@ from plain_recipe import compare
 
 import trainer as trainer_module
 from jojo.checkpoints import saver as saver_module
-from training import device_loader, recorder
+from training import device_loader
 from utils import UserError
 
 
@@ -445,22 +446,12 @@ def test_best_and_worst_are_those_of_the_evaluations():
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_would_take_days_is_told_so_once_and_what_shortens_it():
-    forecast = recorder.Forecast(1_000_000)
-    with listening() as said:
-        for _ in range(10):
-            forecast.batch(60.0, 0)  # a minute per batch
-    assert len(said) == 2
-    assert "694 days" in said[0]
-    assert "days" in said[1] and "configs/story-small.json" in said[1]
-
-
-def test_a_run_of_minutes_is_only_told_how_long_it_takes():
-    forecast = recorder.Forecast(1000)
-    with listening() as said:
-        for seconds in (9.0, 0.6, 0.6, 0.6, 0.6, 0.6):  # the first batch is slow and does not count
-            forecast.batch(seconds, 0)
-    assert len(said) == 1 and "10 min 00 s" in said[0]
+def test_after_five_batches_a_run_says_once_how_long_it_takes(monkeypatch):
+    seconds = [90.0, *[60.0] * 6]  # the first batch is slow and does not count
+    clock = accumulate(gap for length in seconds for gap in (0.0, length))
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    said = train("--max_iters", "7", "--eval_interval", "0", "--training.eval_iters", "1").said
+    assert said.count(" left at this speed") == 1 and "About 2 min 00 s left at this speed" in said
 
 
 def test_the_summary_comes_before_the_first_batch_and_says_what_will_happen():

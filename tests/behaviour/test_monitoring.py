@@ -29,6 +29,7 @@ import trainer as trainer_module
 from config import Config
 from jojo import plotting
 from jojo.machine import estimate
+from jojo.metrics import MetricsTracker
 from model import formulas
 from utils import UserError
 
@@ -100,26 +101,22 @@ def test_drawing_pauses_where_it_would_take_more_than_a_hundredth_of_the_time(mo
 
 
 def test_debug_says_which_losses_were_chosen_and_why(tmp_path, caplog):
-    from jojo.metrics import MetricsTracker
-
     metrics = MetricsTracker()
     for step in range(1, 301):
         metrics.add_batch({"step": step, "loss": 3.0, "lr": 0.1})
     chosen = plotting.choose_losses(metrics)
-    assert (chosen.smoothed, chosen.x_label, len(chosen.train)) == (True, "Training Step (Smoothed)", 100)
+    assert (chosen.x_label, len(chosen.train)) == ("Training Step (Smoothed)", 100)
     assert chosen.reason == "300 batch losses in 100 groups, because there are 0 evaluations"
     for step in (100, 200):
         metrics.add_evaluation(step, {"train_loss_eval": 2.0, "val_loss": 2.5, "bpb": 1.0})
-    assert plotting.choose_losses(metrics).smoothed  # two are not enough
+    assert plotting.choose_losses(metrics).x_label == "Training Step (Smoothed)"  # two are not enough
     metrics.add_evaluation(300, {"train_loss_eval": 2.0, "val_loss": float("nan"), "bpb": 1.0})
     chosen = plotting.choose_losses(metrics)
-    assert (chosen.smoothed, chosen.x_label) == (False, "Step")
+    assert chosen.x_label == "Step"
     assert chosen.train == [(100, 2.0), (200, 2.0), (300, 2.0)] and chosen.val == [(100, 2.5), (200, 2.5)]
 
 
 def test_a_single_validation_stands_at_the_last_training_step():
-    from jojo.metrics import MetricsTracker
-
     metrics = MetricsTracker()
     for step in range(1, 31):
         metrics.add_batch({"step": step, "loss": 3.0, "lr": 0.1})
@@ -138,8 +135,6 @@ def legend_of(figure):
 
 @pytest.mark.parametrize("shape", ["falls", "rises", "flat", "spike", "two", "one"])
 def test_the_legend_names_the_lowest_losses_above_the_curves(shape):
-    from jojo.metrics import MetricsTracker
-
     n = {"two": 2, "one": 1}.get(shape, 400)
     metrics = MetricsTracker()
     for step in range(1, n + 1):
@@ -158,8 +153,6 @@ def test_the_legend_names_the_lowest_losses_above_the_curves(shape):
 
 
 def test_many_runs_on_one_picture_keep_their_names_inside_and_apart():
-    from jojo.metrics import MetricsTracker
-
     runs = []
     for number in range(8):
         metrics = MetricsTracker()

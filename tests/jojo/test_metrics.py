@@ -226,11 +226,3 @@ def test_finding_the_row_to_continue_after_reads_only_the_files_end(tmp_path, mo
     monkeypatch.setattr(metrics, "_step", lambda line: looked_at.append(line) or step_of(line))
     MetricsFile(path, 19_990).close()
     assert len(looked_at) == 11
-
-
-def test_rows_that_are_missing_before_the_checkpoint_are_named(tmp_path):
-    path = tmp_path / "x.metrics.jsonl"
-    path.write_text(json.dumps(row(3)) + "\n")
-    with listening() as said:
-        MetricsFile(path, 5).close()
-    assert said == [f"'{path}' lacks the rows of batches 4 to 5."]

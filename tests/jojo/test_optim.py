@@ -183,8 +183,10 @@ def test_the_description_names_what_will_happen() -> None:
     text = plan(1000, kind="wsd", warmup_iters=50, lr_decay_iters=800, min_lr=1e-5).describe(1000)
     for words in ("50 batches of warm-up", "0.001 until batch 640", "wsd", "1e-05 at batch 800", "last 200 batches"):
         assert words in text
-    assert plan(1000, warmup_iters=1).describe(1000).startswith("1 batch of warm-up, ")
-    assert "0.001 throughout" in plan(100, decay_lr=False).describe(100)
+    assert plan(1000, warmup_iters=1).describe(1000).startswith("1 batch of warm-up, then cosine from 0.001 ")
+    assert plan(1000, warmup_iters=0).describe(1000).startswith("cosine from 0.001 ")
+    assert plan(100, warmup_iters=5, decay_lr=False).describe(100) == "5 batches of warm-up, then 0.001 throughout"
+    assert plan(100, warmup_iters=0, decay_lr=False).describe(100) == "0.001 throughout"
     assert "last" not in plan(1000).describe(1000)
 
 
