@@ -10,6 +10,7 @@ Shape letters: B batch, T time (tokens), C channels (n_embd), H heads, D head si
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -151,16 +152,8 @@ class GPT(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Logits, or the loss of the targets.
-
-        Args:
-            tokens: int64 (B, T).
-            targets: int64 (B, T), -1 where nothing is to be predicted.
-
-        Returns:
-            Without targets: logits (B, T, V). With targets: the sum of their losses in nats (float32 scalar); the caller
-            divides it by the number of targets in the batch.
-        """
+        """Logits (B, T, V) of tokens, int64 (B, T). With targets (the same, -1 where nothing is to be predicted): the
+        sum of their losses in nats, float32; the caller divides it by the number of targets in the batch."""
         x = self.transformer(tokens)
         if targets is None:
             return self.lm_head(x)
@@ -178,10 +171,6 @@ class GPT(nn.Module):
         x = self.transformer(tokens, cache)[:, -1]
         return self.lm_head(x)[:, : self.n_vocab].float()
 
-    def n_parameters(self) -> int:
-        """Parameters, the tied matrix counted once."""
-        return sum(p.numel() for p in self.parameters())
-
     @property
     def device(self) -> torch.device:
         return self.lm_head.weight.device
@@ -195,49 +184,32 @@ Shapes = dict[str, tuple[int, ...]]  # of weights, by name
 class GPT2Formulas:
     """What follows from the config of a GPT-2: its weights, its FLOPs and the memory of its blocks, by arithmetic.
 
-    Nothing is built; the tests compare it with the network above. training/memory.py, the summary, MFU and the tools use only
-    the public names below, so another architecture needs a class with the same names.
+    Nothing is built; the tests compare it with the network above. Other files use only the public names below, so another
+    architecture needs a class with the same names.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        assert config.vocab_size is not None
-        self.config, C = config, config.n_embd
-        self.output = (config.vocab_size, C)  # the output layer's matrix, which is the embedding's
-        self.embeddings: Shapes = {
-            "transformer.wte.weight": self.output,
-            "transformer.wpe.weight": (config.block_size, C),
-        }
-        self.last_norm = self._with_bias({"transformer.ln_f": (C,)})
-        self.block = self._with_bias(
-            {
-                "ln_1": (C,), "attn.c_attn": (3 * C, C), "attn.c_proj": (C, C),
-                "ln_2": (C,), "mlp.c_fc": (4 * C, C), "mlp.c_proj": (C, 4 * C),
-            }
-        )  # fmt: skip
+        V, T, C = config.vocab_size, config.block_size, config.n_embd
+        assert V is not None
+        self.config, self.output = config, (V, C)  # the output layer's matrix, which is the embedding's
+        self._embeddings: Shapes = {"transformer.wte.weight": (V, C), "transformer.wpe.weight": (T, C)}
+        self._last_norm = self._with_bias({"transformer.ln_f": (C,)})
+        self.outside = self._embeddings | self._last_norm  # the weights that are not in a block
+        attention: Shapes = {"ln_1": (C,), "attn.c_attn": (3 * C, C), "attn.c_proj": (C, C)}
+        mlp: Shapes = {"ln_2": (C,), "mlp.c_fc": (4 * C, C), "mlp.c_proj": (C, 4 * C)}
+        self.block = self._with_bias(attention | mlp)
+        self.matrices: Shapes = {name: shape for name, shape in self.block.items() if len(shape) == 2}  # of a block
 
     def _with_bias(self, modules: Shapes) -> Shapes:
-        weights = {}
-        for name, shape in modules.items():
-            weights[f"{name}.weight"] = shape
-            if self.config.bias:
-                weights[f"{name}.bias"] = shape[:1]
-        return weights
-
-    @property
-    def outside(self) -> Shapes:
-        """The weights that are not in a block."""
-        return self.embeddings | self.last_norm
-
-    @property
-    def matrices(self) -> Shapes:
-        """The matrices of a block."""
-        return {name: shape for name, shape in self.block.items() if len(shape) == 2}
+        kinds = ("weight", "bias") if self.config.bias else ("weight",)
+        shapes = itertools.product(modules.items(), kinds)
+        return {f"{name}.{kind}": shape if kind == "weight" else shape[:1] for (name, shape), kind in shapes}
 
     def weights(self) -> Shapes:
         """All weights, in the order of the model's parameters()."""
         layers = range(self.config.n_layer)
         blocks = {f"transformer.h.{layer}.{name}": shape for layer in layers for name, shape in self.block.items()}
-        return self.embeddings | blocks | self.last_norm
+        return self._embeddings | blocks | self._last_norm
 
     @property
     def n_parameters(self) -> int:
@@ -268,24 +240,20 @@ class GPT2Formulas:
     def kept_bytes_per_token(self, dtype: str, device: str) -> int:
         """What one block keeps of a token for its backward pass, in bytes; weights and their casts not counted.
 
-        Args:
-            dtype: of the matrix products. The residual stream is float32 with any of them.
-            device: its kernels decide what attention keeps.
+        `dtype` is that of matrix products; the residual stream is always float32. The device's kernels decide what
+        attention keeps.
         """
         C, H, T, size = self.config.n_embd, self.config.n_head, self.config.block_size, 4 if dtype == "float32" else 2
         residuals = 2 * 4 * C + 16  # the inputs of both LayerNorms, with their means and deviations, in float32
         norms = 2 * size * C  # their outputs, which c_attn and c_fc read
         mlp = 4 * size * C  # the input of GELU
-        fused = 4 * size * C + 4 * H  # q, k, v as c_attn wrote them, y, and a row's log of summed exponentials
-        if device != "cpu":
-            attention, masks = fused, 2 * C  # dropout: a byte for each channel after attention and after the MLP
-        elif self.config.dropout:  # not fused: q, k, v in float32, y, and the T x T scores three times
+        attention = 4 * size * C + 4 * H  # q, k, v as c_attn wrote them, y, and a row's log of summed exponentials
+        masks = 2 * C if self.config.dropout else 0  # a byte for each channel after attention and after the MLP
+        if device == "cpu" and self.config.dropout:  # not fused: q, k, v in float32, y, and T x T scores three times
             attention, masks = (3 * 4 + size) * C + 3 * 4 * H * T, 2 * size * C
-        elif dtype == "float32":
-            attention, masks = fused, 0
-        else:  # BlockedAttention: q, k, v and y by heads, and y again by tokens
-            attention, masks = 5 * size * C, 0
-        return residuals + norms + mlp + attention + (masks if self.config.dropout else 0)
+        elif device == "cpu" and dtype != "float32":  # BlockedAttention: q, k, v, y by heads, and y again by tokens
+            attention = 5 * size * C
+        return residuals + norms + mlp + attention + masks
 
     def gradient_bytes_per_token(self, dtype: str, device: str) -> int:
         """The largest gradient inside a block, in bytes a token, beyond what the backward pass has freed by then."""
@@ -294,6 +262,4 @@ class GPT2Formulas:
         return max(inner, scores - inner)  # when the scores have theirs, the input of GELU is freed
 
 
-def formulas(config: ModelConfig) -> GPT2Formulas:
-    """The formulas of a config's architecture, today always GPT-2. `vocab_size` must be a number."""
-    return GPT2Formulas(config)
+formulas = GPT2Formulas  # of a config's architecture, which is always GPT-2 today

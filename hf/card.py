@@ -17,7 +17,7 @@ from jojo.checkpoints.checkpoint import Checkpoint
 from jojo.metrics import MetricsTracker
 from jojo.plotting import choose_losses, finite, picture, save_figure
 from jojo.text.tokenizer import Tokenizer
-from model import GPT
+from model import GPT, formulas
 from utils import duration, one_line
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def architecture(model: GPT, tokenizer: Tokenizer) -> list[Row]:
     """The shape, without the embedding rows that the export cuts off."""
     shape = model.config
     vocabulary = ("GPT-2" if tokenizer.is_gpt2 else "its own") + (" and ChatML" if tokenizer.has_chatml else "")
-    parameters = model.n_parameters() - (len(model.lm_head.weight) - tokenizer.n_vocab) * shape.n_embd
+    parameters = formulas(shape).n_parameters - (len(model.lm_head.weight) - tokenizer.n_vocab) * shape.n_embd
     return [
         ("parameters", f"{parameters:,}"),
         ("layers", f"{shape.n_layer:,}"),

@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     from hf.hub import find_model
     from jojo.checkpoints.checkpoint import check_finite, checkpoint_tokenizer
     from jojo.checkpoints.file import FORMAT_VERSION, write_file
+    from model import formulas
 
     checkpoint = load_hf(find_model(args.source), chatml=args.chatml)
     check_finite(checkpoint.model)
@@ -53,7 +54,8 @@ def main(arguments: Sequence[str]) -> int:
         "tokenizer": tokenizer.definition(),
     }
     write_file(state, output)
-    log.info("Wrote %s (%s parameters, %s tokens)", output, f"{model.n_parameters():,}", f"{tokenizer.n_vocab:,}")
+    n_parameters = formulas(model.config).n_parameters
+    log.info("Wrote %s (%s parameters, %s tokens)", output, f"{n_parameters:,}", f"{tokenizer.n_vocab:,}")
     return 0
 
 
