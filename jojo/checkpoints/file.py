@@ -7,6 +7,7 @@ wrote it, after how many batches), then a trailer with the SHA-256 of everything
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import pickle
 import pickletools
@@ -15,7 +16,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,7 +32,7 @@ TRAILER_BYTES = len(TRAILER_MARK) + 64
 STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "
 WITH_SHARDS = "+"  # the stamp's last character where files of shards belong to the checkpoint (shards.py)
 STAMP_BYTES = len(STAMP.format(run="", batch=0))
-LONGEST_NAME = 1000
+LONGEST_NAME = 1000  # of a function in a pickle: for 50,000 letters torch takes minutes
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -40,9 +41,10 @@ LONGEST_NAME = 1000
 class _HashingFile:
     """All that torch.save needs of a file. `error`: why a write failed, which torch's RuntimeError does not say."""
 
+    error: OSError | None = None
+
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest = file, hashlib.sha256()
-        self.error: OSError | None = None
+        self.file, self.digest, self.flush = file, hashlib.sha256(), file.flush
 
     def write(self, content: Any) -> int:
         self.digest.update(content)
@@ -51,9 +53,6 @@ class _HashingFile:
         except OSError as error:
             self.error = error
             raise
-
-    def flush(self) -> None:
-        self.file.flush()
 
 
 def write_file(state: Mapping[str, Any], path: Path) -> None:
@@ -64,7 +63,8 @@ def write_file(state: Mapping[str, Any], path: Path) -> None:
             torch.save(dict(state), hashing)  # type: ignore[arg-type]
         except RuntimeError as error:
             raise hashing.error or error from None
-        hashing.write(_stamp_of(state))
+        stamp = STAMP.format(run=state.get("metadata", {}).get("run_id", ""), batch=state.get("batch_counter", 0))
+        hashing.write((stamp[:-1] + WITH_SHARDS if "shards" in state else stamp).encode())
         file.write(TRAILER_MARK + hashing.digest.hexdigest().encode())
 
 
@@ -77,18 +77,20 @@ def copy_file(source: Path, path: Path) -> None:
 @contextmanager
 def _new_checkpoint(path: Path) -> Iterator[BinaryIO]:
     """A new durable file, in a folder that is made. Raises UserError when the disk refuses."""
-    try:
+    with save_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path, durable=True) as file:
             yield file
-    except (OSError, RuntimeError) as error:
-        cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise save_error(path, cause) from error
 
 
-def save_error(path: Path, cause: str) -> UserError:
-    """The error of a checkpoint that could not be written."""
-    return UserError(f"Could not save '{path}' ({cause}); check the folder's permissions and free space.")
+@contextmanager
+def save_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError inside into the UserError of a checkpoint that could not be written."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"Could not save '{path}' ({why}); check the folder's permissions and free space.") from error
 
 
 # --- the stamp --------------------------------------------------------------------------------------------------------
@@ -96,17 +98,11 @@ def save_error(path: Path, cause: str) -> UserError:
 
 @dataclass(frozen=True)
 class Stamp:
-    """Which run wrote a checkpoint, after how many batches, and whether files of shards belong to it."""
+    """Which run wrote a checkpoint, after how many batches, and whether shards belong to it."""
 
     run_id: str
     batch: int
     has_shards: bool = field(default=False, compare=False)
-
-
-def _stamp_of(state: Mapping[str, Any]) -> bytes:
-    run = state.get("metadata", {}).get("run_id", "")
-    stamp = STAMP.format(run=run, batch=state.get("batch_counter", 0))
-    return (stamp[:-1] + WITH_SHARDS if "shards" in state else stamp).encode()
 
 
 def stamp_in(path: Path) -> Stamp | None:
@@ -119,21 +115,16 @@ def stamp_in(path: Path) -> Stamp | None:
 
 def read_stamp(path: Path) -> Stamp | None:
     """The same; None also for a file that is missing or cannot be read."""
-    try:
+    with suppress(OSError):
         return stamp_in(path)
-    except OSError:
-        return None
+    return None
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def verify_file(path: Path) -> bool:
-    """Compare the file with its SHA-256. True: intact; False: it has no trailer (an older format).
-
-    Raises:
-        UserError: the contents are not what was written.
-    """
+    """Whether a file has a SHA-256 (older formats have none). Raises UserError if the contents do not match it."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         file.seek(max(0, size - TRAILER_BYTES))
@@ -148,15 +139,14 @@ def verify_file(path: Path) -> bool:
 def read_file(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Verify and read a checkpoint of any format, on the CPU. Executes nothing that is in it.
 
-    Args:
-        path: the file.
-        mapped: map the file, so that a tensor is read only when it is used.
-
-    Raises:
-        UserError: missing, damaged, not a checkpoint, or it holds more than plain values and tensors.
+    `mapped`: map the file, so that a tensor is read only when it is used.
+    Raises UserError if the file is missing, damaged, or holds more than plain values and tensors.
     """
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder; name a checkpoint (.pt) in it.")
     if not path.is_file():
-        raise UserError(_missing(path))
+        there = ", ".join(sorted(p.name for p in path.parent.glob("*.pt"))[:8]) or "no checkpoint"
+        raise UserError(f"No checkpoint '{path}' ('{path.parent}' holds: {there}).")
     has_trailer = verify_file(path)
     if not _is_plain_zip(path):
         raise UserError(f"'{path}' is not a checkpoint, or was cut short.")
@@ -166,11 +156,9 @@ def read_file(path: Path, mapped: bool = False) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged or hostile file can raise anything; it is never read another way
-        found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if found:
-            what = f"holds something other than plain data ({one_line(found.group(1))}); refused, and nothing was run"
-        else:
-            what = "is not a checkpoint, or is damaged"
+        what = "is not a checkpoint, or is damaged"
+        if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL (\S+)", str(error))):
+            what = f"holds something other than plain data ({one_line(found[1])}); refused, and nothing was run"
         raise UserError(f"'{path}' {what}.") from error
     if not isinstance(state, dict):
         raise UserError(f"'{path}' is not a checkpoint: it holds a {type(state).__name__}, not a dictionary.")
@@ -195,18 +183,11 @@ def _is_plain_zip(path: Path) -> bool:
             names = {member.filename for member in members}
             if len(names) < len(members) or any(m.compress_type != zipfile.ZIP_STORED for m in members):
                 return False
-            return all(_has_short_names(archive.read(name)) for name in names if name.endswith(".pkl"))
+            pickles = [archive.read(name) for name in names if name.endswith(".pkl")]
+            steps = itertools.chain.from_iterable(map(pickletools.genops, pickles))
+            return all(len(str(name)) <= LONGEST_NAME for step, name, _ in steps if step.name in ("GLOBAL", "INST"))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError):  # OSError: an offset before 0
         return False
-
-
-def _has_short_names(content: bytes) -> bool:
-    """Whether the names of functions in a pickle are short: for 50,000 letters torch takes minutes. Raises ValueError."""
-    return all(
-        len(str(argument)) <= LONGEST_NAME
-        for instruction, argument, _ in pickletools.genops(content)
-        if instruction.name in ("GLOBAL", "INST")
-    )
 
 
 def _odd_tensor(state: Any) -> str | None:
@@ -225,11 +206,3 @@ def _odd_tensor(state: Any) -> str | None:
             seen.add(id(value))
             left += [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
     return None
-
-
-def _missing(path: Path) -> str:
-    if path.is_dir():
-        return f"'{path}' is a folder; name a checkpoint (.pt) in it."
-    there = sorted(p.name for p in path.parent.glob("*.pt")) if path.parent.is_dir() else []
-    known = f"'{path.parent}' holds: {', '.join(there[:8])}" if there else f"'{path.parent}' holds no checkpoint"
-    return f"No checkpoint '{path}' ({known})."

@@ -27,9 +27,11 @@ from filelock import FileLock, Timeout
 
 from jojo.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from jojo.checkpoints.file import Stamp, read_file, read_stamp, stamp_in
-from jojo.checkpoints.shards import Shards, stamp_of_shards
+from jojo.checkpoints.shards import FOLDER_NAME, Shards
 from jojo.machine.ranks import SINGLE, Ranks
 from utils import UserError, log, parse_json, replace_text, user_path
+
+UNSTAMPED = Stamp("", -1)  # an older format, or a damaged end
 
 
 class RunFiles:
@@ -54,13 +56,10 @@ class RunFiles:
         name = re.compile(re.escape(self.run) + r"_batch\d+" + re.escape(suffix))
         return sorted(p for p in self.folder.glob(f"*{suffix}") if name.fullmatch(p.name))
 
-    def checkpoints(self) -> list[Path]:
-        """All checkpoints in the folder under the run's name."""
-        return [path for path in (self.last, *self.all_numbered(), self.best) if path.exists()]
-
     def stamps(self) -> dict[Path, Stamp]:
-        """The stamps of those that have one."""
-        return {path: stamp for path in self.checkpoints() if (stamp := read_stamp(path))}
+        """The run's checkpoints that are in the folder, by name, with their stamps."""
+        paths = (self.last, *self.all_numbered(), self.best)
+        return {path: read_stamp(path) or UNSTAMPED for path in paths if path.exists()}
 
     def kind(self, path: Path) -> str:
         """Which of the run's checkpoints a path is: "last", "best" or "numbered"."""
@@ -71,20 +70,6 @@ class RunFiles:
         names = run_of(path), path.name.removesuffix(".pt")
         return path.parent.resolve() == self.folder.resolve() and self.run in names
 
-    def existing(self) -> list[Path]:
-        """Files of this run that are there now."""
-        named = (self.last, self.best, self.metrics, self.plot, self.config, self.tensorboard)
-        return [p for p in (*named, *self.all_numbered(), *self.all_numbered(".png")) if p.exists()]
-
-    def used_shards(self) -> set[Path]:
-        """The folders of shards of all checkpoints in the run's folder, whatever their names.
-
-        Raises:
-            OSError: one of them cannot be read.
-            UserError: one is damaged.
-        """
-        return {folder for path in self.folder.glob("*.pt") if (folder := shards_of(path))}
-
     # --- a torchrun job ---------------------------------------------------------------------------------------------
 
     def begin_job(self, job: str, run_id: str) -> None:
@@ -93,36 +78,30 @@ class RunFiles:
 
     def is_of_job(self, job: str) -> bool:
         """Whether this job began the run under this name, and has saved it since."""
-        try:
+        with suppress(OSError, ValueError):
             noted = parse_json(self.job.read_text())
-        except (OSError, ValueError):
-            return False
-        return any(noted == {"job": job, "run_id": stamp.run_id} for stamp in self.stamps().values())
+            return any(noted == {"job": job, "run_id": stamp.run_id} for stamp in self.stamps().values())
+        return False
 
     # --- before training --------------------------------------------------------------------------------------------
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other training runs away from these files.
-
-        Raises:
-            UserError: another run is writing them, or the folder cannot be written.
-        """
+        """Keep other runs away from these files. Raises UserError if one writes them, or the folder cannot be written."""
         lock = FileLock(self.folder / f".{self.run}.lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise UserError(
-                f"Another training run is writing '{self.last}'; wait until it ends, "
-                "or name another place with --output_checkpoint."
+                f"Another training run is writing '{self.last}'; wait until it ends, or use another --output_checkpoint."
             ) from None
         except NotImplementedError:  # a file system without locks
             log.warning("'%s' cannot lock files; make sure that only one run writes there.", self.folder)
         except OSError as error:
+            why = error.strerror
             raise UserError(
-                f"Cannot write to '{self.folder}' ({error.strerror}); "
-                "check its permissions, or name another place with --output_checkpoint."
+                f"Cannot write to '{self.folder}' ({why}); check its permissions, or use another --output_checkpoint."
             ) from error
         try:
             self.sweep_up()
@@ -142,14 +121,8 @@ class RunFiles:
     def start(self, checkpoint: Checkpoint | None, run_id: str, batches_done: int, resumes: bool) -> None:
         """Before the first batch: move files that are in the way to models/old.
 
-        Args:
-            checkpoint: what training starts from; None: random weights.
-            run_id: of the run that starts.
-            batches_done: by that run.
-            resumes: the run continues in its own files.
-
-        Raises:
-            UserError: another run has replaced the checkpoint meanwhile.
+        `checkpoint` is what training starts from. `resumes`: the run continues in its own files.
+        Raises UserError if another run has replaced the checkpoint meanwhile.
         """
         now = time.strftime("%Y%m%d-%H%M%S")
         if not resumes:
@@ -166,7 +139,9 @@ class RunFiles:
 
     def make_room(self, now: str) -> None:
         """Before a new run: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
-        if files := self.existing():
+        named = (self.last, self.best, self.metrics, self.plot, self.config, self.tensorboard)
+        paths = (*named, *self.all_numbered(), *self.all_numbered(".png"))
+        if files := [path for path in paths if path.exists()]:
             old = self._move_aside(files, now)
             log.info("Moved the files of an earlier run '%s' to %s/.", self.run, old)
 
@@ -176,8 +151,7 @@ class RunFiles:
         These batches will be trained again, perhaps with something changed; if the checkpoints stayed, they would count as
         the newest. The metrics so far are copied with them.
         """
-        own = {path: stamp.batch for path, stamp in self.stamps().items() if stamp.run_id == run_id}
-        if later := [path for path in own if own[path] > batch]:
+        if later := [p for p, stamp in self.stamps().items() if stamp.run_id == run_id and stamp.batch > batch]:
             old = self._move_aside(later, now)
             if self.metrics.exists():
                 shutil.copy2(self.metrics, old / self.metrics.name)
@@ -185,37 +159,33 @@ class RunFiles:
 
     def _move_aside(self, files: Sequence[Path], now: str) -> Path:
         old = self.folder / "old" / f"{self.run}-{now}"
-        tries = 1
         while old.exists():
-            tries += 1
-            old = old.with_name(f"{self.run}-{now}-{tries}")
+            old = old.with_name(f"{old.name}-2")
         old.mkdir(parents=True)
-        shards = {folder for path in files if path.suffix == ".pt" and (folder := known_shards(path))}
+        shards = set[Path]()
+        for path in files:
+            with suppress(OSError, UserError):  # a checkpoint that cannot be read moves alone
+                if path.suffix == ".pt" and (folder := shards_of(path)) and folder.is_dir():
+                    shards.add(folder)
         for folder in shards:  # before the checkpoints, and not moved: a kill leaves each checkpoint with its shards
             shutil.copytree(folder, old / folder.relative_to(self.folder), copy_function=link_or_copy)
         for path in files:
             os.replace(path, old / path.name)
-        with suppress(OSError, UserError):  # a checkpoint that cannot be read may need them
-            for folder in shards - self.used_shards():
-                remove_shards(folder)
+        for folder in shards - self.used_shards(or_else=shards):
+            shutil.rmtree(folder, ignore_errors=True)
         return old
 
     # --- continuing -------------------------------------------------------------------------------------------------
 
     def newest_first(self) -> list[Path]:
         """The run's checkpoints by the batch in their stamps, those without a stamp last; without another run's."""
-        unknown = Stamp("", -1)
-        stamps = dict.fromkeys(self.checkpoints(), unknown) | self.stamps()
-        own = stamps.get(self.last, unknown).run_id
+        stamps = self.stamps()
+        own = stamps.get(self.last, UNSTAMPED).run_id
         same = [path for path in stamps if not own or stamps[path].run_id in ("", own)]
         return sorted(same, key=lambda path: stamps[path].batch, reverse=True)
 
     def newest_valid(self, ranks: Ranks = SINGLE) -> Checkpoint:
-        """The newest checkpoint that can be read; a warning names each that cannot.
-
-        Raises:
-            UserError: no checkpoint can be read.
-        """
+        """The newest checkpoint that can be read; a warning names each that cannot. Raises UserError if none can."""
         problems: list[str] = []
         for path in self.newest_first():
             try:
@@ -236,54 +206,36 @@ class RunFiles:
 
     # --- keeping ----------------------------------------------------------------------------------------------------
 
-    def prune(self, run_id: str, keep: int) -> None:
-        """Remove this run's numbered checkpoints except the newest `keep`, by the batch in their stamps."""
-        own = [(stamp.batch, p) for p in self.all_numbered() if (stamp := read_stamp(p)) and stamp.run_id == run_id]
-        for _, path in sorted(own)[: max(0, len(own) - keep)]:
-            try:
-                path.unlink()
-                log.debug("Removed %s", path)
-            except OSError as error:
-                log.warning("Could not remove the older checkpoint '%s' (%s).", path, error.strerror)
+    def prune(self, run_id: str, keep: int | None) -> None:
+        """After a save: remove what this run no longer needs.
 
-    def prune_shards(self, run_id: str) -> None:
-        """Remove this run's shards that are older than its newest checkpoint and that no checkpoint uses."""
-        if not self.shards.is_dir():
-            return
+        These are its numbered checkpoints except the newest `keep`, by the batch in their stamps (None: keep all), and
+        shards that are older than its newest checkpoint and that no checkpoint uses.
+        """
+        own = sorted((stamp.batch, path) for path, stamp in self.stamps().items() if stamp.run_id == run_id)
+        numbered = [path for _, path in own if self.kind(path) == "numbered"]
+        excess = 0 if keep is None else max(0, len(numbered) - keep)
+        for path in numbered[:excess]:
+            with suppress(OSError):  # the next save tries again
+                path.unlink()
+        found = filter(None, (FOLDER_NAME.fullmatch(folder.name) for folder in self.shards.glob("*")))
+        newest = max((batch for batch, _ in own), default=0)
+        old = {self.shards / name[0] for name in found if name[1] == run_id and int(name[2]) < newest}
+        for folder in old and old - self.used_shards(or_else=old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def used_shards(self, or_else: set[Path]) -> set[Path]:
+        """The shards of all checkpoints in the folder, whatever their names; `or_else`, if one cannot be read."""
         try:
-            used = self.used_shards()
-        except (OSError, UserError) as error:
-            log.debug("Kept all shards in '%s', as a checkpoint cannot be read: %s", self.shards, error)
-            return
-        newest = max((stamp.batch for stamp in self.stamps().values() if stamp.run_id == run_id), default=0)
-        for folder in set(self.shards.iterdir()) - used:
-            stamp = stamp_of_shards(folder)
-            if stamp and stamp.run_id == run_id and stamp.batch < newest:
-                remove_shards(folder)
+            return {folder for path in self.folder.glob("*.pt") if (folder := shards_of(path))}
+        except (OSError, UserError):
+            return or_else
 
 
 def shards_of(path: Path) -> Path | None:
-    """The folder of a checkpoint's shards; None where it has none. Raises OSError or UserError where it cannot be read."""
-    try:
-        stamp = stamp_in(path)
-        return Shards.listed_in(path, read_file(path).get("shards")).folder if stamp and stamp.has_shards else None
-    except FileNotFoundError:
-        return None
-
-
-def known_shards(path: Path) -> Path | None:
-    """The same, where the checkpoint can be read and the folder exists."""
-    with suppress(OSError, UserError):
-        folder = shards_of(path)
-        return folder if folder and folder.is_dir() else None
-    return None
-
-
-def remove_shards(folder: Path) -> None:
-    """Remove a folder of shards, and the one around it if that is empty."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):
-        folder.parent.rmdir()
+    """The folder of a checkpoint's shards; None if it has none. Raises OSError or UserError if it cannot be read."""
+    stamp = stamp_in(path)
+    return Shards.listed_in(path, read_file(path).get("shards")).folder if stamp and stamp.has_shards else None
 
 
 def run_of(path: Path) -> str:
@@ -308,8 +260,7 @@ def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
         raise UserError(f"--output_checkpoint '{output}' does not name a file; give one, like models/mine.pt.")
     if taken := re.search(r"_(best|batch\d+)(\.pt)?$", path.name):
         raise UserError(
-            f"--output_checkpoint '{output}': a name that ends in _{taken[1]} belongs to the run before it; "
-            "choose another one."
+            f"--output_checkpoint '{output}': a name with _{taken[1]} belongs to the run before it; choose another one."
         )
     return path if path.suffix == ".pt" else path.with_name(path.name + ".pt")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,13 +17,17 @@ import torch
 from torch import Tensor
 
 from jojo.checkpoints.checkpoint import check_finite
-from jojo.checkpoints.file import Stamp, copy_file, save_error, write_file
-from jojo.checkpoints.run_files import RunFiles, remove_shards, run_of
-from jojo.checkpoints.shards import shards_name, without_shards, write_shards
+from jojo.checkpoints.file import copy_file, save_errors, write_file
+from jojo.checkpoints.run_files import RunFiles, run_of
+from jojo.checkpoints.shards import without_shards, write_shards
 from jojo.machine.ranks import SINGLE, OtherRankFailed, Ranks, local_tensor
 from utils import UserError, log, make_durable, one_line
 
 FOLDER_SEEN_S = 90.0  # network file systems show a new file late
+MISSING_RANK = (
+    "Another rank ended while a checkpoint was written, or took longer than --system.timeout_minutes; see what it wrote "
+    "last. --resume continues from the run's last checkpoint."
+)
 
 
 class NoSaver:
@@ -39,16 +44,16 @@ class NoSaver:
     def before_update(self) -> None:
         """Call this before the weights change: a save that is still at work keeps the tensors it was given."""
 
-    def close(self) -> None:
-        """Finish the save at work. Raises UserError where the weights were not finite."""
+    def wait(self) -> None:
+        """Wait for the save at work. Raises an error when nothing more can be saved."""
 
     def __enter__(self) -> NoSaver:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        """Close; an earlier error counts, not the one that it caused in the save."""
+        """Wait; an earlier error counts, not the one that it caused in the save."""
         with suppress(Exception) if error else nullcontext():
-            self.close()
+            self.wait()
 
 
 class Saver(NoSaver):
@@ -67,12 +72,7 @@ class Saver(NoSaver):
     """
 
     def __init__(self, files: RunFiles, keep: int | None, move: Callable[[], None]) -> None:
-        """
-        Args:
-            files: the run's.
-            keep: how many numbered checkpoints to keep; None: all.
-            move: makes the training continue in a copy of its tensors.
-        """
+        """`keep`: how many numbered checkpoints, None: all. `move`: makes the training continue in a copy of its tensors."""
         self.files, self.keep, self.move, self.ranks = files, keep, move, SINGLE
         self._pending: dict[str, tuple[Path, Mapping[str, Any]]] = {}
         self._shares_training_tensors = False
@@ -96,15 +96,11 @@ class Saver(NoSaver):
             self.move()
 
     def wait(self) -> None:
-        """Wait for the save at work. Raises an error when nothing more can be saved."""
         if self._thread:
             self._thread.join()
             self._thread = None
         if self._fatal:
             raise self._fatal
-
-    def close(self) -> None:
-        self.wait()
 
     def _work(self, newest: Mapping[str, Any]) -> None:
         try:
@@ -132,20 +128,12 @@ class Saver(NoSaver):
                 if self.ranks.is_main:
                     log.error("%s Training continues; the next save tries again.", error)
                 continue
-            log.debug("Saved %s", path)
             del self._pending[kind]
             written = path if state is newest else written
         if not self._pending:
             self._shares_training_tensors = False
             if self.ranks.is_main:
-                self._sweep(newest)
-
-    def _sweep(self, state: Mapping[str, Any]) -> None:
-        """Once all is saved, remove the checkpoints and shards that are not kept."""
-        run_id = state.get("metadata", {}).get("run_id", "")
-        if self.keep is not None:
-            self.files.prune(run_id, self.keep)
-        self.files.prune_shards(run_id)
+                self.files.prune(newest["metadata"]["run_id"], self.keep)
 
     # --- what ShardSaver does in another way ------------------------------------------------------------------------
 
@@ -176,34 +164,30 @@ class ShardSaver(Saver):
         self.ranks, self.device = ranks, device
         timeout = timedelta(seconds=ranks.timeout_s)
         self.group = None if ranks.is_single else torch.distributed.new_group(backend="gloo", timeout=timeout)
-        self._check_folder()
-
-    def _check_folder(self) -> None:
-        probe = self.files.folder / f".{self.files.run}.{self._all_gather(os.getpid())[0]}.probe"
+        probe = files.folder / f".{files.run}.{self._all_gather(os.getpid())[0]}.probe"
+        with self._fail_together(), save_errors(files.last):
+            if ranks.is_main:
+                probe.touch()
         with self._fail_together():
-            if self.ranks.is_main:
-                probe.write_bytes(b"")
-        with self._fail_together():
-            deadline = time.monotonic() + min(FOLDER_SEEN_S, self.ranks.timeout_s / 2)
+            deadline = time.monotonic() + min(FOLDER_SEEN_S, ranks.timeout_s / 2)
             while not probe.exists():
                 if time.monotonic() > deadline:
                     raise UserError(
-                        f"Rank {self.ranks.rank} does not see the folder '{self.files.folder}' of rank 0, and with fsdp every "
-                        "rank writes to it; put it on a file system that all machines share (--output_checkpoint)."
+                        f"Rank {ranks.rank} does not see the folder '{files.folder}' of rank 0, and with fsdp every rank "
+                        "writes to it; put it on a file system that all machines share (--output_checkpoint)."
                     )
                 time.sleep(0.1)
-        if self.ranks.is_main:
+        if ranks.is_main:
             probe.unlink(missing_ok=True)
 
     def _all_gather(self, value: Any) -> list[Any]:
         """Every rank's value, by rank. Raises OtherRankFailed where a rank is missing."""
-        if self.ranks.is_single:
-            return [value]
-        values: list[Any] = [None] * self.ranks.world_size
-        try:
-            torch.distributed.all_gather_object(values, value, group=self.group)
-        except RuntimeError as error:
-            raise missing_rank() from error
+        values: list[Any] = [value] * self.ranks.world_size
+        if not self.ranks.is_single:
+            try:
+                torch.distributed.all_gather_object(values, value, group=self.group)
+            except RuntimeError as error:
+                raise OtherRankFailed(MISSING_RANK) from error
         return values
 
     @contextmanager
@@ -215,9 +199,9 @@ class ShardSaver(Saver):
         except UserError as error:
             problem = str(error)
         except torch.distributed.DistError as error:  # in a call that all ranks take part in
-            raise missing_rank() from error
+            raise OtherRankFailed(MISSING_RANK) from error
         except Exception as error:  # whatever it is, the other ranks wait for this one
-            problem = one_line(error.strerror or error if isinstance(error, OSError) else error)
+            problem = one_line(str(error) or repr(error))
             log.debug("", exc_info=True)
         if problem := next(filter(None, self._all_gather(problem)), ""):
             raise UserError(problem)
@@ -232,57 +216,39 @@ class ShardSaver(Saver):
 
         sharded = {name: state[name] for name in ("model", "optimizer")}
         rest = {name: value for name, value in state.items() if name not in sharded}
-        plain = StagingOptions(
-            use_pinned_memory=False, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=False
+        stager = DefaultStager(
+            StagingOptions(
+                use_pinned_memory=False, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=False
+            )
         )
-        stager = DefaultStager(plain)
-        copied = stager.stage(sharded)
+        copied: Any = stager.stage(sharded)
         stager.close()
-        assert isinstance(copied, dict)
         return in_memory(rest, copy=True) | copied
 
     def store(self, state: Mapping[str, Any], path: Path) -> None:
-        first, stamp = self.ranks.is_main, Stamp(state["metadata"]["run_id"], state["batch_counter"])
-        folder = self.files.shards / shards_name(stamp, self._all_gather(secrets.token_hex(4))[0])
+        save = self._all_gather(secrets.token_hex(4))[0]
+        folder = self.files.shards / f"{state['metadata']['run_id']}-{state['batch_counter']}-{save}"
         unfinished = folder.with_name(f".{folder.name}.tmp")
         try:
-            with self._fail_together():
-                if first:
+            with self._fail_together(), save_errors(path):
+                if self.ranks.is_main:
                     unfinished.mkdir(parents=True)
-            with self._fail_together():
+            with self._fail_together(), save_errors(path):
                 mine = write_shards(state, unfinished, self.ranks.rank, self.group)
             files = {name: facts for one_rank in self._all_gather(mine) for name, facts in one_rank.items()}
-            with self._fail_together():
-                if first:
+            with self._fail_together(), save_errors(path):
+                if self.ranks.is_main:
                     make_durable(unfinished)
                     os.replace(unfinished, folder)
                     make_durable(folder.parent)
+                    write_file(without_shards(state, folder, files), path)
         except OtherRankFailed:
             raise
-        except UserError as error:
-            if first:
-                remove_shards(unfinished)
-            raise save_error(path, str(error)) from error
-        with self._fail_together():
-            if first:
-                write_index(state, folder, files, path)
-
-
-def missing_rank() -> OtherRankFailed:
-    """The error where another rank does not take part in a save."""
-    return OtherRankFailed(
-        "Another rank ended while a checkpoint was written, or took longer than --system.timeout_minutes; see what it wrote "
-        "last. --resume continues from the run's last checkpoint."
-    )
-
-
-def write_index(state: Mapping[str, Any], folder: Path, files: Mapping[str, Any], path: Path) -> None:
-    """Write the `.pt` of a folder of shards; where the disk refuses, remove the folder."""
-    try:
-        write_file(without_shards(state, folder, files), path)
-    except BaseException:
-        remove_shards(folder)
-        raise
+        except UserError:
+            if self.ranks.is_main:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def write_sharded(state: Mapping[str, Any], path: Path) -> None:

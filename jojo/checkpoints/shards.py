@@ -11,10 +11,12 @@ code. The `.pt` has the SHA-256 of every file, so it vouches for them as for its
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from jojo.checkpoints.file import Stamp
 from jojo.machine.ranks import Ranks, is_dtensor
 from jojo.optim import AdamW
 from utils import UserError, one_line, sha256_of
@@ -33,20 +34,10 @@ if TYPE_CHECKING:
 AVERAGES = tuple(key for key in AdamW.STATE if key != "step")
 KINDS = ("model", *AVERAGES)  # one file of each for a rank, with its number in the name
 FILE_NAME = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
-FOLDER_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")
+FOLDER_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")  # run id, batch, and digits that no other save has
 LISTED_FOLDER = re.compile(rf"[^/\\]{{1,250}}\.shards/{FOLDER_NAME.pattern}")  # beside the `.pt`, and nowhere else
+SHA256 = re.compile("[0-9a-f]{64}")
 TIED = {"lm_head.weight": "transformer.wte.weight"}  # one matrix under two names
-
-
-def shards_name(stamp: Stamp, save: str) -> str:
-    """The name of a folder of shards. `save`: 8 hex digits that no other save has."""
-    return f"{stamp.run_id}-{stamp.batch}-{save}"
-
-
-def stamp_of_shards(folder: Path) -> Stamp | None:
-    """Which run wrote a folder of shards, after how many batches; None for other folders."""
-    found = FOLDER_NAME.fullmatch(folder.name)
-    return Stamp(found[1], int(found[2])) if found else None
 
 
 def flat_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -60,11 +51,8 @@ def flat_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
 def write_shards(state: Mapping[str, Any], folder: Path, rank: int, group: ProcessGroup | None) -> dict[str, Any]:
     """Write this rank's shards of the state's tensors into an empty folder; every rank of the group must call it.
 
-    Returns:
-        The size and SHA-256 of the files this rank wrote, by name. They are durable.
-
-    Raises:
-        OSError: the disk of one of them refuses.
+    Returns the size and SHA-256 of the files this rank wrote, by name. They are durable.
+    Raises OSError if the disk of one of the ranks refuses.
     """
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
@@ -99,37 +87,38 @@ def without_shards(state: Mapping[str, Any], folder: Path, files: Mapping[str, A
 
 @dataclass(frozen=True)
 class Shards:
-    """The files of a checkpoint's tensors.
+    """The files of a checkpoint's tensors."""
 
-    path: the `.pt`.
-    folder: where they are, beside it.
-    files: size in bytes and SHA-256 of each, by name.
-    shapes: of the whole tensors, by flat name. All are float32.
-    """
-
-    path: Path
-    folder: Path
-    files: Mapping[str, tuple[int, str]]
-    shapes: Mapping[str, tuple[int, ...]]
+    path: Path  # the `.pt`
+    folder: Path  # where the files are, beside it
+    files: Mapping[str, tuple[int, str]]  # size in bytes and SHA-256, by name
+    shapes: Mapping[str, tuple[int, ...]]  # of the whole tensors, by flat name; all are float32
 
     @classmethod
     def listed_in(cls, path: Path, listed: Any) -> Shards:
-        """From a checkpoint's list. Raises UserError where the list is malformed."""
-        try:
-            fits = _is_list_of_shards(listed["folder"], listed["files"], listed["tensors"])
-        except (TypeError, KeyError, AttributeError):
-            fits = False
-        if not fits:
-            raise UserError(f"'{path}' is not a valid checkpoint: its list of shards is malformed.")
-        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed["files"].items()}
-        shapes = {name: tuple(shape) for name, shape in listed["tensors"].items()}
-        return cls(path, path.parent / listed["folder"], files, shapes)
+        """From a checkpoint's list: names beside the `.pt`, sizes and hashes, and shapes that so many bytes can fill.
+
+        Raises UserError if the list is malformed.
+        """
+        with suppress(TypeError, KeyError, AttributeError):
+            folder = listed["folder"]
+            files = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed["files"].items()}
+            shapes = {name: tuple(shape) for name, shape in listed["tensors"].items()}
+            sizes = [size for size, _ in files.values()]
+            if (
+                (LISTED_FOLDER.fullmatch(folder) and folder.isprintable() and files and all(shapes.values()))
+                and all(FILE_NAME.fullmatch(name) and SHA256.fullmatch(digest) for name, (_, digest) in files.items())
+                and all(type(n) is int and n > 0 for n in (*sizes, *itertools.chain(*shapes.values())))
+                and all(name.startswith(("model.", "optimizer.")) for name in shapes)
+                and 4 * sum(map(math.prod, shapes.values())) <= sum(sizes)
+            ):
+                return cls(path, path.parent / folder, files, shapes)
+        raise UserError(f"'{path}' is not a valid checkpoint: its list of shards is malformed.")
 
     def verify(self, ranks: Ranks) -> None:
         """Compare the files with their SHA-256, each rank its share of them; then check what their headers say.
 
-        Raises:
-            UserError: on all ranks, where a file is missing or damaged, or the files do not make up the tensors.
+        Raises UserError, on all ranks, if a file is missing or damaged, or the files do not make up the tensors.
         """
         for check in (self._damage, self._gap):  # no header is read before every file was compared
             try:
@@ -142,19 +131,17 @@ class Shards:
         """What is wrong with this rank's share of the files, in a sentence; empty where nothing is."""
         there = {path.name for path in self.folder.iterdir() if path.is_file()} if self.folder.is_dir() else set()
         if missing := sorted(self.files.keys() - there):
+            lost = self.folder / missing[0]
             return (
-                f"A shard of the checkpoint '{self.path}' is missing ('{self.folder / missing[0]}'); "
-                "put its folder back, or use another checkpoint."
+                f"A shard of the checkpoint '{self.path}' is missing ('{lost}'); restore it, or use another checkpoint."
             )
         if more := sorted(there - self.files.keys()):
             return f"'{self.folder / one_line(more[0])}' does not belong to the checkpoint '{self.path}'; remove it."
         for name in sorted(self.files)[ranks.rank :: ranks.world_size]:
             path, (size, digest) = self.folder / name, self.files[name]
             if path.stat().st_size != size or sha256_of(path) != digest:
-                return (
-                    f"The checkpoint '{self.path}' is damaged (the SHA-256 of its shard '{path}' does not match); "
-                    "use another one of the run."
-                )
+                what = f"the SHA-256 of its shard '{path}' does not match"
+                return f"The checkpoint '{self.path}' is damaged ({what}); use another one of the run."
         return ""
 
     def _gap(self, _ranks: Ranks) -> str:
@@ -178,15 +165,10 @@ class Shards:
         return ""
 
     def fill(self, state: dict[str, Any], section: str, whole: bool) -> None:
-        """Put the tensors of "model" or "optimizer" into a checkpoint's state.
+        """Put the tensors of a section, "model" or "optimizer", into a checkpoint's state.
 
-        Args:
-            state: the checkpoint's.
-            section: "model" or "optimizer".
-            whole: read them; else put tensors of their shapes on the device "meta".
-
-        Raises:
-            UserError: they cannot be read, or the optimizer state is malformed.
+        `whole`: read them; else they are on the device "meta".
+        Raises UserError if they cannot be read, or the optimizer state is malformed.
         """
         if section == "optimizer" and not all(isinstance(values, dict) for values in state["optimizer"].values()):
             raise UserError(f"'{self.path}' is not a valid checkpoint: its optimizer state is malformed.")
@@ -209,8 +191,7 @@ class Shards:
     def read_into(self, tensors: Mapping[str, Tensor]) -> None:
         """Read tensors by flat name, in place. Of sharded tensors each rank reads its own shards; all ranks must call it.
 
-        Raises:
-            UserError: on all ranks, where they cannot be read.
+        Raises UserError, on all ranks, if they cannot be read.
         """
         from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
@@ -228,15 +209,3 @@ class Shards:
     def _unreadable(self, cause: BaseException) -> str:
         why = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         return f"The shards of the checkpoint '{self.path}' cannot be read ({one_line(why)}); use another checkpoint."
-
-
-def _is_list_of_shards(folder: str, files: Mapping[str, Any], shapes: Mapping[str, Any]) -> bool:
-    """Whether these are names beside the `.pt`, with sizes and hashes, and shapes that so many bytes can fill."""
-    known = LISTED_FOLDER.fullmatch(folder) and folder.isprintable() and all(map(FILE_NAME.fullmatch, files))
-    sizes = [entry["bytes"] for entry in files.values()]
-    hashed = all(re.fullmatch("[0-9a-f]{64}", entry["sha256"]) for entry in files.values())
-    counts = [*sizes, *(n for shape in shapes.values() for n in shape)]
-    if not (known and hashed and files and all(shapes.values()) and all(type(n) is int and n > 0 for n in counts)):
-        return False
-    named = all(name.startswith(("model.", "optimizer.")) for name in shapes)
-    return named and 4 * sum(map(math.prod, shapes.values())) <= sum(sizes)

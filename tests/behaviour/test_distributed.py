@@ -313,7 +313,7 @@ def test_a_job_that_loads_weights_of_its_own_name_can_restart_before_its_first_s
     trainer, step = Trainer(run), Trainer.step
 
     def dies(own: Trainer, batch: Any) -> Any:
-        own.saver.close()  # perhaps it was durable by now
+        own.saver.wait()  # perhaps it was durable by now
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "step", dies)

@@ -204,7 +204,7 @@ def test_a_folder_and_a_missing_file_say_what_is_there(good):
         read_file(good.parent)
     with pytest.raises(UserError, match=r"No checkpoint '.*none\.pt' \(.* holds: good\.pt\)"):
         read_file(good.parent / "none.pt")
-    with pytest.raises(UserError, match="holds no checkpoint"):
+    with pytest.raises(UserError, match="holds: no checkpoint"):
         read_file(good.parent / "nowhere" / "none.pt")
 
 

@@ -75,7 +75,9 @@ def test_the_files_of_a_run_are_found_in_every_form_and_those_of_others_are_not(
     other = ["b.pt", "a_b.pt", "a_batch.pt", "a_batchX.pt", "a_batch7.pt.bak", "ab_batch7.pt", "a_batchX_batch7.pt"]
     for name in own + other:
         (tmp_path / name).write_bytes(b"")
-    assert {path.name for path in files.existing()} == set(own)
+    files.make_room("now")
+    assert {path.name for path in tmp_path.glob("*.*")} == set(other)
+    assert {path.name for path in (tmp_path / "old/a-now").iterdir()} == set(own)
 
 
 def test_making_room_with_nothing_there_does_nothing(tmp_path):

@@ -27,7 +27,8 @@ def files(tmp_path) -> RunFiles:
 
 def state(value: float = 1.0, batch: int = 1):
     """As much of a checkpoint as these tests need."""
-    return {"model": {"weight": torch.full((4, 4), value)}, "batch_counter": batch}
+    metadata = {"run_id": "0123456789abcdef"}
+    return {"model": {"weight": torch.full((4, 4), value)}, "batch_counter": batch, "metadata": metadata}
 
 
 class SlowDisk:
@@ -125,7 +126,7 @@ def test_saves_come_one_after_another_and_none_is_dropped(training, files, disk)
     assert second.is_alive() and disk.written == []  # it waits for the one at work
     disk.go.set()
     second.join(10)
-    saver.close()
+    saver.wait()
     assert disk.written == [("a_batch1.pt", 1.0), ("a.pt", 2.0)]
 
 
@@ -215,13 +216,13 @@ def test_a_run_whose_last_save_failed_exits_with_an_error(monkeypatch, tmp_path,
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_not_finite_are_never_saved(training, files, bad):
     training.saver.save(training.state, [files.last])
-    training.saver.close()
+    training.saver.wait()
     before = files.last.read_bytes()
     training.update(2.0)
     training.state["model"]["weight"][2, 3] = bad
     training.saver.save(training.state, [files.last])
     with pytest.raises(UserError, match="'weight' is not finite"):
-        training.saver.close()
+        training.saver.wait()
     assert files.last.read_bytes() == before
 
 

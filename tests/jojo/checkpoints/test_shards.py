@@ -22,7 +22,7 @@ from jojo.checkpoints.checkpoint import check_finite, load_checkpoint
 from jojo.checkpoints.file import read_file, read_stamp, write_file
 from jojo.checkpoints.run_files import RunFiles, shards_of
 from jojo.checkpoints.saver import ShardSaver, write_sharded
-from jojo.checkpoints.shards import Shards, flat_tensors, stamp_of_shards
+from jojo.checkpoints.shards import Shards, flat_tensors
 from jojo.machine.ranks import OtherRankFailed, Ranks
 from tools import convert_checkpoint
 from utils import UserError
@@ -64,7 +64,7 @@ def folder_of(path: Path) -> Path:
 
 def batches_in(folder: Path) -> list[int]:
     """The batches of the folders of shards."""
-    return sorted(stamp.batch for path in folder.iterdir() if (stamp := stamp_of_shards(path)))
+    return sorted(int(path.name.split("-")[1]) for path in folder.iterdir())
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -305,14 +305,14 @@ def test_shards_go_when_their_checkpoint_is_replaced_and_only_then() -> None:
             shutil.copy(SAVED, "models/kept.pt")  # by the user: the same shards
         if batch == 2:
             shutil.copy(SAVED, files.best)
-    files.prune_shards("f" * 16)
+    files.prune("f" * 16, keep=None)
     assert batches_in(files.shards) == [1, 2, 4, 5]
-    files.prune_shards(RUN_ID)
+    files.prune(RUN_ID, keep=None)
     assert batches_in(files.shards) == [1, 2, 5]
     for path in (Path("models/kept.pt"), files.best, SAVED):
         load_checkpoint(path)
     SAVED.unlink()  # the run's newest is best, of batch 2: what is newer may be somebody's still
-    files.prune_shards(RUN_ID)
+    files.prune(RUN_ID, keep=None)
     assert batches_in(files.shards) == [1, 2, 5]
 
 
@@ -328,10 +328,10 @@ def test_nothing_is_removed_while_a_checkpoint_cannot_be_read(monkeypatch: pytes
             return real(path)
 
         monkeypatch.setattr(run_files, "stamp_in", fails)
-        files.prune_shards(RUN_ID)
+        files.prune(RUN_ID, keep=None)
         assert batches_in(files.shards) == [1, 2]
     monkeypatch.setattr(run_files, "stamp_in", real)
-    files.prune_shards(RUN_ID)
+    files.prune(RUN_ID, keep=None)
     assert batches_in(files.shards) == [2]
 
 
@@ -355,7 +355,7 @@ def test_the_same_batch_trained_again_leaves_the_earlier_shards() -> None:
     write_sharded(state(3, value=1.0), SAVED)
     shutil.copy(SAVED, "models/kept.pt")
     write_sharded(state(3, value=2.0), SAVED)
-    files.prune_shards(RUN_ID)
+    files.prune(RUN_ID, keep=None)
     first = [load_checkpoint(Path(path)).model["transformer.wte.weight"][0, 0] for path in ("models/kept.pt", SAVED)]
     assert first == [1.0, 2.0]
 
@@ -434,7 +434,7 @@ def test_the_checkpoints_of_one_save_share_its_shards(group: Share) -> None:
     saver = ShardSaver(files, 1, Ranks())
     whole = state(3)
     saver.save(group(whole), [files.best, files.numbered(3), files.last])
-    saver.close()
+    saver.wait()
     assert batches_in(files.shards) == [3]
     best, last = load_checkpoint(files.best), load_checkpoint(files.last)
     best.complete()
@@ -443,7 +443,7 @@ def test_the_checkpoints_of_one_save_share_its_shards(group: Share) -> None:
     assert differences(last.state["optimizer"], whole["optimizer"]) == []
     saver.save(group(state(4)), [files.numbered(4), files.last])
     saver.save(group(state(6)), [files.last])
-    saver.close()
+    saver.wait()
     assert saver.failed == [] and not files.numbered(3).exists()
     assert batches_in(files.shards) == [3, 4, 6]  # of best, numbered, last
 
@@ -453,7 +453,7 @@ def test_the_state_of_the_moment_of_the_save_is_written(group: Share) -> None:
     saver = ShardSaver(RunFiles(SAVED), None, Ranks())
     saver.save(shared, [SAVED])
     flat_tensors(shared)["model.transformer.wte.weight"].to_local().fill_(7.0)  # training continues
-    saver.close()
+    saver.wait()
     weights = load_checkpoint(SAVED).model["transformer.wte.weight"]
     assert weights[0, 0] == 1 and not (weights == 7).any()
 
@@ -481,7 +481,7 @@ def test_a_save_that_fails_leaves_the_last_one_and_is_tried_again_as_it_was(
     assert not list(files.shards.glob(".*"))
     monkeypatch.setattr(saver_module, refusing, real)
     saver.save(group(state(3)), [files.last])
-    saver.close()
+    saver.wait()
     assert saver.failed == []
     best = load_checkpoint(files.best)
     assert best.state["batch_counter"] == 2 and best.model["transformer.wte.weight"][0, 0] == 2
@@ -492,7 +492,7 @@ def test_weights_that_are_not_finite_are_not_written_in_shards_either(group: Sha
     saver = ShardSaver(RunFiles(SAVED), None, Ranks())
     saver.save(group(state(1, value=float("nan"))), [SAVED])
     with pytest.raises(UserError, match=r"'transformer\.wte\.weight' is not finite"):
-        saver.close()
+        saver.wait()
     assert not SAVED.exists()
 
 
@@ -506,12 +506,12 @@ def test_a_save_that_waits_for_a_missing_rank_ends_the_run(group: Share, monkeyp
     with listening() as said:
         saver.save(shared, [SAVED])
         with pytest.raises(OtherRankFailed, match="Rank 1"):
-            saver.close()
+            saver.wait()
         monkeypatch.setattr(saver_module, "check_finite", lambda _: None)
         saver._fatal = None
         saver.save(shared, [SAVED])
         with pytest.raises(OtherRankFailed, match="Rank 1"):
-            saver.close()
+            saver.wait()
     assert not said and not SAVED.exists()
 
 
@@ -520,7 +520,7 @@ def test_the_thread_that_saves_works_on_its_ranks_gpu(group: Share, monkeypatch:
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     saver = ShardSaver(RunFiles(SAVED), None, Ranks(), "cuda:3")
     saver.save(group(state(1)), [SAVED])
-    saver.close()
+    saver.wait()
     assert chosen == ["cuda:3"] and SAVED.exists()
 
 
