@@ -18,7 +18,7 @@ Shape letters: A micro-batches per batch on this rank, B sequences per micro-bat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -50,45 +50,29 @@ class Batch:
     n_targets: int
 
 
+@dataclass
 class PackedLoader:
-    """Batches of an epoch by number.
+    """Batches of an epoch by number."""
 
-    Args:
-        cache: the split.
-        block_size: T, tokens per sequence.
-        batch_size: B, sequences per micro-batch.
-        accumulation: micro-batches per batch over all ranks; rank r takes numbers r, r + world_size, ...
-        seed: decides the order of every epoch; None keeps the cache's order of documents (evaluation).
-        rank, world_size: this process and how many there are; accumulation must be a multiple of world_size.
-        max_batches: use at most this many batches of each epoch.
-        eot_id: the token before an epoch's first target.
-        targets: which tokens are predicted; None: all.
-        whole: rows of whole documents, in place of a stream.
-    """
+    cache: TokenCache
+    block_size: int  # T, tokens per sequence
+    batch_size: int  # B, sequences per micro-batch
+    _: KW_ONLY
+    eot_id: int  # the token before an epoch's first target
+    accumulation: int = 1  # micro-batches per batch over all ranks; rank r takes numbers r, r + world_size, ...
+    seed: int | None = 0  # decides the order of every epoch; None keeps the cache's order of documents (evaluation)
+    rank: int = 0
+    world_size: int = 1  # divides `accumulation`
+    max_batches: int | None = None  # use at most this many batches of each epoch
+    targets: AssistantTargets | None = None  # which tokens are predicted; None: all
+    whole: WholeRows | None = None  # rows of whole documents, in place of a stream
 
-    def __init__(
-        self,
-        cache: TokenCache,
-        block_size: int,
-        batch_size: int,
-        *,
-        eot_id: int,
-        accumulation: int = 1,
-        seed: int | None = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        max_batches: int | None = None,
-        targets: AssistantTargets | None = None,
-        whole: WholeRows | None = None,
-    ) -> None:
-        assert accumulation % world_size == 0
-        self.cache, self.targets, self.whole = cache, targets, whole
-        self.block_size, self.batch_size, self.accumulation = block_size, batch_size, accumulation
-        self.seed, self.rank, self.world_size, self.eot_id = seed, rank, world_size, eot_id
-        self.n_rows = whole.n_rows if whole else EpochStream.count_rows(cache, block_size)
-        self.rows_per_batch = batch_size * accumulation
+    def __post_init__(self) -> None:
+        assert self.accumulation % self.world_size == 0
+        self.n_rows = self.whole.n_rows if self.whole else -(-self.cache.n_tokens // self.block_size)
+        self.rows_per_batch = self.batch_size * self.accumulation
         available = -(-self.n_rows // self.rows_per_batch)
-        self.batches_per_epoch = min(available, max_batches or available)
+        self.batches_per_epoch = min(available, self.max_batches or available)
         self._stream: tuple[int, EpochStream] | None = None
 
     def layout(self, epoch: int) -> EpochStream | WholeRows:
@@ -120,8 +104,10 @@ class PackedLoader:
         for place in np.ndindex(mine.shape):
             if mine[place] >= 0:
                 self._fill(inputs[place], targets[place], layout, int(mine[place]))
-        of_others = sum(self._count_targets(layout, row) for row in others.ravel().tolist() if row >= 0)
-        return Batch(inputs, targets, int(np.count_nonzero(targets != IGNORED)) + of_others)
+        n_targets = np.count_nonzero(targets != IGNORED)
+        for row in others[others >= 0].tolist():
+            n_targets += self._predicted(self.targets, layout, row).sum() if self.targets else layout.n_targets(row)
+        return Batch(inputs, targets, int(n_targets))
 
     def _fill(self, inputs: np.ndarray, targets: np.ndarray, layout: EpochStream | WholeRows, row: int) -> None:
         """Write a row's ids to `targets` and, one place later, to `inputs`; both (T,)."""
@@ -132,10 +118,6 @@ class PackedLoader:
         targets[: len(ids)] = ids
         if self.targets:
             targets[: len(ids)][~self._predicted(self.targets, layout, row)] = IGNORED
-
-    def _count_targets(self, layout: EpochStream | WholeRows, row: int) -> int:
-        """How many tokens of a row are predicted."""
-        return int(self._predicted(self.targets, layout, row).sum()) if self.targets else layout.n_targets(row)
 
     def _predicted(self, targets: AssistantTargets, layout: EpochStream | WholeRows, row: int) -> np.ndarray:
         """Which tokens of a row are predicted. A conversation is read from its beginning, to know who speaks."""
@@ -194,7 +176,5 @@ def training_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, ran
 
 def evaluation_loader(config: Config, split: str, cache: TokenCache, tokenizer: Tokenizer) -> PackedLoader:
     """Fixed micro-batches of "train" or "val" for evaluation: the same for every run with the same data and shape."""
-    limit = config.training.eval_iters
-    if split == "val" and config.training.val_batches:
-        limit = min(limit, config.training.val_batches)
-    return packed_loader(config, cache, tokenizer, seed=None, max_batches=limit)
+    limits = [config.training.eval_iters, config.training.val_batches if split == "val" else None]
+    return packed_loader(config, cache, tokenizer, seed=None, max_batches=min(filter(None, limits)))

@@ -32,11 +32,7 @@ class AssistantTargets:
         return cls(start, tokenizer.special_tokens[IM_END], tuple(header))
 
     def mask(self, ids: np.ndarray) -> np.ndarray:
-        """Which tokens of a document are predicted: bool of the same length.
-
-        Args:
-            ids: the document, or its beginning; what follows changes nothing.
-        """
+        """Which tokens of a document, or of its beginning, are predicted: bool of the same length."""
         starts, answers = self.turns(ids)
         if not len(starts) or starts[0] != 0:
             return np.ones(len(ids), bool)

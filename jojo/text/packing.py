@@ -54,23 +54,15 @@ def mix_key(*parts: int) -> int:
 
 @lru_cache(maxsize=16)
 def _round_keys(key: int) -> list[np.uint64]:
-    """The keys of permute's rounds; the same few are asked for again and again."""
     return [np.uint64(mix_key(key, r)) for r in range(6)]
 
 
 def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
-    """Where each position goes in a pseudo-random permutation of range(n): computed, never stored.
+    """Where each position goes in the pseudo-random permutation `key` of range(n): computed, never stored.
 
     A Feistel network on the smallest even number of bits that holds n; values that land outside are sent through
-    again until they fall inside ("cycle walking", Black & Rogaway 2002), which keeps it a permutation.
-
-    Args:
-        positions: integers in [0, n), any shape.
-        n: size of the permutation.
-        key: which permutation.
-
-    Returns:
-        int64 of the same shape.
+    again until they fall inside ("cycle walking", Black & Rogaway 2002), which keeps it a permutation. Positions are
+    integers in [0, n); the result is int64 of the same shape.
     """
     half = np.uint64((max(n - 1, 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << int(half)) - 1)
@@ -99,21 +91,29 @@ class EpochStream:
         self.cache, self.block_size, self.key = cache, block_size, key
         self._starts: np.ndarray | None = None
         if key is not None:
-            self._starts = np.zeros(cache.n_documents + 1, np.int64)
-            index = cache.index()
-            for first in range(0, cache.n_documents, CHUNK):
-                documents = self._documents(first, min(first + CHUNK, cache.n_documents))
+            index, n = cache.index(), cache.n_documents
+            self._starts = np.zeros(n + 1, np.int64)
+            for first in range(0, n, CHUNK):
+                documents = self._documents(first, min(first + CHUNK, n))
                 self._starts[first + 1 : first + 1 + len(documents)] = index[documents + 1] - index[documents]
             np.cumsum(self._starts, out=self._starts)
 
-    @staticmethod
-    def count_rows(cache: TokenCache, block_size: int) -> int:
-        """Rows of an epoch; the last one is not full."""
-        return -(-cache.n_tokens // block_size)
-
     def _documents(self, first: int, last: int) -> np.ndarray:
-        assert self.key is not None
-        return permute(np.arange(first, last), self.cache.n_documents, self.key)
+        """The documents at places `first` to `last` of the stream."""
+        places = np.arange(first, last)
+        return places if self.key is None else permute(places, self.cache.n_documents, self.key)
+
+    def _pieces(self, start: int, stop: int) -> list[Piece]:
+        """The pieces that make up stream[start:stop]."""
+        starts = self.cache.index() if self._starts is None else self._starts
+        ends = np.array([start, stop - 1], starts.dtype)  # another type would have all starts converted
+        after, last = np.searchsorted(starts, ends, side="right").tolist()
+        pieces = []
+        for place, document in enumerate(self._documents(after - 1, last).tolist(), after - 1):
+            offset = int(starts[place])
+            begin, end = max(start, offset), min(stop, int(starts[place + 1]))
+            pieces.append(Piece(document, begin - offset, end - begin))
+        return pieces
 
     def pieces(self, row: int) -> list[Piece]:
         """What a row predicts."""
@@ -127,20 +127,6 @@ class EpochStream:
         """How many tokens a row predicts."""
         return min(self.block_size, self.cache.n_tokens - row * self.block_size)
 
-    def _pieces(self, start: int, stop: int) -> list[Piece]:
-        """The pieces that make up stream[start:stop]."""
-        starts = self.cache.index() if self._starts is None else self._starts
-        kind = starts.dtype.type  # a number of another type would have all starts converted
-        first = int(np.searchsorted(starts, kind(start), side="right")) - 1
-        last = int(np.searchsorted(starts, kind(stop), side="left"))
-        documents = range(first, last) if self.key is None else self._documents(first, last)
-        pieces = []
-        for place, document in zip(range(first, last), documents, strict=True):
-            begin, end = int(starts[place]), int(starts[place + 1])
-            inside = max(start, begin)
-            pieces.append(Piece(int(document), inside - begin, min(stop, end) - inside))
-        return pieces
-
 
 class WholeRows:
     """Documents put whole into rows. Holds 12 bytes per document and 8 per row.
@@ -152,28 +138,26 @@ class WholeRows:
 
     def __init__(self, cache: TokenCache, block_size: int, roles: AssistantTargets | None) -> None:
         """`roles` finds the turns of conversations; None: there are no conversations."""
-        self.cache, self.block_size = cache, block_size
-        parts, self.n_cut = self._parts(roles)
+        self.n_cut = 0
+        parts = self._parts(cache, block_size, roles)
         order, self._firsts = fill_rows(parts[:, 2], block_size)
         self._parts_by_row = parts[order]  # (document, begin, count)
         self.n_rows = len(self._firsts) - 1
 
-    def _parts(self, roles: AssistantTargets | None) -> tuple[np.ndarray, int]:
-        """All documents as (document, begin, count), the long ones in several parts, uint32 (n, 3); and how many are cut."""
-        index, n = self.cache.index(), self.cache.n_documents
-        assert n < 1 << 32
-        long, n_cut = [], 0
-        whole = [np.empty((0, 3), np.uint32)]
-        for first in range(0, n, CHUNK):
+    def _parts(self, cache: TokenCache, block_size: int, roles: AssistantTargets | None) -> np.ndarray:
+        """All documents as (document, begin, count), the long ones in several parts: uint32 (n, 3)."""
+        index, whole = cache.index(), [np.empty((0, 3), np.uint32)]
+        cut: list[tuple[int, int, int]] = []
+        for first in range(0, cache.n_documents, CHUNK):
             offsets = index[first : first + CHUNK + 1]
             lengths = (offsets[1:] - offsets[:-1]).astype(np.int64)
-            fits = np.flatnonzero(lengths <= self.block_size)
+            fits = np.flatnonzero(lengths <= block_size)
             whole.append(np.stack([first + fits, np.zeros_like(fits), lengths[fits]], axis=1).astype(np.uint32))
-            for number in np.flatnonzero(lengths > self.block_size).tolist():
-                ids = self.cache.tokens(int(offsets[number]), int(offsets[number + 1]))
-                long += [(first + number, *part) for part in cut_at_turns(ids, self.block_size, roles)]
-                n_cut += 1
-        return np.concatenate([*whole, np.array(long, np.uint32).reshape(-1, 3)]), n_cut
+            for number in np.flatnonzero(lengths > block_size).tolist():
+                ids = cache.tokens(int(offsets[number]), int(offsets[number + 1]))
+                cut += [(first + number, *part) for part in cut_at_turns(ids, block_size, roles)]
+                self.n_cut += 1
+        return np.concatenate([*whole, np.array(cut, np.uint32).reshape(-1, 3)])
 
     def pieces(self, row: int) -> list[Piece]:
         """What a row predicts."""
@@ -185,7 +169,7 @@ class WholeRows:
 
     def n_targets(self, row: int) -> int:
         """How many tokens a row predicts."""
-        return int(self._parts_by_row[self._firsts[row] : self._firsts[row + 1], 2].sum())
+        return sum(piece.count for piece in self.pieces(row))
 
 
 def cut_at_turns(ids: np.ndarray, longest: int, roles: AssistantTargets | None) -> list[tuple[int, int]]:
@@ -205,11 +189,7 @@ def cut_at_turns(ids: np.ndarray, longest: int, roles: AssistantTargets | None) 
 
 
 def fill_rows(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fill rows with parts: each takes the longest part that is left, then the longest that still fits, and so on.
-
-    Args:
-        lengths: of the parts, each from 1 to `size`.
-        size: of a row.
+    """Fill rows of `size` with parts: each takes the longest part that is left, then the longest that still fits, ...
 
     Returns:
         The parts' numbers in the order of the rows, (n,), and where in it each row begins, with the end, (rows + 1,).
@@ -219,7 +199,7 @@ def fill_rows(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     shorter = list(range(size + 1))  # no length above shorter[room], up to room, is left
 
     def longest(room: int) -> int:
-        """The longest length that is left and fits, or 0. Later searches skip what this one has passed."""
+        """The longest length that is left and fits, or 0. Later searches skip the lengths that this one has passed."""
         path = []
         while room and not left[room]:
             path.append(room)
@@ -237,7 +217,7 @@ def fill_rows(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
             room -= length
             length = longest(room)
         firsts.append(len(chosen))
-    drawn = permute(np.arange(len(lengths)), len(lengths), mix_key(0, 3)) if len(lengths) else np.arange(0)
+    drawn = permute(np.arange(len(lengths)), len(lengths), mix_key(0, 3))
     order = np.empty(len(lengths), np.int64)
     places = np.argsort(np.frombuffer(chosen, np.int64), kind="stable")
     order[places] = drawn[np.argsort(lengths[drawn], kind="stable")]

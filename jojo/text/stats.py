@@ -14,7 +14,7 @@ from jojo.text.cache_builder import Source
 from jojo.text.dataset_files import DatasetFiles
 from jojo.text.documents import line_texts
 from jojo.text.token_cache import TokenCache
-from utils import log, one_line
+from utils import log, one_line, plural
 
 MOST_COMMON = 5
 
@@ -34,7 +34,7 @@ def describe(sources: Sequence[Source], caches: Sequence[TokenCache], files: Dat
 
 def report_copies(sources: Sequence[Source]) -> None:
     """Count exact copies, within a split and across, and show the documents that occur most often."""
-    digests = [array("Q", (digest(line) for line in source.lines() if line_texts(line))) for source in sources]
+    digests = [array("Q", map(digest, filter(None, map(line_texts, source.lines())))) for source in sources]
     parts = [np.unique(np.frombuffer(d, np.uint64)) for d in digests]
     both = len(np.intersect1d(parts[0], parts[1]))
     values, counts = np.unique(np.concatenate([np.frombuffer(d, np.uint64) for d in digests]), return_counts=True)
@@ -45,32 +45,20 @@ def report_copies(sources: Sequence[Source]) -> None:
     often = np.argsort(-counts, kind="stable")[:MOST_COMMON]
     wanted = {int(values[i]): int(counts[i]) for i in often if counts[i] > 1}
     for source in sources:
-        for line in source.lines() if wanted else ():
-            if line_texts(line) and (count := wanted.pop(digest(line), 0)):
-                log.info("  %s times: %s", f"{count:,}", one_line(" / ".join(line_texts(line)), 90))
+        for texts in map(line_texts, source.lines() if wanted else ()):
+            if texts and (count := wanted.pop(digest(texts), 0)):
+                log.info("  %s times: %s", f"{count:,}", one_line(" / ".join(texts), 90))
 
 
-def digest(line: bytes) -> int:
+def digest(texts: list[str]) -> int:
     """64 bits of a document's text."""
-    return int.from_bytes(hashlib.sha256("\0".join(line_texts(line)).encode("utf-8", "replace")).digest()[:8], "big")
-
-
-def round_lengths(low: float, high: float) -> list[int]:
-    """Three to eight round numbers for a logarithmic axis; in a narrow range, whole numbers at even distances."""
-    from matplotlib.ticker import MaxNLocator
-
-    for steps in ((1,), (1, 2, 5), (1, 2, 3, 5, 7)):
-        ticks = [step * 10**power for power in range(16) for step in steps if low <= step * 10**power <= high]
-        if len(ticks) > 2:
-            return ticks
-    even = MaxNLocator(4, steps=[1, 2, 5, 10], integer=True).tick_values(low, high)
-    return [round(tick) for tick in even if low <= tick <= high]
+    return int.from_bytes(hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).digest()[:8], "big")
 
 
 def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None:
     """A histogram of document lengths, one outline a split."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     from jojo.plotting import save_figure
 
@@ -80,11 +68,13 @@ def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None
     everything = np.concatenate(list(lengths.values()))
     edges = np.unique(np.geomspace(everything.min(), everything.max() + 1, 40).round()).tolist()
     for (split, length), color in zip(lengths.items(), ("tab:blue", "tab:orange"), strict=False):
-        axes.hist(
-            length, edges, weights=np.full(len(length), 1 / len(length)), histtype="step", linewidth=1.8, color=color,
-            label=f"{split}: {len(length):,} documents, median {np.median(length):,.0f}",
-        )  # fmt: skip
-    axes.set_xticks(ticks := round_lengths(edges[0], edges[-1]), [f"{tick:,}" for tick in ticks])
+        label = f"{split}: {len(length):,} documents, median {np.median(length):,.0f}"
+        share = np.full(len(length), 1 / len(length))
+        axes.hist(length, edges, weights=share, histtype="step", linewidth=1.8, color=color, label=label)
+    width = edges[-1] / edges[0]
+    round_numbers = LogLocator(subs=[1, 2, 5] if width < 1000 else [1])
+    axes.xaxis.set_major_locator(round_numbers if width > 5 else MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend()
@@ -109,10 +99,10 @@ def statistics(cache: TokenCache) -> str:
 
 
 def warn_of_lookalikes(caches: list[TokenCache], parse_special: bool) -> None:
-    """Warn where documents hold text written like control tokens; the message names the option that reads it."""
+    """Warn if documents hold text written like control tokens; the message names the option that reads it."""
     count = sum(cache.manifest.lookalike_documents for cache in caches)
     if count and not parse_special:
         log.warning(
-            "%s text like <|im_start|>, which is read as plain text; if it is ChatML already, use --data.parse_special true.",
-            "1 document contains" if count == 1 else f"{count:,} documents contain",
+            "Text like <|im_start|> in %s is read as plain text; if it is ChatML already, use --data.parse_special true.",
+            plural(count, "document"),
         )
