@@ -1,14 +1,12 @@
-"""The model card of an export: hf/card.md filled in with what the checkpoint holds, and the picture of the losses.
+"""The model card of an export: hf/card.md filled in with what the checkpoint holds, and the plot of the losses.
 
 A fact that the checkpoint does not hold has no line in the card.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
 Row = tuple[str, str]  # of a table: name and value
 
-TEMPLATE = Path(__file__).with_name("card.md")
 MIN_CHAT_TOKENS = 16  # ChatML around "Hello", and a short answer
 HYPERPARAMETERS = {  # option -> its name in the card
     "optimizer.kind": "optimizer",
@@ -46,71 +43,61 @@ HYPERPARAMETERS = {  # option -> its name in the card
 
 @dataclass(frozen=True)
 class CardRequest:
-    """What the user says about the model.
+    """What the user says about the model."""
 
-    repo_id: its name on the Hub, with the owner if that is known.
-    dataset: what it was trained on.
-    license: an identifier from the Hub's list.
-    language: an ISO 639-1 code.
-    """
-
-    repo_id: str
-    dataset: str
-    license: str = "mit"
-    language: str = "en"
-
-    @property
-    def title(self) -> str:
-        return self.repo_id.split("/")[-1]
+    repo_id: str  # its name on the Hub, with the owner if that is known
+    dataset: str  # what it was trained on
+    license: str = "mit"  # from the Hub's list
+    language: str = "en"  # ISO 639-1 code
 
 
 def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request: CardRequest, folder: Path) -> None:
     """Write README.md, and loss.png if there are losses to draw."""
     from huggingface_hub import ModelCard
 
-    if checkpoint.version == "3" and not checkpoint.has_training_state:
-        checkpoint = dataclasses.replace(checkpoint, state={})  # the rest of such a file was never checked
-    state, shape = checkpoint.state, model.config
+    # A file of format 3 without a training state may hold anything else: it was never checked.
+    state = checkpoint.state if checkpoint.has_training_state or checkpoint.version != "3" else {}
     metadata = state["metadata"] if isinstance(state.get("metadata"), dict) else {}
+    title = request.repo_id.split("/")[-1]
     metrics = MetricsTracker()
     if "metrics" in state:
         metrics.load_state_dict(state)
     losses = choose_losses(metrics)
     has_picture = bool(losses.train or losses.val)
     if has_picture:
-        save_figure(picture(request.title, losses, metrics.learning_rate.points), folder / "loss.png")
-    results, figures = evaluation(state.get("batch_counter"), metrics)
-    room = min(100, shape.block_size // 2)
+        save_figure(picture(title, losses, metrics.learning_rate.points), folder / "loss.png")
+    evaluation, figures = evaluate(state.get("batch_counter"), metrics)
+    room = min(100, model.config.block_size // 2)
     card = ModelCard.from_template(
-        hub_metadata(request, figures, metadata.get("init_from")),
-        template_path=str(TEMPLATE),
-        title=request.title,
+        hub_metadata(request, title, figures, metadata.get("init_from")),
+        template_path=str(Path(__file__).with_name("card.md")),
+        title=title,
         repo_id=request.repo_id,
         dataset=request.dataset,
         architecture=architecture(model, tokenizer),
-        training=training(checkpoint, metadata, metrics, request.dataset),
+        training=training(checkpoint.config, state, metadata, metrics, request.dataset),
         hyperparameters=hyperparameters(checkpoint.config),
-        evaluation=results,
+        evaluation=evaluation,
         has_picture=has_picture,
         trained_here=checkpoint.version == "1" or bool(metadata.get("trainer_version")),
-        context=f"{shape.block_size:,}",
+        context=f"{model.config.block_size:,}",
         room=room,
         has_chatml=tokenizer.has_chatml,
         can_chat=tokenizer.has_chatml and room >= MIN_CHAT_TOKENS,
-        key=re.sub(r"[^A-Za-z0-9]", "", request.title) or "model",
+        key=re.sub(r"[^A-Za-z0-9]", "", title) or "model",
         year=(re.match(r"20\d\d(?=-)", str(metadata.get("timestamp"))) or [""])[0],
     )
     (folder / "README.md").write_text(str(card).rstrip() + "\n", encoding="utf-8", newline="\n")
 
 
-def hub_metadata(request: CardRequest, figures: Iterable[tuple[str, str, float]], init_from: Any) -> ModelCardData:
-    """The card's header for the Hub. `figures` are (type, name, value) of an evaluation."""
+def hub_metadata(request: CardRequest, title: str, figures: dict[str, Row], init_from: Any) -> ModelCardData:
+    """The card's header for the Hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
     data: Any = {"dataset_type": request.dataset, "dataset_name": request.dataset, "dataset_split": "validation"}
     results = [
-        EvalResult(task_type="text-generation", metric_type=kind, metric_name=name, metric_value=value, **data)
-        for kind, name, value in figures
+        EvalResult("text-generation", metric_type=kind, metric_name=name, metric_value=float(value), **data)
+        for kind, (name, value) in figures.items()
     ]
     on_hub = isinstance(init_from, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", init_from, re.ASCII)
     return ModelCardData(
@@ -121,7 +108,7 @@ def hub_metadata(request: CardRequest, figures: Iterable[tuple[str, str, float]]
         tags=["gpt2", "jojo"],
         datasets=[request.dataset],
         base_model=init_from if on_hub else None,
-        model_name=request.title if results else None,
+        model_name=title if results else None,
         eval_results=results or None,
     )
 
@@ -129,20 +116,18 @@ def hub_metadata(request: CardRequest, figures: Iterable[tuple[str, str, float]]
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def evaluation(batches: object, metrics: MetricsTracker) -> tuple[list[Row], list[tuple[str, str, float]]]:
-    """The last evaluation, or the best loss if no other is recorded: as a table, and as figures for the Hub."""
+def evaluate(batches: object, metrics: MetricsTracker) -> tuple[list[Row], dict[str, Row]]:
+    """The last evaluation, or the best loss if no other is recorded: as a table, and by the Hub's types of metrics."""
     evaluations, best = finite(metrics.val_loss_eval), metrics.val.best
     if not evaluations and not math.isfinite(best):
-        return [], []
+        return [], {}
     step, loss = evaluations[-1] if evaluations else (0, best)
     first = "" if evaluations else "best "
     last = f" (after batch {step:,} of {batches:,})" if evaluations and type(batches) is int and step != batches else ""
-    name = f"{first}validation loss{last}"
-    rows, figures = [(name, f"{loss:.4f} nats per token")], [("loss", name, round(loss, 4))]
+    figures = {"loss": (f"{first}validation loss{last}", f"{loss:.4f}")}
     if loss < 50:
-        name = f"{first}validation perplexity{last}"
-        rows.append((name, f"{math.exp(loss):.4f}"))
-        figures.append(("perplexity", name, round(math.exp(loss), 4)))
+        figures["perplexity"] = (f"{first}validation perplexity{last}", f"{math.exp(loss):.4f}")
+    rows = [(name, f"{value} nats per token" if kind == "loss" else value) for kind, (name, value) in figures.items()]
     rows += [(f"bits per byte of the validation text{last}", f"{b:.4f}") for at, b in finite(metrics.bpb) if at == step]
     if evaluations and math.isfinite(best):
         rows.append(("best validation loss of the run", f"{best:.4f} nats per token"))
@@ -166,15 +151,16 @@ def architecture(model: GPT, tokenizer: Tokenizer) -> list[Row]:
     ]
 
 
-def training(checkpoint: Checkpoint, metadata: dict[str, Any], metrics: MetricsTracker, dataset: str) -> list[Row]:
+def training(
+    config: dict[str, Any], state: dict[str, Any], metadata: dict[str, Any], metrics: MetricsTracker, dataset: str
+) -> list[Row]:
     """How far, on what and where it was trained."""
     machine = metadata["machine"] if isinstance(metadata.get("machine"), dict) else {}
-    config = checkpoint.config
-    sizes: list[Any] = [config.get("training", {}).get(key) for key in ("batch_size", "gradient_accumulation_steps")]
-    sizes.append(config.get("model", {}).get("block_size"))
+    options = config.get("training", {}) | config.get("model", {})
+    sizes = [options.get(key) for key in ("batch_size", "gradient_accumulation_steps", "block_size")]
     rows = [
         ("data set", dataset),
-        ("batches", count(checkpoint.state.get("batch_counter"))),
+        ("batches", count(state.get("batch_counter"))),
         ("tokens per batch", count(math.prod(sizes)) if all(type(size) is int for size in sizes) else ""),
         ("tokens predicted", count(metrics.tokens)),
         ("time", duration(metrics.elapsed_s) if metrics.elapsed_s else ""),

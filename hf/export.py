@@ -6,6 +6,7 @@ renamed: an export is right, or it does not happen.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -32,32 +33,24 @@ def export_tokenizer(checkpoint: Checkpoint, choice: str | None) -> Tokenizer:
     """The tokenizer to export with: the checkpoint's own, or the user's choice ("gpt2" or "extended")."""
     own = checkpoint_tokenizer(checkpoint)
     if choice == "extended" and not own.has_chatml:
-        raise UserError(
-            f"The model in '{checkpoint.path}' was made without ChatML's tokens; leave out --tokenizer extended."
-        )
+        raise UserError(f"'{checkpoint.path}' was made without ChatML's tokens; leave out --tokenizer extended.")
     if choice == "gpt2" and not own.is_gpt2:
-        raise UserError(
-            f"The model in '{checkpoint.path}' has a vocabulary of its own ({own.name}); leave out --tokenizer gpt2."
-        )
+        raise UserError(f"'{checkpoint.path}' has a vocabulary of its own; leave out --tokenizer gpt2.")
     return own.with_chatml(False) if choice == "gpt2" else own
 
 
 def export(
-    checkpoint: Checkpoint,
-    folder: Path,
-    tokenizer: Tokenizer,
-    write_card: Callable[[Path, GPT], None] | None = None,
+    checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer, write_card: Callable[[Path, GPT], None] | None = None
 ) -> None:
     """Write a checkpoint as a Hugging Face folder, which appears only after its comparison with the checkpoint.
+
+    Raises UserError if the checkpoint is unusable, the export differs from it, or other files are in the way.
 
     Args:
         checkpoint: of any version.
         folder: where it goes; may exist if it is empty or an unchanged export of ours.
         tokenizer: decides the vocabulary.
         write_card: writes the model card into a folder.
-
-    Raises:
-        UserError: the checkpoint is unusable, the export differs from it, or other files are in the way.
     """
     remove_leftovers(folder)
     refuse_foreign(folder)
@@ -76,9 +69,8 @@ def export(
         keep_edited_card(folder, temporary)
         replace_folder(temporary, folder)
     except OSError as error:
-        raise UserError(
-            f"Could not write '{folder}' ({error.strerror or error}); check the path and the space."
-        ) from error
+        reason = error.strerror or error
+        raise UserError(f"Could not write '{folder}' ({reason}); check the path and the space.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -87,23 +79,16 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what killed exports left behind, and bring back the folder if one was killed between its two renames."""
     for path in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
         process, _, kind = path.name.removeprefix(f".{folder.name}.").partition(".")
-        if kind not in ("tmp", "old") or not process.isdecimal() or is_alive(int(process)):
+        if kind not in ("tmp", "old") or not process.isdecimal():
             continue
-        if kind == "old" and not folder.exists():
-            os.replace(path, folder)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def is_alive(process: int) -> bool:
-    """Whether a process with this number runs on this machine."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is somebody else's
-        return True
-    return True
+        with contextlib.suppress(OSError):  # that process runs, and somebody else started it
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                if kind == "old" and not folder.exists():
+                    os.replace(path, folder)
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -115,16 +100,15 @@ def refuse_foreign(folder: Path) -> None:
         raise UserError(f"'{folder}' is not a folder; {hint}.")
     if folder.resolve() == Path.cwd():
         raise UserError(f"'{folder}' is the current folder, which cannot be replaced; {hint}.")
-    names = sorted(p.name for p in folder.iterdir())
-    if not names:
-        return
+    names = sorted(path.name for path in folder.iterdir())
     if other := next((name for name in names if name not in FILES), None):
         raise UserError(f"'{folder}' holds '{one_line(other)}', which is not part of an export; {hint}.")
-    sealed = sealed_files(folder)
+    sealed = sealed_files(folder) if names else {}
     if sealed is None:
         raise UserError(f"'{folder}' holds a model that was not exported from here; {hint}.")
-    if changed := next((n for n in names if n != CARD_FILE and fingerprint(folder / n) != sealed.get(n)), None):
-        raise UserError(f"'{changed}' in '{folder}' was changed since it was exported; {hint}.")
+    for name in names:
+        if name != CARD_FILE and fingerprint(folder / name) != sealed.get(name):
+            raise UserError(f"'{name}' in '{folder}' was changed since it was exported; {hint}.")
 
 
 def keep_edited_card(folder: Path, new: Path) -> None:
@@ -137,33 +121,35 @@ def keep_edited_card(folder: Path, new: Path) -> None:
 
 def seal(folder: Path) -> None:
     """Record the fingerprints of all files in config.json."""
-    path = folder / "config.json"
-    values = read_object(path)
-    values[MARK]["files"] = {p.name: fingerprint(p) for p in sorted(folder.iterdir())}
-    write_object(path, values)
-    for name in (WEIGHTS_FILE, PADDING_FILE):
-        if (folder / name).exists():
-            shutil.copymode(path, folder / name)  # safetensors writes files that only their owner can read
+    config = folder / "config.json"
+    values = read_object(config)
+    values[MARK]["files"] = {path.name: fingerprint(path) for path in sorted(folder.iterdir())}
+    write_object(config, values)
+    for path in folder.iterdir():
+        shutil.copymode(config, path)  # safetensors writes files that only their owner can read
 
 
 def fingerprint(path: Path) -> str:
     """SHA-256 of a file's contents; of config.json, without the fingerprints in it."""
-    if path.name == "config.json":
-        values = read_object(path)
-        if isinstance(values.get(MARK), dict):
-            values[MARK].pop("files", None)
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-    return sha256_of(path)
+    if path.name != "config.json":
+        return sha256_of(path)
+    values = read_object(path)
+    if isinstance(values.get(MARK), dict):
+        values[MARK].pop("files", None)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_unusable(checkpoint: Checkpoint) -> None:
     """Raises UserError naming a weight that is not finite or is transposed, or an output matrix of its own."""
     for name, tensor in checkpoint.model.items():
-        # A square matrix would fit. No program that trains stores a transposed view.
-        problem = "is not finite" if not torch.isfinite(tensor).all() else ""
-        problem = problem if tensor.is_contiguous() else "was transposed"
-        if problem:
-            raise UserError(f"The weight '{one_line(name)}' in '{checkpoint.path}' {problem}; nothing was exported.")
+        if not torch.isfinite(tensor).all():
+            raise UserError(
+                f"The weight '{one_line(name)}' in '{checkpoint.path}' is not finite; nothing was exported."
+            )
+        if not tensor.is_contiguous():  # a square matrix would fit; no program that trains stores such a view
+            raise UserError(
+                f"The weight '{one_line(name)}' in '{checkpoint.path}' was transposed; nothing was exported."
+            )
     first, last = checkpoint.model.get(EMBEDDING), checkpoint.model.get(OUTPUT)
     if first is not None and last is not None and first.shape == last.shape and not torch.equal(first, last):
         raise UserError(f"'{OUTPUT}' in '{checkpoint.path}' differs from '{EMBEDDING}'; GPT-2 has one matrix for both.")
@@ -174,7 +160,7 @@ def write_folder(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
     from safetensors.torch import save_file
 
     shape, n_vocab = model.config, tokenizer.n_vocab
-    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items() if name != OUTPUT}
+    weights = {name: tensor.cpu() for name, tensor in model.state_dict().items() if name != OUTPUT}
     padding = weights[EMBEDDING][n_vocab:].clone()  # (rows beyond the vocabulary, C)
     weights[EMBEDDING] = weights[EMBEDDING][:n_vocab].clone()
     if not shape.bias:
@@ -183,21 +169,12 @@ def write_folder(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
     if len(padding):
         save_file({EMBEDDING: padding}, folder / PADDING_FILE)
     eot = tokenizer.eot_id
-    config = {
-        **GPT2.write_config(shape),
-        "vocab_size": n_vocab,
-        # no padding id: with one, transformers warns about every text that begins with that token
-        "bos_token_id": eot,
-        "eos_token_id": eot,
-        MARK: {
-            "version": __version__,
-            "bias": shape.bias,
-            "vocab_rows": shape.vocab_size,
-            "tokenizer": tokenizer.identity(),
-        },
-    }
     ends = [eot, *([tokenizer.special_tokens[IM_END]] if tokenizer.has_chatml else [])]  # where gen.py stops
-    write_object(folder / "config.json", config)
+    identity = tokenizer.identity()
+    mark = {"version": __version__, "bias": shape.bias, "vocab_rows": shape.vocab_size, "tokenizer": identity}
+    # no pad_token_id: with one, transformers warns about every text that begins with that token
+    own = {"vocab_size": n_vocab, "bos_token_id": eot, "eos_token_id": eot, MARK: mark}
+    write_object(folder / "config.json", GPT2.write_config(shape) | own)
     write_object(folder / "generation_config.json", {"bos_token_id": eot, "eos_token_id": ends, "pad_token_id": eot})
     write_tokenizer(tokenizer, folder, shape.block_size)
 

@@ -6,38 +6,33 @@ are cut off, so that nothing can sample them. They are kept in PADDING_FILE, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hf import tokenizer_files
 from hf.families import EMBEDDING, OUTPUT, family_of
-from hf.tokenizer_files import read_tokenizer
+from hf.tokenizer_files import TOKENIZER_FILES, read_tokenizer
 from jojo.checkpoints.checkpoint import MASKS, Checkpoint, complete_shape, load_checkpoint
 from utils import UserError, one_line, read_object
 
 MARK = "jojo"  # the key of config.json that only our folders have
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 PADDING_FILE = "padding_rows.jojo"  # safetensors; other programs load every file with that ending as weights
-CARD_FILE, PICTURE_FILE = "README.md", "loss.png"
-FILES = (
-    "config.json", "generation_config.json", WEIGHTS_FILE, PADDING_FILE, CARD_FILE, PICTURE_FILE, *tokenizer_files.FILES,
-)  # fmt: skip
+CARD_FILE = "README.md"
+FILES = ("config.json", "generation_config.json", WEIGHTS_FILE, PADDING_FILE, CARD_FILE, "loss.png", *TOKENIZER_FILES)
 
 
 def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
     """The model in a folder as a checkpoint without training state. Reads safetensors only, and runs nothing.
 
+    Raises UserError if it is not such a model, is damaged, or this version cannot compute it.
+
     Args:
         folder: with config.json, and model.safetensors or its shards.
         chatml: add ChatML's tokens if the folder's tokenizer has none, to train on. New rows of the embedding start as
             the mean of the others: zeros would win every softmax where all real logits are negative.
-
-    Raises:
-        UserError: it is not such a model, is damaged, or this version cannot compute it.
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"'{folder}' is not a Hugging Face model: it has no config.json.")
@@ -58,10 +53,15 @@ def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
     rows, recorded = tokenizer.padded_vocab_size, mark.get("vocab_rows")
     if type(recorded) is int and own.n_vocab <= recorded <= 2 * rows:
         rows = max(recorded, rows) if adds_tokens else recorded
+    missing = rows - own.n_vocab
     padding = None if adds_tokens else read_padding(folder)
-    weights[EMBEDDING] = weights[OUTPUT] = extended(stored[: own.n_vocab], rows, padding)
-    weights = drop_zero_biases(weights, mark)
-    shape |= {"bias": any(name.endswith(".bias") for name in weights), "vocab_size": rows}
+    if padding is None or padding.shape != (missing, stored.size(1)):
+        padding = stored[: own.n_vocab].double().mean(0).float().expand(missing, -1)
+    weights[EMBEDDING] = weights[OUTPUT] = torch.cat([stored[: own.n_vocab], padding])
+    biases = {name for name in weights if name.endswith(".bias")}
+    if mark.get("bias") is False and not any(weights[name].any() for name in biases):  # zeros that the export added
+        weights, biases = {name: tensor for name, tensor in weights.items() if name not in biases}, set()
+    shape |= {"bias": bool(biases), "vocab_size": rows}
     checkpoint = Checkpoint(folder, "Hugging Face", weights, {"model": shape}, tokenizer.definition(), {})
     complete_shape(checkpoint)
     return checkpoint
@@ -86,30 +86,33 @@ def sealed_files(folder: Path) -> dict[str, Any] | None:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors files, as float32."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    """All tensors of a folder's weights, as float32."""
     weights: dict[str, Tensor] = {}
     for name in weight_files(folder):
-        try:
-            weights |= load_file(folder / name)
-        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-            raise UserError(
-                f"'{folder / name}' is damaged, or not a safetensors file ({one_line(str(error))})."
-            ) from None
+        weights |= read_tensors(folder / name)
     odd = next((name for name, tensor in weights.items() if not tensor.is_floating_point()), None)
     if odd and not odd.endswith(MASKS):  # some models store their masks as bytes
         raise UserError(f"The weight '{one_line(odd)}' in '{folder}' is not made of floating-point numbers.")
     return {name: tensor.float() for name, tensor in weights.items()}
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"'{path}' is damaged, or not a safetensors file ({one_line(str(error))}).") from None
+
+
 def weight_files(folder: Path) -> list[str]:
     """The names of the files with a folder's weights. Raises UserError if there are none that are safe to read."""
-    names: set[str] = set()
     if (folder / WEIGHTS_FILE).is_file():
-        names = {WEIGHTS_FILE}
-    elif (folder / INDEX_FILE).is_file():
+        return [WEIGHTS_FILE]
+    names: set[str] = set()
+    if (folder / INDEX_FILE).is_file():
         index = read_object(folder / INDEX_FILE).get("weight_map")
         names = {str(name) for name in index.values()} if isinstance(index, dict) else set()
     elif any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
@@ -121,29 +124,8 @@ def weight_files(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def drop_zero_biases(weights: dict[str, Tensor], mark: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Without the biases that the export added; they stay if training elsewhere has moved them from zero."""
-    biases = {name for name in weights if name.endswith(".bias")}
-    if mark.get("bias") is False and not any(weights[name].any() for name in biases):
-        return {name: tensor for name, tensor in weights.items() if name not in biases}
-    return weights
-
-
 def read_padding(folder: Path) -> Tensor | None:
     """The embedding rows that the export cut off; None if the folder does not have them."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        padding = load_file(folder / PADDING_FILE).get(EMBEDDING)
-    except (SafetensorError, OSError, ValueError):
-        return None
+    path = folder / PADDING_FILE
+    padding = read_tensors(path).get(EMBEDDING) if path.is_file() else None
     return padding.float() if padding is not None and padding.is_floating_point() else None
-
-
-def extended(embedding: Tensor, rows: int, padding: Tensor | None = None) -> Tensor:
-    """An embedding with this many rows: the old ones, then the padding if it fits, else copies of their mean."""
-    missing = rows - len(embedding)
-    if padding is None or padding.shape != (missing, embedding.size(1)):
-        padding = embedding.double().mean(0).float().expand(missing, -1)
-    return torch.cat([embedding, padding])

@@ -17,7 +17,7 @@ from jojo.text.tokenizer import END_OF_TEXT, IM_END, IM_START, Tokenizer
 from jojo.text.vocabulary import Vocabulary, byte_letters, gpt2_vocabulary, merges
 from utils import UserError, log, one_line, read_object
 
-FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
 
 # What gen.py --chat gives to the model: <|endoftext|>, the turns, and the opening of the answer.
 CHAT_TEMPLATE = (
@@ -45,13 +45,14 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None
     """Write everything `AutoTokenizer.from_pretrained(folder)` needs."""
     text, pairs = ids_and_merges(tokenizer.vocabulary)
     vocabulary = text | {END_OF_TEXT: tokenizer.eot_id}
-    special = {name: _special(name) for name in tokenizer.special_tokens}
+    plain: dict[str, Any] = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = {i: {"content": name} | plain | {"special": True} for name, i in tokenizer.special_tokens.items()}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     whole = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": tokenizer.special_tokens[name]} | entry for name, entry in special.items()],
+        "added_tokens": [{"id": i} | entry for i, entry in added.items()],
         "normalizer": None,
         "pre_tokenizer": byte_level,
         "post_processor": byte_level | {"trim_offsets": False},
@@ -65,7 +66,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None
     settings: dict[str, Any] = {
         "tokenizer_class": "GPT2Tokenizer",
         "add_prefix_space": False,
-        "added_tokens_decoder": {str(tokenizer.special_tokens[name]): entry for name, entry in special.items()},
+        "added_tokens_decoder": {str(i): entry for i, entry in added.items()},
         **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT),
         "clean_up_tokenization_spaces": False,
         "errors": "replace",
@@ -84,25 +85,18 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _special(name: str) -> dict[str, Any]:
-    return {
-        "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True,
-    }  # fmt: skip
-
-
 # --- the way back ---------------------------------------------------------------------------------------------------
 
 
 def read_tokenizer(folder: Path, vocab_size: int, recorded: Any = None) -> Tokenizer:
     """The tokenizer of a model folder.
 
+    Raises UserError if it does not cut text as GPT-2's does, or has tokens that cannot be kept.
+
     Args:
         folder: if it has no tokenizer files, `recorded` decides, and without that it is GPT-2's tokenizer.
         vocab_size: rows of the model's embedding.
         recorded: the identity of the tokenizer, if our export wrote the folder.
-
-    Raises:
-        UserError: it does not cut text as GPT-2's does, or has tokens that cannot be kept.
     """
     whole, ids = _object_in(folder / "tokenizer.json"), _object_in(folder / "vocab.json")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
@@ -112,25 +106,23 @@ def read_tokenizer(folder: Path, vocab_size: int, recorded: Any = None) -> Token
     else:
         text, _ = ids_and_merges(gpt2_vocabulary())
         vocabulary = gpt2_vocabulary() if text.items() <= ids.items() else None
-    known = ids | _added_tokens(folder, whole)
+    listed = whole.get("added_tokens")
+    entries = [_object(entry) for entry in listed] if isinstance(listed, list) else []
+    added = {entry["content"]: entry.get("id") for entry in entries if isinstance(entry.get("content"), str)}
+    known = ids | _object_in(folder / "added_tokens.json") | added
     plain = Tokenizer(chatml=False, vocabulary=None if vocabulary is gpt2_vocabulary() else vocabulary)
+    stem = f"The model in '{folder}' has"
     if vocabulary is None or known.get(END_OF_TEXT) != plain.eot_id:
-        raise UserError(
-            f"The model in '{folder}' has a tokenizer that is neither GPT-2's nor made here; this version cannot read it."
-        )
+        raise UserError(f"{stem} a tokenizer that is neither GPT-2's nor made here; this version cannot read it.")
     if vocab_size < plain.n_vocab:
-        raise UserError(
-            f"The model in '{folder}' has {vocab_size:,} tokens, fewer than its tokenizer's {plain.n_vocab:,}."
-        )
+        raise UserError(f"{stem} {vocab_size:,} tokens, fewer than its tokenizer's {plain.n_vocab:,}.")
     full = plain.with_chatml()
     has_chatml = all(known.get(name) == full.special_tokens[name] for name in (IM_START, IM_END))
     own = full if has_chatml and vocab_size >= full.n_vocab else plain
-    others = {n: i for n, i in known.items() if type(i) is int and own.n_vocab <= i < vocab_size}
+    others = [name for name, i in known.items() if type(i) is int and own.n_vocab <= i < vocab_size]
     if lost := [name for name in others if name.strip("<[|]>").lower() != "pad"]:
-        raise UserError(
-            f"The model in '{folder}' has tokens beyond the vocabulary ({one_line(', '.join(lost))}); this version cannot "
-            "keep them."
-        )
+        tokens = one_line(", ".join(lost))
+        raise UserError(f"{stem} tokens beyond the vocabulary ({tokens}); this version cannot keep them.")
     return own
 
 
@@ -167,18 +159,6 @@ def _vocabulary_in(whole: Mapping[str, Any]) -> Vocabulary | None:
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
     return vocabulary if (tokens, pairs) == ids_and_merges(vocabulary) else None
-
-
-def _added_tokens(folder: Path, whole: Mapping[str, Any]) -> dict[str, Any]:
-    """Tokens that a folder's files add to the vocabulary, with their ids. tokenizer.json (`whole`) counts most."""
-    listed, decoder = (
-        whole.get("added_tokens"),
-        _object_in(folder / "tokenizer_config.json").get("added_tokens_decoder"),
-    )
-    entries: list[tuple[Any, Any]] = [(int(n), entry) for n, entry in _object(decoder).items() if n.isdecimal()]
-    entries += [(_object(entry).get("id"), entry) for entry in listed] if isinstance(listed, list) else []
-    named = {e["content"]: number for number, e in entries if isinstance(_object(e).get("content"), str)}
-    return _object_in(folder / "added_tokens.json") | named
 
 
 def _object_in(path: Path) -> dict[str, Any]:
