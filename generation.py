@@ -19,7 +19,6 @@ from torch import Tensor
 from config import Config
 from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint, load_weights
 from jojo.kernels.int8 import quantize
-from jojo.machine.device import cache_dtype
 from jojo.text.tokenizer import Message, Tokenizer
 from model import GPT, KVCache
 from utils import UserError
@@ -123,7 +122,9 @@ def generate(
     sampling = sampling or Sampling()
     block_size = model.config.block_size
     window = torch.tensor([list(prompt)] * num_samples, device=model.device)  # (B, n)
-    dtype = cache_dtype(model.device, model.transformer.wte.weight.dtype)
+    dtype = model.transformer.wte.weight.dtype
+    if model.device.type == "cpu":
+        dtype = torch.float32  # where attention of one query is fastest
     cache = KVCache(model.config, num_samples, model.device, dtype) if use_cache else None
     running = [True] * num_samples
     for _ in range(max_tokens):

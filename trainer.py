@@ -178,8 +178,8 @@ class Trainer:
                     loss = self.replica(inputs, targets) / max(1, batch.n_targets)
                     if last:
                         self.ranks.heartbeat()
-                    with devices.no_autocast(self.run.device):  # times world_size, because the ranks average gradients
-                        self.scaler.scale(loss * self.ranks.world_size).backward()
+                    with devices.autocast(self.run.device, "float32"):
+                        self.scaler.scale(loss * self.ranks.world_size).backward()  # the ranks average gradients
                 total += loss.detach()
         return total
 

@@ -147,7 +147,7 @@ def try_step(model: GPT, optimizers: Sequence[Optimizer], config: Config) -> Non
     with devices.autocast(system.device, system.dtype):
         for _ in range(min(2, training.gradient_accumulation_steps)):  # the second one adds to gradients
             loss = model(tokens, tokens) / tokens.numel()
-            with devices.no_autocast(system.device):
+            with devices.autocast(system.device, "float32"):
                 loss.backward()
     for optimizer in optimizers:
         optimizer.step()

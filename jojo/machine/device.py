@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from config import SystemConfig
 from utils import UserError, byte_count, log, plural
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3)
+NOT_GLIBC = (OSError, AttributeError, TypeError)  # what ctypes raises where there is another C library
 
 
 @dataclass(frozen=True)
@@ -37,52 +39,31 @@ def available_devices() -> list[str]:
 
 
 def choose_device(wanted: str, from_flag: bool) -> Choice:
-    """Resolve `system.device`.
+    """Resolve `system.device`: auto, cpu, cuda, cuda:N or mps.
 
-    Args:
-        wanted: auto, cpu, cuda, cuda:N or mps.
-        from_flag: asked for on the command line. If this machine lacks the device, a flag is an error; a config file or
-            checkpoint, which may come from another machine, gets a warning and auto.
-
-    Raises:
-        UserError: it is not the name of a device, or a flag names one that this machine lacks.
+    Raises UserError if this is not the name of a device, or if a flag names one that this machine lacks. A config file or a
+    checkpoint may come from another machine: then it warns and chooses.
     """
     known = available_devices()
-    has_cuda = known[0].startswith("cuda")
-    if wanted != "auto":
-        if wanted in known or (wanted == "cuda" and has_cuda):
-            return Choice(_cuda_with_most_free_memory() if wanted == "cuda" else wanted, "as asked")
+    has_cuda = known[0] == "cuda:0"
+    if wanted in known:
+        return Choice(wanted, "as asked")
+    if wanted != "auto" and not (wanted == "cuda" and has_cuda):
         message = f"The device '{wanted}' does not exist here; this machine has: {', '.join(known)}"
-        kind, _, index = wanted.partition(":")
-        if from_flag or kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        if from_flag or not re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", wanted):
             raise UserError(message + ". Use --device auto to let Jojo choose.")
         log.warning("%s. Continuing with device auto.", message)
     if has_cuda:
-        return Choice(_cuda_with_most_free_memory(), "the CUDA device with most free memory")
-    if "mps" in known:
-        return Choice("mps", "Apple GPU")
-    return Choice("cpu", "no GPU found")
+        most_free = max(range(torch.cuda.device_count()), key=lambda index: torch.cuda.mem_get_info(index)[0])
+        return Choice(f"cuda:{most_free}", "the CUDA device with most free memory")
+    return Choice(known[0], "Apple GPU" if known[0] == "mps" else "no GPU found")
 
 
-def _cuda_with_most_free_memory() -> str:
-    free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
-    return f"cuda:{free.index(max(free))}"
-
-
-def choose_rank_device(
-    wanted: str, from_flag: bool, local_rank: int, local_world_size: int, sees_all: bool = True
-) -> Choice:
+def choose_rank_device(wanted: str, from_flag: bool, local_rank: int, local_world_size: int, sees_all: bool) -> Choice:
     """Resolve `system.device` for several ranks: on CUDA, each rank has the GPU with its local number.
 
-    Args:
-        wanted: as configured.
-        from_flag: asked for on the command line.
-        local_rank: the rank's number on its machine.
-        local_world_size: ranks on this machine.
-        sees_all: False: the launcher may show each process only its own GPU.
-
-    Raises:
-        UserError: one device is named for all ranks, or there are fewer GPUs than ranks.
+    `sees_all` is False where the launcher may show each process only its own GPU. Raises UserError if a flag names one
+    device for all ranks, or if the machine has fewer GPUs than ranks.
     """
     if from_flag and (wanted.startswith("cuda:") or wanted == "mps"):
         raise UserError(f"--device {wanted} is one device for several ranks; use --device cuda (one for each) or cpu.")
@@ -92,10 +73,8 @@ def choose_rank_device(
     if gpus == 1 and not sees_all:
         return Choice("cuda:0", "the GPU that this process sees")
     if local_world_size > gpus:
-        raise UserError(
-            f"{local_world_size} ranks on a machine with {gpus} GPU{'s' if gpus > 1 else ''}; use torchrun "
-            f"--nproc_per_node {gpus}, or --device cpu."
-        )
+        message = f"{local_world_size} ranks on a machine with {plural(gpus, 'GPU')}"
+        raise UserError(f"{message}; use torchrun --nproc_per_node {gpus}, or --device cpu.")
     return Choice(f"cuda:{local_rank}", "this rank's GPU")
 
 
@@ -105,15 +84,10 @@ def cpu_is_fast_at_bfloat16() -> bool:
 
 
 def choose_dtype(wanted: str, device: str, strict: bool = True) -> Choice:
-    """Resolve `system.dtype` for a device.
+    """Resolve `system.dtype` (auto, float32, bfloat16 or float16) for a device.
 
-    Args:
-        wanted: auto, float32, bfloat16 or float16.
-        device: the resolved device.
-        strict: refuse float16 on a CPU. Otherwise warn and choose: a file meant it for a GPU that is not here.
-
-    Raises:
-        UserError: float16 on a CPU, or bfloat16 on a GPU that lacks it.
+    Raises UserError for bfloat16 on a GPU that lacks it, and for float16 on a CPU. Not `strict`: for float16 it warns and
+    chooses, because a file meant it for a GPU that is not here.
     """
     kind = device.partition(":")[0]
     if wanted == "float16" and kind == "cpu":
@@ -134,24 +108,16 @@ def choose_dtype(wanted: str, device: str, strict: bool = True) -> Choice:
 
 
 def _cuda_has_bfloat16(device: str, including_emulation: bool) -> bool:
-    """Whether this CUDA device multiplies bfloat16. torch asks the current device, which may be another model."""
-    with torch.cuda.device(device):
+    with torch.cuda.device(device):  # torch asks the current device, which may be another model
         return torch.cuda.is_bf16_supported(including_emulation)
-
-
-def cache_dtype(device: torch.device, weights: torch.dtype) -> torch.dtype:
-    """The dtype of cached keys and values: the weights', but float32 on a CPU, where attention of one query is fastest."""
-    return torch.float32 if device.type == "cpu" else weights
 
 
 def choose_compile(wanted: bool | None, device: str) -> Choice:
     """Whether to torch.compile, "yes" or "no". None: on CUDA only, where it is faster and its compiler is installed."""
     if wanted is None:
         return Choice("yes", "CUDA") if device.startswith("cuda") else Choice("no", "it gains little on this device")
-    if wanted and device == "cpu" and not (shutil.which("g++") or shutil.which("clang++") or shutil.which("cl")):
-        log.warning(
-            "torch.compile needs a C++ compiler on a CPU, and none was found. Continuing without torch.compile."
-        )
+    if wanted and device == "cpu" and not any(map(shutil.which, ("g++", "clang++", "cl"))):
+        log.warning("torch.compile needs a C++ compiler on a CPU. None was found; continuing without torch.compile.")
         return Choice("no", "no C++ compiler")
     return Choice("yes" if wanted else "no", "as asked")
 
@@ -168,8 +134,7 @@ def set_up_device(system: SystemConfig, device: str) -> None:
     torch.cuda.set_device(device)
     torch.backends.cuda.matmul.allow_tf32 = system.allow_tf32_matmul
     torch.backends.cudnn.allow_tf32 = system.allow_tf32_cudnn
-    if system.optimize_memory:
-        torch.cuda.empty_cache()
+    give_back_memory(system, device)
     if system.memory_fraction is not None:
         torch.cuda.set_per_process_memory_fraction(system.memory_fraction, device)
 
@@ -179,11 +144,10 @@ def keep_freed_memory() -> None:
 
     Every step frees and allocates the same hundreds of megabytes, and the system clears each page that it hands out.
     """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            mallopt = ctypes.CDLL(None).mallopt
-            mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 32 << 20)  # older versions allow no more
-            mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+    with contextlib.suppress(*NOT_GLIBC):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 32 << 20)  # older versions allow no more
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def give_back_memory(system: SystemConfig, device: str) -> None:
@@ -193,21 +157,18 @@ def give_back_memory(system: SystemConfig, device: str) -> None:
     """
     if system.optimize_memory and device.startswith("cuda"):
         torch.cuda.empty_cache()
-    if sys.platform == "linux" and device == "cpu":
-        with contextlib.suppress(OSError, AttributeError):
+    if device == "cpu":
+        with contextlib.suppress(*NOT_GLIBC):
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def autocast(device: str, dtype: str) -> contextlib.AbstractContextManager[object]:
-    """Mixed precision for the forward pass: weights stay in float32, matrix products run in `dtype`."""
-    if dtype == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.partition(":")[0], dtype=getattr(torch, dtype))
+def autocast(device: str, dtype: str) -> torch.autocast:
+    """Mixed precision: weights stay in float32, matrix products run in `dtype`.
 
-
-def no_autocast(device: str) -> contextlib.AbstractContextManager[object]:
-    """Inside autocast, operations run as they are written again; for the backward pass."""
-    return torch.autocast(device.partition(":")[0], enabled=False)
+    With "float32", operations run as they are written, inside another autocast as well; for the backward pass.
+    """
+    low = None if dtype == "float32" else getattr(torch, dtype)
+    return torch.autocast(device.partition(":")[0], dtype=low, enabled=low is not None)
 
 
 def uncompiled() -> contextlib.AbstractContextManager[object]:
@@ -220,8 +181,7 @@ def uncompiled() -> contextlib.AbstractContextManager[object]:
 def describe_device(device: str) -> str:
     """A device for the summary: its name, and its memory or threads."""
     if device.startswith("cuda"):
-        facts = torch.cuda.get_device_properties(device)
-        return f"{device} ({facts.name}, {byte_count(facts.total_memory)})"
+        return f"{device} ({torch.cuda.get_device_name(device)}, {byte_count(total_memory_bytes(device) or 0)})"
     return f"cpu ({plural(torch.get_num_threads(), 'thread')})" if device == "cpu" else device
 
 
@@ -230,9 +190,7 @@ def describe_device(device: str) -> str:
 
 def peak_memory_bytes(device: str) -> int | None:
     """The most memory used so far: allocations on the GPU, or on a CPU this process's resident memory. None: unknown."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device)
-    return peak_resident_bytes()
+    return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else peak_resident_bytes()
 
 
 def peak_resident_bytes() -> int | None:
@@ -240,15 +198,13 @@ def peak_resident_bytes() -> int | None:
 
     On Linux not from getrusage, which counts the process that started this one as well.
     """
-    if peak := _linux_bytes("/proc/self/status", "VmHWM:"):
+    if peak := _linux_bytes("/proc/self/status", "VmHWM"):
         return peak
     try:
         import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
     except ImportError:  # Windows
         return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def total_memory_bytes(device: str) -> int | None:
@@ -264,38 +220,36 @@ def total_memory_bytes(device: str) -> int | None:
 def available_memory_bytes() -> int | None:
     """Main memory that a program can get now: on Linux what is free or can be freed, within the limits of control groups
     (which containers use); elsewhere all memory. None: unknown."""
-    available = _linux_bytes("/proc/meminfo", "MemAvailable:")
+    available = _linux_bytes("/proc/meminfo", "MemAvailable")
     return total_memory_bytes("cpu") if available is None else min([available, *_cgroup_available()])
 
 
 def memory_in_use_bytes(device: str) -> int | None:
     """The memory of a device that all programs together use. None: unknown."""
     if device.startswith("cuda"):
-        free, all_of_it = torch.cuda.mem_get_info(device)
-        return all_of_it - free
+        free, whole = torch.cuda.mem_get_info(device)
+        return whole - free
     total, available = total_memory_bytes(device), available_memory_bytes()
     return total - available if total and available else None
 
 
-def _linux_bytes(file: str, key: str) -> int | None:
+def _linux_bytes(table: str, key: str) -> int | None:
     """A value from one of Linux's tables, which are in kB. None: no such table or value."""
-    with contextlib.suppress(OSError):
-        for line in Path(file).read_text().splitlines():
-            if line.startswith(key):
-                return int(line.split()[1]) * 1024
-    return None
+    found = re.search(rf"^{key}:\s*(\d+)", Path(table).read_text(), re.MULTILINE) if Path(table).exists() else None
+    return int(found[1]) * 1024 if found else None
 
 
 def _cgroup_available(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Bytes that each control group of this process still allows, for both versions of them; see cgroups(7)."""
+    """Bytes that each control group of this process still allows; see cgroups(7)."""
+    versions = {  # by the controllers that a line of /proc/self/cgroup names: version 2, and 1
+        "": (root, "memory.max", "memory.current"),
+        "memory": (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    }
     for line in own.read_text().splitlines() if own.exists() else []:
-        number, controllers, place = line.split(":", 2)
-        if number == "0":  # version 2
-            base, names = root, ("memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            base, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        else:
+        _, controllers, place = line.split(":", 2)
+        if controllers not in versions:
             continue
+        base, *names = versions[controllers]
         group = base / place.strip("/")
         for folder in (group, *group.parents):  # a container sees its own group as the outermost one
             with contextlib.suppress(OSError, ValueError):  # the group is not visible here, or has no limit ("max")

@@ -124,7 +124,7 @@ def held_at_most(config: Config, folder: Path) -> int:
         with devices.autocast("cpu", dtype):
             for micro in ids:
                 total = model(micro, micro) / ids.numel()
-                with devices.no_autocast("cpu"):
+                with devices.autocast("cpu", "float32"):
                     total.backward()
                 del total
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
