@@ -117,7 +117,7 @@ def decide_schedule(asked: Asked, total_batches: int, reasons: Reasons) -> Sched
     config, scheduler = asked.config, asked.config.scheduler
     schedule = derive_schedule(config, total_batches)
     stored = asked.checkpoint.state.get("lr_scheduler") if asked.checkpoint and asked.mode.keeps_counters else None
-    if stored and stored["total_batches"] != total_batches and stored["schedule"] != schedule.to_dict():
+    if stored and stored["total_batches"] != total_batches:
         log.info(
             "The run is now %s batches long instead of %s. From here on: %s.",
             f"{total_batches:,}", f"{stored['total_batches']:,}", schedule.describe(total_batches),

@@ -6,8 +6,10 @@ file.py reads and writes the file. Older formats are read too: v1 (`model_args`,
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,23 +28,20 @@ from jojo.machine.ranks import SINGLE, Ranks
 from jojo.text.tokenizer import Tokenizer, from_definition
 from utils import UserError, __version__, one_line
 
-COUNT, POSITIVE, NUMBER, SECONDS = "a count", "a count from 1", "a number", "seconds"  # see _fits
-POINTS, NAMES, PLAIN = "points", "names", "plain values"
-LINE, FILE_NAME = "a line", "a file name"
+COUNT, POSITIVE = range(2**62), range(1, 2**62)
+NUMBER, SECONDS, POINTS = "a number", "seconds", "points"  # see _fits
+NAMES, LINE, FILE_NAME = "names", "a line", "a file name"
 WEIGHTS_ONLY: dict[str, Any] = {"config": dict, "tokenizer": dict}  # beside the weights, in any file of format 3
 LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can continue; docs/checkpoints.md explains each key
     "derived": NAMES,
     "optimizer": dict,
-    "lr_scheduler": {"schedule": PLAIN, "total_batches": COUNT},
+    "lr_scheduler": {"schedule": dict, "total_batches": COUNT},
     "scaler": dict,
     "rng": {"torch": Tensor},
     "loader": {"epoch": COUNT, "position": COUNT},
     "batch_counter": COUNT,
     "skipped_updates": COUNT,
-    "best_val_loss": NUMBER,
-    "worst_val_loss": NUMBER,
-    "best_train_loss": NUMBER,
-    "worst_train_loss": NUMBER,
+    **dict.fromkeys(("best_val_loss", "worst_val_loss", "best_train_loss", "worst_train_loss"), NUMBER),
     "metrics": {
         **dict.fromkeys(("train_loss_batch", "learning_rate", "train_loss_eval", "val_loss_eval", "bpb"), POINTS),
         "stride": POSITIVE,
@@ -59,7 +58,7 @@ LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can continue; docs/c
 # Weights of model.py whose shapes are fields of ModelConfig; a test compares them with its formulas.
 SIZES = {"transformer.wte.weight": ("vocab_size", "n_embd"), "transformer.wpe.weight": ("block_size", "n_embd")}
 MASKS = (".attn.bias", ".attn.masked_bias")  # causal masks that nanoGPT and GPT-2 stored among the weights
-PREFIXES = ("_orig_mod.", "module.")  # left in names by torch.compile and data parallelism
+PREFIXES = re.compile(r"^((_orig_mod|module)\.)+")  # left in names by torch.compile and data parallelism
 
 
 @dataclass
@@ -101,24 +100,27 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path, ranks: Ranks = SINGLE) -> Checkpoint:
-    """Read a checkpoint of any version.
+    """Read a checkpoint of any version. Raises UserError if it is not one, or contradicts itself.
 
     Of a checkpoint in shards only `complete` reads the optimizer's tensors, and with several ranks the weights too; the
     ranks share the work of verifying the shards.
-
-    Raises:
-        UserError: it is not a checkpoint, or it contradicts itself.
     """
     state = read_file(path, mapped=not ranks.is_single)
-    _check_format(state, path)
-    shards = None
+    if "format_version" in state and not has_present_format(state):
+        newer = one_line(state["format_version"])
+        raise UserError(f"'{path}' has format {newer}, newer than this version of Jojo reads.")
+    weights, shards = state.get("model"), None
+    if not isinstance(weights, dict):
+        there = ", ".join(map(one_line, state)) or "nothing"
+        raise UserError(f"'{path}' is not a checkpoint: Missing 'model' (it has: {there}).")
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
+        raise UserError(f"'{path}' is not a checkpoint: its 'model' holds something other than named tensors.")
     if "shards" in state and has_present_format(state) and isinstance(state.get("optimizer"), dict):
         shards = Shards.listed_in(path, state.pop("shards"))
         shards.verify(ranks)
         shards.fill(state, "model", whole=ranks.is_single)
         shards.fill(state, "optimizer", whole=False)
-    weights = {_plain_name(name): tensor for name, tensor in state["model"].items()}
-    weights = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}
+    weights = {PREFIXES.sub("", name): tensor for name, tensor in weights.items() if not name.endswith(MASKS)}
     config = state.get("config")
     if isinstance(config, dict) and isinstance(config.get("model"), dict):
         version = "3" if "format_version" in state else "2.x"
@@ -138,42 +140,24 @@ def load_checkpoint(path: Path, ranks: Ranks = SINGLE) -> Checkpoint:
     return checkpoint
 
 
-def _check_format(state: Mapping[str, Any], path: Path) -> None:
-    """Raises UserError where a file has a newer format, or no weights."""
-    if "format_version" in state and not has_present_format(state):
-        raise UserError(
-            f"'{path}' has format {one_line(state['format_version'])}, newer than this version of Jojo reads."
-        )
-    weights = state.get("model")
-    if not isinstance(weights, dict):
-        raise UserError(
-            f"'{path}' is not a checkpoint: Missing 'model' (it has: {', '.join(map(one_line, state)) or 'nothing'})."
-        )
-    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
-        raise UserError(f"'{path}' is not a checkpoint: its 'model' holds something other than named tensors.")
-
-
 def _misfit(value: Any, layout: Any, where: str = "") -> str | None:
     """The first thing that does not fit the layout, in words; None where everything does."""
-    if isinstance(layout, dict):
-        if not isinstance(value, dict):
-            return f"'{where}' is not a dictionary"
-        inside = ((f"{where}.{key}" if where else key, key, part) for key, part in layout.items())
-        return next((p for name, key, part in inside if (p := _misfit(value.get(key), part, name))), None)
-    return None if _fits(value, layout) else f"'{where}' is missing or malformed"
+    if isinstance(layout, dict) and isinstance(value, dict):
+        inside = (_misfit(value.get(key), part, f"{where}.{key}" if where else key) for key, part in layout.items())
+        return next(filter(None, inside), None)
+    fits = not isinstance(layout, dict) and _fits(value, layout)
+    return None if fits else f"'{where}' is missing or malformed"
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    if kind in (COUNT, POSITIVE):
-        return type(value) is int and (kind == COUNT or value > 0) and 0 <= value < 2**62
+    if isinstance(kind, range):
+        return type(value) is int and value in kind
     if kind in (NUMBER, SECONDS):
         is_number = type(value) is float or (type(value) is int and abs(value) < 2**62)
         return is_number and (kind == NUMBER or 0 <= value < 1e12)
     if kind in (LINE, FILE_NAME):
         is_line = isinstance(value, str) and value.isprintable() and len(value) < 200
         return is_line and (kind == LINE or Path(value).name == value)
-    if kind == PLAIN:
-        return isinstance(value, dict) and all(type(v) in (str, int, float, bool) for v in value.values())
     if kind == NAMES:
         return isinstance(value, list) and all(isinstance(name, str) for name in value)
     if kind == POINTS:
@@ -183,17 +167,10 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
-def _plain_name(name: str) -> str:
-    while name.startswith(PREFIXES):
-        name = name.split(".", 1)[1]
-    return name
-
-
 def complete_shape(checkpoint: Checkpoint) -> None:
     """Take from the weights what the config does not say of the model's shape, before a model is built.
 
-    Raises:
-        UserError: the config and the weights differ in a size, or the number of heads is missing: weights do not show it.
+    Raises UserError if the two differ in a size, or the number of heads is missing: weights do not show it.
     """
     model, weights = checkpoint.config.setdefault("model", {}), checkpoint.model
     if "n_head" not in model:
@@ -206,9 +183,8 @@ def complete_shape(checkpoint: Checkpoint) -> None:
     for key, size in sizes:
         said = model.get(key)
         if said is not None and not (type(said) is int and said == size):
-            raise UserError(
-                f"'{checkpoint.path}' contradicts itself: model.{key} is {one_line(said)}, and its weights have {size}."
-            )
+            is_said = f"model.{key} is {one_line(said)}"
+            raise UserError(f"'{checkpoint.path}' contradicts itself: {is_said}, and its weights have {size}.")
         if size:
             model[key] = size
 
@@ -225,8 +201,7 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Copy the checkpoint's weights into the model; on the device "meta", only compare names and shapes.
 
-    Raises:
-        UserError: naming what is missing, extra or of another shape.
+    Raises UserError, which names what is missing, extra or of another shape.
     """
     own = model.state_dict()
     problems = [f"'{name}' is missing" for name in own if name not in checkpoint.model]
@@ -253,12 +228,10 @@ def check_finite(weights: Mapping[str, Tensor]) -> None:
 @functools.cache
 def git_commit() -> str | None:
     """The commit this code is at; None without git or outside a checkout."""
-    command, folder = ["git", "rev-parse", "HEAD"], Path(__file__).parent
-    try:
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=5)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None if result.returncode == 0 else None
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=5).strip()  # noqa: S603
+    return None
 
 
 def machine(device: str) -> dict[str, Any]:

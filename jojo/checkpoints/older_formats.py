@@ -16,7 +16,6 @@ from torch import Tensor
 
 from config import OPTIONS, Values, check_value
 from jojo.checkpoints.shards import AVERAGES, TIED
-from jojo.optim import AdamW
 from utils import one_line
 
 OTHER_NAMES = {"dataset": "data.dataset_name", "compile": "training.compile_model"}  # in v1 and nanoGPT
@@ -26,9 +25,7 @@ PER_CENT = ("eval_interval", "log_interval")
 def flat_config(values: Any, per_cent: bool = True) -> Values:
     """The options in a flat config of v1 or nanoGPT; other names (colours, paths) are left out.
 
-    Args:
-        values: the config as the file has it.
-        per_cent: it is v1's, whose intervals are per cent of an epoch; these are left out too.
+    `per_cent`: it is v1's, whose intervals are per cent of an epoch; these are left out too.
     """
     sections: Values = {}
     names = OTHER_NAMES | {name.split(".")[1]: name for name in OPTIONS if not name.startswith("model.")}
@@ -64,12 +61,7 @@ def _take(sections: Values, name: str, value: Any) -> bool:
 def optimizer_by_name(stored: Any, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Any]] | None:
     """AdamW's state by parameter name. Older formats number the parameters: matrices first, then vectors.
 
-    Args:
-        stored: the optimizer's state_dict as the file has it.
-        weights: by plain name, in the model's order.
-
-    Returns:
-        None where there is no state, or it does not fit the weights.
+    `stored` is the optimizer's state_dict. Returns None where there is no state, or it does not fit the weights.
     """
     states = stored.get("state") if isinstance(stored, dict) else None
     own = [name for name in weights if name not in TIED]  # these have no state of their own
@@ -78,13 +70,11 @@ def optimizer_by_name(stored: Any, weights: Mapping[str, Tensor]) -> dict[str, d
         return None
     by_name = {}
     for number, name in enumerate(names):
-        values = states[number]
-        if not isinstance(values, dict) or not set(AdamW.STATE) <= set(values):
-            return None
-        averages = {key: values[key] for key in AVERAGES}
+        values = states[number] if isinstance(states[number], dict) else {}
+        averages: dict[str, Any] = {key: values.get(key) for key in AVERAGES}
         if any(not isinstance(a, Tensor) or a.shape != weights[name].shape for a in averages.values()):
             return None
-        steps = max(0.0, _number(values["step"], 0))  # a plain number before torch 1.12
+        steps = max(0.0, _number(values.get("step"), 0))  # a plain number before torch 1.12
         by_name[name] = {"step": torch.tensor(steps)} | {key: a.float() for key, a in averages.items()}
     return by_name
 
@@ -93,13 +83,13 @@ def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> d
     """What `Trainer.load_state_dict` takes over from an older file; without "optimizer" where the file has none."""
     optimizer = optimizer_by_name(state.get("optimizer"), weights)
     batches = max(int(values["step"]) for values in optimizer.values()) if optimizer else 0
-    metrics = state.get("metrics")
+    metrics, metadata = state.get("metrics"), state.get("metadata")
     series = metrics if isinstance(metrics, dict) else {}
+    origin = metadata if isinstance(metadata, dict) else state  # Jojo 1 has its timestamp beside the weights
+    names = ("timestamp", "trainer_version", "pytorch_version", "git_commit")
     losses = {
-        "best_val_loss": _number(state.get("best_val_loss"), math.inf),
-        "worst_val_loss": _number(state.get("worst_val_loss"), -math.inf),
-        "best_train_loss": _number(state.get("best_train_loss"), math.inf),
-        "worst_train_loss": _number(state.get("worst_train_loss"), -math.inf),
+        **{f"best_{split}_loss": _number(state.get(f"best_{split}_loss"), math.inf) for split in ("train", "val")},
+        **{f"worst_{split}_loss": _number(state.get(f"worst_{split}_loss"), -math.inf) for split in ("train", "val")},
         "metrics": {
             "train_loss_batch": _points(series.get("train_loss_batch")),
             "learning_rate": _points(series.get("learning_rate")),
@@ -110,7 +100,7 @@ def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> d
             "elapsed_s": 0.0,
             "tokens": 0,
         },
-        "metadata": _origin(state),
+        "metadata": {name: one_line(str(origin[name])) for name in names if isinstance(origin.get(name), str)},
     }
     if optimizer is None:
         return losses
@@ -118,14 +108,6 @@ def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> d
     epoch = epoch if type(epoch) is int and 0 <= epoch < 2**31 else 0
     loader = {"epoch": epoch + 1, "position": 0}
     return losses | {"optimizer": optimizer, "loader": loader, "batch_counter": batches, "skipped_updates": 0}
-
-
-def _origin(state: Mapping[str, Any]) -> dict[str, str]:
-    """When and with what a file was written: 2.x says so in its metadata, Jojo 1 beside the weights."""
-    facts = state.get("metadata")
-    facts = facts if isinstance(facts, dict) else {"timestamp": state.get("timestamp")}
-    keys = ("timestamp", "trainer_version", "pytorch_version", "git_commit")
-    return {key: one_line(str(facts[key])) for key in keys if isinstance(facts.get(key), str)}
 
 
 def _evaluations(series: Mapping[str, Any], split: str, batches: int) -> list[tuple[int, float]]:
