@@ -29,15 +29,12 @@ CPU_TOKENS = 4_096  # more in a micro-batch takes memory and makes a CPU no fast
 
 
 def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = SINGLE) -> tuple[int, str]:
-    """The size of micro-batches for a config's sequences per batch, and why.
+    """The largest size that fits on all ranks, and why. Raises UserError if not even one sequence fits.
 
     Args:
         config: device, dtype and vocabulary are decided; batch_size x gradient_accumulation_steps is the batch.
         n_vocab: tokens in use.
-        ranks: they share the batch, which is a multiple of their number; the size fits on all of them.
-
-    Raises:
-        UserError: not even one sequence fits.
+        ranks: they share the batch, which is a multiple of their number.
     """
     rows, device = config.rows_per_batch // ranks.world_size, config.system.device
     if not device.startswith("cuda"):
@@ -56,11 +53,7 @@ def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = SINGLE) -> tu
 def largest_fitting(rows: int, fits: Callable[[int], bool]) -> int:
     """The largest divisor of `rows` that fits. Where a size fits, all smaller ones do.
 
-    The search starts at 1, doubles its stride, and bisects after the first size that does not fit. So it never tries
-    sizes that are far too large.
-
-    Raises:
-        UserError: not even 1 fits.
+    The search doubles its stride until a size does not fit, then bisects: it never tries sizes that are far too large.
     """
     sizes = divisors(rows)
     if not fits(1):
@@ -106,24 +99,21 @@ class Trial:
 
     def fits(self, size: int) -> bool:
         """Whether a step with micro-batches of this size fits and leaves SPARE."""
-        fits = self._fits(size)
+        system, fits = self.config.system, False
+        try:
+            self.parts = self.parts or build(self.config, self.n_vocab)
+            try_step(*self.parts, with_batch_size(self.config, size))
+            free, total = torch.cuda.mem_get_info(system.device)  # the step's memory is still reserved
+            ours = int(total * (system.memory_fraction or 1))
+            left = min(free, ours - torch.cuda.memory_reserved(system.device)) - self.extra_bytes
+            fits = left >= SPARE * ours
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
         if self.parts:
             self.parts[0].zero_grad(set_to_none=True)
         torch.cuda.empty_cache()  # here, because an exception's traceback keeps tensors alive
         return fits
-
-    def _fits(self, size: int) -> bool:
-        system = self.config.system
-        try:
-            self.parts = self.parts or build(self.config, self.n_vocab)
-            try_step(*self.parts, with_batch_size(self.config, size))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        free, total = torch.cuda.mem_get_info(system.device)  # the step's memory is still reserved
-        ours = int(total * (system.memory_fraction or 1))
-        return min(free, ours - torch.cuda.memory_reserved(system.device)) - self.extra_bytes >= SPARE * ours
 
 
 def build(config: Config, n_vocab: int) -> tuple[GPT, list[Optimizer]]:
@@ -135,15 +125,10 @@ def build(config: Config, n_vocab: int) -> tuple[GPT, list[Optimizer]]:
 
 
 def try_step(model: GPT, optimizers: Sequence[Optimizer], config: Config) -> None:
-    """A batch of random tokens, trained on as in Trainer.step. Two micro-batches need as much memory as any number.
-
-    Raises:
-        RuntimeError, MemoryError: it does not fit (see utils.is_out_of_memory).
-    """
+    """A batch of random tokens, trained on as in Trainer.step. Two micro-batches need as much memory as any number."""
     system, training = config.system, config.training
-    tokens = torch.randint(
-        model.n_vocab, (training.batch_size, config.model.block_size), device=system.device
-    )  # (B, T)
+    shape = training.batch_size, config.model.block_size  # B, T
+    tokens = torch.randint(model.n_vocab, shape, device=system.device)
     with devices.autocast(system.device, system.dtype):
         for _ in range(min(2, training.gradient_accumulation_steps)):  # the second one adds to gradients
             loss = model(tokens, tokens) / tokens.numel()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import nn
@@ -26,9 +25,6 @@ from training.memory import gathers_low
 from training.run import Run
 from utils import UserError, byte_count, is_out_of_memory, log
 
-if TYPE_CHECKING:
-    from torch.distributed.fsdp import FSDPModule
-
 
 def build_model(run: Run) -> GPT:
     """The model with its first weights: the checkpoint's, or drawn from the seed.
@@ -37,10 +33,8 @@ def build_model(run: Run) -> GPT:
     """
     needed, there = 4 * formulas(run.config.model).n_parameters, devices.total_memory_bytes("cpu")
     if there and needed > there:
-        raise UserError(
-            f"The model's weights alone take {byte_count(needed)}, and this machine has {byte_count(there)} of memory; "
-            "choose a smaller model."
-        )
+        sizes = f"The weights take {byte_count(needed)}, and this machine has {byte_count(there)} of memory"
+        raise UserError(f"{sizes}; choose a smaller model.")
     if run.sharded:
         with torch.device("meta"):
             model = GPT(run.config.model, run.data.tokenizer.n_vocab)
@@ -60,11 +54,7 @@ def new_model(run: Run) -> GPT:
 
 
 def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool:
-    """Compile every transformer block (they share one compilation) and try one.
-
-    Returns:
-        False, after one warning, where compiling fails here; the model then runs as it is.
-    """
+    """Compile every transformer block (they share one compilation) and try one. False, with a warning, if that fails."""
     config = model.config
     example = torch.zeros(batch_size, config.block_size, config.n_embd, device=device, requires_grad=True)  # (B, T, C)
     for block in model.transformer.h:
@@ -103,12 +93,7 @@ def place(model: GPT, run: Run) -> nn.Module:
     if run.sharded:
         return shard(model, run)
     model.to(run.device)
-    if run.ranks.is_single:
-        return model
-    device = torch.device(run.device)
-    return DistributedDataParallel(
-        model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
-    )
+    return model if run.ranks.is_single else DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 def shard(model: GPT, run: Run) -> nn.Module:
@@ -161,13 +146,8 @@ def fill(model: GPT, run: Run) -> None:
 
 def synchronized(replica: nn.Module, last: bool) -> AbstractContextManager[object]:
     """Around a micro-batch: ranks reduce gradients in the last one only, summed over all micro-batches."""
-    if isinstance(replica, DistributedDataParallel):
-        return nullcontext() if last else replica.no_sync()
-    if is_sharded(replica):
-        replica.set_requires_gradient_sync(last)
+    if isinstance(replica, DistributedDataParallel) and not last:
+        return replica.no_sync()
+    if hasattr(replica, "set_requires_gradient_sync"):  # sharded; isinstance() would import FSDP for every run
+        replica.set_requires_gradient_sync(last)  # type: ignore[operator]
     return nullcontext()
-
-
-def is_sharded(model: nn.Module) -> TypeGuard[FSDPModule]:
-    """Whether fully_shard made it. isinstance() would import FSDP for every run."""
-    return hasattr(model, "set_requires_gradient_sync")

@@ -14,7 +14,7 @@ from config import OPTIONS, SECTIONS
 from jojo.checkpoints.file import read_stamp
 from jojo.machine import estimate
 from jojo.machine.device import describe_device, memory_in_use_bytes, total_memory_bytes
-from jojo.metrics import MetricsTracker, Point
+from jojo.metrics import Extremes, MetricsTracker, Point
 from model import formulas
 from training.memory import memory_bytes
 from training.run import Run
@@ -23,14 +23,13 @@ from utils import UserError, byte_count, divisors, duration, is_out_of_memory, l
 WIDTH = 78
 
 
-# --- before the first batch -----------------------------------------------------------------------------------------
-
-
 def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
     """What is about to happen. `peak_flops`: of the device; None: unknown."""
-    config, model, training, plan = run.config, run.config.model, run.config.training, run.plan
+    config, plan = run.config, run.plan
+    model, training, system = config.model, config.training, config.system
     train, val = run.data.train, run.data.val
     split = f"{training.gradient_accumulation_steps} x {plural(training.batch_size, 'sequence')} of {model.block_size}"
+    writes = f"{run.files.last}" + (f", with its shards in {run.files.shards}/" if run.sharded else "")
     rows = [
         ("model", f"{formulas(model).n_parameters:,} parameters: {plural(model.n_layer, 'layer')}, "
                   f"{plural(model.n_head, 'head')}, width {model.n_embd}, context {model.block_size}\n"
@@ -42,83 +41,34 @@ def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
                     f"{plan.total_batches / plan.batches_per_epoch:.2f} epochs of {plural(plan.batches_per_epoch, 'batch')}"),
         ("intervals", _intervals(run)),
         ("learning rate", plan.schedule.describe(plan.total_batches)),
-        ("system", f"{describe_device(run.device)}, {run.dtype}{_tf32(run)}, compile {'on' if compiled else 'off'}, "
-                   f"seed {config.system.seed}"),
+        ("system", f"{describe_device(run.device)}, {run.dtype}, compile {'on' if compiled else 'off'}, seed {system.seed}"),
         ("ranks", "" if run.ranks.is_single else _ranks(run)),
         ("memory", _memory(run)),
         ("time", _time(run, peak_flops)),
         ("starts from", _origin(run)),
-        ("writes", _writes(run)),
+        ("writes", writes if training.save_checkpoints else "no checkpoint (save_checkpoints is false)"),
     ]  # fmt: skip
     return _box("TRAINING", rows)
 
 
 def _intervals(run: Run) -> str:
     training = run.config.training
-    intervals = [
-        f"evaluation every {plural(training.eval_interval, 'batch')}" if training.eval_interval else
-        "evaluation at epoch ends",
-        f"checkpoint every {training.checkpoint_minutes:g} min" if training.checkpoint_minutes else "",
-        f"numbered checkpoint every {plural(training.checkpoint_interval, 'batch')}" if training.checkpoint_interval else "",
-        f"sample every {plural(training.sample_interval, 'batch')}" if training.sample_interval else "",
-    ]  # fmt: skip
-    return ", ".join(filter(None, intervals))
-
-
-def show_config(run: Run) -> str:
-    """Every section with its values and where each came from, then what follows from them."""
-    width = max(len(name.split(".")[1]) for name in OPTIONS)
-    lines: list[str] = []
-    for section in SECTIONS:
-        lines += [f"[{section}]", *(f"  {line}" for line in _section_lines(run, section, width)), ""]
-    lines += ["[what follows]", *(f"  {name:<{width}}  {value}" for name, value in consequences(run))]
-    return "\n".join(lines)
-
-
-def _section_lines(run: Run, section: str, width: int) -> list[str]:
-    lines, reasons = [], run.reasons
-    for name, opt in OPTIONS.items():
-        if name.split(".")[0] == section:
-            value = run.config.get(name)
-            shown = json.dumps(value) if not isinstance(value, str) else value
-            unit = f" {opt.unit}" if opt.unit and value is not None else ""
-            source = f"derived: {reasons.derived[name]}" if name in reasons.derived else reasons.sources[name]
-            lines.append(f"{name.split('.')[1]:<{width}}  {shown + unit:<22} {source}")
-    return lines
-
-
-def consequences(run: Run) -> list[tuple[str, str]]:
-    """Figures derived from the config: parameters, batches, tokens, schedule."""
-    config = run.config
-    return [
-        ("parameters", f"{formulas(config.model).n_parameters:,}"),
-        ("tokens per batch", f"{config.tokens_per_batch:,}"),
-        ("batches per epoch", f"{run.plan.batches_per_epoch:,}"),
-        ("batches in all", f"{run.plan.total_batches:,}"),
-        ("learning rate", run.plan.schedule.describe(run.plan.total_batches)),
-        ("device", run.device),
-        ("dtype", run.dtype),
-        ("checkpoint", str(run.files.last)),
-    ]
-
-
-def _tf32(run: Run) -> str:
-    if run.dtype != "float32" or not run.device.startswith("cuda"):
-        return ""
-    return " (TF32 on)" if run.config.system.allow_tf32_matmul else " (TF32 off)"
+    every = {"evaluation": training.eval_interval, "sample": training.sample_interval}
+    every["numbered checkpoint"] = training.checkpoint_interval
+    intervals = [f"{what} every {plural(interval, 'batch')}" for what, interval in every.items() if interval]
+    if training.checkpoint_minutes:
+        intervals.append(f"checkpoint every {training.checkpoint_minutes:g} min")
+    return ", ".join(intervals)
 
 
 def _ranks(run: Run) -> str:
-    ranks, shard_ranks = run.ranks, run.config.system.shard_ranks
-    number = f"{ranks.world_size}"
-    if ranks.local_world_size < ranks.world_size:
-        number += f", {ranks.local_world_size} on each machine"
+    ranks, shard_ranks = run.ranks, run.config.system.shard_ranks or run.ranks.world_size
+    here, copies = ranks.local_world_size, ranks.world_size // shard_ranks
+    number = f"{ranks.world_size}" + (f", {here} on each machine" if here < ranks.world_size else "")
     if not run.sharded:
         return f"{number}; each has the whole model (ddp)"
-    if shard_ranks and shard_ranks < ranks.world_size:
-        return (
-            f"{number}; {ranks.world_size // shard_ranks} copies of the model, each sharded among {shard_ranks} (fsdp)"
-        )
+    if copies > 1:
+        return f"{number}; {copies} copies of the model, each sharded among {shard_ranks} (fsdp)"
     return f"{number}; the model is sharded among them (fsdp)"
 
 
@@ -149,13 +99,30 @@ def _origin(run: Run) -> str:
     return f"batch {checkpoint.state['batch_counter']:,} of {checkpoint.path}"
 
 
-def _writes(run: Run) -> str:
-    if not run.config.training.save_checkpoints:
-        return "no checkpoint (save_checkpoints is false)"
-    return f"{run.files.last}" + (f", with its shards in {run.files.shards}/" if run.sharded else "")
-
-
-# --- after the last batch -------------------------------------------------------------------------------------------
+def show_config(run: Run) -> str:
+    """Every section with its values and where each came from, then what follows from them."""
+    config, plan, reasons = run.config, run.plan, run.reasons
+    width = max(len(name.split(".")[1]) for name in OPTIONS)
+    blocks = {section: [f"[{section}]"] for section in SECTIONS}
+    for name, opt in OPTIONS.items():
+        section, key = name.split(".")
+        value = config.get(name)
+        shown = value if isinstance(value, str) else json.dumps(value)
+        unit = f" {opt.unit}" if opt.unit and value is not None else ""
+        source = f"derived: {reasons.derived[name]}" if name in reasons.derived else reasons.sources[name]
+        blocks[section].append(f"  {key:<{width}}  {shown + unit:<22} {source}")
+    follows = {
+        "parameters": f"{formulas(config.model).n_parameters:,}",
+        "tokens per batch": f"{config.tokens_per_batch:,}",
+        "batches per epoch": f"{plan.batches_per_epoch:,}",
+        "batches in all": f"{plan.total_batches:,}",
+        "learning rate": plan.schedule.describe(plan.total_batches),
+        "device": run.device,
+        "dtype": run.dtype,
+        "checkpoint": run.files.last,
+    }
+    blocks[""] = ["[what follows]", *(f"  {name:<{width}}  {value}" for name, value in follows.items())]
+    return "\n\n".join("\n".join(lines) for lines in blocks.values())
 
 
 def report_end(run: Run, metrics: MetricsTracker, batches_done: int, unsaved: Sequence[Path], exit_code: int) -> int:
@@ -187,32 +154,29 @@ def resume_command(run: Run) -> str:
 def completed(run: Run, metrics: MetricsTracker) -> str:
     """The box after the last batch: losses, time, the files, and how to talk to the model."""
     files, saves, manifest = run.files, run.config.training.save_checkpoints, run.data.train.manifest
-    bpb = _last(metrics.bpb)
+    bpb = metrics.bpb[-1][1] if metrics.bpb else math.nan
     is_chat = manifest.n_control_tokens > manifest.n_documents  # more than the one that ends each document
     prompt = "--chat" if is_chat else '--prompt "Once upon a time"'
     rows = [
         ("total time", duration(metrics.read_clock())),
-        ("training loss", _losses(_last(metrics.train_loss_eval), metrics.train.best, metrics.train.worst)),
-        ("validation loss", _losses(_last(metrics.val_loss_eval), metrics.val.best, metrics.val.worst)),
+        ("training loss", _losses(metrics.train_loss_eval, metrics.train)),
+        ("validation loss", _losses(metrics.val_loss_eval, metrics.val)),
         ("bits per byte", f"{bpb:.4f} (validation)" if math.isfinite(bpb) else ""),
         ("model", str(files.last) if saves else ""),
         ("best model", str(files.best) if saves and files.best.exists() else ""),
-        ("metrics", str(files.metrics) if files.metrics.exists() else ""),
+        ("metrics", str(files.metrics)),
         ("loss curve", str(files.plot) if files.plot.exists() else ""),
         ("talk to it", f"python gen.py {shlex.quote(str(files.last))} {prompt}" if saves else ""),
     ]
     return _box("TRAINING COMPLETED", rows)
 
 
-def _last(points: Sequence[Point]) -> float:
-    return points[-1][1] if points else math.nan
-
-
-def _losses(final: float, best: float, worst: float) -> str:
-    shown = [f"{value:.4f}" if math.isfinite(value) else "-" for value in (final, best, worst)]
-    if use_color(sys.stdout) and math.isfinite(worst):
-        shown[2] = paint(shown[2], "31")
-    return f"final {shown[0]}, best {shown[1]}, worst {shown[2]}"
+def _losses(points: Sequence[Point], extremes: Extremes) -> str:
+    values = (points[-1][1] if points else math.nan, extremes.best, extremes.worst)
+    final, best, worst = (f"{value:.4f}" if math.isfinite(value) else "-" for value in values)
+    if use_color(sys.stdout) and worst != "-":
+        worst = paint(worst, "31")
+    return f"final {final}, best {best}, worst {worst}"
 
 
 def _box(title: str, rows: Sequence[tuple[str, str]]) -> str:
@@ -223,9 +187,6 @@ def _box(title: str, rows: Sequence[tuple[str, str]]) -> str:
             first, *more = value.splitlines()
             lines += [f"  {name:<16} {first}", *(f"  {'':<16} {line}" for line in more)]
     return "\n".join([*lines, "-" * WIDTH])
-
-
-# --- when memory is full --------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -243,28 +204,22 @@ def out_of_memory(run: Run) -> str:
     """What to change in a run that did not fit, in its own numbers, and how to continue it."""
     config, training, last = run.config, run.config.training, run.files.last
     rows, size = config.rows_per_batch, training.batch_size
-    ways = []
+    used, total = memory_in_use_bytes(run.device), total_memory_bytes(run.device)
+    in_use = f" ({byte_count(used)} of {byte_count(total)} in use)" if used and total else ""
+    lines = [f"Out of memory on {run.device}{in_use}. To use less:"]
     if size > 1:
         half = max(d for d in divisors(rows) if d <= size // 2)
         split = f"--batch_size {half} --training.gradient_accumulation_steps {rows // half}"
-        ways.append(f"{split}: as many tokens per batch")
+        lines.append(f"  - {split}: as many tokens per batch")
         if "training.batch_size" not in run.reasons.derived:
-            ways.append("--batch_size auto: the same, in the largest micro-batches that fit")
+            lines.append("  - --batch_size auto: the same, in the largest micro-batches that fit")
     if not training.activation_checkpointing:
-        ways.append("--training.activation_checkpointing true: slower, with the same result")
+        lines.append("  - --training.activation_checkpointing true: slower, with the same result")
     if size == 1:
-        ways.append(
-            f"a new run with a shorter context (--model.block_size {max(2, config.model.block_size // 2)}) or a smaller model"
-        )
-    text = f"Out of memory on {run.device}{_in_use(run.device)}. To use less:\n" + "\n".join(f"  - {w}" for w in ways)
+        shorter = f"--model.block_size {max(2, config.model.block_size // 2)}"
+        lines.append(f"  - a new run with a shorter context ({shorter}) or a smaller model")
     stamp = read_stamp(last) if last.exists() else None
     if stamp and stamp.run_id == run.start.run_id:
         changes = " (add --allow_changes for another --batch_size)" if size > 1 else ""
-        text += f"\n--resume {shlex.quote(str(last))} continues after batch {stamp.batch:,}{changes}."
-    return text
-
-
-def _in_use(device: str) -> str:
-    total = total_memory_bytes(device)
-    used = memory_in_use_bytes(device)
-    return f" ({byte_count(used)} of {byte_count(total)} in use)" if used and total else ""
+        lines.append(f"--resume {shlex.quote(str(last))} continues after batch {stamp.batch:,}{changes}.")
+    return "\n".join(lines)
