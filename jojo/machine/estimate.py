@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+import torch
+
 from config import SystemConfig
-from jojo.machine.gpus import gpu_of_driver
+from jojo.machine.gpus import gpu_peak_flops
 
 USUAL_MFU = 0.3  # of a run before anything is measured
 
@@ -17,34 +19,12 @@ def peak_flops(system: SystemConfig) -> float | None:
     if system.device == "cpu":
         return measure_cpu_peak_flops(system.dtype)
     if system.device.startswith("cuda"):
-        import torch
-
         return gpu_peak_flops(torch.cuda.get_device_name(system.device), system.dtype, system.allow_tf32_matmul)
     return None
 
 
-def gpu_peak_flops(name: str, dtype: str, tf32: bool = True) -> float | None:
-    """Published dense peak of a GPU, FLOP/s. None: gpus.py does not know it, or the GPU lacks the dtype.
-
-    Args:
-        name: as the driver gives it.
-        dtype: of the matrix products.
-        tf32: float32 products may run in TF32, on hardware that has it.
-    """
-    gpu = gpu_of_driver(name)
-    if gpu is None or gpu.tflops is None:
-        return None
-    float32, in_tf32, bfloat16, float16 = gpu.tflops
-    if tf32 and in_tf32:
-        float32 = in_tf32
-    peak = {"float32": float32, "bfloat16": bfloat16, "float16": float16}[dtype]
-    return peak * 1e12 if peak else None
-
-
 def measure_cpu_peak_flops(dtype: str, seconds: float = 1.0, size: int = 2048) -> float:
     """The best rate at which this processor multiplies two size x size matrices, FLOP/s."""
-    import torch
-
     a = torch.full((size, size), 0.5, dtype=getattr(torch, dtype))
     best, deadline = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < deadline:

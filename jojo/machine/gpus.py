@@ -11,22 +11,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU.
-
-    memory_gb: None: known by the name that its driver gives only, as another one of the same memory.
-    tflops: dense peaks, without sparsity: float32, TF32, bfloat16, float16. None in it: the hardware lacks that.
-    memory_gb_s: bandwidth of its memory, GB/s.
-    link: to other GPUs of its machine, link_gb_s in each direction.
-    network_gb_s: what machines with this GPU usually have for each GPU; 1 GB/s is 8 Gb/s.
-    """
+    """A GPU. None in `tflops`: the hardware lacks that."""
 
     name: str
-    memory_gb: float | None
-    tflops: tuple[float, float | None, float | None, float] | None = None
-    memory_gb_s: float = 0.0
-    link: str = ""
-    link_gb_s: float = 0.0
-    network_gb_s: float = 0.0
+    memory_gb: float | None  # None: only drivers use this name; another row has the name that people use
+    tflops: tuple[float, float | None, float | None, float] | None = None  # dense: float32, TF32, bfloat16, float16
+    memory_gb_s: float = 0.0  # bandwidth of its memory
+    link: str = ""  # to other GPUs of its machine
+    link_gb_s: float = 0.0  # in each direction
+    network_gb_s: float = 0.0  # what machines with this GPU usually have for each GPU; 1 GB/s is 8 Gb/s
 
     @property
     def has_bfloat16(self) -> bool:
@@ -85,11 +78,14 @@ def find_gpu(wanted: str) -> Gpu | None:
     return SHORT_NAMES.get(short_name(wanted))
 
 
-def gpu_of_driver(name: str) -> Gpu | None:
-    """The GPU whose peak is known and whose name stands in the driver's as whole words.
+def gpu_peak_flops(name: str, dtype: str, tf32: bool = True) -> float | None:
+    """Published dense peak of the GPU with this name in its driver, FLOP/s; `tf32`: float32 products may run in TF32.
 
-    An RTX A1000 is no A100, and a laptop's 4090 is no 4090.
+    None: the GPU is unknown or lacks the dtype. Names match as whole words: an RTX A1000 is no A100, a laptop's 4090 no 4090.
     """
-    pattern = r"\b{}\b(?! Laptop)"
-    known = (gpu for gpu in GPUS if gpu.tflops)
-    return next((gpu for gpu in known if re.search(pattern.format(re.escape(gpu.name)), name, re.IGNORECASE)), None)
+    for gpu in GPUS:
+        if gpu.tflops and re.search(rf"\b{gpu.name}\b(?! Laptop)", name, re.IGNORECASE):
+            float32, in_tf32, bfloat16, float16 = gpu.tflops
+            peak = {"float32": (tf32 and in_tf32) or float32, "bfloat16": bfloat16, "float16": float16}[dtype]
+            return peak * 1e12 if peak else None
+    return None

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from config import Config
-from jojo.machine.estimate import gpu_peak_flops
-from jojo.machine.gpus import GPUS, Gpu, find_gpu
+from jojo.machine.gpus import GPUS, Gpu, find_gpu, gpu_peak_flops
 from model import formulas
 from tools.parts.runs import USABLE
 from training.memory import Parts, elements, gathers_low, peak_parts, sharing_ranks, weights_bytes

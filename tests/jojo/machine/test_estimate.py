@@ -7,7 +7,7 @@ import torch
 
 from config import SystemConfig
 from jojo.machine import estimate
-from jojo.machine.gpus import GPUS, find_gpu, short_name
+from jojo.machine.gpus import GPUS, find_gpu, gpu_peak_flops, short_name
 
 
 # Dense TFLOP/s of the data sheets; float32 is TF32 where the hardware has it.
@@ -34,7 +34,7 @@ from jojo.machine.gpus import GPUS, find_gpu, short_name
 )
 def test_peaks_are_those_of_the_data_sheets(name: str, float32: float, bfloat16: float | None, float16: float) -> None:
     for dtype, tera in (("float32", float32), ("bfloat16", bfloat16), ("float16", float16)):
-        peak = estimate.gpu_peak_flops(name, dtype)
+        peak = gpu_peak_flops(name, dtype)
         assert peak is None if tera is None else peak == pytest.approx(tera * 1e12, rel=0.01), dtype
 
 
@@ -55,7 +55,7 @@ def test_peaks_are_those_of_the_data_sheets(name: str, float32: float, bfloat16:
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_no_peak_is_made_up_for_unknown_hardware(name: str, dtype: str) -> None:
-    assert estimate.gpu_peak_flops(name, dtype) is None
+    assert gpu_peak_flops(name, dtype) is None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -97,7 +97,7 @@ def test_a_gpu_with_links_has_all_that_a_plan_needs() -> None:
     for gpu in GPUS:
         if gpu.link:
             assert gpu.memory_gb and gpu.memory_gb_s and gpu.link_gb_s and gpu.network_gb_s
-            assert estimate.gpu_peak_flops(gpu.name, "bfloat16")
+            assert gpu_peak_flops(gpu.name, "bfloat16")
 
 
 def test_a_gpu_has_bfloat16_where_it_has_a_peak_of_it() -> None:
