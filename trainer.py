@@ -280,7 +280,9 @@ class Trainer:
             code = report_end(self.run, self.metrics, self.batches_done, self.saver.failed, shutdown.exit_code)
             if is_main and not code:
                 files.job.unlink(missing_ok=True)
-            self.ranks.wait_for_main("end")  # torchrun kills the ranks still at work when another exits with an error
+            self.ranks.broadcast_text(
+                "end", ""
+            )  # torchrun kills the ranks still at work when another exits with an error
             return code
 
     def begin(self) -> Record:

@@ -1,7 +1,4 @@
-"""What every command shares: the parser, signals, and errors as one sentence with an exit code.
-
-run_command(main)      runs main(arguments) and exits with the code that it returns
-"""
+"""What every command shares: the parser, signals, and errors as one sentence with an exit code."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from utils import paint, use_color
 
@@ -21,23 +21,18 @@ class Shutdown:
     The first signal asks for a clean stop: finish the batch, save, exit with 130, 143 or 129. The second one ends the
     process at once. Files on the disk are complete even then, because they are only ever renamed into place.
 
-    Args:
-        quiet: print nothing; another process does.
-        repeats_s: ignore signals this many seconds after the first one. A launcher passes on to each process what the
-            terminal has sent to all of them.
+    `quiet`: print nothing; another process does.
+    `repeats_s`: ignore signals this many seconds after the first one. A launcher passes on to each process what the
+    terminal has sent to all of them.
     """
 
     SIGNALS: ClassVar = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
     def __init__(self, quiet: bool = False, repeats_s: float = 0.0) -> None:
-        self.signal_number: int | None = None
+        self.signal_number = 0  # that asked to stop; 0: none
         self.quiet, self.repeats_s = quiet, repeats_s
         self._first_at = -math.inf
-        self._previous: dict[int, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}
-
-    @property
-    def requested(self) -> bool:
-        return self.signal_number is not None
+        self._previous: dict[int, Any] = {}
 
     @property
     def exit_code(self) -> int:
@@ -56,35 +51,31 @@ class Shutdown:
 
     def share(self, number: int) -> None:
         """Act as if this signal had come here too; 0: no signal."""
-        if number and not self.requested:
+        if number and not self.signal_number:
             self.signal_number, self._first_at = number, time.monotonic()
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested:
+        if self.signal_number:
             if time.monotonic() - self._first_at >= self.repeats_s:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return
         self.share(number)
-        if not self.quiet:
-            again = "Press Ctrl-C again" if number == signal.SIGINT else "Send the signal again"
-            print_at_once(f"warning: Stopping after this batch; the model will be saved. {again} to leave at once.")
-
-
-def print_at_once(text: str) -> None:
-    """Print from a signal handler, past the buffers: the signal may have interrupted a print."""
-    with contextlib.suppress(OSError, ValueError):  # the terminal is gone, or the stream is no file
-        if sys.stderr.isatty():  # perhaps after half a progress bar
-            text = "\n" + text
-        os.write(sys.stderr.fileno(), (paint(text, "33") if use_color(sys.stderr) else text).encode() + b"\n")
+        if self.quiet:
+            return
+        again = "Press Ctrl-C again" if number == signal.SIGINT else "Send the signal again"
+        text = f"warning: Stopping after this batch; the model will be saved. {again} to leave at once."
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone, or the stream is no file
+            start = "\n" if sys.stderr.isatty() else ""  # perhaps after half a progress bar
+            text = f"{start}{paint(text, '33') if use_color(sys.stderr) else text}\n"
+            os.write(sys.stderr.fileno(), text.encode())  # past the buffers: the signal may have interrupted a print
 
 
 class Every:
     """The one answer to "is it time?": every `interval` batches, or every `seconds`; 0 or None: never."""
 
     def __init__(self, interval: int | None = None, seconds: float | None = None) -> None:
-        self.interval = interval
-        self.seconds = seconds
+        self.interval, self.seconds = interval, seconds
         self._last = time.monotonic()
 
     def due(self, batches_done: int = 0) -> bool:
@@ -98,19 +89,17 @@ class Every:
 
 
 class StopFlags:
-    """Whether to stop or to save after this batch. With several ranks, all of them act on the same flags.
+    """Whether to stop or to save after this batch. With several ranks, all of them act on the same flags."""
 
-    signal: the signal that asks to stop; 0: none.
-    time_is_over: the time limit is reached.
-    save: it is time for a checkpoint.
-    """
+    signal = 0  # the signal that asks to stop; 0: none
+    time_is_over = False  # the time limit is reached
+    save = False  # it is time for a checkpoint
 
     def __init__(self, shutdown: Shutdown, limit_s: float = 0, save_s: float = 0, is_main: bool = True) -> None:
         """Seconds until the time limit, and between checkpoints; 0: never. The clock of the main rank counts for all."""
         self.shutdown = shutdown
         self.limit = Every(seconds=limit_s if is_main else 0)
         self.checkpoint = Every(seconds=save_s if is_main else 0)
-        self.signal, self.time_is_over, self.save = 0, False, False
 
     @property
     def stop(self) -> bool:
@@ -118,7 +107,7 @@ class StopFlags:
 
     def update(self, all_reduce_max: Callable[..., list[int]] | None = None) -> None:
         """Read the flags of this rank; with several ranks, take the maximum over all of them."""
-        flags = [self.shutdown.signal_number or 0, self.limit.due(), self.checkpoint.due()]
+        flags = [self.shutdown.signal_number, self.limit.due(), self.checkpoint.due()]
         self.signal, over, save = all_reduce_max(*flags) if all_reduce_max else flags
         self.time_is_over, self.save = bool(over), bool(save)
         self.shutdown.share(self.signal)

@@ -48,9 +48,7 @@ def joined() -> Iterator[Ranks]:
         if not (isinstance(error, Stopped) and ranks.by_torchrun):
             raise
         if ranks.is_main:
-            log.error(
-                "torchrun ended this rank: it was stopped, or another rank failed (see above and on other machines)."
-            )
+            log.error("torchrun ended this rank: it was stopped, or another rank failed; see above.")
         raise SystemExit(128 + error.number) from error
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -66,26 +64,22 @@ def from_environment() -> Ranks:
     rank, world_size = number("RANK"), number("WORLD_SIZE")
     local_rank, local_world_size = number("LOCAL_RANK", rank), number("LOCAL_WORLD_SIZE", world_size)
     if not (rank < world_size and local_rank < local_world_size <= world_size):
+        local = f"LOCAL_RANK {local_rank} of LOCAL_WORLD_SIZE {local_world_size}"
         raise UserError(
-            f"RANK {rank} of WORLD_SIZE {world_size}, LOCAL_RANK {local_rank} of LOCAL_WORLD_SIZE {local_world_size} do not fit "
-            "together; start ranks with torchrun."
+            f"RANK {rank} of WORLD_SIZE {world_size}, {local} do not fit together; start ranks with torchrun."
         )
     one_machine, restarts = local_world_size == world_size, number("TORCHELASTIC_RESTART_COUNT", 0)
     if number("TORCHELASTIC_MAX_RESTARTS", 0) and not one_machine and uses_torchruns_store():
-        if local_rank:
-            raise SystemExit(1)  # one message on each machine
         raise UserError(
             "With --max-restarts on several machines, set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on each of them: "
             "restarted ranks need a new store."
         )
     # On one machine torchrun keeps its store through restarts, with the texts of dead ranks: each start has its own names.
     store = PrefixStore(f"start/{restarts if one_machine else 0}", open_store(rank, world_size))
-    job = env.get("TORCHELASTIC_RUN_ID", "none")
-    named = job != "none"  # otherwise the address must tell this job from others
-    return Ranks(
-        rank, world_size, local_rank, local_world_size, job if named else f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}",
-        restarts, "TORCHELASTIC_RUN_ID" in env, named, store,
-    )  # fmt: skip
+    by_torchrun, job = "TORCHELASTIC_RUN_ID" in env, env.get("TORCHELASTIC_RUN_ID", "none")
+    if not (named := job != "none"):  # the address tells this job from others
+        job = f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}"
+    return Ranks(rank, world_size, local_rank, local_world_size, job, restarts, by_torchrun, named, store)
 
 
 def number(name: str, default: int | None = None) -> int:
@@ -108,27 +102,20 @@ def open_store(rank: int, world_size: int) -> Any:
     if uses_torchruns_store():
         return next(rendezvous("env://", timeout=STORE_TIMEOUT))[0]
     address, port = os.environ["MASTER_ADDR"], number("MASTER_PORT")
-    if rank:
-        wait_for(address, port, f"Rank {rank} waits for rank 0 at {address}:{port}.")
+    say_at = time.monotonic() + SAY_S
+    while rank:  # PyTorch's own wait prints much, and Ctrl-C does not interrupt it
+        try:
+            socket.create_connection((address, port), CONNECT_S).close()
+            break
+        except OSError:
+            if time.monotonic() > say_at:
+                log.info("Rank %d waits for rank 0 at %s:%d.", rank, address, port)
+                say_at = math.inf
+            time.sleep(CONNECT_S / 4)
     try:
         return torch.distributed.TCPStore(  # type: ignore[attr-defined]
             address, port, world_size, rank == 0, STORE_TIMEOUT, wait_for_workers=False, multi_tenant=True
         )
     except RuntimeError as error:
-        raise UserError(
-            f"Rank {rank} cannot open MASTER_PORT {port} ({one_line(str(error).splitlines()[0])}); use another port."
-        ) from error
-
-
-def wait_for(address: str, port: int, message: str) -> None:
-    """Wait until a process listens there. PyTorch's own wait prints much, and Ctrl-C does not interrupt it."""
-    say_at = time.monotonic() + SAY_S
-    while True:
-        try:
-            socket.create_connection((address, port), CONNECT_S).close()
-            return
-        except OSError:
-            if time.monotonic() > say_at:
-                log.info("%s", message)
-                say_at = math.inf
-            time.sleep(CONNECT_S / 4)
+        why = one_line(str(error).splitlines()[0])
+        raise UserError(f"Rank {rank} cannot open MASTER_PORT {port} ({why}); use another port.") from error

@@ -1,8 +1,7 @@
 """Ranks: the processes that train one model together. In a single process the same calls return at once.
 
-torchrun starts the processes and numbers them in the environment. PyTorch's process groups move tensors between them
-(NCCL between GPUs, gloo between CPUs), and its wrappers reduce the gradients (training/placement.py). What is left for
-this file: the ranks agree on texts and flags, and one of them explains what went wrong.
+PyTorch's process groups move tensors between them (NCCL between GPUs, gloo between CPUs), and its wrappers reduce the
+gradients (training/placement.py). What is left: the ranks agree on texts and flags, and one explains what went wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -42,29 +41,18 @@ class OtherRankFailed(UserError):
 
 @dataclass(eq=False)
 class Ranks:
-    """This process among the ranks; by default it is the only one.
+    """This process among the ranks; by default it is the only one."""
 
-    rank: its number, from 0. Rank 0, the main rank, writes the files and prints for all.
-    world_size: the number of ranks on all machines.
-    local_rank, local_world_size: the same on this machine. A rank uses the GPU with its local number.
-    job: torchrun's name of the job. It stays the same when torchrun restarts the ranks.
-    restarts: how often torchrun has restarted the ranks of this machine.
-    by_torchrun: torchrun started this rank, not another launcher.
-    named_job: the user gave the job its name (--rdzv_id); the same name later means the same job.
-    store: short texts by name, which all ranks read and write.
-    timeout_s: how long a rank waits for the others while they train.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
+    rank: int = 0  # rank 0, the main rank, writes the files and prints for all
+    world_size: int = 1  # the number of ranks on all machines
+    local_rank: int = 0  # the rank's number on this machine, and its GPU's
     local_world_size: int = 1
-    job: str = ""
-    restarts: int = 0
-    by_torchrun: bool = True
-    named_job: bool = False
-    store: Any = None
-    timeout_s: float = 600.0
+    job: str = ""  # torchrun's name of the job, the same after a restart
+    restarts: int = 0  # how often torchrun has restarted the ranks of this machine
+    by_torchrun: bool = True  # and not by another launcher
+    named_job: bool = False  # by the user (--rdzv_id): the same name later means the same job
+    store: Any = None  # short texts by name, which all ranks read and write
+    timeout_s: float = 600.0  # how long a rank waits for the others while they train
     exchanges: int = 0  # collectives that this rank has come to
     batch: int = 0  # the batch it is in, from 1
     heartbeat_at: float = math.inf  # when it came to its last collective, by this machine's clock
@@ -82,7 +70,7 @@ class Ranks:
     # 10 s rank 0 names the ranks that it waits for. Ctrl-C interrupts the wait. When a rank dies, torchrun ends the others.
 
     def broadcast_text(self, name: str, text: str) -> str:
-        """Rank 0's text on every rank."""
+        """Rank 0's text on every rank; the others wait for it."""
         if self.is_single:
             return text
         if self.is_main:
@@ -90,18 +78,14 @@ class Ranks:
         self._wait([f"text/{name}"])
         return self.store.get(f"text/{name}").decode()
 
-    def wait_for_main(self, name: str) -> None:
-        """Wait until rank 0 comes here too. Rank 0 itself does not wait."""
-        self.broadcast_text(name, "")
-
     @contextmanager
     def main_first(self, name: str) -> Iterator[None]:
         """Rank 0 does what is inside first; the others start when it has finished."""
         if not self.is_main:
-            self.wait_for_main(name)
+            self.broadcast_text(name, "")
         yield
         if self.is_main:
-            self.wait_for_main(name)
+            self.broadcast_text(name, "")
 
     def all_gather_text(self, topic: str, text: str) -> list[str]:
         """The texts of all ranks, by rank. Raises UserError if another rank gathers texts on another topic."""
@@ -126,8 +110,7 @@ class Ranks:
         expected = json.loads(self.broadcast_text("facts", json.dumps(dict(facts))))
         wrong = [name for name, fact in facts.items() if fact != expected.get(name)]
         own = f"Rank {self.rank} ({platform.node()}) differs from rank 0 in: {', '.join(wrong[:4])}; {SAME_INPUT}"
-        if not self.all_true(not wrong):
-            self.raise_together("compare", own if wrong else "")
+        self.raise_together("compare", own if wrong else "")
 
     def _wait(self, names: list[str]) -> None:
         """Wait for texts in small steps: Ctrl-C cannot interrupt the store's own wait."""
@@ -213,21 +196,17 @@ class Ranks:
             # The rank that times out first cuts the others off: how long they waited says more than their errors.
             if time.monotonic() - self.heartbeat_at < LATE * self.timeout_s:
                 raise OtherRankFailed(DIED) from error
-            raise OtherRankFailed(
-                f"{self._late_ranks()} did not answer for {duration(self.timeout_s)} (--system.timeout_minutes); look at what "
-                "it does and what it wrote last."
-            ) from error
+            late = f"{self._late_ranks()} did not answer for {duration(self.timeout_s)} (--system.timeout_minutes)"
+            raise OtherRankFailed(f"{late}; look at what it does and what it wrote last.") from error
 
     def _late_ranks(self) -> str:
         """The ranks that have come to fewer exchanges than the others, which wait for them."""
-        try:
+        with suppress(RuntimeError):  # the store ended with rank 0's machine
             texts = self.store.multi_get([f"at/{rank}" for rank in range(self.world_size)])
-        except RuntimeError:  # the store ended with rank 0's machine
-            return "Another rank"
-        exchanges, batches = zip(*(map(int, text.split()) for text in texts), strict=True)
-        if not (late := [rank for rank in range(self.world_size) if exchanges[rank] < max(exchanges)]):
-            return "Another rank"
-        return f"{name_ranks(late)} (last seen in batch {min(batches[rank] for rank in late):,})"
+            exchanges, batches = zip(*(map(int, text.split()) for text in texts), strict=True)
+            if late := [rank for rank in range(self.world_size) if exchanges[rank] < max(exchanges)]:
+                return f"{name_ranks(late)} (last seen in batch {min(batches[rank] for rank in late):,})"
+        return "Another rank"
 
     def report(self, problem: str) -> str:
         """What this rank prints of a problem: the first one of all ranks, on its own machine and by rank 0; else nothing."""
@@ -271,13 +250,13 @@ def full_tensor(tensor: Tensor) -> Tensor:
 
 
 def copy_into(tensor: Tensor, values: Tensor, source: int | None = None) -> None:
-    """Copy the values of a full tensor into one that may be sharded; every rank has the same values, or takes those of the
-    rank `source`, and then all must call it.
+    """Copy the values of a full tensor into one that may be sharded.
+
+    Every rank has the same values, or takes those of the rank `source`; then all must call it.
     """
     if is_dtensor(tensor):
         from torch.distributed.tensor import distribute_tensor
 
-        values = distribute_tensor(
-            values.to(tensor.device), tensor.device_mesh, tensor.placements, src_data_rank=source
-        ).to_local()
+        values, mesh = values.to(tensor.device), tensor.device_mesh
+        values = distribute_tensor(values, mesh, tensor.placements, src_data_rank=source).to_local()
     local_tensor(tensor).copy_(values)

@@ -25,9 +25,9 @@ def test_the_first_signal_only_asks(
     before = signal.getsignal(number)
     utils.set_up_console()
     with Shutdown() as stop:
-        assert not stop.requested and stop.exit_code == 0
+        assert not stop.signal_number and stop.exit_code == 0
         signal.raise_signal(number)
-        assert stop.requested and stop.exit_code == code
+        assert stop.signal_number and stop.exit_code == code
     assert signal.getsignal(number) is before
     sys.stderr.close()
     assert "saved" in capfd.readouterr().err
@@ -41,7 +41,7 @@ from utils import log, set_up_console
 class Interrupted(io.RawIOBase):  # a stream that is being written to when the signal comes
     def writable(self): return True
     def write(self, data):
-        if not stop.requested:
+        if not stop.signal_number:
             signal.raise_signal(signal.SIGINT)
         return len(data)
     def fileno(self): return 2
@@ -61,7 +61,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
     try:
         with Shutdown() as stop:
             signal.raise_signal(signal.SIGHUP)
-            assert not stop.requested
+            assert not stop.signal_number
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -130,7 +130,7 @@ def test_ranks_stop_and_save_together_by_the_clock_of_rank_0() -> None:
 def test_a_signal_that_another_rank_got_or_the_launcher_repeats_counts_once() -> None:
     with Shutdown(quiet=True, repeats_s=60) as stop:
         stop.share(0)
-        assert not stop.requested
+        assert not stop.signal_number
         stop.share(15)
         for _ in range(3):
             os.kill(os.getpid(), 15)

@@ -77,8 +77,7 @@ def test_ranks_that_do_different_things_are_told_so() -> None:
     ]
 
 
-def test_ranks_that_were_given_something_else_are_told_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Ranks, "all_true", lambda ranks, here: "" not in ranks.all_gather_text("true", "yes" * here))
+def test_ranks_that_were_given_something_else_are_told_what() -> None:
     facts = {"the code": "a", "the training data": "b", "training.batch_size": "4"}
     assert on_all(2, lambda ranks: ranks.check_same(facts)) == [None, None]
     other = facts | {"the code": "x", "training.batch_size": "8"}
@@ -196,9 +195,6 @@ def test_restarts_on_several_machines_need_a_new_store(monkeypatch: pytest.Monke
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
-        launch.from_environment()
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(SystemExit):  # the first rank of each machine says it
         launch.from_environment()
 
 
