@@ -15,14 +15,6 @@ With fsdp, there are three more:
     last but one    the backward pass begins in that block, while the last block's gradients are being sent
     between blocks  it ends in that block: the block's own gradients are there as well
 
-What is held in each moment (B sequences and N = B * T tokens in a micro-batch, C channels, L layers, V vocabulary rows):
-
-    casts of weights   autocast's copies of the blocks' matrices, 12 L C² numbers of 2 bytes
-    gathered weights   fsdp: the embeddings' weights and those of up to three blocks, whole
-    activations        what the blocks keep for the backward pass, N * L times model.py's kept_bytes_per_token
-    gradients          float32, up to one number for each parameter
-    loss, update       what loss.py and the optimizer work with
-
 Evaluation needs less than a batch. Not counted: the second copy of weights and averages that a save takes where the disk is
 slower than a batch, torch.compile, and tokenizing. On a GPU, a save copies to main memory.
 
@@ -33,6 +25,9 @@ With several ranks it is what rank 0 holds; no other rank holds more. With ddp, 
 there. With fsdp, a rank has its shard of weights, averages and gradients. A weight is sharded by rows: with fewer rows than
 ranks, some ranks have nothing, and collectives pad to a row for each rank. tests/tools/test_plan_scaling.py compares this
 with real batches of one rank among 64: within 4 %.
+
+Shape letters: B sequences and N = B * T tokens in a micro-batch, C channels, L layers, V vocabulary rows; n ranks that share
+one copy of the model.
 """
 
 from __future__ import annotations
@@ -58,15 +53,12 @@ Moments = dict[str, int]  # bytes of one part in each moment of a batch
 
 
 def memory_bytes(config: Config, ranks: int = 1, tensors_only: bool = False) -> int:
-    """What training holds at its peak on each rank: on a CPU the whole process, on a GPU on the device.
+    """What training holds at its peak on each of these ranks: on a CPU the whole process, on a GPU on the device.
 
-    Args:
-        config: with its vocabulary, device and dtype decided.
-        ranks: that train together, as config.system.parallel says.
-        tensors_only: without what the process or CUDA takes for itself.
+    Vocabulary, device and dtype of the config are decided. `tensors_only`: without what the process or CUDA takes for itself.
     """
-    left_out = NO_TENSORS if tensors_only else ()
-    return sum(size for name, size in peak_parts(config, ranks)[1].items() if name not in left_out)
+    parts = peak_parts(config, ranks)[1]
+    return sum(size for name, size in parts.items() if not (tensors_only and name in NO_TENSORS))
 
 
 def peak_parts(config: Config, ranks: int = 1) -> tuple[str, Parts]:
@@ -87,13 +79,8 @@ def weights_bytes(config: Config, ranks: int = 1) -> Parts:
     weights = elements(model.outside, n) + L * elements(model.block, n)
     hidden = L * elements(model.matrices)  # the configured optimizer's; AdamW has the rest
     averages = OPTIMIZERS[config.optimizer.kind].n_averages() * hidden + AdamW.n_averages() * (weights - hidden)
-    parts = {"weights": 4 * weights, "averages": 4 * averages}
-    return parts | ({"buckets": bucket_bytes(config, ranks)} if ranks > 1 and config.system.parallel == "ddp" else {})
-
-
-def bucket_bytes(config: Config, ranks: int) -> int:
-    """What ddp takes on each of several ranks: a copy of all gradients, for the all-reduce."""
-    return 4 * formulas(config.model).n_parameters if ranks > 1 else 0
+    buckets = ranks > 1 and config.system.parallel == "ddp"  # a copy of all gradients, for the all-reduce
+    return {"weights": 4 * weights, "averages": 4 * averages, "buckets": 4 * model.n_parameters * buckets}
 
 
 def batch_bytes(config: Config, ranks: int = 1) -> dict[str, Parts]:
@@ -118,16 +105,6 @@ def elements(weights: Shapes, ranks: int = 1) -> int:
     return sum(-(-shape[0] // ranks) * math.prod(shape[1:]) for shape in weights.values())
 
 
-def number_bytes(config: Config) -> int:
-    """Bytes of a number in matrix products."""
-    return 4 if config.system.dtype == "float32" else 2
-
-
-def stream_bytes(config: Config) -> int:
-    """A micro-batch's residual stream, float32 (B, T, C)."""
-    return 4 * config.training.batch_size * config.model.block_size * config.model.n_embd
-
-
 def layer_bytes(config: Config) -> int:
     """What one block keeps of a micro-batch for its backward pass."""
     each = formulas(config.model).kept_bytes_per_token(config.system.dtype, config.system.device)
@@ -149,7 +126,7 @@ def gathers_low(config: Config) -> bool:
 
 def cast_bytes(config: Config, ranks: int = 1) -> Moments:
     """Autocast's copies of the blocks' matrices; two thirds are left when the first block is done."""
-    if number_bytes(config) == 4 or (ranks > 1 and config.system.parallel == "fsdp" and gathers_low(config)):
+    if config.system.dtype == "float32" or (ranks > 1 and config.system.parallel == "fsdp" and gathers_low(config)):
         return {}
     casts = 2 * config.model.n_layer * elements(formulas(config.model).matrices)
     early = ("weights", "loss", "last block", "last but one", "between blocks")
@@ -158,14 +135,12 @@ def cast_bytes(config: Config, ranks: int = 1) -> Moments:
 
 def activation_bytes(config: Config) -> Moments:
     """What the forward pass keeps, and what the backward pass adds inside a block."""
-    model, layer, stream = config.model, layer_bytes(config), stream_bytes(config)
-    left, again = layer, 0  # what a block leaves; what is computed again of the block whose backward pass runs
-    if config.training.activation_checkpointing:
-        left, again = stream, layer
-    kept = model.n_layer * left + stream  # and the last block's output
-    kept += stream if model.dropout else 0  # the mask of the embeddings
-    gradient = formulas(model).gradient_bytes_per_token(config.system.dtype, config.system.device)
-    gradient *= config.training.batch_size * model.block_size
+    model, N, layer = config.model, config.training.batch_size * config.model.block_size, layer_bytes(config)
+    stream = 4 * N * model.n_embd  # the residual stream, float32 (B, T, C)
+    # What a block leaves, and what is computed again of the block whose backward pass runs:
+    left, again = (stream, layer) if config.training.activation_checkpointing else (layer, 0)
+    kept = model.n_layer * left + stream + (stream if model.dropout else 0)  # and the last output; the embeddings' mask
+    gradient = N * formulas(model).gradient_bytes_per_token(config.system.dtype, config.system.device)
     return {
         "weights": kept - layer + again,
         "loss": kept,
@@ -184,14 +159,9 @@ def gradient_bytes(config: Config, ranks: int = 1) -> Moments:
     model = formulas(config.model)
     every, output = 4 * model.n_parameters, 4 * math.prod(model.output)
     held = every if config.training.gradient_accumulation_steps > 1 else 0  # of the micro-batches before
-    most = max(every, held + output)
-    return {
-        "loss": held,
-        "last block": held + output,
-        "first block": most,
-        "embeddings": most + output,
-        "update": every,
-    }
+    last = held + output
+    most = max(every, last)
+    return {"loss": held, "last block": last, "first block": most, "embeddings": most + output, "update": every}
 
 
 def ranks_gradient_bytes(config: Config, ranks: int) -> Moments:
@@ -204,11 +174,8 @@ def ranks_gradient_bytes(config: Config, ranks: int) -> Moments:
     matrix = (2 if low else 4) * max(map(math.prod, model.block.values()))  # one new gradient in a block
     moments = {"loss": held, "last block": held + output + matrix}
     if config.system.parallel == "ddp":
-        return moments | {
-            "first block": held_outside + output + matrix,
-            "embeddings": held_outside + 2 * output,
-            "update": 0,
-        }
+        first, embeddings = held_outside + output + matrix, held_outside + 2 * output
+        return moments | {"first block": first, "embeddings": embeddings, "update": 0}
     block, shard = 4 * elements(model.block), 4 * elements(model.block, n)
     sending = n * shard if L > 1 else 0  # a block's gradients in the reduce-scatter, padded
     new = block // 2 if low else matrix if several else block  # what a block has made when it ends
@@ -248,7 +215,7 @@ def gathered_bytes(config: Config, ranks: int = 1) -> Moments:
 
 def loss_bytes(config: Config) -> int:
     """What jojo/kernels/loss.py works with in the output layer and its cross-entropy."""
-    size, on_cpu = number_bytes(config), config.system.device == "cpu"
+    size, on_cpu = 4 if config.system.dtype == "float32" else 2, config.system.device == "cpu"
     V, C = formulas(config.model).output
     N = config.training.batch_size * config.model.block_size
     rows = min(N, GROUP_ROWS if on_cpu or config.system.dtype == "float16" else GPU_GROUP_ROWS)

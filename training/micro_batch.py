@@ -19,8 +19,8 @@ from config import Config
 from jojo.machine import device as devices
 from jojo.machine.ranks import SINGLE, Ranks
 from jojo.optim import Optimizer, make_optimizers
-from model import GPT
-from training.memory import bucket_bytes, memory_bytes
+from model import GPT, formulas
+from training.memory import memory_bytes
 from utils import UserError, divisors, is_out_of_memory
 
 SPARE = 0.05  # of a CUDA device's memory, left over by a trial: a long run fragments memory
@@ -42,7 +42,8 @@ def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = SINGLE) -> tu
         limit = f", up to {CPU_TOKENS:,} tokens" if device == "cpu" else ""
         return size, f"the most that fit, by an estimate{limit}"
     devices.set_up_device(config.system, device)
-    trial = Trial(config, n_vocab, bucket_bytes(config, ranks.world_size))
+    ddp_buckets = 0 if ranks.is_single else 4 * formulas(config.model).n_parameters
+    trial = Trial(config, n_vocab, ddp_buckets)
     size = largest_fitting(rows, lambda size: ranks.all_true(trial.fits(size)))
     gc.collect()
     torch.cuda.empty_cache()
