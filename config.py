@@ -25,11 +25,9 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from utils import UserError, one_line
 
-MOST_TOKENS = 2**40  # in a batch: more than any memory holds
 MOST_PROBLEMS = 20  # in one message
 AUTO = "auto"  # in place of a number: find one for this machine, from the number that the layers below have
 LARGEST = 2**63 - 1  # of whole numbers without a limit of their own
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")  # controls, and lone surrogates
 LIMITS = {"at_least": operator.ge, "above": operator.gt, "below": operator.lt, "at_most": operator.le}
 Value = Any  # what a field may hold: bool, int, float, str or None
 Values = dict[str, dict[str, Value]]  # {"model": {"n_layer": 6}, ...}, as in a JSON file
@@ -37,19 +35,12 @@ T = TypeVar("T")
 
 
 def option(
-    default: T,
-    help: str,
-    *,
-    unit: str = "",
-    choices: tuple[str, ...] | None = None,
-    auto: bool = False,
-    **limits: float,
+    default: T, help: str, *, unit: str = "", choices: tuple[str, ...] = (), auto: bool = False, **limits: float
 ) -> T:
     """A config field: its default, the one line that `--help` and the docs show, its unit and its LIMITS.
 
     With `auto`, files and flags may say "auto" too; the config itself always holds a number.
     """
-    assert limits.keys() <= LIMITS.keys()
     metadata = {"help": help, "unit": unit, "choices": choices, "limits": limits, "auto": auto}
     return field(default=default, metadata=metadata)
 
@@ -65,9 +56,8 @@ class ModelConfig:
     dropout: float = option(0.0, "dropout probability; 0 suits less than one epoch of data", at_least=0, below=1)
     bias: bool = option(False, "biases in linear and LayerNorm layers, as GPT-2 has; without is a little faster")
     vocab_size: int | None = option(
-        None, "embedding rows; null = the tokenizer's size rounded up to 64 (GPT-2: 50304)", unit="tokens", at_least=1,
-        at_most=10**7,
-    )  # fmt: skip
+        None, "embedding rows; null = the tokenizer's size rounded up to 64", unit="tokens", at_least=1, at_most=10**7
+    )
 
 
 @dataclass
@@ -75,9 +65,8 @@ class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019) or Muon (Jordan et al. 2024), with decay on matrices only."""
 
     kind: str = option(
-        "adamw", "adamw, or muon (matrices inside the blocks; AdamW for the rest): learns in fewer batches",
-        choices=("adamw", "muon"),
-    )  # fmt: skip
+        "adamw", "adamw, or muon (matrices inside the blocks): learns in fewer batches", choices=("adamw", "muon")
+    )
     learning_rate: float = option(6e-4, "peak learning rate", above=0)
     weight_decay: float = option(0.1, "decoupled weight decay of matrices and embeddings", at_least=0)
     beta1: float = option(0.9, "AdamW's first-moment decay", at_least=0, below=1)
@@ -98,9 +87,8 @@ class SchedulerConfig:
     min_lr: float | None = option(None, "final learning rate; null = a tenth of learning_rate", at_least=0)
     warmup_fraction: float = option(0.05, "warm-up as a share of the run", at_least=0, below=1)
     cooldown_fraction: float | None = option(
-        None, "where the cool-down starts, as a share of the run; null = cosine: after the warm-up, wsd: 0.8",
-        at_least=0, at_most=1,
-    )  # fmt: skip
+        None, "share of the run before the cool-down; null = warm-up alone (wsd: 0.8)", at_least=0, at_most=1
+    )
 
 
 @dataclass
@@ -111,10 +99,9 @@ class TrainingConfig:
     max_iters: int | None = option(None, "length of the run; overrides max_epochs", unit="batches", at_least=1)
     max_minutes: float | None = option(None, "stop cleanly (saved, resumable) after this long", unit="minutes", above=0)
     batch_size: int = option(
-        12, "sequences per micro-batch, which must fit in memory; auto = the most that fit, with the same tokens per batch",
-        unit="sequences", at_least=1, auto=True,
-    )  # fmt: skip
-    gradient_accumulation_steps: int = option(1, "micro-batches per batch (optimizer step), over all ranks", at_least=1)
+        12, "sequences per micro-batch; auto = as many as fit", unit="sequences", at_least=1, at_most=10**6, auto=True
+    )
+    gradient_accumulation_steps: int = option(1, "micro-batches per batch, over all ranks", at_least=1, at_most=10**6)
     activation_checkpointing: bool = option(False, "recompute the blocks in the backward pass: less memory, slower")
     eval_iters: int = option(20, "micro-batches per evaluation, of each split", unit="micro-batches", at_least=1)
     eval_interval: int = option(100, "how often to evaluate; 0 = only after each epoch", unit="batches", at_least=0)
@@ -125,15 +112,11 @@ class TrainingConfig:
     sample_tokens: int = option(40, "length of a sample", unit="tokens", at_least=1)
     save_checkpoints: bool = option(True, "write checkpoints; false = keep nothing but the metrics")
     checkpoint_interval: int = option(0, "batches between numbered checkpoints; 0 = none", unit="batches", at_least=0)
-    keep_checkpoints: int | None = option(
-        None, "newest numbered ones to keep; null = all", unit="checkpoints", at_least=1
-    )
+    keep_checkpoints: int | None = option(None, "newest numbered ones kept; null = all", unit="checkpoints", at_least=1)
     checkpoint_minutes: float = option(15.0, "how often to save the checkpoint; 0 = never", unit="minutes", at_least=0)
     compile_model: bool | None = option(None, "torch.compile; null = on CUDA only")
     train_batches: int | None = option(None, "use at most this many batches of each epoch", unit="batches", at_least=1)
-    val_batches: int | None = option(
-        None, "use at most this many of the validation split", unit="micro-batches", at_least=1
-    )
+    val_batches: int | None = option(None, "validate on at most this many", unit="micro-batches", at_least=1)
 
 
 @dataclass
@@ -142,9 +125,8 @@ class SystemConfig:
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps; auto = CUDA with most free memory, MPS, CPU")
     dtype: str = option(
-        "auto", "auto, float32, bfloat16, or float16 (GPUs only); auto = bfloat16 where the hardware is fast at it",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )  # fmt: skip
+        "auto", "auto = bfloat16 if fast; float16: only on GPUs", choices=("auto", "float32", "bfloat16", "float16")
+    )
     seed: int = option(1337, "decides the initial weights, the order of the data and dropout", at_least=0)
     parallel: str = option(
         "ddp", "ranks under torchrun: ddp = each has the whole model, fsdp = each has a shard", choices=("ddp", "fsdp")
@@ -226,12 +208,12 @@ class Option:
     """One config field, described for flags, docs and validation."""
 
     name: str  # "model.n_layer"
-    type: type  # bool, int, float or str
+    type: Any  # bool, int, float or str
     optional: bool  # may be null
     default: Value
     help: str
     unit: str
-    choices: tuple[str, ...] | None
+    choices: tuple[str, ...]
     limits: dict[str, float]  # as in LIMITS
     auto: bool  # may be "auto" in a file or flag
 
@@ -252,17 +234,10 @@ OPTIONS: dict[str, Option] = {o.name: o for o in options()}
 
 
 def resolve(layers: list[tuple[str, Values]], partial: bool = False) -> tuple[Config, dict[str, str]]:
-    """Merge layers of values, later over earlier, and check the result.
+    """Merge layers of (source, nested values), later over earlier, and check the result.
 
-    Args:
-        layers: (where it comes from, nested values) pairs, lowest precedence first.
-        partial: more layers will come: leave out the checks between fields.
-
-    Returns:
-        The config, and for every dotted name the source its value came from ("default" where none set it).
-
-    Raises:
-        UserError: naming every unknown key, wrong type, broken limit and contradiction at once.
+    Returns the config, and for every dotted name the source of its value ("default" if no layer set it). With `partial`
+    more layers will come, so the checks between fields are left out. Raises UserError that names all problems at once.
     """
     config, sources = Config(), dict.fromkeys(OPTIONS, "default")
     problems = list(itertools.islice(_apply_layers(config, sources, layers, partial), MOST_PROBLEMS))
@@ -293,7 +268,11 @@ def _apply_layers(
     refused = set()
     for source, values in layers:
         for name, value, problem in _entries(values):
-            problem = problem or _apply(config, name, value)
+            if not problem and not (OPTIONS[name].auto and value == AUTO):  # which keeps the number of the layers below
+                value, problem = check_value(OPTIONS[name], value)
+                problem = problem and f"'{name}' {problem}"
+                if not problem:
+                    config.set(name, value)
             if problem:
                 yield f"{source}: {problem}"
                 refused.add(name)
@@ -304,7 +283,7 @@ def _apply_layers(
 
 
 def _entries(values: Values) -> Iterator[tuple[str, Value, str]]:
-    """(dotted name, value, problem) of all that a layer gives; the problem is "" where there is such an option."""
+    """(dotted name, value, problem) of all that a layer gives; the problem of a known option is ""."""
     if not isinstance(values, dict):
         yield "", None, f"must hold a JSON object with the sections {', '.join(SECTIONS)}"
         return
@@ -315,7 +294,7 @@ def _entries(values: Values) -> Iterator[tuple[str, Value, str]]:
         elif not isinstance(entries, dict):
             yield section, None, f"section '{section}' must be an object of options"
         else:
-            known = [item.name for item in dataclasses.fields(SECTIONS[section])]
+            known = list(vars(SECTIONS[section]()))
             for key, value in entries.items():
                 name = f"{section}.{key}"
                 unknown = key not in known and f"unknown option '{one_line(name)}'{nearest(str(key), known)}"
@@ -328,83 +307,53 @@ def nearest(name: str, known: list[str]) -> str:
     return f" (did you mean '{found[0]}'?)" if found else ""
 
 
-def _apply(config: Config, name: str, value: Value) -> str:
-    """Set a field; returns the problem, or "". "auto" keeps the number from the layers below."""
-    if OPTIONS[name].auto and value == AUTO:
-        return ""
-    value, problem = check_value(OPTIONS[name], value)
-    if problem:
-        return f"'{name}' {problem}"
-    config.set(name, value)
-    return ""
-
-
 # --- checks ---------------------------------------------------------------------------------------------------------
 
 
-def check_value(opt: Option, value: Value) -> tuple[Value, str | None]:
-    """The value as the field's type (an int is a fine float), or a problem in words."""
+def check_value(opt: Option, value: Value) -> tuple[Value, str]:
+    """The value as the field's type (an int is a fine float), and what is wrong with it, or ""."""
+    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[opt.type]
+    kind += " or null" if opt.optional else " or auto" if opt.auto else ""
     if value is None:
-        return value, None if opt.optional else f"must be {_type_name(opt)}, not null"
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if opt.type is float and is_number:
+        return value, "" if opt.optional else f"must be {kind}, not null"
+    if opt.type is float and type(value) in (int, float):
         if not -sys.float_info.max <= value <= sys.float_info.max:  # true for NaN and for integers beyond floats too
             return value, "must be a finite number"
         value = float(value)
-    elif opt.type is int and isinstance(value, float) and value.is_integer():
+    elif opt.type is int and type(value) is float and value.is_integer():
         value = int(value)
     if type(value) is not opt.type:
         simple = isinstance(value, (bool, int, float, str))
-        shown = one_line(json.dumps(value, ensure_ascii=False) if simple else value, 60)
-        return value, f"must be {_type_name(opt)}, not {shown}"
-    if isinstance(value, str) and not is_printable(value):
+        return value, f"must be {kind}, not {one_line(json.dumps(value, ensure_ascii=False) if simple else value, 60)}"
+    if opt.type is str and not is_printable(value):
         return value, f"must be printable Unicode text, not '{one_line(value)}'"
     if opt.choices and value not in opt.choices:
-        hint = nearest(str(value), list(opt.choices))
+        hint = nearest(value, list(opt.choices))
         return value, f"must be one of {', '.join(opt.choices)}, not '{one_line(value)}'{hint}"
-    return value, None if opt.type in (bool, str) else _limit_problem(opt, value)
+    limits: dict[str, float] = {"at_most": LARGEST} | opt.limits if opt.type is int else opt.limits
+    for words, limit in limits.items():
+        if not LIMITS[words](value, limit):
+            shown = f", not {value}" if abs(value) <= LARGEST else ""
+            return value, f"must be {words.replace('_', ' ')} {limit:,}{shown}"
+    return value, ""
 
 
 def is_printable(text: str) -> bool:
-    """Whether text can be a name or a path; halves of surrogate pairs that stand for a path's bytes can."""
-    return not UNPRINTABLE.search(text)
-
-
-def _type_name(opt: Option) -> str:
-    name = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[opt.type]
-    return name + (" or null" if opt.optional else " or auto" if opt.auto else "")
-
-
-def _limit_problem(opt: Option, value: Value) -> str | None:
-    limits = opt.limits if opt.type is float else {"at_most": LARGEST} | opt.limits
-    shown = f", not {value}" if opt.type is float or abs(value) <= LARGEST else ""
-    for words, limit in limits.items():
-        if not LIMITS[words](value, limit):
-            return f"must be {words.replace('_', ' ')} {limit:,}{shown}"
-    return None
+    """Whether text holds no control characters and no lone surrogates, except those that stand for a path's bytes."""
+    return not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]", text)
 
 
 def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
     """Problems between fields that are each fine alone: the fields, and the problem in words."""
-    model, scheduler, name = config.model, config.scheduler, config.data.dataset_name
+    model, name = config.model, config.data.dataset_name
     if model.n_embd % model.n_head:
         near = min(model.n_head, model.n_embd)
         best = next(h for d in range(near) for h in (near - d, near + d) if model.n_embd % h == 0)
-        yield (
-            {"model.n_embd", "model.n_head"},
-            f"model.n_embd {model.n_embd} is not divisible by model.n_head {model.n_head}; {best} heads would fit",
-        )
-    if scheduler.min_lr is not None and scheduler.min_lr > config.optimizer.learning_rate:
-        yield (
-            {"scheduler.min_lr", "optimizer.learning_rate"},
-            f"scheduler.min_lr {scheduler.min_lr:g} is above optimizer.learning_rate "
-            f"{config.optimizer.learning_rate:g}; lower it, or set it to null for a tenth of the learning rate",
-        )
-    if config.tokens_per_batch > MOST_TOKENS:
-        yield (
-            {"training.batch_size", "training.gradient_accumulation_steps", "model.block_size"},
-            f"training.batch_size x gradient_accumulation_steps x model.block_size is {config.tokens_per_batch:,} tokens a "
-            f"batch; at most {MOST_TOKENS:,} make sense",
-        )
+        problem = f"model.n_embd {model.n_embd} is not divisible by model.n_head {model.n_head}; {best} heads would fit"
+        yield {"model.n_embd", "model.n_head"}, problem
+    final, peak = config.scheduler.min_lr, config.optimizer.learning_rate
+    if final is not None and final > peak:
+        problem = f"scheduler.min_lr {final:g} is above optimizer.learning_rate {peak:g}; null is a tenth of that"
+        yield {"scheduler.min_lr", "optimizer.learning_rate"}, problem
     if not name or Path(name).name != name:
         yield {"data.dataset_name"}, f"data.dataset_name '{name}' must be a plain name, without folders"

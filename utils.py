@@ -14,9 +14,8 @@ import re
 import reprlib
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
 __version__ = "3.0.0"
 
@@ -45,40 +44,25 @@ def one_line(value: object, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-class Colors(logging.Formatter):
-    """Warnings in yellow, errors in red, the rest as it is."""
-
-    CODES: ClassVar = {logging.WARNING: "33", logging.ERROR: "31"}
-    WORDS: ClassVar = {logging.WARNING: "warning: ", logging.ERROR: "error: ", logging.DEBUG: "debug: "}
-
-    def __init__(self, color: bool) -> None:
-        super().__init__()
-        self.color = color
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = self.WORDS.get(record.levelno, "") + super().format(record)
-        code = self.CODES.get(record.levelno)
-        return paint(text, code) if self.color and code else text
+STYLES = {logging.DEBUG: ("debug: ", ""), logging.WARNING: ("warning: ", "33"), logging.ERROR: ("error: ", "31")}
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints above a live progress bar. Warnings and errors go to stderr, the rest to stdout."""
+    """Prints above a live progress bar. Warnings (yellow) and errors (red) go to stderr, the rest to stdout."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "file_only", False):
             return
-        try:
-            stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-            text = Colors(use_color(stream)).format(record)
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        prefix, code = STYLES.get(record.levelno, ("", ""))
+        text = prefix + self.format(record)
+        text = paint(text, code) if code and use_color(stream) else text
+        with contextlib.suppress(OSError):  # the reader has left (| head), or the disk is full: training continues
             if "tqdm" in sys.modules:
-                from tqdm import tqdm
-
-                tqdm.write(text, file=stream)
+                sys.modules["tqdm"].tqdm.write(text, file=stream)
             else:
                 print(text, file=stream)
             stream.flush()
-        except OSError:  # the reader has left (| head), or the disk is full: training continues
-            pass
 
 
 _plain = False  # --no_color was given
@@ -166,9 +150,9 @@ def plural(number: int, noun: str) -> str:
 
 def short_count(number: float) -> str:
     """12,345,678 as 12.3M; numbers below 10,000 in full."""
-    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
-        if abs(number) >= limit:
-            return f"{number / (1e3 if unit == 'k' else limit):.1f}{unit}"
+    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= max(limit, 1e4):
+            return f"{number / limit:.1f}{unit}"
     return f"{number:,.0f}"
 
 
@@ -199,7 +183,7 @@ def make_durable(path: Path) -> None:
                 os.close(descriptor)
 
 
-@contextmanager
+@contextlib.contextmanager
 def new_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     """A file that gets its name only once it is whole: write it in the block; an error leaves the old file as it was.
 
@@ -221,13 +205,10 @@ def new_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file whole or not at all. Raises UserError if it cannot be written."""
-    content = text.encode("utf-8", errors="replace")
     try:
-        if path.exists() and not path.is_file():  # a pipe or a terminal; a folder is refused
-            path.write_bytes(content)
-            return
-        with new_file(path.resolve()) as file:  # a symbolic link stays one
-            file.write(content)
+        special = path.exists() and not path.is_file()  # a pipe or a terminal; a folder is refused
+        with open(path, "wb") if special else new_file(path.resolve()) as file:  # a symbolic link stays one
+            file.write(text.encode("utf-8", errors="replace"))
     except OSError as error:
         raise UserError(f"Could not write '{path}' ({error.strerror}); check the path and the free space.") from error
 
@@ -252,25 +233,23 @@ def byte_count(number: float) -> str:
     return f"{number:.0f} bytes"
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
     """One process at a time prepares a data set; a second one says that it waits."""
     from filelock import FileLock, Timeout  # 14 ms, which --help does not need
 
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         log.info("Another process is preparing %s; waiting for it.", what)
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file's object. Raises UserError where it holds no such thing."""
+    """The object in a JSON file. Raises UserError if it holds something else."""
     try:
         values = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:  # UnicodeDecodeError is a ValueError

@@ -23,19 +23,13 @@ def read_json(path: Path) -> Any:
     """Read a JSON file with // comments. Raises UserError with line and column for what is wrong."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        beside = sorted(p.name for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
-        known = f"; there are: {', '.join(beside)}" if beside else ""
-        raise UserError(f"No config file '{path}'{known}.") from None
-    except IsADirectoryError:
-        raise UserError(f"'{path}' is a folder; name a JSON file in it.") from None
+        return parse_json(strip_comments(text), object_pairs_hook=_object)
+    except (FileNotFoundError, IsADirectoryError):
+        folder = path if path.is_dir() else path.parent
+        known = ", ".join(sorted(p.name for p in folder.glob("*.json")))
+        raise UserError(f"No config file '{path}'" + (f"; there are: {known}." if known else ".")) from None
     except UnicodeDecodeError as error:
         raise UserError(f"'{path}' is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-    try:
-        return parse_json(strip_comments(text), object_pairs_hook=_object)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"'{path}' is not valid JSON: {error.msg} at {place}.") from None
     except ValueError as error:
         raise UserError(f"'{path}' is not valid JSON: {error}.") from None
 
@@ -53,12 +47,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Values]]:
     """The layers of a config file: the file that it extends, then itself.
 
-    Args:
-        path: the file.
-        above: the files that extend it.
-
-    Raises:
-        UserError: a file is missing or malformed, or files extend each other in a circle.
+    `above` are the files that extend it. Raises UserError if a file is missing or malformed, or for a circle of files.
     """
     if path.resolve() in above:
         chain = " -> ".join(p.name for p in (*above, path))
@@ -74,12 +63,7 @@ def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Val
 
 
 def config_layers(file: str | None, overrides: Sequence[tuple[str, str, Value]]) -> list[tuple[str, Values]]:
-    """A config file and what it extends, then one layer per flag, so that messages can name the flag.
-
-    Args:
-        file: as the user gave it.
-        overrides: (flag as typed, dotted name, value).
-    """
+    """A config file and what it extends, then one layer per flag: (flag as typed, dotted name, value)."""
     layers = file_layers(user_path(file)) if file is not None else []
     for flag, name, value in overrides:
         section, key = name.split(".")

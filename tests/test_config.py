@@ -51,7 +51,7 @@ def test_no_layers_give_the_defaults() -> None:
 
 def test_every_default_is_valid_by_its_own_rules() -> None:
     for opt in OPTIONS.values():
-        assert config.check_value(opt, opt.default) == (opt.default, None), opt.name
+        assert config.check_value(opt, opt.default) == (opt.default, ""), opt.name
 
 
 def test_sections_and_fields_of_2_1_are_all_there() -> None:

@@ -349,7 +349,7 @@ MISTAKES: dict[str, tuple[Callable[[], list[str]], list[str]]] = {
     "unknown key": (lambda: config_file('{"model": {"n_layr": 4}}'), ["run.json", "model.n_layr", "n_layer'"]),
     "wrong type": (lambda: config_file('{"model": {"n_layer": "four"}}'), ["run.json", "model.n_layer", "whole number", '"four"']),
     "wrong type of a flag": (lambda: ["--batch_size", "many"], ["--batch_size", "whole number", "'many'"]),
-    "invalid JSON": (lambda: config_file('{\n  "model": {,}\n}'), ["run.json", "not valid JSON", "line 2, column 13"]),
+    "invalid JSON": (lambda: config_file('{\n  "model": {,}\n}'), ["run.json", "not valid JSON", "line 2 column 13"]),
     "extends cycle": (extends_cycle, ["circle", "run.json -> b.json -> run.json"]),
     "missing config": (lambda: ["--config", "none.json"], ["none.json"]),
     "missing checkpoint": (lambda: ["--checkpoint", "none.pt"], ["none.pt"]),

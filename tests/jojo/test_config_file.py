@@ -89,12 +89,12 @@ def test_json_without_comments_is_left_alone_and_comments_add_nothing(value: Any
 
 def test_invalid_json_is_shown_by_line_and_column(tmp_path: pathlib.Path) -> None:
     problem = problem_of_file(write(tmp_path / "a.json", '{\n  // note\n  "model": {"n_layer": }\n}'))
-    assert "a.json" in problem and "line 3, column 24" in problem
+    assert "a.json" in problem and "line 3 column 24" in problem
 
 
 def test_a_comment_before_the_mistake_does_not_move_the_column(tmp_path: pathlib.Path) -> None:
     first = problem_of_file(write(tmp_path / "a.json", '{"model": {}, // x\n "data": nul}'))
-    assert "line 2, column 10" in first
+    assert "line 2 column 10" in first
 
 
 def test_an_empty_file_is_invalid_json(tmp_path: pathlib.Path) -> None:
@@ -132,7 +132,8 @@ def test_a_missing_config_names_those_beside_it(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_folder_is_not_a_config(tmp_path: pathlib.Path) -> None:
-    assert "folder" in problem_of_file(tmp_path)
+    write(tmp_path / "small.json", {})
+    assert problem_of_file(tmp_path) == f"No config file '{tmp_path}'; there are: small.json."
 
 
 def test_of_very_many_problems_the_first_are_named_at_once(tmp_path: pathlib.Path) -> None:
