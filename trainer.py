@@ -1,9 +1,8 @@
 """The training loop. It reads from top to bottom: state, one batch, evaluation, the loop.
 
-One *batch* is one optimizer step. It takes `gradient_accumulation_steps` micro-batches of new data. Its gradient is the mean
-over its predicted tokens, however they fall into micro-batches. Everything periodic (log, evaluate, save, draw) stands
-apart from the step and cannot change its randomness: the order of the data and the seed of each micro-batch's dropout are
-pure functions of (seed, position).
+One *batch* is one optimizer step. It takes `gradient_accumulation_steps` micro-batches of new data, and its gradient is the
+mean over its predicted tokens. Everything periodic (log, evaluate, save, draw) stands apart from the step and cannot change
+its randomness: the data's order and the seed of each micro-batch's dropout are pure functions of (seed, position).
 
 Shape letters: A micro-batches per batch, B sequences per micro-batch, T tokens per sequence.
 """
@@ -79,8 +78,6 @@ class Trainer:
             self.load_state_dict(run.start.checkpoint.state)
         self.saver = NoSaver()
         self.flags = StopFlags(Shutdown())
-
-    # --- state ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a restart needs, as plain values and tensors: the contents of a checkpoint."""
@@ -191,13 +188,11 @@ class Trainer:
         if what is None or (overflow and self.skipped_updates < MAX_SKIPPED_UPDATES):
             return
         self.model.zero_grad(set_to_none=True)
-        last = self.run.files.last
-        saved = self.ranks.broadcast_text("saved", "yes" if last.exists() else "no") == "yes"
-        again = f"Continue from '{last}' (--resume --allow_changes)" if saved else "Start again"
         documents = self.loader.packed.describe_documents(self.epoch, self.position, self.run.data.tokenizer)
         raise UserError(
-            f"The {what} of batch {self.batches_done + 1} is not finite; stopped before the update. {again} with a lower "
-            f"--learning_rate, a smaller --optimizer.grad_clip or --dtype float32, or check its documents: {documents}."
+            f"The {what} of batch {self.batches_done + 1} is not finite; stopped before the update. Check its documents: "
+            f"{documents}. Or use --resume --allow_changes, or start again, with a lower --learning_rate, a smaller "
+            "--optimizer.grad_clip or --dtype float32."
         )
 
     def next_position(self) -> tuple[int, int]:
@@ -211,8 +206,6 @@ class Trainer:
         self.batches_done += 1
         return self.position == 0
 
-    # === evaluation =================================================================================================
-
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Mean losses over fixed micro-batches of both splits, which the ranks share. It leaves the random state alone.
@@ -220,14 +213,11 @@ class Trainer:
         train_loss_eval and val_loss are nats per token; bpb is bits per byte of the validation text.
         """
         self.model.eval()
-        losses = {}
-        for split, name in (("train", "train_loss_eval"), ("val", "val_loss")):
-            nats, tokens, text_nats, text_bytes = self.evaluate_split(self.eval_loaders[split])
-            losses[name] = nats / tokens
-            if split == "val":
-                losses["bpb"] = text_nats / math.log(2) / text_bytes if text_bytes else math.nan
+        train_nats, train_tokens, *_ = self.evaluate_split(self.eval_loaders["train"])
+        nats, tokens, text_nats, text_bytes = self.evaluate_split(self.eval_loaders["val"])
         devices.give_back_memory(self.config.system, self.run.device)
-        return losses
+        bpb = text_nats / math.log(2) / text_bytes if text_bytes else math.nan
+        return {"train_loss_eval": train_nats / train_tokens, "val_loss": nats / tokens, "bpb": bpb}
 
     def evaluate_split(self, loader: PackedLoader) -> list[float]:
         """Loss and number of all targets, then loss and bytes of the targets that are text, all summed."""
@@ -248,12 +238,11 @@ class Trainer:
 
     def samples(self) -> list[dict[str, str]]:
         """What the model writes after each of the fixed prompts. It leaves the random state alone."""
-        training, sharded = self.config.training, self.run.sharded
-        with devices.uncompiled(), devices.autocast(self.run.device, self.run.dtype if sharded else "float32"):
-            return sample_texts(
-                self.model, self.run.data.tokenizer, training.sample_prompts.split("|"), training.sample_tokens,
-                seed=self.config.system.seed, agree=self.ranks.broadcast if sharded else None,
-            )  # fmt: skip
+        training, tokenizer, seed = self.config.training, self.run.data.tokenizer, self.config.system.seed
+        dtype, agree = (self.run.dtype, self.ranks.broadcast) if self.run.sharded else ("float32", None)
+        prompts, n_tokens = training.sample_prompts.split("|"), training.sample_tokens
+        with devices.uncompiled(), devices.autocast(self.run.device, dtype):
+            return sample_texts(self.model, tokenizer, prompts, n_tokens, seed=seed, agree=agree)
 
     # === the loop ===================================================================================================
 
@@ -261,10 +250,7 @@ class Trainer:
         """Train to the end, or until a signal or the time limit. Returns the process's exit code."""
         files, is_main, is_single = self.run.files, self.ranks.is_main, self.ranks.is_single
         if self.batches_done >= self.run.plan.total_batches:
-            log.info(
-                "This run is complete (%s batches); to continue it raise --epochs or --max_iters, or use --reset_epoch.",
-                f"{self.batches_done:,}",
-            )
+            log.info("All %d batches are done; raise --epochs or --max_iters, or use --reset_epoch.", self.batches_done)
             return 0
         with (
             files.held() if is_main else nullcontext(),

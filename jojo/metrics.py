@@ -116,24 +116,6 @@ class MetricsTracker:
         self.elapsed_s, self.tokens = saved["elapsed_s"], saved["tokens"]
 
 
-def read_metrics(path: Path) -> MetricsTracker:
-    """The metrics in a file; lines that are not rows are skipped. Raises UserError where there is no such file."""
-    if not path.is_file():
-        raise UserError(f"No metrics file '{path}'.")
-    tracker = MetricsTracker()
-    with open(path, "rb") as file:
-        for line in file:
-            try:
-                row: dict[str, Any] = {k: math.nan if v is None else v for k, v in parse_json(line).items()}
-                tracker.add_batch(row)
-                if "val_loss" in row:
-                    tracker.add_evaluation(row["step"], row)
-                tracker.elapsed_s, tracker.tokens = row["elapsed_s"], row["tokens"]
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
-    return tracker
-
-
 class MetricsFile:
     """Appends one row per batch; every line is whole. When the disk is full, rows wait in memory for a later write."""
 
@@ -169,8 +151,7 @@ class MetricsFile:
     def close(self) -> None:
         """Close the file. Rows that still cannot be written are lost; an error says so."""
         try:
-            if self._waiting:
-                self._write()
+            self._write()
         except OSError as error:
             self._file.truncate(self._end)
             log.error("'%s' lacks its last %d rows (%s).", self.path, len(self._waiting), error.strerror)

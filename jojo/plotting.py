@@ -93,9 +93,8 @@ class PlotManager:
             losses = choose_losses(metrics)
             log.debug("Plot: %s.", losses.reason)
             figure = picture(self.title, losses, metrics.learning_rate.points)
-            for path in (milestone, self.path):
-                if path:
-                    save_figure(figure, path)
+            for path in filter(None, (milestone, self.path)):
+                save_figure(figure, path)
         except Exception as error:  # matplotlib or a font is missing, the disk is full
             self._failed = True
             log.warning("No plot: %s: %s. Training continues without it.", type(error).__name__, error)

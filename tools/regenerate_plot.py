@@ -10,20 +10,40 @@ most 4,096 of them.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.command import Parser, run_command
-from jojo.metrics import MetricsTracker, read_metrics
+from jojo.metrics import MetricsTracker
 from jojo.plotting import choose_losses, comparison, picture, save_figure
-from utils import UserError, log, user_path
+from utils import UserError, log, parse_json, user_path
 
 ROWS = ".metrics.jsonl"
+
+
+def read_metrics(path: Path) -> MetricsTracker:
+    """The metrics in a file; lines that are not rows are skipped. Raises UserError where there is no such file."""
+    if not path.is_file():
+        raise UserError(f"No metrics file '{path}'.")
+    tracker = MetricsTracker()
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                row: dict[str, Any] = {k: math.nan if v is None else v for k, v in parse_json(line).items()}
+                tracker.add_batch(row)
+                if "val_loss" in row:
+                    tracker.add_evaluation(row["step"], row)
+                tracker.elapsed_s, tracker.tokens = row["elapsed_s"], row["tokens"]
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+    return tracker
 
 
 def load(path: Path) -> tuple[str, MetricsTracker]:

@@ -1,7 +1,6 @@
 """How many sequences go through the model at once: training.batch_size "auto" takes the most that fit.
 
-A batch is cut into micro-batches. How it is cut changes the result only by rounding, and larger micro-batches keep a device
-busier. The size is always a divisor of the batch.
+The size is a divisor of the batch. It changes the result only by rounding; larger micro-batches keep a device busier.
 
 On CUDA, sizes are tried with real training steps. On a CPU, and on Apple's GPUs, which share its memory, using too much
 raises no error: the machine swaps, or kills the process. There an estimate decides.
@@ -45,6 +44,7 @@ def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = SINGLE) -> tu
     ddp_buckets = 0 if ranks.is_single else 4 * formulas(config.model).n_parameters
     trial = Trial(config, n_vocab, ddp_buckets)
     size = largest_fitting(rows, lambda size: ranks.all_true(trial.fits(size)))
+    trial.parts = None
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -88,10 +88,7 @@ def fits_by_estimate(config: Config, size: int, ranks: Ranks) -> bool:
 
 
 class Trial:
-    """Training steps of the real model on a CUDA device; nothing of them is kept.
-
-    Nothing is compiled: compiling takes long, and compiled blocks need less memory.
-    """
+    """Training steps of the real model on a CUDA device. Not compiled: that takes long, and needs less memory after."""
 
     def __init__(self, config: Config, n_vocab: int, extra_bytes: int = 0) -> None:
         """`extra_bytes`: what the run needs beyond a step here."""
