@@ -57,7 +57,7 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
 
     # A file of format 3 without a training state may hold anything else: it was never checked.
     state = checkpoint.state if checkpoint.has_training_state or checkpoint.version != "3" else {}
-    metadata = state["metadata"] if isinstance(state.get("metadata"), dict) else {}
+    metadata = state.get("metadata", {})
     title = request.repo_id.split("/")[-1]
     metrics = MetricsTracker()
     if "metrics" in state:
@@ -75,7 +75,7 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
         repo_id=request.repo_id,
         dataset=request.dataset,
         architecture=architecture(model, tokenizer),
-        training=training(checkpoint.config, state, metadata, metrics, request.dataset),
+        training=training(checkpoint.config, state, metrics, request.dataset),
         hyperparameters=hyperparameters(checkpoint.config),
         evaluation=evaluation,
         has_picture=has_picture,
@@ -116,14 +116,14 @@ def hub_metadata(request: CardRequest, title: str, figures: dict[str, Row], init
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def evaluate(batches: object, metrics: MetricsTracker) -> tuple[list[Row], dict[str, Row]]:
+def evaluate(batches: int | None, metrics: MetricsTracker) -> tuple[list[Row], dict[str, Row]]:
     """The last evaluation, or the best loss if no other is recorded: as a table, and by the Hub's types of metrics."""
     evaluations, best = finite(metrics.val_loss_eval), metrics.val.best
     if not evaluations and not math.isfinite(best):
         return [], {}
     step, loss = evaluations[-1] if evaluations else (0, best)
     first = "" if evaluations else "best "
-    last = f" (after batch {step:,} of {batches:,})" if evaluations and type(batches) is int and step != batches else ""
+    last = f" (after batch {step:,} of {batches:,})" if evaluations and batches not in (None, step) else ""
     figures = {"loss": (f"{first}validation loss{last}", f"{loss:.4f}")}
     if loss < 50:
         figures["perplexity"] = (f"{first}validation perplexity{last}", f"{math.exp(loss):.4f}")
@@ -151,11 +151,10 @@ def architecture(model: GPT, tokenizer: Tokenizer) -> list[Row]:
     ]
 
 
-def training(
-    config: dict[str, Any], state: dict[str, Any], metadata: dict[str, Any], metrics: MetricsTracker, dataset: str
-) -> list[Row]:
+def training(config: dict[str, Any], state: dict[str, Any], metrics: MetricsTracker, dataset: str) -> list[Row]:
     """How far, on what and where it was trained."""
-    machine = metadata["machine"] if isinstance(metadata.get("machine"), dict) else {}
+    metadata = state.get("metadata", {})
+    machine = metadata.get("machine", {})
     options = config.get("training", {}) | config.get("model", {})
     sizes = [options.get(key) for key in ("batch_size", "gradient_accumulation_steps", "block_size")]
     rows = [
@@ -164,7 +163,7 @@ def training(
         ("tokens per batch", count(math.prod(sizes)) if all(type(size) is int for size in sizes) else ""),
         ("tokens predicted", count(metrics.tokens)),
         ("time", duration(metrics.elapsed_s) if metrics.elapsed_s else ""),
-        ("device", cell(" ".join(str(machine[key]) for key in ("device", "name") if machine.get(key)))),
+        ("device", cell(" ".join(machine[key] for key in ("device", "name") if machine.get(key)))),
         ("saved", cell(metadata.get("timestamp"))),
         ("Jojo", cell(metadata.get("trainer_version"))),
         ("PyTorch", cell(metadata.get("pytorch_version"))),
@@ -175,18 +174,14 @@ def training(
 
 def hyperparameters(config: dict[str, Any]) -> list[Row]:
     """The recorded options that decide what a model learns."""
-    rows = []
-    for option, name in HYPERPARAMETERS.items():
-        section, key = option.split(".")
-        value = config.get(section, {}).get(key)
-        if value is not None and (option, value) != ("system.dtype", "auto"):
-            rows.append((name, f"{value:g}" if isinstance(value, float) else cell(value)))
-    return rows
+    flat = {f"{section}.{key}": value for section, options in config.items() for key, value in options.items()}
+    rows = [(name, flat.get(option)) for option, name in HYPERPARAMETERS.items()]
+    return [(n, f"{v:g}" if isinstance(v, float) else cell(v)) for n, v in rows if v not in (None, "auto")]
 
 
-def count(value: object) -> str:
-    """A number with thousands separators; empty for anything but a positive integer."""
-    return f"{value:,}" if type(value) is int and value > 0 else ""
+def count(value: int | None) -> str:
+    """A number with thousands separators; empty for nothing."""
+    return f"{value:,}" if value else ""
 
 
 def cell(value: object) -> str:

@@ -61,19 +61,31 @@ def check_parity(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
             if problem := different_numbers(copy.deepcopy(model).double(), theirs.double(), prompts):
                 raise UserError(f"{STEM} {problem}.")
         compare_tokenizers(tokenizer, their_tokenizer)
-        if tokenizer.has_chatml:
-            compare_chat(tokenizer, their_tokenizer)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences progress bars and log messages of transformers in the block."""
+    import transformers.utils
+
+    logging: Any = transformers.utils.logging
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
 
 
 def load_back(folder: Path) -> tuple[Any, Any]:
     """The model and tokenizer as anybody would load them. Raises UserError if the weights do not match the model."""
     import transformers
 
-    any_model: Any = transformers.AutoModelForCausalLM
+    load: Any = transformers.AutoModelForCausalLM.from_pretrained
     try:
-        model, info = any_model.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, dtype=torch.float32
-        )
+        model, info = load(folder, output_loading_info=True, local_files_only=True, dtype=torch.float32)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise UserError(f"{STEM} transformers cannot load it ({str(error).strip().splitlines()[0]}).") from error
@@ -83,33 +95,17 @@ def load_back(folder: Path) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silences progress bars and log messages of transformers in the block."""
-    import transformers.utils
-
-    logging: Any = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def compare_weights(model: GPT, theirs: Any, n_vocab: int) -> None:
     """Compare all weights by name, bit for bit: prompts might not show a difference."""
     own, other = model.state_dict(), GPT2.transpose(theirs.state_dict())
     for name in (EMBEDDING, OUTPUT):
         own[name] = own[name][:n_vocab]
-    own |= {name: torch.zeros_like(t) for name, t in other.items() if name.endswith(".bias") and name not in own}
-    if odd := next((name for name in [*own, *other] if name not in own or name not in other), None):
-        raise UserError(f"{STEM} the weight '{odd}' exists on one side only.")
-    if odd := next((n for n, t in own.items() if t.shape != other[n].shape or not torch.equal(t, other[n])), None):
-        raise UserError(f"{STEM} the weight '{odd}' has other values.")
+    for name, tensor in other.items():
+        expected = own.pop(name, torch.zeros_like(tensor) if name.endswith(".bias") else None)
+        if expected is None or not torch.equal(expected, tensor):  # other shapes are not equal either
+            raise UserError(f"{STEM} the weight '{name}' has other values.")
+    if own:
+        raise UserError(f"{STEM} the weight '{next(iter(own))}' is missing.")
 
 
 def fixed_prompts(model: GPT, tokenizer: Tokenizer) -> list[list[int]]:
@@ -118,30 +114,25 @@ def fixed_prompts(model: GPT, tokenizer: Tokenizer) -> list[list[int]]:
     sentence = [tokenizer.eot_id, *tokenizer.encode(HARD_STRINGS[0])][: max(1, room // 2)]
     generator = torch.Generator().manual_seed(1)
     drawn = torch.randint(tokenizer.n_vocab, (min(room, 256),), generator=generator).tolist()
-    special = list(tokenizer.special_tokens.values())
-    return [[tokenizer.eot_id], sentence, [*special, *drawn][:room]]
+    return [[tokenizer.eot_id], sentence, [*tokenizer.special_tokens.values(), *drawn][:room]]
 
 
 @torch.no_grad()
 def different_numbers(model: GPT, theirs: Any, prompts: list[list[int]]) -> str | None:
     """The first difference between two models' logits and greedy texts; None if there is no difference."""
-    largest = 0.0
     for prompt in prompts:
         ids = torch.tensor([prompt])  # (1, T)
         difference = (model(ids)[..., : model.n_vocab] - theirs(ids).logits).abs().max().item()
         if not difference <= TOLERANCE:  # true for NaN too
             return f"logits by {difference:.2g} (at most {TOLERANCE:g}) after a prompt of {len(prompt)} tokens"
-        largest = max(largest, difference)
     for prompt in prompts[:2]:  # the long one leaves little room and takes longest
         room = min(GREEDY_TOKENS, model.config.block_size - len(prompt))
         if room < 1:
             continue
-        ours = [t for (t,) in generate(model, prompt, max_tokens=room, sampling=Sampling(temperature=0))]
-        tokens = greedy(theirs, torch.tensor([prompt]), room)
-        if ours != tokens:
-            at = next(i for i, (a, b) in enumerate(zip(ours, tokens, strict=True)) if a != b)
-            return f"greedy text from token {at + 1} of {room}, after a prompt of {len(prompt)} tokens"
-    log.debug("Parity: logits differ by at most %.2g; greedy texts are the same.", largest)
+        ours = [token for (token,) in generate(model, prompt, max_tokens=room, sampling=Sampling(temperature=0))]
+        pairs = zip(ours, greedy(theirs, torch.tensor([prompt]), room), strict=True)
+        if at := next((n for n, (a, b) in enumerate(pairs, 1) if a != b), None):
+            return f"greedy text from token {at} of {room}, after a prompt of {len(prompt)} tokens"
     return None
 
 
@@ -154,7 +145,7 @@ def greedy(theirs: Any, prompt: Tensor, room: int) -> list[int]:
 
 
 def compare_tokenizers(ours: Tokenizer, theirs: Any) -> None:
-    """Compare the ids of hard strings, and the text of the ids.
+    """Compare the ids of hard strings, the text of the ids, and conversations with those of gen.py --chat.
 
     By default transformers reads control tokens in any text. With `split_special_tokens=True` look-alikes stay text, as
     they always do in `Tokenizer.encode`.
@@ -166,12 +157,7 @@ def compare_tokenizers(ours: Tokenizer, theirs: Any) -> None:
         same = theirs.encode(text, split_special_tokens=True) == plain and theirs.encode(text) == parsed
         if not (same and theirs.decode(plain) == text and theirs.decode(parsed) == text):
             raise UserError(f"{STEM} the tokenizer encodes {text[:40]!r} to other ids.")
-
-
-def compare_chat(ours: Tokenizer, theirs: Any) -> None:
-    """Compare the ids of conversations with those that gen.py --chat gives to the model."""
-    for messages in MESSAGES:
+    for messages in MESSAGES if ours.has_chatml else ():
         ids, _ = chat_prompt(ours, messages, room=1 << 30)
-        rendered = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        if list(rendered) != ids:
+        if list(theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)) != ids:
             raise UserError(f"{STEM} the chat template renders {messages[-1]['content']!r} to other ids.")

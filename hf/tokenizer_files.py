@@ -35,7 +35,7 @@ def ids_and_merges(vocabulary: Vocabulary) -> tuple[dict[str, int], list[str]]:
     letters = byte_letters()
 
     def written(token: bytes) -> str:
-        return "".join(letters[byte] for byte in token)
+        return token.decode("latin-1").translate(letters)
 
     ids = {written(token): i for i, token in enumerate(vocabulary.tokens)}
     return ids, [f"{written(a)} {written(b)}" for a, b in merges(vocabulary.tokens)]
@@ -72,17 +72,16 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None
         "errors": "replace",
         "model_max_length": block_size,
     }
+    texts = {}
     if tokenizer.has_chatml:
         settings["additional_special_tokens"] = [IM_START, IM_END]
-        _write(folder / "chat_template.jinja", CHAT_TEMPLATE)
-    _write(folder / "tokenizer.json", json.dumps(whole, ensure_ascii=False))
-    _write(folder / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
-    _write(folder / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
-    _write(folder / "merges.txt", "#version: 0.2\n" + "\n".join(pairs) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
+        texts["chat_template.jinja"] = CHAT_TEMPLATE
+    texts["tokenizer.json"] = json.dumps(whole, ensure_ascii=False)
+    texts["tokenizer_config.json"] = json.dumps(settings, indent=2) + "\n"
+    texts["vocab.json"] = json.dumps(vocabulary, ensure_ascii=False)
+    texts["merges.txt"] = "\n".join(["#version: 0.2", *pairs, ""])
+    for name, content in texts.items():
+        (folder / name).write_text(content, encoding="utf-8", newline="\n")
 
 
 # --- the way back ---------------------------------------------------------------------------------------------------
@@ -143,9 +142,8 @@ def _recorded_tokenizer(folder: Path, vocab_size: int, recorded: Any) -> Tokeniz
 def _vocabulary_in(whole: Mapping[str, Any]) -> Vocabulary | None:
     """The vocabulary in a tokenizer.json; None if our tokenizer would cut text differently."""
     model, cut = _object(whole.get("model")), _object(whole.get("pre_tokenizer"))
-    if whole.get("normalizer") is not None or cut.get("type") != "ByteLevel":
-        return None
-    if cut.get("add_prefix_space") or cut.get("use_regex") is False:
+    rules = (whole.get("normalizer"), cut.get("type"), cut.get("add_prefix_space", False), cut.get("use_regex", True))
+    if rules != (None, "ByteLevel", False, True):
         return None
     bytes_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     try:
