@@ -7,6 +7,7 @@ renamed: an export is right, or it does not happen.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
 import hashlib
 import json
@@ -25,7 +26,7 @@ from hf.parity import check_parity
 from hf.tokenizer_files import write_tokenizer
 from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer
 from jojo.text.tokenizer import IM_END, Tokenizer
-from model import GPT
+from model import GPT, formulas
 from utils import UserError, __version__, log, make_durable, one_line, read_object, sha256_of
 
 
@@ -44,13 +45,8 @@ def export(
 ) -> None:
     """Write a checkpoint as a Hugging Face folder, which appears only after its comparison with the checkpoint.
 
+    The folder may exist if it is empty or an unchanged export of ours. `write_card` writes the model card into a folder.
     Raises UserError if the checkpoint is unusable, the export differs from it, or other files are in the way.
-
-    Args:
-        checkpoint: of any version.
-        folder: where it goes; may exist if it is empty or an unchanged export of ours.
-        tokenizer: decides the vocabulary.
-        write_card: writes the model card into a folder.
     """
     remove_leftovers(folder)
     refuse_foreign(folder)
@@ -66,7 +62,10 @@ def export(
         seal(temporary)
         check_parity(model, tokenizer, temporary)
         refuse_foreign(folder)  # again, because minutes may have passed
-        keep_edited_card(folder, temporary)
+        card = folder / CARD_FILE
+        if card.is_file() and fingerprint(card) != (sealed_files(folder) or {}).get(CARD_FILE):
+            shutil.copyfile(card, temporary / CARD_FILE)
+            log.info("'%s' was edited and stays as it is; delete it to get a new one.", card)
         replace_folder(temporary, folder)
     except OSError as error:
         reason = error.strerror or error
@@ -109,14 +108,6 @@ def refuse_foreign(folder: Path) -> None:
     for name in names:
         if name != CARD_FILE and fingerprint(folder / name) != sealed.get(name):
             raise UserError(f"'{name}' in '{folder}' was changed since it was exported; {hint}.")
-
-
-def keep_edited_card(folder: Path, new: Path) -> None:
-    """Copy a model card that somebody edited from the old folder to the new one."""
-    card = folder / CARD_FILE
-    if card.is_file() and fingerprint(card) != (sealed_files(folder) or {}).get(CARD_FILE):
-        shutil.copyfile(card, new / CARD_FILE)
-        log.info("'%s' was edited and stays as it is; delete it to get a new one.", card)
 
 
 def seal(folder: Path) -> None:
@@ -163,8 +154,9 @@ def write_folder(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items() if name != OUTPUT}
     padding = weights[EMBEDDING][n_vocab:].clone()  # (rows beyond the vocabulary, C)
     weights[EMBEDDING] = weights[EMBEDDING][:n_vocab].clone()
-    if not shape.bias:
-        weights |= GPT2.zero_biases(shape)
+    if not shape.bias:  # transformers expects them
+        biased = formulas(dataclasses.replace(shape, bias=True)).weights()
+        weights |= {name: torch.zeros(size) for name, size in biased.items() if name.endswith(".bias")}
     save_file(GPT2.transpose(weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     if len(padding):
         save_file({EMBEDDING: padding}, folder / PADDING_FILE)

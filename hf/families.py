@@ -6,7 +6,7 @@ hf/folder.py reads with a Family and hf/export.py writes with it, so each fact a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from config import Config, ModelConfig
 from jojo.checkpoints.checkpoint import MASKS
-from model import formulas
 from utils import UserError, one_line
 
 EMBEDDING, OUTPUT = "transformer.wte.weight", "lm_head.weight"  # two names of one matrix
@@ -23,28 +22,17 @@ EMBEDDING, OUTPUT = "transformer.wte.weight", "lm_head.weight"  # two names of o
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture.
+    """One architecture."""
 
-    model_type: config.json names the family with this.
-    architecture: the class in transformers.
-    shape: fields of ModelConfig -> the keys that hold them in config.json. All are written, the first one is read.
-    defaults: values of keys of `shape` that config.json may leave out.
-    mlp_width: this key may hold the width inside the MLP; model.py always has four times n_embd.
-    fixed: what model.py computes: key -> the values that mean the same. The first is also the default of a missing key.
-    other: further keys of the config.json that we write.
-    prefix: what the family's own files may leave out of the names of weights.
-    transposed: ends of the names of matrices that are stored as (in, out); ours are (out, in).
-    """
-
-    model_type: str
-    architecture: str
-    shape: Mapping[str, tuple[str, ...]]
-    defaults: Mapping[str, Any]
-    mlp_width: str
-    fixed: Mapping[str, tuple[Any, ...]]
-    other: Mapping[str, Any]
-    prefix: str
-    transposed: tuple[str, ...]
+    model_type: str  # config.json names the family with this
+    architecture: str  # the class in transformers
+    shape: Mapping[str, tuple[str, ...]]  # fields of ModelConfig -> keys of config.json: all written, the first read
+    defaults: Mapping[str, Any]  # of keys of `shape` that config.json may leave out
+    mlp_width: str  # the key that may hold the width inside the MLP; model.py always has four times n_embd
+    fixed: Mapping[str, tuple[Any, ...]]  # what model.py computes: key -> values that mean the same, the default first
+    other: Mapping[str, Any]  # further keys of the config.json that we write
+    prefix: str  # what the family's own files may leave out of the names of weights
+    transposed: tuple[str, ...]  # ends of the names of matrices that are stored as (in, out); ours are (out, in)
 
     def write_config(self, shape: ModelConfig) -> dict[str, Any]:
         """Our shape as keys of config.json."""
@@ -89,11 +77,6 @@ class Family:
         if output is not None and (embedding is None or not torch.equal(output, embedding)):
             raise UserError(f"'{OUTPUT}' differs from '{EMBEDDING}'; this version has one matrix for both.")
         return self.transpose(named)
-
-    def zero_biases(self, shape: ModelConfig) -> dict[str, Tensor]:
-        """The biases that transformers expects in a model of ours without biases."""
-        weights = formulas(replace(shape, bias=True)).weights()
-        return {name: torch.zeros(size) for name, size in weights.items() if name.endswith(".bias")}
 
 
 GPT2 = Family(

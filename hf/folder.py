@@ -53,11 +53,11 @@ def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
     rows, recorded = tokenizer.padded_vocab_size, mark.get("vocab_rows")
     if type(recorded) is int and own.n_vocab <= recorded <= 2 * rows:
         rows = max(recorded, rows) if adds_tokens else recorded
-    missing = rows - own.n_vocab
-    padding = None if adds_tokens else read_padding(folder)
+    stored, missing, path = stored[: own.n_vocab], rows - own.n_vocab, folder / PADDING_FILE
+    padding = read_tensors(path).get(EMBEDDING) if path.is_file() and not adds_tokens else None
     if padding is None or padding.shape != (missing, stored.size(1)):
-        padding = stored[: own.n_vocab].double().mean(0).float().expand(missing, -1)
-    weights[EMBEDDING] = weights[OUTPUT] = torch.cat([stored[: own.n_vocab], padding])
+        padding = stored.double().mean(0).float().expand(missing, -1)
+    weights[EMBEDDING] = weights[OUTPUT] = torch.cat([stored, padding]).float()
     biases = {name for name in weights if name.endswith(".bias")}
     if mark.get("bias") is False and not any(weights[name].any() for name in biases):  # zeros that the export added
         weights, biases = {name: tensor for name, tensor in weights.items() if name not in biases}, set()
@@ -90,8 +90,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name in weight_files(folder):
         weights |= read_tensors(folder / name)
-    odd = next((name for name, tensor in weights.items() if not tensor.is_floating_point()), None)
-    if odd and not odd.endswith(MASKS):  # some models store their masks as bytes
+    plain = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}  # masks may be bytes
+    if odd := next((name for name, tensor in plain.items() if not tensor.is_floating_point()), None):
         raise UserError(f"The weight '{one_line(odd)}' in '{folder}' is not made of floating-point numbers.")
     return {name: tensor.float() for name, tensor in weights.items()}
 
@@ -122,10 +122,3 @@ def weight_files(folder: Path) -> list[str]:
     if missing := next((n for n in sorted(names) if Path(n).name != n or not (folder / n).is_file()), None):
         raise UserError(f"'{folder}' has no file '{one_line(missing)}', which its index names.")
     return sorted(names)
-
-
-def read_padding(folder: Path) -> Tensor | None:
-    """The embedding rows that the export cut off; None if the folder does not have them."""
-    path = folder / PADDING_FILE
-    padding = read_tensors(path).get(EMBEDDING) if path.is_file() else None
-    return padding.float() if padding is not None and padding.is_floating_point() else None

@@ -30,10 +30,7 @@ class Hub:
 
         token = get_token()
         if not token:
-            raise UserError(
-                "Not logged in to the Hub; run `hf auth login`, or set HF_TOKEN to a token that may write. "
-                "(--dry-run needs neither.)"
-            )
+            raise UserError("Not logged in to the Hub; run `hf auth login`, or set HF_TOKEN to a token that may write.")
         if not re.fullmatch(r"[!-~]+", token):
             raise UserError("The stored token is not a Hub token; log in again with `hf auth login`.")
         self.api: Any = HfApi(token=token)

@@ -49,9 +49,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None
     added = {i: {"content": name} | plain | {"special": True} for name, i in tokenizer.special_tokens.items()}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     whole = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
+        "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [{"id": i} | entry for i, entry in added.items()],
         "normalizer": None,
         "pre_tokenizer": byte_level,
