@@ -6,6 +6,7 @@ To add an optimizer: a subclass of Optimizer, its line in OPTIMIZERS, and its na
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -27,30 +28,26 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "flo
 
     Weight decay applies to matrices and embeddings, not to biases and LayerNorms. `dtype` is for Muon's matrix products.
     """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    kind = OPTIMIZERS[config.kind]
-    hidden = [(name, p) for name, p in named if kind is not AdamW and ".h." in name and p.dim() == 2]
-    taken = {name for name, _ in hidden}
-    rest = [p for name, p in named if name not in taken]
-    groups = [
-        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    adamw = AdamW(groups, config, dtype)
-    if not hidden:
-        return [adamw]
-    layers: dict[str, list[Tensor]] = {}  # "attn.c_attn.weight" and so on: one shape each
-    for name, p in hidden:
-        layers.setdefault(name.split(".", 3)[-1], []).append(p)
-    groups = [
-        {"params": weights, "weight_decay": config.weight_decay, "matrices": stacked(name)}
-        for name, weights in sorted(layers.items())
-    ]
-    return [adamw, kind(groups, config, dtype)]
+    kind, rest = OPTIMIZERS[config.kind], list[Tensor]()
+    layers: dict[str, list[Tensor]] = defaultdict(list)  # matrices of one shape, by their name in a block
+    for name, weight in model.named_parameters():
+        if kind is not AdamW and ".h." in name and weight.dim() == 2:
+            layers[name.split(".", 3)[-1]].append(weight)  # transformer.h.0.attn.c_attn.weight
+        else:
+            rest.append(weight)
+    decay = config.weight_decay
+    matrices, vectors = [w for w in rest if w.dim() >= 2], [w for w in rest if w.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizers: list[Optimizer] = [AdamW(groups, config, dtype)]
+    if layers:
+        named = sorted(layers.items())
+        groups = [{"params": layer, "weight_decay": decay, "matrices": stacked(name)} for name, layer in named]
+        optimizers.append(kind(groups, config, dtype))
+    return optimizers
 
 
 def stacked(name: str) -> int:
-    """How many matrices are stored above one another in the weight of this name: queries, keys and values, or one."""
+    """How many matrices model.py stores above one another in this weight: queries, keys and values, or one."""
     return 3 if "c_attn" in name else 1
 
 
@@ -59,11 +56,7 @@ class Optimizer:
 
     Not a torch.optim.Optimizer: constructing one imports torch._dynamo (1 s, 74 MB). It looks like one from outside.
     All state exists from the start: made during the first batch, it would fragment the memory that batches free and reuse.
-
-    Args:
-        groups: "params", and settings that differ between groups.
-        config: the settings.
-        dtype: of matrix products in the update.
+    Groups have "params" and the settings that differ between groups. `dtype` is that of matrix products in the update.
     """
 
     STATE: ClassVar[tuple[str, ...]]  # what it keeps of a weight: "step" is a number, all else has the weight's shape
@@ -71,14 +64,10 @@ class Optimizer:
     def __init__(self, groups: Iterable[dict[str, Any]], config: OptimizerConfig, dtype: str) -> None:
         self.param_groups = [{"lr": config.learning_rate} | group for group in groups]
         self.config, self.dtype = config, torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        self.state = {weight: self.first_state(weight) for group in self.param_groups for weight in group["params"]}
-
-    def first_state(self, weight: Tensor) -> dict[str, Tensor]:
-        """The state of a weight before its first update."""
-        return {
-            key: torch.zeros((), device=weight.device) if key == "step" else torch.zeros_like(weight)
-            for key in self.STATE
-        }
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        for weight in (weight for group in self.param_groups for weight in group["params"]):
+            step = torch.zeros((), device=weight.device)
+            self.state[weight] = {key: step if key == "step" else torch.zeros_like(weight) for key in self.STATE}
 
     def step(self) -> None:
         """Update every weight that has a gradient."""
@@ -93,10 +82,7 @@ class Optimizer:
     def update_bytes(matrices: Mapping[str, tuple[int, ...]], n_layer: int, dtype: str) -> int:
         """The most memory that an update of the blocks' matrices takes on top of weights, gradients and state.
 
-        Args:
-            matrices: shapes of the matrices of a block, by name.
-            n_layer: number of blocks.
-            dtype: of matrix products in the update.
+        `matrices` are the shapes of the matrices of one block, by name.
         """
         return 0
 
@@ -115,7 +101,6 @@ class AdamW(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update every weight that has a gradient."""
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             steps, m, v = ([local_tensor(self.state[weight][key]) for weight in weights] for key in self.STATE)
@@ -146,7 +131,6 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update every weight that has a gradient."""
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             together = max(1, MUON_ELEMENTS // weights[0].numel()) if weights else 1
@@ -176,20 +160,16 @@ class Muon(Optimizer):
         return (2 if dtype == "bfloat16" else 4) * min(n_layer * most, max(most, 5 * MUON_ELEMENTS))
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    "adamw": AdamW,
-    "muon": Muon,
-}  # optimizer.kind: of the matrices inside the blocks
+# By optimizer.kind: the optimizer of the matrices inside the blocks.
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "muon": Muon}
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
     """For each matrix of a stack, the nearest one whose singular values are all about 1 (between 0.7 and 1.2).
 
     Five steps of a Newton-Schulz iteration, a quintic polynomial in the matrix. Its coefficients (Jordan et al. 2024) raise
-    small singular values fastest. It needs only matrix products, so it is fast wherever training is.
-
-    Args:
-        matrices: (n, rows, columns) in the dtype to compute in.
+    small singular values fastest. It needs only matrix products, so it is fast wherever training is. `matrices` are
+    (n, rows, columns), in the dtype to compute in.
     """
     wide = matrices if matrices.size(1) <= matrices.size(2) else matrices.mT
     x = wide / wide.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
@@ -211,8 +191,7 @@ def load_optimizer_state(
 ) -> None:
     """Inverse of optimizer_state. The state of a weight that another kind of optimizer has now is left out.
 
-    Raises:
-        UserError: names or shapes do not fit the model.
+    Raises UserError if names or shapes do not fit the model.
     """
     misfit = "The checkpoint's optimizer state does not fit this model"
     parameters, kinds = dict(model.named_parameters()), [set(kind.STATE) for kind in OPTIMIZERS.values()]
@@ -223,13 +202,11 @@ def load_optimizer_state(
             shape = () if key == "step" else parameters[name].shape
             if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
                 raise UserError(f"{misfit} at '{name}' ({key}).")
-    trained = (name for name, parameter in parameters.items() if parameter.requires_grad)
-    if state and (missing := next((name for name in trained if name not in state), None)):
+    own = optimizer_state(optimizers, model)
+    if state and (missing := next((name for name in own if name not in state), None)):
         raise UserError(f"{misfit}: '{missing}' is missing.")
-    for optimizer in optimizers:
-        for name, values in state.items():
-            own = optimizer.state.get(parameters[name], {})
-            if own.keys() == values.keys():
-                for key, value in values.items():
-                    if not value.is_meta:  # a sharded checkpoint: only its shape is known so far
-                        copy_into(own[key], value)
+    for name, values in state.items():
+        if name in own and own[name].keys() == values.keys():
+            for key, value in values.items():
+                if not value.is_meta:  # a sharded checkpoint: only its shape is known so far
+                    copy_into(own[name][key], value)

@@ -61,28 +61,23 @@ def derive_schedule(config: Config, total_batches: int) -> Schedule:
     """
     wanted, peak = config.scheduler, config.optimizer.learning_rate
     floor = float(f"{peak / 10:.12g}") if wanted.min_lr is None else wanted.min_lr
+    length = f"a run of {total_batches:,} batches"
     warmup = wanted.warmup_iters
     if warmup is not None and warmup >= total_batches:
-        log.warning(
-            "scheduler.warmup_iters %s does not fit a run of %s batches; using warmup_fraction %g of it instead.",
-            f"{warmup:,}", f"{total_batches:,}", wanted.warmup_fraction,
-        )  # fmt: skip
+        use = f"using warmup_fraction {wanted.warmup_fraction:g} of it instead."
+        log.warning("scheduler.warmup_iters %s does not fit %s; %s", f"{warmup:,}", length, use)
         warmup = None
     if warmup is None:
         warmup = int(wanted.warmup_fraction * total_batches)
-    end = wanted.lr_decay_iters
+    end, fraction = wanted.lr_decay_iters, wanted.cooldown_fraction
     if end is not None and not warmup < end <= total_batches and wanted.decay_lr:
-        log.warning(
-            "scheduler.lr_decay_iters %s does not fit a run of %s batches with %s of warm-up; decaying until its end.",
-            f"{end:,}", f"{total_batches:,}", f"{warmup:,}",
-        )  # fmt: skip
+        length += f" with {warmup:,} of warm-up"
+        log.warning("scheduler.lr_decay_iters %s does not fit %s; decaying until its end.", f"{end:,}", length)
         end = None
-    explicit_end, end = end is not None, end or total_batches
-    fraction = wanted.cooldown_fraction
-    if fraction is None and wanted.kind == "wsd":
-        fraction = 0.8
-    if fraction is None or (explicit_end and wanted.kind == "cosine"):
-        start = warmup
-    else:
-        start = max(warmup, int(fraction * end))
+    if wanted.kind == "wsd":
+        fraction = 0.8 if fraction is None else fraction
+    elif end is not None or fraction is None:
+        fraction = 0.0  # cosine: from the warm-up on
+    end = end or total_batches
+    start = max(warmup, int(fraction * end))
     return Schedule(wanted.kind, peak, floor, warmup, min(start, end - 1), end, wanted.decay_lr)
