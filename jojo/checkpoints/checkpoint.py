@@ -168,10 +168,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def complete_shape(checkpoint: Checkpoint) -> None:
-    """Take from the weights what the config does not say of the model's shape, before a model is built.
-
-    Raises UserError if the two differ in a size, or the number of heads is missing: weights do not show it.
-    """
+    """Take from the weights what the config does not say of the model's shape. Raises UserError where the two differ."""
     model, weights = checkpoint.config.setdefault("model", {}), checkpoint.model
     if "n_head" not in model:
         raise UserError(f"'{checkpoint.path}' does not say how many heads its model has: Missing 'n_head'.")

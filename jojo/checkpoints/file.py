@@ -35,9 +35,6 @@ STAMP_BYTES = len(STAMP.format(run="", batch=0))
 LONGEST_NAME = 1000  # of a function in a pickle: for 50,000 letters torch takes minutes
 
 
-# --- writing ----------------------------------------------------------------------------------------------------------
-
-
 class _HashingFile:
     """All that torch.save needs of a file. `error`: why a write failed, which torch's RuntimeError does not say."""
 
@@ -93,9 +90,6 @@ def save_errors(path: Path) -> Iterator[None]:
         raise UserError(f"Could not save '{path}' ({why}); check the folder's permissions and free space.") from error
 
 
-# --- the stamp --------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Stamp:
     """Which run wrote a checkpoint, after how many batches, and whether shards belong to it."""
@@ -118,9 +112,6 @@ def read_stamp(path: Path) -> Stamp | None:
     with suppress(OSError):
         return stamp_in(path)
     return None
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def verify_file(path: Path) -> bool:

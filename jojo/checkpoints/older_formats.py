@@ -91,10 +91,8 @@ def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> d
         **{f"best_{split}_loss": _number(state.get(f"best_{split}_loss"), math.inf) for split in ("train", "val")},
         **{f"worst_{split}_loss": _number(state.get(f"worst_{split}_loss"), -math.inf) for split in ("train", "val")},
         "metrics": {
-            "train_loss_batch": _points(series.get("train_loss_batch")),
-            "learning_rate": _points(series.get("learning_rate")),
-            "train_loss_eval": _evaluations(series, "train", batches),
-            "val_loss_eval": _evaluations(series, "val", batches),
+            **{name: _points(series.get(name)) for name in ("train_loss_batch", "learning_rate")},
+            **{f"{split}_loss_eval": _evaluations(series, split, batches) for split in ("train", "val")},
             "bpb": [],
             "stride": 1,
             "elapsed_s": 0.0,
@@ -129,11 +127,7 @@ def _number(value: Any, default: float) -> float:
 
 def _points(values: Any) -> list[tuple[int, float]]:
     """(batch, value) pairs; anything else is left out."""
-    return [
-        (int(pair[0]), float(pair[1]))
-        for pair in (values if isinstance(values, (list, tuple)) else ())
-        if isinstance(pair, (list, tuple))
-        and len(pair) == 2
-        and all(isinstance(v, (int, float)) and abs(v) < 1e15 for v in pair)
-        and pair[0] >= 0
-    ]
+    sequence = (list, tuple)
+    pairs = [p for p in values if isinstance(p, sequence) and len(p) == 2] if isinstance(values, sequence) else []
+    pairs = [p for p in pairs if all(isinstance(number, (int, float)) and abs(number) < 1e15 for number in p)]
+    return [(int(batch), float(value)) for batch, value in pairs if batch >= 0]

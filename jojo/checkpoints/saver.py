@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -216,13 +216,9 @@ class ShardSaver(Saver):
 
         sharded = {name: state[name] for name in ("model", "optimizer")}
         rest = {name: value for name, value in state.items() if name not in sharded}
-        stager = DefaultStager(
-            StagingOptions(
-                use_pinned_memory=False, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=False
-            )
-        )
-        copied: Any = stager.stage(sharded)
-        stager.close()
+        plain = StagingOptions(False, False, False, False)  # no pinned or shared memory, nothing asynchronous
+        with closing(DefaultStager(plain)) as stager:
+            copied: Any = stager.stage(sharded)
         return in_memory(rest, copy=True) | copied
 
     def store(self, state: Mapping[str, Any], path: Path) -> None:
@@ -261,10 +257,7 @@ def write_sharded(state: Mapping[str, Any], path: Path) -> None:
 def in_memory(value: Any, copy: bool, copies: dict[Any, Tensor] | None = None) -> Any:
     """Nested values with all tensors in the CPU's memory; tensors that share memory (tied weights) still do.
 
-    Args:
-        value: mappings, lists, tuples, tensors and plain values. All containers are copied.
-        copy: copy tensors too; else those in the CPU's memory are views of the originals.
-        copies: those made so far, by what they are copies of.
+    Containers are copied. Tensors that are in the CPU's memory stay views of the originals without `copy`.
     """
     copies = {} if copies is None else copies
     if isinstance(value, Tensor):

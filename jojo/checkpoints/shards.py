@@ -54,19 +54,17 @@ def write_shards(state: Mapping[str, Any], folder: Path, rank: int, group: Proce
     Returns the size and SHA-256 of the files this rank wrote, by name. They are durable.
     Raises OSError if the disk of one of the ranks refuses.
     """
-    from torch.distributed.checkpoint.api import CheckpointException
-    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-    from torch.distributed.checkpoint.state_dict_saver import save
+    import torch.distributed.checkpoint as dcp
 
     tensors = flat_tensors(state)
     kinds = {name: "model" if name.startswith("model.") else name.rpartition(".")[2] for name in tensors}
     numbers = {name: 1 + KINDS.index(kind) for name, kind in kinds.items()}
-    writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=numbers, save_distributed=True)
+    writer = dcp.HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=numbers, save_distributed=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a single process
-            save(tensors, storage_writer=writer, process_group=group, no_dist=group is None)
-    except CheckpointException as error:
+            dcp.save(tensors, storage_writer=writer, process_group=group, no_dist=group is None)
+    except dcp.CheckpointException as error:
         cause = next(iter(error.failures.values()))[0]
         raise OSError(getattr(cause, "errno", None), getattr(cause, "strerror", None) or one_line(cause)) from error
     written = sorted(folder.glob(f"shard-{rank + 1:05}-*.safetensors"))
@@ -132,9 +130,7 @@ class Shards:
         there = {path.name for path in self.folder.iterdir() if path.is_file()} if self.folder.is_dir() else set()
         if missing := sorted(self.files.keys() - there):
             lost = self.folder / missing[0]
-            return (
-                f"A shard of the checkpoint '{self.path}' is missing ('{lost}'); restore it, or use another checkpoint."
-            )
+            return f"A shard of the checkpoint '{self.path}' is missing ('{lost}'); restore it or use another one."
         if more := sorted(there - self.files.keys()):
             return f"'{self.folder / one_line(more[0])}' does not belong to the checkpoint '{self.path}'; remove it."
         for name in sorted(self.files)[ranks.rank :: ranks.world_size]:
@@ -146,10 +142,10 @@ class Shards:
 
     def _gap(self, _ranks: Ranks) -> str:
         """Which tensor's rows are not all there, once and in order, in a sentence; empty where all are."""
-        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+        import torch.distributed.checkpoint as dcp
 
         try:
-            found: Any = HuggingFaceStorageReader(str(self.folder)).read_metadata().state_dict_metadata
+            found: Any = dcp.HuggingFaceStorageReader(str(self.folder)).read_metadata().state_dict_metadata
             for name, shape in self.shapes.items():
                 row = 0
                 for chunk in sorted(found[name].chunks, key=lambda chunk: chunk.offsets[0]):
@@ -172,9 +168,8 @@ class Shards:
         """
         if section == "optimizer" and not all(isinstance(values, dict) for values in state["optimizer"].values()):
             raise UserError(f"'{self.path}' is not a valid checkpoint: its optimizer state is malformed.")
-        device = "cpu" if whole else "meta"
-        shapes = {name: shape for name, shape in self.shapes.items() if name.startswith(section)}
-        tensors = {name: torch.empty(shape, device=device) for name, shape in shapes.items()}
+        shapes, device = self.shapes, "cpu" if whole else "meta"
+        tensors = {n: torch.empty(shape, device=device) for n, shape in shapes.items() if n.startswith(section)}
         if whole:
             self.read_into(tensors)
         for flat, tensor in tensors.items():
@@ -193,17 +188,15 @@ class Shards:
 
         Raises UserError, on all ranks, if they cannot be read.
         """
-        from torch.distributed.checkpoint.api import CheckpointException
-        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-        from torch.distributed.checkpoint.state_dict_loader import load
+        import torch.distributed.checkpoint as dcp
 
         wanted = {name: tensor for name, tensor in tensors.items() if name in self.shapes}
         alone = not any(is_dtensor(tensor) for tensor in wanted.values())
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about a single process
-                load(wanted, storage_reader=HuggingFaceStorageReader(str(self.folder)), no_dist=alone)
-        except CheckpointException as error:  # an error of any kind, here or on another rank
+                dcp.load(wanted, storage_reader=dcp.HuggingFaceStorageReader(str(self.folder)), no_dist=alone)
+        except dcp.CheckpointException as error:  # an error of any kind, here or on another rank
             raise UserError(self._unreadable(next(iter(error.failures.values()))[0])) from error
 
     def _unreadable(self, cause: BaseException) -> str:

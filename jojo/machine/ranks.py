@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 POLL_S = 0.05  # between two looks into the store
-SAY_S = 10.0  # a wait that takes longer is announced
+SAY_S = 10.0  # a wait that takes longer is announced, with the ranks that are late
 LATE = 0.8  # of the timeout: an error after such a wait means that another rank is late, not dead
 SAME_INPUT = "give every machine the same files and the same command."
 DIED = (
@@ -66,8 +66,8 @@ class Ranks:
         return self.world_size == 1
 
     # --- texts ------------------------------------------------------------------------------------------------------
-    # They go through the store, mostly before training. A wait there has no limit, because a rank may still tokenize. After
-    # 10 s rank 0 names the ranks that it waits for. Ctrl-C interrupts the wait. When a rank dies, torchrun ends the others.
+    # They go through the store, mostly before training. A wait has no limit, because a rank may still tokenize; Ctrl-C ends
+    # it. When a rank dies, torchrun ends the others.
 
     def broadcast_text(self, name: str, text: str) -> str:
         """Rank 0's text on every rank; the others wait for it."""
@@ -124,9 +124,8 @@ class Ranks:
             time.sleep(POLL_S)
 
     # --- tensors ----------------------------------------------------------------------------------------------------
-    # They go through process groups. When a rank dies, gloo raises at once in the ranks that wait for it; when a rank is
-    # late, after timeout_s. A signal is handled after the call. all_reduce_max always uses gloo: NCCL's kernels wait on
-    # the GPU for a dead rank, and this call ends the process meanwhile.
+    # They go through process groups. gloo raises at once in the ranks that wait for a dead one, and after timeout_s for a
+    # late one. all_reduce_max always uses gloo, because NCCL's kernels wait on the GPU for a dead rank.
 
     def connect(self, device: str, timeout_s: float) -> None:
         """Create the process groups for this rank's device, when all ranks are there."""
@@ -226,12 +225,9 @@ SINGLE = Ranks()
 
 
 def name_ranks(numbers: Sequence[int]) -> str:
-    """Ranks, as a sentence begins with them."""
+    """Ranks, as a sentence begins with them: "Ranks 1, 2, 3"."""
     more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
     return f"Rank{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:8]))}{more}"
-
-
-# --- sharded tensors ------------------------------------------------------------------------------------------------
 
 
 def is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
