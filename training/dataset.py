@@ -86,7 +86,8 @@ def file_source(files: DatasetFiles, split: str) -> Source:
         with locked(files.lock, f"the data set '{files.name}'"):
             files.settle()
     path, provenance = files.split(split), files.provenance()
-    return Source(files.name, split, str(path), path, notes=provenance.options if provenance else {})
+    notes = {"normalised": True} if provenance and provenance.request.get("normalise") else {}
+    return Source(files.name, split, str(path), path, notes=notes)
 
 
 def story_sample(split: str) -> Source:

@@ -1,8 +1,7 @@
-"""Documents -> data/<name>-{train,val}.jsonl, with the provenance of the data set beside them.
+"""Documents -> data/<name>-{train,val}.jsonl, and <name>.made.json, which says what they were made from.
 
 A document's own contents decide its split, unless its source has splits of its own. Exact duplicates are dropped, also
-across splits. Both files are written under temporary names and appear together with <name>.made.json, which says what
-they were made from: the same command finds them done.
+across splits. The files get their names together; the same command finds them done.
 """
 
 from __future__ import annotations
@@ -29,23 +28,12 @@ SHORTEST = 100  # characters of a single document that can be cut into two split
 
 @dataclass
 class Provenance:
-    """What the files of a data set were made from; plain values.
+    """What the files of a data set were made from; plain values."""
 
-    request: what was asked for, and the state of the sources (names, sizes, times).
-    documents: per split.
-    duplicates: documents that were dropped.
-    sizes: of the files in bytes, per split.
-    """
-
-    request: dict[str, Any]
-    documents: dict[str, int]
-    duplicates: int
-    sizes: dict[str, int]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """How the text was changed while it was read, if it was."""
-        return {"normalised": True} if self.request.get("normalise") else {}
+    request: dict[str, Any]  # what was asked for, and the state of the sources (names, sizes, times)
+    documents: dict[str, int]  # per split
+    duplicates: int  # how many documents were dropped
+    sizes: dict[str, int]  # of the files in bytes, per split
 
 
 @dataclass(frozen=True)
@@ -103,36 +91,25 @@ class DatasetFiles:
         sound = isinstance(found.request, dict) and all(type(count) is int for count in counts)
         return found if sound and found.sizes == sizes else None
 
-    def existing(self) -> list[str]:
-        """Those of the two splits that exist."""
-        return [str(self.split(split)) for split in SPLITS if self.split(split).exists()]
-
 
 def write_dataset(
-    files: DatasetFiles,
-    documents: Iterable[Document],
-    request: dict[str, Any],
-    source: str,
-    val_fraction: float,
-    max_documents: int | None = None,
+    files: DatasetFiles, documents: Iterable[Document], request: dict[str, Any], source: str
 ) -> Provenance:
     """Write both splits and their provenance, all or nothing.
+
+    Raises UserError if there are no documents, or a single one that is too short to be split.
 
     Args:
         files: where to.
         documents: what to write; read once.
-        request: kept in the provenance.
+        request: kept in the provenance. "val_fraction" is the share of validation documents, where the source has no
+            splits. "max_documents" stops after so many; then only the training documents of a source with splits are
+            taken, and are split again.
         source: of the documents, for messages.
-        val_fraction: the share of validation documents, among those whose source has no splits.
-        max_documents: stop after so many documents. From a source with splits, only its training documents are taken,
-            and are split again.
-
-    Raises:
-        UserError: there are no documents, or a single one that is too short to be split.
     """
     provenance_file, *splits = files.unfinished
     try:
-        counts, duplicates = _write_splits(files, documents, val_fraction, max_documents)
+        counts, duplicates = _write_splits(files, documents, request["val_fraction"], request["max_documents"])
         if not sum(counts.values()):
             raise UserError(f"No documents in {source}; nothing was written.")
         with errors_of(files.folder):
@@ -170,12 +147,12 @@ def _write_splits(
         for own_split, record in shown:
             if max_documents and own_split == "val":
                 continue
-            digest = _digest(record)
-            if digest in seen:
+            number = digest(record)
+            if number in seen:
                 duplicates += 1
                 continue
-            seen.add(digest)
-            split = "val" if digest / 2**64 < val_fraction else "train"
+            seen.add(number)
+            split = "val" if number / 2**64 < val_fraction else "train"
             if own_split and not max_documents:
                 split = own_split
             out[split].write(to_line(record))
@@ -185,43 +162,34 @@ def _write_splits(
     return counts, duplicates
 
 
-def split_share(record: Mapping[str, Any]) -> float:
-    """A number in [0, 1) that decides the split; it depends on what the document says, not on fields such as an id."""
-    return _digest(record) / 2**64
-
-
-def _digest(record: Mapping[str, Any]) -> int:
-    """64 bits of what the document says."""
+def digest(record: Mapping[str, Any]) -> int:
+    """64 bits of what the document says, which also decide its split. Other fields, such as an id, do not matter."""
     if messages := record_messages(record):
-        turns = [{name: _utf8(turn[name]).decode() for name in ("role", "content")} for turn in messages]
+        turns = [
+            {name: turn[name].encode("utf-8", "replace").decode() for name in ("role", "content")} for turn in messages
+        ]
         content = json.dumps(turns, sort_keys=True).encode()
     else:
-        content = _utf8(plain_text(record))
+        content = plain_text(record).encode("utf-8", "replace")
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
 
 
-def _utf8(text: str) -> bytes:
-    """The text in UTF-8, with "?" for a character that has no UTF-8 form (half a surrogate pair)."""
-    return text.encode("utf-8", "replace")
-
-
 def to_line(record: Mapping[str, Any]) -> bytes:
-    """One JSONL line."""
+    """One JSONL line, with "?" for a character that has no UTF-8 form (half a surrogate pair)."""
     if record.keys() == {"text"}:  # most records; three times faster than json
-        text = _utf8(record["text"])
+        text = record["text"].encode("utf-8", "replace")
         if len(text.translate(None, RARE)) == len(text):
             escaped = text.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
             return b'{"text": "' + escaped + b'"}\n'
-    return _utf8(json.dumps(record, ensure_ascii=False)) + b"\n"
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def _fill_empty_split(split: str, empty: Path, full: Path) -> None:
-    """Give an empty split the document whose share is nearest to it; a single document is cut in two."""
+    """Give an empty split the document whose digest is nearest to it; a single document is cut in two."""
     lines = full.read_bytes().splitlines(keepends=True)
     if len(lines) > 1:
-        shares = [split_share(json.loads(line)) for line in lines]
-        chosen = shares.index((min if split == "val" else max)(shares))
-        moved = lines.pop(chosen)
+        digests = [digest(json.loads(line)) for line in lines]
+        moved = lines.pop(digests.index((min if split == "val" else max)(digests)))
         log.warning("The %s split was empty, so it got one document. Add more text, or change --val_fraction.", split)
     else:
         beginning, end = _cut_document(json.loads(lines[0]))

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,6 @@ from utils import one_line, parse_json
 
 Record = dict[str, Any]  # {"text"}, {"messages"} or {"input", "output"}: see documents.py
 Document = tuple[str, Record]  # the split that its source says ("train", "val", or ""), and the record
-
-FORMS = '"text", "conversation", "messages" or "input" and "output"'
 
 
 class UnknownForm(ValueError):
@@ -44,26 +42,31 @@ def describe_error(error: Exception) -> str:
     return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
+def describe_fields(names: Iterable[str]) -> str:
+    """Which fields or columns there are, for messages about a missing one."""
+    return f"(it has: {one_line(', '.join(names), 200)})"
+
+
 def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
     """The conversation in a record, or None if it holds plain text.
 
     Accepts {"conversation" | "messages": [{"role", "content"}, ...]}, {"input", "output"} and Alpaca's {"instruction",
-    "input", "output"}, whose "input" may be empty or missing.
-
-    Raises:
-        ValueError: the record has none of the known forms.
+    "input", "output"}, whose "input" may be empty or missing. Raises ValueError for any other form.
     """
     turns = record.get("conversation")
     if turns is None:
         turns = record.get("messages")
     if turns is None and "output" in record and ("instruction" in record or "input" in record):
-        question = _question(record)
+        question = record.get("input")
+        if "instruction" in record:  # stands before the input, with an empty line between them
+            parts = [record["instruction"], question or ""]
+            question = "\n\n".join(filter(None, parts)) if all(isinstance(part, str) for part in parts) else None
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": record["output"]}]
     if turns is None:
         if "text" not in record:
-            raise UnknownForm(f"needs {FORMS} (it has: {one_line(', '.join(record), 200)})")
+            raise UnknownForm(f'needs "text", "messages", or "input" and "output" {describe_fields(record)}')
         if not isinstance(record["text"], str | None):
-            raise ValueError('"text" must be a string')
+            raise ValueError("the text must be a string")
         return None
     if not isinstance(turns, list) or not turns:
         raise ValueError("a conversation must be a list of turns")
@@ -75,30 +78,25 @@ def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
     return turns
 
 
-def _question(record: Mapping[str, Any]) -> Any:
-    """What the user asks: "instruction", then "input" after an empty line."""
-    if "instruction" not in record:
-        return record["input"]
-    parts = [record["instruction"], record.get("input") or ""]
-    return "\n\n".join(filter(None, parts)) if all(isinstance(part, str) for part in parts) else None
-
-
 def plain_text(record: Mapping[str, Any]) -> str:
     """The text of a record without a conversation; "" for an empty document (null, or white space only)."""
     text: str | None = record["text"]
     return text if text and not text.isspace() else ""
 
 
+def record_texts(record: Mapping[str, Any]) -> list[str]:
+    """The texts of a record, turn by turn; [] for an empty document. Raises ValueError for an unknown form."""
+    messages = record_messages(record)
+    texts = [turn["content"] for turn in messages] if messages else [plain_text(record)]
+    return texts if messages or texts[0] else []
+
+
 def line_texts(line: bytes) -> list[str]:
-    """The texts of the document in a JSONL line, turn by turn; nothing if the line holds no document."""
+    """The texts of the document in a JSONL line; [] if the line holds no document."""
     try:
-        record = read_record(line)
-        messages = record_messages(record)
+        return record_texts(read_record(line))
     except ValueError:
         return []
-    if messages is not None:
-        return [turn["content"] for turn in messages]
-    return [text] if (text := plain_text(record)) else []
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,7 @@ class Rendering:
 def render(record: Record, tokenizer: Tokenizer, rendering: Rendering) -> tuple[np.ndarray, bool]:
     """The ids of a record without the final <|endoftext|> (uint32), and whether control-token look-alikes stayed text.
 
-    Raises:
-        ValueError: the record has none of the accepted forms.
+    Raises ValueError for a record of an unknown form.
     """
     messages = record_messages(record)
     if messages is not None:
@@ -143,13 +140,9 @@ class Encoded:
 
 
 def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering, tokenizer: Tokenizer) -> Encoded:
-    """Parse and encode consecutive JSONL lines (the work of one task).
+    """Parse and encode consecutive JSONL lines (the work of one task). Blank lines are skipped.
 
-    Args:
-        first_line: number of the first line, for messages.
-        lines: JSONL lines; empty ones are skipped.
-        rendering: how records become ids.
-        tokenizer: encodes them; several threads may share it.
+    `first_line` is the number of the first one, for messages. Several threads may share the tokenizer.
     """
     parts: list[np.ndarray] = [np.empty(0, np.uint32)]
     end = np.array([tokenizer.eot_id], np.uint32)

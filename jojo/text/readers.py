@@ -27,19 +27,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jojo.text.documents import Record, UnknownForm, describe_error, plain_text, read_record, record_messages
+from jojo.text.documents import Record, UnknownForm, describe_error, describe_fields, read_record, record_texts
 from utils import UserError, one_line, user_path
 
 SEPARATOR = "<|endoftext|>"
-TEXT_FIELD = "text"
 FORMATS = (".txt", ".jsonl", ".md", ".csv", ".parquet")
 KNOWN = f"{', '.join(FORMATS)} (all but the last also as .gz or .zst)"
 PIECE_CHARACTERS = 32_000  # a longer text is cut near this length, which is far longer than any context
 CHUNK_BYTES = 1 << 18
 PACKED_BYTES = 1 << 8  # given to zstd at once; its output may be 30,000 times larger
-LONGEST_LINE = 64 << 20  # bytes of .jsonl and .csv; characters of a field
+LONGEST_LINE = 64 << 20  # bytes of .jsonl and .csv; characters of a .csv field
 BATCH_ROWS = 64  # of .parquet: few, because each may be a book
 CONVERT = "convert it, for example with iconv -f latin1 -t utf-8"
+CONVERT_UTF_16 = "if it is UTF-16, convert it with iconv -f utf-16 -t utf-8"
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,8 @@ class TextOptions:
     """How files become records."""
 
     separator: str = SEPARATOR  # the line that ends a document in .txt and .md files
-    text_field: str = TEXT_FIELD  # the field or column that holds the text
+    text_field: str = "text"  # the field or column that holds the text
     normalise: bool = False  # apply normalise() to every text
-
-    def __post_init__(self) -> None:
-        if "\n" in self.separator:
-            raise UserError("--separator must be one line; a document ends where a line is equal to it.")
 
 
 @dataclass
@@ -69,9 +65,8 @@ class Problems:
         """Count an unreadable line. Raises UserError for the first one beyond the limit."""
         self.count += 1
         reason = f": {describe_error(error)}"
-        if reason in "".join(self.examples):
-            reason = ""  # shown once
-        self.examples = [*self.examples, place + reason][:3]
+        is_known = reason in "".join(self.examples)
+        self.examples = [*self.examples, place if is_known else place + reason][:3]
         if not self.advice:
             named = isinstance(error, UnknownForm) and "name the field that holds the text with --text_field"
             encoded = isinstance(error, UnicodeDecodeError) and CONVERT
@@ -82,22 +77,18 @@ class Problems:
     @property
     def shown(self) -> str:
         """The examples, for messages."""
-        return "; ".join([*self.examples, *["..."] * (self.count > len(self.examples))])
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
+        return "; ".join(self.examples) + ("; ..." if self.count > len(self.examples) else "")
 
 
 def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Path]:
     """The files that --input names, each once, in a fixed order.
 
-    Args:
-        inputs: files, folders (with all folders in them) and patterns like `stories/*.txt` and `books/**/*.md`. Folders
-            and patterns skip unknown formats and names that begin with a dot. An existing path is never a pattern.
-        leave_out: files that folders and patterns skip.
+    Raises UserError for an input that is missing, has no readable file, or is in an unknown format.
 
-    Raises:
-        UserError: an input is missing, has no readable file, or is in an unknown format; or a folder may not be read.
+    Args:
+        inputs: files, folders (with all folders in them) and patterns like `books/**/*.md`. Folders and patterns skip
+            unknown formats and names that begin with a dot. An existing path is never a pattern.
+        leave_out: files that folders and patterns skip.
     """
     files: dict[Path, Path] = {}
     left_out = {path.resolve() for path in leave_out}
@@ -124,40 +115,31 @@ def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Pa
 def _below(folder: Path) -> Iterator[Path]:
     """All files in a folder and in the folders below it, without hidden ones."""
 
-    def refuse(error: OSError) -> None:
-        reason = f"({error.strerror}); check its permissions"
-        raise UserError(f"The folder '{error.filename}' cannot be read {reason}.") from None
+    def refuse(error: OSError) -> None:  # without it, os.walk skips what it may not read
+        raise error
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place, name) for name in names if not name.startswith("."))
 
 
-def _format(path: Path) -> str | None:
-    """The format by the file's name, without its packing; None if it is unknown."""
+def _format(path: Path) -> str:
+    """The format by the file's name, without its packing; "" if it is unknown."""
     packed = path.suffix.lower() in (".gz", ".zst")
     name = (Path(path.stem) if packed else path).suffix.lower()
-    return name if name in (FORMATS[:-1] if packed else FORMATS) else None
+    return name if name in (FORMATS[:-1] if packed else FORMATS) else ""
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
 def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterator[Record]:
-    r"""The documents of one file as records that documents.record_messages accepts; empty documents are left out.
+    r"""The documents of a file from find_files, as records that documents.record_texts accepts.
 
-    NUL characters in JSON (\u0000) or Parquet are kept. A NUL byte in any other file means that it is not text.
-
-    Args:
-        path: a file from find_files.
-        options: how it is read.
-        problems: counts unreadable lines and empty documents.
-
-    Raises:
-        UserError: the file cannot be read to its end, or too many lines are unreadable.
+    `problems` counts unreadable lines, and empty documents, which are left out. NUL characters in JSON (\u0000) or Parquet
+    are kept; a NUL byte in any other file means that it is not text. Raises UserError if the file cannot be read to its
+    end, or if too many lines are unreadable.
     """
-    if not path.stat().st_size:  # even the packed formats
-        return
     kind = _format(path)
     if kind in (".txt", ".md"):
         texts = split_text(_text(path), options.separator)
@@ -165,14 +147,13 @@ def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterat
             texts = (normalise(text).strip() for text in texts)
         yield from ({"text": text} for text in texts if text)
         return
-    assert kind, "find_files gives files of a known format only"
-    values = {".jsonl": _json_lines, ".csv": _csv_rows, ".parquet": _parquet_rows}[kind](path, options)
-    for place, value in values:
+    read_rows = {".jsonl": _json_lines, ".csv": _csv_rows, ".parquet": _parquet_rows}[kind]
+    for place, value in read_rows(path, options.text_field):
         try:
             if isinstance(value, Exception):
                 raise value
             record = _with_options(value, options)
-            if record_messages(record) or plain_text(record):
+            if record_texts(record):
                 yield record
             else:
                 problems.empty_documents += 1
@@ -181,98 +162,82 @@ def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterat
 
 
 def _with_options(record: Record, options: TextOptions) -> Record:
-    """The record of the named field, normalised if that is asked for. Raises ValueError if the field is missing."""
+    """The record of the named field, normalised if that is asked for. Raises UnknownForm if the field is missing."""
     name = options.text_field
-    if name != TEXT_FIELD:
+    if name != "text":
         if name not in record:
-            raise UnknownForm(_lacks("field", name, record))
-        if not isinstance(record[name], str | None):
-            raise ValueError(f"the field '{name}' must be a string")
+            raise UnknownForm(f"has no field '{name}' {describe_fields(record)}")
         record = {"text": record[name]}
     return _normalised(record) if options.normalise else record
-
-
-def _lacks(kind: str, name: str, names: Iterable[str]) -> str:
-    return f"has no {kind} '{name}' (it has: {one_line(', '.join(names), 200)})"
 
 
 Rows = Iterator[tuple[str, Record | ValueError]]  # where each row stands, and its record, or why it has none
 
 
-def _json_lines(path: Path, options: TextOptions) -> Rows:
-    for number, line in enumerate(_lines(_chunks(path)), 1):
+def _json_lines(path: Path, text_field: str) -> Rows:
+    for number, line in _lines(path):
         try:
-            if line is None:
-                raise ValueError(f"longer than {LONGEST_LINE >> 20} MiB")
             if line.strip():
                 yield f"line {number}", read_record(line)
         except ValueError as error:
             yield f"line {number}", error
 
 
-def _csv_rows(path: Path, options: TextOptions) -> Rows:
+def _csv_rows(path: Path, text_field: str) -> Rows:
     """The text column; line ends inside of it stay as they are."""
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))  # the process shares it, so it is only raised
+    csv.field_size_limit(LONGEST_LINE)
     lines = _csv_lines(path)
-    n_blank, header = next(((n, line) for n, line in enumerate(lines) if line.strip()), (0, ""))
-    if not header:
-        return
-    rows = csv.DictReader(itertools.chain([header], lines), delimiter=max(",;\t", key=header.count), strict=True)
-    at = n_blank + 1  # the line on which a row begins
+    header = next(lines, "")
+    rows = csv.reader(itertools.chain([header], lines), delimiter=max(",;\t", key=header.count), strict=True)
+    at = 1  # the line on which a row begins
     try:
-        if options.text_field not in (names := rows.fieldnames or ()):
-            raise _no_column(path, options, names)
-        if names.count(options.text_field) > 1:
-            raise UserError(f"'{path}' has more than one column '{options.text_field}'; rename all but one.")
-        at = n_blank + rows.line_num + 1
+        names = next(rows)
+        if header and text_field not in names:
+            raise _no_column(path, text_field, names)
+        at = rows.line_num + 1
         for row in rows:
-            fits = None not in row and None not in row.values()
-            text = {options.text_field: row[options.text_field]}
-            yield f"line {at}", text if fits else ValueError(f"must have {len(names)} columns, like the header")
-            at = n_blank + rows.line_num + 1
+            if len(row) == len(names):
+                yield f"line {at}", {text_field: row[names.index(text_field)]}
+            elif row:
+                yield f"line {at}", ValueError(f"must have {len(names)} columns, like the header")
+            at = rows.line_num + 1
     except csv.Error as error:  # where the next row begins is unknown now
         how = "check its quotes, and double every quote inside of a quoted field"
         raise UserError(f"'{path}', the row from line {at}, cannot be read ({error}); {how}.") from None
 
 
 def _csv_lines(path: Path) -> Iterator[str]:
-    for number, line in enumerate(_lines(_chunks(path)), 1):
-        if line is None:
-            raise UserError(f"'{path}', line {number}: longer than {LONGEST_LINE >> 20} MiB.")
+    for number, line in _lines(path):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
             raise UserError(f"'{path}', line {number}, is not UTF-8 text; {CONVERT}.") from None
 
 
-def _no_column(path: Path, options: TextOptions, names: Iterable[str]) -> UserError:
-    problem = _lacks("column", options.text_field, names)
+def _no_column(path: Path, name: str, names: Iterable[str]) -> UserError:
+    problem = f"has no column '{name}' {describe_fields(names)}"
     return UserError(f"'{path}' {problem}; name the column that holds the text with --text_field.")
 
 
-def _parquet_rows(path: Path, options: TextOptions) -> Rows:
+def _parquet_rows(path: Path, text_field: str) -> Rows:
     """Rows with the columns that make a record, without null values."""
     arrow, parquet = _optional("pyarrow", path), _optional("pyarrow.parquet", path)
-    names = [options.text_field]
-    if options.text_field == TEXT_FIELD:  # as in .jsonl, any form of record is accepted
+    names = [text_field]
+    if text_field == "text":  # as in .jsonl, any form of record is accepted
         names += ["conversation", "messages", "instruction", "input", "output"]
     number = 0
     with open(path, "rb") as file:
         try:  # without these options it reads whole columns at once
             source = parquet.ParquetFile(file, pre_buffer=False, buffer_size=CHUNK_BYTES)
             columns = [name for name in names if name in source.schema_arrow.names]
-            if not columns:
-                raise _no_column(path, options, source.schema_arrow.names)
-            for batch in source.iter_batches(BATCH_ROWS, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"row {number}", {n: row[n] for n in row if row[n] is not None} or {options.text_field: None}
-        except UserError:
-            raise
+            batches = source.iter_batches(BATCH_ROWS, columns=columns) if columns else ()
+            for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
+                yield f"row {number}", {n: row[n] for n in row if row[n] is not None} or {text_field: None}
         except (arrow.ArrowException, OSError, ValueError) as error:
             reason = f"after row {number:,}: {one_line(str(error))}"
-            how = "if it is damaged, make or download it again"
-            raise UserError(f"'{path}' cannot be read as Parquet ({reason}); {how}.") from None
+            raise UserError(f"'{path}' cannot be read as Parquet ({reason}); make or download it again.") from None
+    if not columns:
+        raise _no_column(path, text_field, source.schema_arrow.names)
 
 
 def _optional(module: str, path: Path) -> Any:
@@ -283,18 +248,15 @@ def _optional(module: str, path: Path) -> Any:
         raise UserError(f"Reading '{path}' needs {package}: pip install {package}.") from None
 
 
-# --- documents of a text ----------------------------------------------------------------------------------------------
+# --- texts ------------------------------------------------------------------------------------------------------------
 
 
 def split_text(text: str | Iterable[str], separator: str = SEPARATOR) -> Iterator[str]:
-    """Documents of a text: what stands between separator lines; long ones are cut into pieces at empty lines.
+    """Documents of a text, stripped and not empty: what stands between separator lines, cut into pieces if it is long.
 
     Args:
         text: a text, or its chunks; where the chunks begin makes no difference.
         separator: the line that ends a document, taken literally; blanks may stand around it.
-
-    Returns:
-        Documents and pieces of them, without white space at both ends; none is empty.
     """
     return filter(None, map(str.strip, _pieces(_parts([text] if isinstance(text, str) else text, separator))))
 
@@ -333,9 +295,6 @@ def _parts(chunks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
     yield "" if line.fullmatch(held, 1) else held[1:], True
 
 
-# --- bytes, text and lines --------------------------------------------------------------------------------------------
-
-
 def _chunks(path: Path) -> Iterator[bytes]:
     """The unpacked bytes of a file. Raises UserError for damaged packing, and for NUL bytes, which no text has."""
     with open(path, "rb") as file:
@@ -348,10 +307,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
             n_bytes = 0
             for chunk in filter(None, chunks):
                 if (at := chunk.find(b"\0")) >= 0:
-                    raise UserError(
-                        f"'{path}' is not UTF-8 text (byte {n_bytes + at:,} is NUL); if it is UTF-16, convert it with "
-                        "iconv -f utf-16 -t utf-8."
-                    )
+                    raise UserError(f"'{path}' is not UTF-8 text (byte {n_bytes + at:,} is NUL); {CONVERT_UTF_16}.")
                 n_bytes += len(chunk)
                 yield chunk
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -389,25 +345,20 @@ def _text(path: Path) -> Iterator[str]:
             raise UserError(f"'{path}' is not UTF-8 text (byte {at:,}); {CONVERT}.") from None
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
-    """Lines with their ends; None for one that is longer than LONGEST_LINE, which is not kept in memory."""
-    parts: list[bytes] = []
-    size = 0
-    for part in itertools.chain.from_iterable(map(io.BytesIO, chunks)):
-        size += len(part)
-        parts.append(part)
-        if size > LONGEST_LINE:
-            parts.clear()
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines with their ends. Raises UserError for one that is longer than LONGEST_LINE."""
+    held, number = bytearray(), 1
+    for part in itertools.chain.from_iterable(map(io.BytesIO, _chunks(path))):
+        held += part
+        if len(held) > LONGEST_LINE:
+            raise UserError(f"'{path}', line {number}, is longer than {LONGEST_LINE >> 20} MiB; split or remove it.")
         if part.endswith(b"\n"):
-            line = b"".join(parts) if size <= LONGEST_LINE else None
-            parts.clear()  # before the caller works on the line: a long one should not be there twice
-            yield line
-            size = 0
-    if size:
-        yield b"".join(parts) if size <= LONGEST_LINE else None
+            line, held = bytes(held), bytearray()  # before the yield, so that a long line is not there twice
+            yield number, line
+            number += 1
+    if held:
+        yield number, bytes(held)
 
-
-# --- normalising ------------------------------------------------------------------------------------------------------
 
 _CHARACTERS: dict[int, str | None] = {
     **dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b"), "'"),
@@ -422,13 +373,11 @@ def normalise(text: str) -> str:
     """The text with one spelling for what looks alike. A second call changes nothing.
 
     - Unicode NFC: a letter and its accent are one character where there is one
-    - curly single and double quotes (high, low, reversed) become ' and "; dashes stay what they are
+    - curly single and double quotes (high, low, reversed) become ' and "; dashes stay
     - no-break and all other Unicode spaces become a space; tabs stay
     - zero-width spaces, word joiners, byte order marks and soft hyphens are removed; zero-width joiners and non-joiners
       too, except beside a character that is not Latin, where they are spelling (Persian, Hindi, emoji)
-    - CRLF and CR become LF
-    - spaces and tabs at the ends of lines are removed
-    - three or more empty lines become one
+    - CRLF and CR become LF; spaces and tabs at the ends of lines are removed; three or more empty lines become one
     """
     if not text.isascii():  # remove characters first: one may stand between a letter and its accent
         text = _JOINERS.sub("", unicodedata.normalize("NFC", text.translate(_CHARACTERS)))

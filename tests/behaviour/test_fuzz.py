@@ -890,10 +890,10 @@ def test_prepare_writes_what_training_would_read(lines: list[bytes]) -> None:
     problems = text_files.Problems(99)
     with bounded():
         records = list(text_files.read_records(Path("lines.jsonl"), text_files.TextOptions(), problems))
-        shares = [dataset_files.split_share(record) for record in records]
+        digests = [dataset_files.digest(record) for record in records]
         written, again = documents_in([dataset_files.to_line(record) for record in records])
     assert problems.count == len(result.bad_lines) and not again.bad_lines
-    assert all(0 <= share < 1 for share in shares)
+    assert all(0 <= digest < 2**64 for digest in digests)
     assert len(written) == len(documents)
     for record, ids, before in zip(records, written, documents, strict=True):
         assert GPT2.decode(ids, show_control=True) == rendered(record, "?")
