@@ -9,7 +9,7 @@
 --input takes .txt, .md, .jsonl, .csv and .parquet files (all but the last also as .gz or .zst), folders and patterns.
 A line of a .jsonl file is one document: {"text": "..."}, a conversation {"messages": [{"role": "user", "content": "..."},
 ...]}, or {"input": "...", "output": "..."}. A .txt file is one document, or several with lines <|endoftext|> between
-them. A long text is cut into pieces of about 32 kB at empty lines.
+them. A long text is cut at empty lines, into pieces of about 32,000 characters.
 
 The contents of a document decide its split, so it stays there when you add more text. Exact duplicates are dropped.
 To continue an interrupted run, give the same command again. docs/data.md has the rest.
@@ -22,12 +22,12 @@ import glob
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from functools import cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jojo.command import Parser, run_command
-from utils import UserError, __version__, check_folder, locked, log, one_line, replace_text, user_path
+from utils import UserError, __version__, check_folder, locked, log, one_line, plural, replace_text, user_path
 
 if TYPE_CHECKING:
     from jojo.text.cache_builder import Source
@@ -43,15 +43,19 @@ NEEDS = (  # options, and those of which they need one
     (("max_documents", "val_fraction"), ("dataset", "input")),
     (("force",), ("dataset", "input", "train_tokenizer")),
     (("vocab_size",), ("train_tokenizer",)),
+    (("train_tokenizer", "stats"), ("name", "dataset")),
 )
 
 
 def build_parser() -> Parser:
     """Flags of prepare.py."""
-    parser = Parser(
-        prog="prepare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="prepare.py", description=__doc__, formatter_class=as_written, allow_abbrev=False)
     add = parser.add_argument
+
+    def shared(name: str, **options: Any) -> None:
+        add(f"--data.{name}", dest=name, **options)
+
     add("--dataset", metavar="NAME", help="prepare the data set of a recipe")
     add("--source", metavar="hub|sample|PATH", help="with --dataset: where its files are; PATH: downloaded by hand")
     add("--max_documents", type=int, metavar="N", help="stop after N documents")
@@ -67,20 +71,13 @@ def build_parser() -> Parser:
     add("--train_tokenizer", action="store_true", help="train a tokenizer on the training split")
     add("--vocab_size", type=int, default=8192, metavar="N", help="with --train_tokenizer: its size [%(default)s]")
     add("--stats", action="store_true", help="print statistics of a prepared data set, and plot document lengths")
-    add("--data.data_dir", dest="data_dir", default="data/", metavar="DIR", help="of the data sets [%(default)s]")
-    add("--data.cache_dir", dest="cache_dir", default="cache/", metavar="DIR", help="of the token caches [%(default)s]")
-    add(
-        "--data.tokenizer", dest="tokenizer", default="gpt2", metavar="NAME", help="gpt2, or a vocabulary [%(default)s]"
-    )
-    add(
-        "--data.parse_special", dest="parse_special", nargs="?", const="true", default="false", choices=("true", "false"),
-        help="read <|im_start|> and the like in `text` records as control tokens",
-    )  # fmt: skip
-    add(
-        "--data.max_bad_lines", dest="max_bad_lines", type=int, default=100, metavar="N",
-        help="unreadable lines to skip [%(default)s]",
-    )  # fmt: skip
-    add("--num_workers", type=int, default=None, metavar="N", help="threads that tokenize [one per core]")
+    shared("data_dir", default="data/", metavar="DIR", help="folder of the data sets [%(default)s]")
+    shared("cache_dir", default="cache/", metavar="DIR", help="folder of the token caches [%(default)s]")
+    shared("tokenizer", default="gpt2", metavar="NAME", help="gpt2, or a vocabulary file [%(default)s]")
+    special = "read <|im_start|> and the like in `text` records as control tokens"
+    shared("parse_special", nargs="?", const="true", default="false", choices=("true", "false"), help=special)
+    shared("max_bad_lines", type=int, default=100, metavar="N", help="unreadable lines to skip [%(default)s]")
+    add("--num_workers", type=int, metavar="N", help="threads that tokenize [one per core]")
     add("--force", action="store_true", help="replace an existing data set or tokenizer")
     add("--verify", action="store_true", help="check every block of the token caches (of --name, or all) and exit")
     add("--no_color", "--no-color", action="store_true", help="no colours, even on a terminal")
@@ -92,31 +89,27 @@ def build_parser() -> Parser:
 def check_arguments(args: argparse.Namespace) -> None:
     """Raises UserError for values that make no sense, alone or together."""
     check_values(args)
-    if args.verify and (given := next((n for n in vars(args) if n not in WITH_VERIFY and is_given(args, n)), None)):
-        raise UserError(f"--verify only checks existing token caches; leave out {flag_of(given)}.")
+    if args.verify and (other := next((name for name in args.given if name not in WITH_VERIFY), None)):
+        raise UserError(f"--verify only checks existing token caches; leave out {flag_of(other)}.")
     if args.dataset and args.input:
         raise UserError("--dataset prepares a recipe, --input your own text; leave one of them out.")
     for options, needed in NEEDS:
-        given = next((option for option in options if is_given(args, option)), None)
-        if given and not any(is_given(args, option) for option in needed):
-            flags = " or ".join(f"--{option}" for option in needed)
-            raise UserError(f"--{given} goes with {flags}; add that, or leave out --{given}.")
+        option = next((option for option in options if option in args.given), None)
+        if option and not set(needed) & set(args.given):
+            flags = " or ".join(f"--{name}" for name in needed)
+            raise UserError(f"--{option} goes with {flags}; add that, or leave out --{option}.")
     if bool(args.endpoint) != bool(args.endpoint_model):
         raise UserError("--endpoint and --endpoint_model go together: a server, and the name of its model.")
     if args.input and not args.name:
         raise UserError("The data set needs a name: python prepare.py --input FILES --name NAME (see --help).")
-    if (args.train_tokenizer or args.stats) and not (args.name or args.dataset):
-        raise UserError("Which data set? Add --name NAME for a prepared one, or --dataset NAME for a recipe.")
-    if args.train_tokenizer:
-        if args.tokenizer != "gpt2":
-            raise UserError("--train_tokenizer makes a tokenizer, --data.tokenizer names one; leave one of them out.")
-        from jojo.text.vocabulary import check_size
-
-        check_size(args.vocab_size)  # before any work is done for it
+    if args.train_tokenizer and args.tokenizer != "gpt2":
+        raise UserError("--train_tokenizer makes a tokenizer, --data.tokenizer names one; leave one of them out.")
 
 
 def check_values(args: argparse.Namespace) -> None:
     """Raises UserError for a value that is never right."""
+    from jojo.text.vocabulary import LARGEST, SMALLEST
+
     name = args.name if args.name is not None else args.dataset
     if name is not None and (name in ("", "..") or name[0] == "-" or Path(name).name != name or not name.isprintable()):
         raise UserError(f"--name '{one_line(name)}' must be a plain name, without folders.")
@@ -128,17 +121,10 @@ def check_values(args: argparse.Namespace) -> None:
             raise UserError(f"{flag_of(option)} must be at least {least}, not {value}.")
     if not 0 < args.val_fraction < 1:
         raise UserError(f"--val_fraction must be between 0 and 1, not {args.val_fraction:g}.")
-
-
-@cache
-def defaults() -> argparse.Namespace:
-    """The values of all options if none is given."""
-    return build_parser().parse_args([])
-
-
-def is_given(args: argparse.Namespace, name: str) -> bool:
-    """Whether an option has another value than its default."""
-    return bool(getattr(args, name) != getattr(defaults(), name))
+    if not SMALLEST <= args.vocab_size <= LARGEST:
+        raise UserError(f"--vocab_size must be between {SMALLEST} and {LARGEST:,}, not {args.vocab_size:,}.")
+    if "\n" in args.separator:
+        raise UserError("--separator must be one line; a document ends where a line is equal to it.")
 
 
 def flag_of(name: str) -> str:
@@ -162,10 +148,7 @@ def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[
 
     options = TextOptions(args.separator, args.text_field, args.normalise)
     paths, problems = find_files(args.input, [files.split(s) for s in SPLITS]), Problems(args.max_bad_lines)
-    request |= {
-        "files": [file_state(path) for path in paths],
-        "separator": args.separator, "text_field": args.text_field, "normalise": args.normalise,
-    }  # fmt: skip
+    request |= {"files": [file_state(path) for path in paths], **asdict(options)}
 
     def documents() -> Iterator[Document]:
         found = False
@@ -173,13 +156,13 @@ def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[
             for record in read_records(path, options, problems):
                 yield "", record
                 found = True
-        bad_lines = f"{counted(problems.count, 'unreadable line')} ({problems.shown})"
+        bad_lines = f"{plural(problems.count, 'unreadable line')} ({problems.shown})"
         if problems.count and not found:
             raise UserError(f"No documents in {', '.join(args.input)}, but {bad_lines}; {problems.advice}.")
         if problems.count:
             log.warning("Skipped %s.", bad_lines)
         if problems.empty_documents and found:
-            log.info("Skipped %s.", counted(problems.empty_documents, "empty document"))
+            log.info("Skipped %s.", plural(problems.empty_documents, "empty document"))
 
     return documents(), request
 
@@ -189,29 +172,25 @@ def recipe_documents(args: argparse.Namespace, request: dict[str, Any]) -> tuple
     from recipes.recipe import RecipeRequest, find_recipe
 
     recipe = find_recipe(args.dataset)
-    source, path = args.source or recipe.sources[0], None
+    source, path, inside = args.source or recipe.sources[0], None, list[Path]()
     if source not in ("hub", "sample"):
         source, path = "path", user_path(source)
         if not path.exists():
             raise UserError(f"There is no file or folder '{path}'; check --source.")
+        inside = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     if source not in recipe.sources:
         takes = " or ".join({"path": "a path"}.get(s, s) for s in recipe.sources)
         raise UserError(f"The recipe '{recipe.name}' does not take --source {args.source}; it takes {takes}.")
     if args.endpoint and not recipe.rewritable:
         raise UserError(f"The recipe '{recipe.name}' does not rewrite its documents; leave out --endpoint.")
-    if is_given(args, "seed") and not recipe.seeded:
+    if "seed" in args.given and not recipe.seeded:
         raise UserError(f"The recipe '{recipe.name}' does not use a seed; leave out --seed.")
     data_dir = user_path(args.data_dir)
-    inside = [path] if path and path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()) if path else []
     own = data_dir.resolve()  # this command writes there, so it may change
-    request |= {
-        "recipe": recipe.name, "source": source, "seed": args.seed, "endpoint_model": args.endpoint_model,
-        "files": [file_state(p) for p in inside if p == path or not p.resolve().is_relative_to(own)],
-    }  # fmt: skip
-    recipe_request = RecipeRequest(
-        source, path, data_dir / "downloads", args.seed, args.endpoint, args.endpoint_model, args.max_documents
-    )
-    return recipe.read(recipe_request), request
+    states = [file_state(p) for p in inside if p == path or not p.resolve().is_relative_to(own)]
+    model, seed, downloads = args.endpoint_model, args.seed, data_dir / "downloads"
+    request |= {"recipe": recipe.name, "source": source, "seed": seed, "endpoint_model": model, "files": states}
+    return recipe.read(RecipeRequest(source, path, downloads, seed, args.endpoint, model, args.max_documents)), request
 
 
 def file_state(path: Path) -> list[Any]:
@@ -220,17 +199,12 @@ def file_state(path: Path) -> list[Any]:
     return [str(path), status.st_size, status.st_mtime_ns]
 
 
-def counted(count: int, noun: str) -> str:
-    """A count with its noun: 1 line, 1,000 lines."""
-    return f"{count:,} {noun}{'s' if count != 1 else ''}"
-
-
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
 def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
     """Write the two JSONL files, unless the same request has written them."""
-    from jojo.text.dataset_files import write_dataset
+    from jojo.text.dataset_files import SPLITS, write_dataset
 
     files.folder.mkdir(parents=True, exist_ok=True)
     with locked(files.lock, f"the data set '{files.name}'"):
@@ -240,14 +214,13 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
         if provenance and provenance.request == request and not args.force:
             log.info("The data set '%s' exists already, made from the same sources.", files.name)
             return
-        if (existing := files.existing()) and not args.force:
-            raise UserError(
-                f"{' and '.join(existing)} exist already; add --force to replace, or choose another --name."
-            )
+        existing = " and ".join(str(path) for path in map(files.split, SPLITS) if path.exists())
+        if existing and not args.force:
+            raise UserError(f"{existing} exist already; add --force to replace, or choose another --name.")
         source = ", ".join(args.input) if args.input else f"the recipe '{args.dataset}'"
-        provenance = write_dataset(files, documents, request, source, args.val_fraction, args.max_documents)
+        provenance = write_dataset(files, documents, request, source)
         if provenance.duplicates:
-            log.info("Dropped %s.", counted(provenance.duplicates, "exact duplicate"))
+            log.info("Dropped %s.", plural(provenance.duplicates, "exact duplicate"))
 
 
 def prepare(args: argparse.Namespace, name: str) -> None:
@@ -267,6 +240,7 @@ def prepare(args: argparse.Namespace, name: str) -> None:
         raise no_data_set(missing)
     if args.train_tokenizer:
         args.tokenizer = str(train_tokenizer(args, files, sources[0]))
+        args.given.append("tokenizer")
     tokenizer = get_tokenizer(args.tokenizer)
     workers = args.num_workers if args.num_workers is not None else os.cpu_count() or 1
     rendering = Rendering(parse_special=args.parse_special == "true")
@@ -320,7 +294,7 @@ def train_command(args: argparse.Namespace, name: str) -> str:
     """The command that trains on the data set, with the options that it needs."""
     words = ["python", "train.py", "--dataset", name]
     for option in ("data_dir", "cache_dir", "parse_special", "tokenizer"):
-        if is_given(args, option):
+        if option in args.given:
             words += [f"--data.{option}", getattr(args, option)]
     return shlex.join(words)
 
@@ -365,14 +339,15 @@ def verify(args: argparse.Namespace) -> None:
             damaged += 1
             log.warning("%s is not usable: %s", path, str(error).rstrip(".") + ".")
     if damaged:
-        raise UserError(
-            f"{damaged} of {len(found)} token caches are damaged; training builds them again from the data."
-        )
+        advice = "training builds them again from the data"
+        raise UserError(f"{damaged} of {len(found)} token caches are damaged; {advice}.")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run prepare.py with these arguments; returns the exit code."""
-    args = build_parser().parse_args(arguments)
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    args.given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
     check_arguments(args)
     name = args.name or args.dataset
     if args.verify:

@@ -674,8 +674,8 @@ def test_input_without_a_name_shows_the_command():
         (["--name", "x", "--val_fraction", "0.5"], "--val_fraction goes with --dataset or --input"),
         (["--input", "x.txt", "--name", "x", "--seed", "1"], "--seed goes with --dataset"),
         (["--dataset", "story", "--max_documents", "1"], "--max_documents must be at least 2"),
-        (["--stats"], "Which data set"),
-        (["--train_tokenizer"], "Which data set"),
+        (["--stats"], "--stats goes with --name or --dataset"),
+        (["--train_tokenizer"], "--train_tokenizer goes with --name or --dataset"),
         (["--name", "x", "--train_tokenizer", "--data.tokenizer", "y"], "leave one of them out"),
         (["--name", "x", "--vocab_size", "500"], "--vocab_size goes with --train_tokenizer"),
         (["--force"], "--force goes with --dataset or --input or --train_tokenizer"),
@@ -687,7 +687,8 @@ def test_input_without_a_name_shows_the_command():
         (["--input", "", "--name", "x"], "One --input is empty"),
         (["--input", "x.txt", "--name", "x", "--data.data_dir", __file__], "is a file; it must name a folder"),
         (["--name", "x", "--data.cache_dir", __file__], r"--data\.cache_dir '.*' is a file; it must name a folder"),
-        (["--name", "story", "--data.tokenizer", ""], "There is no tokenizer '' .*Use gpt2, or make one"),
+        (["--name", "story", "--data.tokenizer", ""], "No tokenizer '' .*use gpt2, or make one"),
+        (["--input", "x.txt", "--name", "x", "--separator", "a\nb"], "--separator must be one line"),
     ],
 )
 def test_flags_that_do_not_go_together(flags, words):

@@ -163,7 +163,7 @@ def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering, toke
         lengths.append(len(ids) + 1)
         result.lookalikes += lookalike
     result.ids = np.concatenate(parts).astype(id_dtype(tokenizer.n_vocab))
-    result.text_bytes = int(tokenizer.byte_length_array[result.ids].sum())
+    result.text_bytes = int(tokenizer.byte_lengths[result.ids].sum())
     result.control_tokens = int((result.ids >= tokenizer.eot_id).sum())
     result.lengths = np.array(lengths, dtype=np.int64)
     return result

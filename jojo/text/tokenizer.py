@@ -15,7 +15,7 @@ from __future__ import annotations
 import codecs
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -140,18 +140,18 @@ class Tokenizer:
         """Whether text contains something written like a control token."""
         return "<|" in text and any(token in text for token in self.special_tokens)
 
-    def encode_turn(self, role: str, content: str) -> list[int]:
-        """One finished chat turn: <|im_start|>role, newline, content<|im_end|>, newline."""
-        return [*self.open_turn(role), *self.encode(content), self.special_tokens[IM_END], *self.encode("\n")]
-
     def open_turn(self, role: str) -> list[int]:
         """The beginning of a chat turn, for the model to continue."""
         self.require_chatml()
         return [self.special_tokens[IM_START], *self.encode(f"{role}\n")]
 
     def encode_chat(self, messages: Iterable[Message]) -> list[int]:
-        """A conversation in ChatML."""
-        return [i for message in messages for i in self.encode_turn(message["role"], message["content"])]
+        """A conversation in ChatML; each turn is <|im_start|>role, newline, content<|im_end|>, newline."""
+        ids: list[int] = []
+        for message in messages:
+            ids += self.open_turn(message["role"]) + self.encode(message["content"])
+            ids += [self.special_tokens[IM_END], *self.encode("\n")]
+        return ids
 
     def require_chatml(self) -> None:
         """Raises UserError if the vocabulary has no chat tokens."""
@@ -163,26 +163,14 @@ class Tokenizer:
         return self._encoding.decode_single_token_bytes(token) if 0 <= token < self.eot_id else b""
 
     @cached_property
-    def byte_lengths(self) -> list[int]:
-        """Bytes of text per id, 0 for control tokens, to compute bits per byte. Length n_vocab."""
-        return [len(token) for token in self.vocabulary.tokens] + [0] * len(self.special_tokens)
-
-    @cached_property
-    def byte_length_array(self) -> np.ndarray:
-        """`byte_lengths` as int64 (n_vocab,)."""
-        return np.array(self.byte_lengths)
+    def byte_lengths(self) -> np.ndarray:
+        """Bytes of text per id, 0 for control tokens, to compute bits per byte: int64 (n_vocab,)."""
+        return np.array([len(token) for token in self.vocabulary.tokens] + [0] * len(self.special_tokens))
 
     def decode(self, ids: Iterable[int], show_control: bool = False) -> str:
         """Text of ids, without control tokens unless `show_control`; bytes that are not UTF-8 become U+FFFD."""
-        return "".join(self.decode_stream(ids, show_control))
-
-    def decode_stream(self, ids: Iterable[int], show_control: bool = False) -> Iterator[str]:
-        """One string per id (empty while a character is unfinished), then what remains at the end."""
-        names = {i: name for name, i in self.special_tokens.items()} if show_control else {}
-        stream = TextStream(self)
-        for token in ids:
-            yield stream.finish() + names[token] if token in names else stream.push(token)
-        yield stream.finish()
+        names = {i: name.encode() for name, i in self.special_tokens.items()} if show_control else {}
+        return b"".join(names.get(i) or self.token_bytes(i) for i in ids).decode("utf-8", "replace")
 
 
 class TextStream:
@@ -198,9 +186,7 @@ class TextStream:
 
     def finish(self) -> str:
         """The unfinished character as U+FFFD; the stream can be used again."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest
+        return self._decoder.decode(b"", final=True)
 
 
 def get_tokenizer(name: str) -> Tokenizer:
@@ -208,16 +194,12 @@ def get_tokenizer(name: str) -> Tokenizer:
     if name == "gpt2":
         return Tokenizer()
     path = user_path(name)
-    try:
-        return Tokenizer(vocabulary=Vocabulary(path.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    if not path.is_file():
         named = re.fullmatch(r"data/([\w.-]+)-(\d+)\.tiktoken", path.as_posix())  # as prepare.py names it
         flags = f"--name {named[1]} --train_tokenizer --vocab_size {named[2]}" if named else "--train_tokenizer"
-        raise UserError(
-            f"There is no tokenizer '{name}' (data.tokenizer). Use gpt2, or make one: python prepare.py {flags}."
-        ) from None
-    except OSError as error:
-        raise UserError(f"The tokenizer '{name}' cannot be read ({error.strerror or error}).") from None
+        raise UserError(f"No tokenizer '{name}' (data.tokenizer); use gpt2, or make one: python prepare.py {flags}.")
+    try:
+        return Tokenizer(vocabulary=Vocabulary(path.read_bytes()))
     except ValueError as error:
         raise UserError(f"'{name}' is not a tokenizer of prepare.py --train_tokenizer: {error}.") from None
 
@@ -232,7 +214,5 @@ def from_definition(definition: Mapping[str, Any], what: str = "This") -> Tokeni
                 return candidate
     except (ValueError, RuntimeError):  # RuntimeError: comparing with a tensor of several values
         pass
-    raise UserError(
-        f"{what} was made with the tokenizer '{one_line(definition.get('name'))}' "
-        f"({one_line(definition.get('n_vocab'))} tokens), which this version does not have."
-    )
+    made_with = f"'{one_line(definition.get('name'))}' ({one_line(definition.get('n_vocab'))} tokens)"
+    raise UserError(f"{what} was made with the tokenizer {made_with}, which this version does not have.")

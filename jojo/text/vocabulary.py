@@ -18,41 +18,29 @@ from utils import UserError
 
 VOCABULARY_FILE = Path(__file__).resolve().parents[2] / "assets" / "gpt2.tiktoken"
 VOCABULARY_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
-SMALLEST = 256 + 3  # all bytes, and the control tokens
-
-
-def check_size(vocab_size: int) -> None:
-    """Raises UserError for an impossible size."""
-    if not SMALLEST <= vocab_size <= 1 << 20:
-        raise UserError(f"--vocab_size must be between {SMALLEST} and {1 << 20:,}, not {vocab_size:,}.")
+SMALLEST, LARGEST = 256 + 3, 1 << 20  # tokens: at least all bytes, and the control tokens
 
 
 def train_vocabulary(texts: Iterable[str], vocab_size: int) -> Vocabulary:
     """Learn a vocabulary for a tokenizer of `vocab_size` tokens, including the three control tokens.
 
-    It is smaller if no more pairs of tokens occur twice in the texts. Raises UserError for an impossible size.
+    It is smaller if no more pairs of tokens occur twice in the texts.
     """
     from tokenizers import Tokenizer as Learner
-    from tokenizers import models, pre_tokenizers, trainers
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.trainers import BpeTrainer
 
-    check_size(vocab_size)
-    learner: Any = Learner(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # cuts text like GPT-2
-    learner.train_from_iterator(
-        (text.encode("utf-8", "replace").decode() for text in texts),  # without half surrogate pairs
-        trainers.BpeTrainer(
-            vocab_size=vocab_size - 3,
-            min_frequency=2,
-            show_progress=False,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        ),
-    )
+    letters = ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=vocab_size - 3, min_frequency=2, show_progress=False, initial_alphabet=letters)
+    learner: Any = Learner(BPE())
+    learner.pre_tokenizer = ByteLevel(add_prefix_space=False)  # cuts text like GPT-2
+    whole = (text.encode("utf-8", "replace").decode() for text in texts)  # without half surrogate pairs
+    learner.train_from_iterator(whole, trainer)
     bytes_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     ids: dict[str, int] = learner.get_vocab()
     tokens = [bytes(bytes_of[letter] for letter in name) for name in sorted(ids, key=ids.__getitem__)]
-    vocabulary = Vocabulary(b"".join(base64.b64encode(token) + b" %d\n" % i for i, token in enumerate(tokens)))
-    assert all(part in vocabulary.ranks for pair in merges(tokens) for part in pair)  # every token can be merged
-    return vocabulary
+    return Vocabulary(b"".join(base64.b64encode(token) + b" %d\n" % i for i, token in enumerate(tokens)))
 
 
 def byte_letters() -> list[str]:
@@ -110,12 +98,7 @@ class Vocabulary:
 @lru_cache(maxsize=1)
 def gpt2_vocabulary() -> Vocabulary:
     """GPT-2's, which is part of the project."""
-    try:
-        vocabulary = Vocabulary(VOCABULARY_FILE.read_bytes(), "gpt2")
-    except FileNotFoundError:
-        raise UserError(f"'{VOCABULARY_FILE}' is missing; restore it from the repository.") from None
-    except ValueError:
-        vocabulary = None
-    if vocabulary is None or vocabulary.sha256 != VOCABULARY_SHA256:
-        raise UserError(f"'{VOCABULARY_FILE}' is damaged (wrong SHA-256); restore it from the repository.")
-    return vocabulary
+    content = VOCABULARY_FILE.read_bytes() if VOCABULARY_FILE.exists() else b""
+    if hashlib.sha256(content).hexdigest() != VOCABULARY_SHA256:
+        raise UserError(f"'{VOCABULARY_FILE}' is missing or damaged; restore it from the repository.")
+    return Vocabulary(content, "gpt2")
