@@ -250,7 +250,7 @@ class Trainer:
         """Train to the end, or until a signal or the time limit. Returns the process's exit code."""
         files, is_main, is_single = self.run.files, self.ranks.is_main, self.ranks.is_single
         if self.batches_done >= self.run.plan.total_batches:
-            log.info("All %d batches are done; raise --epochs or --max_iters, or use --reset_epoch.", self.batches_done)
+            log.info("This run is complete; to continue it, raise --epochs or --max_iters, or use --reset_epoch.")
             return 0
         with (
             files.held() if is_main else nullcontext(),
