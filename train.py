@@ -33,7 +33,6 @@ def main(arguments: list[str]) -> int:
     with joined() as ranks, closing(prepare_run(request, ranks)) as run:
         if args.save_config and ranks.is_main:
             save_config(run.config, user_path(args.save_config))
-            log.info("Wrote %s", args.save_config)
         if args.show_config:
             log.info(show_config(run))
             return 0

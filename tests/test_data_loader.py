@@ -427,7 +427,7 @@ def data_set(config: Config, name: str, train: list[Any] | None, val: list[Any] 
 
 
 def opened(config: Config, tmp_path: Path) -> tuple[TokenCache, TokenCache]:
-    return open_dataset(config, GPT2, tmp_path / "cache", 0)
+    return open_dataset(config, GPT2, tmp_path / "cache")
 
 
 def texts_of(cache: TokenCache) -> list[str]:
@@ -447,11 +447,11 @@ def test_a_prepared_set_is_opened_by_its_name(config: Config, tmp_path: Path) ->
 
 def test_an_unknown_set_is_refused_with_the_names_of_those_that_are_there(config: Config, tmp_path: Path) -> None:
     config.data.dataset_name = "tails"
-    with pytest.raises(UserError, match=r"'tails'.*tails-train\.jsonl.*no prepared data set.*prepare\.py"):
+    with pytest.raises(UserError, match=r"tails-train\.jsonl' does not exist .*holds: no data set.*prepare\.py"):
         opened(config, tmp_path)
     for name in ("tales", "poems-old"):
         data_set(config, name, [{"text": "a"}], [{"text": "b"}])
-    with pytest.raises(UserError, match=r"'tails'.*poems-old, tales") as error:
+    with pytest.raises(UserError, match=r"tails-train\.jsonl' does not exist .*poems-old, tales") as error:
         opened(config, tmp_path)
     assert "\n" not in str(error.value)
 
@@ -459,7 +459,7 @@ def test_an_unknown_set_is_refused_with_the_names_of_those_that_are_there(config
 def test_a_missing_validation_split_is_named(config: Config, tmp_path: Path) -> None:
     data_set(config, "tales", [{"text": "a"}], None)
     config.data.dataset_name = "tales"
-    with pytest.raises(UserError, match=r"validation split .*tales-val\.jsonl.*prepare\.py") as error:
+    with pytest.raises(UserError, match=r"tales-val\.jsonl' does not exist .*prepare\.py") as error:
         opened(config, tmp_path)
     assert "\n" not in str(error.value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import pathlib
@@ -12,24 +13,15 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from helpers_cli import (
-    ROOT,
-    TINY,
-    finish,
-    kept_log,
-    messages,
-    run_train,
-    shown_config,
-    start_python,
-    write_dataset,
-    write_lines,
-)
+from helpers_cli import ROOT, finish, kept_log, messages, run_train, shown_config, start_python
+from helpers_data import write_lines
+from helpers_run import TINY, write_data
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import train
 from config import OPTIONS, SECTIONS, resolve
-from jojo.config_file import file_layers
+from jojo.config_file import config_layers, file_layers
 from training.flags import ALIASES, build_parser, overrides, parse_value
 from utils import UserError, __version__
 
@@ -45,8 +37,8 @@ RUN_FLAGS = [
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """An empty folder with the data set "tiny", as the current one."""
-    write_dataset(tmp_path)
+    """An empty folder with the data set "mine", as the current one."""
+    write_data(folder=tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -55,7 +47,7 @@ def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
     """One folder like that for all examples of a property."""
     path = tmp_path_factory.mktemp("shared")
-    write_dataset(path)
+    write_data(folder=path / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         yield path
@@ -65,7 +57,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.
 def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder with the data set and a run of three batches: models/first.pt, learning rate 0.01."""
     path = tmp_path_factory.mktemp("trained")
-    write_dataset(path)
+    write_data(folder=path / "data")
     with pytest.MonkeyPatch.context() as patch, kept_log():
         patch.chdir(path)
         arguments = [*TINY, "--max_iters", "3", "--learning_rate", "0.01", "--output_checkpoint", "models/first.pt"]
@@ -188,7 +180,7 @@ def test_a_flags_text_becomes_the_fields_type(name: str, text: str, value: objec
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("model.n_layer", "six", "a whole number, not 'six'"),
+        ("model.n_layer", "six", 'a whole number, not "six"'),
         ("model.n_layer", "6.5", "a whole number"),
         ("model.n_layer", "", "a whole number"),
         ("model.n_layer", "null", "a whole number"),
@@ -199,8 +191,8 @@ def test_a_flags_text_becomes_the_fields_type(name: str, text: str, value: objec
 )
 def test_a_flags_text_of_another_type_is_refused(name: str, text: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse_value(OPTIONS[name], text)
-    assert words in str(caught.value)
+        resolve(config_layers(None, parsed(f"--{name}={text}")))
+    assert f"--{name}: '{name}' must be {words}" in str(caught.value)
 
 
 def test_a_bool_flag_alone_means_true() -> None:
@@ -215,12 +207,10 @@ def test_negative_numbers_are_values_not_flags() -> None:
 
 def test_all_bad_values_are_reported_at_once_by_the_flag_that_was_typed() -> None:
     with pytest.raises(UserError) as caught:
-        parsed("--batch_size", "x", "--model.n_layer=y", "--seed", "3")
-    lines = str(caught.value).splitlines()
-    assert lines[0].startswith("2 problems")
-    assert any("--batch_size must be" in line for line in lines) and any(
-        "--model.n_layer must be" in line for line in lines
-    )
+        resolve(config_layers(None, parsed("--batch_size", "x", "--model.n_layer=y", "--seed", "3")))
+    first, *problems = str(caught.value).splitlines()
+    assert first.startswith("2 problems")
+    assert sorted(line.split(":")[0] for line in problems) == ["  - --batch_size", "  - --model.n_layer"]
 
 
 def test_no_cache_and_no_compile_stand_for_config_fields() -> None:
@@ -230,14 +220,8 @@ def test_no_cache_and_no_compile_stand_for_config_fields() -> None:
 
 def try_flags(arguments: list[str]) -> None:
     """Parse and resolve; anything but success, a UserError or argparse's exit is a defect."""
-    try:
-        layers = []
-        for flag, name, value in parsed(*arguments):
-            section, key = name.split(".")
-            layers.append((flag, {section: {key: value}}))
-        resolve(layers)
-    except (UserError, SystemExit):
-        pass
+    with contextlib.suppress(UserError, SystemExit):
+        resolve(config_layers(None, parsed(*arguments)))
 
 
 texts = (
@@ -320,17 +304,17 @@ def not_a_checkpoint() -> list[str]:
 
 
 def data_file(content: bytes) -> list[str]:
-    pathlib.Path("data/tiny-train.jsonl").write_bytes(content)
+    pathlib.Path("data/mine-train.jsonl").write_bytes(content)
     return []
 
 
 def few_words() -> list[str]:
-    write_lines(pathlib.Path("data/tiny-train.jsonl"), ["Too short."])
+    write_lines(pathlib.Path("data/mine-train.jsonl"), [{"text": "Too short."}])
     return []
 
 
 def bad_lines() -> list[str]:
-    good = pathlib.Path("data/tiny-train.jsonl").read_bytes()
+    good = pathlib.Path("data/mine-train.jsonl").read_bytes()
     data_file(b'{"text": "fine"}\n{"text": 5}\nnot json\n{"other": 1}\n' + good)
     return ["--data.max_bad_lines", "2"]
 
@@ -341,14 +325,14 @@ def unwritable_models() -> list[str]:
 
 
 def incomplete_split() -> list[str]:
-    pathlib.Path("data/tiny-val.jsonl").unlink()
+    pathlib.Path("data/mine-val.jsonl").unlink()
     return []
 
 
 MISTAKES: dict[str, tuple[Callable[[], list[str]], list[str]]] = {
     "unknown key": (lambda: config_file('{"model": {"n_layr": 4}}'), ["run.json", "model.n_layr", "n_layer'"]),
     "wrong type": (lambda: config_file('{"model": {"n_layer": "four"}}'), ["run.json", "model.n_layer", "whole number", '"four"']),
-    "wrong type of a flag": (lambda: ["--batch_size", "many"], ["--batch_size", "whole number", "'many'"]),
+    "wrong type of a flag": (lambda: ["--batch_size", "many"], ["--batch_size", "whole number", '"many"']),
     "invalid JSON": (lambda: config_file('{\n  "model": {,}\n}'), ["run.json", "not valid JSON", "line 2 column 13"]),
     "extends cycle": (extends_cycle, ["circle", "run.json -> b.json -> run.json"]),
     "missing config": (lambda: ["--config", "none.json"], ["none.json"]),
@@ -357,16 +341,16 @@ MISTAKES: dict[str, tuple[Callable[[], list[str]], list[str]]] = {
     "missing weights": (lambda: ["--load_model_only", "none.pt"], ["none.pt"]),
     "not a checkpoint": (not_a_checkpoint, ["notes.pt", "not a checkpoint"]),
     "folder as checkpoint": (lambda: ["--checkpoint", "data"], ["data", "folder"]),
-    "nothing to resume": (lambda: ["--resume"], ["models/tiny_epoch1.pt", "without --resume"]),
+    "nothing to resume": (lambda: ["--resume"], ["models/mine_epoch1.pt", "without --resume"]),
     "weights of nothing": (lambda: ["--load_model_only"], ["--load_model_only", "--checkpoint"]),
     "resume and weights": (lambda: ["--resume", "--load_model_only", "a.pt"], ["--resume", "--load_model_only"]),
-    "unknown data set": (lambda: ["--dataset", "nothing"], ["nothing", "tiny", "prepare.py"]),
-    "data set of wildcards": (lambda: ["--dataset", "**"], ["'**'"]),
-    "no validation split": (incomplete_split, ["tiny-val.jsonl"]),
-    "empty data set": (lambda: data_file(b""), ["tiny-train.jsonl", "no document"]),
-    "blank data set": (lambda: data_file(b"\n \n\n"), ["tiny-train.jsonl", "no document"]),
-    "less than one block": (few_words, ["tiny", "one block", "--model.block_size"]),
-    "too many bad lines": (bad_lines, ["tiny-train.jsonl", "more than 2", "line 3", "not JSON", "max_bad_lines"]),
+    "unknown data set": (lambda: ["--dataset", "nothing"], ["nothing", "mine", "prepare.py"]),
+    "data set of wildcards": (lambda: ["--dataset", "**"], ["'data/**-train.jsonl'"]),
+    "no validation split": (incomplete_split, ["mine-val.jsonl"]),
+    "empty data set": (lambda: data_file(b""), ["mine-train.jsonl", "no document"]),
+    "blank data set": (lambda: data_file(b"\n \n\n"), ["mine-train.jsonl", "no document"]),
+    "less than one block": (few_words, ["mine", "one block", "--model.block_size"]),
+    "too many bad lines": (bad_lines, ["mine-train.jsonl", "more than 2", "line 3", "not JSON", "max_bad_lines"]),
     "indivisible width": (lambda: ["--model.n_head", "3"], ["n_embd 16", "n_head 3"]),
     "no such device": (lambda: ["--device", "cuda:99"], ["cuda:99", "cpu"]),
     "no device at all": (lambda: ["--device", "toaster"], ["toaster", "cpu"]),
@@ -445,17 +429,17 @@ def show(capsys: Capsys, *arguments: str) -> dict[str, str]:
 
 
 def test_show_config_shows_every_value_and_its_source(folder: pathlib.Path, capsys: Capsys) -> None:
-    (folder / "base.json").write_text('{"training": {"eval_interval": 50, "log_interval": 7}}')
-    arguments = config_file('{"extends": "base.json", "training": {"log_interval": 8}, "model": {"dropout": 0.25}}')
+    (folder / "base.json").write_text('{"training": {"eval_interval": 50, "plot_interval": 7}}')
+    arguments = config_file('{"extends": "base.json", "training": {"plot_interval": 8}, "model": {"dropout": 0.25}}')
     rows = show(capsys, *TINY, *arguments, "--training.eval_iters", "3")
     assert set(OPTIONS) <= set(rows)
     assert rows["training.max_epochs"] == "1 default"
     assert rows["training.eval_interval"] == "50 batches base.json"
-    assert rows["training.log_interval"] == "8 batches run.json"
+    assert rows["training.plot_interval"] == "8 batches run.json"
     assert rows["model.dropout"] == "0.25 run.json"
-    assert rows["training.batch_size"] == "4 sequences --batch_size"
+    assert rows["training.batch_size"] == "2 sequences --batch_size"
     assert rows["training.eval_iters"] == "3 micro-batches --training.eval_iters"
-    assert rows["data.dataset_name"] == "tiny --dataset"
+    assert rows["data.dataset_name"] == "mine --dataset"
     assert rows["system.device"] == "cpu --device"
     assert rows["training.max_iters"] == "null default"
     assert rows["model.vocab_size"].startswith("50304 tokens derived: ")
@@ -464,16 +448,16 @@ def test_show_config_shows_every_value_and_its_source(folder: pathlib.Path, caps
 
 def test_show_config_shows_what_follows(folder: pathlib.Path, capsys: Capsys) -> None:
     rows = show(capsys, *TINY, "--training.gradient_accumulation_steps", "3", "--epochs", "2")
-    tokens = json.loads(next((folder / "cache").glob("tiny-train-*.json")).read_text())["n_tokens"]
-    batches = math.ceil(math.ceil(tokens / 16) / (4 * 3))
+    tokens = json.loads(next((folder / "cache").glob("mine-train-*.json")).read_text())["n_tokens"]
+    batches = math.ceil(math.ceil(tokens / 16) / (2 * 3))
     attention, mlp, norms = 4 * 16 * 16, 8 * 16 * 16, 2 * 16
     figures = {name.removeprefix("what follows."): text for name, text in rows.items() if name.startswith("what")}
     assert figures["parameters"] == f"{(50304 + 16) * 16 + attention + mlp + norms + 16:,}"
-    assert figures["tokens per batch"] == f"{4 * 3 * 16:,}"
+    assert figures["tokens per batch"] == f"{2 * 3 * 16:,}"
     assert figures["batches per epoch"] == f"{batches:,}"
     assert figures["batches in all"] == f"{2 * batches:,}"
     assert figures["device"] == "cpu" and figures["dtype"] == "float32"
-    assert figures["checkpoint"] == "models/tiny_epoch2.pt"
+    assert figures["checkpoint"] == "models/mine_epoch2.pt"
     assert f"at batch {2 * batches:,}" in figures["learning rate"]
 
 
@@ -502,10 +486,10 @@ def test_save_config_is_read_back_as_the_same_run(folder: pathlib.Path, capsys: 
 
 
 def test_a_flag_wins_over_the_file_and_the_file_over_the_default(folder: pathlib.Path, capsys: Capsys) -> None:
-    arguments = config_file('{"training": {"max_iters": 5, "batch_size": 2}}')
+    arguments = config_file('{"training": {"max_iters": 5, "batch_size": 5}}')
     rows = show(capsys, *TINY, *arguments, "--max_iters", "9")
     assert rows["training.max_iters"] == "9 batches --max_iters"
-    assert rows["training.batch_size"] == "4 sequences --batch_size"
+    assert rows["training.batch_size"] == "2 sequences --batch_size"
 
 
 def test_values_of_2x_files_that_do_not_fit_the_run_fall_back_with_a_warning(
@@ -530,11 +514,11 @@ def test_a_run_leaves_its_files_and_says_where(folder: pathlib.Path, capsys: Cap
     result = run_train(capsys, *TINY, "--max_iters", "2", "--save_config", "a.json")
     assert result.code == 0
     assert {path.name for path in (folder / "models").iterdir()} >= {
-        "tiny_epoch1.pt", "tiny_epoch1_best.pt", "tiny_epoch1.metrics.jsonl", "tiny_epoch1.png",
+        "mine_epoch1.pt", "mine_epoch1_best.pt", "mine_epoch1.metrics.jsonl", "mine_epoch1.png",
     }  # fmt: skip
-    assert len((folder / "models/tiny_epoch1.metrics.jsonl").read_text().splitlines()) == 2
+    assert len((folder / "models/mine_epoch1.metrics.jsonl").read_text().splitlines()) == 2
     assert (folder / "a.json").exists()
-    for words in ("TRAINING COMPLETED", "models/tiny_epoch1.pt", "python gen.py"):
+    for words in ("TRAINING COMPLETED", "models/mine_epoch1.pt", "python gen.py"):
         assert words in result.out
     assert "\033[" not in result.out + result.err
 
@@ -570,11 +554,11 @@ def test_checkpoint_values_stand_between_defaults_and_flags(trained_copy: pathli
 def test_load_model_only_takes_the_model_and_nothing_else(
     trained_copy: pathlib.Path, capsys: Capsys, spelling: list[str]
 ) -> None:
-    rows = show(capsys, "--dataset", "tiny", "--device", "cpu", *spelling)
+    rows = show(capsys, "--dataset", "mine", "--device", "cpu", *spelling)
     assert rows["model.n_embd"] == "16 channels checkpoint models/first.pt"
     assert rows["optimizer.learning_rate"].endswith("default")
     assert rows["training.batch_size"].endswith("default")
-    assert rows["what follows.checkpoint"] == "models/tiny_epoch1.pt"
+    assert rows["what follows.checkpoint"] == "models/mine_epoch1.pt"
 
 
 def test_contradicting_a_loaded_shape_is_an_error(trained_copy: pathlib.Path, capsys: Capsys) -> None:
@@ -602,10 +586,10 @@ def test_resume_continues_with_the_next_batch(trained_copy: pathlib.Path, capsys
 
 
 def test_resuming_with_a_decisive_change_needs_permission(trained_copy: pathlib.Path, capsys: Capsys) -> None:
-    arguments = ["--resume", "models/first.pt", "--batch_size", "2", "--show_config"]
+    arguments = ["--resume", "models/first.pt", "--batch_size", "4", "--show_config"]
     result = run_train(capsys, *arguments)
     assert result.code == 1
-    assert "training.batch_size 4 -> 2" in result.err and "--allow_changes" in result.err
+    assert "training.batch_size 2 -> 4" in result.err and "--allow_changes" in result.err
     assert run_train(capsys, *arguments, "--allow_changes").code == 0
 
 
@@ -622,9 +606,9 @@ def test_a_time_limit_stops_the_run_and_says_how_to_continue(folder: pathlib.Pat
     result = run_train(capsys, *TINY, "--max_iters", "50", "--max_minutes", "1e-9")
     assert result.code == 0
     assert "Stopped after batch 1 of 50" in result.out
-    assert "--resume models/tiny_epoch1.pt" in result.out
-    assert run_train(capsys, "--resume", "models/tiny_epoch1.pt", "--max_minutes", "1e-9").code == 0
-    assert len((folder / "models/tiny_epoch1.metrics.jsonl").read_text().splitlines()) == 2
+    assert "--resume models/mine_epoch1.pt" in result.out
+    assert run_train(capsys, "--resume", "models/mine_epoch1.pt", "--max_minutes", "1e-9").code == 0
+    assert len((folder / "models/mine_epoch1.metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_sections_of_help_are_those_of_the_config() -> None:

@@ -121,10 +121,7 @@ def main(arguments: Sequence[str]) -> int:
     overrides: list[tuple[str, str, Value]] = []
     for name in FLAGS:
         if (text := getattr(args, name)) is not None:
-            try:
-                overrides.append((f"--{name}", name, parse_value(OPTIONS[name], text)))
-            except UserError as error:
-                raise UserError(f"--{name} {error}.") from None
+            overrides.append((f"--{name}", name, parse_value(OPTIONS[name], text)))
     run = prepare_run(
         Request(args.config, overrides, continue_from=args.checkpoint, allow_changes=True, output="models/inspected.pt")
     )

@@ -43,38 +43,44 @@ class Data:
 
 
 def open_data(config: Config, tokenizer: Tokenizer, ranks: Ranks) -> Data:
-    """The data of a run. Rank 0 prepares it and logs what there is to say about it."""
+    """The data of a run. Rank 0 prepares it. Raises UserError where the text is shorter than one block."""
     temporary, cache_dir = None, user_path(config.data.cache_dir)
     if not config.data.cache_tokenized:
         temporary = tempfile.TemporaryDirectory(prefix="jojo-cache-", ignore_cleanup_errors=True)
         cache_dir = Path(temporary.name)
     with ranks.main_first("data"):
-        caches = open_dataset(config, tokenizer, cache_dir, config.system.num_workers or 0)
-    return Data(tokenizer, *caches, temporary)
+        train, val = open_dataset(config, tokenizer, cache_dir)
+    block_size = config.model.block_size
+    if train.n_tokens < block_size:
+        raise UserError(
+            f"The data set '{config.data.dataset_name}' has {train.n_tokens:,} tokens, fewer than one block; add text, "
+            f"or set --model.block_size {block_size:,} to {max(2, train.n_tokens // 2)} or less."
+        )
+    return Data(tokenizer, train, val, temporary)
 
 
-def open_dataset(
-    config: Config, tokenizer: Tokenizer, cache_dir: Path, num_workers: int
-) -> tuple[TokenCache, TokenCache]:
+def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path) -> tuple[TokenCache, TokenCache]:
     """The token caches of the training and validation split, built where needed. Raises UserError for a missing data set."""
-    data = config.data
-    rendering = Rendering(parse_special=data.parse_special)
+    data, files = config.data, DatasetFiles(user_path(config.data.data_dir), config.data.dataset_name)
+    rendering, workers = Rendering(parse_special=data.parse_special), config.system.num_workers or 0
 
     def opened(source: Source) -> TokenCache | None:
-        return CacheBuilder(source, tokenizer, cache_dir, rendering, data.max_bad_lines, num_workers).open()
+        return CacheBuilder(source, tokenizer, cache_dir, rendering, data.max_bad_lines, workers).open()
 
-    files = DatasetFiles(user_path(data.data_dir), data.dataset_name)
     train, val = opened(file_source(files, "train")), None
     if train is not None:
         val = opened(file_source(files, "val"))
     elif data.dataset_name == "story":
+        missing = files.split("train")
         log.info(
-            "No %s: using the built-in sample of short stories. "
-            "To train on your own text, run: python prepare.py --input FILES --name story", files.split("train"),
-        )  # fmt: skip
+            "No %s: using the built-in sample. For your text: python prepare.py --input FILES --name story", missing
+        )
         train, val = opened(story_sample("train")), opened(story_sample("val"))
     if train is None or val is None:
-        raise UserError(_missing(files.split("train" if train is None else "val")))
+        missing = files.split("train" if train is None else "val")
+        known = sorted(path.name.removesuffix("-train.jsonl") for path in files.folder.glob("*-train.jsonl"))
+        there = f"{files.folder} holds: {', '.join(known) or 'no data set'}"
+        raise UserError(f"'{missing}' does not exist ({there}); prepare.py makes a data set from your text.")
     warn_of_lookalikes([train, val], data.parse_special)
     return train, val
 
@@ -96,12 +102,3 @@ def story_sample(split: str) -> Source:
 
     label = f"the built-in story sample ({split})"
     return Source("story_sample", split, label, None, lambda: sample_lines(split), SAMPLE_SHA256)
-
-
-def _missing(path: Path) -> str:
-    name, suffix = path.name.rsplit("-", 1)
-    known = sorted(p.name.removesuffix("-train.jsonl") for p in path.parent.glob("*-train.jsonl"))
-    there = f"{path.parent} holds: {', '.join(known)}" if known else f"{path.parent} holds no prepared data set"
-    if suffix == "val.jsonl" and name in known:
-        return f"No validation split '{path}'; run python prepare.py --input {path.parent / name}-train.jsonl --name {name}2."
-    return f"No data set '{name}': '{path}' does not exist ({there}); prepare.py makes one from your text."

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass, field
 from typing import Any
 
-from config import AUTO, OPTIONS, SECTIONS, Option, Value, join_problems
+from config import AUTO, OPTIONS, SECTIONS, Option, Value
 from jojo.command import Parser
 from utils import UserError, __version__
 
@@ -26,11 +26,7 @@ WITH_VALUE = [
     ("--save_config", "FILE", "also write the config of this run to FILE"),
     ("--output_checkpoint", "PATH", "where to save; default models/<dataset>_epoch<epochs>.pt"),
     ("--resume", "[PATH]", "continue exactly where the run (or this checkpoint) stopped"),
-    (
-        "--checkpoint --from_checkpoint",
-        "PATH",
-        "continue from this checkpoint; with --load_model_only, take its weights",
-    ),
+    ("--checkpoint --from_checkpoint", "PATH", "continue from a checkpoint; with --load_model_only, take its weights"),
     ("--load_model_only", "[PATH]", "start a new run from a checkpoint's weights"),
     ("--init_from", "PATH_OR_ID", "start a new run from a Hugging Face GPT-2: a folder, or a name on the Hub"),
 ]
@@ -49,9 +45,8 @@ SWITCHES = [
 
 def build_parser(description: str | None = None) -> Parser:
     """The flags of train.py. Every config field is a flag."""
-    parser = Parser(
-        prog="train.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )  # fmt: skip
+    parser = Parser(prog="train.py", description=description, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--version", action="version", version=f"Jojo {__version__}")
     group = parser.add_argument_group("run")
     for names, metavar, text in WITH_VALUE:
@@ -59,12 +54,11 @@ def build_parser(description: str | None = None) -> Parser:
         group.add_argument(*names.split(), metavar=metavar.strip("[]"), help=text, **path)  # type: ignore[arg-type]
     for names, text in SWITCHES:
         group.add_argument(*names.split(), action="store_true", help=text)
-    short = {name: flag for flag, name in ALIASES.items()}
     for section, cls in SECTIONS.items():
         group = parser.add_argument_group(section, (cls.__doc__ or "").strip().splitlines()[0])
         for name, opt in OPTIONS.items():
             if name.startswith(section + "."):
-                flags = [f"--{name}", *([short[name]] if name in short else [])]
+                flags = [f"--{name}", *(alias for alias, target in ALIASES.items() if target == name)]
                 keywords: dict[str, Any] = {"nargs": "?", "const": "true"} if opt.type is bool else {}
                 group.add_argument(*flags, dest=name, metavar=_metavar(opt), help=_help(opt), **keywords)
     return parser
@@ -82,40 +76,27 @@ def _help(opt: Option) -> str:
 
 
 def parse_value(opt: Option, text: str) -> Value:
-    """A flag's text as a value of its field. Raises UserError for a text of another type."""
+    """A flag's text as a value of its field. Text of another type stays as it is; config.resolve refuses it."""
     if text.lower() in ("null", "none") and opt.optional:
         return None
-    if text.lower() == AUTO and opt.auto:
-        return AUTO
+    if opt.type is bool:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(text.lower(), text)
     try:
-        if opt.type is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
         return opt.type(text)
-    except (ValueError, KeyError):
-        kind = {bool: "true or false", int: "a whole number", float: "a number"}[opt.type]
-        other = " or null" if opt.optional else f" or {AUTO}" if opt.auto else ""
-        raise UserError(f"must be {kind}{other}, not '{text}'") from None
+    except ValueError:
+        return text
 
 
 def overrides(args: argparse.Namespace, arguments: list[str]) -> list[tuple[str, str, Value]]:
-    """(flag as typed, dotted name, value) of every config flag given. Raises UserError for all bad values at once."""
+    """(flag as typed, dotted name, value) of every config flag given."""
     typed = {a.split("=")[0] for a in arguments if a.startswith("--")}
-    result, problems = [], []
+    result: list[tuple[str, str, Value]] = []
     for name, opt in OPTIONS.items():
-        text = getattr(args, name)
-        if text is not None:
+        if (text := getattr(args, name)) is not None:
             flag = next((f for f, target in ALIASES.items() if target == name and f in typed), f"--{name}")
-            try:
-                result.append((flag, name, parse_value(opt, text)))
-            except UserError as error:
-                problems.append(f"{flag} {error}")
-    if problems:
-        raise UserError(join_problems(problems))
-    if args.no_cache:
-        result.append(("--no_cache", "data.cache_tokenized", False))
-    if args.no_compile:
-        result.append(("--no_compile", "training.compile_model", False))
-    return result
+            result.append((flag, name, parse_value(opt, text)))
+    switches = {"--no_cache": "data.cache_tokenized", "--no_compile": "training.compile_model"}
+    return result + [(flag, name, False) for flag, name in switches.items() if flag in typed]
 
 
 @dataclass
@@ -135,28 +116,21 @@ class Request:
 
 
 def read_request(args: argparse.Namespace, arguments: list[str]) -> Request:
-    """The request that parsed flags make. Raises UserError for bad values, and for flags that contradict each other."""
-    given = overrides(args, arguments)
-    resume_path, weights = (value if isinstance(value, str) else None for value in (args.resume, args.load_model_only))
-    refusals = {
-        "--load_model_only needs a checkpoint: give it a path, or add --checkpoint PATH.":
-            args.load_model_only is True and not args.checkpoint,
-        "--checkpoint and --load_model_only both name a checkpoint; use --load_model_only without a path.":
-            weights and args.checkpoint,
-        "--resume and --checkpoint both name a checkpoint; use one of them.":
-            resume_path and args.checkpoint,
-        "--init_from starts a new run from a Hugging Face model; leave the checkpoint out.":
-            args.init_from is not None and (args.resume or args.checkpoint or args.load_model_only),
-        "--reset_epoch needs a checkpoint to continue from; add --checkpoint PATH.":
-            args.reset_epoch and not args.resume and (args.load_model_only or not args.checkpoint),
-        "--resume continues a run and --load_model_only starts a new one; use one of them.":
-            args.resume and args.load_model_only,
-    }  # fmt: skip
-    for problem, applies in refusals.items():
-        if applies:
-            raise UserError(problem)
+    """The request that parsed flags make. Raises UserError for flags that contradict each other."""
+    starts = {name: getattr(args, name) for name in ("checkpoint", "resume", "load_model_only", "init_from")}
+    paths = {f"--{name}": value for name, value in starts.items() if isinstance(value, str)}
+    new_run = args.load_model_only or args.init_from is not None
+    if args.load_model_only is True and not args.checkpoint:
+        raise UserError("--load_model_only needs a checkpoint: give it a path, or add --checkpoint PATH.")
+    if len(paths) > 1:
+        raise UserError(f"{' and '.join(paths)} name different models to start from; use one of them.")
+    if args.resume and new_run:
+        raise UserError("--resume continues a run; --load_model_only and --init_from start a new one. Use one of them.")
+    if args.reset_epoch and (new_run or not (args.resume or args.checkpoint)):
+        raise UserError("--reset_epoch needs a checkpoint to continue from; add --checkpoint PATH.")
+    path = next(iter(paths.values()), None)  # at most one
     return Request(
-        args.config, given, None if args.load_model_only else resume_path or args.checkpoint, bool(args.resume),
-        weights or (args.checkpoint if args.load_model_only else None), args.init_from, args.output_checkpoint,
+        args.config, overrides(args, arguments), None if new_run else path, bool(args.resume),
+        path if args.load_model_only else None, args.init_from, args.output_checkpoint,
         args.allow_changes, args.reset_epoch, args.tensorboard,
     )  # fmt: skip

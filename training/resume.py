@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from config import OPTIONS, Config, Values, asks_for_auto, resolve
@@ -14,29 +15,23 @@ from jojo.machine.ranks import SINGLE, Ranks
 from training.flags import Request
 from utils import UserError, log, user_path
 
-SHAPE = [n for n in OPTIONS if n.startswith("model.") and n != "model.dropout"]
-# Options that decide what is learned: a run does not continue with another value of one of them.
-DECISIVE = [
-    *(name for name in OPTIONS if name.split(".")[0] in ("model", "optimizer", "scheduler")),
-    "training.batch_size", "training.gradient_accumulation_steps", "training.train_batches", "training.compile_model",
-    "system.seed", "system.dtype", "data.tokenizer", "data.parse_special", "data.predict", "data.pack",
-]  # fmt: skip
-# What a change of them means for the rest of the run; the first entry that begins an option's name counts.
-CONSEQUENCES = {
+# Options that decide what is learned, by the beginning of their names, and what a change means for the rest of the run.
+DECISIVE = {
     "model.dropout": "dropout leaves out other activations",
-    "optimizer": "the updates change",
-    "scheduler": "the learning rate changes",
+    "optimizer.": "the updates change",
+    "scheduler.": "the learning rate changes",
+    "training.batch_size": "batches are made of other sequences, from the same position in the epoch",
+    "training.gradient_accumulation_steps": "batches are made of other sequences, from the same position in the epoch",
     "training.train_batches": "epochs end at another batch",
     "training.compile_model": "results may differ in the last bits",
-    "training": "batches are made of other sequences, from the same position in the epoch",
     "system.seed": "data order and dropout change",
     "system.dtype": "rounding changes",
-    "data": "tokens or targets change",
+    **dict.fromkeys(("data.tokenizer", "data.parse_special", "data.predict", "data.pack"), "tokens or targets change"),
 }
 
 
 class Mode(Enum):
-    """How a run starts. This table is the truth; docs/checkpoints.md has the same rows, and a test walks them.
+    """How a run starts. docs/checkpoints.md has the same table and explains its columns; a test compares both with the code.
 
     flags                                    mode      weights  optimizer  position  metrics  options  changes   run id  files
     (none)                                   FRESH     -        -          -         -        -        allowed   new     by options
@@ -53,13 +48,6 @@ class Mode(Enum):
     --resume PATH --output_checkpoint OTHER  CONTINUE  yes      yes        yes       yes      all      refused   new     OTHER
     --checkpoint OLDER_FORMAT                CONTINUE  yes      yes        batches   losses   all      allowed   new     by options
     (torchrun restarts the job)              RESUME    yes      yes        yes       yes      all      refused   same    same
-
-    position: batches done, and the place in the data. An older format has only the first: training starts an epoch.
-    metrics:  the record and its losses; of an older format, evaluations and the best and worst loss.
-    options:  whose values the run starts with; config files and flags count more.
-    changes:  of an option in DECISIVE, or of the data. The shape of loaded weights never changes.
-    files:    named by --output_checkpoint or data set and epochs ("by options"), or those of the checkpoint's run.
-              What stands under a new run's name moves to models/old/.
     """
 
     FRESH = "random weights"
@@ -80,32 +68,27 @@ class Mode(Enum):
 
 
 @dataclass
+class Start:
+    """How and where training begins."""
+
+    mode: Mode
+    checkpoint: Checkpoint | None
+    init_from: str | None  # the Hugging Face model that the weights go back to, through any number of checkpoints
+    run_id: str  # 16 hex digits, the same through all resumes
+    epoch: int = 0
+    position: int = 0  # batches of that epoch that are done
+    batches_done: int = 0
+
+
+@dataclass
 class Asked:
     """What flags, config files and checkpoint ask for, put together."""
 
     config: Config
     sources: dict[str, str]  # dotted name → where its value comes from
     files: RunFiles
-    checkpoint: Checkpoint | None
-    mode: Mode
+    start: Start  # without the position, which depends on the data
     auto_batch_size: bool  # training.batch_size is still to be found
-    init_from: str | None  # the Hugging Face model that the weights go back to, through any number of checkpoints
-
-
-@dataclass
-class Start:
-    """Where training begins."""
-
-    mode: Mode
-    checkpoint: Checkpoint | None
-    epoch: int
-    position: int  # batches of that epoch that are done
-    batches_done: int
-    run_id: str  # 16 hex digits, the same through all resumes
-    init_from: str | None
-
-
-# --- from request to Asked --------------------------------------------------------------------------------------------
 
 
 def ask(request: Request, ranks: Ranks = SINGLE) -> Asked:
@@ -113,7 +96,9 @@ def ask(request: Request, ranks: Ranks = SINGLE) -> Asked:
     asked = read_layers(request, ranks)
     if is_restart(request, asked.files, ranks):
         log.info("Torchrun restarted this job; it continues from the last checkpoint of '%s'.", asked.files.run)
-        return read_layers(after_restart(request, asked.files), ranks)
+        last, changes = str(asked.files.last), request.allow_changes
+        request = Request(request.config_file, request.overrides, resume=True, output=last, allow_changes=changes)
+        return read_layers(request, ranks)
     if ranks.restarts:
         log.info("Torchrun restarted this job before its first save; it begins again.")
     return asked
@@ -121,28 +106,30 @@ def ask(request: Request, ranks: Ranks = SINGLE) -> Asked:
 
 def read_layers(request: Request, ranks: Ranks) -> Asked:
     """The config of defaults, checkpoint, files and flags, and what goes with it."""
-    mode = mode_of(request)
-    layers = config_layers(request.config_file, request.overrides)
+    mode, layers = mode_of(request), config_layers(request.config_file, request.overrides)
     auto = asks_for_auto(layers, "training.batch_size")
     config, sources = resolve(layers, partial=mode is not Mode.FRESH)
     files = RunFiles(run_path(request.output, config.data.dataset_name, config.training.max_epochs))
-    checkpoint = open_checkpoint(request, mode, files, ranks)
-    if checkpoint is None:
-        return Asked(config, sources, files, None, mode, auto, None)
-    without_checkpoint = config
-    config, sources = resolve([checkpoint_layer(checkpoint, mode, layers), *layers])
-    if auto and mode.loads_optimizer and keep_split(config, without_checkpoint, sources, checkpoint):
+    start = Start(mode, open_checkpoint(request, mode, files, ranks), request.init_from, secrets.token_hex(8))
+    if (checkpoint := start.checkpoint) is None:
+        return Asked(config, sources, files, start, auto)
+    rows_without_checkpoint = config.rows_per_batch
+    config, sources = resolve([checkpoint_layer(checkpoint, mode, sources), *layers])
+    if auto and mode.loads_optimizer and keep_split(config, rows_without_checkpoint, sources, checkpoint):
         auto = mode is Mode.RESET or request.allow_changes  # perhaps on another machine: found again
     refuse_other_shape(config, sources, checkpoint)
+    recorded = checkpoint.state.get("metadata", {})
     path = run_path(request.output, config.data.dataset_name, config.training.max_epochs)
     if request.output is None and mode is Mode.RESUME and checkpoint.version == "3":
-        path = checkpoint.path.parent / f"{checkpoint.state['metadata']['run']}.pt"
+        path = checkpoint.path.parent / f"{recorded['run']}.pt"
     files = RunFiles(path)
-    if mode is Mode.RESUME and not (checkpoint.run_id and files.owns(checkpoint.path)):
-        mode = Mode.CONTINUE
-    recorded = checkpoint.state.get("metadata", {}).get("init_from")
-    init_from = request.init_from or (recorded if isinstance(recorded, str) else None)
-    return Asked(config, sources, files, checkpoint, mode, auto, init_from)
+    if mode is Mode.RESUME and checkpoint.run_id and files.owns(checkpoint.path):
+        start.run_id = checkpoint.run_id
+    elif mode is Mode.RESUME:
+        start.mode = Mode.CONTINUE
+    if start.init_from is None and isinstance(recorded.get("init_from"), str):
+        start.init_from = recorded["init_from"]
+    return Asked(config, sources, files, start, auto)
 
 
 def mode_of(request: Request) -> Mode:
@@ -164,15 +151,8 @@ def is_restart(request: Request, files: RunFiles, ranks: Ranks) -> bool:
     return ranks.broadcast_text("restart", "yes" if again else "no") == "yes"
 
 
-def after_restart(request: Request, files: RunFiles) -> Request:
-    """The same request, from the job's last checkpoint."""
-    return replace(
-        request, resume=True, output=str(files.last), continue_from=None, weights_from=None, init_from=None, reset_epoch=False
-    )  # fmt: skip
-
-
 def open_checkpoint(request: Request, mode: Mode, files: RunFiles, ranks: Ranks) -> Checkpoint | None:
-    """The checkpoint to start from. Raises UserError where it cannot be read, or holds too little."""
+    """The checkpoint to start from. Raises UserError where it cannot be read, or has no state to continue with."""
     if request.init_from is not None:
         from hf.folder import load_hf
         from hf.hub import find_model
@@ -182,43 +162,30 @@ def open_checkpoint(request: Request, mode: Mode, files: RunFiles, ranks: Ranks)
         return None
     path = request.weights_from or request.continue_from
     checkpoint = load_checkpoint(user_path(path), ranks) if path else files.newest_valid(ranks)
-    if mode.loads_optimizer:
-        check_continuable(checkpoint, mode)
+    if not mode.loads_optimizer:
+        return checkpoint
+    name = checkpoint.path
+    if not checkpoint.has_training_state:
+        raise UserError(f"'{name}' has no optimizer state; start a new run from its weights: --load_model_only {name}.")
+    if checkpoint.version != "3" and mode is not Mode.RESET:
+        done = f"{checkpoint.state['batch_counter']:,}"
+        log.info("'%s' does not store the position in the data; batch %s is followed by a new epoch.", name, done)
+    if checkpoint.other_options:
+        log.warning("Options of '%s' that Jojo does not have: %s.", name, ", ".join(checkpoint.other_options))
     return checkpoint
 
 
-def check_continuable(checkpoint: Checkpoint, mode: Mode) -> None:
-    """Say what a checkpoint lacks. Raises UserError where it has no training state."""
-    if not checkpoint.has_training_state:
-        raise UserError(
-            f"'{checkpoint.path}' has no optimizer state to continue with; start a new run from its weights: "
-            f"--load_model_only {checkpoint.path}."
-        )
-    if checkpoint.version != "3" and mode is not Mode.RESET:
-        maker = checkpoint.version if checkpoint.version == "nanoGPT" else f"Jojo {checkpoint.version}"
-        log.info(
-            "'%s' is a checkpoint of %s, which does not store the position in the data: training continues after %s batches, "
-            "at the beginning of an epoch.",
-            checkpoint.path, maker, f"{checkpoint.state['batch_counter']:,}",
-        )  # fmt: skip
-    if checkpoint.other_options:
-        log.warning(
-            "Options of '%s' that this version does not have: %s.", checkpoint.path, ", ".join(checkpoint.other_options)
-        )
+def checkpoint_layer(checkpoint: Checkpoint, mode: Mode, sources: Mapping[str, str]) -> tuple[str, Values]:
+    """The checkpoint's config as the lowest layer; only the model's shape where only weights are taken.
 
-
-def checkpoint_layer(checkpoint: Checkpoint, mode: Mode, layers: list[tuple[str, Values]]) -> tuple[str, Values]:
-    """The checkpoint's config as a layer below `layers`; only the model's shape where only weights are taken.
-
-    What was derived from the run's length is left out, so that a longer run derives it again. So is max_iters where a
-    layer gives max_epochs.
+    What was derived from the run's length is left out, so that a longer run derives it again. So is max_iters where
+    another layer (`sources`) gives max_epochs.
     """
     source = f"checkpoint {checkpoint.path}"
     if not mode.loads_optimizer:
         return source, {"model": checkpoint.config.get("model", {})}
     left_out = {name for name in checkpoint.state.get("derived", []) if name.startswith("scheduler.")}
-    given = {f"{section}.{key}" for _, values in layers for section, entries in values.items() for key in entries}
-    if "training.max_epochs" in given and "training.max_iters" not in given:
+    if sources["training.max_epochs"] != "default" == sources["training.max_iters"]:
         left_out.add("training.max_iters")
     return source, {
         section: {key: value for key, value in entries.items() if f"{section}.{key}" not in left_out}
@@ -226,16 +193,15 @@ def checkpoint_layer(checkpoint: Checkpoint, mode: Mode, layers: list[tuple[str,
     }
 
 
-def keep_split(config: Config, without_checkpoint: Config, sources: dict[str, str], checkpoint: Checkpoint) -> bool:
+def keep_split(config: Config, rows_without_checkpoint: int, sources: dict[str, str], checkpoint: Checkpoint) -> bool:
     """Take the checkpoint's micro-batches where batch_size "auto" means as many sequences per batch as it has.
 
-    The checkpoint's batch size may have been found, too. So the sequences count as they are in the config with the
-    checkpoint, and in the one without it, as when the run began.
+    Its batch size may have been found, so sequences also count as in the config without it, as when the run began.
     """
     if checkpoint.version != "3":
         return False
     stored = Config.from_dict(checkpoint.config, str(checkpoint.path))
-    if stored.rows_per_batch not in (config.rows_per_batch, without_checkpoint.rows_per_batch):
+    if stored.rows_per_batch not in (config.rows_per_batch, rows_without_checkpoint):
         return False
     for name in ("training.batch_size", "training.gradient_accumulation_steps"):
         config.set(name, stored.get(name))
@@ -249,16 +215,14 @@ def keep_split(config: Config, without_checkpoint: Config, sources: dict[str, st
 def refuse_other_shape(config: Config, sources: dict[str, str], checkpoint: Checkpoint) -> None:
     """Raises UserError when a file or flag contradicts the shape of the loaded model."""
     stored = checkpoint.config.get("model", {})
-    problems, by_flags = [], True
-    for name in SHAPE:
-        key, now = name.split(".")[1], config.get(name)
-        if key in stored and now not in (None, stored[key]):
-            problems.append(f"{name} {now} ({sources[name]}) against {stored[key]}")
-            by_flags &= sources[name].startswith("--")
+    problems = [
+        f"model.{key} {now} ({sources[f'model.{key}']}) against {value}"
+        for key, value in stored.items()
+        if key != "dropout" and (now := getattr(config.model, key)) not in (None, value)
+    ]
     if problems:
         raise UserError(
-            f"The model in '{checkpoint.path}' has another shape: {'; '.join(problems)}. "
-            + ("Leave these options out." if by_flags else "Leave --config out, or name one of this shape.")
+            f"The model in '{checkpoint.path}' has another shape: {'; '.join(problems)}. Leave these options out."
         )
     config.model.vocab_size = stored.get("vocab_size", config.model.vocab_size)
 
@@ -269,22 +233,19 @@ def refuse_changes(checkpoint: Checkpoint, config: Config, derived: Collection[s
     `derived` names options whose values follow from others: a schedule's lengths may. `data` are Data's fingerprints.
     """
     changes = []
-    for name in DECISIVE:
+    for name, consequence in ((n, words) for part, words in DECISIVE.items() for n in OPTIONS if n.startswith(part)):
         section, key = name.split(".")
-        stored, now = checkpoint.config.get(section, {}), config.get(name)
-        rederived = section == "scheduler" and name in derived
-        if key in stored and stored[key] != now and not rederived:
-            consequence = next(words for part, words in CONSEQUENCES.items() if name.startswith(part))
-            changes.append(f"{name} {stored[key]} -> {now} ({consequence})")
-    before = checkpoint.state["metadata"]["dataset"]
-    for split, what, means in (
-        ("train", "training", "the rest of the epoch is other text"),
-        ("val", "validation", "validation losses do not compare"),
-    ):
-        if before[split] != data[split]:
-            changes.append(
-                f"the {what} data {before['name']} {before[split]} -> {data['name']} {data[split]} ({means})"
-            )
+        now = config.get(name)
+        stored = checkpoint.config.get(section, {}).get(key, now)
+        if stored != now and not (section == "scheduler" and name in derived):
+            changes.append(f"{name} {stored} -> {now} ({consequence})")
+    old = checkpoint.state["metadata"]["dataset"]
+    for split, means in {
+        "train": "the rest of the epoch is other text",
+        "val": "validation losses do not compare",
+    }.items():
+        if old[split] != data[split]:
+            changes.append(f"{old['name']}-{split} {old[split]} -> {data['name']}-{split} {data[split]} ({means})")
     if changes:
         raise UserError(
             f"This would not continue the same run: {'; '.join(changes)}. "
@@ -303,32 +264,20 @@ def note_other_machine(checkpoint: Checkpoint, device: str) -> None:
 # --- where training begins --------------------------------------------------------------------------------------------
 
 
-def starting_point(asked: Asked, batches_per_epoch: int, run_id: str) -> Start:
-    """Where training begins, in batches of this run: with another batch size the position in the data is kept, rounded down.
+def locate(start: Start, config: Config, batches_per_epoch: int) -> int:
+    """Fill in where training begins, and return the number of batches of the whole run.
 
-    `run_id` is for a run of its own.
+    With another batch size the position in the data is kept, rounded down.
     """
-    mode, checkpoint, config = asked.mode, asked.checkpoint, asked.config
-    if checkpoint is None or not mode.keeps_counters:
-        return Start(mode, checkpoint, 0, 0, 0, run_id, asked.init_from)
-    state = checkpoint.state
-    epoch, position = state["loader"]["epoch"], state["loader"]["position"]
-    if checkpoint.version == "3":
-        before = Config.from_dict(checkpoint.config, str(checkpoint.path))
-        position = position * before.rows_per_batch // config.rows_per_batch
-    if position >= batches_per_epoch:
-        epoch, position = epoch + 1, 0
-    if mode is Mode.RESUME:
-        run_id = checkpoint.run_id or run_id
-    return Start(mode, checkpoint, epoch, position, state["batch_counter"], run_id, asked.init_from)
-
-
-def run_length(start: Start, config: Config, batches_per_epoch: int) -> int:
-    """Batches of the whole run: `max_iters`, else those that are done and what is left of `max_epochs`."""
-    if config.training.max_iters:
-        return config.training.max_iters
-    older = start.checkpoint is not None and start.checkpoint.version != "3"  # counted batches in another way
-    if older or not start.mode.keeps_counters:
-        return config.training.max_epochs * batches_per_epoch
-    left = (config.training.max_epochs - start.epoch) * batches_per_epoch - start.position
-    return start.batches_done + max(0, left)
+    training, checkpoint = config.training, start.checkpoint
+    total = training.max_epochs * batches_per_epoch
+    if checkpoint and start.mode.keeps_counters:
+        start.batches_done = checkpoint.state["batch_counter"]
+        start.epoch, start.position = (checkpoint.state["loader"][name] for name in ("epoch", "position"))
+        if checkpoint.version == "3":  # older formats have no position, and counted batches in another way
+            before = Config.from_dict(checkpoint.config, str(checkpoint.path))
+            start.position = start.position * before.rows_per_batch // config.rows_per_batch
+            if start.position >= batches_per_epoch:
+                start.epoch, start.position = start.epoch + 1, 0
+            total = start.batches_done + max(0, total - start.epoch * batches_per_epoch - start.position)
+    return training.max_iters or total

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import dataclass
 
 import torch
@@ -15,18 +14,10 @@ from jojo.checkpoints.run_files import RunFiles
 from jojo.machine.ranks import SINGLE, Ranks
 from jojo.schedule import Schedule
 from training.dataset import Data, open_data
-from training.decisions import (
-    Reasons,
-    decide,
-    decide_schedule,
-    decide_tokenizer,
-    derive_batch_size,
-    refuse_no_targets,
-    refuse_too_little_text,
-)
+from training.decisions import Reasons, decide, decide_schedule, decide_tokenizer, derive_batch_size
 from training.flags import Request
-from training.resume import Start, ask, note_other_machine, refuse_changes, run_length, starting_point
-from utils import __version__, log
+from training.resume import Start, ask, locate, note_other_machine, refuse_changes
+from utils import UserError, __version__, log
 
 
 @dataclass
@@ -73,8 +64,7 @@ class Run:
 
     def evaluation_loader(self, split: str) -> PackedLoader:
         """Fixed micro-batches for evaluation: the same for every run over the same data and shape."""
-        cache = self.data.train if split == "train" else self.data.val
-        return evaluation_loader(self.config, split, cache, self.data.tokenizer)
+        return evaluation_loader(self.config, split, getattr(self.data, split), self.data.tokenizer)
 
 
 def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
@@ -82,25 +72,28 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
     asked = ask(request, ranks)
     tokenizer = decide_tokenizer(asked)
     reasons = decide(asked, tokenizer, ranks)
-    config, system = asked.config, asked.config.system
+    config, start, system = asked.config, asked.start, asked.config.system
     data = open_data(config, tokenizer, ranks)
     ranks.connect(system.device, 60 * system.timeout_minutes)
-    refuse_too_little_text(config, data)
     if asked.auto_batch_size:
         derive_batch_size(config, tokenizer, reasons, ranks)
 
     loader = training_loader(config, data.train, tokenizer, ranks)
-    log_cut_documents(loader, data, config.model.block_size)
-    batches_per_epoch = loader.batches_per_epoch
-    start = starting_point(asked, batches_per_epoch, secrets.token_hex(8))
+    if loader.whole and loader.whole.n_cut:
+        numbers = (loader.whole.n_cut, data.train.n_documents, config.model.block_size)
+        log.info("%s of %s documents are longer than %s tokens and are cut (data.pack).", *map("{:,}".format, numbers))
+    total_batches = locate(start, config, loader.batches_per_epoch)
     start.run_id = ranks.broadcast_text("run_id", start.run_id)
-    total_batches = run_length(start, config, batches_per_epoch)
-    plan = Plan(decide_schedule(asked, total_batches, reasons), batches_per_epoch, total_batches)
+    plan = Plan(decide_schedule(asked, total_batches, reasons), loader.batches_per_epoch, total_batches)
     run = Run(config, reasons, data, asked.files, plan, start, ranks, request.tensorboard)
 
-    if config.data.predict != "all":
-        for split in ("train", "val"):
-            refuse_no_targets(split, run.evaluation_loader(split))
+    for split in ("train", "val") if config.data.predict != "all" else ():
+        evaluated = run.evaluation_loader(split)
+        if not any(evaluated.batch(0, index).n_targets for index in range(evaluated.batches_per_epoch)):
+            raise UserError(
+                f"In the {split} split, the evaluated batches have no words of an assistant to predict (data.predict); "
+                "use conversations, --data.predict all, or more --training.eval_iters."
+            )
     if start.checkpoint and start.mode.keeps_counters and start.checkpoint.version == "3":
         if not request.allow_changes:
             refuse_changes(start.checkpoint, config, reasons.derived, data.fingerprints)
@@ -108,16 +101,6 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
     if not ranks.is_single:
         ranks.check_same(facts_of(run))
     return run
-
-
-def log_cut_documents(loader: PackedLoader, data: Data, block_size: int) -> None:
-    """Say how many documents are too long to stay whole (data.pack)."""
-    if loader.whole and loader.whole.n_cut:
-        log.info(
-            "%s of %s documents are longer than %s tokens and are cut: conversations before a turn, or inside a turn that is "
-            "longer itself (data.pack).",
-            f"{loader.whole.n_cut:,}", f"{data.train.n_documents:,}", f"{block_size:,}",
-        )  # fmt: skip
 
 
 def facts_of(run: Run) -> dict[str, str]:

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from helpers_cli import environment
-from helpers_run import TINY, listening, make_run, metrics_rows, settle, state_of, train, write_data
+from helpers_run import TINY, make_run, metrics_rows, settle, state_of, train, write_data
 
-from config import Config
 from jojo.checkpoints.checkpoint import load_checkpoint
-from jojo.checkpoints.run_files import RunFiles
-from jojo.machine.ranks import SINGLE, Ranks
+from jojo.machine.ranks import Ranks
 from trainer import Trainer
-from training import summary as report
-from training.decisions import refuse_uneven_shares
-from training.flags import Request
-from training.resume import Mode, after_restart, is_restart
-from training.run import facts_of
-from utils import UserError
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "ranks_script.py"
 BATCHES = 21
@@ -127,16 +117,14 @@ def test_a_signal_to_one_rank_stops_two_sharded_copies_and_one_process_continues
 
 def test_fsdp_reduces_once_a_batch_learns_the_same_in_bfloat16_and_survives_a_full_disk() -> None:
     flags = [
-        *(
-            "--dtype",
-            "bfloat16",
-            "--training.gradient_accumulation_steps",
-            "6",
-            "--epochs",
-            "2",
-            "--eval_interval",
-            "2",
-        ),
+        "--dtype",
+        "bfloat16",
+        "--training.gradient_accumulation_steps",
+        "6",
+        "--epochs",
+        "2",
+        "--eval_interval",
+        "2",
     ]
     assert train(*FLAGS, *flags, "--output_checkpoint", "models/alone.pt").code == 0
     flags += ["--system.parallel", "fsdp", "--training.sample_interval", "3", "--training.sample_tokens", "4"]
@@ -175,90 +163,6 @@ def test_a_rank_that_does_not_answer_is_named() -> None:
     assert output.count("error:") == 1 and "Rank 1 (last seen in batch 4) did not answer for 1.8 s" in output
 
 
-def test_ranks_compare_the_config_but_not_their_devices() -> None:
-    facts = facts_of(make_run(*FLAGS))
-    assert facts["training.gradient_accumulation_steps"] == "4" and "system.device" not in facts
-
-
-# --- shares ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("section", "name", "value", "expected"),
-    [
-        ("optimizer", "kind", "muon", "Muon needs whole matrices"),
-        ("system", "dtype", "float16", "use --dtype bfloat16"),
-        ("system", "shard_ranks", 3, "must divide the number of ranks, 4"),
-    ],
-)
-def test_what_fsdp_cannot_do_is_refused(section: str, name: str, value: Any, expected: str) -> None:
-    config = Config()
-    config.training.gradient_accumulation_steps, config.system.parallel = 4, "fsdp"
-    refuse_uneven_shares(config, Ranks(0, 4))
-    config.set(f"{section}.{name}", value)
-    with pytest.raises(UserError, match=expected):
-        refuse_uneven_shares(config, Ranks(0, 4))
-    refuse_uneven_shares(config, SINGLE)
-
-
-def test_fsdp_in_one_process_is_a_warning_and_shard_ranks_without_fsdp_an_error() -> None:
-    with listening() as said:
-        make_run(*FLAGS, "--system.parallel", "fsdp")
-    assert any("fsdp needs several processes" in line for line in said)
-    with pytest.raises(UserError, match=r"system\.shard_ranks is for fsdp"):
-        make_run(*FLAGS, "--system.shard_ranks", "2")
-
-
-@pytest.mark.parametrize(
-    ("steps", "n", "expected"),
-    [
-        (4, 3, "3 ranks cannot share 4 micro-batches (training.gradient_accumulation_steps); set it to a multiple of 3. "
-               "A batch stays at 48 sequences with 3 with --batch_size 16 or 6 with --batch_size 8."),
-        (1, 8, "set it to a multiple of 8."),
-        (40, 16, "a multiple of 16. A batch stays at 480 sequences with 32 with --batch_size 15 or 48 with"),
-        (1, 4, "a multiple of 4. A batch stays at 12 sequences with 4 with --batch_size 3."),
-    ],
-)  # fmt: skip
-def test_micro_batches_that_ranks_cannot_share_are_refused_with_the_nearest_numbers(
-    steps: int, n: int, expected: str
-) -> None:
-    config = Config()
-    config.training.gradient_accumulation_steps = steps
-    with pytest.raises(UserError, match=re.escape(expected)):
-        refuse_uneven_shares(config, Ranks(0, n))
-    config.training.gradient_accumulation_steps = 3 * n
-    refuse_uneven_shares(config, Ranks(0, n))
-
-
-def test_an_automatic_batch_size_needs_a_sequence_for_every_rank() -> None:
-    config = Config()  # 12 sequences a batch
-    refuse_uneven_shares(config, Ranks(0, 4), auto_batch_size=True)
-    with pytest.raises(UserError, match="5 ranks cannot share a batch of 12 sequences"):
-        refuse_uneven_shares(config, Ranks(0, 5), auto_batch_size=True)
-    config.system.parallel = "fsdp"
-    with pytest.raises(UserError, match="with fsdp, give a number"):
-        refuse_uneven_shares(config, Ranks(0, 4), auto_batch_size=True)
-
-
-@pytest.mark.parametrize(
-    ("parallel", "shard_ranks", "local", "expected"),
-    [
-        ("ddp", None, 4, "4; each has the whole model (ddp)"),
-        ("fsdp", None, 2, "4, 2 on each machine; the model is sharded among them (fsdp)"),
-        ("fsdp", 2, 2, "4, 2 on each machine; 2 copies of the model, each sharded among 2 (fsdp)"),
-    ],
-)
-def test_the_summary_says_what_the_ranks_share(
-    parallel: str, shard_ranks: int | None, local: int, expected: str
-) -> None:
-    run = make_run(*FLAGS, "--output_checkpoint", "models/two.pt")
-    run.ranks, run.config.system.parallel, run.config.system.shard_ranks = Ranks(0, 4, 0, local), parallel, shard_ranks
-    lines = [line.strip() for line in report.summary(run, 1e12, False).splitlines()]
-    assert f"ranks            {expected}" in lines
-    parts = ", with its shards in models/two.shards/" if parallel == "fsdp" else ""
-    assert f"writes           models/two.pt{parts}" in lines
-
-
 @pytest.mark.parametrize(("agreed", "code"), [((15, 0, 0), 143), ((0, 1, 0), 0)])
 def test_ranks_act_after_a_batch_on_the_flags_they_share(
     agreed: tuple[int, int, int], code: int, monkeypatch: pytest.MonkeyPatch
@@ -278,63 +182,3 @@ def test_ranks_act_after_a_batch_on_the_flags_they_share(
     trainer.ranks = several
     assert trainer.train() == code
     assert mine == [(0, 0, 0), (0, 0, 0)] and state_of("models/two.pt")["batch_counter"] == 2
-
-
-@pytest.mark.parametrize(
-    ("ranks", "request_", "expected"),
-    [
-        (Ranks(restarts=1, job="a"), Request(weights_from="x.pt"), True),
-        (Ranks(restarts=1, job="b"), Request(), False),
-        (Ranks(job="a"), Request(), False),  # a default name, and no restart
-        (Ranks(job="a", named_job=True), Request(), True),
-        (Ranks(job="a", named_job=True), Request(weights_from="x.pt"), False),
-        (Ranks(job="a", named_job=True), Request(continue_from="x.pt"), False),
-    ],
-)
-def test_a_job_continues_its_own_run(ranks: Ranks, request_: Request, expected: bool) -> None:
-    assert train(*FLAGS, "--max_iters", "1", "--output_checkpoint", "models/two.pt").code == 0
-    files = RunFiles(Path("models/two.pt"))
-    files.job.write_text(json.dumps({"job": "a", "run_id": state_of("models/two.pt")["metadata"]["run_id"]}))
-    assert is_restart(request_, files, ranks) is expected
-    again = after_restart(request_, files)
-    assert again.resume and again.output == "models/two.pt" and again.weights_from is again.continue_from is None
-    files.job.write_text("{")
-    assert not is_restart(request_, files, ranks)
-
-
-def test_a_job_that_loads_weights_of_its_own_name_can_restart_before_its_first_save(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    flags = (*FLAGS, "--max_iters", "2", "--eval_interval", "0", "--output_checkpoint", "models/two.pt")
-    assert train(*flags).code == 0
-    run = make_run(*flags)
-    run.ranks = Ranks(job="a", named_job=True)
-    run.start.mode, run.start.checkpoint = Mode.WEIGHTS, load_checkpoint(run.files.last)
-    trainer, step = Trainer(run), Trainer.step
-
-    def dies(own: Trainer, batch: Any) -> Any:
-        own.saver.wait()  # perhaps it was durable by now
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "step", dies)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
-    monkeypatch.setattr(Trainer, "step", step)
-    request, ranks = Request(weights_from="models/two.pt"), Ranks(job="a", named_job=True, restarts=1)
-    assert is_restart(request, run.files, ranks)
-    assert state_of("models/two.pt")["batch_counter"] == 0
-    assert train(*flags, "--resume").code == 0
-
-
-@pytest.mark.parametrize(
-    ("ranks", "expected"),
-    [
-        (SINGLE, "python train.py --resume models/two.pt"),
-        (Ranks(0, 4, 0, 4), "torchrun --nproc_per_node 4 train.py --resume models/two.pt"),
-        (Ranks(0, 4, 0, 2), "torchrun ... train.py --resume models/two.pt"),
-        (Ranks(0, 4, 0, 4, by_torchrun=False), "python train.py --resume models/two.pt"),
-    ],
-)
-def test_a_stopped_run_says_how_to_continue_on_as_many_ranks(ranks: Ranks, expected: str) -> None:
-    run = SimpleNamespace(ranks=ranks, files=RunFiles(Path("models/two.pt")))
-    assert report.resume_command(run) == expected  # type: ignore[arg-type]

@@ -16,10 +16,11 @@ from helpers_cli import ROOT, Outcome, kept_log
 
 import gen
 import prepare
-from config import OPTIONS, SECTIONS
+from config import OPTIONS, SECTIONS, resolve
 from jojo.checkpoints.file import FORMAT_VERSION, write_file
 from jojo.checkpoints.older_formats import flat_config, training_state
 from jojo.command import Parser, run_command
+from jojo.config_file import config_layers
 from tools import improvements_guide as guide
 from training.flags import build_parser, overrides
 from utils import UserError
@@ -86,7 +87,7 @@ def parsed(command: str) -> argparse.Namespace:
     script = words.pop(0) if words[0].endswith(".py") else "train.py"
     args = PARSERS[script]().parse_args(words)
     if script == "train.py":
-        overrides(args, words)  # values, too, are of the right type
+        resolve(config_layers(None, overrides(args, words)), partial=True)  # values, too, are of the right type
     return args
 
 

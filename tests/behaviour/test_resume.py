@@ -358,7 +358,7 @@ def test_changed_training_data_is_refused_and_other_paths_to_the_same_data_are_n
     assert train_plainly("--resume", "models/mine_epoch1.pt", *moved).code == 130
     with open("data/mine-train.jsonl", "a") as file:
         file.write('{"text": "One more story."}\n')
-    with pytest.raises(UserError, match="the training data"):
+    with pytest.raises(UserError, match="mine-train "):
         train_plainly("--resume", "models/mine_epoch1.pt", "--data.data_dir", "data")
     stop_after(monkeypatch, None)
     flags = ("--data.data_dir", "data", "--allow_changes")

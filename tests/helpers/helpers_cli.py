@@ -1,9 +1,8 @@
-"""Runs train.py's command line inside a test, on a data set and a model that need about a second."""
+"""Runs commands for the tests, inside a test or as a process, and collects what they print."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import pathlib
@@ -20,23 +19,6 @@ from utils import log
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# A model and a machine on which every test gives the same answer.
-TINY = [
-    *("--dataset", "tiny", "--device", "cpu", "--dtype", "float32", "--batch_size", "4", "--training.eval_iters", "1"),
-    *("--model.n_layer", "1", "--model.n_head", "2", "--model.n_embd", "16", "--model.block_size", "16"),
-]
-
-ANIMALS = ("cat", "dog", "fox", "hen", "owl", "bear", "duck", "frog", "goat", "mouse")
-PLACES = [
-    "on the mat",
-    "in the barn",
-    "by the river",
-    "under a tree",
-    "near the old mill",
-    "at the market",
-    "up a hill",
-]
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -45,27 +27,6 @@ class Outcome:
     code: int
     out: str
     err: str
-
-
-def sentences(count: int) -> list[str]:
-    """`count` short sentences, no two alike."""
-    return [
-        f"Once a {ANIMALS[i % 10]} sat {PLACES[i % 7]} and counted {i} clouds before going home to sleep."
-        for i in range(count)
-    ]
-
-
-def write_lines(path: pathlib.Path, texts: list[str]) -> None:
-    """A JSONL file with one document per text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-
-
-def write_dataset(folder: pathlib.Path, name: str = "tiny", documents: int = 300) -> None:
-    """The data set `name` in folder/data: `documents` sentences to train on and 20 to validate with."""
-    texts = sentences(documents + 20)
-    write_lines(folder / "data" / f"{name}-train.jsonl", texts[:documents])
-    write_lines(folder / "data" / f"{name}-val.jsonl", texts[documents:])
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
-"""Tiny runs for the tests: a data set of a few sentences, the verb called in this process, and what it said."""
+"""Tiny runs for the tests: a model, a data set of a few sentences, train.py called in this process, and what it logs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_data import told_to
+from helpers_data import told_to, write_lines
 
 import train as train_verb
 import trainer
@@ -49,18 +49,11 @@ def sentences(n: int, first: int = 0) -> list[str]:
     return documents
 
 
-def write_data(name: str = "mine", n_train: int = 16, n_val: int = 6, folder: str = "data") -> None:
+def write_data(name: str = "mine", n_train: int = 16, n_val: int = 6, folder: str | Path = "data") -> None:
     """data/<name>-train.jsonl and -val.jsonl, as prepare.py would leave them."""
-    Path(folder).mkdir(exist_ok=True)
     texts = sentences(n_train + n_val)
     for split, part in (("train", texts[:n_train]), ("val", texts[n_train:])):
         write_lines(Path(folder) / f"{name}-{split}.jsonl", [{"text": text} for text in part])
-
-
-def write_lines(path: Path, records: Sequence[Any]) -> Path:
-    """A JSONL file of these records."""
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return path
 
 
 def settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plots: bool = False) -> None:

@@ -41,7 +41,7 @@ HEADER = ["flags", "mode", "weights", "optimizer", "position", "metrics", "optio
 
 def rows_of_docstring() -> list[list[str]]:
     """The table of Mode, its header first."""
-    table = (Mode.__doc__ or "").split("\n\n")[1]
+    table = (Mode.__doc__ or "").split("\n\n")[1].rstrip()
     return [re.split(r"  +", line.strip()) for line in table.splitlines()]
 
 

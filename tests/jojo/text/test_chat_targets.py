@@ -117,7 +117,7 @@ def test_batches_predict_exactly_what_is_said(tmp_path: Path, pack: str) -> None
             "training": {"batch_size": 2},
         }
     )
-    cache, _ = open_dataset(config, TOKENIZER, tmp_path / "cache", 0)
+    cache, _ = open_dataset(config, TOKENIZER, tmp_path / "cache")
     said = [token for messages in CONVERSATIONS for token, says in zip(*expected(messages), strict=True) if says]
     said += [*TOKENIZER.encode("A story that nobody tells anybody."), EOT, *TOKENIZER.encode("Four."), END]
     seen: list[int] = []
@@ -160,7 +160,7 @@ def test_a_chat_run_stopped_and_resumed_ends_as_if_it_never_stopped(
         helpers_run.write_lines(Path(f"data/mine-{split}.jsonl"), records)
     flags = ["--data.predict", "assistant", "--data.pack", pack, "--model.dropout", "0.1"]
     whole = helpers_run.train(*flags, "--max_iters", "14", "--output_checkpoint", "models/whole.pt")
-    assert ("are cut: conversations before a turn, or inside" in whole.said) == (pack == "whole")
+    assert ("documents are longer than 16 tokens and are cut (data.pack)" in whole.said) == (pack == "whole")
     helpers_run.train(
         *flags, "--max_iters", "14", "--output_checkpoint", "models/parts.pt", "--checkpoint_interval", "5"
     )

@@ -1,4 +1,4 @@
-"""Continuing from elsewhere than a run's end: earlier checkpoints, other names, changed options, reset counters."""
+"""Continue a run: from an earlier checkpoint, under another name, with changed options, with reset counters."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from utils import UserError
 
 
 @pytest.fixture(autouse=True)
-def workshop(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch):
     settle(tmp_path, monkeypatch)
 
 
 def training(path):
-    """What of a checkpoint must be equal for two trainings to be."""
+    """The parts of a checkpoint that are equal when two runs trained the same."""
     return {name: state_of(path)[name] for name in ("model", "optimizer", "loader", "batch_counter")}
 
 
 # --- back to an earlier checkpoint ----------------------------------------------------------------------------------
 
 
-def test_going_back_moves_later_checkpoints_aside_with_the_record_of_their_batches():
+def test_continuing_from_an_earlier_checkpoint_moves_later_ones_aside_with_their_metrics():
     train("--max_iters", "6", "--checkpoint_interval", "2", "--eval_interval", "3")
     before = snapshot("models")
     said = train_plainly("--resume", "models/mine_epoch1_batch2.pt", "--max_iters", "3", "--allow_changes").said
@@ -56,7 +56,7 @@ def test_going_back_moves_later_checkpoints_aside_with_the_record_of_their_batch
     assert Path("models/mine_epoch1_batch2.pt").read_bytes() == before["mine_epoch1_batch2.pt"]
 
 
-def test_after_going_back_a_crash_resumes_the_new_batches_not_the_old_ones(monkeypatch):
+def test_a_run_that_continued_from_an_earlier_checkpoint_resumes_its_new_batches(monkeypatch):
     train("--max_iters", "6", "--checkpoint_interval", "1", "--training.keep_checkpoints", "3")
     stop_after(monkeypatch, 5)
     flags = ("--learning_rate", "0.001", "--allow_changes")
@@ -67,7 +67,7 @@ def test_after_going_back_a_crash_resumes_the_new_batches_not_the_old_ones(monke
     assert kept == {4, 5, 6}
 
 
-def test_going_on_from_the_newest_moves_nothing(monkeypatch):
+def test_continuing_from_the_newest_checkpoint_moves_nothing(monkeypatch):
     stop_after(monkeypatch, 3)
     train("--max_iters", "5", "--checkpoint_interval", "1")
     stop_after(monkeypatch, None)
@@ -75,12 +75,12 @@ def test_going_on_from_the_newest_moves_nothing(monkeypatch):
     assert not Path("models/old").exists()
 
 
-def test_a_run_does_not_continue_from_a_checkpoint_that_another_run_replaced_meanwhile(monkeypatch):
+def test_a_checkpoint_that_another_run_replaced_during_the_start_is_refused(monkeypatch):
     stop_after(monkeypatch, 2)
     train("--max_iters", "4")
-    run = prepare_run(Request(continue_from="models/mine_epoch1.pt"))  # this one is about to start
+    run = prepare_run(Request(continue_from="models/mine_epoch1.pt"))  # about to start
     stop_after(monkeypatch, None)
-    train_plainly("--resume", "models/mine_epoch1.pt")  # and this one runs from there to the end
+    train_plainly("--resume", "models/mine_epoch1.pt")  # another process trains to the end
     before = snapshot("models")
     with pytest.raises(UserError, match=r"Another run replaced .* while this one started; start again"):
         Trainer(run).train()
@@ -90,7 +90,7 @@ def test_a_run_does_not_continue_from_a_checkpoint_that_another_run_replaced_mea
 # --- under another name ---------------------------------------------------------------------------------------------
 
 
-def test_another_name_is_a_run_of_its_own_with_the_whole_record(monkeypatch):
+def test_another_name_makes_a_new_run_with_all_metrics_so_far(monkeypatch):
     stop_after(monkeypatch, 3)
     train("--max_iters", "6", "--eval_interval", "2", "--output_checkpoint", "models/a.pt")
     first = snapshot("models")
@@ -104,7 +104,7 @@ def test_another_name_is_a_run_of_its_own_with_the_whole_record(monkeypatch):
     assert metrics_rows("models/whole.metrics.jsonl") == metrics_rows("models/b.metrics.jsonl")
 
 
-def test_a_run_under_another_name_can_be_resumed_before_its_first_save_is_due(monkeypatch):
+def test_a_run_under_another_name_is_saved_before_its_first_batch(monkeypatch):
     stop_after(monkeypatch, 3)
     train("--max_iters", "6", "--output_checkpoint", "models/a.pt")
     stop_after(monkeypatch, None)
@@ -122,14 +122,14 @@ def test_a_run_under_another_name_can_be_resumed_before_its_first_save_is_due(mo
 
 
 @pytest.mark.parametrize("name", ["x_best.pt", "x_batch12.pt", "x_best", "x_batch3"])
-def test_names_that_checkpoints_of_another_run_would_have_are_refused(name):
+def test_names_of_another_runs_checkpoints_are_refused(name):
     with pytest.raises(UserError, match="belongs to the run before it"):
         run_files.run_path(f"models/{name}", "mine", 1)
     assert run_files.run_path("models/x_batch.pt", "mine", 1) == Path("models/x_batch.pt")
     assert run_files.run_path("models/bestest.pt", "mine", 1) == Path("models/bestest.pt")
 
 
-def test_an_older_file_under_the_runs_name_is_moved_aside_and_not_written_over():
+def test_an_older_checkpoint_of_the_same_name_is_moved_aside():
     train("--max_iters", "2")
     save_as_2x(state_of("models/mine_epoch1.pt"), Path("models/mine_epoch1.pt"))
     before = Path("models/mine_epoch1.pt").read_bytes()
@@ -141,7 +141,7 @@ def test_an_older_file_under_the_runs_name_is_moved_aside_and_not_written_over()
 # --- with changes ---------------------------------------------------------------------------------------------------
 
 
-def test_what_a_change_means_is_said_with_it(monkeypatch):
+def test_a_refused_change_is_explained(monkeypatch):
     stop_after(monkeypatch, 2)
     train("--max_iters", "6")
     flags = ("--batch_size", "4", "--seed", "7", "--model.dropout", "0.1", "--learning_rate", "0.5")
@@ -156,14 +156,12 @@ def test_what_a_change_means_is_said_with_it(monkeypatch):
         assert words in str(error.value)
     with open("data/mine-train.jsonl", "a") as file:
         file.write('{"text": "One more story."}\n')
-    with pytest.raises(
-        UserError, match=r"the training data mine \w+ -> mine \w+ \(the rest of the epoch is other text\)"
-    ):
+    with pytest.raises(UserError, match=r"mine-train \w+ -> mine-train \w+ \(the rest of the epoch is other text\)"):
         train_plainly("--resume", "models/mine_epoch1.pt")
 
 
 @pytest.mark.parametrize(("size", "position", "total"), [("4", 2, 8), ("1", 10, 23)])
-def test_another_batch_size_keeps_the_place_in_the_data_and_the_epochs(monkeypatch, size, position, total):
+def test_another_batch_size_keeps_the_position_in_the_data_and_the_epochs(monkeypatch, size, position, total):
     """After 5 of 11 batches of 2 rows (22 rows of 16 tokens in all): 10 rows are done, two and a half batches of 4."""
     stop_after(monkeypatch, 5)
     train("--epochs", "1")
@@ -179,15 +177,15 @@ def test_another_batch_size_keeps_the_place_in_the_data_and_the_epochs(monkeypat
     assert state_of("models/mine_epoch1.pt")["loader"] == {"epoch": 1, "position": 0}
 
 
-def test_another_dtype_starts_with_a_loss_scale_of_its_own(monkeypatch):
+def test_another_dtype_starts_with_a_new_loss_scale(monkeypatch):
     trainer = make_trainer()
     state = trainer.state_dict()
     assert state["scaler"] == {}
     trainer.scaler = torch.amp.GradScaler("cpu", enabled=True)
-    trainer.load_state_dict(state)  # float16 now, with nothing to take over
+    trainer.load_state_dict(state)  # float16 now; the state has no loss scale
 
 
-def test_another_machine_is_said_to_round_differently(monkeypatch):
+def test_another_machine_is_reported_because_it_may_round_differently(monkeypatch):
     stop_after(monkeypatch, 2)
     train("--max_iters", "4")
     with listening() as said:
@@ -204,7 +202,7 @@ def test_another_machine_is_said_to_round_differently(monkeypatch):
 
 
 @pytest.mark.parametrize("flags", [("--checkpoint", "models/mine_epoch1.pt"), ("--resume",)])
-def test_reset_epoch_moves_the_run_it_began_with_aside(flags):
+def test_reset_epoch_moves_the_earlier_run_aside(flags):
     train("--max_iters", "4")
     before = Path("models/mine_epoch1.pt").read_bytes()
     outcome = train(*flags, "--reset_epoch", "--max_iters", "2")
