@@ -33,13 +33,10 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
     """For every position, the mean of the values up to its own, weighted by how well its query fits their keys.
 
     Args:
-        q: (B, H, T, D), queries of the last T tokens.
+        q: (B, H, T, D), queries of the last T tokens; the result has their shape.
         k: (B, H, S, D), keys of all S >= T tokens so far.
         v: (B, H, S, D), their values.
         dropout: probability that a weight is zeroed.
-
-    Returns:
-        (B, H, T, D).
     """
     T, S = q.size(2), k.size(2)
     if T < S:  # new token i sees the S - T old ones, and the new ones up to i

@@ -24,11 +24,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Int8Linear(nn.Module):
-    """A linear layer whose weights take a byte each. Inputs and outputs are bfloat16.
-
-    Args:
-        linear: the layer whose weights (out, in) it takes over.
-    """
+    """The same as `linear`, with weights that take a byte each. Inputs and outputs are bfloat16."""
 
     weight: Tensor
     scale: Tensor

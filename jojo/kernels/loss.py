@@ -41,21 +41,16 @@ def _slices(length: int, size: int) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, length, size))
 
 
-def _on_cpu(tensor: Tensor) -> bool:
-    """Whether pieces are made for a processor's cache and not for a GPU."""
+def _on_cpu(tensor: Tensor) -> bool:  # a function, so that tests can try a GPU's pieces on a CPU
     return tensor.device.type == "cpu"
 
 
-def _group_rows(hidden: Tensor) -> int:
-    """Positions whose logits exist together. Few in float16, where a sum over many could overflow."""
-    few = _on_cpu(hidden) or hidden.dtype is torch.float16
-    return max(1, min(len(hidden), GROUP_ROWS if few else GPU_GROUP_ROWS))
-
-
-def _softmax_room(logits: Tensor) -> Tensor:
-    """A buffer for the logits of the rows that go through the softmax together, float32 (rows, V)."""
-    rows = max(8, CACHE_BYTES // (4 * logits.size(1))) if _on_cpu(logits) else GPU_ROWS
-    return logits.new_empty(min(rows, len(logits)), logits.size(1), dtype=torch.float32)
+def _rooms(hidden: Tensor, V: int) -> tuple[Tensor, Tensor]:
+    """Buffers (rows, V) for logits that exist together, and in float32, for those that go through the softmax together."""
+    few = _on_cpu(hidden) or hidden.dtype is torch.float16  # where a sum over many rows could overflow
+    rows = max(1, min(len(hidden), GROUP_ROWS if few else GPU_GROUP_ROWS))
+    softmax_rows = min(rows, max(8, CACHE_BYTES // (4 * V)) if _on_cpu(hidden) else GPU_ROWS)
+    return hidden.new_empty(rows, V), hidden.new_empty(softmax_rows, V, dtype=torch.float32)
 
 
 def _softmax(logits: Tensor, labels: Tensor, n_vocab: int, room: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,12 +79,11 @@ class LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         # Allocated together what is freed together: it leaves one large piece for the gradients that follow.
         h, w = hidden.to(dtype), weight.to(dtype)  # (N, C), (V, C)
-        rows, words_together = _group_rows(h), min(len(w), GROUP_WORDS) if _on_cpu(h) else len(w)
-        room = h.new_empty(rows, len(w))  # for each group's logits
-        softmax_room = _softmax_room(room)
+        room, softmax_room = _rooms(h, len(w))
+        words_together = min(len(w), GROUP_WORDS) if _on_cpu(h) else len(w)
         product = h.new_empty(words_together, h.size(1)), grad_weight.new_empty(words_together, h.size(1))
         with torch.autocast(h.device.type, enabled=False):
-            for group in _slices(len(h), rows):
+            for group in _slices(len(h), len(room)):
                 logits = torch.mm(h[group], w.T, out=room[: len(h[group])])
                 for part in _slices(len(logits), len(softmax_room)):
                     p, log_p = _softmax(logits[part], labels[group][part], n_vocab, softmax_room)
@@ -119,16 +113,13 @@ class LinearCrossEntropy(torch.autograd.Function):
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int) -> Tensor:
-    """Sum over positions of -log softmax(hidden @ weight.T)[target], in nats.
+    """Sum over positions of -log softmax(hidden @ weight.T)[target], in nats: float32, differentiable once.
 
     Args:
         hidden: (N, C), the final hidden states.
         weight: (V, C), the output layer.
         targets: (N,) int64; -1 is not predicted.
         n_vocab: rows of `weight` that are tokens; the rows after them are padding, left out of the softmax.
-
-    Returns:
-        float32 scalar, differentiable in hidden and weight (once: there is no second derivative).
     """
     return LinearCrossEntropy.apply(hidden, weight, targets, n_vocab, compute_dtype(hidden))  # type: ignore[no-untyped-call]
 
@@ -140,11 +131,9 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int) 
     h, w = hidden.to(dtype), weight.to(dtype)
     labels = targets.clamp_min(0).unsqueeze(1)  # (N, 1)
     losses = torch.zeros(len(h), device=h.device, dtype=torch.float32)
-    rows = _group_rows(h)
-    room = h.new_empty(rows, len(w))
-    softmax_room = _softmax_room(room)
+    room, softmax_room = _rooms(h, len(w))
     with torch.autocast(h.device.type, enabled=False):
-        for group in _slices(len(h), rows):
+        for group in _slices(len(h), len(room)):
             logits = torch.mm(h[group], w.T, out=room[: len(h[group])])
             for part in _slices(len(logits), len(softmax_room)):
                 losses[group][part] = -_softmax(logits[part], labels[group][part], n_vocab, softmax_room)[1].squeeze(1)
