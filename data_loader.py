@@ -76,7 +76,7 @@ class PackedLoader:
         self._stream: tuple[int, EpochStream] | None = None
 
     def layout(self, epoch: int) -> EpochStream | WholeRows:
-        """How documents fill the epoch's rows; the stream of the last epoch asked for is kept."""
+        """How documents fill the epoch's rows. The last epoch's stream is kept."""
         if self.whole:
             return self.whole
         if self._stream is None or self._stream[0] != epoch:
@@ -97,8 +97,8 @@ class PackedLoader:
         """Batch `index` of `epoch`: the same for the same arguments, whatever was read before."""
         assert index >= 0
         layout, rows = self.layout(epoch), self.rows(epoch, index)
-        is_mine = np.arange(self.accumulation) % self.world_size == self.rank
-        mine, others = rows[is_mine], rows[~is_mine]
+        of_this_rank = slice(self.rank, None, self.world_size)
+        mine, others = rows[of_this_rank], np.delete(rows, of_this_rank, axis=0)
         inputs = np.full((*mine.shape, self.block_size), self.eot_id, np.int64)  # (A, B, T)
         targets = np.full_like(inputs, IGNORED)
         for place in np.ndindex(mine.shape):

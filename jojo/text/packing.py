@@ -81,10 +81,7 @@ def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
 
 
 class EpochStream:
-    """One epoch's documents laid end to end in their order.
-
-    Holds 8 bytes per document (where each begins in the stream); the order itself is computed.
-    """
+    """One epoch's documents laid end to end. Holds 8 bytes per document: where each begins in the stream."""
 
     def __init__(self, cache: TokenCache, block_size: int, key: int | None) -> None:
         """`key` decides the order; None keeps the documents as they are in the cache."""
@@ -131,9 +128,7 @@ class EpochStream:
 class WholeRows:
     """Documents put whole into rows. Holds 12 bytes per document and 8 per row.
 
-    Attributes:
-        n_rows: the same in every epoch.
-        n_cut: documents longer than a row, which were cut.
+    n_rows: the same in every epoch. n_cut: documents longer than a row, which were cut.
     """
 
     def __init__(self, cache: TokenCache, block_size: int, roles: AssistantTargets | None) -> None:
@@ -160,7 +155,6 @@ class WholeRows:
         return np.concatenate([*whole, np.array(cut, np.uint32).reshape(-1, 3)])
 
     def pieces(self, row: int) -> list[Piece]:
-        """What a row predicts."""
         return [Piece(*part) for part in self._parts_by_row[self._firsts[row] : self._firsts[row + 1]].tolist()]
 
     def context(self, row: int) -> Piece | None:
@@ -168,7 +162,6 @@ class WholeRows:
         return None
 
     def n_targets(self, row: int) -> int:
-        """How many tokens a row predicts."""
         return sum(piece.count for piece in self.pieces(row))
 
 
@@ -196,16 +189,14 @@ def fill_rows(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         Parts of the same length are in a random order, the same every time.
     """
     left = np.bincount(lengths, minlength=size + 1).tolist()  # parts by length
-    shorter = list(range(size + 1))  # no length above shorter[room], up to room, is left
+    shorter = [0, *range(size)]  # the length to try next if no part of this length is left
 
     def longest(room: int) -> int:
-        """The longest length that is left and fits, or 0. Later searches skip the lengths that this one has passed."""
-        path = []
+        """The longest length that is left and fits, or 0."""
         while room and not left[room]:
-            path.append(room)
-            room = shorter[room] if shorter[room] < room else room - 1
-        for place in path:
-            shorter[place] = room
+            if not left[shorter[room]]:
+                shorter[room] = shorter[shorter[room]]  # later searches skip a length
+            room = shorter[room]
         return room
 
     chosen, firsts = array("q"), [0]

@@ -16,8 +16,6 @@ from jojo.text.documents import line_texts
 from jojo.text.token_cache import TokenCache
 from utils import log, one_line, plural
 
-MOST_COMMON = 5
-
 
 def describe(sources: Sequence[Source], caches: Sequence[TokenCache], files: DatasetFiles) -> None:
     """Print the lengths and the copies of a set's documents, and draw the lengths."""
@@ -42,7 +40,7 @@ def report_copies(sources: Sequence[Source]) -> None:
         "%s of %s documents are copies of another; %s occur in both splits.",
         f"{int(counts.sum()) - len(values):,}", f"{int(counts.sum()):,}", f"{both:,}",
     )  # fmt: skip
-    often = np.argsort(-counts, kind="stable")[:MOST_COMMON]
+    often = np.argsort(-counts, kind="stable")[:5]
     wanted = {int(values[i]): int(counts[i]) for i in often if counts[i] > 1}
     for source in sources:
         for texts in map(line_texts, source.lines() if wanted else ()):
