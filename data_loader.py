@@ -34,20 +34,13 @@ from jojo.text.tokenizer import Tokenizer
 IGNORED = -1  # target where nothing is predicted
 
 
-# --- batches ------------------------------------------------------------------------------------------------------
-
-
 @dataclass
 class Batch:
-    """The micro-batches of one optimizer step on this rank.
+    """The micro-batches of one optimizer step on this rank."""
 
-    inputs, targets: int64 (A, B, T); a target of -1 is not predicted.
-    n_targets: predicted tokens of the whole batch, over all ranks; the loss is divided by it.
-    """
-
-    inputs: np.ndarray
-    targets: np.ndarray
-    n_targets: int
+    inputs: np.ndarray  # int64 (A, B, T)
+    targets: np.ndarray  # the same; -1 is not predicted
+    n_targets: int  # predicted tokens of the whole batch, over all ranks; the loss is divided by it
 
 
 @dataclass
