@@ -124,12 +124,8 @@ class Transformer(nn.Module):
 
 
 class GPT(nn.Module):
-    """The language model.
-
-    Args:
-        config: the shape; `vocab_size` must be a number here.
-        n_vocab: tokens in use; the embedding rows after them are padding and left out of the loss. None: all rows.
-    """
+    """The language model. Of the embedding's rows, the first `n_vocab` are tokens (None: all). The rest is padding, left
+    out of the loss."""
 
     def __init__(self, config: ModelConfig, n_vocab: int | None = None) -> None:
         super().__init__()
@@ -139,13 +135,9 @@ class GPT(nn.Module):
         self.transformer = Transformer(config, config.vocab_size)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False, device="meta")
         self.lm_head.weight = self.transformer.wte.weight  # tied: one matrix for input and output
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        """GPT-2's: normal(0, 0.02); projections into the residual stream are divided by the root of their number."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("c_proj.weight"):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layer))
+        for name, parameter in self.named_parameters():  # GPT-2's first values
+            if name.endswith("c_proj.weight"):  # into the residual stream, which is a sum of 2 n_layer of them
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
             elif parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.02)
             elif name.endswith("bias"):

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ class Trainer:
             "derived": sorted(run.reasons.derived),
             "tokenizer": run.data.tokenizer.definition(),
             "optimizer": optimizer_state(self.optimizers, self.model),
-            "lr_scheduler": {"schedule": plan.schedule.to_dict(), "total_batches": plan.total_batches},
+            "lr_scheduler": {"schedule": asdict(plan.schedule), "total_batches": plan.total_batches},
             "scaler": self.scaler.state_dict(),
             "rng": {"torch": torch.get_rng_state()},
             "loader": {"epoch": self.epoch, "position": self.position},

@@ -93,8 +93,7 @@ class AdamW(Optimizer):
         m = average of the gradient g      v = average of g², both over about 1 / (1 - beta) batches
         w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + EPSILON) - lr weight_decay w
 
-    PyTorch's fused kernel does it in one pass over the memory, where the formula takes a dozen.
-    Groups have "weight_decay".
+    PyTorch's fused kernel takes one pass over the memory, the formula a dozen. Groups have "weight_decay".
     """
 
     STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -186,9 +185,7 @@ def optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module) -> dict[s
     return {names[p]: dict(state) for optimizer in optimizers for p, state in optimizer.state.items()}
 
 
-def load_optimizer_state(
-    optimizers: Sequence[Optimizer], model: nn.Module, state: Mapping[str, Mapping[str, Any]]
-) -> None:
+def load_optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module, state: dict[str, dict[str, Any]]) -> None:
     """Inverse of optimizer_state. The state of a weight that another kind of optimizer has now is left out.
 
     Raises UserError if names or shapes do not fit the model.
@@ -206,7 +203,7 @@ def load_optimizer_state(
     if state and (missing := next((name for name in own if name not in state), None)):
         raise UserError(f"{misfit}: '{missing}' is missing.")
     for name, values in state.items():
-        if name in own and own[name].keys() == values.keys():
+        if own[name].keys() == values.keys():
             for key, value in values.items():
                 if not value.is_meta:  # a sharded checkpoint: only its shape is known so far
                     copy_into(own[name][key], value)

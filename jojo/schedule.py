@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from config import Config
 from utils import log, plural
@@ -38,9 +37,6 @@ class Schedule:
         progress = (batch - self.cooldown_start) / (self.decay_end - self.cooldown_start)
         share = 1 - progress if self.kind == "wsd" else 0.5 * (1 + math.cos(math.pi * progress))
         return self.floor + share * (self.peak - self.floor)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def describe(self, total_batches: int) -> str:
         """One line for the summary."""
