@@ -132,9 +132,6 @@ def flag_of(name: str) -> str:
     return f"--data.{name}" if name in SHARED else f"--{name}"
 
 
-# --- the documents ----------------------------------------------------------------------------------------------------
-
-
 def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[Iterator[Document], dict[str, Any]]:
     """The documents of --dataset or --input, and what identifies the request: the same request finds its result done.
 
@@ -179,7 +176,7 @@ def recipe_documents(args: argparse.Namespace, request: dict[str, Any]) -> tuple
             raise UserError(f"There is no file or folder '{path}'; check --source.")
         inside = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     if source not in recipe.sources:
-        takes = " or ".join({"path": "a path"}.get(s, s) for s in recipe.sources)
+        takes = " or ".join(recipe.sources)
         raise UserError(f"The recipe '{recipe.name}' does not take --source {args.source}; it takes {takes}.")
     if args.endpoint and not recipe.rewritable:
         raise UserError(f"The recipe '{recipe.name}' does not rewrite its documents; leave out --endpoint.")
@@ -197,9 +194,6 @@ def file_state(path: Path) -> list[Any]:
     """A file's name, size and time."""
     status = path.stat()
     return [str(path), status.st_size, status.st_mtime_ns]
-
-
-# --- the commands -----------------------------------------------------------------------------------------------------
 
 
 def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
@@ -226,15 +220,18 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
 def prepare(args: argparse.Namespace, name: str) -> None:
     """Make what is missing of a data set, its tokenizer and its token caches, and print statistics."""
     from jojo.text.cache_builder import CacheBuilder
-    from jojo.text.dataset_files import DatasetFiles
+    from jojo.text.dataset_files import SPLITS, DatasetFiles
     from jojo.text.documents import Rendering
     from jojo.text.stats import describe, statistics, warn_of_lookalikes
     from jojo.text.tokenizer import get_tokenizer
+    from training.dataset import file_source, story_sample
 
     files = DatasetFiles(user_path(args.data_dir), name)
     if args.dataset or args.input:
         make_files(args, files)
-    sources = split_sources(files)
+    sources = [file_source(files, split) for split in SPLITS]
+    if name == "story" and not sources[0].exists():
+        sources = [story_sample(split) for split in SPLITS]
     missing = next((source for source in sources if not source.exists()), None)
     if missing and (args.train_tokenizer or args.stats):
         raise no_data_set(missing)
@@ -255,17 +252,6 @@ def prepare(args: argparse.Namespace, name: str) -> None:
     if args.stats:
         describe(sources, caches, files)
     log.info("Train on it: %s", train_command(args, name))
-
-
-def split_sources(files: DatasetFiles) -> list[Source]:
-    """Both splits of a prepared set, or of the built-in sample."""
-    from jojo.text.dataset_files import SPLITS
-    from training.dataset import file_source, story_sample
-
-    sources = [file_source(files, split) for split in SPLITS]
-    if files.name == "story" and not sources[0].exists():
-        return [story_sample(split) for split in SPLITS]
-    return sources
 
 
 def no_data_set(source: Source) -> UserError:

@@ -201,11 +201,9 @@ def _fill_empty_split(split: str, empty: Path, full: Path) -> None:
 
 def _cut_document(record: dict[str, Any]) -> tuple[bytes, bytes]:
     """The lines of the first nine tenths of a document and of its end. Raises UserError for short ones and for chats."""
-    text = record.get("text")
-    text = text.strip() if isinstance(text, str) else ""
+    text = str(record.get("text") or "").strip()
     if len(text) < SHORTEST:
-        kind = "short document" if text else "document"
-        raise UserError(f"One {kind} cannot be split into training and validation; add more text.")
+        raise UserError("One document cannot be split into training and validation; add more text.")
     cut = text.rfind("\n", len(text) // 2, int(0.9 * len(text)))
     cut = cut if cut > 0 else int(0.9 * len(text))
     beginning, end = ({**record, "text": part.strip()} for part in (text[:cut], text[cut:]))

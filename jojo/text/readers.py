@@ -349,13 +349,15 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Numbered lines with their ends. Raises UserError for one that is longer than LONGEST_LINE."""
     held, number = bytearray(), 1
     for part in itertools.chain.from_iterable(map(io.BytesIO, _chunks(path))):
-        held += part
-        if len(held) > LONGEST_LINE:
+        if len(held) + len(part) > LONGEST_LINE:
             raise UserError(f"'{path}', line {number}, is longer than {LONGEST_LINE >> 20} MiB; split or remove it.")
         if part.endswith(b"\n"):
-            line, held = bytes(held), bytearray()  # before the yield, so that a long line is not there twice
+            line = b"".join((held, part)) if held else part
+            held.clear()  # before the yield, so that a long line is not there twice
             yield number, line
             number += 1
+        else:
+            held += part
     if held:
         yield number, bytes(held)
 
