@@ -11,16 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jojo.command import Parser, run_command
 from utils import UserError, __version__, log, one_line, replace_text, user_path
-
-if TYPE_CHECKING:
-    from jojo.text.tokenizer import Tokenizer
-    from model import GPT
 
 
 def build_parser() -> Parser:
@@ -37,13 +32,12 @@ def build_parser() -> Parser:
     add("--system", metavar="TEXT", help="system message of the conversation")
     add("--nonstop", action="store_true", help="continue after the end of a document or turn, up to --max_tokens")
     add("--max_tokens", type=int, default=300, metavar="N", help="write at most N tokens [%(default)s]")
-    add("--temp", type=float, default=0.7, metavar="X",
-        help="temperature; 0 = always the likeliest token [%(default)s]")  # fmt: skip
+    add("--temp", type=float, default=0.7, metavar="X", help="temperature; 0 = always the likeliest [%(default)s]")
     add("--top_k", type=int, default=50, metavar="N", help="draw from the N likeliest tokens; 0 = off [%(default)s]")
-    add("--top_p", type=float, default=1.0, metavar="X",
-        help="draw from the likeliest tokens that add up to probability X; 1 = off [%(default)s]")  # fmt: skip
-    add("--repetition_penalty", type=float, default=1.0, metavar="X",
-        help="above 1, tokens repeat less; 1 = off [%(default)s]")  # fmt: skip
+    nucleus = "draw from the likeliest tokens that add up to probability X; 1 = off [%(default)s]"
+    add("--top_p", type=float, default=1.0, metavar="X", help=nucleus)
+    penalty = "above 1, tokens repeat less; 1 = off [%(default)s]"
+    add("--repetition_penalty", type=float, default=1.0, metavar="X", help=penalty)
     add("--seed", type=int, metavar="N", help="the same seed gives the same text [a new one each time]")
     add("--num_samples", type=int, default=1, metavar="N", help="write N texts at once [%(default)s]")
     add("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda, cuda:N or mps [%(default)s]")
@@ -77,18 +71,16 @@ def check_flags(args: argparse.Namespace) -> None:
     ):
         if excluded:
             raise UserError(message)
-    if args.output and not user_path(args.output).parent.is_dir():
-        raise UserError(f"--output: there is no folder '{user_path(args.output).parent}'; create it first.")
+    if args.output and not (folder := user_path(args.output).parent).is_dir():
+        raise UserError(f"--output: there is no folder '{folder}'; create it first.")
 
 
 def read_prompt(args: argparse.Namespace) -> str | None:
-    """The prompt from --prompt or --prompt_file. Raises UserError for a file that cannot be read."""
+    """The prompt from --prompt or --prompt_file. Raises UserError or OSError for a file that cannot be read."""
     if args.prompt_file is None:
         return args.prompt
     try:
         return user_path(args.prompt_file).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"There is no prompt file '{args.prompt_file}'; check the path.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"'{args.prompt_file}' is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
 
@@ -110,11 +102,8 @@ class Session:
         path = user_path(args.model) if args.model else newest_checkpoint(Path("models"))
         device = choose_device(args.device, from_flag=True).value
         dtype = choose_dtype(args.dtype, device).value
-        self.model: GPT
-        self.tokenizer: Tokenizer
-        self.model, self.tokenizer, checkpoint = load_model(
-            load_any(path), device, dtype, chatml=not args.use_base_tokenizer
-        )
+        loaded = load_model(load_any(path), device, dtype, chatml=not args.use_base_tokenizer)
+        self.model, self.tokenizer, checkpoint = loaded
         self.generator = torch.Generator()
         seed = self.generator.seed() % 2**32 if args.seed is None else args.seed
         self.generator.manual_seed(seed)
@@ -140,42 +129,34 @@ class Session:
         return [self.tokenizer.eot_id, *ids]
 
     def write(self, prompt: list[int], before: str = "") -> list[str]:
-        """Continue a prompt, and print `before` and the text as it comes. Returns the continuations."""
-        args, started, n_tokens = self.args, time.perf_counter(), 0
-        texts = [""] * args.num_samples
-        streams = args.num_samples == 1 and not args.no_delay
-        if streams:
-            print(before, end="", flush=True)
-        for sample, piece in self.decode(prompt):
-            n_tokens += 1
-            texts[sample] += piece
-            if streams and piece:
-                print(piece, end="", flush=True)
-        if streams:
-            print()
-        else:
-            for number, text in enumerate(texts, 1):
-                heading = [f"--- {number} ---"] if args.num_samples > 1 else []
-                print(*heading, before + text, sep="\n", flush=True)
-        seconds = time.perf_counter() - started
-        self.note(f"{n_tokens} tokens in {seconds:.2f} s: {n_tokens / seconds:.1f} tokens/s")
-        return texts
-
-    def decode(self, prompt: list[int]) -> Iterator[tuple[int, str]]:
-        """(sample, text) of each new token. The text of half a character comes with its other half."""
+        """Continue a prompt, and print `before` and the text as it comes. Returns the texts that were printed."""
         from generation import generate
         from jojo.text.tokenizer import IM_START, TextStream
 
-        args, special = self.args, self.tokenizer.special_tokens
-        stop = set() if args.nonstop else {i for name, i in special.items() if name != IM_START}
+        args, started, n_tokens = self.args, time.perf_counter(), 0
+        stop = {i for name, i in self.tokenizer.special_tokens.items() if name != IM_START and not args.nonstop}
         streams = [TextStream(self.tokenizer) for _ in range(args.num_samples)]
+        texts = [before] * args.num_samples
+        is_live = args.num_samples == 1 and not args.no_delay
+        if is_live:
+            print(before, end="", flush=True)
         for step in generate(
             self.model, prompt, max_tokens=args.max_tokens, sampling=self.sampling, stop=stop,
             num_samples=args.num_samples, generator=self.generator,
         ):  # fmt: skip
             for sample, token in enumerate(step):
                 if token is not None:
-                    yield sample, streams[sample].push(token)
+                    n_tokens += 1
+                    piece = streams[sample].push(token)  # of half a character, nothing yet
+                    texts[sample] += piece
+                    if is_live:
+                        print(piece, end="", flush=True)
+        for number, text in enumerate(texts, 1):
+            heading = [f"--- {number} ---"] if args.num_samples > 1 else []
+            print(*heading, "" if is_live else text, sep="\n", flush=True)
+        seconds = time.perf_counter() - started
+        self.note(f"{n_tokens} tokens in {seconds:.2f} s: {n_tokens / seconds:.1f} tokens/s")
+        return texts
 
 
 def ask(question: str) -> str | None:
@@ -189,7 +170,7 @@ def ask(question: str) -> str | None:
 def interactive(session: Session, record: list[str]) -> None:
     """Continue one prompt after another."""
     while (prompt := ask("\nprompt> ")) is not None:
-        record += [prompt + text for text in session.write(session.encode(prompt), prompt)]
+        record += session.write(session.encode(prompt), prompt)
 
 
 def chat(session: Session, first: str | None, record: list[str]) -> None:
@@ -228,7 +209,7 @@ def main(arguments: Sequence[str]) -> int:
         elif args.interactive:
             interactive(session, record)
         else:
-            record += [(prompt or "") + text for text in session.write(session.encode(prompt), prompt or "")]
+            record += session.write(session.encode(prompt), prompt or "")
     finally:
         if args.output and record:  # a run that failed leaves an older file alone
             replace_text(user_path(args.output), "\n".join(record) + "\n")

@@ -28,21 +28,14 @@ LOWEST_TEMPERATURE = 1e-6  # below it only the likeliest token is left, and the 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn.
+    """How the next token is drawn. Raises UserError for values out of range."""
 
-    temperature: 0 = always the likeliest token; 1 = as the model says.
-    top_k: only the k likeliest; 0 = off.
-    top_p: only the likeliest that together reach this probability (Holtzman et al. 2020); 1 = off.
-    repetition_penalty: above 1 makes tokens already in the context less likely (Keskar et al. 2019).
-    """
-
-    temperature: float = 0.7
-    top_k: int = 50
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
+    temperature: float = 0.7  # 0 = always the likeliest token; 1 = as the model says
+    top_k: int = 50  # only the k likeliest; 0 = off
+    top_p: float = 1.0  # only the likeliest that together reach this probability (Holtzman et al. 2020); 1 = off
+    repetition_penalty: float = 1.0  # above 1, tokens in the context become less likely (Keskar et al. 2019); 1 = off
 
     def __post_init__(self) -> None:
-        """Raises UserError for values out of range."""
         if not self.temperature >= 0:  # refuses NaN too
             raise UserError(f"--temp must be 0 (greedy) or more, not {self.temperature:g}.")
         if self.top_k < 0:
@@ -51,21 +44,18 @@ class Sampling:
             raise UserError(f"--top_p must be above 0 and at most 1 (off), not {self.top_p:g}.")
         if not 0.01 <= self.repetition_penalty <= 100:
             raise UserError(
-                f"--repetition_penalty must be between 0.01 and 100 (1 = off), not {self.repetition_penalty:g}."
+                f"--repetition_penalty must be from 0.01 to 100 (1 = off), not {self.repetition_penalty:g}."
             )
 
 
 def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> Tensor:
-    """The next token of each sample.
+    """The next token of each sample, int64 (B,) on the CPU.
 
     Args:
-        logits: float32 (B, V) on any device. Drawing happens on the CPU, so a seed means the same everywhere.
+        logits: (B, V) on any device. Drawing happens on the CPU in float32, so a seed means the same everywhere.
         context: int64 (B, n), the tokens that the repetition penalty applies to.
         sampling: how to draw.
         generator: source of random numbers; None: torch's default.
-
-    Returns:
-        int64 (B,), on the CPU.
     """
     logits = logits.float().cpu()
     if sampling.repetition_penalty != 1:
@@ -102,7 +92,7 @@ def generate(
     use_cache: bool = True,
     agree: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[list[int | None]]:
-    """Continue a prompt, and yield tokens as they are decoded.
+    """Continue a prompt. Yields one list per step: the next id of each sample, None for samples that have ended.
 
     Args:
         model: in eval mode.
@@ -114,9 +104,6 @@ def generate(
         generator: source of random numbers.
         use_cache: keep keys and values of earlier tokens. Without, every step reads the whole window again.
         agree: makes all processes that decode together choose the same tokens; takes and returns int64 (num_samples,).
-
-    Yields:
-        One list per step with the next id of each sample, None for samples that have ended.
     """
     assert prompt, "a prompt needs at least one token"
     sampling = sampling or Sampling()
@@ -151,20 +138,16 @@ def sample_texts(
     seed: int,
     agree: Callable[[Tensor], Tensor] | None = None,
 ) -> list[dict[str, str]]:
-    """What the model writes after each prompt: [{"prompt": ..., "text": ...}, ...].
+    """What the model writes after each prompt: [{"prompt": ..., "text": ...}, ...]. `agree` as in generate().
 
-    Prompt number n is drawn from a generator with seed + n, so the same weights write the same texts. `agree` as in
-    generate().
+    Prompt number n is drawn from a generator with seed + n, so the same weights write the same texts.
     """
     model.eval()
-    samples = []
+    samples, stop = [], set(tokenizer.special_tokens.values())
     for number, prompt in enumerate(prompts):
-        steps = generate(
-            model, [tokenizer.eot_id, *tokenizer.encode(prompt)], max_tokens=max_tokens,
-            stop=set(tokenizer.special_tokens.values()), generator=torch.Generator().manual_seed(seed + number), agree=agree,
-        )  # fmt: skip
-        text = tokenizer.decode(token for (token,) in steps if token is not None)
-        samples.append({"prompt": prompt, "text": text})
+        ids, drawing = [tokenizer.eot_id, *tokenizer.encode(prompt)], torch.Generator().manual_seed(seed + number)
+        steps = generate(model, ids, max_tokens=max_tokens, stop=stop, generator=drawing, agree=agree)
+        samples.append({"prompt": prompt, "text": tokenizer.decode(t for (t,) in steps if t is not None)})
     return samples
 
 
@@ -174,21 +157,17 @@ def sample_texts(
 def load_model(
     path: Path | Checkpoint, device: str = "cpu", dtype: str = "float32", chatml: bool = True
 ) -> tuple[GPT, Tokenizer, Checkpoint]:
-    """A model that can generate text.
+    """A model in eval mode that can generate text, its tokenizer, and its checkpoint.
 
     Args:
         path: a checkpoint of any version, or its file.
         device: where the model goes.
         dtype: of the weights; int8 applies to the linear layers, and the rest is in bfloat16.
         chatml: False: without ChatML's tokens, which are then never sampled.
-
-    Returns:
-        The model in eval mode, its tokenizer, and the checkpoint.
     """
     checkpoint = path if isinstance(path, Checkpoint) else load_checkpoint(path)
     tokenizer = checkpoint_tokenizer(checkpoint)
-    if not chatml:
-        tokenizer = tokenizer.with_chatml(False)
+    tokenizer = tokenizer if chatml else tokenizer.with_chatml(False)
     model = model_of(checkpoint, tokenizer).to(device).eval()
     model = quantize(model) if dtype == "int8" else model.to(getattr(torch, dtype))
     return model, tokenizer, checkpoint
@@ -214,15 +193,9 @@ def model_of(checkpoint: Checkpoint, tokenizer: Tokenizer) -> GPT:
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) -> tuple[list[int], int]:
-    """The ids of a conversation, ready for the assistant's next turn.
+    """The ids of a conversation, ready for the assistant's turn, and how many messages were left out.
 
-    Args:
-        tokenizer: with ChatML.
-        messages: the conversation so far, perhaps with a system message first.
-        room: tokens the prompt may take.
-
-    Returns:
-        The ids, and how many of the oldest messages were left out to fit. The system's and the last always stay.
+    The oldest messages are left out until the ids fit into `room`. The system's and the last always stay.
     """
     system = [m for m in messages[:1] if m["role"] == "system"]
     turns = list(messages[len(system) :])
