@@ -20,9 +20,7 @@ from utils import UserError, __version__, log, one_line, replace_text, user_path
 
 def build_parser() -> Parser:
     """Flags of gen.py."""
-    parser = Parser(
-        prog="gen.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(prog="gen.py", description=__doc__)
     add = parser.add_argument
     add("model", nargs="?", metavar="MODEL", help="checkpoint or Hugging Face folder [the newest in models/]")
     add("--prompt", metavar="TEXT", help="text to continue; without one, a new document begins")

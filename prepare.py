@@ -49,8 +49,7 @@ NEEDS = (  # options, and those of which they need one
 
 def build_parser() -> Parser:
     """Flags of prepare.py."""
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = Parser(prog="prepare.py", description=__doc__, formatter_class=as_written, allow_abbrev=False)
+    parser = Parser(prog="prepare.py", description=__doc__)
     add = parser.add_argument
 
     def shared(name: str, **options: Any) -> None:

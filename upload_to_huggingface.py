@@ -28,10 +28,7 @@ NAMES = {  # flag: (what the Hub takes, how to write it)
 
 def build_parser() -> Parser:
     """Flags of upload_to_huggingface.py."""
-    parser = Parser(
-        prog="upload_to_huggingface.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )  # fmt: skip
+    parser = Parser(prog="upload_to_huggingface.py", description=__doc__)
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="checkpoint of any version")
     add("--repo-name", required=True, metavar="NAME", help="name of the repository, without its owner")

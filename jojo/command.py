@@ -21,7 +21,10 @@ from utils import OUT_OF_MEMORY, UserError, is_out_of_memory, log, set_up_consol
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that answers an unknown flag with the nearest one, in one sentence."""
+    """argparse that answers an unknown flag with the nearest one, in one sentence, and takes no abbreviations."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, except that `--flag=--` is an error: argparse takes it for no value."""

@@ -22,7 +22,6 @@ twice. Stop other programs first: they are measured too.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -430,10 +429,7 @@ def as_json(found: Findings, advice: Sequence[Advice], config: Config) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    parser = Parser(
-        prog="analyze_mfu.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False, epilog=FLAGS_OF_TRAIN,
-    )  # fmt: skip
+    parser = Parser(prog="analyze_mfu.py", description=__doc__, epilog=FLAGS_OF_TRAIN)
     add = parser.add_argument
     add("--batches", type=int, default=10, metavar="N", help="plain steps; their median counts [%(default)s]")
     add("--json", metavar="FILE", help="write all of it there too")

@@ -301,10 +301,7 @@ MEASURES: dict[str, Callable[[Bench], Part]] = {
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The flags. Raises UserError for values out of range."""
-    parser = Parser(
-        prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )  # fmt: skip
+    parser = Parser(prog="benchmark.py", description=__doc__)
     add = parser.add_argument
     add("--only", nargs="+", choices=list(MEASURES), default=list(MEASURES), metavar="PART",
         help=f"of {', '.join(MEASURES)} [all]")  # fmt: skip

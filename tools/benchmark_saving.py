@@ -9,7 +9,6 @@ not written by then.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -102,9 +101,7 @@ def measure(request: Request, batches: int, turns: int) -> tuple[Times, Times, i
 
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark with these arguments; returns the exit code."""
-    parser = Parser(
-        prog="benchmark_saving.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="benchmark_saving.py", description=__doc__)
     add = parser.add_argument
     add(
         "--config",

@@ -9,7 +9,6 @@ rank reads only what it needs. A run that continues from the new file is the sam
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +22,7 @@ from utils import UserError, log, user_path
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    parser = Parser(
-        prog="convert_checkpoint.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="convert_checkpoint.py", description=__doc__)
     add = parser.add_argument
     add("source", metavar="PT", help="the checkpoint to read, of either kind")
     add("-o", "--output", metavar="PT", required=True, help="where the checkpoint goes; must not exist")

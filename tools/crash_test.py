@@ -15,7 +15,6 @@ Exits with 1 and names the difference when one of these is wrong.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -151,7 +150,7 @@ def compare(victim: Victim, undisturbed: Victim) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the test with these arguments; returns the exit code."""
-    parser = Parser(prog="crash_test.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="crash_test.py", description=__doc__)
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="how often to kill the run [%(default)s]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random moments [%(default)s]")
     parser.add_argument("--debug", action="store_true", help="tracebacks with errors")

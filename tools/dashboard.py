@@ -8,7 +8,6 @@ only: the server listens on the loopback address. docs/dashboard.md explains the
 
 from __future__ import annotations
 
-import argparse
 import errno
 import hashlib
 import ipaddress
@@ -202,7 +201,7 @@ ANSWERS = {"/api/runs": overview, "/api/curves": curves, "/api/samples": samples
 
 def build_parser() -> Parser:
     """Flags of dashboard.py."""
-    parser = Parser(prog="dashboard.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="dashboard.py", description=__doc__)
     add = parser.add_argument
     add(
         "folder",

@@ -9,7 +9,6 @@ the checkpoint with --load_model_only, or from the folder itself with --init_fro
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +22,7 @@ from utils import UserError, log, user_path
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    parser = Parser(
-        prog="hf_to_checkpoint.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="hf_to_checkpoint.py", description=__doc__)
     add = parser.add_argument
     add("source", metavar="FOLDER_OR_ID", help="a folder with config.json and model.safetensors, or a name on the Hub")
     add("-o", "--output", metavar="PT", required=True, help="the new checkpoint; must not exist yet")

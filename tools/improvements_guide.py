@@ -7,7 +7,6 @@ python tools/improvements_guide.py                   for the newest checkpoint i
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -66,9 +65,7 @@ def sections() -> dict[str, str]:
 
 def build_parser() -> Parser:
     """Flags of improvements_guide.py."""
-    parser = Parser(
-        prog="improvements_guide.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="improvements_guide.py", description=__doc__)
     add = parser.add_argument
     add("checkpoint", nargs="?", metavar="CHECKPOINT", help="a file of the version that you come from")
     add("--from", dest="version", choices=GUIDES, help="the version that you come from, if you have no file of it")

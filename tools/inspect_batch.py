@@ -13,7 +13,6 @@ written out, such as \\x1b and \\u202e.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import unicodedata
@@ -106,7 +105,7 @@ def show(loader: PackedLoader, batch: Batch, epoch: int, index: int, tokenizer: 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    parser = Parser(prog="inspect_batch.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="inspect_batch.py", description=__doc__)
     add = parser.add_argument
     add("--config", metavar="FILE", help="JSON config of a run")
     add("--checkpoint", metavar="PT", help="the run of a checkpoint, at the place where it stopped")

@@ -8,7 +8,6 @@ The model computes as in gen.py with --dtype, and reads the same text with each 
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -51,7 +50,7 @@ def mean_loss(model: GPT, loader: PackedLoader) -> tuple[float, int]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    parser = Parser(prog="perplexity.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="perplexity.py", description=__doc__)
     add = parser.add_argument
     add("checkpoint", metavar="PT", help="the model")
     add("--dataset", metavar="NAME", help="use its validation data [the data set of the training]")

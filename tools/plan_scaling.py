@@ -271,10 +271,7 @@ def as_json(table: Sequence[Sequence[Plan]], one: Plan, cluster: Cluster) -> str
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    parser = Parser(
-        prog="plan_scaling.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False, epilog=FLAGS_OF_TRAIN,
-    )  # fmt: skip
+    parser = Parser(prog="plan_scaling.py", description=__doc__, epilog=FLAGS_OF_TRAIN)
     add = parser.add_argument
     add("--gpu", metavar="NAME", help=f"one of: {', '.join(LINKED)}")
     add("--gpus", metavar="N", help="plan for so many GPUs, with all parts [1, 2, 4, ... 4096, an overview]")

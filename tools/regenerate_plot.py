@@ -9,7 +9,6 @@ most 4,096 of them.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -64,9 +63,7 @@ def load(path: Path) -> tuple[str, MetricsTracker]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    parser = Parser(
-        prog="regenerate_plot.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="regenerate_plot.py", description=__doc__)
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="checkpoints (.pt) and metrics files (.metrics.jsonl)")
     add("-o", "--output", metavar="PNG", help="the plot; for one run, its name with .png")

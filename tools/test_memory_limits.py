@@ -252,10 +252,7 @@ def table(found: Answer) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    parser = Parser(
-        prog="test_memory_limits.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False, epilog=FLAGS_OF_TRAIN,
-    )  # fmt: skip
+    parser = Parser(prog="test_memory_limits.py", description=__doc__, epilog=FLAGS_OF_TRAIN)
     add = parser.add_argument
     add("--gpu", metavar="NAME|GB", help="a GPU that need not be here, by its name or its memory")
     add("--table", action="store_true", help="show other batch sizes and block sizes too")

@@ -259,10 +259,7 @@ def threads_of(device: str) -> list[int]:
 
 def build_parser() -> Parser:
     """The tool's own flags."""
-    parser = Parser(
-        prog="test_mfu_optimization.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False, epilog=FLAGS_OF_TRAIN,
-    )  # fmt: skip
+    parser = Parser(prog="test_mfu_optimization.py", description=__doc__, epilog=FLAGS_OF_TRAIN)
     add = parser.add_argument
     add("--batch_sizes", metavar="N,N", help="micro-batch sizes; each divides a batch's sequences [divisors of these]")
     add("--dtypes", metavar="D,D", help=f"of {', '.join(DTYPES)} [those that the device is fast at]")

@@ -45,8 +45,7 @@ SWITCHES = [
 
 def build_parser(description: str | None = None) -> Parser:
     """The flags of train.py. Every config field is a flag."""
-    parser = Parser(prog="train.py", description=description, allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="train.py", description=description)
     parser.add_argument("--version", action="version", version=f"Jojo {__version__}")
     group = parser.add_argument_group("run")
     for names, metavar, text in WITH_VALUE:
