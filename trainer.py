@@ -43,7 +43,6 @@ from training.summary import memory_explained, report_end, summary
 from utils import UserError, log, log_to_file
 
 LOG_FILE = Path("train.log")
-REPEATS_S = 5.0  # torchrun may pass on a signal that the ranks have had already
 MAX_SKIPPED_UPDATES = 20  # float16: this many overflowing batches in a row mean divergence, not a scale still too large
 
 
@@ -248,7 +247,7 @@ class Trainer:
 
     def train(self) -> int:
         """Train to the end, or until a signal or the time limit. Returns the process's exit code."""
-        files, is_main, is_single = self.run.files, self.ranks.is_main, self.ranks.is_single
+        files, is_main = self.run.files, self.ranks.is_main
         if self.batches_done >= self.run.plan.total_batches:
             log.info("This run is complete; to continue it, raise --epochs or --max_iters, or use --reset_epoch.")
             return 0
@@ -257,7 +256,7 @@ class Trainer:
             log_to_file(LOG_FILE, files.run) if is_main else nullcontext(),
             memory_explained(self.run),
             self.ranks.explain_failures(),
-            Shutdown(quiet=not is_single, repeats_s=0.0 if is_single else REPEATS_S) as shutdown,
+            Shutdown(self.ranks.is_single) as shutdown,
         ):
             record = self.begin()
             with self.saver, closing(record):

@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 
 from utils import paint, use_color
 
+COPIES_S = 5.0  # torchrun may pass on a signal that the ranks have had already
+
 
 class Shutdown:
     """Turns Ctrl-C, SIGTERM and a closed terminal (SIGHUP) into a request that the loop reads between batches.
@@ -21,16 +23,14 @@ class Shutdown:
     The first signal asks for a clean stop: finish the batch, save, exit with 130, 143 or 129. The second one ends the
     process at once. Files on the disk are complete even then, because they are only ever renamed into place.
 
-    `quiet`: print nothing; another process does.
-    `repeats_s`: ignore signals this many seconds after the first one. A launcher passes on to each process what the
-    terminal has sent to all of them.
+    Among several ranks it prints nothing, and a signal that soon follows the first one is torchrun's copy of it.
     """
 
     SIGNALS: ClassVar = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
-    def __init__(self, quiet: bool = False, repeats_s: float = 0.0) -> None:
+    def __init__(self, is_single: bool = True) -> None:
+        self.is_single = is_single
         self.signal_number = 0  # that asked to stop; 0: none
-        self.quiet, self.repeats_s = quiet, repeats_s
         self._first_at = -math.inf
         self._previous: dict[int, Any] = {}
 
@@ -56,12 +56,12 @@ class Shutdown:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number:
-            if time.monotonic() - self._first_at >= self.repeats_s:
+            if self.is_single or time.monotonic() - self._first_at >= COPIES_S:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return
         self.share(number)
-        if self.quiet:
+        if not self.is_single:
             return
         again = "Press Ctrl-C again" if number == signal.SIGINT else "Send the signal again"
         text = f"warning: Stopping after this batch; the model will be saved. {again} to leave at once."

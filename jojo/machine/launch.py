@@ -65,15 +65,11 @@ def from_environment() -> Ranks:
     local_rank, local_world_size = number("LOCAL_RANK", rank), number("LOCAL_WORLD_SIZE", world_size)
     if not (rank < world_size and local_rank < local_world_size <= world_size):
         local = f"LOCAL_RANK {local_rank} of LOCAL_WORLD_SIZE {local_world_size}"
-        raise UserError(
-            f"RANK {rank} of WORLD_SIZE {world_size}, {local} do not fit together; start them with torchrun."
-        )
+        raise UserError(f"RANK {rank} of WORLD_SIZE {world_size}, {local} do not fit together; use torchrun.")
     one_machine, restarts = local_world_size == world_size, number("TORCHELASTIC_RESTART_COUNT", 0)
     if number("TORCHELASTIC_MAX_RESTARTS", 0) and not one_machine and uses_torchruns_store():
-        needs = (
-            "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on each machine: restarted ranks need a new store."
-        )
-        raise UserError(f"With --max-restarts on several machines, {needs}")
+        needs = "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on each: restarted ranks need a new store"
+        raise UserError(f"With --max-restarts on several machines, {needs}.")
     # On one machine torchrun keeps its store through restarts, with the texts of dead ranks: each start has its own names.
     store = PrefixStore(f"start/{restarts if one_machine else 0}", open_store(rank, world_size))
     by_torchrun, job = "TORCHELASTIC_RUN_ID" in env, env.get("TORCHELASTIC_RUN_ID", "none")

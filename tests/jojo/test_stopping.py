@@ -128,7 +128,7 @@ def test_ranks_stop_and_save_together_by_the_clock_of_rank_0() -> None:
 
 
 def test_a_signal_that_another_rank_got_or_the_launcher_repeats_counts_once() -> None:
-    with Shutdown(quiet=True, repeats_s=60) as stop:
+    with Shutdown(is_single=False) as stop:
         stop.share(0)
         assert not stop.signal_number
         stop.share(15)
