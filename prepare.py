@@ -132,10 +132,7 @@ def flag_of(name: str) -> str:
 
 
 def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[Iterator[Document], dict[str, Any]]:
-    """The documents of --dataset or --input, and what identifies the request: the same request finds its result done.
-
-    `files`: where they will be written; folders and patterns skip these.
-    """
+    """The documents of --dataset or --input, and what identifies the request: the same request finds its result done."""
     request: dict[str, Any] = {"val_fraction": args.val_fraction, "max_documents": args.max_documents}
     if args.dataset:
         return recipe_documents(args, request)
@@ -143,7 +140,8 @@ def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[
     from jojo.text.readers import Problems, TextOptions, find_files, read_records
 
     options = TextOptions(args.separator, args.text_field, args.normalise)
-    paths, problems = find_files(args.input, [files.split(s) for s in SPLITS]), Problems(args.max_bad_lines)
+    written = [files.split(split) for split in SPLITS]  # folders and patterns skip these
+    paths, problems = find_files(args.input, written), Problems(args.max_bad_lines)
     request |= {"files": [file_state(path) for path in paths], **asdict(options)}
 
     def documents() -> Iterator[Document]:

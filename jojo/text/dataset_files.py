@@ -185,26 +185,24 @@ def to_line(record: Mapping[str, Any]) -> bytes:
 
 
 def _fill_empty_split(split: str, empty: Path, full: Path) -> None:
-    """Give an empty split the document whose digest is nearest to it; a single document is cut in two."""
+    """Give an empty split the document whose digest is nearest to it; of a single document, the validation gets the end.
+
+    Raises UserError for a single document that is short, or a conversation.
+    """
     lines = full.read_bytes().splitlines(keepends=True)
     if len(lines) > 1:
         digests = [digest(json.loads(line)) for line in lines]
         moved = lines.pop(digests.index((min if split == "val" else max)(digests)))
         log.warning("The %s split was empty, so it got one document. Add more text, or change --val_fraction.", split)
     else:
-        beginning, end = _cut_document(json.loads(lines[0]))
+        record = json.loads(lines[0])
+        text = str(record.get("text") or "").strip()
+        if len(text) < SHORTEST:
+            raise UserError("One document cannot be split into training and validation; add more text.")
+        latest = int(0.9 * len(text))
+        cut = max(0, text.rfind("\n", len(text) // 2, latest)) or latest
+        beginning, end = (to_line({**record, "text": part.strip()}) for part in (text[:cut], text[cut:]))
         moved, lines = (beginning, [end]) if split == "train" else (end, [beginning])
         log.warning("There is only one document, so its end became the validation split.")
     empty.write_bytes(moved)
     full.write_bytes(b"".join(lines))
-
-
-def _cut_document(record: dict[str, Any]) -> tuple[bytes, bytes]:
-    """The lines of the first nine tenths of a document and of its end. Raises UserError for short ones and for chats."""
-    text = str(record.get("text") or "").strip()
-    if len(text) < SHORTEST:
-        raise UserError("One document cannot be split into training and validation; add more text.")
-    cut = text.rfind("\n", len(text) // 2, int(0.9 * len(text)))
-    cut = cut if cut > 0 else int(0.9 * len(text))
-    beginning, end = ({**record, "text": part.strip()} for part in (text[:cut], text[cut:]))
-    return to_line(beginning), to_line(end)

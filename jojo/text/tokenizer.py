@@ -50,18 +50,23 @@ class Tokenizer:
     """A vocabulary with or without ChatML.
 
     Attributes:
+        is_gpt2: whether the vocabulary is GPT-2's.
+        has_chatml: whether it has ChatML's control tokens.
         special_tokens: control tokens and their ids.
         n_vocab: ids in use; GPT-2: 50,259 (50,257 without ChatML). The model's further rows are padding, never sampled.
+        padded_vocab_size: n_vocab rounded up to 64, which matrix units like: 50,304.
     """
 
     def __init__(self, chatml: bool = True, vocabulary: Vocabulary | None = None) -> None:
         """`vocabulary`: None is GPT-2's, which is read when the first text is encoded."""
         self._own = vocabulary
+        self.is_gpt2, self.has_chatml = vocabulary is None, chatml
         self.name = vocabulary.name if vocabulary else "gpt2"
         self.eot_id = len(vocabulary.tokens) if vocabulary else 50256
         names = (END_OF_TEXT, IM_START, IM_END) if chatml else (END_OF_TEXT,)
         self.special_tokens = {name: self.eot_id + i for i, name in enumerate(names)}
         self.n_vocab = self.eot_id + len(names)
+        self.padded_vocab_size = -(-self.n_vocab // 64) * 64
         self._of_thread = threading.local()
 
     @property
@@ -83,20 +88,6 @@ class Tokenizer:
                 special_tokens=self.special_tokens,
             )  # fmt: skip
         return self._of_thread.encoding
-
-    @property
-    def padded_vocab_size(self) -> int:
-        """n_vocab rounded up to 64, which matrix units like: 50,304."""
-        return -(-self.n_vocab // 64) * 64
-
-    @property
-    def is_gpt2(self) -> bool:
-        """Whether the vocabulary is GPT-2's."""
-        return self._own is None
-
-    @property
-    def has_chatml(self) -> bool:
-        return IM_START in self.special_tokens
 
     def with_chatml(self, chatml: bool = True) -> Tokenizer:
         """The same vocabulary with ChatML's control tokens, or without."""
