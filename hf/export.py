@@ -80,7 +80,7 @@ def remove_leftovers(folder: Path) -> None:
         process, _, kind = path.name.removeprefix(f".{folder.name}.").partition(".")
         if kind not in ("tmp", "old") or not process.isdecimal():
             continue
-        with contextlib.suppress(OSError):  # that process runs, and somebody else started it
+        with contextlib.suppress(OSError):  # the process runs, and belongs to somebody else
             try:
                 os.kill(int(process), 0)
             except ProcessLookupError:
