@@ -50,11 +50,10 @@ def open_data(config: Config, tokenizer: Tokenizer, ranks: Ranks) -> Data:
         cache_dir = Path(temporary.name)
     with ranks.main_first("data"):
         train, val = open_dataset(config, tokenizer, cache_dir)
-    block_size = config.model.block_size
-    if train.n_tokens < block_size:
+    if train.n_tokens < config.model.block_size:
         raise UserError(
             f"The data set '{config.data.dataset_name}' has {train.n_tokens:,} tokens, fewer than one block; add text, "
-            f"or set --model.block_size {block_size:,} to {max(2, train.n_tokens // 2)} or less."
+            f"or set --model.block_size to {max(2, train.n_tokens // 2)} or less."
         )
     return Data(tokenizer, train, val, temporary)
 
@@ -72,9 +71,7 @@ def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path) -> tuple
         val = opened(file_source(files, "val"))
     elif data.dataset_name == "story":
         missing = files.split("train")
-        log.info(
-            "No %s: using the built-in sample. For your text: python prepare.py --input FILES --name story", missing
-        )
+        log.info("No %s: using the built-in sample. For yours: python prepare.py --input FILES --name story", missing)
         train, val = opened(story_sample("train")), opened(story_sample("val"))
     if train is None or val is None:
         missing = files.split("train" if train is None else "val")

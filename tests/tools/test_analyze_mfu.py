@@ -142,7 +142,7 @@ def test_a_real_step_is_accounted_for(tmp_path: Path) -> None:
     "flags, message",
     [
         (["--batches", "0"], "--batches must be"),
-        (["--seed", "x"], "--seed must be a whole number"),
+        (["--seed", "x"], "--seed: 'system.seed' must be a whole number"),
         (["--resume"], "--resume has no meaning here"),
         (["--checkpoint", "a.pt", "--init_from", "b"], "use one of them"),
     ],
