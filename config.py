@@ -4,8 +4,8 @@ Where a value comes from, later wins:
 
     field default < a loaded checkpoint's config < "extends" < the JSON file < flags
 
-Every field below is also a flag (`--model.n_layer 8`) and a row of docs/configuration.md; both are made from, or
-compared with, the field itself. `null` means "derive it". All problems are reported at once. jojo/config_file.py reads and
+Every field below is also a flag (`--model.n_layer 8`) and a row of docs/configuration.md, which a test
+compares with the field. `null` means "derive it". All problems are reported at once. jojo/config_file.py reads and
 writes the JSON files.
 """
 
@@ -26,8 +26,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from utils import UserError, one_line
 
 MOST_PROBLEMS = 20  # in one message
-AUTO = "auto"  # in place of a number: find one for this machine, from the number that the layers below have
-LARGEST = 2**63 - 1  # of whole numbers without a limit of their own
+AUTO = "auto"  # instead of a number: find one for this machine; the search starts at the number set so far
+LARGEST = 2**63 - 1  # the upper limit of whole numbers that have none
 LIMITS = {"at_least": operator.ge, "above": operator.gt, "below": operator.lt, "at_most": operator.le}
 Value = Any  # what a field may hold: bool, int, float, str or None
 Values = dict[str, dict[str, Value]]  # {"model": {"n_layer": 6}, ...}, as in a JSON file
@@ -47,14 +47,14 @@ def option(
 
 @dataclass
 class ModelConfig:
-    """The network's shape; a checkpoint fixes it for good."""
+    """The network's shape; a checkpoint's cannot be changed."""
 
     n_layer: int = option(6, "transformer blocks", at_least=1, at_most=10_000)
     n_head: int = option(6, "attention heads per block; must divide n_embd", at_least=1, at_most=10_000)
     n_embd: int = option(384, "width of the residual stream", unit="channels", at_least=1, at_most=10**6)
     block_size: int = option(256, "longest context that the model can use", unit="tokens", at_least=2, at_most=10**7)
     dropout: float = option(0.0, "dropout probability; 0 suits less than one epoch of data", at_least=0, below=1)
-    bias: bool = option(False, "biases in linear and LayerNorm layers, as GPT-2 has; without is a little faster")
+    bias: bool = option(False, "biases in linear and LayerNorm layers, as in GPT-2; false is a little faster")
     vocab_size: int | None = option(
         None, "embedding rows; null = the tokenizer's size rounded up to 64", unit="tokens", at_least=1, at_most=10**7
     )
@@ -65,7 +65,7 @@ class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019) or Muon (Jordan et al. 2024), with decay on matrices only."""
 
     kind: str = option(
-        "adamw", "adamw, or muon (matrices inside the blocks): learns in fewer batches", choices=("adamw", "muon")
+        "adamw", "adamw, or muon for the blocks' matrices, which learns in fewer batches", choices=("adamw", "muon")
     )
     learning_rate: float = option(6e-4, "peak learning rate", above=0)
     weight_decay: float = option(0.1, "decoupled weight decay of matrices and embeddings", at_least=0)
@@ -87,7 +87,7 @@ class SchedulerConfig:
     min_lr: float | None = option(None, "final learning rate; null = a tenth of learning_rate", at_least=0)
     warmup_fraction: float = option(0.05, "warm-up as a share of the run", at_least=0, below=1)
     cooldown_fraction: float | None = option(
-        None, "share of the run before the cool-down; null = warm-up alone (wsd: 0.8)", at_least=0, at_most=1
+        None, "start of the cool-down, as a share of the run; null = after warm-up (wsd: 0.8)", at_least=0, at_most=1
     )
 
 
@@ -112,7 +112,7 @@ class TrainingConfig:
     sample_tokens: int = option(40, "length of a sample", unit="tokens", at_least=1)
     save_checkpoints: bool = option(True, "write checkpoints; false = keep nothing but the metrics")
     checkpoint_interval: int = option(0, "batches between numbered checkpoints; 0 = none", unit="batches", at_least=0)
-    keep_checkpoints: int | None = option(None, "newest numbered ones kept; null = all", unit="checkpoints", at_least=1)
+    keep_checkpoints: int | None = option(None, "numbered ones to keep; null = all", unit="checkpoints", at_least=1)
     checkpoint_minutes: float = option(15.0, "how often to save the checkpoint; 0 = never", unit="minutes", at_least=0)
     compile_model: bool | None = option(None, "torch.compile; null = on CUDA only")
     train_batches: int | None = option(None, "use at most this many batches of each epoch", unit="batches", at_least=1)
@@ -223,7 +223,7 @@ def options() -> Iterator[Option]:
     for section, cls in SECTIONS.items():
         hints = get_type_hints(cls)
         for item in dataclasses.fields(cls):
-            kinds = get_args(hints[item.name]) or (hints[item.name],)  # of `int | None`, both
+            kinds = get_args(hints[item.name]) or (hints[item.name],)  # `int | None` has two
             yield Option(f"{section}.{item.name}", kinds[0], type(None) in kinds, item.default, **item.metadata)
 
 
@@ -247,7 +247,7 @@ def resolve(layers: list[tuple[str, Values]], partial: bool = False) -> tuple[Co
 
 
 def asks_for_auto(layers: list[tuple[str, Values]], name: str) -> bool:
-    """Whether the last of these (checked) layers that gives an option says "auto"."""
+    """Whether these checked layers set an option to "auto"; the last layer that sets it counts."""
     section, key = name.split(".")
     given = [values[section][key] for _, values in layers if key in values.get(section, {})]
     return given[-1:] == [AUTO]
@@ -268,7 +268,7 @@ def _apply_layers(
     refused = set()
     for source, values in layers:
         for name, value, problem in _entries(values):
-            if not problem and not (OPTIONS[name].auto and value == AUTO):  # which keeps the number of the layers below
+            if not problem and not (OPTIONS[name].auto and value == AUTO):  # auto keeps the number set so far
                 value, problem = check_value(OPTIONS[name], value)
                 problem = problem and f"'{name}' {problem}"
                 if not problem:
@@ -283,7 +283,7 @@ def _apply_layers(
 
 
 def _entries(values: Values) -> Iterator[tuple[str, Value, str]]:
-    """(dotted name, value, problem) of all that a layer gives; the problem of a known option is ""."""
+    """Yields (dotted name, value, problem) for each option in a layer; "" is no problem."""
     if not isinstance(values, dict):
         yield "", None, f"must hold a JSON object with the sections {', '.join(SECTIONS)}"
         return
@@ -302,7 +302,7 @@ def _entries(values: Values) -> Iterator[tuple[str, Value, str]]:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """ " (did you mean 'x'?)" for an option of this name in another section, or the closest known name; or ""."""
+    """A hint " (did you mean 'x'?)": the same name in another section, or the closest known name; "" without one."""
     found = [n for n in OPTIONS if n.endswith("." + name)] or difflib.get_close_matches(name, known, 1, cutoff=0.5)
     return f" (did you mean '{found[0]}'?)" if found else ""
 
@@ -311,13 +311,13 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def check_value(opt: Option, value: Value) -> tuple[Value, str]:
-    """The value as the field's type (an int is a fine float), and what is wrong with it, or ""."""
+    """The value in the field's type (an int may become a float), and its problem, or ""."""
     kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[opt.type]
     kind += " or null" if opt.optional else " or auto" if opt.auto else ""
     if value is None:
         return value, "" if opt.optional else f"must be {kind}, not null"
     if opt.type is float and type(value) in (int, float):
-        if not -sys.float_info.max <= value <= sys.float_info.max:  # true for NaN and for integers beyond floats too
+        if not -sys.float_info.max <= value <= sys.float_info.max:  # refuses NaN and too large integers
             return value, "must be a finite number"
         value = float(value)
     elif opt.type is int and type(value) is float and value.is_integer():
@@ -339,12 +339,12 @@ def check_value(opt: Option, value: Value) -> tuple[Value, str]:
 
 
 def is_printable(text: str) -> bool:
-    """Whether text holds no control characters and no lone surrogates, except those that stand for a path's bytes."""
+    """Whether text holds no control characters and no lone surrogates, except those that encode a path's bytes."""
     return not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]", text)
 
 
 def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
-    """Problems between fields that are each fine alone: the fields, and the problem in words."""
+    """Yields (fields, problem) for values that are each valid but do not fit together."""
     model, name = config.model, config.data.dataset_name
     if model.n_embd % model.n_head:
         near = min(model.n_head, model.n_embd)
@@ -353,7 +353,7 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
         yield {"model.n_embd", "model.n_head"}, problem
     final, peak = config.scheduler.min_lr, config.optimizer.learning_rate
     if final is not None and final > peak:
-        problem = f"scheduler.min_lr {final:g} is above optimizer.learning_rate {peak:g}; null is a tenth of that"
+        problem = f"scheduler.min_lr {final:g} is above optimizer.learning_rate {peak:g}; null = a tenth of it"
         yield {"scheduler.min_lr", "optimizer.learning_rate"}, problem
     if not name or Path(name).name != name:
         yield {"data.dataset_name"}, f"data.dataset_name '{name}' must be a plain name, without folders"

@@ -3,7 +3,7 @@
 After Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Parameters have the names that nanoGPT
 and Jojo 1 and 2 used (`transformer.h.0.attn.c_attn.weight`, ...), so their checkpoints load.
 
-The network comes first. GPT2Formulas, at the end, has what its size costs: parameters, FLOPs, memory.
+The network comes first. GPT2Formulas, at the end, computes its parameters, FLOPs and memory.
 
 Shape letters: B batch, T time (tokens), C channels (n_embd), H heads, D head size (C / H), V vocabulary rows.
 """
@@ -24,7 +24,7 @@ from jojo.kernels.loss import linear_cross_entropy, token_losses
 
 
 class KVCache:
-    """Keys and values of the tokens seen so far, in room allocated once for the whole context."""
+    """Keys and values of the tokens seen so far, in memory allocated once for the whole context."""
 
     def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
         shape = (config.n_layer, batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
@@ -135,8 +135,8 @@ class GPT(nn.Module):
         self.transformer = Transformer(config, config.vocab_size)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False, device="meta")
         self.lm_head.weight = self.transformer.wte.weight  # tied: one matrix for input and output
-        for name, parameter in self.named_parameters():  # GPT-2's first values
-            if name.endswith("c_proj.weight"):  # into the residual stream, which is a sum of 2 n_layer of them
+        for name, parameter in self.named_parameters():  # GPT-2's initialization
+            if name.endswith("c_proj.weight"):  # the residual stream is the sum of 2 n_layer of these
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
             elif parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.02)
@@ -144,8 +144,8 @@ class GPT(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V) of tokens, int64 (B, T). With targets (the same, -1 where nothing is to be predicted): the
-        sum of their losses in nats, float32; the caller divides it by the number of targets in the batch."""
+        """Logits (B, T, V) of tokens, int64 (B, T). With targets (int64 (B, T), -1 is ignored): the
+        sum of their losses in nats, float32. The caller divides it by the number of targets in the batch."""
         x = self.transformer(tokens)
         if targets is None:
             return self.lm_head(x)
@@ -168,22 +168,22 @@ class GPT(nn.Module):
         return self.lm_head.weight.device
 
 
-# --- what a size costs ----------------------------------------------------------------------------------------------
+# --- parameters, FLOPs, memory --------------------------------------------------------------------------------------
 
-Shapes = dict[str, tuple[int, ...]]  # of weights, by name
+Shapes = dict[str, tuple[int, ...]]  # weight name -> shape
 
 
 class GPT2Formulas:
-    """What follows from the config of a GPT-2: its weights, its FLOPs and the memory of its blocks, by arithmetic.
+    """A GPT-2's weight shapes, FLOPs and memory, computed from its config without building the network.
 
-    Nothing is built; the tests compare it with the network above. Other files use only the public names below, so another
+    The tests compare them with the network above. Other files use only the public names below, so another
     architecture needs a class with the same names.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         V, T, C = config.vocab_size, config.block_size, config.n_embd
         assert V is not None
-        self.config, self.output = config, (V, C)  # the output layer's matrix, which is the embedding's
+        self.config, self.output = config, (V, C)  # the output layer's matrix, tied to the embedding
         self._embeddings: Shapes = {"transformer.wte.weight": (V, C), "transformer.wpe.weight": (T, C)}
         self._last_norm = self._with_bias({"transformer.ln_f": (C,)})
         self.outside = self._embeddings | self._last_norm  # the weights that are not in a block
@@ -216,7 +216,7 @@ class GPT2Formulas:
 
     @property
     def flops_by_part(self) -> dict[str, float]:
-        """The same by part: the blocks' matrix products, attention, and the loss with the output layer.
+        """flops_per_token by part: the blocks' matrix products, attention, and the loss with the output layer.
 
         6 for each parameter in a matrix product (12·C² in a block, V·C in the output layer; looking up an embedding
         costs none), and 12·L·C·T for attention scores and values over the whole context, L layers
@@ -230,7 +230,7 @@ class GPT2Formulas:
         }
 
     def kept_bytes_per_token(self, dtype: str, device: str) -> int:
-        """What one block keeps of a token for its backward pass, in bytes; weights and their casts not counted.
+        """Bytes per token that one block keeps for its backward pass, without weights and their casts.
 
         `dtype` is that of matrix products; the residual stream is always float32. The device's kernels decide what
         attention keeps.
@@ -239,7 +239,7 @@ class GPT2Formulas:
         residuals = 2 * 4 * C + 16  # the inputs of both LayerNorms, with their means and deviations, in float32
         norms = 2 * size * C  # their outputs, which c_attn and c_fc read
         mlp = 4 * size * C  # the input of GELU
-        attention = 4 * size * C + 4 * H  # q, k, v as c_attn wrote them, y, and a row's log of summed exponentials
+        attention = 4 * size * C + 4 * H  # q, k, v as c_attn wrote them, y, and each row's log-sum-exp
         masks = 2 * C if self.config.dropout else 0  # a byte for each channel after attention and after the MLP
         if device == "cpu" and self.config.dropout:  # not fused: q, k, v in float32, y, and T x T scores three times
             attention, masks = (3 * 4 + size) * C + 3 * 4 * H * T, 2 * size * C
@@ -248,10 +248,10 @@ class GPT2Formulas:
         return residuals + norms + mlp + attention + masks
 
     def gradient_bytes_per_token(self, dtype: str, device: str) -> int:
-        """The largest gradient inside a block, in bytes a token, beyond what the backward pass has freed by then."""
+        """Bytes per token of the largest gradient inside a block, less what the backward pass has freed by then."""
         inner = 4 * self.config.n_embd * (4 if dtype == "float32" else 2)  # of the MLP
         scores = 4 * self.config.n_head * self.config.block_size if self.config.dropout and device == "cpu" else 0
-        return max(inner, scores - inner)  # when the scores have theirs, the input of GELU is freed
+        return max(inner, scores - inner)  # GELU's input is freed before the scores get their gradient
 
 
-formulas = GPT2Formulas  # of a config's architecture, which is always GPT-2 today
+formulas = GPT2Formulas  # the formulas for a config; GPT-2 is the only architecture

@@ -1,7 +1,7 @@
 """A Hugging Face folder: which files are in it, and how it becomes a checkpoint. hf/export.py writes one.
 
 transformers loads such a folder without code of ours, and nothing in it is pickled. Embedding rows beyond the tokenizer's
-are cut off, so that nothing can sample them. They are kept in PADDING_FILE, so that the way back is exact.
+are cut off, so that nothing can sample them. PADDING_FILE keeps them, so that import is exact.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from utils import UserError, one_line, read_object
 
 MARK = "jojo"  # the key of config.json that only our folders have
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-PADDING_FILE = "padding_rows.jojo"  # safetensors; other programs load every file with that ending as weights
+PADDING_FILE = "padding_rows.jojo"  # in safetensors format; named .safetensors, other programs would load it as weights
 CARD_FILE = "README.md"
 FILES = ("config.json", "generation_config.json", WEIGHTS_FILE, PADDING_FILE, CARD_FILE, "loss.png", *TOKENIZER_FILES)
 
@@ -27,12 +27,12 @@ FILES = ("config.json", "generation_config.json", WEIGHTS_FILE, PADDING_FILE, CA
 def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
     """The model in a folder as a checkpoint without training state. Reads safetensors only, and runs nothing.
 
-    Raises UserError if it is not such a model, is damaged, or this version cannot compute it.
+    Raises UserError if the folder is no such model or is damaged, or if this version does not support the model.
 
     Args:
         folder: with config.json, and model.safetensors or its shards.
-        chatml: add ChatML's tokens if the folder's tokenizer has none, to train on. New rows of the embedding start as
-            the mean of the others: zeros would win every softmax where all real logits are negative.
+        chatml: add ChatML's tokens for training if the folder's tokenizer lacks them. New embedding rows start as the mean
+            of the others: a logit of zero would win every softmax where all real logits are negative.
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"'{folder}' is not a Hugging Face model: it has no config.json.")
@@ -68,7 +68,7 @@ def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
 
 
 def load_any(path: Path) -> Checkpoint:
-    """A checkpoint of any version, or a Hugging Face folder as one."""
+    """Load a checkpoint of any version, or a Hugging Face folder."""
     return load_hf(path) if (path / "config.json").is_file() else load_checkpoint(path)
 
 
@@ -92,7 +92,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         weights |= read_tensors(folder / name)
     plain = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}  # masks may be bytes
     if odd := next((name for name, tensor in plain.items() if not tensor.is_floating_point()), None):
-        raise UserError(f"The weight '{one_line(odd)}' in '{folder}' is not made of floating-point numbers.")
+        raise UserError(f"The weight '{one_line(odd)}' in '{folder}' does not hold floating-point numbers.")
     return {name: tensor.float() for name, tensor in weights.items()}
 
 
@@ -108,7 +108,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """The names of the files with a folder's weights. Raises UserError if there are none that are safe to read."""
+    """The names of the files with a folder's weights. Raises UserError if no such file is safe to read."""
     if (folder / WEIGHTS_FILE).is_file():
         return [WEIGHTS_FILE]
     names: set[str] = set()

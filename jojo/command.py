@@ -21,13 +21,13 @@ from utils import OUT_OF_MEMORY, UserError, is_out_of_memory, log, set_up_consol
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that answers an unknown flag with the nearest one, in one sentence, and takes no abbreviations."""
+    """An ArgumentParser without abbreviations. Its errors are one sentence; for an unknown flag it names the nearest."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, except that `--flag=--` is an error: argparse takes it for no value."""
+        """As argparse does, except that `--flag=--` is an error: argparse would drop the value."""
         self.words = list(sys.argv[1:] if args is None else args)
         for word in self.words:
             if word.startswith("--") and word.endswith("=--"):
@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-RANK_0_FIRST_S = 0.5  # an error on all ranks is printed by rank 0; the others give it time
+RANK_0_FIRST_S = 0.5  # the other ranks wait this long before they exit, so that rank 0 prints its error
 
 
 class Stopped(KeyboardInterrupt):
@@ -84,7 +84,7 @@ def signals_raised() -> Iterator[None]:
 
 
 def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None) -> None:
-    """Run a command's main() and exit with its code. What a user can cause becomes one sentence and a non-zero code.
+    """Run a command's main() and exit with its code. A user's error becomes one sentence and a non-zero code.
 
     With `--debug` the traceback is printed too. Any other exception is a bug of ours and keeps its traceback.
     """
@@ -102,7 +102,7 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
     except KeyboardInterrupt as error:
         problem, failure = "Interrupted.", error
         code = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
-    except BrokenPipeError:  # the reader has left (| head); without this, Python complains at exit
+    except BrokenPipeError:  # the pipe was closed (| head); without this, Python complains at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         problem, failure = explain_os_error(error), error
@@ -116,7 +116,7 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
 
 
 def speaks() -> bool:
-    """Whether this process prints errors: of the ranks that torchrun starts, only the first one does."""
+    """Whether this process prints errors: only rank 0 does. The other ranks wait for RANK_0_FIRST_S."""
     if os.environ.get("RANK", "0") == "0":
         return True
     time.sleep(RANK_0_FIRST_S)
@@ -125,5 +125,5 @@ def speaks() -> bool:
 
 def explain_os_error(error: OSError) -> str:
     """One sentence for a failed file operation: what happened, to which file, and what to check."""
-    name = f"'{error.filename}'" if error.filename else "(no file named)"
+    name = f"'{error.filename}'" if error.filename else "(no file name)"
     return f"{error.strerror or error}: {name} - check the path, its permissions and the free space."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A file imports only what stands before its own entry, or files of its own wing. docs/design.md explains the entries.
+# A file imports only what stands before its own entry, or files of its own folder. docs/design.md explains the entries.
 ORDER = [
     *("utils", "config"),
     *("jojo.config_file", "jojo.stopping", "jojo.command", "jojo.metrics", "jojo.plotting", "jojo.schedule"),

@@ -1,4 +1,4 @@
-"""What is in a checkpoint, in the terms of this version: weights, config, tokenizer, training state.
+"""A checkpoint of any version, converted to this one: weights, config, tokenizer, training state.
 
 file.py reads and writes the file. Older formats are read too: v1 (`model_args`, like nanoGPT's) and 2.x (`config` with a
 `model` section).
@@ -31,8 +31,8 @@ from utils import UserError, __version__, one_line
 COUNT, POSITIVE = range(2**62), range(1, 2**62)
 NUMBER, SECONDS, POINTS = "a number", "seconds", "points"  # see _fits
 NAMES, LINE, FILE_NAME = "names", "a line", "a file name"
-WEIGHTS_ONLY: dict[str, Any] = {"config": dict, "tokenizer": dict}  # beside the weights, in any file of format 3
-LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can continue; docs/checkpoints.md explains each key
+WEIGHTS_ONLY: dict[str, Any] = {"config": dict, "tokenizer": dict}  # every file of format 3 has these and the weights
+LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # needed to continue training; docs/checkpoints.md explains each key
     "derived": NAMES,
     "optimizer": dict,
     "lr_scheduler": {"schedule": dict, "total_batches": COUNT},
@@ -55,7 +55,7 @@ LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # where training can continue; docs/c
         "machine": dict.fromkeys(("device", "name", "pytorch"), LINE) | {"threads": COUNT},
     },
 }
-# Weights of model.py whose shapes are fields of ModelConfig; a test compares them with its formulas.
+# Weights whose shapes give fields of ModelConfig; a test compares them with the formulas in model.py.
 SIZES = {"transformer.wte.weight": ("vocab_size", "n_embd"), "transformer.wpe.weight": ("block_size", "n_embd")}
 MASKS = (".attn.bias", ".attn.masked_bias")  # causal masks that nanoGPT and GPT-2 stored among the weights
 PREFIXES = re.compile(r"^((_orig_mod|module)\.)+")  # left in names by torch.compile and data parallelism
@@ -63,20 +63,20 @@ PREFIXES = re.compile(r"^((_orig_mod|module)\.)+")  # left in names by torch.com
 
 @dataclass
 class Checkpoint:
-    """A checkpoint of any format, in the terms of this one."""
+    """A checkpoint of any format, converted to the current one."""
 
     path: Path
     version: str  # "3", "2.x", "1" or "nanoGPT"
     model: dict[str, Tensor]
-    config: Values  # nested, as in a JSON file; only what this version knows
-    tokenizer: dict[str, Any] | None  # None: an older format, which always meant GPT-2 with ChatML
-    state: dict[str, Any] = field(repr=False)  # the training state; of format 3, the whole file
-    other_options: list[str] = field(default_factory=list)  # in the file's config, and unknown here
-    shards: Shards | None = None  # the files of large tensors that are not read yet: on the device "meta" so far
+    config: Values  # nested, as in a JSON file; only options that this version knows
+    tokenizer: dict[str, Any] | None  # None: an older format; see checkpoint_tokenizer
+    state: dict[str, Any] = field(repr=False)  # the training state; in format 3, the whole file
+    other_options: list[str] = field(default_factory=list)  # options in the file that this version does not know
+    shards: Shards | None = None  # files of large tensors that are not read yet and are on device "meta"
 
     @property
     def has_training_state(self) -> bool:
-        """Whether training can continue from it; exactly so from format 3."""
+        """Whether training can continue from it, exactly if its format is 3."""
         return "optimizer" in self.state
 
     @property
@@ -102,8 +102,8 @@ class Checkpoint:
 def load_checkpoint(path: Path, ranks: Ranks = SINGLE) -> Checkpoint:
     """Read a checkpoint of any version. Raises UserError if it is not one, or contradicts itself.
 
-    Of a checkpoint in shards only `complete` reads the optimizer's tensors, and with several ranks the weights too; the
-    ranks share the work of verifying the shards.
+    With shards, the optimizer's tensors are not read until `complete`; with several ranks, nor are the weights. The ranks
+    share the work of verifying the shards.
     """
     state = read_file(path, mapped=not ranks.is_single)
     if "format_version" in state and not has_present_format(state):
@@ -168,7 +168,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def complete_shape(checkpoint: Checkpoint) -> None:
-    """Take from the weights what the config does not say of the model's shape. Raises UserError where the two differ."""
+    """Fill in the parts of the model's shape that the config lacks, from its weights. Raises UserError if the two differ."""
     model, weights = checkpoint.config.setdefault("model", {}), checkpoint.model
     if "n_head" not in model:
         raise UserError(f"'{checkpoint.path}' does not say how many heads its model has: Missing 'n_head'.")
@@ -187,7 +187,7 @@ def complete_shape(checkpoint: Checkpoint) -> None:
 
 
 def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The tokenizer a checkpoint was trained with; older formats always meant GPT-2, with ChatML where it fits."""
+    """The tokenizer a checkpoint was trained with; older formats used GPT-2's, with ChatML if the model has the rows."""
     if checkpoint.tokenizer:
         return from_definition(checkpoint.tokenizer, f"The model in '{checkpoint.path}'")
     full = Tokenizer()
@@ -218,7 +218,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 def check_finite(weights: Mapping[str, Tensor]) -> None:
     """Raises UserError naming the first weight with a NaN or infinity: such a model is never saved."""
     for name, tensor in weights.items():
-        if tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):  # NaN passes through; no copies
+        if tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):  # aminmax passes NaN on
             raise UserError(f"The weight '{name}' is not finite; nothing was saved over the last good checkpoint.")
 
 
@@ -232,7 +232,7 @@ def git_commit() -> str | None:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What decides rounding besides the config: a run is exact where these stay the same."""
+    """What rounding depends on besides the config: a resumed run is exact if these stay the same."""
     kind = device.partition(":")[0]
     name = torch.cuda.get_device_name(device) if kind == "cuda" else platform.machine()
     return {"device": kind, "name": name, "threads": torch.get_num_threads(), "pytorch": str(torch.__version__)}

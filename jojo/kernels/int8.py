@@ -1,12 +1,12 @@
-"""Weights in 8 bits, for decoding. A token takes the time to read every weight once: here a quarter of float32's bytes.
+"""Weights in 8 bits, for decoding. Decoding reads every weight once a token, here a quarter of float32's bytes.
 
-Only the weights of linear layers are rounded, each output channel to 255 steps of its own. Activations, embeddings and
+Only the weights of linear layers are rounded, to 255 levels with a scale per output channel. Activations, embeddings and
 LayerNorms stay in bfloat16. For a few rows (decoding), PyTorch multiplies the 8-bit weights directly; for many (a prompt),
 it is faster to convert them first.
 
 The plain reference, which the tests compare with:
 
-    F.linear(x, weight.round_to_steps_of(scale), bias)        scale = the channel's largest weight / 127
+    F.linear(x, (weight / scale).round() * scale, bias)       scale = the channel's largest weight / 127
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FEW_ROWS = 16  # up to here the 8-bit product is faster than converting the weights
-KERNEL_COLUMNS = 32  # the kernel reads so many inputs at a time, and past the end of other numbers
+KERNEL_COLUMNS = 32  # the kernel reads this many inputs at a time; it reads past the end if some are left over
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -34,7 +34,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight = linear.weight.detach().float()  # (out, in)
         largest = weight.abs().amax(1, keepdim=True).clamp_min(1e-30)
-        scale = (largest / 127).bfloat16()  # rounded before it divides, so its error cancels
+        scale = (largest / 127).bfloat16()  # rounded first, because forward multiplies by the rounded scale
         self.register_buffer("weight", (weight / scale.float()).round().clamp(-127, 127).to(torch.int8))
         self.register_buffer("scale", scale.squeeze(1))  # (out,)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().bfloat16())
@@ -51,7 +51,7 @@ class Int8Linear(nn.Module):
 
 
 def quantize(model: M) -> M:
-    """Change a model: linear layers in 8 bits, the rest in bfloat16, for inference only. Returns the same model."""
+    """Convert a model in place for inference: linear layers to 8 bits, the rest to bfloat16. Returns the same model."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):

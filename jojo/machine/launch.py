@@ -1,4 +1,4 @@
-"""How a process becomes a rank: from the environment that torchrun, or another launcher with the same variables, gives it."""
+"""Makes this process a rank, from the environment variables of torchrun or a launcher that sets the same ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONNECT_S = 2.0  # one try to reach rank 0's store
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """This process's place among the ranks. Whatever ends them, the user reads one message."""
+    """Yields this process's Ranks. If an error ends them, the user reads one message."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield SINGLE
         return
@@ -55,7 +55,7 @@ def joined() -> Iterator[Ranks]:
 
 
 def from_environment() -> Ranks:
-    """The place that the launcher gave this process. Raises UserError if the variables do not fit together."""
+    """This process's Ranks, from the launcher's variables. Raises UserError if these do not fit together."""
     from torch.distributed.distributed_c10d import PrefixStore
 
     env = os.environ
@@ -70,7 +70,7 @@ def from_environment() -> Ranks:
     if number("TORCHELASTIC_MAX_RESTARTS", 0) and not one_machine and uses_torchruns_store():
         needs = "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on each: restarted ranks need a new store"
         raise UserError(f"With --max-restarts on several machines, {needs}.")
-    # On one machine torchrun keeps its store through restarts, with the texts of dead ranks: each start has its own names.
+    # On one machine torchrun's store survives restarts, with the keys of dead ranks. So each start has its own prefix.
     store = PrefixStore(f"start/{restarts if one_machine else 0}", open_store(rank, world_size))
     by_torchrun, job = "TORCHELASTIC_RUN_ID" in env, env.get("TORCHELASTIC_RUN_ID", "none")
     if not (named := job != "none"):  # the address tells this job from others
@@ -99,7 +99,7 @@ def open_store(rank: int, world_size: int) -> Any:
         return next(rendezvous("env://", timeout=STORE_TIMEOUT))[0]
     address, port = os.environ["MASTER_ADDR"], number("MASTER_PORT")
     say_at = time.monotonic() + SAY_S
-    while rank:  # PyTorch's own wait prints much, and Ctrl-C does not interrupt it
+    while rank:  # PyTorch's own wait prints warnings, and Ctrl-C does not interrupt it
         try:
             socket.create_connection((address, port), CONNECT_S).close()
             break

@@ -1,12 +1,12 @@
 """How documents fill rows of `block_size` targets: laid end to end, or each kept whole.
 
-`EpochStream` (data.pack "stream") lays all documents end to end, in another order each epoch, and cuts the stream into rows.
+`EpochStream` (data.pack "stream") lays all documents end to end, in a new order each epoch, and cuts the stream into rows.
 Nothing is wasted, and most rows begin inside a document.
 
 `WholeRows` (data.pack "whole") puts documents into rows so that none crosses from one row into the next; the rest of a row
 stays empty. Which documents share a row is decided once, so every epoch has the same number of rows; only their order
-changes. Documents longer than a row are cut: a conversation before a turn, and before one that is not the assistant's where
-possible; a turn that is longer than a row, like plain text, at the end of the row.
+changes. Documents longer than a row are cut. A conversation is cut before a turn, if possible not the assistant's. Plain text and
+turns that are longer than a row are cut at the end of the row.
 
 Both say which pieces of documents a row predicts, and which token comes before the first of them.
 """
@@ -22,12 +22,12 @@ import numpy as np
 from jojo.text.chat_targets import AssistantTargets
 from jojo.text.token_cache import TokenCache
 
-CHUNK = 1 << 16  # documents looked at together
+CHUNK = 1 << 16  # documents processed at once
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens `begin` to `begin + count` of a document (a number in the cache's order)."""
+    """Tokens `begin` to `begin + count` of a document (its index in the cache)."""
 
     document: int
     begin: int
@@ -58,7 +58,7 @@ def _round_keys(key: int) -> list[np.uint64]:
 
 
 def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
-    """Where each position goes in the pseudo-random permutation `key` of range(n): computed, never stored.
+    """Where a pseudo-random permutation of range(n), chosen by `key`, sends each position; nothing is stored.
 
     A Feistel network on the smallest even number of bits that holds n; values that land outside are sent through
     again until they fall inside ("cycle walking", Black & Rogaway 2002), which keeps it a permutation. Positions are
@@ -103,7 +103,7 @@ class EpochStream:
     def _pieces(self, start: int, stop: int) -> list[Piece]:
         """The pieces that make up stream[start:stop]."""
         starts = self.cache.index() if self._starts is None else self._starts
-        ends = np.array([start, stop - 1], starts.dtype)  # another type would have all starts converted
+        ends = np.array([start, stop - 1], starts.dtype)  # with another dtype, searchsorted would convert all starts
         after, last = np.searchsorted(starts, ends, side="right").tolist()
         pieces = []
         for place, document in enumerate(self._documents(after - 1, last).tolist(), after - 1):
@@ -185,7 +185,7 @@ def fill_rows(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Fill rows of `size` with parts: each takes the longest part that is left, then the longest that still fits, ...
 
     Returns:
-        The parts' numbers in the order of the rows, (n,), and where in it each row begins, with the end, (rows + 1,).
+        The parts' indices in row order, (n,), and the offset at which each row begins, with the end, (rows + 1,).
         Parts of the same length are in a random order, the same every time.
     """
     left = np.bincount(lengths, minlength=size + 1).tolist()  # parts by length

@@ -1,11 +1,11 @@
 """Text files of common formats to records: one dict per document, in a form that documents.py accepts.
 
-    .txt .md    UTF-8; a line <|endoftext|> ends a document, long ones are cut into pieces at empty lines
+    .txt .md    UTF-8; a line <|endoftext|> ends a document; long documents are cut at empty lines
     .jsonl      one record a line, or the text in its field --text_field
     .csv        with a header line; the text is in the column --text_field
     .parquet    one record a row, or the text in its column --text_field (needs pyarrow)
 
-All but .parquet may also be packed, as .gz or .zst. Everything is read in chunks, so memory does not grow with the file.
+All but .parquet may be compressed, as .gz or .zst. Everything is read in chunks, so memory does not grow with the file.
 An unreadable line is counted in Problems; an unreadable file is a UserError that names it.
 """
 
@@ -35,7 +35,7 @@ FORMATS = (".txt", ".jsonl", ".md", ".csv", ".parquet")
 KNOWN = f"{', '.join(FORMATS)} (all but the last also as .gz or .zst)"
 PIECE_CHARACTERS = 32_000  # a longer text is cut near this length, which is far longer than any context
 CHUNK_BYTES = 1 << 18
-PACKED_BYTES = 1 << 8  # given to zstd at once; its output may be 30,000 times larger
+COMPRESSED_BYTES = 1 << 8  # given to zstd at once; its output may be 30,000 times larger
 LONGEST_LINE = 64 << 20  # bytes of .jsonl and .csv; characters of a .csv field
 BATCH_ROWS = 64  # of .parquet: few, because each may be a book
 CONVERT = "convert it, for example with iconv -f latin1 -t utf-8"
@@ -115,7 +115,7 @@ def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Pa
 def _below(folder: Path) -> Iterator[Path]:
     """All files in a folder and in the folders below it, without hidden ones."""
 
-    def refuse(error: OSError) -> None:  # without it, os.walk skips what it may not read
+    def refuse(error: OSError) -> None:  # without it, os.walk skips unreadable folders
         raise error
 
     for place, folders, names in os.walk(folder, onerror=refuse):
@@ -124,7 +124,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _format(path: Path) -> str:
-    """The format by the file's name, without its packing; "" if it is unknown."""
+    """The format by the file's name, without .gz or .zst; "" if it is unknown."""
     packed = path.suffix.lower() in (".gz", ".zst")
     name = (Path(path.stem) if packed else path).suffix.lower()
     return name if name in (FORMATS[:-1] if packed else FORMATS) else ""
@@ -162,7 +162,7 @@ def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterat
 
 
 def _with_options(record: Record, options: TextOptions) -> Record:
-    """The record of the named field, normalised if that is asked for. Raises UnknownForm if the field is missing."""
+    """The record, or only its field `text_field`, normalised if requested. Raises UnknownForm if the field is missing."""
     name = options.text_field
     if name != "text":
         if name not in record:
@@ -171,7 +171,7 @@ def _with_options(record: Record, options: TextOptions) -> Record:
     return _normalised(record) if options.normalise else record
 
 
-Rows = Iterator[tuple[str, Record | ValueError]]  # where each row stands, and its record, or why it has none
+Rows = Iterator[tuple[str, Record | ValueError]]  # (place in the file, record or the error in its place)
 
 
 def _json_lines(path: Path, text_field: str) -> Rows:
@@ -252,11 +252,11 @@ def _optional(module: str, path: Path) -> Any:
 
 
 def split_text(text: str | Iterable[str], separator: str = SEPARATOR) -> Iterator[str]:
-    """Documents of a text, stripped and not empty: what stands between separator lines, cut into pieces if it is long.
+    """The documents between separator lines, stripped and not empty; long ones are cut into pieces.
 
     Args:
         text: a text, or its chunks; where the chunks begin makes no difference.
-        separator: the line that ends a document, taken literally; blanks may stand around it.
+        separator: the line that ends a document, taken literally; spaces and tabs around it are ignored.
     """
     return filter(None, map(str.strip, _pieces(_parts([text] if isinstance(text, str) else text, separator))))
 
@@ -264,7 +264,7 @@ def split_text(text: str | Iterable[str], separator: str = SEPARATOR) -> Iterato
 def _pieces(parts: Iterable[tuple[str, bool]]) -> Iterator[str]:
     """Cut at the first empty line past PIECE_CHARACTERS; failing that, at a line end, a space, or anywhere."""
     near, far = PIECE_CHARACTERS, int(1.5 * PIECE_CHARACTERS)
-    rest = ""  # of the present document
+    rest = ""  # of the current document
     for part, ends in parts:
         rest += part
         while len(rest) > far:
@@ -278,13 +278,13 @@ def _pieces(parts: Iterable[tuple[str, bool]]) -> Iterator[str]:
 
 
 def _parts(chunks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
-    """The text without its separator lines, in parts, each with whether a document ends after it."""
+    """Yields (part of the text without separator lines, whether a document ends after it)."""
     line = re.compile(rf"^[ \t]*{re.escape(separator)}[ \t]*$", re.MULTILINE)
-    longest = PIECE_CHARACTERS + len(separator)  # a longer line is no separator, and need not be held back
-    held = "\n"  # the character before the held text, so that ^ is right, and the held text
+    longest = PIECE_CHARACTERS + len(separator)  # a longer line is no separator and need not be buffered
+    held = "\n"  # the buffered text, after the character before it, which ^ needs
     for chunk in chunks:
         held += chunk
-        end, done = max(0, held.rfind("\n")), 1  # up to `end`, lines are whole
+        end, done = max(0, held.rfind("\n")), 1  # up to `end`, lines are complete
         for match in line.finditer(held, 1, end) if separator in held else ():
             yield held[done : match.start()], True
             done = match.end()
@@ -296,7 +296,7 @@ def _parts(chunks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """The unpacked bytes of a file. Raises UserError for damaged packing, and for NUL bytes, which no text has."""
+    """The decompressed bytes of a file. Raises UserError if it is damaged, or has NUL bytes, which no text has."""
     with open(path, "rb") as file:
         if path.suffix.lower() == ".zst":
             chunks = _zstd_chunks(path, file)
@@ -316,12 +316,12 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _zstd_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
-    """Frame by frame: the readers of zstandard do not notice that a file ends inside a frame."""
+    """Decompress frame by frame: zstandard's readers do not notice that a file ends inside a frame."""
     zstd = _optional("zstandard", path)
-    new_frame = zstd.ZstdDecompressor(max_window_size=1 << 31).decompressobj  # for files packed with zstd --long=31
+    new_frame = zstd.ZstdDecompressor(max_window_size=1 << 31).decompressobj  # for files made with zstd --long=31
     frame = None
     try:
-        while data := file.read(PACKED_BYTES):
+        while data := file.read(COMPRESSED_BYTES):
             while data:
                 frame = frame or new_frame()
                 yield frame.decompress(data)
@@ -340,7 +340,7 @@ def _text(path: Path) -> Iterator[str]:
         n_bytes += len(chunk)
         try:
             yield decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:  # error.object is the chunk, after the last bytes of an earlier one
+        except UnicodeDecodeError as error:  # error.object also has the bytes left over from the last chunk
             at = n_bytes - len(error.object) + error.start
             raise UserError(f"'{path}' is not UTF-8 text (byte {at:,}); {CONVERT}.") from None
 
@@ -353,7 +353,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             raise UserError(f"'{path}', line {number}, is longer than {LONGEST_LINE >> 20} MiB; split or remove it.")
         if part.endswith(b"\n"):
             line = b"".join((held, part)) if held else part
-            held.clear()  # before the yield, so that a long line is not there twice
+            held.clear()  # before the yield, so that memory holds a long line once
             yield number, line
             number += 1
         else:
@@ -372,13 +372,13 @@ _JOINERS = re.compile("(?<![\u0300-\U0010ffff])[\u200c\u200d]+(?![\u0300-\U0010f
 
 
 def normalise(text: str) -> str:
-    """The text with one spelling for what looks alike. A second call changes nothing.
+    """The text with one character for those that look alike. A second call changes nothing.
 
-    - Unicode NFC: a letter and its accent are one character where there is one
+    - Unicode NFC: a letter and its accent become one character if Unicode has it
     - curly single and double quotes (high, low, reversed) become ' and "; dashes stay
     - no-break and all other Unicode spaces become a space; tabs stay
     - zero-width spaces, word joiners, byte order marks and soft hyphens are removed; zero-width joiners and non-joiners
-      too, except beside a character that is not Latin, where they are spelling (Persian, Hindi, emoji)
+      too, except beside a character that is not Latin, where they matter (Persian, Hindi, emoji)
     - CRLF and CR become LF; spaces and tabs at the ends of lines are removed; three or more empty lines become one
     """
     if not text.isascii():  # remove characters first: one may stand between a letter and its accent

@@ -6,7 +6,7 @@
 
 (These ids are GPT-2's. In any vocabulary the control tokens follow the last token that is text.)
 
-Control tokens come from structure only. Text that contains `<|im_start|>` is encoded as plain text and cannot forge one.
+Only roles and document ends become control tokens. Text that contains `<|im_start|>` is encoded as plain text and cannot forge one.
 `encode_parsed` is the only exception, for documents that were rendered as ChatML beforehand.
 """
 
@@ -24,13 +24,13 @@ import numpy as np
 from jojo.text.vocabulary import VOCABULARY_SHA256, Vocabulary, gpt2_vocabulary
 from utils import UserError, one_line, user_path
 
-# How GPT-2 cuts text before merging: contractions, words, numbers, punctuation, white space (Radford et al. 2019). Words
-# come first here, in one group with all parts that have no look-ahead: the same cuts, 1.7 times faster.
+# How GPT-2 cuts text before merging: contractions, words, numbers, punctuation, white space (Radford et al. 2019). Here
+# words come first, in one group with all parts that need no look-ahead. The cuts stay the same, 1.7 times faster.
 SPLIT_PATTERN = r"(?: ?\p{L}+| ?\p{N}+|'(?:[sdmt]|ll|ve|re)| ?[^\s\p{L}\p{N}]+)|\s++$|\s+(?!\S)|\s+"
 
 # A million white-space characters in a row overflow the regular expression engine. GPT-2 always cuts before the last one
-# that precedes a word, so cutting there first changes no id. White space is Unicode's (Python's \s also has \x1c to \x1f).
-# A text with a thousand in a row has at least SPARSE_SPACE among its every hundredth character.
+# in front of a word, so cutting there first changes no id. White space is Unicode's (Python's \s also has \x1c to \x1f).
+# In a text with a thousand in a row, text[::100] has at least nine in a row (SPARSE_SPACE).
 SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 LONG_SPACE = re.compile(rf"(?=[{SPACE}][^{SPACE}])(?<=[{SPACE}]{{1000}})")
 SPARSE_SPACE = re.compile(rf"[{SPACE}]{{9}}")
@@ -42,7 +42,7 @@ Message = Mapping[str, str]  # {"role": "user", "content": "Hello"}
 
 
 def _parts(text: str) -> list[str]:
-    """The text, cut at LONG_SPACE. Every hundredth character shows that most texts have none."""
+    """The text, cut at LONG_SPACE. SPARSE_SPACE finds quickly that most texts have none."""
     return LONG_SPACE.split(text) if SPARSE_SPACE.search(text[::100]) else [text]
 
 
@@ -53,12 +53,12 @@ class Tokenizer:
         is_gpt2: whether the vocabulary is GPT-2's.
         has_chatml: whether it has ChatML's control tokens.
         special_tokens: control tokens and their ids.
-        n_vocab: ids in use; GPT-2: 50,259 (50,257 without ChatML). The model's further rows are padding, never sampled.
-        padded_vocab_size: n_vocab rounded up to 64, which matrix units like: 50,304.
+        n_vocab: ids in use; GPT-2: 50,259 (50,257 without ChatML). Embedding rows above are padding, never sampled.
+        padded_vocab_size: n_vocab rounded up to a multiple of 64, for faster matrix products; GPT-2: 50,304.
     """
 
     def __init__(self, chatml: bool = True, vocabulary: Vocabulary | None = None) -> None:
-        """`vocabulary`: None is GPT-2's, which is read when the first text is encoded."""
+        """`vocabulary`: None means GPT-2's; it is read when the first text is encoded."""
         self._own = vocabulary
         self.is_gpt2, self.has_chatml = vocabulary is None, chatml
         self.name = vocabulary.name if vocabulary else "gpt2"
@@ -192,11 +192,11 @@ def get_tokenizer(name: str) -> Tokenizer:
     try:
         return Tokenizer(vocabulary=Vocabulary(path.read_bytes()))
     except ValueError as error:
-        raise UserError(f"'{name}' is not a tokenizer of prepare.py --train_tokenizer: {error}.") from None
+        raise UserError(f"'{name}' is not a tokenizer made by prepare.py --train_tokenizer: {error}.") from None
 
 
 def from_definition(definition: Mapping[str, Any], what: str = "This") -> Tokenizer:
-    """The tokenizer that `what` was made with. Raises UserError if this version does not have it."""
+    """The tokenizer of a definition. Raises UserError if this version lacks it; `what` begins the message."""
     stored = definition.get("vocabulary")
     try:
         vocabulary = Vocabulary(stored.encode()) if isinstance(stored, str) else None

@@ -238,7 +238,7 @@ def test_the_same_corpus_in_every_format_and_packing_gives_the_same_documents():
 def test_where_chunks_begin_makes_no_difference(monkeypatch, n_bytes):
     paths = everything(DOCUMENTS)
     monkeypatch.setattr(readers, "CHUNK_BYTES", n_bytes)
-    monkeypatch.setattr(readers, "PACKED_BYTES", n_bytes)
+    monkeypatch.setattr(readers, "COMPRESSED_BYTES", n_bytes)
     for path in paths:
         assert texts(path) == DOCUMENTS, path
 
@@ -281,7 +281,7 @@ def test_line_ends_within_a_text_stay_what_they_are(monkeypatch, packing, n_byte
     write_csv(Path("a.csv"), documents)
     write_jsonl(Path("a.jsonl"), documents)
     monkeypatch.setattr(readers, "CHUNK_BYTES", n_bytes)
-    monkeypatch.setattr(readers, "PACKED_BYTES", n_bytes)
+    monkeypatch.setattr(readers, "COMPRESSED_BYTES", n_bytes)
     for name in ("a.csv", "a.jsonl"):
         assert texts(pack(Path(name), packing)) == documents
 
@@ -368,7 +368,7 @@ def test_in_chunks_a_text_gives_what_it_gives_at_once(text, separator, sizes, ne
 def test_a_file_in_chunks_gives_what_text_mode_gives(text, size, packing):
     Path("a.txt").write_bytes(text.encode())
     path = pack(Path("a.txt"), packing)
-    with mock.patch.object(readers, "CHUNK_BYTES", size), mock.patch.object(readers, "PACKED_BYTES", size):
+    with mock.patch.object(readers, "CHUNK_BYTES", size), mock.patch.object(readers, "COMPRESSED_BYTES", size):
         assert texts(path, separator="-") == in_memory(Path("a.txt").read_text("utf-8-sig"), "-")
 
 

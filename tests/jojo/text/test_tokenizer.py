@@ -382,7 +382,7 @@ def test_a_vocabulary_comes_back_from_its_file_and_from_its_definition(tmp_path:
 def test_a_file_that_is_no_vocabulary_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "own.tiktoken"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"own\.tiktoken' is not a tokenizer of prepare\.py --train_tokenizer"):
+    with pytest.raises(UserError, match=r"own\.tiktoken' is not a tokenizer made by prepare\.py --train_tokenizer"):
         get_tokenizer(str(path))
     path.write_bytes(OWN.vocabulary.content.replace(b" 5\n", b" 6\n", 1))
     with pytest.raises(UserError, match="not numbered in order"):
