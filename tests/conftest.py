@@ -13,7 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
 # What hypothesis tries: the same few examples every time, or, with HYPOTHESIS_PROFILE=thorough in the environment,
 # others each time and a thousand or more wherever a test does not fix their number itself.
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
-settings.register_profile("quick", derandomize=True, **COMMON)
+settings.register_profile("quick", derandomize=True, max_examples=40, **COMMON)
 settings.register_profile("thorough", max_examples=1000, print_blob=True, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 

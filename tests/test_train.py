@@ -590,7 +590,8 @@ def test_resuming_with_a_decisive_change_needs_permission(trained_copy: pathlib.
     result = run_train(capsys, *arguments)
     assert result.code == 1
     assert "training.batch_size 2 -> 4" in result.err and "--allow_changes" in result.err
-    assert run_train(capsys, *arguments, "--allow_changes").code == 0
+    result = run_train(capsys, *arguments, "--allow_changes")
+    assert result.code == 0 and "continues with changes: training.batch_size 2 -> 4" in result.err
 
 
 def test_a_fresh_start_moves_an_earlier_run_away(trained_copy: pathlib.Path, capsys: Capsys) -> None:

@@ -78,6 +78,8 @@ def parse_value(opt: Option, text: str) -> Value:
     """A flag's text as a value of its field. Text of another type stays as it is; config.resolve refuses it."""
     if text.lower() in ("null", "none") and opt.optional:
         return None
+    if text.lower() == AUTO and opt.auto:
+        return AUTO
     if opt.type is bool:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(text.lower(), text)
     try:

@@ -227,8 +227,10 @@ def refuse_other_shape(config: Config, sources: dict[str, str], checkpoint: Chec
     config.model.vocab_size = stored.get("vocab_size", config.model.vocab_size)
 
 
-def refuse_changes(checkpoint: Checkpoint, config: Config, derived: Collection[str], data: Mapping[str, str]) -> None:
-    """Raises UserError when something that decides what is learned differs from the checkpoint's run.
+def check_changes(
+    checkpoint: Checkpoint, config: Config, derived: Collection[str], data: Mapping[str, str], allowed: bool
+) -> None:
+    """Raises UserError, or with `allowed` warns, if something that decides what is learned has changed since the checkpoint.
 
     `derived` names options whose values follow from others: a schedule's lengths may. `data` are Data's fingerprints.
     """
@@ -246,7 +248,9 @@ def refuse_changes(checkpoint: Checkpoint, config: Config, derived: Collection[s
     }.items():
         if old[split] != data[split]:
             changes.append(f"{old['name']}-{split} {old[split]} -> {data['name']}-{split} {data[split]} ({means})")
-    if changes:
+    if changes and allowed:
+        log.warning("This run continues with changes: %s.", "; ".join(changes))
+    elif changes:
         raise UserError(
             f"This would not continue the same run: {'; '.join(changes)}. "
             "Leave the change out, or add --allow_changes to continue with it."

@@ -16,7 +16,7 @@ from jojo.schedule import Schedule
 from training.dataset import Data, open_data
 from training.decisions import Reasons, decide, decide_schedule, decide_tokenizer, derive_batch_size
 from training.flags import Request
-from training.resume import Start, ask, locate, note_other_machine, refuse_changes
+from training.resume import Start, ask, check_changes, locate, note_other_machine
 from utils import UserError, __version__, log
 
 
@@ -95,8 +95,7 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
                 "use conversations, --data.predict all, or more --training.eval_iters."
             )
     if start.checkpoint and start.mode.keeps_counters and start.checkpoint.version == "3":
-        if not request.allow_changes:
-            refuse_changes(start.checkpoint, config, reasons.derived, data.fingerprints)
+        check_changes(start.checkpoint, config, reasons.derived, data.fingerprints, request.allow_changes)
         note_other_machine(start.checkpoint, system.device)
     if not ranks.is_single:
         ranks.check_same(facts_of(run))
