@@ -9,7 +9,6 @@ import math
 import pathlib
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -521,14 +520,6 @@ def test_a_run_leaves_its_files_and_says_where(folder: pathlib.Path, capsys: Cap
     for words in ("TRAINING COMPLETED", "models/mine_epoch1.pt", "python gen.py"):
         assert words in result.out
     assert "\033[" not in result.out + result.err
-
-
-def test_no_color_keeps_a_terminal_plain(folder: pathlib.Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "")  # as if it were unset
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    arguments = [*TINY, "--max_iters", "1", "--training.save_checkpoints", "false"]
-    assert "\033[31m" in run_train(capsys, *arguments).out  # the worst losses are red
-    assert "\033[" not in run_train(capsys, *arguments, "--no_color").out
 
 
 def test_eval_only_prints_losses_and_writes_no_model(folder: pathlib.Path, capsys: Capsys) -> None:
