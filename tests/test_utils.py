@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from helpers_cli import finish, kept_log, start_python
+from helpers_cli import finish, kept_log, start_python, terminal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,23 +25,6 @@ def own_log() -> Iterator[None]:
     """Leaves the log as it was."""
     with kept_log():
         yield
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def terminal(patch: pytest.MonkeyPatch) -> tuple[Terminal, Terminal]:
-    """Makes standard output and error terminals, with NO_COLOR unset."""
-    out, err = Terminal(), Terminal()
-    patch.setattr(sys, "stdout", out)
-    patch.setattr(sys, "stderr", err)
-    patch.setenv("NO_COLOR", "")  # as if it were unset
-    utils.set_up_console()
-    return out, err
 
 
 # --- console --------------------------------------------------------------------------------------------------------

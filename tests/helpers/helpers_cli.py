@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import pathlib
@@ -15,7 +16,7 @@ import pytest
 
 import train
 from jojo.command import run_command
-from utils import log
+from utils import log, set_up_console
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -99,3 +100,20 @@ def shown_config(text: str) -> dict[str, str]:
 def environment(**more: str) -> dict[str, str]:
     """The environment of a process that a test starts: one thread, and nothing of a coverage run."""
     return {k: v for k, v in os.environ.items() if not k.startswith("COV_")} | {"OMP_NUM_THREADS": "1"} | more
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def terminal(patch: pytest.MonkeyPatch) -> tuple[Terminal, Terminal]:
+    """Makes standard output and error terminals, with NO_COLOR unset."""
+    out, err = Terminal(), Terminal()
+    patch.setattr(sys, "stdout", out)
+    patch.setattr(sys, "stderr", err)
+    patch.setenv("NO_COLOR", "")  # as if it were unset
+    set_up_console()
+    return out, err

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from helpers_cli import kept_log, start_python
+from helpers_cli import kept_log, start_python, terminal
 
-import utils
 from jojo.command import explain_os_error, run_command
 from utils import UserError
 
@@ -22,23 +20,6 @@ def own_log() -> Iterator[None]:
     """Leaves the log as it was."""
     with kept_log():
         yield
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def terminal(patch: pytest.MonkeyPatch) -> tuple[Terminal, Terminal]:
-    """Makes standard output and error terminals, with NO_COLOR unset."""
-    out, err = Terminal(), Terminal()
-    patch.setattr(sys, "stdout", out)
-    patch.setattr(sys, "stderr", err)
-    patch.setenv("NO_COLOR", "")  # as if it were unset
-    utils.set_up_console()
-    return out, err
 
 
 def raising(error: BaseException) -> Callable[[list[str]], int]:
