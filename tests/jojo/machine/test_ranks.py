@@ -204,6 +204,12 @@ def test_a_rank_that_waits_for_rank_0_says_so_and_can_be_interrupted(monkeypatch
     port = free_port()
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("MASTER_PORT", port)
-    with listening() as said, pytest.raises(KeyboardInterrupt):
-        launch.open_store(1, 2)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs ignore it: an endless wait
+    try:
+        with listening() as said, pytest.raises(KeyboardInterrupt):
+            launch.open_store(1, 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert said == [f"Rank 1 waits for rank 0 at localhost:{port}."]
