@@ -1,4 +1,4 @@
-"""The text of a run: which files a data set's splits are, and their token caches."""
+"""The text of a run: finds the files of a data set's splits and opens their token caches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import Tokenizer
 from utils import UserError, check_folder, locked, log, user_path
 
-if TYPE_CHECKING:  # it imports torch, which prepare.py does without
+if TYPE_CHECKING:  # importing it imports torch, which prepare.py does not need
     from jojo.machine.ranks import Ranks
 
 
@@ -43,7 +43,7 @@ class Data:
 
 
 def open_data(config: Config, tokenizer: Tokenizer, ranks: Ranks) -> Data:
-    """The data of a run. Rank 0 prepares it. Raises UserError where the text is shorter than one block."""
+    """The data of a run. Rank 0 prepares it. Raises UserError if the text is shorter than one block."""
     temporary, cache_dir = None, user_path(config.data.cache_dir)
     if not config.data.cache_tokenized:
         temporary = tempfile.TemporaryDirectory(prefix="jojo-cache-", ignore_cleanup_errors=True)
@@ -59,11 +59,11 @@ def open_data(config: Config, tokenizer: Tokenizer, ranks: Ranks) -> Data:
 
 
 def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path) -> tuple[TokenCache, TokenCache]:
-    """The token caches of the training and validation split, built where needed. Raises UserError for a missing data set."""
+    """The token caches of both splits, built if they do not exist. Raises UserError if the data set is missing."""
     data, files = config.data, DatasetFiles(user_path(config.data.data_dir), config.data.dataset_name)
     rendering, workers = Rendering(parse_special=data.parse_special), config.system.num_workers or 0
 
-    def opened(source: Source) -> TokenCache | None:
+    def opened(source: Source) -> TokenCache | None:  # None if the split's file is missing
         return CacheBuilder(source, tokenizer, cache_dir, rendering, data.max_bad_lines, workers).open()
 
     train, val = opened(file_source(files, "train")), None
@@ -85,7 +85,7 @@ def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path) -> tuple
 def file_source(files: DatasetFiles, split: str) -> Source:
     """A split of a prepared data set. Raises UserError if its folder is a file."""
     check_folder("--data.data_dir", files.folder)
-    if files.pending.exists():  # another process is preparing it, or was killed shortly before the end
+    if files.pending.exists():  # another process is writing the data set, or was killed near the end
         with locked(files.lock, f"the data set '{files.name}'"):
             files.settle()
     path, provenance = files.split(split), files.provenance()
@@ -94,7 +94,7 @@ def file_source(files: DatasetFiles, split: str) -> Source:
 
 
 def story_sample(split: str) -> Source:
-    """The built-in story sample. Its cache has a name of its own; there is no data/story-* for it."""
+    """The built-in story sample. It has no file in data/; its cache is called story_sample."""
     from recipes.story import SAMPLE_SHA256, sample_lines
 
     label = f"the built-in story sample ({split})"

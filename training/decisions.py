@@ -1,4 +1,4 @@
-"""What a run leaves open, decided before the first batch: each value once, with its reason."""
+"""Fills in what a config leaves open (device, dtype, batch size, schedule), with a reason for each value."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from jojo.machine.ranks import SINGLE, Ranks
 from jojo.schedule import Schedule, derive_schedule
 from jojo.text.tokenizer import Tokenizer, get_tokenizer
 from training.micro_batch import choose_batch_size
-from training.resume import Asked
+from training.resume import ResolvedRequest
 from utils import UserError, log
 
 
 @dataclass
 class Reasons:
-    """Why the config is as it is, by dotted name."""
+    """Why each option has its value, by dotted name."""
 
     sources: dict[str, str]  # where a value came from: "default", a file, a checkpoint, a flag
-    derived: dict[str, str] = field(default_factory=dict)  # why a value was decided
+    derived: dict[str, str] = field(default_factory=dict)  # why a value was filled in
 
     def derive(self, config: Config, name: str, value: Value, reason: str) -> None:
-        """Set an option, and keep the reason where its value changes."""
+        """Set an option. If this changes its value, record the reason."""
         if config.get(name) != value:
             config.set(name, value)
             self.derived[name] = reason
 
     def by_flag(self, name: str) -> bool:
-        """Whether a flag gave this option."""
+        """Whether a flag set this option."""
         return self.sources[name].startswith("--")
 
 
-def decide(asked: Asked, tokenizer: Tokenizer, ranks: Ranks) -> Reasons:
-    """Decide what needs no data. Raises UserError for what does not fit the tokenizer, this machine or these ranks."""
-    config, reasons = asked.config, Reasons(asked.sources)
+def decide(resolved: ResolvedRequest, tokenizer: Tokenizer, ranks: Ranks) -> Reasons:
+    """Decide what does not depend on the data. Raises UserError if tokenizer, machine or ranks do not allow the config."""
+    config, reasons = resolved.config, Reasons(resolved.sources)
     n_vocab, padded = tokenizer.n_vocab, tokenizer.padded_vocab_size
     if config.model.vocab_size is None:
         reasons.derive(config, "model.vocab_size", padded, f"{tokenizer.name} has {n_vocab:,} tokens, rounded up to 64")
     elif config.model.vocab_size < n_vocab:
-        loaded, size = asked.start.checkpoint is not None, f"{config.model.vocab_size:,}"
+        loaded, size = resolved.start.checkpoint is not None, f"{config.model.vocab_size:,}"
         advice = "its model needs a tokenizer that Jojo does not have" if loaded else f"set it to null or to {padded:,}"
         raise UserError(f"model.vocab_size {size} is smaller than the tokenizer's {n_vocab:,} tokens; {advice}.")
     derive_system(config, reasons, ranks)
     if ranks.is_single and config.system.parallel == "fsdp" and reasons.by_flag("system.parallel"):
         log.warning("fsdp needs several processes; start them with torchrun.")
-    refuse_uneven_shares(config, ranks, asked.auto_batch_size)
+    refuse_uneven_shares(config, ranks, resolved.auto_batch_size)
     return reasons
 
 
-def decide_tokenizer(asked: Asked) -> Tokenizer:
-    """The loaded model's tokenizer, or the one that data.tokenizer names. Raises UserError where these two differ."""
-    config, sources, checkpoint = asked.config, asked.sources, asked.start.checkpoint
+def decide_tokenizer(resolved: ResolvedRequest) -> Tokenizer:
+    """The loaded model's tokenizer, or the one that data.tokenizer names. Raises UserError if they differ."""
+    config, sources, checkpoint = resolved.config, resolved.sources, resolved.start.checkpoint
     named = config.data.tokenizer
     if checkpoint is None:
         return get_tokenizer(named)
     own = checkpoint_tokenizer(checkpoint)
     recorded = checkpoint.config.get("data", {}).get("tokenizer", "gpt2" if own.is_gpt2 else own.name)
-    # "gpt2" in a config file is mostly the default, written out; a flag is meant.
+    # A config file that says "gpt2" mostly repeats the default, so only a flag with "gpt2" counts as a choice.
     if sources["data.tokenizer"].startswith("--") or named not in ("gpt2", recorded):
         if get_tokenizer(named).with_chatml(own.has_chatml).identity() != own.identity():
             raise UserError(
@@ -97,9 +97,9 @@ def derive_batch_size(config: Config, tokenizer: Tokenizer, reasons: Reasons, ra
     derived["training.gradient_accumulation_steps"] = f"{rows:,} sequences a batch"
 
 
-def decide_schedule(asked: Asked, total_batches: int, reasons: Reasons) -> Schedule:
-    """The schedule of a run of this length. Fills in what the config left open, and logs when a run's length changed."""
-    config, start = asked.config, asked.start
+def decide_schedule(resolved: ResolvedRequest, total_batches: int, reasons: Reasons) -> Schedule:
+    """The schedule of a run of this length. Fills in open options, and logs if a resumed run has another length."""
+    config, start = resolved.config, resolved.start
     schedule = derive_schedule(config, total_batches)
     stored = start.checkpoint.state.get("lr_scheduler") if start.checkpoint and start.mode.keeps_counters else None
     if stored and stored["total_batches"] != total_batches:
@@ -112,7 +112,7 @@ def decide_schedule(asked: Asked, total_batches: int, reasons: Reasons) -> Sched
 
 
 def refuse_uneven_shares(config: Config, ranks: Ranks, auto_batch_size: bool = False) -> None:
-    """Raises UserError where the ranks cannot share a batch's micro-batches, or the model."""
+    """Raises UserError if the ranks cannot share a batch's micro-batches, or the model."""
     rows, n, shard_ranks = config.rows_per_batch, ranks.world_size, config.system.shard_ranks
     steps = config.training.gradient_accumulation_steps
     if shard_ranks and config.system.parallel != "fsdp":

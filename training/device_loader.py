@@ -1,4 +1,4 @@
-"""Batches on the device: a GPU gets the next one while it still works on this one.
+"""Batches on the device. A GPU receives the next batch while it still computes the current one.
 
 Shape letters: A micro-batches per batch on this rank, B sequences per micro-batch, T tokens per sequence.
 """
@@ -30,11 +30,11 @@ class DeviceLoader:
     def __init__(self, packed: PackedLoader, system: SystemConfig) -> None:
         self.packed, self.device = packed, system.device
         self.pin_memory = system.pin_memory and self.device.startswith("cuda")
-        self.prefetches = self.device != "cpu"  # a CPU has nothing to overlap
+        self.prefetches = self.device != "cpu"  # on a CPU there is no copy to overlap with computing
         self._next: tuple[tuple[int, int], DeviceBatch] | None = None  # (epoch, position) and the batch there
 
     def batch(self, epoch: int, position: int) -> DeviceBatch:
-        """A batch by its position, as PackedLoader.batch; prefetched if `prefetch` was called for it."""
+        """The batch at a position, like PackedLoader.batch; the prefetched one if `prefetch` was called for it."""
         if self._next and self._next[0] == (epoch, position):
             return self._next[1]
         return self.send(self.packed.batch(epoch, position))
@@ -45,10 +45,10 @@ class DeviceLoader:
             self._next = (epoch, position), self.batch(epoch, position)
 
     def send(self, batch: Batch) -> DeviceBatch:
-        """A batch on its way to the device."""
+        """Start copying a batch to the device."""
         return DeviceBatch(self.to_device(batch.inputs), self.to_device(batch.targets), batch.n_targets)
 
     def to_device(self, ids: np.ndarray) -> Tensor:
-        """Ids on the device. With pinned memory the copy runs while the CPU continues."""
+        """Copy ids to the device. With pinned memory, the CPU continues during the copy."""
         tensor = torch.from_numpy(ids)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.pin_memory else tensor.to(self.device)

@@ -1,4 +1,4 @@
-"""The command line of train.py: every flag, and the request that they add up to. Torch is not imported here."""
+"""The command line of train.py: its flags, and the Request made from them. It works without importing torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from config import AUTO, OPTIONS, SECTIONS, Option, Value
 from jojo.command import Parser
 from utils import UserError, __version__
 
-# Short names, as in 2.x.
+# Short names of config fields, as in Jojo 2.x.
 ALIASES = {"--dataset": "data.dataset_name", "--epochs": "training.max_epochs"} | {
     f"--{name.split('.')[1]}": name
     for name in (
@@ -20,7 +20,7 @@ ALIASES = {"--dataset": "data.dataset_name", "--epochs": "training.max_epochs"} 
     )
 }  # fmt: skip
 
-# Flags that are no config field: names, value, help. A value in brackets may be left out.
+# Flags that are not config fields: names, value, help. A value in brackets may be left out.
 WITH_VALUE = [
     ("--config", "FILE", "JSON config; see configs/"),
     ("--save_config", "FILE", "also write the config of this run to FILE"),
@@ -32,7 +32,7 @@ WITH_VALUE = [
 ]
 SWITCHES = [
     ("--reset_epoch", "with --checkpoint or --resume: keep weights and optimizer state, but count from zero"),
-    ("--allow_changes", "continue although the data or an option changed that decides the result"),
+    ("--allow_changes", "continue even if the data changed, or an option that affects the result"),
     ("--show_config", "print every value, its source and what follows from it; then exit"),
     ("--eval_only", "evaluate and exit"),
     ("--tensorboard", "also write TensorBoard events to models/tensorboard/<run>"),
@@ -75,7 +75,7 @@ def _help(opt: Option) -> str:
 
 
 def parse_value(opt: Option, text: str) -> Value:
-    """A flag's text as a value of its field. Text of another type stays as it is; config.resolve refuses it."""
+    """A flag's text converted to its field's type. Text that cannot be converted stays text; config.resolve refuses it."""
     if text.lower() in ("null", "none") and opt.optional:
         return None
     if text.lower() == AUTO and opt.auto:
@@ -117,7 +117,7 @@ class Request:
 
 
 def read_request(args: argparse.Namespace, arguments: list[str]) -> Request:
-    """The request that parsed flags make. Raises UserError for flags that contradict each other."""
+    """Make a Request from parsed flags. Raises UserError if flags contradict each other."""
     starts = {name: getattr(args, name) for name in ("checkpoint", "resume", "load_model_only", "init_from")}
     paths = {f"--{name}": value for name, value in starts.items() if isinstance(value, str)}
     new_run = args.load_model_only or args.init_from is not None
@@ -131,7 +131,8 @@ def read_request(args: argparse.Namespace, arguments: list[str]) -> Request:
         raise UserError("--reset_epoch needs a checkpoint to continue from; add --checkpoint PATH.")
     path = next(iter(paths.values()), None)  # at most one
     return Request(
-        args.config, overrides(args, arguments), None if new_run else path, bool(args.resume),
-        path if args.load_model_only else None, args.init_from, args.output_checkpoint,
-        args.allow_changes, args.reset_epoch, args.tensorboard,
+        config_file=args.config, overrides=overrides(args, arguments), continue_from=None if new_run else path,
+        resume=bool(args.resume), weights_from=path if args.load_model_only else None, init_from=args.init_from,
+        output=args.output_checkpoint, allow_changes=args.allow_changes, reset_epoch=args.reset_epoch,
+        tensorboard=args.tensorboard,
     )  # fmt: skip

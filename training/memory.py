@@ -1,7 +1,7 @@
-"""The memory that a run holds at its peak, in bytes, estimated from its config. Nothing is built or allocated.
+"""The peak memory of a run, in bytes, estimated from its config without building the model.
 
-Weights and the optimizer's averages are there from the beginning. On top of them, a batch holds most in one of these moments,
-and the peak is the largest of them:
+Weights and the optimizer's averages are always in memory. What a batch adds is largest at one of these moments, and the
+estimate takes the largest:
 
     loss          all activations, a group of logits and the output layer's gradient
     last block    the backward pass begins: all activations, and gradients inside the last block
@@ -11,20 +11,20 @@ and the peak is the largest of them:
 
 With fsdp, there are three more:
 
-    weights         the last block's weights arrive; the activations of the blocks before it are there
+    weights         the last block's weights arrive; the activations of the blocks before it are in memory
     last but one    the backward pass begins in that block, while the last block's gradients are being sent
-    between blocks  it ends in that block: the block's own gradients are there as well
+    between blocks  the backward pass ends in that block: its own gradients are in memory too
 
-Evaluation needs less than a batch. Not counted: the second copy of weights and averages that a save takes where the disk is
-slower than a batch, torch.compile, and tokenizing. On a GPU, a save copies to main memory.
+Evaluation needs less than a batch. Not counted: torch.compile, tokenizing, and the second copy of weights and averages that
+a save makes if the disk is slower than a batch. (On a GPU, a save copies to main memory.)
 
 On a CPU this estimates the whole process, within 10 % of measurements (docs/performance.md). On a GPU it estimates the
-device's memory. That was never measured as a whole: parts are the CPU's where the kernels keep the same.
+device's memory. That was never measured as a whole; kernels that keep the same tensors on both use the CPU's formulas.
 
-With several ranks it is what rank 0 holds; no other rank holds more. With ddp, gradients live in buckets that are always
-there. With fsdp, a rank has its shard of weights, averages and gradients. A weight is sharded by rows: with fewer rows than
-ranks, some ranks have nothing, and collectives pad to a row for each rank. tests/tools/test_plan_scaling.py compares this
-with real batches of one rank among 64: within 4 %.
+With several ranks this estimates rank 0; no other rank holds more. With ddp, gradients are in buckets that are never freed.
+With fsdp, a rank has its shard of weights, averages and gradients. A weight is sharded by rows: if it has fewer rows than
+there are ranks, some ranks have none, and collectives pad it to one row per rank. tests/tools/test_plan_scaling.py compares
+the estimate with real batches of one rank among 64; they agree within 4 %.
 
 Shape letters: B sequences and N = B * T tokens in a micro-batch, C channels, L layers, V vocabulary rows; n ranks that share
 one copy of the model.
@@ -43,22 +43,22 @@ from model import Shapes, formulas
 PROGRAM_BYTES = 298_000_000  # Python, torch, oneDNN's kernels, tokenizer, plots: what runs of tiny models take
 HEAP_SHARE = 0.28  # of a batch's tensors: gaps that the C library leaves between them, and oneDNN's own buffers
 COMPILER_BYTES = 110_000_000  # PyTorch's compiler, which its activation checkpointing imports
-RECOMPUTED_SHARE = 1.6  # of a block's activations: computed again, they fit into no gap
+RECOMPUTED_SHARE = 1.6  # of a block's activations: checkpointing computes them again, and they do not fit into gaps
 CUDA_CONTEXT_BYTES = 500_000_000  # an assumption: CUDA itself, its kernels and cuBLAS's workspace
 
-NO_TENSORS = ("program", "gaps in the heap", "CUDA")
+NOT_TENSORS = ("program", "gaps in the heap", "CUDA")
 
-Parts = dict[str, int]  # bytes by what they are
-Moments = dict[str, int]  # bytes of one part in each moment of a batch
+Parts = dict[str, int]  # name of a part -> bytes
+Moments = dict[str, int]  # moment of a batch -> bytes of one part
 
 
 def memory_bytes(config: Config, ranks: int = 1, tensors_only: bool = False) -> int:
-    """What training holds at its peak on each of these ranks: on a CPU the whole process, on a GPU on the device.
+    """The peak memory of training on each rank: of the whole process on a CPU, of the device on a GPU.
 
-    Vocabulary, device and dtype of the config are decided. `tensors_only`: without what the process or CUDA takes for itself.
+    The config must have its vocabulary size, device and dtype. `tensors_only` leaves out what the process or CUDA itself needs.
     """
     parts = peak_parts(config, ranks)[1]
-    return sum(size for name, size in parts.items() if not (tensors_only and name in NO_TENSORS))
+    return sum(size for name, size in parts.items() if not (tensors_only and name in NOT_TENSORS))
 
 
 def peak_parts(config: Config, ranks: int = 1) -> tuple[str, Parts]:
@@ -74,17 +74,17 @@ def peak_parts(config: Config, ranks: int = 1) -> tuple[str, Parts]:
 
 
 def weights_bytes(config: Config, ranks: int = 1) -> Parts:
-    """What is there before the first batch: weights and averages in float32, and ddp's buckets."""
+    """What is in memory before the first batch: weights and averages in float32, and ddp's buckets."""
     model, L, n = formulas(config.model), config.model.n_layer, sharing_ranks(config, ranks)
     weights = elements(model.outside, n) + L * elements(model.block, n)
-    hidden = L * elements(model.matrices)  # the configured optimizer's; AdamW has the rest
+    hidden = L * elements(model.matrices)  # the configured optimizer updates these, AdamW the rest
     averages = OPTIMIZERS[config.optimizer.kind].n_averages() * hidden + AdamW.n_averages() * (weights - hidden)
     buckets = ranks > 1 and config.system.parallel == "ddp"  # a copy of all gradients, for the all-reduce
     return {"weights": 4 * weights, "averages": 4 * averages, "buckets": 4 * model.n_parameters * buckets}
 
 
 def batch_bytes(config: Config, ranks: int = 1) -> dict[str, Parts]:
-    """What a batch adds in each moment in which its peak may be."""
+    """What a batch adds, at each moment that can be its peak."""
     gradients = gradient_bytes(config, ranks)
     parts: dict[str, Moments] = {
         "casts of weights": cast_bytes(config, ranks),
@@ -101,23 +101,23 @@ def batch_bytes(config: Config, ranks: int = 1) -> dict[str, Parts]:
 
 
 def elements(weights: Shapes, ranks: int = 1) -> int:
-    """Numbers in these weights; with several ranks, in the largest shard of them."""
+    """The number of elements of these weights; with several ranks, of their largest shard."""
     return sum(-(-shape[0] // ranks) * math.prod(shape[1:]) for shape in weights.values())
 
 
 def layer_bytes(config: Config) -> int:
-    """What one block keeps of a micro-batch for its backward pass."""
+    """Bytes that one block keeps of a micro-batch for its backward pass."""
     each = formulas(config.model).kept_bytes_per_token(config.system.dtype, config.system.device)
     return config.training.batch_size * config.model.block_size * each
 
 
 def sharing_ranks(config: Config, ranks: int) -> int:
-    """How many ranks share one copy of the model; 1: each has all of it."""
+    """How many ranks share one copy of the model; 1 if each rank has a whole copy."""
     return (config.system.shard_ranks or ranks) if config.system.parallel == "fsdp" else 1
 
 
 def gathers_low(config: Config) -> bool:
-    """Whether fsdp gathers blocks in bfloat16, as placement.shard tells it."""
+    """Whether fsdp gathers blocks in bfloat16, as placement.shard sets it up."""
     return config.system.dtype == "bfloat16" and config.system.device.startswith("cuda")
 
 
@@ -125,7 +125,7 @@ def gathers_low(config: Config) -> bool:
 
 
 def cast_bytes(config: Config, ranks: int = 1) -> Moments:
-    """Autocast's copies of the blocks' matrices; two thirds are left when the first block is done."""
+    """Autocast's copies of the blocks' matrices; a third of them is freed before the first block's backward pass ends."""
     if config.system.dtype == "float32" or (ranks > 1 and config.system.parallel == "fsdp" and gathers_low(config)):
         return {}
     casts = 2 * config.model.n_layer * elements(formulas(config.model).matrices)
@@ -137,48 +137,48 @@ def activation_bytes(config: Config) -> Moments:
     """What the forward pass keeps, and what the backward pass adds inside a block."""
     model, N, layer = config.model, config.training.batch_size * config.model.block_size, layer_bytes(config)
     stream = 4 * N * model.n_embd  # the residual stream, float32 (B, T, C)
-    # What a block leaves, and what is computed again of the block whose backward pass runs:
-    left, again = (stream, layer) if config.training.activation_checkpointing else (layer, 0)
-    kept = model.n_layer * left + stream + (stream if model.dropout else 0)  # and the last output; the embeddings' mask
+    # What each block saves in the forward pass, and what is computed again in a block's backward pass:
+    saved, recomputed = (stream, layer) if config.training.activation_checkpointing else (layer, 0)
+    kept = model.n_layer * saved + stream + (stream if model.dropout else 0)  # blocks, last output, embeddings' mask
     gradient = N * formulas(model).gradient_bytes_per_token(config.system.dtype, config.system.device)
     return {
-        "weights": kept - layer + again,
+        "weights": kept - layer + recomputed,
         "loss": kept,
-        "last block": kept + again + gradient,
-        "last but one": kept - left + again + gradient,
-        "between blocks": kept - 2 * (layer - again) + stream,
+        "last block": kept + recomputed + gradient,
+        "last but one": kept - saved + recomputed + gradient,
+        "between blocks": kept - 2 * (layer - recomputed) + stream,
         "first block": layer + 2 * stream,
         "embeddings": 2 * stream,
     }
 
 
 def gradient_bytes(config: Config, ranks: int = 1) -> Moments:
-    """Gradients, without those in ddp's buckets. Its keys are the moments that a batch has."""
+    """Gradients, except those in ddp's buckets. The keys are all moments that can be the peak of this run."""
     if ranks > 1:
         return ranks_gradient_bytes(config, ranks)
     model = formulas(config.model)
     every, output = 4 * model.n_parameters, 4 * math.prod(model.output)
-    held = every if config.training.gradient_accumulation_steps > 1 else 0  # of the micro-batches before
+    held = every if config.training.gradient_accumulation_steps > 1 else 0  # earlier micro-batches' gradients
     last = held + output
     most = max(every, last)
     return {"loss": held, "last block": last, "first block": most, "embeddings": most + output, "update": every}
 
 
 def ranks_gradient_bytes(config: Config, ranks: int) -> Moments:
-    """The same on one of several ranks."""
+    """Gradients on one of several ranks, as in `gradient_bytes`."""
     model, L, n = formulas(config.model), config.model.n_layer, sharing_ranks(config, ranks)
     several, low = config.training.gradient_accumulation_steps > ranks, gathers_low(config)
     output = 4 * math.prod(model.output)
-    held = 4 * model.n_parameters if several else 0  # of the micro-batches before
-    held_outside = 4 * elements(model.outside) if several else 0  # the same, once the blocks' have been sent
-    matrix = (2 if low else 4) * max(map(math.prod, model.block.values()))  # one new gradient in a block
+    held = 4 * model.n_parameters if several else 0  # earlier micro-batches' gradients
+    held_outside = 4 * elements(model.outside) if several else 0  # what is left of them once the blocks' were sent
+    matrix = (2 if low else 4) * max(map(math.prod, model.block.values()))  # the largest new gradient in a block
     moments = {"loss": held, "last block": held + output + matrix}
     if config.system.parallel == "ddp":
         first, embeddings = held_outside + output + matrix, held_outside + 2 * output
         return moments | {"first block": first, "embeddings": embeddings, "update": 0}
     block, shard = 4 * elements(model.block), 4 * elements(model.block, n)
     sending = n * shard if L > 1 else 0  # a block's gradients in the reduce-scatter, padded
-    new = block // 2 if low else matrix if several else block  # what a block has made when it ends
+    new = block // 2 if low else matrix if several else block  # the block's new gradients when its backward pass ends
     moments |= {
         "weights": held,
         "first block": held_outside + several * block + output + new + sending + L * shard,
@@ -192,9 +192,9 @@ def ranks_gradient_bytes(config: Config, ranks: int) -> Moments:
 
 
 def gathered_bytes(config: Config, ranks: int = 1) -> Moments:
-    """fsdp: whole weights of what is outside the blocks, of a block, and of the block that comes next.
+    """Whole weights that fsdp gathers: those outside the blocks, the current block's, and the next block's.
 
-    A block arrives in one buffer and is copied into its weights. In the forward pass, the buffer stays until the next arrives.
+    A block arrives in one buffer and is copied into its weights. In the forward pass, a buffer stays until the next arrives.
     """
     if ranks == 1 or config.system.parallel == "ddp":
         return {}
@@ -214,29 +214,29 @@ def gathered_bytes(config: Config, ranks: int = 1) -> Moments:
 
 
 def loss_bytes(config: Config) -> int:
-    """What jojo/kernels/loss.py works with in the output layer and its cross-entropy."""
+    """The working memory of jojo/kernels/loss.py, for the output layer and its cross-entropy."""
     size, on_cpu = 4 if config.system.dtype == "float32" else 2, config.system.device == "cpu"
     V, C = formulas(config.model).output
     N = config.training.batch_size * config.model.block_size
     rows = min(N, GROUP_ROWS if on_cpu or config.system.dtype == "float16" else GPU_GROUP_ROWS)
     logits = rows * (V + C) * size  # (rows, V), and their gradient towards the hidden states (rows, C)
     softmax = min(max(8 * 4 * V, CACHE_BYTES), rows * 4 * V) if on_cpu else 2 * min(GPU_ROWS, rows) * 4 * V
-    product = (min(V, GROUP_WORDS) if on_cpu else V) * C * (4 + size)  # on its way into the weight's gradient
+    product = (min(V, GROUP_WORDS) if on_cpu else V) * C * (4 + size)  # before it is added to the weight's gradient
     cast = size if size == 2 else 0
     weight = (4 + cast) * V * C  # its gradient in float32, and its cast
-    hidden = N * C * (4 + 4 + cast)  # the hidden states, and the same
+    hidden = N * C * (4 + 4 + cast)  # the hidden states, their gradient, and their cast
     return logits + softmax + product + weight + hidden
 
 
 def update_bytes(config: Config) -> int:
-    """What the optimizer of the blocks' matrices works with."""
+    """The working memory of the optimizer that updates the blocks' matrices."""
     model = formulas(config.model)
     return OPTIMIZERS[config.optimizer.kind].update_bytes(model.matrices, config.model.n_layer, config.system.dtype)
 
 
 def gap_bytes(config: Config, batch: int) -> int:
-    """What the heap of a CPU takes on top of a batch's tensors, `batch` bytes at the peak."""
-    gaps = int(HEAP_SHARE * batch) + update_bytes(config)  # the large pieces of an update fit into no gap
+    """What the heap of a process on a CPU takes beyond a batch's tensors, which are `batch` bytes at the peak."""
+    gaps = int(HEAP_SHARE * batch) + update_bytes(config)  # an update's large tensors do not fit into gaps
     if config.training.activation_checkpointing:
         gaps += COMPILER_BYTES + int(RECOMPUTED_SHARE * layer_bytes(config))
     return gaps

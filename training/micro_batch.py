@@ -1,9 +1,10 @@
 """How many sequences go through the model at once: training.batch_size "auto" takes the most that fit.
 
-The size is a divisor of the batch. It changes the result only by rounding; larger micro-batches keep a device busier.
+The size divides the batch's number of sequences, so batches stay the same and results change only by rounding. Larger
+micro-batches keep a device busier.
 
-On CUDA, sizes are tried with real training steps. On a CPU, and on Apple's GPUs, which share its memory, using too much
-raises no error: the machine swaps, or kills the process. There an estimate decides.
+On CUDA, sizes are tried with real training steps. CPUs and Apple's GPUs use main memory. If that is full, there is no error:
+the machine swaps, or kills the process. So an estimate chooses the size on these.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from model import GPT, formulas
 from training.memory import memory_bytes
 from utils import UserError, divisors, is_out_of_memory
 
-SPARE = 0.05  # of a CUDA device's memory, left over by a trial: a long run fragments memory
-USABLE = 0.8  # of the available main memory: the need is an estimate
-CPU_TOKENS = 4_096  # more in a micro-batch takes memory and makes a CPU no faster
+SPARE = 0.05  # of a CUDA device's memory must stay free in a trial, because a long run fragments memory
+USABLE = 0.8  # of the available main memory may be used, because the need is an estimate
+CPU_TOKENS = 4_096  # in a micro-batch; with more, a CPU needs more memory and is no faster
 
 
 def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = SINGLE) -> tuple[int, str]:
     """The largest size that fits on all ranks, and why. Raises UserError if not even one sequence fits.
 
     Args:
-        config: device, dtype and vocabulary are decided; batch_size x gradient_accumulation_steps is the batch.
-        n_vocab: tokens in use.
-        ranks: they share the batch, which is a multiple of their number.
+        config: has its device, dtype and vocabulary size; batch_size x gradient_accumulation_steps is the batch.
+        n_vocab: the tokenizer's number of tokens.
+        ranks: share the batch; its number of sequences is a multiple of their number.
     """
     rows, device = config.rows_per_batch // ranks.world_size, config.system.device
     if not device.startswith("cuda"):
@@ -44,7 +45,7 @@ def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = SINGLE) -> tu
     ddp_buckets = 0 if ranks.is_single else 4 * formulas(config.model).n_parameters
     trial = Trial(config, n_vocab, ddp_buckets)
     size = largest_fitting(rows, lambda size: ranks.all_true(trial.fits(size)))
-    trial.parts = None
+    trial.parts = None  # frees the model of the trial
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -52,7 +53,7 @@ def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = SINGLE) -> tu
 
 
 def largest_fitting(rows: int, fits: Callable[[int], bool]) -> int:
-    """The largest divisor of `rows` that fits. Where a size fits, all smaller ones do.
+    """The largest divisor of `rows` that fits. If a size fits, all smaller ones must fit too.
 
     The search doubles its stride until a size does not fit, then bisects: it never tries sizes that are far too large.
     """
@@ -73,13 +74,13 @@ def largest_fitting(rows: int, fits: Callable[[int], bool]) -> int:
 
 
 def with_batch_size(config: Config, size: int) -> Config:
-    """The same batches in micro-batches of `size`, a divisor of their sequences."""
+    """The config with the same batches in micro-batches of `size` sequences; `size` must divide rows_per_batch."""
     training = replace(config.training, batch_size=size, gradient_accumulation_steps=config.rows_per_batch // size)
     return replace(config, training=training)
 
 
 def fits_by_estimate(config: Config, size: int, ranks: Ranks) -> bool:
-    """Whether all ranks of this machine should fit in main memory with this size; on a CPU, also whether it is worth it."""
+    """Whether all ranks of this machine should fit in main memory with this size. On a CPU, CPU_TOKENS is a limit too."""
     if config.system.device == "cpu" and size > 1 and size * config.model.block_size > CPU_TOKENS:
         return False
     per_rank = memory_bytes(with_batch_size(config, size), ranks.world_size)
@@ -88,10 +89,10 @@ def fits_by_estimate(config: Config, size: int, ranks: Ranks) -> bool:
 
 
 class Trial:
-    """Training steps of the real model on a CUDA device. Not compiled: that takes long, and needs less memory after."""
+    """Training steps of the real model on a CUDA device. They are not compiled: that takes long, and would need less memory."""
 
     def __init__(self, config: Config, n_vocab: int, extra_bytes: int = 0) -> None:
-        """`extra_bytes`: what the run needs beyond a step here."""
+        """`extra_bytes`: memory that the run needs and a trial does not."""
         self.config, self.n_vocab, self.extra_bytes = config, n_vocab, extra_bytes
         self.parts: tuple[GPT, list[Optimizer]] | None = None  # built with the first size
 
@@ -110,7 +111,7 @@ class Trial:
                 raise
         if self.parts:
             self.parts[0].zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()  # here, because an exception's traceback keeps tensors alive
+        torch.cuda.empty_cache()  # not inside `except`, where the traceback keeps tensors alive
         return fits
 
 
@@ -123,12 +124,12 @@ def build(config: Config, n_vocab: int) -> tuple[GPT, list[Optimizer]]:
 
 
 def try_step(model: GPT, optimizers: Sequence[Optimizer], config: Config) -> None:
-    """A batch of random tokens, trained on as in Trainer.step. Two micro-batches need as much memory as any number."""
+    """Train on a batch of random tokens, as in Trainer.step. Two micro-batches need as much memory as more of them."""
     system, training = config.system, config.training
     shape = training.batch_size, config.model.block_size  # B, T
     tokens = torch.randint(model.n_vocab, shape, device=system.device)
     with devices.autocast(system.device, system.dtype):
-        for _ in range(min(2, training.gradient_accumulation_steps)):  # the second one adds to gradients
+        for _ in range(min(2, training.gradient_accumulation_steps)):  # the second adds to the first's gradients
             loss = model(tokens, tokens) / tokens.numel()
             with devices.autocast(system.device, "float32"):
                 loss.backward()

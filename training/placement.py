@@ -1,10 +1,10 @@
-"""The model on its device or on all ranks: built, compiled, replicated or sharded.
+"""Builds the model, compiles it, and puts it on its device; several ranks replicate it (ddp) or shard it (fsdp).
 
     ddp     every rank has the whole model and the optimizer's averages; DistributedDataParallel averages gradients
     fsdp    every rank has a shard of each weight, of its gradient and averages; fully_shard gathers a block's weights
             when the block runs (Rajbhandari et al. 2020, "ZeRO"; PyTorch's FSDP2)
 
-A sharded weight is a DTensor: it looks like the whole one (jojo/machine/ranks.py converts between the two).
+A sharded weight is a DTensor, with the shape of the whole weight (jojo/machine/ranks.py converts between the two).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from utils import UserError, byte_count, is_out_of_memory, log
 
 
 def build_model(run: Run) -> GPT:
-    """The model with its first weights: the checkpoint's, or drawn from the seed.
+    """The model with its initial weights: the checkpoint's, or drawn from the seed.
 
     A model that will be sharded has no values yet (device "meta"): it may not fit in the memory of one rank.
     """
-    needed, there = 4 * formulas(run.config.model).n_parameters, devices.total_memory_bytes("cpu")
-    if there and needed > there:
-        sizes = f"The weights take {byte_count(needed)}, and this machine has {byte_count(there)} of memory"
+    needed, total = 4 * formulas(run.config.model).n_parameters, devices.total_memory_bytes("cpu")
+    if total and needed > total:
+        sizes = f"The weights take {byte_count(needed)}, and this machine has {byte_count(total)} of memory"
         raise UserError(f"{sizes}; choose a smaller model.")
     if run.sharded:
         with torch.device("meta"):
@@ -43,7 +43,7 @@ def build_model(run: Run) -> GPT:
         if run.start.checkpoint:
             run.start.checkpoint.complete()  # reads the shards, if it has any
     if run.start.checkpoint:
-        load_weights(model, run.start.checkpoint)
+        load_weights(model, run.start.checkpoint)  # on "meta", this only compares names and shapes; fill() copies
     return model
 
 
@@ -68,13 +68,13 @@ def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool
         with devices.autocast(device, dtype):
             first(example).sum().backward()
         return True
-    except Exception as error:  # the compiler and its tool chain raise anything
+    except Exception as error:  # the compiler and its tool chain can raise any error
         if is_out_of_memory(error):
             raise
         log.warning("torch.compile does not work here (%s); training runs without it.", type(error).__name__)
         log.debug("%s", error)
         for block in model.transformer.h:
-            block._compiled_call_impl = None
+            block._compiled_call_impl = None  # undoes block.compile()
         return False
     finally:
         model.zero_grad(set_to_none=True)
@@ -86,9 +86,9 @@ def is_compiled(model: GPT) -> bool:
 
 
 def place(model: GPT, run: Run) -> nn.Module:
-    """The model as training calls it, on this rank's device. Its backward pass averages the gradients of all ranks.
+    """Put the model on this rank's device. Returns the module to call; its backward pass averages all ranks' gradients.
 
-    The parameters of `model` are the ones that are trained; with fsdp they become shards.
+    Training updates the parameters of `model`, also with several ranks. With fsdp they become shards.
     """
     if run.sharded:
         return shard(model, run)
@@ -99,7 +99,7 @@ def place(model: GPT, run: Run) -> nn.Module:
 def shard(model: GPT, run: Run) -> nn.Module:
     """Shard the model's weights, block by block: no device ever holds all of them.
 
-    With `system.shard_ranks`, this many ranks hold one copy of the model, and there are several copies.
+    If `system.shard_ranks` is set, that many ranks share one copy of the model, and there are several copies.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.distributed_c10d import _set_pg_timeout
@@ -111,7 +111,7 @@ def shard(model: GPT, run: Run) -> nn.Module:
         mesh = init_device_mesh(kind, (n,), mesh_dim_names=("shard",))
     else:
         mesh = init_device_mesh(kind, (n // shard_ranks, shard_ranks), mesh_dim_names=("replicate", "shard"))
-        for group in mesh.get_all_groups():  # they do not inherit the timeout
+        for group in mesh.get_all_groups():  # new groups do not inherit the timeout
             _set_pg_timeout(timedelta(seconds=run.ranks.timeout_s), group)
     # As under autocast, blocks compute in `dtype`, and embeddings and the residual stream stay in float32.
     low = gathers_low(run.config)
@@ -121,7 +121,7 @@ def shard(model: GPT, run: Run) -> nn.Module:
     for block in model.transformer.h:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh)
-    for method in ("losses", "next_logits"):
+    for method in ("losses", "next_logits"):  # they are called instead of forward, and need gathered weights too
         register_fsdp_forward_method(model, method)
     model.to_empty(device=run.device)
     fill(model, run)
@@ -130,24 +130,24 @@ def shard(model: GPT, run: Run) -> nn.Module:
 
 @torch.no_grad()
 def fill(model: GPT, run: Run) -> None:
-    """Give every rank its shards of the first weights, one weight after another.
+    """Give every rank its shards of the initial weights, one weight at a time.
 
-    New weights are drawn by rank 0 in its main memory, as in a run on one device.
+    Rank 0 draws new weights in its main memory, as in a run on one device, and sends them.
     """
     weights, checkpoint = dict(model.named_parameters()), run.start.checkpoint
     if checkpoint and checkpoint.shards:
         checkpoint.shards.read_into(flat_tensors({"model": weights, "optimizer": {}}))
         return
-    source = None if checkpoint else 0
+    source = None if checkpoint else 0  # rank 0 sends new weights; every rank has read a checkpoint's
     values = checkpoint.model if checkpoint else new_model(run).state_dict() if run.ranks.is_main else {}
     for name, weight in weights.items():
         copy_into(weight, values[name] if name in values else torch.empty(weight.shape), source)
 
 
 def synchronized(replica: nn.Module, last: bool) -> AbstractContextManager[object]:
-    """Around a micro-batch: ranks reduce gradients in the last one only, summed over all micro-batches."""
+    """A context for one micro-batch. Ranks reduce gradients only in the last one, summed over all micro-batches."""
     if isinstance(replica, DistributedDataParallel) and not last:
         return replica.no_sync()
-    if hasattr(replica, "set_requires_gradient_sync"):  # sharded; isinstance() would import FSDP for every run
+    if hasattr(replica, "set_requires_gradient_sync"):  # fsdp; isinstance() would import it in every run
         replica.set_requires_gradient_sync(last)  # type: ignore[operator]
     return nullcontext()

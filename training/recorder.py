@@ -1,4 +1,4 @@
-"""What a run shows and writes while it trains: a bar or lines, the metrics file, pictures, TensorBoard."""
+"""Shows a run's progress and writes its metrics: progress bar or lines, metrics file, plots, TensorBoard."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ FORECAST_AFTER = 5  # batches; the first one is slower than the rest
 
 
 class Record:
-    """The record of a run: a live bar on a terminal, elsewhere a line every `log_interval` batches, and all files.
+    """Shows and records a run: a progress bar on a terminal, or else a line every `log_interval` batches, and all files.
 
-    Only rank 0 shows and writes them.
+    Only rank 0 shows and writes anything.
     """
 
     def __init__(self, run: Run, metrics: MetricsTracker, peak_flops: float | None) -> None:
-        """Open the files, to continue after the batches that are done.
+        """Open the files, to continue after the rows of finished batches.
 
         Args:
             run: the run.
-            metrics: gets every row; the pictures show it.
-            peak_flops: of the device, what MFU is measured against; None: unknown.
+            metrics: gets every row; plots are drawn from it.
+            peak_flops: the device's peak FLOP/s, for MFU; None if unknown.
         """
         from tqdm import tqdm
 
         files, done, is_main = run.files, run.start.batches_done, run.ranks.is_main
         self.run, self.metrics, self.peak_flops, self.total = run, metrics, peak_flops, run.plan.total_batches
         self.row: dict[str, Any] = {}
-        self.seconds: list[float] = []  # of the first batches
+        self.seconds: list[float] = []  # how long each of the first batches took
         self.plot = PlotManager(files.plot, files.run) if is_main else None
         self.outputs: list[MetricsFile | TensorBoard] = []
         self.live = is_main and sys.stderr.isatty()
-        with ExitStack() as opened:
+        with ExitStack() as opened:  # closes what is open if an error comes before pop_all
             if is_main:
                 self.outputs.append(opened.enter_context(closing(MetricsFile(files.metrics, keep_until=done))))
             if is_main and run.tensorboard:
@@ -54,7 +54,7 @@ class Record:
             self.close = opened.pop_all().close
 
     def batch(self, step: int, loss: float, grad_norm: float, n_targets: int, seconds: float) -> None:
-        """Show batch number `step`, from 1, and begin its row. It has predicted `n_targets` tokens in `seconds`."""
+        """Show batch number `step` (from 1) and begin its row. The batch predicted `n_targets` tokens in `seconds`."""
         config, metrics = self.run.config, self.metrics
         metrics.elapsed_s = metrics.read_clock()
         metrics.tokens += n_targets
@@ -83,7 +83,7 @@ class Record:
         interval = config.training.log_interval
         if interval and (step % interval == 0 or step == self.total):
             line = f"batch {step}/{self.total}  loss {loss:.4f}  lr {lr:.2e}  {speed}"
-            log.info("%s", line, extra={"file_only": self.live})  # the bar shows it
+            log.info("%s", line, extra={"file_only": self.live})  # a live bar shows the same
         if len(self.seconds) < FORECAST_AFTER:
             self.seconds.append(seconds)
             if len(self.seconds) == FORECAST_AFTER and step < self.total:
@@ -111,7 +111,7 @@ class Record:
             output.append(self.row)
 
     def draw(self, milestone: Path | None = None) -> None:
-        """Draw the loss curve, under a milestone's name too."""
+        """Draw the loss curve; with `milestone`, also save it under that name."""
         if self.plot:
             self.plot.draw(self.metrics, milestone)
 

@@ -1,4 +1,4 @@
-"""Ways to start and to continue: what counts of a checkpoint, and which changes are refused."""
+"""Ways to start and to continue a run: what is taken from a checkpoint, and which changes are refused."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from jojo.machine.ranks import SINGLE, Ranks
 from training.flags import Request
 from utils import UserError, log, user_path
 
-# Options that decide what is learned, by the beginning of their names, and what a change means for the rest of the run.
+# Options that affect the result: beginning of the name -> what a change means for the rest of the run.
 DECISIVE = {
     "model.dropout": "dropout leaves out other activations",
     "optimizer.": "the updates change",
     "scheduler.": "the learning rate changes",
-    "training.batch_size": "batches are made of other sequences, from the same position in the epoch",
-    "training.gradient_accumulation_steps": "batches are made of other sequences, from the same position in the epoch",
-    "training.train_batches": "epochs end at another batch",
+    "training.batch_size": "batches have other sequences; the position in the epoch is kept",
+    "training.gradient_accumulation_steps": "batches have other sequences; the position in the epoch is kept",
+    "training.train_batches": "epochs get another length",
     "training.compile_model": "results may differ in the last bits",
     "system.seed": "data order and dropout change",
     "system.dtype": "rounding changes",
@@ -53,7 +53,7 @@ class Mode(Enum):
     FRESH = "random weights"
     WEIGHTS = "a new run from weights"
     RESET = "a new run from weights and optimizer state"
-    CONTINUE = "the checkpoint's training, as a run of its own"
+    CONTINUE = "the checkpoint's training, continued as a new run"
     RESUME = "the checkpoint's run"
 
     @property
@@ -73,50 +73,50 @@ class Start:
 
     mode: Mode
     checkpoint: Checkpoint | None
-    init_from: str | None  # the Hugging Face model that the weights go back to, through any number of checkpoints
-    run_id: str  # 16 hex digits, the same through all resumes
+    init_from: str | None  # the Hugging Face model that training began with, in this run or an earlier one
+    run_id: str  # 16 hex digits; a resumed run keeps it
     epoch: int = 0
     position: int = 0  # batches of that epoch that are done
     batches_done: int = 0
 
 
 @dataclass
-class Asked:
-    """What flags, config files and checkpoint ask for, put together."""
+class ResolvedRequest:
+    """The request, combined with config files and the checkpoint."""
 
     config: Config
     sources: dict[str, str]  # dotted name → where its value comes from
     files: RunFiles
     start: Start  # without the position, which depends on the data
-    auto_batch_size: bool  # training.batch_size is still to be found
+    auto_batch_size: bool  # training.batch_size must still be found
 
 
-def ask(request: Request, ranks: Ranks = SINGLE) -> Asked:
-    """Put together what was asked for; a restarted torchrun job continues from its last checkpoint."""
-    asked = read_layers(request, ranks)
-    if is_restart(request, asked.files, ranks):
-        log.info("Torchrun restarted this job; it continues from the last checkpoint of '%s'.", asked.files.run)
-        last, changes = str(asked.files.last), request.allow_changes
+def resolve_request(request: Request, ranks: Ranks = SINGLE) -> ResolvedRequest:
+    """Resolve what the user asked for. A job that torchrun restarted continues from its last checkpoint."""
+    resolved = read_layers(request, ranks)
+    if is_restart(request, resolved.files, ranks):
+        log.info("Torchrun restarted this job; it continues from the last checkpoint of '%s'.", resolved.files.run)
+        last, changes = str(resolved.files.last), request.allow_changes
         request = Request(request.config_file, request.overrides, resume=True, output=last, allow_changes=changes)
         return read_layers(request, ranks)
     if ranks.restarts:
         log.info("Torchrun restarted this job before its first save; it begins again.")
-    return asked
+    return resolved
 
 
-def read_layers(request: Request, ranks: Ranks) -> Asked:
-    """The config of defaults, checkpoint, files and flags, and what goes with it."""
+def read_layers(request: Request, ranks: Ranks) -> ResolvedRequest:
+    """Build the config from defaults, checkpoint, config files and flags (later ones win), and find checkpoint and run."""
     mode, layers = mode_of(request), config_layers(request.config_file, request.overrides)
     auto = asks_for_auto(layers, "training.batch_size")
     config, sources = resolve(layers, partial=mode is not Mode.FRESH)
     files = RunFiles(run_path(request.output, config.data.dataset_name, config.training.max_epochs))
     start = Start(mode, open_checkpoint(request, mode, files, ranks), request.init_from, secrets.token_hex(8))
     if (checkpoint := start.checkpoint) is None:
-        return Asked(config, sources, files, start, auto)
+        return ResolvedRequest(config, sources, files, start, auto)
     rows_without_checkpoint = config.rows_per_batch
     config, sources = resolve([checkpoint_layer(checkpoint, mode, sources), *layers])
     if auto and mode.loads_optimizer and keep_split(config, rows_without_checkpoint, sources, checkpoint):
-        auto = mode is Mode.RESET or request.allow_changes  # perhaps on another machine: found again
+        auto = mode is Mode.RESET or request.allow_changes  # search again: this may be another machine
     refuse_other_shape(config, sources, checkpoint)
     recorded = checkpoint.state.get("metadata", {})
     path = run_path(request.output, config.data.dataset_name, config.training.max_epochs)
@@ -129,11 +129,11 @@ def read_layers(request: Request, ranks: Ranks) -> Asked:
         start.mode = Mode.CONTINUE
     if start.init_from is None and isinstance(recorded.get("init_from"), str):
         start.init_from = recorded["init_from"]
-    return Asked(config, sources, files, start, auto)
+    return ResolvedRequest(config, sources, files, start, auto)
 
 
 def mode_of(request: Request) -> Mode:
-    """How a request starts; whether RESUME is CONTINUE, the files decide."""
+    """How a request starts. `read_layers` may turn RESUME into CONTINUE, depending on the files."""
     if request.weights_from or request.init_from is not None:
         return Mode.WEIGHTS
     if request.continue_from or request.resume:
@@ -142,9 +142,9 @@ def mode_of(request: Request) -> Mode:
 
 
 def is_restart(request: Request, files: RunFiles, ranks: Ranks) -> bool:
-    """Whether this torchrun job has already begun the run and saved it; rank 0 decides.
+    """Whether this torchrun job has already saved the run, and so continues it; rank 0 decides.
 
-    A job that was started by hand under its old name continues too, unless it names what to start from.
+    A job that a user starts again under the same name continues too, unless flags say what to start from.
     """
     names_start = request.continue_from or request.weights_from or request.init_from is not None or request.reset_epoch
     again = (ranks.restarts > 0 or (ranks.named_job and not names_start)) and files.is_of_job(ranks.job)
@@ -152,7 +152,7 @@ def is_restart(request: Request, files: RunFiles, ranks: Ranks) -> bool:
 
 
 def open_checkpoint(request: Request, mode: Mode, files: RunFiles, ranks: Ranks) -> Checkpoint | None:
-    """The checkpoint to start from. Raises UserError where it cannot be read, or has no state to continue with."""
+    """The checkpoint to start from. Raises UserError if it cannot be read, or has no state to continue with."""
     if request.init_from is not None:
         from hf.folder import load_hf
         from hf.hub import find_model
@@ -176,16 +176,16 @@ def open_checkpoint(request: Request, mode: Mode, files: RunFiles, ranks: Ranks)
 
 
 def checkpoint_layer(checkpoint: Checkpoint, mode: Mode, sources: Mapping[str, str]) -> tuple[str, Values]:
-    """The checkpoint's config as the lowest layer; only the model's shape where only weights are taken.
+    """The checkpoint's config as the lowest layer; only the model's shape if only weights are loaded.
 
-    What was derived from the run's length is left out, so that a longer run derives it again. So is max_iters where
-    another layer (`sources`) gives max_epochs.
+    Options that were derived from the run's length are left out, so that a longer run derives them again. max_iters is
+    left out if another layer sets max_epochs alone, because max_iters would win (`sources`: who sets each option).
     """
     source = f"checkpoint {checkpoint.path}"
     if not mode.loads_optimizer:
         return source, {"model": checkpoint.config.get("model", {})}
     left_out = {name for name in checkpoint.state.get("derived", []) if name.startswith("scheduler.")}
-    if sources["training.max_epochs"] != "default" == sources["training.max_iters"]:
+    if sources["training.max_epochs"] != "default" and sources["training.max_iters"] == "default":
         left_out.add("training.max_iters")
     return source, {
         section: {key: value for key, value in entries.items() if f"{section}.{key}" not in left_out}
@@ -194,9 +194,10 @@ def checkpoint_layer(checkpoint: Checkpoint, mode: Mode, sources: Mapping[str, s
 
 
 def keep_split(config: Config, rows_without_checkpoint: int, sources: dict[str, str], checkpoint: Checkpoint) -> bool:
-    """Take the checkpoint's micro-batches where batch_size "auto" means as many sequences per batch as it has.
+    """With batch_size "auto": take the checkpoint's micro-batches if its batch has the wanted number of sequences.
 
-    Its batch size may have been found, so sequences also count as in the config without it, as when the run began.
+    The checkpoint's batch_size may be one that "auto" found. So the config without the checkpoint, as when the run began, may
+    match as well.
     """
     if checkpoint.version != "3":
         return False
@@ -230,9 +231,9 @@ def refuse_other_shape(config: Config, sources: dict[str, str], checkpoint: Chec
 def check_changes(
     checkpoint: Checkpoint, config: Config, derived: Collection[str], data: Mapping[str, str], allowed: bool
 ) -> None:
-    """Raises UserError, or with `allowed` warns, if something that decides what is learned has changed since the checkpoint.
+    """Raises UserError, or with `allowed` warns, if something that affects the result has changed since the checkpoint.
 
-    `derived` names options whose values follow from others: a schedule's lengths may. `data` are Data's fingerprints.
+    `derived` names options that were derived; those of a schedule may change. `data` has the fingerprints of Data.
     """
     changes = []
     for name, consequence in ((n, words) for part, words in DECISIVE.items() for n in OPTIONS if n.startswith(part)):
@@ -243,8 +244,8 @@ def check_changes(
             changes.append(f"{name} {stored} -> {now} ({consequence})")
     old = checkpoint.state["metadata"]["dataset"]
     for split, means in {
-        "train": "the rest of the epoch is other text",
-        "val": "validation losses do not compare",
+        "train": "the rest of the epoch has other text",
+        "val": "validation losses are not comparable",
     }.items():
         if old[split] != data[split]:
             changes.append(f"{old['name']}-{split} {old[split]} -> {data['name']}-{split} {data[split]} ({means})")
@@ -258,7 +259,7 @@ def check_changes(
 
 
 def note_other_machine(checkpoint: Checkpoint, device: str) -> None:
-    """Say so when something that decides rounding differs from the checkpoint's run."""
+    """Log what affects rounding and differs from the machine of the checkpoint."""
     before, now = checkpoint.state["metadata"].get("machine", {}), machine(device)
     changes = [f"{name} {before[name]} -> {value}" for name, value in now.items() if before.get(name, value) != value]
     if changes:
@@ -271,14 +272,14 @@ def note_other_machine(checkpoint: Checkpoint, device: str) -> None:
 def locate(start: Start, config: Config, batches_per_epoch: int) -> int:
     """Fill in where training begins, and return the number of batches of the whole run.
 
-    With another batch size the position in the data is kept, rounded down.
+    If the batch size changed, the position in the data is kept, rounded down to a whole batch.
     """
     training, checkpoint = config.training, start.checkpoint
     total = training.max_epochs * batches_per_epoch
     if checkpoint and start.mode.keeps_counters:
         start.batches_done = checkpoint.state["batch_counter"]
         start.epoch, start.position = (checkpoint.state["loader"][name] for name in ("epoch", "position"))
-        if checkpoint.version == "3":  # older formats have no position, and counted batches in another way
+        if checkpoint.version == "3":  # older formats have no position, and count batches in another way
             before = Config.from_dict(checkpoint.config, str(checkpoint.path))
             start.position = start.position * before.rows_per_batch // config.rows_per_batch
             if start.position >= batches_per_epoch:

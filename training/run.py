@@ -1,4 +1,4 @@
-"""From a request to a run: everything that is decided before the first batch."""
+"""Makes a Run from a Request: decides everything that must be known before the first batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jojo.schedule import Schedule
 from training.dataset import Data, open_data
 from training.decisions import Reasons, decide, decide_schedule, decide_tokenizer, derive_batch_size
 from training.flags import Request
-from training.resume import Start, ask, check_changes, locate, note_other_machine
+from training.resume import Start, check_changes, locate, note_other_machine, resolve_request
 from utils import UserError, __version__, log
 
 
@@ -33,7 +33,7 @@ class Plan:
 class Run:
     """Everything a Trainer needs."""
 
-    config: Config  # resolved: what was null or auto has its value
+    config: Config  # resolved: options that were null or auto have values
     reasons: Reasons
     data: Data
     files: RunFiles
@@ -47,7 +47,7 @@ class Run:
 
     @property
     def sharded(self) -> bool:
-        """Whether each rank holds a shard of the model only (fsdp)."""
+        """Whether each rank holds only a shard of the model (fsdp)."""
         return self.config.system.parallel == "fsdp" and not self.ranks.is_single
 
     @property
@@ -68,14 +68,14 @@ class Run:
 
 
 def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
-    """Put together what was asked for, decide what it leaves open, and open the data. Raises UserError for what cannot be."""
-    asked = ask(request, ranks)
-    tokenizer = decide_tokenizer(asked)
-    reasons = decide(asked, tokenizer, ranks)
-    config, start, system = asked.config, asked.start, asked.config.system
+    """Resolve the request, decide what it leaves open, and open the data. Raises UserError if the run is impossible."""
+    resolved = resolve_request(request, ranks)
+    tokenizer = decide_tokenizer(resolved)
+    reasons = decide(resolved, tokenizer, ranks)
+    config, start, system = resolved.config, resolved.start, resolved.config.system
     data = open_data(config, tokenizer, ranks)
     ranks.connect(system.device, 60 * system.timeout_minutes)
-    if asked.auto_batch_size:
+    if resolved.auto_batch_size:
         derive_batch_size(config, tokenizer, reasons, ranks)
 
     loader = training_loader(config, data.train, tokenizer, ranks)
@@ -84,8 +84,8 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
         log.info("%s of %s documents are longer than %s tokens and are cut (data.pack).", *map("{:,}".format, numbers))
     total_batches = locate(start, config, loader.batches_per_epoch)
     start.run_id = ranks.broadcast_text("run_id", start.run_id)
-    plan = Plan(decide_schedule(asked, total_batches, reasons), loader.batches_per_epoch, total_batches)
-    run = Run(config, reasons, data, asked.files, plan, start, ranks, request.tensorboard)
+    plan = Plan(decide_schedule(resolved, total_batches, reasons), loader.batches_per_epoch, total_batches)
+    run = Run(config, reasons, data, resolved.files, plan, start, ranks, request.tensorboard)
 
     for split in ("train", "val") if config.data.predict != "all" else ():
         evaluated = run.evaluation_loader(split)

@@ -1,4 +1,4 @@
-"""What a person sees of a run before and after its loop: the summary, the result, what to do when memory is full."""
+"""Text for the screen before and after the training loop: summary, result, and what to do when memory is full."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WIDTH = 78
 
 
 def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
-    """What is about to happen. `peak_flops`: of the device; None: unknown."""
+    """The box before the first batch. `peak_flops`: the device's peak FLOP/s, or None if unknown."""
     config, plan = run.config, run.plan
     model, training, system = config.model, config.training, config.system
     train, val = run.data.train, run.data.val
@@ -129,7 +129,7 @@ def report_end(run: Run, metrics: MetricsTracker, batches_done: int, unsaved: Se
     """Log how the run ended. Returns the exit code: `exit_code`, or 1 if checkpoints are `unsaved`."""
     if unsaved:
         log.error(
-            "Not saved after batch %d: %s. Files under these names are older, if there are any; --resume continues from them.",
+            "Not saved after batch %d: %s. If there are files of these names, they are older; --resume continues from them.",
             batches_done, ", ".join(map(str, unsaved)),
         )  # fmt: skip
         return 1
@@ -143,7 +143,7 @@ def report_end(run: Run, metrics: MetricsTracker, batches_done: int, unsaved: Se
 
 
 def resume_command(run: Run) -> str:
-    """The command that continues from the run's last checkpoint, on as many ranks."""
+    """The command that continues from the run's last checkpoint, on the same number of ranks."""
     ranks, flags = run.ranks, f"train.py --resume {shlex.quote(str(run.files.last))}"
     if ranks.is_single or not ranks.by_torchrun:
         return f"python {flags}"
@@ -155,7 +155,7 @@ def completed(run: Run, metrics: MetricsTracker) -> str:
     """The box after the last batch: losses, time, the files, and how to talk to the model."""
     files, saves, manifest = run.files, run.config.training.save_checkpoints, run.data.train.manifest
     bpb = metrics.bpb[-1][1] if metrics.bpb else math.nan
-    is_chat = manifest.n_control_tokens > manifest.n_documents  # more than the one that ends each document
+    is_chat = manifest.n_control_tokens > manifest.n_documents  # every document ends with one; chats have more
     prompt = "--chat" if is_chat else '--prompt "Once upon a time"'
     rows = [
         ("total time", duration(metrics.read_clock())),
@@ -180,7 +180,7 @@ def _losses(points: Sequence[Point], extremes: Extremes) -> str:
 
 
 def _box(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    """A frame around rows of a name and its value. Values may have several lines; empty ones are left out."""
+    """Rows of (name, value) in a frame. A value may have several lines; rows with an empty value are left out."""
     lines = [f"--- {title} ".ljust(WIDTH, "-")]
     for name, value in rows:
         if value:
@@ -191,7 +191,7 @@ def _box(title: str, rows: Sequence[tuple[str, str]]) -> str:
 
 @contextmanager
 def memory_explained(run: Run) -> Iterator[None]:
-    """When memory is full, raise UserError with what to change."""
+    """Turn an out-of-memory error into a UserError that says what to change."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -201,7 +201,7 @@ def memory_explained(run: Run) -> Iterator[None]:
 
 
 def out_of_memory(run: Run) -> str:
-    """What to change in a run that did not fit, in its own numbers, and how to continue it."""
+    """What to change in a run that did not fit in memory, with its own numbers, and how to continue it."""
     config, training, last = run.config, run.config.training, run.files.last
     rows, size = config.rows_per_batch, training.batch_size
     used, total = memory_in_use_bytes(run.device), total_memory_bytes(run.device)

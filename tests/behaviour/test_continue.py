@@ -148,7 +148,7 @@ def test_a_refused_change_is_explained(monkeypatch):
     with pytest.raises(UserError) as error:
         train_plainly("--resume", "models/mine_epoch1.pt", *flags)
     for words in (
-        "batch_size 2 -> 4 (batches are made of other sequences, from the same position in the epoch)",
+        "batch_size 2 -> 4 (batches have other sequences; the position in the epoch is kept)",
         "seed 1337 -> 7 (data order and dropout change)",
         "dropout 0.0 -> 0.1 (dropout leaves out other activations)",
         "learning_rate 0.01 -> 0.5 (the updates change)",
@@ -156,7 +156,7 @@ def test_a_refused_change_is_explained(monkeypatch):
         assert words in str(error.value)
     with open("data/mine-train.jsonl", "a") as file:
         file.write('{"text": "One more story."}\n')
-    with pytest.raises(UserError, match=r"mine-train \w+ -> mine-train \w+ \(the rest of the epoch is other text\)"):
+    with pytest.raises(UserError, match=r"mine-train \w+ -> mine-train \w+ \(the rest of the epoch has other text\)"):
         train_plainly("--resume", "models/mine_epoch1.pt")
 
 
