@@ -1,1 +1,1 @@
-"""To and from Hugging Face's form of a model, and the Hub."""
+"""Models in Hugging Face's format: export, import, and the Hub."""

@@ -21,7 +21,7 @@ from utils import duration, one_line
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-Row = tuple[str, str]  # of a table: name and value
+Row = tuple[str, str]  # name and value, a row of a table
 
 MIN_CHAT_TOKENS = 16  # ChatML around "Hello", and a short answer
 HYPERPARAMETERS = {  # option -> its name in the card
@@ -55,7 +55,7 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
     """Write README.md, and loss.png if there are losses to draw."""
     from huggingface_hub import ModelCard
 
-    # A file of format 3 without a training state may hold anything else: it was never checked.
+    # In a file of format 3 without a training state, nothing has checked the other keys, so the card ignores them.
     state = checkpoint.state if checkpoint.has_training_state or checkpoint.version != "3" else {}
     metadata = state.get("metadata", {})
     title = request.repo_id.split("/")[-1]
@@ -63,8 +63,8 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
     if "metrics" in state:
         metrics.load_state_dict(state)
     losses = choose_losses(metrics)
-    has_picture = bool(losses.train or losses.val)
-    if has_picture:
+    has_plot = bool(losses.train or losses.val)
+    if has_plot:
         save_figure(picture(title, losses, metrics.learning_rate.points), folder / "loss.png")
     evaluation, figures = evaluate(state.get("batch_counter"), metrics)
     room = min(100, model.config.block_size // 2)
@@ -78,7 +78,7 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
         training=training(checkpoint.config, state, metrics, request.dataset),
         hyperparameters=hyperparameters(checkpoint.config),
         evaluation=evaluation,
-        has_picture=has_picture,
+        has_plot=has_plot,
         trained_here=checkpoint.version == "1" or bool(metadata.get("trainer_version")),
         context=f"{model.config.block_size:,}",
         room=room,
@@ -117,7 +117,7 @@ def hub_metadata(request: CardRequest, title: str, figures: dict[str, Row], init
 
 
 def evaluate(batches: int | None, metrics: MetricsTracker) -> tuple[list[Row], dict[str, Row]]:
-    """The last evaluation, or the best loss if no other is recorded: as a table, and by the Hub's types of metrics."""
+    """The last evaluation, or the best loss if none is recorded: as a table, and by the Hub's metric types."""
     evaluations, best = finite(metrics.val_loss_eval), metrics.val.best
     if not evaluations and not math.isfinite(best):
         return [], {}
@@ -152,7 +152,7 @@ def architecture(model: GPT, tokenizer: Tokenizer) -> list[Row]:
 
 
 def training(config: dict[str, Any], state: dict[str, Any], metrics: MetricsTracker, dataset: str) -> list[Row]:
-    """How far, on what and where it was trained."""
+    """How long, on which data and on which machine the model was trained."""
     metadata = state.get("metadata", {})
     machine = metadata.get("machine", {})
     options = config.get("training", {}) | config.get("model", {})
@@ -180,10 +180,10 @@ def hyperparameters(config: dict[str, Any]) -> list[Row]:
 
 
 def count(value: int | None) -> str:
-    """A number with thousands separators; empty for nothing."""
+    """A number with thousands separators; empty for 0 and None."""
     return f"{value:,}" if value else ""
 
 
 def cell(value: object) -> str:
-    """A value from the file as one line of plain text: what Markdown or HTML would read is escaped."""
+    """A value from the file as one line of plain text, with the special characters of Markdown and HTML escaped."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", one_line(str(value))) if value not in (None, "") else ""

@@ -1,7 +1,7 @@
 """Checkpoint -> Hugging Face folder.
 
 The folder is built under a hidden name, loaded back and compared with the checkpoint (hf/parity.py), and only then
-renamed: an export is right, or it does not happen.
+renamed. So an export that is wrong never appears.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def export_tokenizer(checkpoint: Checkpoint, choice: str | None) -> Tokenizer:
 def export(
     checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer, write_card: Callable[[Path, GPT], None] | None = None
 ) -> None:
-    """Write a checkpoint as a Hugging Face folder, which appears only after its comparison with the checkpoint.
+    """Write a checkpoint as a Hugging Face folder. It appears only after it was compared with the checkpoint.
 
     The folder may exist if it is empty or an unchanged export of ours. `write_card` writes the model card into a folder.
-    Raises UserError if the checkpoint is unusable, the export differs from it, or other files are in the way.
+    Raises UserError if the checkpoint is unusable, the export differs from it, or the folder holds other files.
     """
     remove_leftovers(folder)
     refuse_foreign(folder)
@@ -75,14 +75,14 @@ def export(
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed exports left behind, and bring back the folder if one was killed between its two renames."""
+    """Remove what killed exports left behind, and put the folder back if a kill came between two renames."""
     for path in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
         process, _, kind = path.name.removeprefix(f".{folder.name}.").partition(".")
         if kind not in ("tmp", "old") or not process.isdecimal():
             continue
-        with contextlib.suppress(OSError):  # the process runs, and belongs to somebody else
+        with contextlib.suppress(OSError):  # PermissionError: the process runs, for another user
             try:
-                os.kill(int(process), 0)
+                os.kill(int(process), 0)  # sends no signal, but raises if the process has ended
             except ProcessLookupError:
                 if kind == "old" and not folder.exists():
                     os.replace(path, folder)
@@ -131,13 +131,13 @@ def fingerprint(path: Path) -> str:
 
 
 def refuse_unusable(checkpoint: Checkpoint) -> None:
-    """Raises UserError naming a weight that is not finite or is transposed, or an output matrix of its own."""
+    """Raises UserError if a weight is not finite or is a transposed view, or if the output matrix is not the embedding."""
     for name, tensor in checkpoint.model.items():
         if not torch.isfinite(tensor).all():
             raise UserError(
                 f"The weight '{one_line(name)}' in '{checkpoint.path}' is not finite; nothing was exported."
             )
-        if not tensor.is_contiguous():  # a square matrix would fit; no program that trains stores such a view
+        if not tensor.is_contiguous():  # if it is square, its shape fits; but no training program stores such a view
             raise UserError(
                 f"The weight '{one_line(name)}' in '{checkpoint.path}' was transposed; nothing was exported."
             )
@@ -154,7 +154,7 @@ def write_folder(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items() if name != OUTPUT}
     padding = weights[EMBEDDING][n_vocab:].clone()  # (rows beyond the vocabulary, C)
     weights[EMBEDDING] = weights[EMBEDDING][:n_vocab].clone()
-    if not shape.bias:  # transformers expects them
+    if not shape.bias:  # transformers expects biases
         biased = formulas(dataclasses.replace(shape, bias=True)).weights()
         weights |= {name: torch.zeros(size) for name, size in biased.items() if name.endswith(".bias")}
     save_file(GPT2.transpose(weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -177,7 +177,7 @@ def write_object(path: Path, values: dict[str, Any]) -> None:
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Rename a finished folder to its place. The old one is removed only afterwards."""
+    """Rename a finished folder to its final name. The old folder is removed only afterwards."""
     for path in new.iterdir():
         make_durable(path)
     before = folder.with_name(f".{folder.name}.{os.getpid()}.old")

@@ -1,6 +1,6 @@
-"""How a family of models looks at Hugging Face: config.json, and the names and layout of the weights.
+"""How Hugging Face stores a family of models: config.json, and the names and layout of the weights.
 
-hf/folder.py reads with a Family and hf/export.py writes with it, so each fact about an architecture stands here once.
+hf/folder.py reads with a Family and hf/export.py writes with it, so each fact about an architecture is written here once.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ EMBEDDING, OUTPUT = "transformer.wte.weight", "lm_head.weight"  # two names of o
 class Family:
     """One architecture."""
 
-    model_type: str  # config.json names the family with this
+    model_type: str  # the family's name in config.json
     architecture: str  # the class in transformers
-    shape: Mapping[str, tuple[str, ...]]  # fields of ModelConfig -> keys of config.json: all written, the first read
-    defaults: Mapping[str, Any]  # of keys of `shape` that config.json may leave out
-    mlp_width: str  # the key that may hold the width inside the MLP; model.py always has four times n_embd
-    fixed: Mapping[str, tuple[Any, ...]]  # what model.py computes: key -> values that mean the same, the default first
-    other: Mapping[str, Any]  # further keys of the config.json that we write
-    prefix: str  # what the family's own files may leave out of the names of weights
-    transposed: tuple[str, ...]  # ends of the names of matrices that are stored as (in, out); ours are (out, in)
+    shape: Mapping[str, tuple[str, ...]]  # field of ModelConfig -> keys of config.json; reads the first, writes all
+    defaults: Mapping[str, Any]  # values for keys of `shape` that config.json may leave out
+    mlp_width: str  # the key that may hold the width inside the MLP; model.py always has 4 * n_embd
+    fixed: Mapping[str, tuple[Any, ...]]  # what model.py computes: key -> equivalent values, the default first
+    other: Mapping[str, Any]  # other keys to write to config.json
+    prefix: str  # start of weight names; the family's original files may leave it out
+    transposed: tuple[str, ...]  # endings of the names of matrices stored as (in, out); ours are (out, in)
 
     def write_config(self, shape: ModelConfig) -> dict[str, Any]:
         """Our shape as keys of config.json."""
@@ -61,7 +61,7 @@ class Family:
         return shape
 
     def transpose(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights from our layout to the family's, or back: to do it twice changes nothing."""
+        """Weights from our layout to the family's, or back: doing it twice changes nothing."""
         return {n: t.t().contiguous() if n.endswith(self.transposed) else t.contiguous() for n, t in weights.items()}
 
     def read_weights(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """A Hugging Face folder: which files are in it, and how it becomes a checkpoint. hf/export.py writes one.
 
-transformers loads such a folder without code of ours, and nothing in it is pickled. Embedding rows beyond the tokenizer's
+transformers loads such a folder without our code, and nothing in it is pickled. Embedding rows beyond the tokenizer's
 are cut off, so that nothing can sample them. PADDING_FILE keeps them, so that import is exact.
 """
 
@@ -25,14 +25,14 @@ FILES = ("config.json", "generation_config.json", WEIGHTS_FILE, PADDING_FILE, CA
 
 
 def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
-    """The model in a folder as a checkpoint without training state. Reads safetensors only, and runs nothing.
+    """The model in a folder as a checkpoint without training state. Reads only safetensors, and runs no code.
 
-    Raises UserError if the folder is no such model or is damaged, or if this version does not support the model.
+    Raises UserError if the folder is not such a model, is damaged, or has a model that this version does not support.
 
     Args:
         folder: with config.json, and model.safetensors or its shards.
         chatml: add ChatML's tokens for training if the folder's tokenizer lacks them. New embedding rows start as the mean
-            of the others: a logit of zero would win every softmax where all real logits are negative.
+            of the others. Zeros would not work: if all real logits are negative, a logit of zero wins the softmax.
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"'{folder}' is not a Hugging Face model: it has no config.json.")
@@ -51,7 +51,7 @@ def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
     tokenizer = own.with_chatml() if chatml else own
     adds_tokens = tokenizer.n_vocab > own.n_vocab
     rows, recorded = tokenizer.padded_vocab_size, mark.get("vocab_rows")
-    if type(recorded) is int and own.n_vocab <= recorded <= 2 * rows:
+    if type(recorded) is int and own.n_vocab <= recorded <= 2 * rows:  # plausible; else ignored
         rows = max(recorded, rows) if adds_tokens else recorded
     stored, missing, path = stored[: own.n_vocab], rows - own.n_vocab, folder / PADDING_FILE
     padding = read_tensors(path).get(EMBEDDING) if path.is_file() and not adds_tokens else None

@@ -1,4 +1,4 @@
-"""To and from the Hugging Face Hub. Every failure is one sentence, and the token is in none of them."""
+"""To and from the Hugging Face Hub. Every failure is reported in one sentence, without the token."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Hub:
     def upload(self, folder: Path, repo_id: str, private: bool, message: str) -> str:
         """Upload the folder in one commit, and create the repository if it does not exist. Returns its address.
 
-        Raises UserError if the user has no right to it, other files are in the way, or the network fails.
+        Raises UserError if the user may not write to it, it holds other files, or the network fails.
         """
         with hub_errors(f"upload to '{repo_id}'"):
             check_card(folder / CARD_FILE)  # before anything is created
@@ -55,7 +55,7 @@ class Hub:
         return f"{self.api.endpoint}/{repo_id}"
 
     def prepare(self, repo_id: str, private: bool) -> tuple[str, bool]:
-        """Create the repository, or make sure that an old one holds nothing but our last upload.
+        """Create the repository, or check that an existing one holds nothing but our last upload.
 
         Returns its newest commit, and whether the model card was edited on the Hub. Raises UserError if the repository
         is public and should be private, or holds other files than our last upload.
@@ -64,19 +64,19 @@ class Hub:
         info = self.api.repo_info(repo_id, files_metadata=True)
         if private and not info.private:
             raise UserError(f"'{repo_id}' exists and is public; make it private on the Hub, or leave out --private.")
-        there = {entry.rfilename: entry for entry in info.siblings or [] if entry.rfilename != ".gitattributes"}
-        if not there:
+        existing = {entry.rfilename: entry for entry in info.siblings or [] if entry.rfilename != ".gitattributes"}
+        if not existing:
             return info.sha, False
         with tempfile.TemporaryDirectory(prefix="jojo-hub-") as place:
             small = ["config.json", CARD_FILE]
             self.api.snapshot_download(repo_id, revision=info.sha, allow_patterns=small, local_dir=place)
             sealed, card = sealed_files(Path(place)), Path(place, CARD_FILE)
             card_was_edited = card.exists() and sha256_of(card) != (sealed or {}).get(CARD_FILE)
-        weights = getattr(getattr(there.get(WEIGHTS_FILE), "lfs", None), "sha256", None)
-        if sealed is None or weights not in (None, sealed.get(WEIGHTS_FILE)) or INDEX_FILE in there:
+        weights = getattr(getattr(existing.get(WEIGHTS_FILE), "lfs", None), "sha256", None)
+        if sealed is None or weights not in (None, sealed.get(WEIGHTS_FILE)) or INDEX_FILE in existing:
             raise UserError(
                 f"'{repo_id}' holds files that were not uploaded from here, or were changed since "
-                f"({one_line(min(there))}); choose another --repo-name, or empty it on the Hub."
+                f"({one_line(min(existing))}); choose another --repo-name, or empty it on the Hub."
             )
         return info.sha, card_was_edited
 
@@ -94,7 +94,7 @@ def check_card(path: Path) -> None:
 
 
 def find_model(source: str) -> Path:
-    """The folder of a model: the one given, or one fetched from the Hub (`openai-community/gpt2`).
+    """The folder of a model: `source` itself, or a copy fetched from the Hub (`openai-community/gpt2`).
 
     Raises UserError if it is neither a folder nor a name on the Hub, or if it cannot be fetched.
     """
@@ -122,10 +122,10 @@ def find_model(source: str) -> Path:
 
 
 def check_endpoint() -> None:
-    """Raises UserError if HF_ENDPOINT is not an address. Call it first: importing huggingface_hub can fail on one."""
+    """Raises UserError if HF_ENDPOINT is not an address. Call it first: with such a value, importing huggingface_hub can fail."""
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     with contextlib.suppress(ValueError):
-        if re.fullmatch(r"https?://[!-~]+", address) and urlsplit(address).port != 0:  # raises for an impossible port
+        if re.fullmatch(r"https?://[!-~]+", address) and urlsplit(address).port != 0:  # a bad port raises ValueError
             return
     raise UserError(f"HF_ENDPOINT is not an address ('{one_line(address)}'); unset or correct it.")
 
@@ -139,7 +139,7 @@ def hub_errors(action: str) -> Iterator[None]:
         raise
     except Exception as error:
         if words := describe_error(error, action):
-            raise UserError(words) from None  # the token may be in what led here
+            raise UserError(words) from None  # from None, because the token may be in the original error
         raise
 
 
@@ -156,7 +156,7 @@ def describe_error(error: Exception, action: str) -> str | None:
         reason = "HF_HUB_OFFLINE is set; unset it to use the network"
     elif is_broken_connection(error):
         reason = "the Hub cannot be reached; check the network, then start again"
-    elif isinstance(cause, (ValueError, KeyError)) or type(cause).__name__ == "InvalidURL":  # the last is httpx's
+    elif isinstance(cause, (ValueError, KeyError)) or type(cause).__name__ == "InvalidURL":  # InvalidURL is httpx's
         reason = f"the answer is not the Hub's ({type(cause).__name__}: {words}); check HF_ENDPOINT and any proxy"
     else:
         return None
@@ -164,7 +164,7 @@ def describe_error(error: Exception, action: str) -> str | None:
 
 
 def cause_of(error: Exception) -> BaseException:
-    """The error itself, or the one that huggingface_hub reports with it."""
+    """The error that huggingface_hub wrapped in this one, or else the error itself."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     wraps = isinstance(error, (LocalEntryNotFoundError, RuntimeError))
@@ -181,6 +181,6 @@ def is_broken_connection(error: Exception) -> bool:
     """Whether the network failed, or huggingface_hub was told not to use it (HF_HUB_OFFLINE)."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    http_error = HfHubHTTPError.__mro__[1]  # of the library below, which has changed its name before
+    http_error = HfHubHTTPError.__mro__[1]  # the base class of the HTTP library below it, which has changed before
     kinds = (http_error, ConnectionError, TimeoutError, LocalEntryNotFoundError)
     return status_of(error) is None and isinstance(cause_of(error), kinds)

@@ -1,7 +1,7 @@
-"""Is an exported folder the model that it was made from? It is loaded back with transformers and compared.
+"""Checks an exported folder: loads it back with transformers and compares it with the model that it was made from.
 
-Compared are all weights, the logits of fixed prompts, greedy text, and the ids of hard strings and conversations. The
-first difference is a UserError that names it.
+It compares all weights, the logits of fixed prompts, greedy text, and the ids of difficult strings and conversations. The
+first difference raises a UserError that names it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from jojo.text.tokenizer import Tokenizer
 from model import GPT
 from utils import UserError, log
 
-TOLERANCE = 1e-4  # of logits
+TOLERANCE = 1e-4  # for logits, absolute
 GREEDY_TOKENS = 100
 STEM = "The export differs from the checkpoint, and was not kept:"
 
-# Texts that tokenizers tend to cut differently.
+# Texts that tokenizers tend to split differently.
 HARD_STRINGS = (
     "Once upon a time, there was a dragon who'd never said 'I'LL'.",
     " leading, trailing  \n",
@@ -55,10 +55,10 @@ def check_parity(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
         model.eval()
         compare_weights(model, theirs, tokenizer.n_vocab)
         prompts = fixed_prompts(model, tokenizer)
-        if different_numbers(model, theirs, prompts):
+        if first_difference(model, theirs, prompts):
             # Large logits can differ by more in single precision; wrong weights differ in double precision too.
             log.debug("Logits differ by more than %g in float32; comparing in float64.", TOLERANCE)
-            if problem := different_numbers(copy.deepcopy(model).double(), theirs.double(), prompts):
+            if problem := first_difference(copy.deepcopy(model).double(), theirs.double(), prompts):
                 raise UserError(f"{STEM} {problem}.")
         compare_tokenizers(tokenizer, their_tokenizer)
 
@@ -102,7 +102,7 @@ def compare_weights(model: GPT, theirs: Any, n_vocab: int) -> None:
         own[name] = own[name][:n_vocab]
     for name, tensor in other.items():
         expected = own.pop(name, torch.zeros_like(tensor) if name.endswith(".bias") else None)
-        if expected is None or not torch.equal(expected, tensor):  # other shapes are not equal either
+        if expected is None or not torch.equal(expected, tensor):  # also False for another shape
             raise UserError(f"{STEM} the weight '{name}' has other values.")
     if own:
         raise UserError(f"{STEM} the weight '{next(iter(own))}' is missing.")
@@ -118,7 +118,7 @@ def fixed_prompts(model: GPT, tokenizer: Tokenizer) -> list[list[int]]:
 
 
 @torch.no_grad()
-def different_numbers(model: GPT, theirs: Any, prompts: list[list[int]]) -> str | None:
+def first_difference(model: GPT, theirs: Any, prompts: list[list[int]]) -> str | None:
     """The first difference between two models' logits and greedy texts; None if there is no difference."""
     for prompt in prompts:
         ids = torch.tensor([prompt])  # (1, T)
@@ -145,7 +145,7 @@ def greedy(theirs: Any, prompt: Tensor, room: int) -> list[int]:
 
 
 def compare_tokenizers(ours: Tokenizer, theirs: Any) -> None:
-    """Compare the ids of hard strings, the text of the ids, and conversations with those of gen.py --chat.
+    """Compare the ids of HARD_STRINGS, the text decoded from them, and the ids that gen.py --chat has for MESSAGES.
 
     By default transformers reads control tokens in any text. With `split_special_tokens=True` look-alikes stay text, as
     they always do in `Tokenizer.encode`.

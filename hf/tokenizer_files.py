@@ -1,7 +1,7 @@
-"""A tokenizer as the files that transformers reads, and back.
+"""Writes a tokenizer as the files that transformers reads, and reads such files.
 
-The files are made from the vocabulary alone. It has each token's bytes and rank, and the merges in GPT-2's files follow
-from them: a token was merged from the two parts that remain of its bytes after all earlier merges.
+The files are made from the vocabulary alone, which has each token's bytes and rank. The merges in GPT-2's files are computed
+from it: after all earlier merges, two parts remain of a token's bytes, and the token merges these two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from utils import UserError, log, one_line, read_object
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
 
-# What gen.py --chat gives to the model: <|endoftext|>, the turns, and the opening of the answer.
+# What gen.py --chat gives to the model: <|endoftext|>, the turns, and the beginning of the answer.
 CHAT_TEMPLATE = (
     "{{- '<|endoftext|>' }}"
     "{%- for message in messages %}"
@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
 
 @lru_cache(maxsize=2)
 def ids_and_merges(vocabulary: Vocabulary) -> tuple[dict[str, int], list[str]]:
-    """A vocabulary's tokens with their ids, and its merges in order, both in the letters of GPT-2's files."""
+    """A vocabulary's tokens with their ids, and its merges in order, both with bytes written as letters, like in GPT-2's files."""
     letters = byte_letters()
 
     def written(token: bytes) -> str:
@@ -82,16 +82,16 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None
         (folder / name).write_text(content, encoding="utf-8", newline="\n")
 
 
-# --- the way back ---------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------------------------
 
 
 def read_tokenizer(folder: Path, vocab_size: int, recorded: Any = None) -> Tokenizer:
     """The tokenizer of a model folder.
 
-    Raises UserError if it does not cut text as GPT-2's does, or has tokens that cannot be kept.
+    Raises UserError if it does not split text as GPT-2's does, or has tokens that cannot be kept.
 
     Args:
-        folder: if it has no tokenizer files, `recorded` decides, and without that it is GPT-2's tokenizer.
+        folder: if it has no tokenizer files, the tokenizer is the `recorded` one, or else GPT-2's.
         vocab_size: rows of the model's embedding.
         recorded: the identity of the tokenizer, if our export wrote the folder.
     """
@@ -138,7 +138,7 @@ def _recorded_tokenizer(folder: Path, vocab_size: int, recorded: Any) -> Tokeniz
 
 
 def _vocabulary_in(whole: Mapping[str, Any]) -> Vocabulary | None:
-    """The vocabulary in a tokenizer.json; None if our tokenizer would cut text differently."""
+    """The vocabulary in a tokenizer.json; None if our tokenizer would split text differently."""
     model, cut = _object(whole.get("model")), _object(whole.get("pre_tokenizer"))
     rules = (whole.get("normalizer"), cut.get("type"), cut.get("add_prefix_space", False), cut.get("use_regex", True))
     if rules != (None, "ByteLevel", False, True):

@@ -1,1 +1,1 @@
-"""Everything of a training run but its loop (trainer.py)."""
+"""Everything in a training run except its loop, which is in trainer.py."""
