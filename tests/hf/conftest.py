@@ -1,4 +1,4 @@
-"""An export that tests of hf/ share."""
+"""An export that the tests of hf/ share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from pathlib import Path
 
 import pytest
 from helpers_hf import dry_run
-from helpers_model import (
-    random_model,
-    save_format3,
-    tiny_config,
-)
+from helpers_model import random_model, save_format3, tiny_config
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A checkpoint without biases, with ChatML, and its folder; do not change them."""
+    """A checkpoint with ChatML and without biases, and its exported folder. Tests must not change them."""
     place = tmp_path_factory.mktemp("hf")
     model = random_model(tiny_config(vocab_size=50304, bias=False), 50259)
     path = save_format3(model, place / "x.pt")
@@ -25,5 +21,5 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def folder(exported: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A copy of the folder, to be changed."""
+    """A copy of the exported folder that a test may change."""
     return Path(shutil.copytree(exported[1], tmp_path / "folder"))

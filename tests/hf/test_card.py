@@ -1,4 +1,4 @@
-"""The model card says what the checkpoint holds, and nothing else."""
+"""The model card says what the checkpoint holds, and no more."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ import helpers_run
 import pytest
 import torch
 from helpers_hf import foreign
-from helpers_model import (
-    random_model,
-    tiny_config,
-)
+from helpers_model import random_model, tiny_config
 
 from hf import card as hf_card
 from hf import hub as hf_hub
@@ -98,7 +95,7 @@ def test_the_card_says_what_the_checkpoint_holds(tmp_path: Path) -> None:
     assert [line for line in expected if line not in text] == []
     assert "![Training and validation loss](loss.png)" in text
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert "PyTorch |" not in text  # not recorded here
+    assert "PyTorch |" not in text  # STATE does not have it
 
 
 def test_a_card_without_recorded_facts(tmp_path: Path) -> None:
@@ -149,7 +146,7 @@ def test_the_card_names_jojo_only_if_jojo_trained_the_model(tmp_path: Path) -> N
 
 
 def test_the_cards_code_runs(exported: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    """As in the card, except for the name. The context has 32 tokens, so 100 new ones would not fit."""
+    """The calls in the card, with the folder for the name. The context is 32 tokens, so 100 new ones would not fit."""
     from transformers import pipeline
 
     text = (exported[1] / "README.md").read_text()
@@ -162,13 +159,13 @@ def test_the_cards_code_runs(exported: tuple[Path, Path], capsys: pytest.Capture
 
 
 def test_unchecked_values_are_not_in_the_card(tmp_path: Path) -> None:
-    """A file with only weights may have anything under the keys of a training state."""
+    """In a file with only weights, the keys of a training state may hold any value."""
     text, data = card_of({"metrics": 7, "batch_counter": "many", "metadata": {"machine": []}}, {}, tmp_path)
     assert data.eval_results is None
     assert "many" not in text
 
 
-def test_a_best_loss_alone_is_called_that(tmp_path: Path) -> None:
+def test_a_best_loss_without_evaluations_is_called_best(tmp_path: Path) -> None:
     """Some checkpoints of 2.x hold no evaluations."""
     empty = {**STATE["metrics"], "val_loss_eval": [], "train_loss_eval": [], "bpb": []}
     text, data = card_of(STATE | {"metrics": empty}, {}, tmp_path)

@@ -1,4 +1,4 @@
-"""Checkpoint -> Hugging Face folder: it is the model, and it replaces nothing but an export of ours."""
+"""Checkpoint -> Hugging Face folder: it has the same model, and it replaces only an unchanged export of ours."""
 
 from __future__ import annotations
 
@@ -16,16 +16,9 @@ import torch
 import torch.nn.functional as F
 from helpers_cli import messages
 from helpers_hf import change_json, dry_run, load_plainly, nothing_said
-from helpers_model import (
-    random_model,
-    random_tokens,
-    save_2x,
-    save_format3,
-    save_v1,
-    tiny_config,
-)
+from helpers_model import random_model, random_tokens, save_2x, save_format3, save_v1, tiny_config
 
-import upload_to_huggingface as verb
+import upload_to_huggingface
 from generation import Sampling, chat_prompt, generate, load_model
 from hf import export as hf_export
 from hf import folder as hf
@@ -134,7 +127,7 @@ BAD_WEIGHTS = {
         {"transformer.h.0.mlp.c_fc.weight": w["transformer.h.0.mlp.c_fc.weight"].t().contiguous()}
     ),
     "'transformer.h.1.attn.c_proj.weight' in .* was transposed": lambda w: w.update(
-        {"transformer.h.1.attn.c_proj.weight": w["transformer.h.1.attn.c_proj.weight"].t()}  # square: it would fit
+        {"transformer.h.1.attn.c_proj.weight": w["transformer.h.1.attn.c_proj.weight"].t()}  # square, so its shape fits
     ),
     "'transformer.h.1.ln_2.weight' is missing": lambda w: w.pop("transformer.h.1.ln_2.weight"),
     "'transformer.h.1.extra' is not part": lambda w: w.update({"transformer.h.1.extra": torch.zeros(1)}),
@@ -173,7 +166,7 @@ def test_files_that_appear_during_an_export_stay(
     assert (folder / "notes.txt").read_text() == "precious"
 
 
-def test_a_card_that_was_edited_stays(exported: tuple[Path, Path], folder: Path) -> None:
+def test_an_edited_card_stays(exported: tuple[Path, Path], folder: Path) -> None:
     card = folder / "README.md"
     card.write_text(card.read_text() + "MY EDIT\n")
     for _ in range(2):
@@ -189,11 +182,11 @@ def test_a_card_that_was_edited_stays(exported: tuple[Path, Path], folder: Path)
 def test_leftovers_of_killed_exports_are_removed(exported: tuple[Path, Path], folder: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    half = folder.with_name(f".folder.{gone.pid}.tmp")
-    half.mkdir()
+    unfinished = folder.with_name(f".folder.{gone.pid}.tmp")
+    unfinished.mkdir()
     running = folder.with_name(f".folder.{os.getppid()}.tmp")
     running.mkdir()
-    folder.rename(folder.with_name(f".folder.{gone.pid}.old"))  # killed between two renames
+    folder.rename(folder.with_name(f".folder.{gone.pid}.old"))  # its export was killed between the two renames
     hf_export.remove_leftovers(folder)
     assert sorted(p.name for p in folder.parent.iterdir()) == [running.name, "folder"]
     dry_run(exported[0], folder)
@@ -217,11 +210,11 @@ def test_ctrl_c_between_the_renames_puts_the_folder_back(folder: Path, monkeypat
 
 
 def test_sigterm_leaves_no_half_export(exported: tuple[Path, Path], tmp_path: Path) -> None:
-    """In a separate process, stopped while it compares."""
+    """The export runs in another process, which gets SIGTERM while it compares."""
     code = (
-        "import os, signal, sys, upload_to_huggingface as verb; from hf import export; from jojo.command import run_command\n"
+        "import os, signal, sys, upload_to_huggingface; from hf import export; from jojo.command import run_command\n"
         "export.check_parity = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "run_command(verb.main, sys.argv[1:])"
+        "run_command(upload_to_huggingface.main, sys.argv[1:])"
     )
     flags = [str(exported[0]), "--repo-name", "x", "--dataset", "d", "--dry-run", "--output-dir", str(tmp_path / "out")]
     ended = subprocess.run(
@@ -232,8 +225,8 @@ def test_sigterm_leaves_no_half_export(exported: tuple[Path, Path], tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def speaking_model(turn_at: int) -> GPT:
-    """A model that writes " Hi", and <|im_end|> from a position on: its blocks do nothing, positions decide."""
+def scripted_model(turn_at: int) -> GPT:
+    """A model that writes " Hi" before position `turn_at`, and <|im_end|> from there on. Its blocks compute nothing."""
     model = random_model(tiny_config(vocab_size=50304, bias=False, block_size=64), 50259)
     (hi,) = Tokenizer().encode(" Hi")
     with torch.no_grad():
@@ -250,7 +243,7 @@ def test_the_pipeline_answers_messages_and_stops(tmp_path: Path) -> None:
 
     messages = [{"role": "user", "content": "Hello"}]
     ids, _ = chat_prompt(Tokenizer(), messages, 64)
-    path = save_format3(speaking_model(len(ids) + 2), tmp_path / "x.pt")
+    path = save_format3(scripted_model(len(ids) + 2), tmp_path / "x.pt")
     place = dry_run(path, tmp_path / "out")
     generator = pipeline("text-generation", str(place))
     answer = generator(messages, max_new_tokens=20)[0]["generated_text"]
@@ -260,14 +253,14 @@ def test_the_pipeline_answers_messages_and_stops(tmp_path: Path) -> None:
 
 @pytest.fixture
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
-    """A Trainer over a small data set, before its first batch."""
+    """A Trainer with a small data set, before its first batch."""
     helpers_run.settle(tmp_path, monkeypatch)
     made = helpers_run.make_trainer()
     yield made
     made.run.close()
 
 
-def test_perplexity_on_the_same_windows(trainer: Trainer, tmp_path: Path) -> None:
+def test_bits_per_byte_and_perplexity_are_those_of_transformers(trainer: Trainer, tmp_path: Path) -> None:
     place = dry_run(save_format3(trainer.model, tmp_path / "x.pt"), tmp_path / "out")
     theirs, _ = load_plainly(place)
     nats = tokens = text_nats = text_bytes = 0.0
@@ -311,9 +304,10 @@ def test_export_and_import_restore_a_vocabulary_of_its_own(tmp_path: Path) -> No
         load_hf(place)
 
 
-def test_the_page_knows_every_flag() -> None:
+def test_the_page_names_every_flag_and_file() -> None:
     page = (Path(hf.__file__).parents[1] / "docs" / "huggingface.md").read_text(encoding="utf-8")
-    flags = {flag for action in verb.build_parser()._actions for flag in action.option_strings if flag[:2] == "--"}
+    actions = upload_to_huggingface.build_parser()._actions
+    flags = {flag for action in actions for flag in action.option_strings if flag[:2] == "--"}
     usual = {"--help", "--version", "--no_color", "--no-color"}
     assert [flag for flag in sorted(flags - usual) if f"`{flag}" not in page] == []
     assert [name for name in hf.FILES if f"`{name}`" not in page] == []

@@ -1,4 +1,4 @@
-"""Hugging Face folder -> checkpoint: GPT-2s from elsewhere, exports of ours, and folders that are refused."""
+"""Hugging Face folder -> checkpoint: other GPT-2 models, our exports, and folders that are refused."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def test_new_rows_start_as_the_mean(tmp_path: Path) -> None:
     assert torch.allclose(embedding[50257:], embedding[:50257].mean(0).expand(47, -1), atol=1e-5)
     assert checkpoint.tokenizer == Tokenizer().definition()
     assert checkpoint.config["model"]["bias"] is True
-    assert load_hf(tmp_path / "gpt2").tokenizer == Tokenizer(chatml=False).definition()  # to talk to: never sampled
+    assert load_hf(tmp_path / "gpt2").tokenizer == Tokenizer(chatml=False).definition()  # no chatml, no new tokens
 
 
 def test_the_names_of_gpt2s_own_files(tmp_path: Path) -> None:
-    """Without `transformer.`, with masks, with the output matrix stored twice, and in several files."""
+    """Names without `transformer.`, masks, a second copy of the output matrix, and several files."""
     from safetensors.torch import load_file, save_file
 
     place = foreign(tmp_path / "gpt2")
@@ -101,7 +101,7 @@ def test_biases_that_training_moved_stay(folder: Path) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_models_that_model_py_cannot_compute(tmp_path: Path, folder: Path, change: dict[str, Any]) -> None:
+def test_models_that_model_py_cannot_compute_are_refused(tmp_path: Path, folder: Path, change: dict[str, Any]) -> None:
     change_json(folder / "config.json", **change)
     with pytest.raises(UserError) as refused:
         load_hf(folder)
@@ -133,7 +133,7 @@ def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
             load_hf(find_model(source))
 
 
-def test_gen_talks_to_a_folder(exported: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_gen_writes_from_a_folder(exported: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     flags = ["--prompt", "Once", "--max_tokens", "12", "--seed", "1", "--device", "cpu", "--dtype", "float32"]
     texts = []
     for source in exported:
@@ -165,7 +165,7 @@ def test_init_from_excludes_checkpoints() -> None:
         helpers_run.train_plainly("--init_from", "x", "--checkpoint", "y.pt")
 
 
-def test_a_config_of_another_shape_says_what_to_leave_out(
+def test_the_error_for_another_shape_says_what_to_leave_out(
     exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     helpers_run.settle(tmp_path, monkeypatch)

@@ -1,4 +1,4 @@
-"""An exported model, measured by the lm-eval harness; tested where it is installed (requirements-eval.txt)."""
+"""The lm-eval harness measures an exported model. Runs only if lm-eval is installed (requirements-eval.txt)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import helpers_run
 import pytest
 from helpers_model import save_format3
 
-import upload_to_huggingface as verb
+import upload_to_huggingface
 
 if importlib.util.find_spec("lm_eval"):
 
@@ -30,7 +30,7 @@ if importlib.util.find_spec("lm_eval"):
         assert expected < 0.7 * before
 
         path = save_format3(trainer.model, tmp_path / "x.pt")
-        assert verb.main([str(path), "--repo-name", "tales", "--dataset", "mine", "--dry-run"]) == 0
+        assert upload_to_huggingface.main([str(path), "--repo-name", "tales", "--dataset", "mine", "--dry-run"]) == 0
         task = {
             "task": "tales",
             "dataset_path": "json",

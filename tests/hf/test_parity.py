@@ -11,11 +11,7 @@ import pytest
 import torch
 from helpers_cli import messages
 from helpers_hf import change_json, change_weights, dry_run
-from helpers_model import (
-    random_model,
-    save_format3,
-    tiny_config,
-)
+from helpers_model import random_model, save_format3, tiny_config
 from torch import Tensor
 
 from generation import load_model
@@ -54,9 +50,7 @@ def test_weights_that_differ_are_named(exported: tuple[Path, Path], folder: Path
     "change",
     [{"activation_function": "relu"}, {"layer_norm_epsilon": 1e-2}, {"n_head": 4}, {"scale_attn_weights": False}],
 )
-def test_a_model_that_computes_something_else(
-    exported: tuple[Path, Path], folder: Path, change: dict[str, Any]
-) -> None:
+def test_another_computation_is_found(exported: tuple[Path, Path], folder: Path, change: dict[str, Any]) -> None:
     change_json(folder / "config.json", **change)
     with pytest.raises(UserError, match=r"differs .* logits by \S+ \(at most 0.0001\)"):
         check(exported[0], folder)
@@ -70,7 +64,7 @@ def test_greedy_text_is_compared_too(exported: tuple[Path, Path], monkeypatch: p
 
 
 def test_large_logits_are_compared_in_double_precision(tmp_path: Path) -> None:
-    """Single precision alone is off by more than 1e-4 here; the export is right all the same."""
+    """Here float32 logits differ by more than 1e-4 by rounding alone. The export is right, and is kept."""
     model = random_model(tiny_config(vocab_size=50304), 50259)
     with torch.no_grad():
         model.transformer.ln_f.weight.mul_(300)
@@ -79,7 +73,7 @@ def test_large_logits_are_compared_in_double_precision(tmp_path: Path) -> None:
     assert any("comparing in float64" in line for line in said)
 
 
-def test_tokenizers_and_templates_that_differ(exported: tuple[Path, Path], folder: Path) -> None:
+def test_tokenizers_and_templates_that_differ_are_named(exported: tuple[Path, Path], folder: Path) -> None:
     template = folder / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|endoftext|>", ""))
     with pytest.raises(UserError, match="the chat template renders 'Hello' to other ids"):

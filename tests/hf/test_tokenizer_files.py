@@ -1,4 +1,4 @@
-"""A tokenizer as transformers reads it, and back: compared with transformers itself, without a network."""
+"""Tokenizer files, written and read: compared with transformers, without a network."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_sanitize_control_tokens_keeps_a_forged_turn_text(exported: tuple[Path, 
     ids, _ = chat_prompt(Tokenizer(), [{"role": "user", "content": "a  <|im_end|>  b"}], 1000)
     messages[0]["content"] = "a  <|im_end|>  b"
     sanitized = theirs.apply_chat_template(messages, **render, sanitize_control_tokens=True)
-    assert sanitized != ids and theirs.decode(sanitized) == theirs.decode(ids)  # other pieces, as documented
+    assert sanitized != ids and theirs.decode(sanitized) == theirs.decode(ids)  # split into other tokens, as documented
     assert [i for i in sanitized if i >= 50256] == [i for i in ids if i >= 50256]
 
 
@@ -64,7 +64,7 @@ def test_another_tokenizer_is_refused(folder: Path) -> None:
 
 
 def resaved(folder: Path, place: Path, tokenizer: bool = True, resize: int = 0, add: tuple[str, ...] = ()) -> Path:
-    """A copy that transformers saved, as after fine-tuning elsewhere."""
+    """A copy that transformers saved, as after fine-tuning in another program."""
     theirs, their_tokenizer = load_plainly(folder)
     their_tokenizer.add_tokens(list(add))
     if resize:
@@ -93,7 +93,7 @@ def test_added_tokens_are_not_dropped_silently(exported: tuple[Path, Path], tmp_
     place = resaved(exported[1], tmp_path / "padded", resize=50260, add=("[PAD]",))
     assert load_hf(place).tokenizer == Tokenizer().definition()
     foreign(tmp_path / "bare")
-    shutil.copy(exported[1] / "tokenizer.json", tmp_path / "bare")  # 50,259 tokens, and 50,257 rows
+    shutil.copy(exported[1] / "tokenizer.json", tmp_path / "bare")  # it has 50,259 tokens, the model 50,257 rows
     assert load_hf(tmp_path / "bare").tokenizer == Tokenizer(chatml=False).definition()
     foreign(tmp_path / "padding", vocab_size=50304)
     change_weights(tmp_path / "padding", lambda w: w.update({EMBEDDING: torch.zeros(50304, 16)}))
@@ -105,7 +105,7 @@ def test_added_tokens_are_not_dropped_silently(exported: tuple[Path, Path], tmp_
 @pytest.mark.parametrize(
     "change", [{"normalizer": {"type": "NFC"}}, {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}]
 )
-def test_a_tokenizer_that_cuts_text_differently_is_refused(folder: Path, change: dict[str, Any]) -> None:
+def test_a_tokenizer_that_splits_text_differently_is_refused(folder: Path, change: dict[str, Any]) -> None:
     change_json(folder / "tokenizer.json", **change)
     with pytest.raises(UserError, match="neither GPT-2's nor made here"):
         load_hf(folder)

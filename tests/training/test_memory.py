@@ -1,4 +1,4 @@
-"""The memory estimate: its parts against what torch allocates and keeps, its sum against arithmetic."""
+"""The memory estimate: its parts are what torch allocates and keeps, and its sum grows with every size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from training.memory import batch_bytes, memory_bytes, peak_parts, weights_bytes
 
 
 def make_config(**changes: Any) -> Config:
-    """A small run on a CPU in bfloat16; the given options, by their last names, changed."""
+    """A small run on a CPU in bfloat16, with the given options changed (`n_layer` for model.n_layer)."""
     values = {
         "n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 64, "vocab_size": 512, "batch_size": 4,
         "device": "cpu", "dtype": "bfloat16",
@@ -41,11 +41,11 @@ def make_config(**changes: Any) -> Config:
 
 
 def largest(config: Config) -> int:
-    """What a batch adds at most."""
+    """The most bytes that a batch adds."""
     return max(sum(parts.values()) for parts in batch_bytes(config).values())
 
 
-# --- what is there from the beginning -------------------------------------------------------------------------------
+# --- before the first batch -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
@@ -63,7 +63,7 @@ def test_weights_and_averages_are_what_is_allocated(kind: str, bias: bool) -> No
 
 
 def kept_bytes(module: nn.Module, given: Tensor, dtype: str) -> int:
-    """What autograd keeps of a forward pass: the tensors' memory, each counted once, without ids and parameters."""
+    """Bytes that autograd keeps of a forward pass: each tensor's memory once, without token ids and parameters."""
     parameters = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -102,17 +102,17 @@ def test_on_a_gpu_attention_keeps_one_copy_and_the_rest_is_the_same() -> None:
     model = make_config(dropout=0.0).model
     C, H = 64, 4
     kept = formulas(model).kept_bytes_per_token
-    assert kept("bfloat16", "cpu") - kept("bfloat16", "cuda") == 2 * C - 4 * H  # y by tokens; sums of exponentials
+    assert kept("bfloat16", "cpu") - kept("bfloat16", "cuda") == 2 * C - 4 * H  # a copy of y; sums of exponentials
     assert kept("float32", "cuda") == kept("float32", "cpu")
     dropped = formulas(replace(model, dropout=0.1)).kept_bytes_per_token("bfloat16", "cuda")
-    assert dropped - kept("bfloat16", "cuda") == 2 * C  # masks of a byte; no scores
+    assert dropped - kept("bfloat16", "cuda") == 2 * C  # two masks of one byte; attention's scores are not kept
 
 
-# --- a batch at its highest -----------------------------------------------------------------------------------------
+# --- the peak of a batch --------------------------------------------------------------------------------------------
 
 
 def held_at_most(config: Config, folder: Path) -> int:
-    """The most bytes of tensors that a batch adds, as torch's profiler counts allocations; a batch as in trainer.py."""
+    """The most bytes of tensors that a batch as in trainer.py adds, counted by torch's profiler."""
     torch.manual_seed(0)
     model, dtype = GPT(config.model), config.system.dtype
     optimizers = make_optimizers(model, config.optimizer, dtype)
@@ -172,9 +172,8 @@ def test_with_checkpointing_a_batch_holds_inputs_and_one_block(dtype: str, tmp_p
     config = make_config(**WIDE, n_layer=8, batch_size=8, dtype=dtype)
     saving = make_config(**WIDE, n_layer=8, batch_size=8, dtype=dtype, activation_checkpointing=True)
     stream = 4 * 8 * 128 * 256
-    assert (
-        batch_bytes(saving)["loss"]["activations"] == (8 + 1) * stream
-    )  # a block's input each, and the last one's output
+    kept = batch_bytes(saving)["loss"]["activations"]
+    assert kept == (8 + 1) * stream  # the input of each block, and the output of the last
     assert largest(saving) < 0.6 * largest(config)
     assert largest(saving) == pytest.approx(held_at_most(saving, tmp_path), rel=0.1)
 
@@ -200,7 +199,7 @@ def test_more_of_anything_never_takes_less(values: dict[str, Any], name: str, mo
 
 
 @given(st.fixed_dictionaries({**SIZES, **KINDS}))
-def test_wider_numbers_and_more_state_never_take_less(values: dict[str, Any]) -> None:
+def test_a_wider_dtype_and_more_state_never_take_less(values: dict[str, Any]) -> None:
     narrow, wide = (make_config(**values | {"dtype": dtype}) for dtype in ("bfloat16", "float32"))
     sizes = [formulas(c.model).kept_bytes_per_token(c.system.dtype, c.system.device) for c in (narrow, wide)]
     assert sizes[0] <= sizes[1]

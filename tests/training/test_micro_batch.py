@@ -1,4 +1,4 @@
-"""training.batch_size "auto": how many sequences fit, where the question comes from, and that batches stay the same."""
+"""training.batch_size "auto": the search, files and flags that ask for it, and batches that stay the same."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BATCH_SIZE, ACCUMULATION = "training.batch_size", "training.gradient_accumulatio
 
 
 @pytest.fixture(autouse=True)
-def workshop(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch):
     settle(tmp_path, monkeypatch)
 
 
@@ -47,14 +47,14 @@ def enough_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
 
 @given(st.integers(1, 5000))
 @example(2**12)
-def test_divisors_are_all_there_in_order(number: int) -> None:
+def test_divisors_are_complete_and_in_order(number: int) -> None:
     assert divisors(number) == [d for d in range(1, number + 1) if number % d == 0]
 
 
 @given(st.integers(1, 3000), st.integers(0, 3100))
 @example(720, 720)
 @example(720, 719)
-def test_the_search_finds_what_trying_everything_finds(rows: int, most: int) -> None:
+def test_the_search_finds_the_largest_divisor_that_fits(rows: int, most: int) -> None:
     tried: list[int] = []
 
     def fits(size: int) -> bool:
@@ -71,7 +71,7 @@ def test_the_search_finds_what_trying_everything_finds(rows: int, most: int) -> 
     assert len(set(tried)) == len(tried) <= 2 * len(divisors(rows)).bit_length() + 1
 
 
-def test_the_search_stays_clear_of_what_is_far_too_large() -> None:
+def test_the_search_never_tries_sizes_that_are_far_too_large() -> None:
     tried = []
 
     def fits(size: int) -> bool:
@@ -84,7 +84,7 @@ def test_the_search_stays_clear_of_what_is_far_too_large() -> None:
 
 # --- where the number of sequences comes from -----------------------------------------------------------------------
 
-FILE_LAYERS = [  # (values of training in the layers, rows per batch, whether the size is to be found)
+FILE_LAYERS = [  # (values of training in the layers, rows per batch, whether the size must be found)
     ([{}], 12, False),
     ([{"batch_size": "auto"}], 12, True),
     ([{"batch_size": "auto", "gradient_accumulation_steps": 4}], 48, True),
@@ -99,7 +99,7 @@ FILE_LAYERS = [  # (values of training in the layers, rows per batch, whether th
 
 
 @pytest.mark.parametrize(("layers", "rows", "auto"), FILE_LAYERS)
-def test_auto_takes_the_place_of_the_number_below_it(layers: list[dict[str, Any]], rows: int, auto: bool) -> None:
+def test_auto_keeps_the_batch_of_the_layers_below_it(layers: list[dict[str, Any]], rows: int, auto: bool) -> None:
     named = [(f"layer {i}", {"training": values}) for i, values in enumerate(layers)]
     config, sources = resolve(named)
     assert config.rows_per_batch == rows and type(config.training.batch_size) is int
@@ -142,7 +142,7 @@ SHAPE = ("--dataset", "mine", "--device", "cpu", "--dtype", "float32", "--model.
 
 
 def show(*flags: str) -> dict[str, tuple[int, str]]:
-    """What --show_config says of the two sizes: value and source."""
+    """Value and source of the two sizes in the output of --show_config."""
     lines = train_plainly(*SHAPE, "--model.block_size", "16", *flags, "--show_config").said.splitlines()
     found = {}
     for name in (BATCH_SIZE, ACCUMULATION):
@@ -164,7 +164,7 @@ def cpu_config(rows: int, block_size: int, device: str = "cpu") -> Config:
     return config
 
 
-def test_on_a_cpu_the_estimate_has_to_stay_within_what_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cpu_the_estimate_must_fit_in_available_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "available_memory_bytes", lambda: 1_000_000)
     asked = []
 
@@ -174,7 +174,7 @@ def test_on_a_cpu_the_estimate_has_to_stay_within_what_is_available(monkeypatch:
 
     monkeypatch.setattr(micro_batch, "memory_bytes", memory_bytes)
     size, reason = choose_batch_size(cpu_config(48, 16), 100)
-    assert size == 8  # 800,000: four fifths
+    assert size == 8  # 800,000 bytes: USABLE is four fifths of a million
     assert "estimate" in reason
     assert {a * b for a, b in asked} == {48}
     monkeypatch.setattr(devices, "available_memory_bytes", lambda: 100_000)
@@ -194,11 +194,11 @@ def test_a_cpu_gets_no_more_tokens_than_make_it_faster(monkeypatch, device: str,
     assert CPU_TOKENS == 4096
 
 
-# --- the choice on CUDA, with the device made up --------------------------------------------------------------------
+# --- the choice on CUDA, with a fake device -------------------------------------------------------------------------
 
 
 class FakeCuda:
-    """A device of 1,000 bytes on which a step takes `weights` + `per_row` a sequence; above that, torch's error."""
+    """A device of 1,000 bytes. A step takes `weights` + `per_row` for each sequence; if that is too much, torch's error."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, per_row: int, weights: int = 100, others: int = 0) -> None:
         self.per_row, self.weights, self.others = per_row, weights, others
@@ -238,29 +238,29 @@ class FakeCuda:
         (1, 0, 48),
         (50, 0, 16),  # 900 of 1,000
         (53, 0, 16),  # 948: 52 are left
-        (54, 0, 12),  # 964 would fit, and leave less than a twentieth
-        (53, 10, 12),  # another program is there
+        (54, 0, 12),  # 16 would take 964 and leave less than a twentieth
+        (53, 10, 12),  # another program uses 10
         (300, 0, 2),
         (800, 0, 1),
     ],
 )
-def test_on_cuda_the_largest_size_counts_that_ran_and_left_some_memory(monkeypatch, per_row, others, size) -> None:
+def test_on_cuda_the_largest_size_that_ran_and_left_memory_is_chosen(monkeypatch, per_row, others, size) -> None:
     cuda = FakeCuda(monkeypatch, per_row, others=others)
     chosen, reason = choose_batch_size(cpu_config(48, 16, "cuda:0"), 100)
     assert chosen == size and "cuda:0" in reason
     assert cuda.built == 1
-    assert cuda.emptied > len(cuda.tried)  # after each, and at the end
+    assert cuda.emptied > len(cuda.tried)  # after each trial, and at the end
     assert SPARE == 0.05
 
 
-def test_a_share_of_the_device_is_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_fraction_limits_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
     config = cpu_config(48, 16, "cuda:0")
     config.system.memory_fraction = 0.5
     FakeCuda(monkeypatch, 50)
-    assert choose_batch_size(config, 100)[0] == 6  # 400 of 500; with 8 it would be all of them
+    assert choose_batch_size(config, 100)[0] == 6  # takes 400 of 500; 8 sequences would take all 500
 
 
-def test_a_model_that_is_too_large_by_itself_is_an_error_and_other_errors_stay_what_they_are(monkeypatch) -> None:
+def test_a_model_that_is_too_large_is_an_error_and_other_errors_are_raised_unchanged(monkeypatch) -> None:
     config = cpu_config(48, 16, "cuda:0")
     cuda = FakeCuda(monkeypatch, 1, weights=2000)
     with pytest.raises(UserError, match="Not even one sequence fits"):
@@ -277,7 +277,7 @@ def test_a_model_that_is_too_large_by_itself_is_an_error_and_other_errors_stay_w
 
 @pytest.mark.parametrize(("kind", "on"), [("adamw", False), ("muon", True)])
 def test_a_trial_is_a_real_step_of_the_real_model(monkeypatch: pytest.MonkeyPatch, kind: str, on: bool) -> None:
-    """On this machine's CPU: every weight gets a gradient of the size asked for, and is updated."""
+    """On this machine's CPU: micro-batches have the size that is tried, and every weight is updated."""
     config = cpu_config(6, 16)
     config.optimizer.kind, config.training.activation_checkpointing = kind, on
     config.model.n_layer, config.model.n_embd, config.model.n_head = 1, 16, 2
@@ -330,17 +330,17 @@ def test_losses_and_gradient_norms_agree_however_batches_are_split() -> None:
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
-def never(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.decisions.choose_batch_size", lambda *_: pytest.fail("searched all the same"))
+def forbid_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.decisions.choose_batch_size", lambda *_: pytest.fail("searched again"))
 
 
 @pytest.fixture
 def six() -> None:
-    """six.json: two sequences a batch, of which flags make six."""
+    """six.json: two sequences a batch; with three micro-batches from flags, six."""
     Path("six.json").write_text('{"training": {"batch_size": 2}}')
 
 
-def plain_flags() -> list[str]:
+def flags_without_batch_size() -> list[str]:
     """TINY without its own batch size."""
     place = TINY.index("--batch_size")
     return [*TINY[:place], *TINY[place + 2 :]]
@@ -349,7 +349,7 @@ def plain_flags() -> list[str]:
 def test_checkpoint_and_config_file_hold_the_numbers_that_were_found(monkeypatch, six) -> None:
     enough_memory(monkeypatch, 5)
     flags = ["--config", "six.json", "--batch_size", "auto", f"--{ACCUMULATION}", "3", "--max_iters", "2"]
-    outcome = train_plainly(*plain_flags(), *flags, "--save_config", "saved.json")
+    outcome = train_plainly(*flags_without_batch_size(), *flags, "--save_config", "saved.json")
     assert outcome.code == 0 and "(2 x 3 sequences of 16)" in outcome.said
     state = state_of("models/mine_epoch1.pt")
     for values in (
@@ -379,21 +379,21 @@ def test_a_resumed_run_keeps_its_split_and_does_not_search_again(monkeypatch, si
     Path("auto.json").write_text(
         '{"extends": "six.json", "training": {"batch_size": "auto", "gradient_accumulation_steps": 3}}'
     )
-    train_plainly(*plain_flags(), "--config", "auto.json", "--max_iters", "4")
+    train_plainly(*flags_without_batch_size(), "--config", "auto.json", "--max_iters", "4")
     stop_after(monkeypatch, None)
     assert train(*splits(3, 2), "--max_iters", "4", "--output_checkpoint", "models/plain.pt").code == 0
-    never(monkeypatch)
+    forbid_search(monkeypatch)
     assert train_plainly("--resume", "models/mine_epoch1.pt", *RESUMES[how]).code == 0
     assert metrics_rows("models/mine_epoch1.metrics.jsonl") == metrics_rows("models/plain.metrics.jsonl")
     assert differences(state_of("models/mine_epoch1.pt")["model"], state_of("models/plain.pt")["model"]) == []
 
 
-def test_a_file_without_the_default_below_it_means_the_same_when_the_run_is_resumed(monkeypatch) -> None:
-    """Of the checkpoint's 5 sequences the file would make 15; the run has 12 x 3 = 36 in micro-batches of 4."""
+def test_a_file_with_auto_alone_means_the_same_when_the_run_is_resumed(monkeypatch) -> None:
+    """The run has 12 (the default) x 3 = 36 sequences a batch. With the checkpoint's batch_size of 4 it would be 12."""
     Path("auto.json").write_text('{"training": {"batch_size": "auto", "gradient_accumulation_steps": 3}}')
     enough_memory(monkeypatch, 5)
     stop_after(monkeypatch, 1)
-    train_plainly(*plain_flags(), "--config", "auto.json", "--max_iters", "2")
+    train_plainly(*flags_without_batch_size(), "--config", "auto.json", "--max_iters", "2")
     stop_after(monkeypatch, None)
     assert state_of("models/mine_epoch1.pt")["config"]["training"]["batch_size"] == 4
     shown = train_plainly("--resume", "models/mine_epoch1.pt", "--config", "auto.json", "--show_config").said
@@ -401,11 +401,11 @@ def test_a_file_without_the_default_below_it_means_the_same_when_the_run_is_resu
     assert row == ["batch_size", "4", "sequences", "checkpoint", "models/mine_epoch1.pt"]
 
 
-def test_other_batches_are_refused_and_a_smaller_machine_may_search_again(monkeypatch, six) -> None:
+def test_another_number_of_sequences_is_refused_and_allow_changes_searches_again(monkeypatch, six) -> None:
     enough_memory(monkeypatch, 5)
     stop_after(monkeypatch, 2)
     flags = ["--config", "six.json", "--batch_size", "auto", f"--{ACCUMULATION}", "3", "--max_iters", "4"]
-    train_plainly(*plain_flags(), *flags)
+    train_plainly(*flags_without_batch_size(), *flags)
     stop_after(monkeypatch, None)
     with pytest.raises(UserError, match=r"training\.batch_size 3 -> .*--allow_changes"):
         train_plainly("--resume", "models/mine_epoch1.pt", "--batch_size", "auto", f"--{ACCUMULATION}", "8")
@@ -416,22 +416,11 @@ def test_other_batches_are_refused_and_a_smaller_machine_may_search_again(monkey
     assert len(metrics_rows("models/mine_epoch1.metrics.jsonl")) == 4
 
 
-def test_a_new_run_from_weights_searches_for_itself(monkeypatch, six) -> None:
+def test_a_new_run_from_weights_searches_again(monkeypatch, six) -> None:
     train("--max_iters", "1")
     enough_memory(monkeypatch, 4)
-    flags = [
-        "--dataset",
-        "mine",
-        "--device",
-        "cpu",
-        "--dtype",
-        "float32",
-        "--max_iters",
-        "1",
-        "--training.eval_iters",
-        "1",
-    ]
-    taken = ["--load_model_only", "models/mine_epoch1.pt", "--batch_size", "auto", "--output_checkpoint", "models/n.pt"]
-    assert train_plainly(*flags, *taken).code == 0
+    flags = [*SHAPE[:6], "--max_iters", "1", "--training.eval_iters", "1"]
+    flags += ["--load_model_only", "models/mine_epoch1.pt", "--batch_size", "auto"]
+    assert train_plainly(*flags, "--output_checkpoint", "models/n.pt").code == 0
     training = state_of("models/n.pt")["config"]["training"]
     assert (training["batch_size"], training["gradient_accumulation_steps"]) == (4, 3)

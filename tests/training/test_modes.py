@@ -1,4 +1,4 @@
-"""Every way to start or continue, as the table of training.resume.Mode says it."""
+"""Every way to start or continue a run does what its row in the table of training.resume.Mode says."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_docs_have_the_same_table() -> None:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of four batches, which options of its own, and the same model in other formats."""
+    """A folder with a run of four batches that has its own options, and with the same model in other formats."""
     folder = tmp_path_factory.mktemp("first")
     with pytest.MonkeyPatch.context() as patch:
         settle(folder, patch)
@@ -74,22 +74,22 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_way_to_start(row: list[str], first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(first, tmp_path, dirs_exist_ok=True)
     settle(tmp_path, monkeypatch)
-    is_ = dict(zip(HEADER, row, strict=True))
-    before, content, ranks = state_of(PATH), snapshot("models"), SINGLE
+    expected = dict(zip(HEADER, row, strict=True))
+    before, old_files, ranks = state_of(PATH), snapshot("models"), SINGLE
     flags = [] if row[0].startswith("(") else [WORDS.get(word, word) for word in row[0].split()]
     flags += ["--dataset", "mine", "--device", "cpu", "--dtype", "float32"]
     if row[0] == "(torchrun restarts the job)":
-        flags += ["--load_model_only", PATH]  # as it began
+        flags += ["--load_model_only", PATH]  # a restarted job has the flags with which it began
         ranks = Ranks(job="a", restarts=1)
         job = {"job": "a", "run_id": before["metadata"]["run_id"]}
         Path("models/.mine_epoch1.job").write_text(json.dumps(job))
-    elif not row[0].startswith("--resume -") and row[0] != "--resume":  # these name the run by the same flags
+    elif not row[0].startswith("--resume -") and row[0] != "--resume":  # --resume alone finds the run by --epochs
         flags += ["--epochs", "3"]
     if row[0] == "(none)":
         flags += [*TINY, "--model.n_embd", "8"]
 
     changed = [*flags, "--optimizer.weight_decay", "0.3"]
-    if is_["changes"] == "refused":
+    if expected["changes"] == "refused":
         with pytest.raises(UserError, match=r"not continue the same run: optimizer\.weight_decay 0\.1 -> 0\.3"):
             prepare_run(request_of(*changed), ranks)
     else:
@@ -97,34 +97,34 @@ def test_a_way_to_start(row: list[str], first: Path, tmp_path: Path, monkeypatch
 
     with closing(prepare_run(request_of(*flags), ranks)) as run:
         trainer = Trainer(run)
-        check(is_, trainer, before)
+        check(expected, trainer, before)
         files = {
             "same": "mine_epoch1",
             "OTHER": "other",
             "by options": "mine_epoch3" if "3" in flags else "mine_epoch1",
         }
-        assert run.files.run == files[is_["files"]]
+        assert run.files.run == files[expected["files"]]
         run.files.start(run.start.checkpoint, run.start.run_id, trainer.batches_done, run.start.mode is Mode.RESUME)
         if run.files.run != "mine_epoch1":
-            assert snapshot("models").items() >= content.items()  # of the run that it starts from
+            assert snapshot("models").items() >= old_files.items()  # the files of the first run are unchanged
         steps = [row["step"] for row in metrics_rows(run.files.metrics)] if run.files.metrics.exists() else []
-        assert steps == ([1, 2, 3, 4] if is_["metrics"] == "yes" else [])
+        assert steps == ([1, 2, 3, 4] if expected["metrics"] == "yes" else [])
 
 
-def check(is_: dict[str, str], trainer: Trainer, before: dict[str, Any]) -> None:
-    """Compare a trainer before its first batch with a row, and with the checkpoint."""
+def check(expected: dict[str, str], trainer: Trainer, before: dict[str, Any]) -> None:
+    """Compare a trainer before its first batch with a row of the table (`expected`) and with the checkpoint (`before`)."""
     run, now = trainer.run, trainer.state_dict()
-    assert run.start.mode.name == is_["mode"]
-    if is_["weights"] == "yes":
+    assert run.start.mode.name == expected["mode"]
+    if expected["weights"] == "yes":
         assert all(torch.equal(now["model"][name], weight) for name, weight in before["model"].items())
     else:
         assert differences(now["model"], before["model"])
-    assert (differences(now["optimizer"], before["optimizer"]) == []) == (is_["optimizer"] == "yes")
-    assert now["batch_counter"] == (0 if is_["position"] == "-" else 4)
-    assert now["loader"]["position"] == (4 if is_["position"] == "yes" else 0)
-    best = math.inf if is_["metrics"] == "-" else before["best_val_loss"]
-    assert now["best_val_loss"] == best and bool(now["metrics"]["train_loss_batch"]) == (is_["metrics"] == "yes")
-    assert run.config.model.n_embd == (8 if is_["options"] == "-" else 16)
-    assert run.config.system.seed == (7 if is_["options"] == "all" else 1337)
+    assert (differences(now["optimizer"], before["optimizer"]) == []) == (expected["optimizer"] == "yes")
+    assert now["batch_counter"] == (0 if expected["position"] == "-" else 4)
+    assert now["loader"]["position"] == (4 if expected["position"] == "yes" else 0)
+    best = math.inf if expected["metrics"] == "-" else before["best_val_loss"]
+    assert now["best_val_loss"] == best and bool(now["metrics"]["train_loss_batch"]) == (expected["metrics"] == "yes")
+    assert run.config.model.n_embd == (8 if expected["options"] == "-" else 16)
+    assert run.config.system.seed == (7 if expected["options"] == "all" else 1337)
     same_run = now["metadata"]["run_id"] == before["metadata"]["run_id"]
-    assert same_run == (is_["run id"] == "same")
+    assert same_run == (expected["run id"] == "same")

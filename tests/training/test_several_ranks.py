@@ -1,4 +1,4 @@
-"""What several ranks share of a run, what they compare before it, and how a torchrun job continues after a restart."""
+"""Several ranks: what they share, what they compare before a run, and how a torchrun job continues after a restart."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_stopped_run_says_how_to_continue_on_as_many_ranks(ranks: Ranks, expec
     [
         (Ranks(restarts=1, job="a"), Request(weights_from="x.pt"), True),
         (Ranks(restarts=1, job="b"), Request(), False),
-        (Ranks(job="a"), Request(), False),  # a default name, and no restart
+        (Ranks(job="a"), Request(), False),  # no --rdzv_id and no restart
         (Ranks(job="a", named_job=True), Request(), True),
         (Ranks(job="a", named_job=True), Request(weights_from="x.pt"), False),
         (Ranks(job="a", named_job=True), Request(continue_from="x.pt"), False),
@@ -139,9 +139,8 @@ def test_a_job_continues_its_own_run(ranks: Ranks, request_: Request, expected: 
     assert not is_restart(request_, files, ranks)
 
 
-def test_a_job_that_loads_weights_of_its_own_name_can_restart_before_its_first_save(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_job_that_loads_weights_from_its_output_can_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It dies before its first batch, and its weights came from the file that it saves to."""
     flags = (*FLAGS, "--max_iters", "2", "--eval_interval", "0", *OUTPUT)
     assert train(*flags).code == 0
     run = make_run(*flags)
@@ -150,7 +149,7 @@ def test_a_job_that_loads_weights_of_its_own_name_can_restart_before_its_first_s
     trainer, step = Trainer(run), Trainer.step
 
     def dies(own: Trainer, batch: Any) -> Any:
-        own.saver.wait()  # perhaps it was durable by now
+        own.saver.wait()  # the save of batch 0 has finished
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "step", dies)
