@@ -122,13 +122,13 @@ def evaluate(batches: int | None, metrics: MetricsTracker) -> tuple[list[Row], d
     if not evaluations and not math.isfinite(best):
         return [], {}
     step, loss = evaluations[-1] if evaluations else (0, best)
-    first = "" if evaluations else "best "
-    last = f" (after batch {step:,} of {batches:,})" if evaluations and batches not in (None, step) else ""
-    figures = {"loss": (f"{first}validation loss{last}", f"{loss:.4f}")}
+    prefix = "" if evaluations else "best "
+    when = f" (after batch {step:,} of {batches:,})" if evaluations and batches not in (None, step) else ""
+    figures = {"loss": (f"{prefix}validation loss{when}", f"{loss:.4f}")}
     if loss < 50:
-        figures["perplexity"] = (f"{first}validation perplexity{last}", f"{math.exp(loss):.4f}")
+        figures["perplexity"] = (f"{prefix}validation perplexity{when}", f"{math.exp(loss):.4f}")
     rows = [(name, f"{value} nats per token" if kind == "loss" else value) for kind, (name, value) in figures.items()]
-    rows += [(f"bits per byte of the validation text{last}", f"{b:.4f}") for at, b in finite(metrics.bpb) if at == step]
+    rows += [(f"bits per byte of the validation text{when}", f"{b:.4f}") for at, b in finite(metrics.bpb) if at == step]
     if evaluations and math.isfinite(best):
         rows.append(("best validation loss of the run", f"{best:.4f} nats per token"))
     return rows, figures

@@ -141,8 +141,8 @@ def refuse_unusable(checkpoint: Checkpoint) -> None:
             raise UserError(
                 f"The weight '{one_line(name)}' in '{checkpoint.path}' was transposed; nothing was exported."
             )
-    first, last = checkpoint.model.get(EMBEDDING), checkpoint.model.get(OUTPUT)
-    if first is not None and last is not None and first.shape == last.shape and not torch.equal(first, last):
+    wte, head = checkpoint.model.get(EMBEDDING), checkpoint.model.get(OUTPUT)
+    if wte is not None and head is not None and wte.shape == head.shape and not torch.equal(wte, head):
         raise UserError(f"'{OUTPUT}' in '{checkpoint.path}' differs from '{EMBEDDING}'; GPT-2 has one matrix for both.")
 
 

@@ -53,10 +53,10 @@ def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
     rows, recorded = tokenizer.padded_vocab_size, mark.get("vocab_rows")
     if type(recorded) is int and own.n_vocab <= recorded <= 2 * rows:  # plausible; else ignored
         rows = max(recorded, rows) if adds_tokens else recorded
-    stored, missing, path = stored[: own.n_vocab], rows - own.n_vocab, folder / PADDING_FILE
+    stored, n_padding, path = stored[: own.n_vocab], rows - own.n_vocab, folder / PADDING_FILE
     padding = read_tensors(path).get(EMBEDDING) if path.is_file() and not adds_tokens else None
-    if padding is None or padding.shape != (missing, stored.size(1)):
-        padding = stored.double().mean(0).float().expand(missing, -1)
+    if padding is None or padding.shape != (n_padding, stored.size(1)):
+        padding = stored.double().mean(0).float().expand(n_padding, -1)
     weights[EMBEDDING] = weights[OUTPUT] = torch.cat([stored, padding]).float()
     biases = {name for name in weights if name.endswith(".bias")}
     if mark.get("bias") is False and not any(weights[name].any() for name in biases):  # zeros that the export added

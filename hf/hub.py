@@ -67,10 +67,10 @@ class Hub:
         existing = {entry.rfilename: entry for entry in info.siblings or [] if entry.rfilename != ".gitattributes"}
         if not existing:
             return info.sha, False
-        with tempfile.TemporaryDirectory(prefix="jojo-hub-") as place:
+        with tempfile.TemporaryDirectory(prefix="jojo-hub-") as copy:
             small = ["config.json", CARD_FILE]
-            self.api.snapshot_download(repo_id, revision=info.sha, allow_patterns=small, local_dir=place)
-            sealed, card = sealed_files(Path(place)), Path(place, CARD_FILE)
+            self.api.snapshot_download(repo_id, revision=info.sha, allow_patterns=small, local_dir=copy)
+            sealed, card = sealed_files(Path(copy)), Path(copy, CARD_FILE)
             card_was_edited = card.exists() and sha256_of(card) != (sealed or {}).get(CARD_FILE)
         weights = getattr(getattr(existing.get(WEIGHTS_FILE), "lfs", None), "sha256", None)
         if sealed is None or weights not in (None, sealed.get(WEIGHTS_FILE)) or INDEX_FILE in existing:

@@ -76,8 +76,8 @@ def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path) -> tuple
     if train is None or val is None:
         missing = files.split("train" if train is None else "val")
         known = sorted(path.name.removesuffix("-train.jsonl") for path in files.folder.glob("*-train.jsonl"))
-        there = f"{files.folder} holds: {', '.join(known) or 'no data set'}"
-        raise UserError(f"'{missing}' does not exist ({there}); prepare.py makes a data set from your text.")
+        found = f"{files.folder} holds: {', '.join(known) or 'no data set'}"
+        raise UserError(f"'{missing}' does not exist ({found}); prepare.py makes a data set from your text.")
     warn_of_lookalikes([train, val], data.parse_special)
     return train, val
 

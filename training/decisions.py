@@ -80,6 +80,7 @@ def derive_system(config: Config, reasons: Reasons, ranks: Ranks = SINGLE) -> No
         here = (ranks.local_rank, ranks.local_world_size, ranks.by_torchrun)
         device = devices.choose_rank_device(wanted, by_flag, *here)
     reasons.derive(config, "system.device", device.value, device.reason)
+    # A config file may name a dtype for its GPU. If there is only a CPU here, choose_dtype may replace it with a warning.
     fell_back = wanted.startswith(("cuda", "mps")) and system.device == "cpu"
     dtype = devices.choose_dtype(system.dtype, system.device, reasons.by_flag("system.dtype") or not fell_back)
     reasons.derive(config, "system.dtype", dtype.value, dtype.reason)

@@ -1,7 +1,7 @@
 """The peak memory of a run, in bytes, estimated from its config without building the model.
 
-Weights and the optimizer's averages are always in memory. What a batch adds is largest at one of these moments, and the
-estimate takes the largest:
+Weights and the optimizer's averages are always in memory. The estimate adds what a batch holds at the worst of these
+moments:
 
     loss          all activations, a group of logits and the output layer's gradient
     last block    the backward pass begins: all activations, and gradients inside the last block
@@ -77,8 +77,8 @@ def weights_bytes(config: Config, ranks: int = 1) -> Parts:
     """What is in memory before the first batch: weights and averages in float32, and ddp's buckets."""
     model, L, n = formulas(config.model), config.model.n_layer, sharing_ranks(config, ranks)
     weights = elements(model.outside, n) + L * elements(model.block, n)
-    hidden = L * elements(model.matrices)  # the configured optimizer updates these, AdamW the rest
-    averages = OPTIMIZERS[config.optimizer.kind].n_averages() * hidden + AdamW.n_averages() * (weights - hidden)
+    blocks = L * elements(model.matrices)  # matrices: the configured optimizer's; AdamW updates the rest
+    averages = OPTIMIZERS[config.optimizer.kind].n_averages() * blocks + AdamW.n_averages() * (weights - blocks)
     buckets = ranks > 1 and config.system.parallel == "ddp"  # a copy of all gradients, for the all-reduce
     return {"weights": 4 * weights, "averages": 4 * averages, "buckets": 4 * model.n_parameters * buckets}
 

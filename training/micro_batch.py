@@ -103,9 +103,9 @@ class Trial:
             self.parts = self.parts or build(self.config, self.n_vocab)
             try_step(*self.parts, with_batch_size(self.config, size))
             free, total = torch.cuda.mem_get_info(system.device)  # the step's memory is still reserved
-            ours = int(total * (system.memory_fraction or 1))
-            left = min(free, ours - torch.cuda.memory_reserved(system.device)) - self.extra_bytes
-            fits = left >= SPARE * ours
+            usable = int(total * (system.memory_fraction or 1))
+            left = min(free, usable - torch.cuda.memory_reserved(system.device)) - self.extra_bytes
+            fits = left >= SPARE * usable
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -76,8 +76,8 @@ class Record:
             "peak_memory_bytes": peak_memory_bytes(config.system.device),
         }
         metrics.add_batch(self.row)
-        share = "n/a" if mfu is None else f"{mfu:.0%}"
-        speed = f"{rows_per_s:.1f} seq/s, {short_count(tokens_per_s)} tok/s, MFU {share}"
+        mfu_text = "n/a" if mfu is None else f"{mfu:.0%}"
+        speed = f"{rows_per_s:.1f} seq/s, {short_count(tokens_per_s)} tok/s, MFU {mfu_text}"
         self.bar.set_postfix_str(f"loss {loss:.3f}, {speed}, lr {lr:.1e}", refresh=False)
         self.bar.update()
         interval = config.training.log_interval

@@ -133,7 +133,7 @@ def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
             load_hf(find_model(source))
 
 
-def test_gen_writes_from_a_folder(exported: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_gen_talks_to_a_folder(exported: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     flags = ["--prompt", "Once", "--max_tokens", "12", "--seed", "1", "--device", "cpu", "--dtype", "float32"]
     texts = []
     for source in exported:
