@@ -1,12 +1,11 @@
 """What a run is: six dataclasses, filled from layers of values and checked before anything is built.
 
-Where a value comes from, later wins:
+Values come from layers; a later layer overrides an earlier one:
 
     field default < a loaded checkpoint's config < "extends" < the JSON file < flags
 
-Every field below is also a flag (`--model.n_layer 8`) and a row of docs/configuration.md, which a test
-compares with the field. `null` means "derive it". All problems are reported at once. jojo/config_file.py reads and
-writes the JSON files.
+Every field below is also a flag (`--model.n_layer 8`) and a row of docs/configuration.md; a test compares the two.
+`null` means "derive it". All problems are reported at once. jojo/config_file.py reads and writes the JSON files.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from utils import UserError, one_line
 
 MOST_PROBLEMS = 20  # in one message
-AUTO = "auto"  # instead of a number: find one for this machine; the search starts at the number set so far
-LARGEST = 2**63 - 1  # the upper limit of whole numbers that have none
+AUTO = "auto"  # instead of a number, in a file or flag: find one that fits this machine (training/micro_batch.py)
+LARGEST = 2**63 - 1  # for integer options without an upper limit of their own: what 64 bits hold
 LIMITS = {"at_least": operator.ge, "above": operator.gt, "below": operator.lt, "at_most": operator.le}
 Value = Any  # what a field may hold: bool, int, float, str or None
 Values = dict[str, dict[str, Value]]  # {"model": {"n_layer": 6}, ...}, as in a JSON file
@@ -47,13 +46,13 @@ def option(
 
 @dataclass
 class ModelConfig:
-    """The network's shape; a checkpoint's cannot be changed."""
+    """The network's shape; a loaded checkpoint fixes it."""
 
     n_layer: int = option(6, "transformer blocks", at_least=1, at_most=10_000)
     n_head: int = option(6, "attention heads per block; must divide n_embd", at_least=1, at_most=10_000)
     n_embd: int = option(384, "width of the residual stream", unit="channels", at_least=1, at_most=10**6)
     block_size: int = option(256, "longest context that the model can use", unit="tokens", at_least=2, at_most=10**7)
-    dropout: float = option(0.0, "dropout probability; 0 suits less than one epoch of data", at_least=0, below=1)
+    dropout: float = option(0.0, "dropout probability; 0 is right for up to one epoch", at_least=0, below=1)
     bias: bool = option(False, "biases in linear and LayerNorm layers, as in GPT-2; false is a little faster")
     vocab_size: int | None = option(
         None, "embedding rows; null = the tokenizer's size rounded up to 64", unit="tokens", at_least=1, at_most=10**7
@@ -65,7 +64,7 @@ class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019) or Muon (Jordan et al. 2024), with decay on matrices only."""
 
     kind: str = option(
-        "adamw", "adamw, or muon for the blocks' matrices, which learns in fewer batches", choices=("adamw", "muon")
+        "adamw", "adamw; muon (for the blocks' matrices) learns in fewer batches", choices=("adamw", "muon")
     )
     learning_rate: float = option(6e-4, "peak learning rate", above=0)
     weight_decay: float = option(0.1, "decoupled weight decay of matrices and embeddings", at_least=0)
@@ -97,7 +96,7 @@ class TrainingConfig:
 
     max_epochs: int = option(1, "passes over the training split", at_least=1)
     max_iters: int | None = option(None, "length of the run; overrides max_epochs", unit="batches", at_least=1)
-    max_minutes: float | None = option(None, "stop cleanly (saved, resumable) after this long", unit="minutes", above=0)
+    max_minutes: float | None = option(None, "save and stop after this time; resumable", unit="minutes", above=0)
     batch_size: int = option(
         12, "sequences per micro-batch; auto = as many as fit", unit="sequences", at_least=1, at_most=10**6, auto=True
     )
@@ -105,27 +104,29 @@ class TrainingConfig:
     activation_checkpointing: bool = option(False, "recompute the blocks in the backward pass: less memory, slower")
     eval_iters: int = option(20, "micro-batches per evaluation, of each split", unit="micro-batches", at_least=1)
     eval_interval: int = option(100, "how often to evaluate; 0 = only after each epoch", unit="batches", at_least=0)
-    log_interval: int = option(10, "how often to print without a terminal; 0 = never", unit="batches", at_least=0)
-    plot_interval: int = option(100, "how often to keep a picture; 0 = only the last", unit="batches", at_least=0)
+    log_interval: int = option(10, "how often to print, if not on a terminal; 0 = never", unit="batches", at_least=0)
+    plot_interval: int = option(100, "how often to keep a plot; 0 = only the last", unit="batches", at_least=0)
     sample_interval: int = option(0, "how often to continue sample_prompts; 0 = never", unit="batches", at_least=0)
-    sample_prompts: str = option("Once upon a time", "the beginnings of samples; separate several with |")
+    sample_prompts: str = option("Once upon a time", "what samples continue; separate several with |")
     sample_tokens: int = option(40, "length of a sample", unit="tokens", at_least=1)
     save_checkpoints: bool = option(True, "write checkpoints; false = keep nothing but the metrics")
     checkpoint_interval: int = option(0, "batches between numbered checkpoints; 0 = none", unit="batches", at_least=0)
     keep_checkpoints: int | None = option(None, "numbered ones to keep; null = all", unit="checkpoints", at_least=1)
-    checkpoint_minutes: float = option(15.0, "how often to save the checkpoint; 0 = never", unit="minutes", at_least=0)
+    checkpoint_minutes: float = option(15.0, "how often to save; 0 = only after epochs", unit="minutes", at_least=0)
     compile_model: bool | None = option(None, "torch.compile; null = on CUDA only")
     train_batches: int | None = option(None, "use at most this many batches of each epoch", unit="batches", at_least=1)
-    val_batches: int | None = option(None, "validate on at most this many", unit="micro-batches", at_least=1)
+    val_batches: int | None = option(None, "limits eval_iters for validation", unit="micro-batches", at_least=1)
 
 
 @dataclass
 class SystemConfig:
     """The machine, and the seed. The device and its settings change results only by rounding."""
 
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps; auto = CUDA with most free memory, MPS, CPU")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps; auto = CUDA (most free memory), else MPS, else CPU")
     dtype: str = option(
-        "auto", "auto = bfloat16 if fast; float16: only on GPUs", choices=("auto", "float32", "bfloat16", "float16")
+        "auto",
+        "auto = bfloat16 if it is fast on the device, else float32; float16 needs a GPU",
+        choices=("auto", "float32", "bfloat16", "float16"),
     )
     seed: int = option(1337, "decides the initial weights, the order of the data and dropout", at_least=0)
     parallel: str = option(
@@ -133,12 +134,12 @@ class SystemConfig:
     )
     shard_ranks: int | None = option(None, "fsdp: ranks per copy of the model; null = all", unit="ranks", at_least=1)
     timeout_minutes: float = option(10.0, "how long a rank waits for the others (torchrun)", unit="minutes", above=0)
-    num_workers: int | None = option(None, "threads that tokenize; null = one per core, 0 = none", at_least=0)
+    num_workers: int | None = option(None, "threads that tokenize; null = one per core, 0 = no threads", at_least=0)
     pin_memory: bool = option(True, "page-locked buffers for copies to a CUDA device")
     memory_fraction: float | None = option(None, "share of CUDA memory to use at most; null = all", above=0, at_most=1)
-    optimize_memory: bool = option(False, "give cached CUDA memory back before training and after evaluations")
+    optimize_memory: bool = option(False, "empty PyTorch's CUDA cache before training and after evaluations")
     peak_flops: float | None = option(
-        None, "the device's peak, for MFU; null = GPUs by name, CPUs measured", unit="FLOP/s", at_least=10**6
+        None, "the device's peak, for MFU; null = known GPUs, or a measured CPU", unit="FLOP/s", at_least=10**6
     )
     allow_tf32_matmul: bool = option(True, "TF32 matrix products on CUDA (float32 only)")
     allow_tf32_cudnn: bool = option(True, "TF32 in cuDNN on CUDA (float32 only)")
@@ -151,7 +152,7 @@ class DataConfig:
     dataset_name: str = option("story", "reads <data_dir>/<dataset_name>-train.jsonl and -val.jsonl")
     data_dir: str = option("data/", "folder of the prepared JSONL files")
     tokenizer: str = option("gpt2", "gpt2, or a vocabulary file of your own (prepare.py --train_tokenizer)")
-    predict: str = option("all", "targets: all tokens, or only what the assistant says", choices=("all", "assistant"))
+    predict: str = option("all", "tokens to predict: all, or only the assistant's", choices=("all", "assistant"))
     pack: str = option("stream", "how documents fill rows: end to end, or kept whole", choices=("stream", "whole"))
     parse_special: bool = option(False, "read <|im_start|> and the like in `text` records as control tokens")
     max_bad_lines: int = option(100, "unreadable lines to skip before giving up", unit="lines", at_least=0)
@@ -223,7 +224,7 @@ def options() -> Iterator[Option]:
     for section, cls in SECTIONS.items():
         hints = get_type_hints(cls)
         for item in dataclasses.fields(cls):
-            kinds = get_args(hints[item.name]) or (hints[item.name],)  # `int | None` has two
+            kinds = get_args(hints[item.name]) or (hints[item.name],)  # int | None -> (int, NoneType)
             yield Option(f"{section}.{item.name}", kinds[0], type(None) in kinds, item.default, **item.metadata)
 
 
@@ -236,8 +237,8 @@ OPTIONS: dict[str, Option] = {o.name: o for o in options()}
 def resolve(layers: list[tuple[str, Values]], partial: bool = False) -> tuple[Config, dict[str, str]]:
     """Merge layers of (source, nested values), later over earlier, and check the result.
 
-    Returns the config, and for every dotted name the source of its value ("default" if no layer set it). With `partial`
-    more layers will come, so the checks between fields are left out. Raises UserError that names all problems at once.
+    Returns the config, and for every dotted name the source of its value ("default" if no layer set it). Raises UserError
+    that names all problems. With `partial`, more layers will follow, so checks between fields are left out.
     """
     config, sources = Config(), dict.fromkeys(OPTIONS, "default")
     problems = list(itertools.islice(_apply_layers(config, sources, layers, partial), MOST_PROBLEMS))
@@ -268,7 +269,7 @@ def _apply_layers(
     refused = set()
     for source, values in layers:
         for name, value, problem in _entries(values):
-            if not problem and not (OPTIONS[name].auto and value == AUTO):  # auto keeps the number set so far
+            if not problem and not (OPTIONS[name].auto and value == AUTO):  # "auto" leaves the number of earlier layers
                 value, problem = check_value(OPTIONS[name], value)
                 problem = problem and f"'{name}' {problem}"
                 if not problem:
@@ -283,7 +284,7 @@ def _apply_layers(
 
 
 def _entries(values: Values) -> Iterator[tuple[str, Value, str]]:
-    """Yields (dotted name, value, problem) for each option in a layer; "" is no problem."""
+    """Yields (dotted name, value, problem) for each option in a layer; the problem is "" if there is none."""
     if not isinstance(values, dict):
         yield "", None, f"must hold a JSON object with the sections {', '.join(SECTIONS)}"
         return
@@ -302,7 +303,7 @@ def _entries(values: Values) -> Iterator[tuple[str, Value, str]]:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """A hint " (did you mean 'x'?)": the same name in another section, or the closest known name; "" without one."""
+    """The hint " (did you mean 'x'?)" with the same name in another section or the closest known name, or ""."""
     found = [n for n in OPTIONS if n.endswith("." + name)] or difflib.get_close_matches(name, known, 1, cutoff=0.5)
     return f" (did you mean '{found[0]}'?)" if found else ""
 
@@ -311,7 +312,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def check_value(opt: Option, value: Value) -> tuple[Value, str]:
-    """The value in the field's type (an int may become a float), and its problem, or ""."""
+    """The value, converted to the field's type (int to float, 2.0 to 2), and its problem; "" if there is none."""
     kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[opt.type]
     kind += " or null" if opt.optional else " or auto" if opt.auto else ""
     if value is None:
@@ -339,7 +340,7 @@ def check_value(opt: Option, value: Value) -> tuple[Value, str]:
 
 
 def is_printable(text: str) -> bool:
-    """Whether text holds no control characters and no lone surrogates, except those that encode a path's bytes."""
+    """Whether text has no control characters or lone surrogates, except U+DC80-DCFF (bytes of a path, os.fsdecode)."""
     return not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]", text)
 
 
@@ -347,8 +348,8 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
     """Yields (fields, problem) for values that are each valid but do not fit together."""
     model, name = config.model, config.data.dataset_name
     if model.n_embd % model.n_head:
-        near = min(model.n_head, model.n_embd)
-        best = next(h for d in range(near) for h in (near - d, near + d) if model.n_embd % h == 0)
+        start = min(model.n_head, model.n_embd)  # search both ways from here for the nearest divisor of n_embd
+        best = next(h for d in range(start) for h in (start - d, start + d) if model.n_embd % h == 0)
         problem = f"model.n_embd {model.n_embd} is not divisible by model.n_head {model.n_head}; {best} heads would fit"
         yield {"model.n_embd", "model.n_head"}, problem
     final, peak = config.scheduler.min_lr, config.optimizer.learning_rate
