@@ -1,17 +1,17 @@
-"""Ids on disk to packed micro-batches. Order is a pure function of (seed, epoch); position is an integer.
+"""Token ids on disk -> batches. Their order is a pure function of (seed, epoch); the position is an integer.
 
-By default an epoch's stream is <|endoftext|> (context for the first token) and then every document of the split, in another
-order each epoch. The stream is cut into rows of `block_size` targets. Rows are shuffled too, so that a batch mixes text from
-everywhere. Every token is a target exactly once an epoch:
+By default an epoch's stream is <|endoftext|> (context for the first token) and then every document of the split, in a new
+order each epoch. The stream is cut into rows of `block_size` targets. The rows are shuffled too, so that a batch mixes many
+documents. Every token is a target exactly once in an epoch:
 
     stream   <eot> a b c <eot> d e <eot> ...
     row 0    x: <eot> a b c      y: a b c <eot>
     row 1    x: <eot> d e <eot>  y: d e <eot> ...
 
-jojo/text/packing.py has the other way to fill rows; jojo/text/chat_targets.py finds the targets when not all tokens are.
+jojo/text/packing.py can also keep documents whole. jojo/text/chat_targets.py can make only the assistant's tokens targets.
 
-Nothing is remembered between batches: `batch(epoch, 10_000_000)` costs what `batch(epoch, 10)` does, so a resumed run
-seeks instead of replaying.
+A batch does not depend on those before it: `batch(epoch, 10_000_000)` takes as long as `batch(epoch, 10)`, so a resumed run
+jumps to its position.
 
 Shape letters: A micro-batches per batch on this rank, B sequences per micro-batch, T tokens per sequence.
 """
@@ -31,7 +31,7 @@ from jojo.text.packing import EpochStream, Piece, WholeRows, mix_key, permute
 from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import Tokenizer
 
-IGNORED = -1  # target where nothing is predicted
+IGNORED = -1  # a target that the loss leaves out
 
 
 @dataclass
@@ -39,26 +39,26 @@ class Batch:
     """The micro-batches of one optimizer step on this rank."""
 
     inputs: np.ndarray  # int64 (A, B, T)
-    targets: np.ndarray  # the same; -1 is not predicted
+    targets: np.ndarray  # int64 (A, B, T); -1 is ignored
     n_targets: int  # predicted tokens of the whole batch, over all ranks; the loss is divided by it
 
 
 @dataclass
 class PackedLoader:
-    """Batches of an epoch by number."""
+    """Makes the batches of an epoch, by number."""
 
     cache: TokenCache
     block_size: int  # T, tokens per sequence
     batch_size: int  # B, sequences per micro-batch
     _: KW_ONLY
-    eot_id: int  # the token before an epoch's first target
-    accumulation: int = 1  # micro-batches per batch over all ranks; rank r takes numbers r, r + world_size, ...
+    eot_id: int  # <|endoftext|>: the input before an epoch's first target, and in unused places
+    accumulation: int = 1  # micro-batches per batch over all ranks; rank r takes micro-batches r, r + world_size, ...
     seed: int | None = 0  # decides the order of every epoch; None keeps the cache's order of documents (evaluation)
     rank: int = 0
-    world_size: int = 1  # divides `accumulation`
+    world_size: int = 1  # must divide `accumulation`
     max_batches: int | None = None  # use at most this many batches of each epoch
-    targets: AssistantTargets | None = None  # which tokens are predicted; None: all
-    whole: WholeRows | None = None  # rows of whole documents, in place of a stream
+    targets: AssistantTargets | None = None  # finds the tokens to predict; None: all are
+    whole: WholeRows | None = None  # rows of whole documents; None: a stream cut into rows
 
     def __post_init__(self) -> None:
         assert self.accumulation % self.world_size == 0
@@ -69,7 +69,7 @@ class PackedLoader:
         self._stream: tuple[int, EpochStream] | None = None
 
     def layout(self, epoch: int) -> EpochStream | WholeRows:
-        """How documents fill the epoch's rows. The last epoch's stream is kept."""
+        """How documents fill the rows of an epoch. The stream that was used last is kept."""
         if self.whole:
             return self.whole
         if self._stream is None or self._stream[0] != epoch:
@@ -79,7 +79,7 @@ class PackedLoader:
         return self._stream[1]
 
     def rows(self, epoch: int, index: int) -> np.ndarray:
-        """Row numbers of batch `index`, all ranks, (A·world_size, B); -1 fills up the epoch's last batch."""
+        """Row numbers of batch `index` for all ranks, (A·world_size, B); -1 fills up the last batch of the epoch."""
         first = index * self.rows_per_batch
         rows = np.full(self.rows_per_batch, -1, np.int64)
         real = max(0, min(self.n_rows - first, self.rows_per_batch))
@@ -87,7 +87,7 @@ class PackedLoader:
         return rows.reshape(self.accumulation, self.batch_size)
 
     def batch(self, epoch: int, index: int) -> Batch:
-        """Batch `index` of `epoch`: the same for the same arguments, whatever was read before."""
+        """Batch `index` of `epoch`. The same arguments always give the same batch."""
         assert index >= 0
         layout, rows = self.layout(epoch), self.rows(epoch, index)
         of_this_rank = slice(self.rank, None, self.world_size)
@@ -97,13 +97,13 @@ class PackedLoader:
         for place in np.ndindex(mine.shape):
             if mine[place] >= 0:
                 self._fill(inputs[place], targets[place], layout, int(mine[place]))
-        n_targets = np.count_nonzero(targets != IGNORED)
+        n_targets = np.count_nonzero(targets != IGNORED)  # of this rank; then add those of the other ranks
         for row in others[others >= 0].tolist():
             n_targets += self._predicted(self.targets, layout, row).sum() if self.targets else layout.n_targets(row)
         return Batch(inputs, targets, int(n_targets))
 
     def _fill(self, inputs: np.ndarray, targets: np.ndarray, layout: EpochStream | WholeRows, row: int) -> None:
-        """Write a row's ids to `targets` and, one place later, to `inputs`; both (T,)."""
+        """Write the ids of a row to `targets`, and shifted right by one to `inputs`; both (T,)."""
         ids = np.concatenate([self.ids(piece) for piece in layout.pieces(row)])
         if before := layout.context(row):
             inputs[0] = self.ids(before)[0]
@@ -113,7 +113,7 @@ class PackedLoader:
             targets[: len(ids)][~self._predicted(self.targets, layout, row)] = IGNORED
 
     def _predicted(self, targets: AssistantTargets, layout: EpochStream | WholeRows, row: int) -> np.ndarray:
-        """Which tokens of a row are predicted. A conversation is read from its beginning, to know who speaks."""
+        """Which tokens of a row are predicted, bool. Reads a conversation from its beginning, to know who speaks."""
         masks = []
         for piece in layout.pieces(row):
             is_chat = self.ids(Piece(piece.document, 0, 1))[0] == targets.im_start
@@ -122,7 +122,7 @@ class PackedLoader:
         return np.concatenate(masks)
 
     def ids(self, piece: Piece) -> np.ndarray:
-        """The tokens of a piece, as stored."""
+        """The token ids of a piece of a document."""
         begin = int(self.cache.offsets(piece.document, piece.document + 1)[0]) + piece.begin
         return self.cache.tokens(begin, begin + piece.count)
 
@@ -132,7 +132,7 @@ class PackedLoader:
         return sorted({piece.document for row in rows.flat if row >= 0 for piece in layout.pieces(int(row))})
 
     def describe_documents(self, epoch: int, index: int, tokenizer: Tokenizer, most: int = 4) -> str:
-        """The documents in a batch, for a message: line numbers as prepare.py writes them, from 1, and first words."""
+        """The documents in a batch, for a message: their lines in the JSONL file, from 1, and their first words."""
         documents = self.documents(epoch, index)
         shown = []
         for document in documents[:most]:
@@ -144,14 +144,14 @@ class PackedLoader:
 
 # --- the loaders of a run -----------------------------------------------------------------------------------------
 
-whole_rows = lru_cache(maxsize=4)(WholeRows)  # laid out once for all loaders of a split
+whole_rows = lru_cache(maxsize=4)(WholeRows)  # all loaders of a split share one layout
 
 
 def packed_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, **settings: Any) -> PackedLoader:
     """The batches of a split, packed as the config says; `settings` are PackedLoader's."""
     block_size = config.model.block_size
     targets = AssistantTargets.of(tokenizer) if config.data.predict == "assistant" else None
-    roles = AssistantTargets.of(tokenizer) if tokenizer.has_chatml else None
+    roles = AssistantTargets.of(tokenizer) if tokenizer.has_chatml else None  # finds turns: long chats are cut there
     whole = whole_rows(cache, block_size, roles) if config.data.pack == "whole" else None
     return PackedLoader(
         cache, block_size, config.training.batch_size, eot_id=tokenizer.eot_id, targets=targets, whole=whole, **settings
@@ -168,6 +168,6 @@ def training_loader(config: Config, cache: TokenCache, tokenizer: Tokenizer, ran
 
 
 def evaluation_loader(config: Config, split: str, cache: TokenCache, tokenizer: Tokenizer) -> PackedLoader:
-    """Fixed micro-batches of "train" or "val" for evaluation: the same for every run with the same data and shape."""
+    """Micro-batches of "train" or "val" for evaluation: always the same for the same data and sizes."""
     limits = [config.training.eval_iters, config.training.val_batches if split == "val" else None]
     return packed_loader(config, cache, tokenizer, seed=None, max_batches=min(filter(None, limits)))

@@ -26,21 +26,21 @@ def build_parser() -> Parser:
     add("--prompt", metavar="TEXT", help="text to continue; without one, a new document begins")
     add("--prompt_file", metavar="FILE", help="read the prompt from a UTF-8 file")
     add("--interactive", action="store_true", help="ask for one prompt after another; Ctrl-D ends it")
-    add("--chat", action="store_true", help="hold a conversation; with --prompt, give one answer")
+    add("--chat", action="store_true", help="hold a conversation; with --prompt, answer it and exit")
     add("--system", metavar="TEXT", help="system message of the conversation")
     add("--nonstop", action="store_true", help="continue after the end of a document or turn, up to --max_tokens")
     add("--max_tokens", type=int, default=300, metavar="N", help="write at most N tokens [%(default)s]")
     add("--temp", type=float, default=0.7, metavar="X", help="temperature; 0 = always the likeliest [%(default)s]")
     add("--top_k", type=int, default=50, metavar="N", help="draw from the N likeliest tokens; 0 = off [%(default)s]")
-    nucleus = "draw from the likeliest tokens that add up to probability X; 1 = off [%(default)s]"
+    nucleus = "draw from the likeliest tokens whose probabilities add up to X; 1 = off [%(default)s]"
     add("--top_p", type=float, default=1.0, metavar="X", help=nucleus)
-    penalty = "above 1, tokens repeat less; 1 = off [%(default)s]"
+    penalty = "above 1, text repeats itself less; 1 = off [%(default)s]"
     add("--repetition_penalty", type=float, default=1.0, metavar="X", help=penalty)
     add("--seed", type=int, metavar="N", help="the same seed gives the same text [a new one each time]")
     add("--num_samples", type=int, default=1, metavar="N", help="write N texts at once [%(default)s]")
     add("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda, cuda:N or mps [%(default)s]")
     dtypes = ("auto", "float32", "bfloat16", "float16", "int8")
-    add("--dtype", default="auto", choices=dtypes, help="of the weights; int8 is the fastest [%(default)s]")
+    add("--dtype", default="auto", choices=dtypes, help="type of the weights; int8 is the fastest [%(default)s]")
     add("--output", metavar="FILE", help="also write the text to a file")
     add("--no_delay", action="store_true", help="print each text when it is complete, not token by token")
     add("--use_base_tokenizer", action="store_true", help="use GPT-2's 50,257 tokens, without ChatML's")
@@ -114,7 +114,7 @@ class Session:
         )
 
     def note(self, text: str) -> None:
-        """Print what only --verbose shows."""
+        """Print a line on stderr, if --verbose was given."""
         if self.args.verbose:
             print(f"[{text}]", file=sys.stderr)
 
@@ -123,11 +123,11 @@ class Session:
         encode = self.tokenizer.encode_parsed if self.args.parse_special else self.tokenizer.encode
         ids, block_size = encode(text) if text else [], self.model.config.block_size
         if len(ids) >= block_size:
-            log.warning("The prompt has %d tokens and the context %d; its beginning is left out.", len(ids), block_size)
+            log.warning("The prompt (%d tokens) exceeds the context (%d); its start is left out.", len(ids), block_size)
         return [self.tokenizer.eot_id, *ids]
 
     def write(self, prompt: list[int], before: str = "") -> list[str]:
-        """Continue a prompt, and print `before` and the text as it comes. Returns the texts that were printed."""
+        """Continue a prompt. Prints `before` and then the text while it is made. Returns what was printed for each sample."""
         from generation import generate
         from jojo.text.tokenizer import IM_START, TextStream
 
@@ -145,7 +145,7 @@ class Session:
             for sample, token in enumerate(step):
                 if token is not None:
                     n_tokens += 1
-                    piece = streams[sample].push(token)  # of half a character, nothing yet
+                    piece = streams[sample].push(token)  # "" until a character is complete
                     texts[sample] += piece
                     if is_live:
                         print(piece, end="", flush=True)
@@ -166,7 +166,7 @@ def ask(question: str) -> str | None:
 
 
 def interactive(session: Session, record: list[str]) -> None:
-    """Continue one prompt after another."""
+    """Ask for prompts and continue each; `record` gets the texts for --output."""
     while (prompt := ask("\nprompt> ")) is not None:
         record += session.write(session.encode(prompt), prompt)
 
@@ -177,7 +177,7 @@ def chat(session: Session, first: str | None, record: list[str]) -> None:
 
     session.tokenizer.require_chatml()
     system, block_size = session.args.system, session.model.config.block_size
-    room = max(block_size // 2, block_size - session.args.max_tokens)
+    room = max(block_size // 2, block_size - session.args.max_tokens)  # the rest is for the answer
     messages = [{"role": "system", "content": system}] if system else []
     question = first if first is not None else ask("you> ")
     while question is not None:
@@ -187,7 +187,7 @@ def chat(session: Session, first: str | None, record: list[str]) -> None:
             left_out = "its beginning and the system message are" if system else "its beginning is"
             log.warning("The question has more tokens than the context; %s left out.", left_out)
         if dropped:
-            session.note(f"the context is full: {dropped} of the oldest messages left out")
+            session.note(f"the context is full: the oldest {dropped} messages are left out")
         answer = session.write(ids)[0].strip()
         messages.append({"role": "assistant", "content": answer})
         record += [f"user: {question}", f"assistant: {answer}"]
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             record += session.write(session.encode(prompt), prompt or "")
     finally:
-        if args.output and record:  # a run that failed leaves an older file alone
+        if args.output and record:  # if nothing was written, an older file stays
             replace_text(user_path(args.output), "\n".join(record) + "\n")
     return 0
 

@@ -1,8 +1,8 @@
-"""Text from a model: sampling, the decoding loop, loading, and the prompts of a conversation.
+"""Text from a model: sampling, the decoding loop, loading a model, and the prompts of a conversation.
 
-Decoding gives the same tokens with and without a KV cache. Learned positions cannot slide: when the context is full, the
-window restarts from its newest half, which is read again from position 0. That happens once every block_size / 2 tokens,
-so the time per token stays flat.
+Decoding gives the same tokens with and without a KV cache. With learned positions the cache cannot slide. When the context is
+full, the window restarts from its newest half, which is read again from position 0. This happens only once every
+block_size / 2 tokens, so the time per token stays about constant.
 
 Shape letters: B samples decoded together, V tokens of the vocabulary.
 """
@@ -23,17 +23,17 @@ from jojo.text.tokenizer import Message, Tokenizer
 from model import GPT, KVCache
 from utils import UserError
 
-LOWEST_TEMPERATURE = 1e-6  # below it only the likeliest token is left, and the division would overflow
+LOWEST_TEMPERATURE = 1e-6  # below this, take the likeliest token: dividing by the temperature would overflow
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is drawn. Raises UserError for values out of range."""
 
-    temperature: float = 0.7  # 0 = always the likeliest token; 1 = as the model says
-    top_k: int = 50  # only the k likeliest; 0 = off
-    top_p: float = 1.0  # only the likeliest that together reach this probability (Holtzman et al. 2020); 1 = off
-    repetition_penalty: float = 1.0  # above 1, tokens in the context become less likely (Keskar et al. 2019); 1 = off
+    temperature: float = 0.7  # 0 = always the likeliest token; 1 = the model's own probabilities
+    top_k: int = 50  # draw from the k likeliest tokens; 0 = off
+    top_p: float = 1.0  # draw from the likeliest tokens with this total probability (Holtzman et al. 2020); 1 = off
+    repetition_penalty: float = 1.0  # above 1: tokens of the context are less likely (Keskar et al. 2019); 1 = off
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:  # refuses NaN too
@@ -52,7 +52,7 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
     """The next token of each sample, int64 (B,) on the CPU.
 
     Args:
-        logits: (B, V) on any device. Drawing happens on the CPU in float32, so a seed means the same everywhere.
+        logits: (B, V) on any device. The CPU draws, in float32, so a seed means the same on every device.
         context: int64 (B, n), the tokens that the repetition penalty applies to.
         sampling: how to draw.
         generator: source of random numbers; None: torch's default.
@@ -64,8 +64,8 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
         logits = logits.scatter(1, context, torch.where(seen > 0, seen / penalty, seen * penalty))
     if sampling.temperature < LOWEST_TEMPERATURE:
         return logits.argmax(dim=-1)
-    logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # never overflows upwards
-    ids = None  # of the candidates, if they are not simply all tokens
+    logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # the largest is 0: exp cannot overflow
+    ids = None  # token ids of the candidates; None: all tokens, in order
     if 0 < sampling.top_k < logits.size(1):
         logits, ids = logits.topk(sampling.top_k)
     elif sampling.top_p < 1:
@@ -102,7 +102,7 @@ def generate(
         stop: ids that end a sample; they are not yielded.
         num_samples: continuations decoded together, as one batch.
         generator: source of random numbers.
-        use_cache: keep keys and values of earlier tokens. Without, every step reads the whole window again.
+        use_cache: keep keys and values of earlier tokens. Without it, every step reads the whole window again.
         agree: makes all processes that decode together choose the same tokens; takes and returns int64 (num_samples,).
     """
     assert prompt, "a prompt needs at least one token"
@@ -111,7 +111,7 @@ def generate(
     window = torch.tensor([list(prompt)] * num_samples, device=model.device)  # (B, n)
     dtype = model.transformer.wte.weight.dtype
     if model.device.type == "cpu":
-        dtype = torch.float32  # where attention of one query is fastest
+        dtype = torch.float32  # PyTorch's attention of a single query is fastest in float32
     cache = KVCache(model.config, num_samples, model.device, dtype) if use_cache else None
     running = [True] * num_samples
     for _ in range(max_tokens):
@@ -119,7 +119,7 @@ def generate(
             window = window[:, -max(1, block_size // 2) :]
             if cache:
                 cache.length = 0
-        fresh = window[:, cache.length :] if cache else window  # without a cache, all of it
+        fresh = window[:, cache.length :] if cache else window
         chosen = choose(model.next_logits(fresh, cache), window.cpu(), sampling, generator)
         chosen = agree(chosen) if agree else chosen
         tokens = chosen.tolist()
@@ -138,15 +138,15 @@ def sample_texts(
     seed: int,
     agree: Callable[[Tensor], Tensor] | None = None,
 ) -> list[dict[str, str]]:
-    """What the model writes after each prompt: [{"prompt": ..., "text": ...}, ...]. `agree` as in generate().
+    """What the model writes after each prompt: [{"prompt": ..., "text": ...}, ...]. `agree` is that of generate().
 
-    Prompt number n is drawn from a generator with seed + n, so the same weights write the same texts.
+    The text after prompt number n is drawn with seed + n, so the same weights write the same texts.
     """
     model.eval()
     samples, stop = [], set(tokenizer.special_tokens.values())
     for number, prompt in enumerate(prompts):
-        ids, drawing = [tokenizer.eot_id, *tokenizer.encode(prompt)], torch.Generator().manual_seed(seed + number)
-        steps = generate(model, ids, max_tokens=max_tokens, stop=stop, generator=drawing, agree=agree)
+        ids, generator = [tokenizer.eot_id, *tokenizer.encode(prompt)], torch.Generator().manual_seed(seed + number)
+        steps = generate(model, ids, max_tokens=max_tokens, stop=stop, generator=generator, agree=agree)
         samples.append({"prompt": prompt, "text": tokenizer.decode(t for (t,) in steps if t is not None)})
     return samples
 
@@ -160,10 +160,10 @@ def load_model(
     """A model in eval mode that can generate text, its tokenizer, and its checkpoint.
 
     Args:
-        path: a checkpoint of any version, or its file.
+        path: the file of a checkpoint of any version, or the checkpoint itself.
         device: where the model goes.
-        dtype: of the weights; int8 applies to the linear layers, and the rest is in bfloat16.
-        chatml: False: without ChatML's tokens, which are then never sampled.
+        dtype: of the weights; with int8, the linear layers are int8 and the rest is bfloat16.
+        chatml: False leaves out ChatML's tokens, so they are never sampled.
     """
     checkpoint = path if isinstance(path, Checkpoint) else load_checkpoint(path)
     tokenizer = checkpoint_tokenizer(checkpoint)
@@ -181,8 +181,8 @@ def model_of(checkpoint: Checkpoint, tokenizer: Tokenizer) -> GPT:
         config.vocab_size = tokenizer.padded_vocab_size
     if config.vocab_size < tokenizer.n_vocab:
         raise UserError(
-            f"The model in '{path}' has {config.vocab_size} tokens and its tokenizer {tokenizer.n_vocab}; "
-            "this version does not have the tokenizer that it was trained with."
+            f"The model in '{path}' has {config.vocab_size} tokens, but its tokenizer has {tokenizer.n_vocab}; "
+            "Jojo does not have the tokenizer that the model was trained with."
         )
     model = GPT(config, tokenizer.n_vocab)
     load_weights(model, checkpoint)
@@ -195,7 +195,7 @@ def model_of(checkpoint: Checkpoint, tokenizer: Tokenizer) -> GPT:
 def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) -> tuple[list[int], int]:
     """The ids of a conversation, ready for the assistant's turn, and how many messages were left out.
 
-    The oldest messages are left out until the ids fit into `room`. The system's and the last always stay.
+    The oldest messages are left out until the ids fit into `room`. The system message and the last message always stay.
     """
     system = [m for m in messages[:1] if m["role"] == "system"]
     turns = list(messages[len(system) :])
@@ -206,5 +206,5 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) ->
         if len(ids) <= room or dropped >= len(turns) - 1:
             return ids, dropped
         dropped += 1
-        while dropped < len(turns) - 1 and turns[dropped]["role"] != "user":  # do not begin with an answer
+        while dropped < len(turns) - 1 and turns[dropped]["role"] != "user":  # the first turn must not be an answer
             dropped += 1

@@ -1,9 +1,9 @@
-"""GPT-2, exactly: pre-LayerNorm blocks, tanh GELU, learned positions, tied embeddings, optional biases.
+"""The network, exactly GPT-2's: pre-LayerNorm blocks, tanh GELU, learned positions, tied embeddings, optional biases.
 
-After Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Parameters have the names that nanoGPT
+Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Parameters have the names that nanoGPT
 and Jojo 1 and 2 used (`transformer.h.0.attn.c_attn.weight`, ...), so their checkpoints load.
 
-The network comes first. GPT2Formulas, at the end, computes its parameters, FLOPs and memory.
+GPT2Formulas, at the end, computes the network's parameters, FLOPs and memory from the config.
 
 Shape letters: B batch, T time (tokens), C channels (n_embd), H heads, D head size (C / H), V vocabulary rows.
 """
@@ -15,7 +15,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recomputed
+from torch.utils.checkpoint import checkpoint
 
 from config import ModelConfig
 from jojo.kernels.attention import causal_attention
@@ -33,7 +33,7 @@ class KVCache:
         self.length = 0  # tokens in the cache
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the new tokens' k and v (B, H, T, D) of one layer; returns the keys and values of all tokens so far."""
+        """Append a layer's k and v of new tokens (B, H, T, D); returns those of all S tokens so far (B, H, S, D)."""
         end = self.length + k.size(2)
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
@@ -56,13 +56,13 @@ class CausalSelfAttention(nn.Module):
         q, k, v = (part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for part in qkv.split(C, dim=2))
         if cache is not None:
             k, v = cache.extend(self.layer, k.to(cache.keys.dtype), v.to(cache.values.dtype))  # (B, H, S, D)
-            q = q.to(k.dtype)
+            q = q.to(k.dtype)  # a cache may be in float32 while the weights are not
         y = causal_attention(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C).to(qkv.dtype)))
 
 
 class MLP(nn.Module):
-    """Two layers, four times as wide inside, with the tanh form of GELU that GPT-2 was trained with."""
+    """Two linear layers with GELU between them (the tanh form, as in GPT-2); the inner width is 4 C."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP; each reads a normalised copy of the residual stream and adds to it."""
+    """Attention, then MLP. Each reads the normalised residual stream and adds its output to the stream."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -90,9 +90,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Embeddings, blocks and the final LayerNorm: tokens to hidden states.
+    """Embeddings, blocks and the final LayerNorm: from tokens to hidden states.
 
-    With `checkpointing`, a block keeps only its input (B, T, C) for the backward pass, which computes the rest again
+    With `checkpointing`, each block keeps only its input (B, T, C). The backward pass computes the rest of the block again
     (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
     """
 
@@ -115,7 +115,7 @@ class Transformer(nn.Module):
         recompute = self.checkpointing and self.training and torch.is_grad_enabled() and cache is None
         for block in self.h:
             if recompute:
-                x = recomputed(block, x, use_reentrant=False, preserve_rng_state=self.dropout > 0)
+                x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=self.dropout > 0)
             else:
                 x = block(x, cache)
         if cache is not None:
@@ -124,8 +124,8 @@ class Transformer(nn.Module):
 
 
 class GPT(nn.Module):
-    """The language model. Of the embedding's rows, the first `n_vocab` are tokens (None: all). The rest is padding, left
-    out of the loss."""
+    """The language model. The first `n_vocab` rows of the embedding are tokens (None: all rows are). The other rows are
+    padding, which the loss leaves out."""
 
     def __init__(self, config: ModelConfig, n_vocab: int | None = None) -> None:
         super().__init__()
@@ -134,9 +134,9 @@ class GPT(nn.Module):
         self.n_vocab = n_vocab or config.vocab_size
         self.transformer = Transformer(config, config.vocab_size)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False, device="meta")
-        self.lm_head.weight = self.transformer.wte.weight  # tied: one matrix for input and output
+        self.lm_head.weight = self.transformer.wte.weight  # tied; the meta weight took no memory
         for name, parameter in self.named_parameters():  # GPT-2's initialization
-            if name.endswith("c_proj.weight"):  # the residual stream is the sum of 2 n_layer of these
+            if name.endswith("c_proj.weight"):  # 2 n_layer such matrices add to the residual stream
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
             elif parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.02)
@@ -144,8 +144,8 @@ class GPT(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V) of tokens, int64 (B, T). With targets (int64 (B, T), -1 is ignored): the
-        sum of their losses in nats, float32. The caller divides it by the number of targets in the batch."""
+        """Logits (B, T, V) of tokens, int64 (B, T). With targets, int64 (B, T): the sum of their losses in nats, float32.
+        Targets of -1 are ignored. The caller divides the sum by the number of targets in the batch."""
         x = self.transformer(tokens)
         if targets is None:
             return self.lm_head(x)
@@ -153,13 +153,13 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """The loss of each target, float32 (B, T), 0 where the target is -1."""
+        """The loss of each target, float32 (B, T); 0 for a target of -1."""
         x = self.transformer(tokens).flatten(0, 1)
         return token_losses(x, self.lm_head.weight, targets.flatten(), self.n_vocab).view_as(targets)
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Float32 logits (B, n_vocab) of the token after the last one, without padding rows."""
+        """Logits of the next token after tokens (B, T), without padding rows: float32 (B, n_vocab)."""
         x = self.transformer(tokens, cache)[:, -1]
         return self.lm_head(x)[:, : self.n_vocab].float()
 
@@ -174,23 +174,23 @@ Shapes = dict[str, tuple[int, ...]]  # weight name -> shape
 
 
 class GPT2Formulas:
-    """A GPT-2's weight shapes, FLOPs and memory, computed from its config without building the network.
+    """Weight shapes, FLOPs and memory of a GPT-2, computed from its config without building the network.
 
-    The tests compare them with the network above. Other files use only the public names below, so another
+    The tests compare the formulas with the network above. Other files use only the public names of this class, so another
     architecture needs a class with the same names.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         V, T, C = config.vocab_size, config.block_size, config.n_embd
         assert V is not None
-        self.config, self.output = config, (V, C)  # the output layer's matrix, tied to the embedding
+        self.config, self.output = config, (V, C)  # output: the last layer's matrix, which is also the embedding
         self._embeddings: Shapes = {"transformer.wte.weight": (V, C), "transformer.wpe.weight": (T, C)}
         self._last_norm = self._with_bias({"transformer.ln_f": (C,)})
         self.outside = self._embeddings | self._last_norm  # the weights that are not in a block
         attention: Shapes = {"ln_1": (C,), "attn.c_attn": (3 * C, C), "attn.c_proj": (C, C)}
         mlp: Shapes = {"ln_2": (C,), "mlp.c_fc": (4 * C, C), "mlp.c_proj": (C, 4 * C)}
         self.block = self._with_bias(attention | mlp)
-        self.matrices: Shapes = {name: shape for name, shape in self.block.items() if len(shape) == 2}  # of a block
+        self.matrices: Shapes = {name: shape for name, shape in self.block.items() if len(shape) == 2}
 
     def _with_bias(self, modules: Shapes) -> Shapes:
         kinds = ("weight", "bias") if self.config.bias else ("weight",)
@@ -205,22 +205,22 @@ class GPT2Formulas:
 
     @property
     def n_parameters(self) -> int:
-        """Parameters, the tied matrix counted once."""
+        """Number of parameters. The tied matrix counts once."""
         outside, block = (sum(map(math.prod, shapes.values())) for shapes in (self.outside, self.block))
         return outside + self.config.n_layer * block
 
     @property
     def flops_per_token(self) -> float:
-        """FLOPs of forward and backward pass for one trained token."""
+        """FLOPs of the forward and backward pass for one token."""
         return sum(self.flops_by_part.values())
 
     @property
     def flops_by_part(self) -> dict[str, float]:
         """flops_per_token by part: the blocks' matrix products, attention, and the loss with the output layer.
 
-        6 for each parameter in a matrix product (12·C² in a block, V·C in the output layer; looking up an embedding
-        costs none), and 12·L·C·T for attention scores and values over the whole context, L layers
-        (Chowdhery et al. 2022, "PaLM", appendix B).
+        A matrix product takes 6 FLOPs per parameter: 12·C² parameters in each of L blocks, V·C in the output layer.
+        Attention scores and values take 12·L·C·T over the whole context. An embedding lookup takes none.
+        (Chowdhery et al. 2022, "PaLM", appendix B)
         """
         L, C = self.config.n_layer, self.config.n_embd
         return {
@@ -230,28 +230,28 @@ class GPT2Formulas:
         }
 
     def kept_bytes_per_token(self, dtype: str, device: str) -> int:
-        """Bytes per token that one block keeps for its backward pass, without weights and their casts.
+        """Bytes per token that one block keeps for its backward pass, without weights and their copies in `dtype`.
 
-        `dtype` is that of matrix products; the residual stream is always float32. The device's kernels decide what
-        attention keeps.
+        Matrix products are in `dtype`; the residual stream is always float32. What attention keeps depends on the
+        kernel that the device uses.
         """
         C, H, T, size = self.config.n_embd, self.config.n_head, self.config.block_size, 4 if dtype == "float32" else 2
         residuals = 2 * 4 * C + 16  # the inputs of both LayerNorms, with their means and deviations, in float32
         norms = 2 * size * C  # their outputs, which c_attn and c_fc read
         mlp = 4 * size * C  # the input of GELU
-        attention = 4 * size * C + 4 * H  # q, k, v as c_attn wrote them, y, and each row's log-sum-exp
-        masks = 2 * C if self.config.dropout else 0  # a byte for each channel after attention and after the MLP
-        if device == "cpu" and self.config.dropout:  # not fused: q, k, v in float32, y, and T x T scores three times
+        attention = 4 * size * C + 4 * H  # q, k, v, the output y, and the log-sum-exp of each row of scores
+        masks = 2 * C if self.config.dropout else 0  # dropout's: a byte per channel, after attention and the MLP
+        if device == "cpu" and self.config.dropout:  # not fused: float32 q, k, v and three T x T matrices; y
             attention, masks = (3 * 4 + size) * C + 3 * 4 * H * T, 2 * size * C
         elif device == "cpu" and dtype != "float32":  # BlockedAttention: q, k, v, y by heads, and y again by tokens
             attention = 5 * size * C
         return residuals + norms + mlp + attention + masks
 
     def gradient_bytes_per_token(self, dtype: str, device: str) -> int:
-        """Bytes per token of the largest gradient inside a block, less what the backward pass has freed by then."""
-        inner = 4 * self.config.n_embd * (4 if dtype == "float32" else 2)  # of the MLP
+        """Bytes per token of the largest gradient inside a block, minus what the backward pass has freed by then."""
+        inner = 4 * self.config.n_embd * (4 if dtype == "float32" else 2)  # the MLP's inner layer
         scores = 4 * self.config.n_head * self.config.block_size if self.config.dropout and device == "cpu" else 0
         return max(inner, scores - inner)  # GELU's input is freed before the scores get their gradient
 
 
-formulas = GPT2Formulas  # the formulas for a config; GPT-2 is the only architecture
+formulas = GPT2Formulas  # other files call formulas(config); GPT-2 is the only architecture

@@ -6,12 +6,12 @@
     python prepare.py --name mine --train_tokenizer --vocab_size 8192
     python train.py --dataset mine
 
---input takes .txt, .md, .jsonl, .csv and .parquet files (all but the last also as .gz or .zst), folders and patterns.
+--input takes .txt, .md, .jsonl, .csv and .parquet files (all but .parquet also as .gz or .zst), folders and patterns.
 A line of a .jsonl file is one document: {"text": "..."}, a conversation {"messages": [{"role": "user", "content": "..."},
-...]}, or {"input": "...", "output": "..."}. A .txt file is one document, or several with lines <|endoftext|> between
+...]}, or {"input": "...", "output": "..."}. A .txt file is one document, or several with a line <|endoftext|> between
 them. A long text is cut at empty lines, into pieces of about 32,000 characters.
 
-The contents of a document decide its split, so it stays there when you add more text. Exact duplicates are dropped.
+A hash of each document decides its split, so adding more text moves none of the old. Exact duplicates are dropped.
 To continue an interrupted run, give the same command again. docs/data.md has the rest.
 """
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from jojo.text.documents import Document
 
 SEPARATOR = "<|endoftext|>"
-SHARED = ("data_dir", "cache_dir", "tokenizer", "parse_special", "max_bad_lines")  # with train.py, as --data.NAME
+SHARED = ("data_dir", "cache_dir", "tokenizer", "parse_special", "max_bad_lines")  # --data.NAME, as in train.py
 WITH_VERIFY = ("verify", "dataset", "name", "data_dir", "cache_dir", "num_workers", "no_color", "debug")
-NEEDS = (  # options, and those of which they need one
+NEEDS = (  # each of the first options needs one of the second
     (("normalise", "text_field", "separator"), ("input",)),
     (("source", "endpoint", "seed"), ("dataset",)),
     (("max_documents", "val_fraction"), ("dataset", "input")),
@@ -56,7 +56,7 @@ def build_parser() -> Parser:
         add(f"--data.{name}", dest=name, **options)
 
     add("--dataset", metavar="NAME", help="prepare the data set of a recipe")
-    add("--source", metavar="hub|sample|PATH", help="with --dataset: where its files are; PATH: downloaded by hand")
+    add("--source", metavar="hub|sample|PATH", help="with --dataset: where its files are; PATH = files you downloaded")
     add("--max_documents", type=int, metavar="N", help="stop after N documents")
     add("--endpoint", metavar="URL", help="with --dataset: an OpenAI-compatible server that rewrites the documents")
     add("--endpoint_model", metavar="NAME", help="the server's model; OPENAI_API_KEY holds the key")
@@ -96,9 +96,9 @@ def check_arguments(args: argparse.Namespace) -> None:
         option = next((option for option in options if option in args.given), None)
         if option and not set(needed) & set(args.given):
             flags = " or ".join(f"--{name}" for name in needed)
-            raise UserError(f"--{option} goes with {flags}; add that, or leave out --{option}.")
+            raise UserError(f"--{option} needs {flags}; add it, or leave out --{option}.")
     if bool(args.endpoint) != bool(args.endpoint_model):
-        raise UserError("--endpoint and --endpoint_model go together: a server, and the name of its model.")
+        raise UserError("--endpoint and --endpoint_model go together: a server and the name of its model; give both.")
     if args.input and not args.name:
         raise UserError("The data set needs a name: python prepare.py --input FILES --name NAME (see --help).")
     if args.train_tokenizer and args.tokenizer != "gpt2":
@@ -106,7 +106,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def check_values(args: argparse.Namespace) -> None:
-    """Raises UserError for a value that is never right."""
+    """Raises UserError for a value that no command accepts."""
     from jojo.text.vocabulary import LARGEST, SMALLEST
 
     name = args.name if args.name is not None else args.dataset
@@ -127,12 +127,12 @@ def check_values(args: argparse.Namespace) -> None:
 
 
 def flag_of(name: str) -> str:
-    """How an option is written."""
+    """The flag of an option: --NAME, or --data.NAME if train.py has it too."""
     return f"--data.{name}" if name in SHARED else f"--{name}"
 
 
 def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[Iterator[Document], dict[str, Any]]:
-    """The documents of --dataset or --input, and what identifies the request: the same request finds its result done."""
+    """The documents of --dataset or --input, and a description of the request, to see if the same one was done before."""
     request: dict[str, Any] = {"val_fraction": args.val_fraction, "max_documents": args.max_documents}
     if args.dataset:
         return recipe_documents(args, request)
@@ -140,7 +140,7 @@ def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[
     from jojo.text.readers import Problems, TextOptions, find_files, read_records
 
     options = TextOptions(args.separator, args.text_field, args.normalise)
-    written = [files.split(split) for split in SPLITS]  # folders and patterns skip these
+    written = [files.split(split) for split in SPLITS]  # not read again if a folder or pattern contains them
     paths, problems = find_files(args.input, written), Problems(args.max_bad_lines)
     request |= {"files": [file_state(path) for path in paths], **asdict(options)}
 
@@ -148,7 +148,7 @@ def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[
         found = False
         for path in paths:
             for record in read_records(path, options, problems):
-                yield "", record
+                yield "", record  # "": a hash of the document decides its split
                 found = True
         bad_lines = f"{plural(problems.count, 'unreadable line')} ({problems.shown})"
         if problems.count and not found:
@@ -162,7 +162,7 @@ def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[
 
 
 def recipe_documents(args: argparse.Namespace, request: dict[str, Any]) -> tuple[Iterator[Document], dict[str, Any]]:
-    """The documents of a recipe, and what identifies the request."""
+    """The documents of a recipe, and a description of the request."""
     from recipes.recipe import RecipeRequest, find_recipe
 
     recipe = find_recipe(args.dataset)
@@ -180,7 +180,7 @@ def recipe_documents(args: argparse.Namespace, request: dict[str, Any]) -> tuple
     if "seed" in args.given and not recipe.seeded:
         raise UserError(f"The recipe '{recipe.name}' does not use a seed; leave out --seed.")
     data_dir = user_path(args.data_dir)
-    own = data_dir.resolve()  # this command writes there, so it may change
+    own = data_dir.resolve()  # this command writes there, so files in it do not identify the request
     states = [file_state(p) for p in inside if p == path or not p.resolve().is_relative_to(own)]
     model, seed, downloads = args.endpoint_model, args.seed, data_dir / "downloads"
     request |= {"recipe": recipe.name, "source": source, "seed": seed, "endpoint_model": model, "files": states}
@@ -188,7 +188,7 @@ def recipe_documents(args: argparse.Namespace, request: dict[str, Any]) -> tuple
 
 
 def file_state(path: Path) -> list[Any]:
-    """A file's name, size and time."""
+    """A file's name, size and modification time."""
     status = path.stat()
     return [str(path), status.st_size, status.st_mtime_ns]
 
@@ -215,7 +215,7 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
 
 
 def prepare(args: argparse.Namespace, name: str) -> None:
-    """Make what is missing of a data set, its tokenizer and its token caches, and print statistics."""
+    """Make those of data set, tokenizer and token caches that do not exist yet, and print statistics."""
     from jojo.text.cache_builder import CacheBuilder
     from jojo.text.dataset_files import SPLITS, DatasetFiles
     from jojo.text.documents import Rendering
@@ -252,7 +252,7 @@ def prepare(args: argparse.Namespace, name: str) -> None:
 
 
 def no_data_set(source: Source) -> UserError:
-    """The error for a split that is missing, with its token cache."""
+    """The error if neither a split's file nor its token cache exists."""
     return UserError(f"There is no data set '{source.name}' ({source.label}); make it with --dataset or --input.")
 
 
@@ -283,7 +283,7 @@ def train_command(args: argparse.Namespace, name: str) -> str:
 
 
 def list_recipes(args: argparse.Namespace) -> None:
-    """Print all recipes and prepared sets."""
+    """Print all recipes, and the data sets that exist."""
     from jojo.text.dataset_files import DatasetFiles
     from recipes.recipe import recipes
 
@@ -303,7 +303,7 @@ def list_recipes(args: argparse.Namespace) -> None:
 
 
 def verify(args: argparse.Namespace) -> None:
-    """Read every block of the caches. Raises UserError if one is damaged, after reading all of them."""
+    """Read every block of the token caches. Reads them all, then raises UserError if any is damaged."""
     from jojo.text.dataset_files import SPLITS
     from jojo.text.token_cache import FINGERPRINT, TokenCache
 

@@ -1,8 +1,8 @@
 """The training loop. It reads from top to bottom: state, one batch, evaluation, the loop.
 
 One *batch* is one optimizer step. It takes `gradient_accumulation_steps` micro-batches of new data, and its gradient is the
-mean over its predicted tokens. Everything periodic (log, evaluate, save, draw) stands apart from the step and cannot change
-its randomness: the data's order and the seed of each micro-batch's dropout are pure functions of (seed, position).
+mean over its predicted tokens. Everything periodic (log, evaluate, save, plot) is outside the step and cannot change the
+result: the order of the data and the seed of dropout for each micro-batch are pure functions of (seed, position).
 
 Shape letters: A micro-batches per batch, B sequences per micro-batch, T tokens per sequence.
 """
@@ -43,19 +43,19 @@ from training.summary import memory_explained, report_end, summary
 from utils import UserError, log, log_to_file
 
 LOG_FILE = Path("train.log")
-MAX_SKIPPED_UPDATES = 20  # float16: this many overflowing batches in a row mean divergence, not a scale still too large
+MAX_SKIPPED_UPDATES = 20  # float16 overflows in a row: fewer only mean that the loss scale is still too large
 
 
 @dataclass
 class StepResult:
-    """What a batch reports. loss: nats per predicted token; grad_norm: before clipping."""
+    """What one batch gives: the loss in nats per predicted token, and the gradient norm before clipping."""
 
     loss: float
     grad_norm: float
 
 
 class Trainer:
-    """Trains a prepared Run. state_dict() lists what survives a restart; everything else follows from the Run."""
+    """Trains a prepared Run. state_dict() lists what a restart needs; everything else is derived from the Run."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.config, self.ranks = run, run.config, run.ranks
@@ -65,13 +65,13 @@ class Trainer:
         self.model.transformer.checkpointing = training.activation_checkpointing
         if training.compile_model:
             compile_blocks(self.model, training.batch_size, run.device, run.dtype)
-        self.replica = place(self.model, run)  # the same weights; called in training
+        self.replica = place(self.model, run)  # the same weights in DDP's or FSDP's wrapper; training calls it
         self.optimizers = make_optimizers(self.model, run.config.optimizer, run.dtype)
         self.scaler = torch.amp.GradScaler(run.device.partition(":")[0], enabled=run.dtype == "float16")
         self.loader = DeviceLoader(run.loader(), system)
         self.eval_loaders = {split: run.evaluation_loader(split) for split in ("train", "val")}
         self.epoch, self.position, self.batches_done = run.start.epoch, run.start.position, run.start.batches_done
-        self.skipped_updates = 0  # in a row, because float16 gradients overflowed
+        self.skipped_updates = 0  # updates skipped in a row because float16 gradients overflowed
         self.metrics = MetricsTracker()
         if run.start.mode.loads_optimizer and run.start.checkpoint:
             self.load_state_dict(run.start.checkpoint.state)
@@ -103,34 +103,34 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of state_dict. The model has its weights already, and the Run decides the position in the data."""
+        """Restore what state_dict() saved, but not weights and position: those were set before, from the Run."""
         start = self.run.start
         load_optimizer_state(self.optimizers, self.model, state["optimizer"])
         if start.checkpoint and start.checkpoint.shards:
-            averages = {"model": {}, "optimizer": optimizer_state(self.optimizers, self.model)}
-            start.checkpoint.shards.read_into(flat_tensors(averages))
+            tensors = {"model": {}, "optimizer": optimizer_state(self.optimizers, self.model)}
+            start.checkpoint.shards.read_into(flat_tensors(tensors))
         if state.get("scaler"):  # older formats have none, and only float16 needs one
             self.scaler.load_state_dict(state["scaler"])
         if not start.mode.keeps_counters:
             return
         if "rng" in state:
-            with suppress(TypeError, RuntimeError):  # of another version of torch; training does not depend on it
+            with suppress(TypeError, RuntimeError):  # saved by another version of torch; training does not need it
                 torch.set_rng_state(state["rng"]["torch"])
         self.skipped_updates = state["skipped_updates"]
         self.metrics.load_state_dict(state)
 
     def copy_tensors(self) -> None:
-        """Continue in copies of weights and optimizer averages; a save keeps the tensors that state_dict() returned."""
-        averages = (state.values() for optimizer in self.optimizers for state in optimizer.state.values())
-        for tensor in chain(self.model.parameters(), *averages):
+        """Move weights and optimizer state to new memory; a running save can still read the old tensors."""
+        states = (state.values() for optimizer in self.optimizers for state in optimizer.state.values())
+        for tensor in chain(self.model.parameters(), *states):
             tensor.data = tensor.detach().clone()
 
     # === one batch ==================================================================================================
 
     def step(self, batch: DeviceBatch) -> StepResult:
-        """Train on one batch: forward and backward per micro-batch, one update. Waits for the device once.
+        """Train on one batch: forward and backward per micro-batch, one update. Waits for the device only once.
 
-        Raises UserError if loss or gradient is not finite; the weights stay as they were.
+        Raises UserError if loss or gradient is not finite; the weights then stay as they were.
         """
         self.model.train()
         for group in chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
@@ -152,7 +152,7 @@ class Trainer:
         if 0 < self.config.optimizer.grad_clip < result.grad_norm:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.optimizer.grad_clip, norm)
         if math.isfinite(result.grad_norm):  # else float16 gradients overflowed: no update, and a smaller scale
-            self.saver.before_update()
+            self.saver.before_update()  # a running save may still read the weights
             for optimizer in self.optimizers:
                 optimizer.step()
         self.scaler.update()
@@ -160,7 +160,7 @@ class Trainer:
         return result
 
     def backward(self, batch: DeviceBatch) -> Tensor:
-        """Add up the gradients of all micro-batches. Returns this rank's part of the batch's mean loss."""
+        """Add up the gradients of this rank's micro-batches. Returns their part of the batch's mean loss."""
         total = torch.zeros((), device=self.run.device)
         with devices.autocast(self.run.device, self.run.dtype):  # around all micro-batches: weights are cast once
             for micro, (inputs, targets) in enumerate(zip(batch.inputs, batch.targets, strict=True)):  # (B, T)
@@ -173,14 +173,14 @@ class Trainer:
                 with synchronized(self.replica, last):
                     loss = self.replica(inputs, targets) / max(1, batch.n_targets)
                     if last:
-                        self.ranks.heartbeat()
-                    with devices.autocast(self.run.device, "float32"):
-                        self.scaler.scale(loss * self.ranks.world_size).backward()  # the ranks average gradients
+                        self.ranks.heartbeat()  # the ranks reduce gradients next
+                    with devices.autocast(self.run.device, "float32"):  # PyTorch: no autocast around backward()
+                        self.scaler.scale(loss * self.ranks.world_size).backward()  # DDP and FSDP divide by it
                 total += loss.detach()
         return total
 
     def check_finite(self, result: StepResult) -> None:
-        """Stop before the update when loss or gradient is not finite. Overflows with float16 are skipped, up to a limit."""
+        """Raise UserError if loss or gradient is not finite. Some float16 overflows in a row are allowed."""
         what = "loss" if not math.isfinite(result.loss) else "gradient" if not math.isfinite(result.grad_norm) else None
         overflow = what == "gradient" and self.scaler.is_enabled()
         self.skipped_updates = self.skipped_updates + 1 if overflow else 0
@@ -207,7 +207,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Mean losses over fixed micro-batches of both splits, which the ranks share. It leaves the random state alone.
+        """Mean losses over fixed micro-batches of both splits, divided among the ranks. Uses no random numbers.
 
         train_loss_eval and val_loss are nats per token; bpb is bits per byte of the validation text.
         """
@@ -219,24 +219,25 @@ class Trainer:
         return {"train_loss_eval": train_nats / train_tokens, "val_loss": nats / tokens, "bpb": bpb}
 
     def evaluate_split(self, loader: PackedLoader) -> list[float]:
-        """Loss and number of all targets, then loss and bytes of the targets that are text, all summed."""
+        """Four sums: loss and number of all targets, loss and bytes of text targets (control tokens have no bytes)."""
         byte_lengths = torch.tensor(self.run.data.tokenizer.byte_lengths, device=self.run.device)  # (n_vocab,)
         sums: list[Tensor] = []
         rank, world_size = self.ranks.rank, self.ranks.world_size
-        rounds = -(-loader.batches_per_epoch // world_size)  # the same on all ranks
+        rounds = -(-loader.batches_per_epoch // world_size)  # equal on all ranks, which all-reduce below
         for index in range(rank, rounds * world_size, world_size):
             batch = loader.batch(0, index)
-            if index >= loader.batches_per_epoch:  # some ranks have nothing left in the last round
+            if index >= loader.batches_per_epoch:  # in the last round some ranks have no batch left
                 batch.targets[:] = IGNORED
             inputs, targets = self.loader.to_device(batch.inputs[0]), self.loader.to_device(batch.targets[0])  # (B, T)
             with devices.autocast(self.run.device, self.run.dtype):
                 losses = self.model.losses(inputs, targets)
-            size = byte_lengths[targets.clamp_min(0)] * (targets >= 0)
-            sums.append(torch.stack([losses.sum(), (targets >= 0).sum(), (losses * (size > 0)).sum(), size.sum()]))
+            text_bytes = byte_lengths[targets.clamp_min(0)] * (targets >= 0)
+            text_losses = losses * (text_bytes > 0)
+            sums.append(torch.stack([losses.sum(), (targets >= 0).sum(), text_losses.sum(), text_bytes.sum()]))
         return self.ranks.all_reduce_sum(torch.stack(sums).cpu().double().sum(0)).tolist()
 
     def samples(self) -> list[dict[str, str]]:
-        """What the model writes after each of the fixed prompts. It leaves the random state alone."""
+        """What the model writes after each of sample_prompts; with FSDP all ranks write it. Leaves torch's random state alone."""
         training, tokenizer, seed = self.config.training, self.run.data.tokenizer, self.config.system.seed
         dtype, agree = (self.run.dtype, self.ranks.broadcast) if self.run.sharded else ("float32", None)
         prompts, n_tokens = training.sample_prompts.split("|"), training.sample_tokens
@@ -249,7 +250,7 @@ class Trainer:
         """Train to the end, or until a signal or the time limit. Returns the process's exit code."""
         files, is_main = self.run.files, self.ranks.is_main
         if self.batches_done >= self.run.plan.total_batches:
-            log.info("This run is complete; to continue it, raise --epochs or --max_iters, or use --reset_epoch.")
+            log.info("This run is complete. To continue it, raise --epochs or --max_iters, or use --reset_epoch.")
             return 0
         with (
             files.held() if is_main else nullcontext(),
@@ -265,19 +266,18 @@ class Trainer:
             code = report_end(self.run, self.metrics, self.batches_done, self.saver.failed, shutdown.exit_code)
             if is_main and not code:
                 files.job.unlink(missing_ok=True)
-            self.ranks.broadcast_text(
-                "end", ""
-            )  # torchrun kills the ranks still at work when another exits with an error
+            # The ranks exit together: when one exits with an error, torchrun kills those that still work.
+            self.ranks.broadcast_text("end", "")
             return code
 
     def begin(self) -> Record:
-        """Before the first batch: make room for the run's files, print the summary, open saver and record."""
+        """Before the first batch: move old files aside, print the summary, open saver and record."""
         files, start, ranks, training = self.run.files, self.run.start, self.ranks, self.config.training
         if ranks.is_main:
             files.start(start.checkpoint, start.run_id, self.batches_done, start.mode is Mode.RESUME)
             try:
                 save_config(self.config, files.config)
-            except UserError as error:  # people and the dashboard read it; training does not need it
+            except UserError as error:  # for people and the dashboard; training does not need this file
                 log.warning("%s", error)
             if ranks.job:
                 files.begin_job(ranks.job, start.run_id)
@@ -293,28 +293,28 @@ class Trainer:
         return Record(self.run, self.metrics, peak_flops)
 
     def loop(self, shutdown: Shutdown, record: Record) -> None:
-        """Batch after batch: step, report, evaluate, save, draw."""
+        """For each batch: step, report, evaluate, save, plot."""
         training, files, start, ranks = self.config.training, self.run.files, self.run.start, self.ranks
         total, first = self.run.plan.total_batches, self.batches_done
-        takes_over = first or (start.checkpoint and ranks.job)  # a torchrun job may restart
-        if takes_over and start.mode is not Mode.RESUME and training.save_checkpoints:
-            self.saver.save(self.state_dict(), [files.last])  # --resume finds it here from now on
-        evaluate, number = Every(training.eval_interval), Every(training.checkpoint_interval)
-        sample, milestone = Every(training.sample_interval), Every(training.plot_interval)
+        starts_from_checkpoint = first or (start.checkpoint and ranks.job)  # a torchrun job may restart before it saves
+        if starts_from_checkpoint and start.mode is not Mode.RESUME and training.save_checkpoints:
+            self.saver.save(self.state_dict(), [files.last])  # so that --resume finds it under the new run's name
+        evaluation, numbered = Every(training.eval_interval), Every(training.checkpoint_interval)
+        sample, plot = Every(training.sample_interval), Every(training.plot_interval)
         limit_s, save_s = 60 * (training.max_minutes or 0), 60 * training.checkpoint_minutes
         self.flags = StopFlags(shutdown, limit_s, save_s, ranks.is_main)
         self.metrics.start_clock()
         while self.batches_done < total and not self.flags.stop:
             started = time.perf_counter()
             result = self.step(batch := self.loader.batch(self.epoch, self.position))
-            if self.batches_done == first:  # the first batch leaves gaps between what it keeps
+            if self.batches_done == first:  # the first batch leaves unused memory between its tensors
                 devices.give_back_memory(self.config.system, self.run.device)
             ended = self.advance() or self.batches_done == total
             done = self.batches_done
             record.batch(done, result.loss, result.grad_norm, batch.n_targets, time.perf_counter() - started)
 
             paths = []
-            if ended or evaluate.due(done):
+            if ended or evaluation.due(done):
                 losses = self.evaluate()
                 is_best = self.metrics.add_evaluation(done, losses)
                 record.evaluation(losses, is_best)
@@ -322,16 +322,16 @@ class Trainer:
             if sample.due(done) and (ranks.is_main or self.run.sharded):
                 record.samples(self.samples())
             record.write()
-            if ranks.is_single:  # several ranks have agreed in the step
+            if ranks.is_single:  # several ranks exchanged their flags in step()
                 self.flags.update()
-            elif self.flags.signal:  # not when it came: torchrun also sends one when another rank has died
+            elif self.flags.signal:  # said only now: torchrun also sends a signal after another rank died
                 log.warning("Stopping%s.", "; the model will be saved" if training.save_checkpoints else "")
-            if number.due(done):
+            if numbered.due(done):
                 paths.append(files.numbered(done))
             if ended or self.flags.stop or self.flags.save:
                 paths.append(files.last)
             if paths and training.save_checkpoints:
                 self.saver.save(self.state_dict(), paths)
-            if milestone.due(done):
+            if plot.due(done):
                 record.draw(files.numbered(done, ".png"))
             record.draw_if_cheap()

@@ -3,8 +3,8 @@
     python upload_to_huggingface.py models/x.pt --repo-name my-model --dataset fairytales --dry-run
     python upload_to_huggingface.py models/x.pt --repo-name my-model --dataset fairytales --private
 
-The folder is loaded back with transformers and compared with the checkpoint before anything leaves this machine.
---dry-run stops there. docs/huggingface.md explains the folder, the model card and the messages.
+The folder is loaded back with transformers and compared with the checkpoint before it is uploaded.
+--dry-run stops before the upload. docs/huggingface.md explains the folder, the model card and the messages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jojo.command import Parser, run_command
 from utils import UserError, __version__, log, one_line, user_path
 
 REPOSITORY = r"(?!.*(\.git|[-.])$)[A-Za-z0-9_](?:[A-Za-z0-9_]|[-.](?![-.]))*"
-NAMES = {  # flag: (what the Hub takes, how to write it)
+NAMES = {  # flag: (pattern of the names that the Hub accepts, hint for the error message)
     "repo_name": (REPOSITORY, "with letters, digits, '_', single '-' and '.'; the owner goes into --organization"),
     "organization": (REPOSITORY, "with letters, digits, '_', single '-' and '.'"),
     "dataset": (r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", "like 'fairytales' or 'owner/fairytales'"),
@@ -39,7 +39,7 @@ def build_parser() -> Parser:
     add("--license", default="mit", metavar="ID", help="licence, as the Hub calls it [%(default)s]")
     add("--language", default="en", metavar="CODE", help="language of the texts [%(default)s]")
     add("--output-dir", default="./hf_model", metavar="DIR", help="where the folder goes [%(default)s]")
-    add("--commit-message", metavar="TEXT", help="of the upload; default: Upload NAME (Jojo VERSION)")
+    add("--commit-message", metavar="TEXT", help="message of the commit; default: Upload NAME (Jojo VERSION)")
     add("--dry-run", action="store_true", help="make and check the folder, but do not use the network")
     add("--no_color", "--no-color", action="store_true", help="no colours, even on a terminal")
     add("--debug", action="store_true", help="more detail, and tracebacks with errors")
@@ -48,12 +48,12 @@ def build_parser() -> Parser:
 
 
 def refuse_names(args: argparse.Namespace) -> None:
-    """Raises UserError for names that the Hub does not take."""
+    """Raises UserError for names that the Hub does not accept."""
     for name, (pattern, hint) in NAMES.items():
         value = getattr(args, name)
         if value is not None and (len(value) > 96 or not re.fullmatch(pattern, value, re.ASCII)):
             flag = "--" + name.replace("_", "-")
-            raise UserError(f"{flag} '{one_line(value, 40)}' is not a name for the Hub; write it {hint}.")
+            raise UserError(f"{flag} '{one_line(value, 40)}' is not a name that the Hub accepts; write it {hint}.")
     if args.commit_message is not None and not args.commit_message.strip():
         raise UserError("--commit-message is empty; leave it out to get the default.")
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
     request = CardRequest(repo_id, args.dataset, args.license, args.language)
 
     export(checkpoint, folder, tokenizer, lambda place, model: write_card(checkpoint, model, tokenizer, request, place))
-    log.info("Exported to '%s'. Weights, logits, greedy text and tokens are those of '%s'.", folder, checkpoint.path)
+    log.info("Exported to '%s'. Weights, logits, greedy text and tokens equal those of '%s'.", folder, checkpoint.path)
     if hub is None:
         log.info("Nothing was uploaded, because of --dry-run.")
         return 0

@@ -1,4 +1,4 @@
-"""What every command needs: errors in one sentence, the console, files, and numbers as people write them.
+"""What every command needs: errors for users, the console, files, and numbers in readable form.
 
 Imports nothing heavy, so that `--help` and `--version` answer at once.
 """
@@ -22,7 +22,7 @@ __version__ = "3.0.0"
 log = logging.getLogger("jojo")
 
 OUT_OF_MEMORY = (
-    "Out of memory: halve --batch_size and double --training.gradient_accumulation_steps (the result is the same), "
+    "Out of memory: halve --batch_size and double --training.gradient_accumulation_steps (the result stays the same), "
     "or take a shorter --model.block_size or a smaller model."
 )
 
@@ -39,7 +39,7 @@ def check_folder(flag: str, path: Path) -> None:
 
 def one_line(value: object, most: int = 80) -> str:
     """A value that comes from a file, as one short line of printable characters, ready for a message."""
-    text = value if isinstance(value, str) else reprlib.repr(value)  # limits the depth
+    text = value if isinstance(value, str) else reprlib.repr(value)  # short even for a large nested value
     text = "".join(c if c.isprintable() else "?" for c in text[: most + 1])
     return text if len(text) <= most else text[: most - 3] + "..."
 
@@ -57,7 +57,7 @@ class ConsoleHandler(logging.Handler):
         prefix, code = STYLES.get(record.levelno, ("", ""))
         text = prefix + self.format(record)
         text = paint(text, code) if code and use_color(stream) else text
-        with contextlib.suppress(OSError):  # the reader has left (| head), or the disk is full: training continues
+        with contextlib.suppress(OSError):  # a closed pipe (| head) or a full disk must not stop training
             if "tqdm" in sys.modules:
                 sys.modules["tqdm"].tqdm.write(text, file=stream)
             else:
@@ -65,7 +65,7 @@ class ConsoleHandler(logging.Handler):
             stream.flush()
 
 
-_plain = False  # --no_color was given
+_plain = False  # True after --no_color
 
 
 def use_color(stream: object) -> bool:
@@ -84,7 +84,7 @@ def set_up_console(debug: bool = False, no_color: bool = False) -> None:
     global _plain
     _plain = no_color
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console prints "?" for a character that it lacks
+        if hasattr(stream, "reconfigure"):  # print "?" for characters that the console lacks
             stream.reconfigure(errors="replace")
     log.handlers[:] = [ConsoleHandler()]
     log.setLevel(logging.DEBUG if debug else logging.INFO)
@@ -106,7 +106,7 @@ def log_to_file(path: Path, run: str) -> Iterator[None]:
     log.addHandler(handler)
     try:
         yield
-    except Exception as error:  # the console shows it only after this file is closed
+    except Exception as error:  # run_command prints it too, but only after this file is closed
         handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, str(error), (), None))
         raise
     finally:
@@ -185,9 +185,9 @@ def make_durable(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
-    """A file that gets its name only once it is whole: write it in the block; an error leaves the old file as it was.
+    """A file to write in the block. It gets its name only when complete; an error leaves the old file as it was.
 
-    `durable`: wait until the disk has the file and its name.
+    `durable`: also wait until the file and its name are on the disk.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -204,10 +204,10 @@ def new_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all. Raises UserError if it cannot be written."""
+    """Write a UTF-8 text file completely or not at all. Raises UserError if it cannot be written."""
     try:
-        special = path.exists() and not path.is_file()  # a pipe or a terminal; a folder is refused
-        with open(path, "wb") if special else new_file(path.resolve()) as file:  # a symbolic link stays one
+        special = path.exists() and not path.is_file()  # a pipe or a terminal (opening a folder fails)
+        with open(path, "wb") if special else new_file(path.resolve()) as file:  # resolve(): a symbolic link stays one
             file.write(text.encode("utf-8", errors="replace"))
     except OSError as error:
         raise UserError(f"Could not write '{path}' ({error.strerror}); check the path and the free space.") from error
@@ -226,7 +226,7 @@ def sha256_of(path: Path, size: int | None = None) -> str:
 
 
 def byte_count(number: float) -> str:
-    """Bytes in decimal units, as disks and memory sticks are sold: 1.5 MB."""
+    """Bytes in decimal units: 1,500,000 as 1.5 MB."""
     for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if number >= limit:
             return f"{number / limit:.1f} {unit}"
@@ -235,8 +235,8 @@ def byte_count(number: float) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """One process at a time prepares a data set; a second one says that it waits."""
-    from filelock import FileLock, Timeout  # 14 ms, which --help does not need
+    """Hold a file lock during the block. If another process holds it, print that this one waits."""
+    from filelock import FileLock, Timeout  # imported here: 14 ms that --help does not need
 
     lock = FileLock(path)
     try:

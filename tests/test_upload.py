@@ -430,11 +430,11 @@ def test_a_commit_of_somebody_else_in_between_is_not_overwritten(
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--repo-name", "a/b"), "is not a name for the Hub"),
-        (("--repo-name", "a--b"), "is not a name for the Hub"),
-        (("--organization", "../x"), "is not a name for the Hub"),
-        (("--license", "MIT licence"), "--license 'MIT licence' is not a name for the Hub"),
-        (("--dataset", "[x](http://y)"), "--dataset '[x](http://y)' is not a name for the Hub"),
+        (("--repo-name", "a/b"), "is not a name that the Hub accepts"),
+        (("--repo-name", "a--b"), "is not a name that the Hub accepts"),
+        (("--organization", "../x"), "is not a name that the Hub accepts"),
+        (("--license", "MIT licence"), "--license 'MIT licence' is not a name that the Hub accepts"),
+        (("--dataset", "[x](http://y)"), "--dataset '[x](http://y)' is not a name that the Hub accepts"),
         (("--commit-message", " "), "--commit-message is empty"),
     ],
 )

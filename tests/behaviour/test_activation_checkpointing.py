@@ -117,7 +117,7 @@ def test_a_block_leaves_its_input_only(dropout: float) -> None:
 
 def test_only_training_computes_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluation, generation and passes without gradients keep nothing: nothing is to be saved."""
-    monkeypatch.setattr(model_module, "recomputed", lambda *_, **__: pytest.fail("checkpointed all the same"))
+    monkeypatch.setattr(model_module, "checkpoint", lambda *_, **__: pytest.fail("checkpointed all the same"))
     config = tiny_config()
     model, tokens = random_model(config), random_tokens(config, 1, 8)
     model.transformer.checkpointing = True
@@ -129,13 +129,13 @@ def test_only_training_computes_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_random_state_is_kept_only_where_something_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    plain = model_module.recomputed
+    plain = model_module.checkpoint
 
     def recording(*args: object, **settings: object) -> object:
         asked.append(settings)
         return plain(*args, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(model_module, "recomputed", recording)
+    monkeypatch.setattr(model_module, "checkpoint", recording)
     for dropout in (0.0, 0.1):
         model = random_model(tiny_config(n_layer=1, dropout=dropout)).train()
         model.transformer.checkpointing = True
