@@ -3,21 +3,21 @@
     python tools/analyze_mfu.py --config configs/story-small.json
     python tools/analyze_mfu.py --config configs/gpt2.json --batch_size 8 --batches 20 --json parts.json
 
-Takes the flags of train.py that describe a run, trains some batches of it in memory and keeps nothing. It times plain steps,
-and runs a few steps in between under PyTorch's profiler. The own time of every operator counts towards a part:
+It takes the flags of train.py that describe a run, trains some batches in memory and keeps nothing. It times plain steps, and
+profiles a few more. The time of every operator, without the operators that it calls, is added to one of these parts:
 
     matrix products   of the blocks: c_attn, c_proj and the MLP, forward and backward
     attention         scores, softmax and values, forward and backward
     loss              output layer and cross-entropy, with their gradients
     optimizer         gradient norm, clipping, the update
-    data              making the batch, and its way to the device
+    data              making the batch and copying it to the device
     overhead          everything else: norms, activations, residuals, casts, embeddings, Python
 
-The profiler's own cost is measured and subtracted, and the rest is scaled to the plain step. On a CUDA device the parts are
-times of kernels; what is not accounted for is mostly the device waiting for Python or for data.
+The profiler's own cost is measured and subtracted, and the parts are scaled to the time of a plain step. On CUDA the parts are
+kernel times, and the time that is not accounted for is mostly the device waiting for Python or for data.
 
-FLOPs are those of MFU: attention over the whole context, though half of it is masked and never computed, and nothing counts
-twice. Stop other programs first: they are measured too.
+FLOPs are counted as in MFU: attention over the whole context, although half of it is masked and never computed, and recomputed
+activations only once. Stop other programs first, because they would be measured too.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-os.environ.setdefault(
-    "KINETO_LOG_LEVEL", "6"
-)  # else the profiler prints when it starts and stops; set before torch is imported
+# Without this the profiler prints when it starts and stops. It must be set before torch is imported.
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -58,32 +57,32 @@ from training.run import prepare_run
 from utils import UserError, byte_count, log, replace_text, short_count, user_path
 
 PARTS = ("matrix products", "attention", "loss", "optimizer", "data", "overhead")
-RANGE = "part: "  # the start of the names of this tool's profiler ranges
-STEP = "the step"  # the range around a step; its own time is Python between operators
-NODES = {  # parts by words in the names of operators and of autograd's nodes
+RANGE = "part: "  # prefix of the names of this tool's profiler ranges
+STEP = "the step"  # the profiler range around a step; outside operators, its time is Python's
+NODES = {  # word in the name of an operator or autograd node -> part
     "BlockedAttention": "attention", "scaled_dot_product": "attention", "ScaledDotProduct": "attention",
     "LinearCrossEntropy": "loss",
 }  # fmt: skip
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
 PROFILED = 3  # steps under the profiler
 OWN_VOCABULARY = 8192  # the default of prepare.py --train_tokenizer
-WORTH = 0.03  # of the step: advice with a smaller gain is left out
-WORTH_DATA = 0.01  # data should cost nothing
-BUSY = 0.8  # share of the peak from which larger products gain nothing
+MIN_GAIN = 0.03  # share of the step; advice that saves less is left out
+MIN_DATA_GAIN = 0.01  # lower, because data should cost nothing
+BUSY = 0.8  # at this share of the peak or above, larger products gain nothing
 
 
 @dataclass(frozen=True)
 class Op:
-    """An operator that ran: its time without operators inside it, and the ranges around it, innermost first."""
+    """An operator that ran, its time without the operators that it calls, and what it ran in, innermost first."""
 
     name: str
     ms: float
-    around: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
 
     @property
     def part(self) -> str:
-        """The part of the range or autograd node around it, else its own."""
-        for name in (self.name, *self.around):
+        """The part of the nearest range or autograd node that it ran in; without one, by its own name."""
+        for name in (self.name, *self.parents):
             if name.startswith(RANGE):
                 return name.removeprefix(RANGE)
             if part := next((part for node, part in NODES.items() if node in name), None):
@@ -92,12 +91,12 @@ class Op:
 
     @property
     def is_product(self) -> bool:
-        return not PRODUCTS.isdisjoint((self.name, *self.around))
+        return not PRODUCTS.isdisjoint((self.name, *self.parents))
 
 
 @dataclass
 class Part:
-    """ms: of the plain step; products_ms: the share of it in matrix products; flops: as MFU counts them, or 0."""
+    """A part's time in the plain step, how much of it is matrix products, and its FLOPs as MFU counts them."""
 
     ms: float
     products_ms: float
@@ -116,7 +115,7 @@ class Findings:
     fastest_ms: float
     slowest_ms: float
     profiled_ms: float
-    targets: int  # predicted tokens of a step: what speed and MFU count
+    targets: int  # predicted tokens of a step; speed and MFU count these
     peak_flops: float | None
     mfu: float | None
     parts: dict[str, Part]
@@ -133,7 +132,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Advice:
-    """A change, the time that it saves of a step, and that time's share of the step."""
+    """A change, the ms that it would save in a step, and their share of the step."""
 
     change: str
     saves_ms: float
@@ -145,7 +144,7 @@ class Advice:
 
 @contextmanager
 def ranges(trainer: Trainer) -> Iterator[None]:
-    """In this context, the calls that make up a part run inside a profiler range of its name."""
+    """While this context is open, every call that belongs to a part runs inside a profiler range named after it."""
     places: list[tuple[Any, str, str]] = [
         (trainer.loader, "batch", "data"), (trainer.loader, "to_device", "data"),
         (model, "causal_attention", "attention"), (model, "linear_cross_entropy", "loss"),
@@ -156,7 +155,7 @@ def ranges(trainer: Trainer) -> Iterator[None]:
 
     def inside(part: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **keywords: Any) -> Any:
-            if torch.compiler.is_compiling():
+            if torch.compiler.is_compiling():  # compiled code cannot open a range
                 return call(*arguments, **keywords)
             with record_function(RANGE + part):
                 return call(*arguments, **keywords)
@@ -174,7 +173,7 @@ def ranges(trainer: Trainer) -> Iterator[None]:
 
 
 def profiled_step(trainer: Trainer) -> tuple[float, Any]:
-    """A step under the profiler: its ms, and the profile."""
+    """Run a step under the profiler; returns its ms and the profile."""
     cuda = [ProfilerActivity.CUDA] if trainer.run.device.startswith("cuda") else []
     recording = profile(activities=[ProfilerActivity.CPU, *cuda], acc_events=True)
     with ranges(trainer), recording, record_function(STEP):
@@ -198,25 +197,25 @@ def profiler_cost_ms(calls: int = 1000) -> float:
 
 
 def read_ops(events: Iterable[Any], cuda: bool, cost_ms: float) -> list[Op]:
-    """The profiler's events as operators, without the time that recording the operators inside them took.
+    """Operators from the profiler's events. What recording an operator costs is subtracted from its caller.
 
     Args:
-        events: of a profile. Only the CPU's are used; they know the time of the kernels that they started.
-        cuda: use the kernels' times, except for the data, which the CPU makes.
-        cost_ms: of recording one event.
+        events: of a profile. Only CPU events are used; each has the time of the CUDA kernels that it started.
+        cuda: take the kernels' times, except for the data, which the CPU makes.
+        cost_ms: what recording one event costs.
     """
     ops = []
     for event in events:
         if event.device_type.name != "CPU":
             continue
-        around, parent = [], event.cpu_parent
+        parents, parent = [], event.cpu_parent
         while parent is not None:
-            around.append(parent.name)
+            parents.append(parent.name)
             parent = parent.cpu_parent
         ms = max(0.0, event.self_cpu_time_total / 1e3 - cost_ms * len(event.cpu_children))
-        op = Op(event.name, ms, tuple(around))
+        op = Op(event.name, ms, tuple(parents))
         if cuda and op.part != "data":
-            op = Op(event.name, event.self_device_time_total / 1e3, op.around)
+            op = Op(event.name, event.self_device_time_total / 1e3, op.parents)
         ops.append(op)
     return ops
 
@@ -228,11 +227,11 @@ def part_flops(config: Config) -> dict[str, float]:
 
 
 def add_up(profiles: Sequence[tuple[float, Sequence[Op]]], step_ms: float) -> tuple[dict[str, Part], dict[str, float]]:
-    """Parts of the plain step, and the operators of the overhead, largest first.
+    """The parts of the plain step, and the time of each operator in the overhead, largest first.
 
     Args:
-        profiles: of each profiled step, its ms without the profiler's cost, and its operators.
-        step_ms: the plain step; times are scaled to it.
+        profiles: for each profiled step, its ms without the profiler's cost, and its operators.
+        step_ms: time of the plain step, to which all times are scaled.
     """
     parts = {name: Part(0.0, 0.0) for name in PARTS}
     overhead: defaultdict[str, float] = defaultdict(float)
@@ -250,7 +249,7 @@ def add_up(profiles: Sequence[tuple[float, Sequence[Op]]], step_ms: float) -> tu
 
 
 def product_flops(shapes: Sequence[tuple[int, str]], width: int, device: str, seconds: float = 0.2) -> list[float]:
-    """Rates of the product (rows, width) @ (width, 4 width) for each (rows, dtype), the best of calls in turns."""
+    """FLOP/s of the product (rows, width) @ (width, 4 width) for each (rows, dtype): the best of many calls."""
     pairs = []
     for rows, dtype in shapes:
         like = torch.empty(0, dtype=getattr(torch, dtype), device=device)
@@ -268,7 +267,7 @@ def product_flops(shapes: Sequence[tuple[int, str]], width: int, device: str, se
 
 
 def product_rates(config: Config) -> dict[str, float]:
-    """Rates of the MLP's product with the rows of a micro-batch, with twice as many, and in bfloat16 if that is fast."""
+    """FLOP/s of the MLP's product: with the rows of a micro-batch, with twice the rows, and in bfloat16 if that is fast."""
     system, rows = config.system, config.training.batch_size * config.model.block_size
     shapes = {"now": (rows, system.dtype), "twice the rows": (2 * rows, system.dtype)}
     if system.dtype == "float32" and devices.choose_dtype("auto", system.device).value == "bfloat16":
@@ -277,7 +276,7 @@ def product_rates(config: Config) -> dict[str, float]:
 
 
 def other_way_ms(trainer: Trainer, batches: int, step_ms: float) -> float | None:
-    """The step with torch.compile switched the other way, from steps of both kinds in turns; None if compiling fails."""
+    """Time of a step with torch.compile off if it is on, and on if it is off; None if compiling fails."""
     run, compiled, plain = trainer.run, list[float](), list[float]()
     was_compiled = is_compiled(trainer.model)
     if not (was_compiled or compile_blocks(trainer.model, run.config.training.batch_size, run.device, run.dtype)):
@@ -286,7 +285,7 @@ def other_way_ms(trainer: Trainer, batches: int, step_ms: float) -> float | None
         compiled.append(timed_step(trainer)[0])
         with devices.uncompiled():
             plain.append(timed_step(trainer)[0])
-    ratio = median(plain[2:]) / median(compiled[2:])
+    ratio = median(plain[2:]) / median(compiled[2:])  # the first two steps compile
     return step_ms * (ratio if was_compiled else 1 / ratio)
 
 
@@ -301,11 +300,11 @@ def batch_again_ms(trainer: Trainer) -> float:
 
 
 def measure(trainer: Trainer, batches: int, try_compile: bool = False) -> Findings:
-    """Time plain steps, profile some in between, and put both together."""
+    """Time plain steps, profile a few between them, and combine the results."""
     run, plain, profiles = trainer.run, list[tuple[float, int]](), list[tuple[float, Any]]()
     for _ in range(2):
         timed_step(trainer)
-    profiled_step(trainer)  # a compiled model is compiled again for it
+    profiled_step(trainer)  # warm-up: a compiled model is compiled again for the profiler
     for number in range(batches):
         plain.append(timed_step(trainer))
         if number * PROFILED // batches == len(profiles):
@@ -315,7 +314,7 @@ def measure(trainer: Trainer, batches: int, try_compile: bool = False) -> Findin
     read = []
     for ms, recorded in profiles:
         ops = read_ops(recorded.events(), cuda, cost_ms)
-        read.append((step_ms if cuda else max(ms / 2, ms - cost_ms * len(ops)), ops))  # it makes no kernel slower
+        read.append((step_ms if cuda else max(ms / 2, ms - cost_ms * len(ops)), ops))  # no kernel is slower
     parts, overhead = add_up(read, step_ms)
     for name, flops in part_flops(run.config).items():
         parts[name].flops = flops
@@ -332,19 +331,19 @@ def measure(trainer: Trainer, batches: int, try_compile: bool = False) -> Findin
 
 
 def advise(found: Findings, config: Config, new_model: bool = True) -> list[Advice]:
-    """Changes that would shorten the step, best first; empty if none gains more than WORTH.
+    """Changes that would shorten the step, best first; empty if none gains more than MIN_GAIN.
 
     Args:
         found: the measurements; every gain is computed from them.
-        config: of the run.
-        new_model: it starts with random weights, so its vocabulary may change.
+        config: the run's.
+        new_model: the run starts with random weights, so its vocabulary may change.
     """
     parts, rates, step_ms = found.parts, found.product_flops, found.step_ms
     update_ms, reading_ms = parts["optimizer"].ms, parts["data"].ms - found.batch_again_ms
     saved = [
         (
             f"--training.gradient_accumulation_steps {2 * config.training.gradient_accumulation_steps}: the optimizer, "
-            f"{update_ms / step_ms:.0%} of the step, runs half as often; updates are fewer and larger",
+            f"{update_ms / step_ms:.0%} of the step, runs half as often; batches become twice as large",
             update_ms / 2,
         ),
         (f"--data.cache_dir on a faster disk: tokens are read for {reading_ms:.1f} ms", reading_ms),
@@ -361,14 +360,14 @@ def advise(found: Findings, config: Config, new_model: bool = True) -> list[Advi
         wanted = "false" if found.compiled else "true"
         saved.append((f"--training.compile_model {wanted}: measured", step_ms - found.other_ms))
     advice = [Advice(change, ms, ms / step_ms) for change, ms in saved]
-    if not any(one.gain > WORTH for one in advice):
+    if not any(one.gain > MIN_GAIN for one in advice):
         return []
-    kept = [one for one in advice if one.gain > (WORTH_DATA if one.change.startswith("--data") else WORTH)]
+    kept = [one for one in advice if one.gain > (MIN_DATA_GAIN if one.change.startswith("--data") else MIN_GAIN)]
     return sorted(kept, key=lambda one: -one.gain)
 
 
 def own_vocabulary(found: Findings, config: Config) -> tuple[str, float]:
-    """Fewer rows in the output layer: fewer FLOPs in the loss, and fewer parameters for AdamW."""
+    """Advice: a smaller vocabulary means fewer FLOPs in the loss, and fewer parameters for AdamW."""
     shape, rows = config.model, config.model.vocab_size
     assert rows is not None
     saves = found.parts["loss"].ms * (1 - OWN_VOCABULARY / rows)
@@ -376,18 +375,18 @@ def own_vocabulary(found: Findings, config: Config) -> tuple[str, float]:
         now, then = (model.formulas(replace(shape, vocab_size=size)).n_parameters for size in (rows, OWN_VOCABULARY))
         saves += found.parts["optimizer"].ms * (1 - then / now)
     made = f"prepare.py --name {config.data.dataset_name} --train_tokenizer"
-    return f"a vocabulary of its own ({made}): {OWN_VOCABULARY:,} rows in the output layer, not {rows:,}", saves
+    return f"a vocabulary trained on this data ({made}): {OWN_VOCABULARY:,} output rows, not {rows:,}", saves
 
 
 def larger_micro_batch(found: Findings, config: Config, peak: float) -> tuple[str, float]:
-    """Twice the sequences in a micro-batch, if products with twice the rows are faster."""
+    """Advice: twice the sequences in a micro-batch, if products with twice the rows are faster."""
     training, now, twice = config.training, found.product_flops["now"], found.product_flops["twice the rows"]
     larger = replace(config, training=replace(training, batch_size=2 * training.batch_size))
     steps = training.gradient_accumulation_steps
     halved = f" --training.gradient_accumulation_steps {steps // 2} (the same result)" if steps % 2 == 0 else ""
     return (
-        f"--batch_size {larger.training.batch_size}{halved}: products reach {now / peak:.0%} of the peak, of twice the "
-        f"rows {twice / peak:.0%}; about {byte_count(memory.memory_bytes(larger))} of memory",
+        f"--batch_size {larger.training.batch_size}{halved}: products reach {now / peak:.0%} of the peak, with twice "
+        f"the rows {twice / peak:.0%}; about {byte_count(memory.memory_bytes(larger))} of memory",
         found.parts["matrix products"].ms * (1 - now / twice),
     )
 
@@ -396,7 +395,7 @@ def larger_micro_batch(found: Findings, config: Config, peak: float) -> tuple[st
 
 
 def table(found: Findings, advice: Sequence[Advice]) -> str:
-    """The measurements and advice, for people."""
+    """The measurements and the advice as text."""
     peak, step, rest = found.peak_flops, found.step_ms, found.not_accounted_ms
     mfu = f", MFU {found.mfu:.1%} of {peak / 1e9:,.0f} GFLOP/s" if found.mfu is not None and peak else ""
     lines = [
@@ -413,13 +412,13 @@ def table(found: Findings, advice: Sequence[Advice]) -> str:
     largest = list(found.overhead_ops.items())[:5]
     lines.append("\nMost of the overhead: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in largest) + ".\n")
     if not advice:
-        return "\n".join([*lines, f"Nothing that this tool knows of would gain more than {WORTH:.0%}."])
+        return "\n".join([*lines, f"Nothing that this tool knows of would gain more than {MIN_GAIN:.0%}."])
     lines.append("What to change, with the expected gain in time per token, each by itself:")
     return "\n".join(lines + [f"  {-one.gain:>5.0%}, to {step - one.saves_ms:.1f} ms: {one.change}" for one in advice])
 
 
 def as_json(found: Findings, advice: Sequence[Advice], config: Config) -> str:
-    """The same as JSON, for programs."""
+    """The measurements and the advice as JSON."""
     values = {"device": config.system.device, "dtype": config.system.dtype} | asdict(found)
     for name, part in found.parts.items():
         values["parts"][name] |= {"share": part.ms / found.step_ms, "flops_per_s": part.flops_per_s}
@@ -431,8 +430,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
     parser = Parser(prog="analyze_mfu.py", description=__doc__, epilog=FLAGS_OF_TRAIN)
     add = parser.add_argument
-    add("--batches", type=int, default=10, metavar="N", help="plain steps; their median counts [%(default)s]")
-    add("--json", metavar="FILE", help="write all of it there too")
+    add("--batches", type=int, default=10, metavar="N", help="number of plain steps to time [%(default)s]")
+    add("--json", metavar="FILE", help="also write all results to this file")
     add("--try_compile", action="store_true", help="measure the step with torch.compile too (up to minutes)")
     own, train_flags = parser.parse_known_args(arguments)
     if own.batches < 1:

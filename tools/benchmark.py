@@ -4,21 +4,21 @@
     python tools/benchmark.py --only decoding
     python tools/benchmark.py --only training --layers 12 --heads 12 --width 768 --context 1024 --batch 4
 
-Contestants take turns, every second round backwards, so that the machine is the same for all. Only one computes at a time,
-with PyTorch's number of threads (OMP_NUM_THREADS sets it). Warm-up does not count. Results are medians of the rounds. Models
-are GPT-2 with biases, without dropout and with 50,304 rows of vocabulary.
+The contestants take turns, in reverse order every second round, so that a machine that slows down is fair to all. Only one
+computes at a time, with PyTorch's default number of threads (OMP_NUM_THREADS changes it). Warm-up does not count. Results are
+medians of the rounds. The models are GPT-2 with biases, without dropout and with a vocabulary of 50,304 rows.
 
 training  tokens per second and peak memory: the same random tokens for all, fused AdamW, clipped gradients, nothing
           compiled. bfloat16 is mixed precision with float32 weights
-loading   time to make a batch, and its share of Jojo's step, compared with windows of a numpy.memmap
-decoding  the same weights and prompts, always the likeliest token: at the start of the context, at its end, several
-          samples at once, and reading a prompt that fills the context up to its end. With int8 the linear layers have
-          int8 weights, and the rest is in bfloat16
+loading   time to make a batch, and its share of Jojo's step, compared with random windows of a numpy.memmap
+decoding  the same weights and prompts, always the likeliest token: speed at the start of the context, at its end and with
+          several samples at once, and the time to read a prompt that almost fills the context. With int8 the linear
+          layers have int8 weights, and the rest is in bfloat16
 startup   from the command to the first batch of one sequence (train.py) and to the first token (gen.py), compared with a
-          script that does the same with transformers in float32. The token cache exists, and all files were read before
+          script that does the same with transformers in float32. The token cache exists, and all files have been read once before
 
-A ratio compares with transformers in the same dtype; int8 is compared with bfloat16. It writes benchmark.json, with every
-round, and benchmark.png.
+A ratio compares with transformers in the same dtype; int8 is compared with bfloat16. The tool writes benchmark.json, with
+every round, and benchmark.png.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ from utils import UserError, __version__, log, one_line, user_path
 
 T = TypeVar("T")
 
-COUNTS = {  # flag: (default, with --tiny, least, help)
+COUNTS = {  # flag: (default, value with --tiny, minimum, help)
     "layers": (6, 1, 1, "layers of the model in training, loading and startup"),
     "heads": (6, 2, 1, "its attention heads"),
     "width": (384, 32, 1, "its width"),
-    "context": (256, 32, 2, "its tokens per sequence"),
+    "context": (256, 32, 2, "its context in tokens"),
     "batch": (12, 2, 1, "its sequences per batch"),
     "decode_layers": (12, 1, 1, "layers of the model in decoding; the defaults are GPT-2 with 124M parameters"),
     "decode_heads": (12, 2, 1, "its attention heads"),
     "decode_width": (768, 32, 1, "its width"),
-    "decode_context": (1024, 32, 8, "its tokens"),
-    "tokens": (32, 4, 2, "tokens decoded in a turn, at each place"),
+    "decode_context": (1024, 32, 8, "its context in tokens"),
+    "tokens": (32, 4, 2, "tokens decoded in a turn, at the start and again at the end"),
     "samples": (8, 2, 1, "samples decoded at once"),
     "batches": (3, 2, 1, "batches in a turn, in training and loading"),
     "stories": (20_000, 40, 40, "documents of the data set; the default has 4.5 million tokens"),
@@ -71,7 +71,7 @@ COUNTS = {  # flag: (default, with --tiny, least, help)
 
 
 def start_python(arguments: Sequence[str], folder: Path, errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start Python with a script and its arguments in this folder, with pipes to talk to it and a file for its errors."""
+    """Start Python with a script and its arguments in this folder, with pipes for input and output and a file for errors."""
     offline = os.environ | {"HF_HUB_OFFLINE": "1"}  # transformers reads a folder and needs no network
     pipe = subprocess.PIPE
     return subprocess.Popen(
@@ -103,7 +103,7 @@ class Contestant:
     def run(self, **request: Any) -> dict[str, Any]:
         """Send a request; returns the answer. Raises UserError if the process fails."""
         assert self._process.stdin and self._process.stdout
-        with suppress(BrokenPipeError):  # it has ended; there will be no answer
+        with suppress(BrokenPipeError):  # the process has ended; readline then returns nothing
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -125,9 +125,9 @@ def turns(contestants: Sequence[T], rounds: int) -> Iterator[T]:
 
 
 def seconds_until(is_done: Callable[[bytes], bool] | None, command: Sequence[str], folder: Path) -> float:
-    """Seconds from starting a command until `is_done` is true of its output; None: until it ends.
+    """Seconds from the start of a command until is_done(output) is true, or with None until the command ends.
 
-    Raises UserError if it ends before that, or fails.
+    Raises UserError if the command ends earlier, or fails.
     """
     output, started = b"", time.perf_counter()
     with tempfile.TemporaryFile() as errors, start_python(command, folder, errors) as process:
@@ -164,9 +164,9 @@ class Bench:
     def contestants(
         self, worker: str, labels: Sequence[str], shape: Shape, **warm_up: int
     ) -> Iterator[list[Contestant]]:
-        """A process with a worker of benchmark_contestants.py for each label (library and dtype) that is installed.
+        """Start a worker of benchmark_contestants.py for each label (library and dtype) whose library is installed.
 
-        They are started and warmed up one after another, with this first request, and end with the block.
+        The processes start one after another, each with warm_up as its first request, and end with the `with` block.
         """
         with ExitStack() as stack:
             started = []
@@ -205,7 +205,7 @@ def measure_training(bench: Bench) -> Part:
             answer = process.run(batches=batches)
             speed.add(process.label, batches * shape.batch * shape.context / sum(answer["seconds"]))
             if answer["peak_memory_bytes"]:
-                memory.values[process.label] = [answer["peak_memory_bytes"]]  # it only grows, so the last one counts
+                memory.values[process.label] = [answer["peak_memory_bytes"]]  # it only grows: the last counts
     auto = device.choose_dtype("auto", "cpu")
     notes = [f"{OURS} chooses {auto.value} by itself: {auto.reason}", f"loss of the first batch: {losses}"]
     measures = {"speed": speed} | ({"memory": memory} if memory.values else {})
@@ -216,7 +216,7 @@ def measure_loading(bench: Bench) -> Part:
     """Measure Jojo's loader and the plain one in turns, in one process that trains on their batches."""
     shape, batches = bench.shape(), bench.args.batches
     batch, share = Measure("a batch", "ms"), Measure("share of a step", "%")
-    with bench.contestants("loading", [OURS], shape, batches=2) as (process,):  # the warm-up lays out the epoch
+    with bench.contestants("loading", [OURS], shape, batches=2) as (process,):  # the warm-up computes the epoch's order
         for _ in range(bench.args.rounds):
             answer = process.run(batches=batches)
             for label in (PLAIN_LOADER, OURS):
@@ -253,14 +253,14 @@ def measure_decoding(bench: Bench) -> Part:
 
 
 def train_command(shape: Shape, folder: Path, name: str, max_iters: int) -> list[str]:
-    """The command that trains for so many batches and prints a line after each."""
+    """The command that trains for max_iters batches and prints a line after each."""
     flags = [f"--training.max_iters={max_iters}", "--training.log_interval=1", "--training.eval_iters=1"]
     flags += [*train_flags(shape, folder), f"--output_checkpoint={folder / 'models' / name}"]
     return [str(ROOT / "train.py"), *flags]
 
 
 def transformers_commands(shape: Shape, folder: Path, checkpoint: Path) -> tuple[list[str], list[str]]:
-    """The commands to the first batch, and to the first token of the checkpoint's model, which is exported for it."""
+    """Commands of transformers up to the first batch, and up to the first token of this checkpoint, which is exported."""
     from generation import load_model
     from hf.export import write_folder
 
@@ -273,7 +273,7 @@ def transformers_commands(shape: Shape, folder: Path, checkpoint: Path) -> tuple
 
 
 def measure_startup(bench: Bench) -> Part:
-    """Measure start-up, each time in a new process that is stopped when it is done."""
+    """Measure start-up, each time in a new process, which is then killed."""
     shape, folder = replace(bench.shape(), batch=1), bench.folder
     first_batch, first_token = Measure("to the first batch", "s"), Measure("to the first token", "s")
     model = folder / "models" / "startup.pt"
@@ -300,16 +300,14 @@ MEASURES: dict[str, Callable[[Bench], Part]] = {
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags. Raises UserError for values out of range."""
+    """Parse the flags. Raises UserError for values out of range."""
     parser = Parser(prog="benchmark.py", description=__doc__)
     add = parser.add_argument
     add("--only", nargs="+", choices=list(MEASURES), default=list(MEASURES), metavar="PART",
-        help=f"of {', '.join(MEASURES)} [all]")  # fmt: skip
+        help=f"parts to measure, of {', '.join(MEASURES)} [all]")  # fmt: skip
     for name, (default, _, _, text) in COUNTS.items():
         add(f"--{name}", type=int, default=default, metavar="N", help=f"{text} [%(default)s]")
-    add(
-        "--tiny", action="store_true", help="small shapes and few rounds, to see that it works; other flags still count"
-    )
+    add("--tiny", action="store_true", help="small shapes and few rounds, to check that it works; flags override it")
     add("--output", default="benchmark", metavar="PATH", help="writes PATH.json and PATH.png [%(default)s]")
     add("--debug", action="store_true", help="show tracebacks with errors")
     if parser.parse_args(arguments).tiny:
@@ -347,7 +345,7 @@ def main(arguments: Sequence[str]) -> int:
             parts[part] = MEASURES[part](bench)
             parts[part].seconds = time.monotonic() - started
             log.info("\n%s", benchmark_report.table(parts[part]))
-            benchmark_report.write_json(written[0], how, parts)  # so that a part is kept when a later one fails
+            benchmark_report.write_json(written[0], how, parts)  # after every part: a later one may fail
     versions = f"{OURS} {__version__}" + (f" and transformers {theirs}" if theirs else "")
     title = f"{versions}, on {machine['cpu']}, threads: {machine['threads']}"
     benchmark_report.draw(written[1], title, parts)

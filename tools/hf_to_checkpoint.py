@@ -1,10 +1,10 @@
-"""Make a checkpoint of a Hugging Face folder: the reverse of upload_to_huggingface.py.
+"""Make a checkpoint from a Hugging Face folder: the reverse of upload_to_huggingface.py.
 
     python tools/hf_to_checkpoint.py hf_model -o models/x.pt
-    python tools/hf_to_checkpoint.py openai-community/gpt2 -o models/gpt2.pt     fetched from the Hub
+    python tools/hf_to_checkpoint.py openai-community/gpt2 -o models/gpt2.pt     downloaded from the Hub
 
-The weights of a folder that was exported here come back bit for bit. A folder has no training state. Start a new run from
-the checkpoint with --load_model_only, or from the folder itself with --init_from.
+The weights of a folder that Jojo exported come back bit for bit. A folder has no training state. To start a new run, use
+--load_model_only with the checkpoint, or --init_from with the folder itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Print what changes for people who come from an earlier version, or from nanoGPT. The text is docs/migration.md.
+"""Print what changes for users of an earlier version or of nanoGPT. The text is docs/migration.md.
 
 python tools/improvements_guide.py models/x.pt       for the version that wrote this checkpoint
-python tools/improvements_guide.py --from nanogpt    for people who come from there
-python tools/improvements_guide.py                   for the newest checkpoint in models/; without one, everything
+python tools/improvements_guide.py --from nanogpt    for users of nanoGPT
+python tools/improvements_guide.py                   for the newest checkpoint in models/; if there is none, the whole guide
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ COMMON = "For everyone"
 
 
 def version_of(state: Mapping[str, Any], path: Path) -> str | None:
-    """The key of GUIDES for the program that wrote a checkpoint; None for this version.
+    """The key of GUIDES for the version that wrote a checkpoint; None for this version.
 
     Raises:
-        UserError: the checkpoint does not say, or is of a later version.
+        UserError: the checkpoint does not say its version, or has a later one.
     """
     from jojo.checkpoints.file import has_present_format
 
     if "format_version" in state:
         if not has_present_format(state):
             raise UserError(
-                f"'{path}' has format {one_line(state['format_version'])}, newer than this version of Jojo reads."
+                f"'{path}' has format {one_line(state['format_version'])}, which is newer than this version of Jojo."
             )
         return None
     if isinstance(state.get("model_args"), dict):
@@ -58,7 +58,7 @@ def newest_model() -> Path | None:
 
 
 def sections() -> dict[str, str]:
-    """The page's text by heading."""
+    """The text of docs/migration.md by heading."""
     parts = re.split(r"^## (.+)\n", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {title: text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)}
 
@@ -67,8 +67,8 @@ def build_parser() -> Parser:
     """Flags of improvements_guide.py."""
     parser = Parser(prog="improvements_guide.py", description=__doc__)
     add = parser.add_argument
-    add("checkpoint", nargs="?", metavar="CHECKPOINT", help="a file of the version that you come from")
-    add("--from", dest="version", choices=GUIDES, help="the version that you come from, if you have no file of it")
+    add("checkpoint", nargs="?", metavar="CHECKPOINT", help="a checkpoint of the version that you used before")
+    add("--from", dest="version", choices=GUIDES, help="the version that you used before, if you have no checkpoint")
     add("--debug", action="store_true", help="show tracebacks with errors")
     return parser
 
@@ -85,12 +85,12 @@ def main(arguments: Sequence[str]) -> int:
 
         version = version_of(read_file(path), path)
         if version is None:
-            log.info("'%s' was written by this version; nothing changes. For another one: --from %s.", path, choices)
+            log.info("'%s' was written by this version; nothing changes. For others: --from %s.", path, choices)
             return 0
         titles = [GUIDES[version]]
         log.info("'%s' was written by %s.\n", path, titles[0].removeprefix("From "))
     elif not args.version:
-        log.info("There is no checkpoint in models/. To see one part of this: --from %s.\n", choices)
+        log.info("There is no checkpoint in models/. To see one part of this guide: --from %s.\n", choices)
     page = sections()
     log.info("\n\n".join(f"## {title}\n\n{page[title]}" for title in [*titles, COMMON]))
     return 0

@@ -1,11 +1,11 @@
-"""Show a training batch as people read it: which documents it holds, who speaks, and which tokens are predicted.
+"""Show a training batch as text: its documents, who speaks, and which tokens are predicted.
 
     python tools/inspect_batch.py --config configs/story-small.json
     python tools/inspect_batch.py --dataset chitchat --data.predict assistant --data.pack whole --rows 3
     python tools/inspect_batch.py --checkpoint models/x.pt --batch 1200
 
-On a terminal, predicted tokens are bright, other tokens are dim, and control tokens are coloured. Elsewhere tokens that are
-not predicted are in [-brackets-]. The first token of a row is never predicted: it is the context of the second.
+On a terminal, predicted tokens are bright, other tokens are dim, and control tokens are coloured. Without colours, tokens that
+are not predicted are in [-brackets-]. The first token of a row is never predicted: it is only the context of the next.
 
 <|im_end|> is a control token; text that only looks like one has a backslash inside: <\\|im_end|>. Invisible characters are
 written out, such as \\x1b and \\u202e.
@@ -34,7 +34,7 @@ from training.flags import Request, parse_value
 from training.run import prepare_run
 from utils import UserError, log, paint, use_color
 
-FLAGS = {  # options of a run that decide what is in a batch, with their short names
+FLAGS = {  # options of a run that decide what is in a batch -> their short names
     "data.dataset_name": "--dataset", "data.data_dir": "", "data.cache_dir": "", "data.tokenizer": "", "data.predict": "",
     "data.pack": "", "data.parse_special": "", "model.block_size": "--block_size", "training.batch_size": "--batch_size",
     "system.seed": "--seed",
@@ -44,7 +44,7 @@ LOOKALIKE = re.compile(r"<(?=\|(?:endoftext|im_start|im_end)\|>)")
 
 
 def row_texts(ids: Sequence[int], predicted: Sequence[bool], tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
-    """A row in stretches of one kind: ("read", "predicted" or either with " control", text)."""
+    """Split a row where the kind of token changes: pairs of a kind, which is a key of COLORS, and a text."""
     names = {i: name for name, i in tokenizer.special_tokens.items()}
 
     def kind(place: int) -> tuple[bool, bool]:
@@ -57,7 +57,7 @@ def row_texts(ids: Sequence[int], predicted: Sequence[bool], tokenizer: Tokenize
 
 
 def visible(text: str) -> str:
-    r"""Text that cannot pass for a control token (<\|im_end|>), and that no terminal obeys (\x1b)."""
+    r"""Escape what looks like a control token (<\|im_end|>) or would control the terminal (\x1b)."""
     text = LOOKALIKE.sub(r"<\\", text)
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cf") and c not in "\t\n" else c
@@ -66,7 +66,7 @@ def visible(text: str) -> str:
 
 
 def painted(stretches: Iterable[tuple[str, str]], color: bool) -> str:
-    """A row for the screen, in colours or with brackets."""
+    """Format a row for the screen, with colours or with brackets."""
     if color:
         return "".join(paint(text, COLORS[kind]) for kind, text in stretches)
     shown = ""
@@ -94,7 +94,7 @@ def show(loader: PackedLoader, batch: Batch, epoch: int, index: int, tokenizer: 
         unused = loader.block_size - length
         ids = [inputs[place][0].item(), *np.concatenate([loader.ids(piece) for piece in pieces]).tolist()]
         predicted = [False, *(targets[place][:length] != IGNORED).tolist()]
-        named = ", ".join(f"{piece.document + 1}{'' if piece.begin == 0 else ' (its rest)'}" for piece in pieces[:6])
+        named = ", ".join(f"{piece.document + 1}{'' if piece.begin == 0 else ' (continued)'}" for piece in pieces[:6])
         more = f" and {len(pieces) - 6} more" if len(pieces) > 6 else ""
         log.info(
             "\n--- row %d: documents %s%s; %d of %d tokens predicted%s", place + 1, named, more, sum(predicted), length,
@@ -108,14 +108,14 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="inspect_batch.py", description=__doc__)
     add = parser.add_argument
     add("--config", metavar="FILE", help="JSON config of a run")
-    add("--checkpoint", metavar="PT", help="the run of a checkpoint, at the place where it stopped")
-    add("--epoch", type=int, metavar="N", help="from 1; default: the first, or where the checkpoint stopped")
-    add("--batch", type=int, metavar="N", help="from 1; default: the first, or where the checkpoint stopped")
+    add("--checkpoint", metavar="PT", help="use this checkpoint's run, at the batch where it stopped")
+    add("--epoch", type=int, metavar="N", help="number from 1 [the first, or where the checkpoint stopped]")
+    add("--batch", type=int, metavar="N", help="number from 1 [the first, or where the checkpoint stopped]")
     add("--rows", type=int, default=4, metavar="N", help="how many rows to show [%(default)s]")
     for name, short in FLAGS.items():
         add(*filter(None, [f"--{name}", short]), dest=name, metavar="X", help=OPTIONS[name].help.replace("%", "%%"))
     add("--no_color", "--no-color", action="store_true", help="brackets instead of colours")
-    add("--debug", action="store_true", help="tracebacks with errors")
+    add("--debug", action="store_true", help="show tracebacks with errors")
     args = parser.parse_args(arguments)
     overrides: list[tuple[str, str, Value]] = []
     for name in FLAGS:

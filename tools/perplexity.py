@@ -3,7 +3,7 @@
     python tools/perplexity.py models/story_epoch1.pt
     python tools/perplexity.py models/x.pt --dataset mine --dtypes float32,int8 --batches 50
 
-The model computes as in gen.py with --dtype, and reads the same text with each dtype.
+For each dtype, the model computes as gen.py --dtype does, on the same text.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from model import GPT
 
 DTYPES = ("float32", "bfloat16", "int8")
-LOGIT_ROWS = 512  # positions whose float32 logits are in memory together
+LOGIT_ROWS = 512  # positions whose float32 logits are in memory at the same time
 
 
 def mean_loss(model: GPT, loader: PackedLoader) -> tuple[float, int]:
-    """Nats per predicted token over all batches of a loader, and the number of those tokens."""
+    """Mean loss over all batches of a loader, in nats per predicted token, and the number of these tokens."""
     import torch
     import torch.nn.functional as F
 
@@ -53,13 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="perplexity.py", description=__doc__)
     add = parser.add_argument
     add("checkpoint", metavar="PT", help="the model")
-    add("--dataset", metavar="NAME", help="use its validation data [the data set of the training]")
-    add(
-        "--dtypes",
-        default=",".join(DTYPES),
-        metavar="LIST",
-        help="dtypes of the weights; the others are compared with the first [%(default)s]",
-    )
+    add("--dataset", metavar="NAME", help="read the validation data of this data set [the one that it was trained on]")
+    text = "dtypes of the weights; each is compared with the first [%(default)s]"
+    add("--dtypes", default=",".join(DTYPES), metavar="LIST", help=text)
     add("--batches", type=int, metavar="N", help="read only N batches [all]")
     add("--debug", action="store_true", help="show tracebacks with errors")
     args = parser.parse_args(arguments)

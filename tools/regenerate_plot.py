@@ -1,10 +1,10 @@
-"""Plot a run again, or several runs on one plot.
+"""Draw a run's plot again, or compare several runs in one plot.
 
     python tools/regenerate_plot.py models/x.pt                        writes models/x.png
     python tools/regenerate_plot.py models/a.pt models/b.metrics.jsonl -o both.png
 
-It reads checkpoints of any version and metrics files. A metrics file has the losses of all batches; a checkpoint has at
-most 4,096 of them.
+It reads metrics files, and checkpoints of any version. A metrics file has the losses of all batches, a checkpoint at most
+4,096 of them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ ROWS = ".metrics.jsonl"
 
 
 def read_metrics(path: Path) -> MetricsTracker:
-    """The metrics in a file; lines that are not rows are skipped. Raises UserError where there is no such file."""
+    """The metrics in a file; lines that are not rows are skipped. Raises UserError if the file is missing."""
     if not path.is_file():
-        raise UserError(f"No metrics file '{path}'.")
+        raise UserError(f"There is no metrics file '{path}'.")
     tracker = MetricsTracker()
     with open(path, "rb") as file:
         for line in file:
@@ -52,7 +52,7 @@ def load(path: Path) -> tuple[str, MetricsTracker]:
     else:
         metrics = MetricsTracker()
         state = load_checkpoint(path).state
-        if "metrics" in state:  # else the file has only weights
+        if "metrics" in state:  # a file with only weights has none
             metrics.load_state_dict(state)
     losses = choose_losses(metrics)
     if not losses.train and not losses.val:
@@ -66,8 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="regenerate_plot.py", description=__doc__)
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="checkpoints (.pt) and metrics files (.metrics.jsonl)")
-    add("-o", "--output", metavar="PNG", help="the plot; for one run, its name with .png")
-    add("--title", metavar="TEXT", help="above the plot; for one run, its name")
+    add("-o", "--output", metavar="PNG", help="the file to write; needed for several runs [the run's name with .png]")
+    add("--title", metavar="TEXT", help="title of the plot [the run's name, or Comparison]")
     add("--debug", action="store_true", help="say which losses were chosen and why, and show tracebacks with errors")
     args = parser.parse_args(arguments)
     paths = [user_path(name) for name in args.files]

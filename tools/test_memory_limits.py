@@ -1,15 +1,15 @@
-"""Estimate a run's peak memory before it runs: whether it fits, and the largest batch size that does.
+"""Estimate a run's peak memory before it runs: whether it fits, and the largest batch size that fits.
 
     python tools/test_memory_limits.py --config configs/gpt2.json                   on this machine
-    python tools/test_memory_limits.py --config configs/gpt2.json --gpu "RTX 3060"  on that one; or --gpu 12 (GB)
-    python tools/test_memory_limits.py --config configs/gpt2.json --gpu 12 --table  for other batch and block sizes too
-    python tools/test_memory_limits.py --config configs/story-small.json --measure  against three batches of a real run
+    python tools/test_memory_limits.py --config configs/gpt2.json --gpu "RTX 3060"  on another GPU; or --gpu 12 (GB)
+    python tools/test_memory_limits.py --config configs/gpt2.json --gpu 12 --table  also for other batch and block sizes
+    python tools/test_memory_limits.py --config configs/story-small.json --measure  compared with three real batches
 
-Takes the flags of train.py that describe a run. It allocates nothing and reads no data;
-training/memory.py explains the figures. Only --measure trains, in a process of its own, and keeps nothing but the token cache.
+It takes the flags of train.py that describe a run. It allocates nothing and reads no data; training/memory.py explains the
+figures. Only --measure trains, in a process of its own, and keeps nothing but the token cache.
 
 92 % of the memory counts as usable: the rest goes to the display, other programs, and gaps between tensors.
-1 GB is 1,000,000,000 bytes; GPUs have a little more than their makers' round figures, never less.
+1 GB is 1,000,000,000 bytes. A GPU has a little more memory than its maker's round figure, never less.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from tools.parts.runs import FLAGS_OF_TRAIN, USABLE, config_of, parse_train_flag
 from training.memory import CUDA_CONTEXT_BYTES, Parts, memory_bytes, peak_parts
 from utils import UserError, byte_count, log, one_line, replace_text, user_path
 
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # rows of the table
-BLOCK_SIZES = (128, 256, 512, 1024, 2048)  # columns, with that of the config
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # rows of the table; the config's own is added
+BLOCK_SIZES = (128, 256, 512, 1024, 2048)  # columns; the config's own is added
 MOST_SEQUENCES = 1 << 30
 MEASURED = [  # flags of the measured run: three batches, an evaluation and a save
     *("--max_iters", "3", "--eval_interval", "3", "--training.eval_iters", "1", "--training.sample_interval", "0"),
     *("--training.max_minutes", "null", "--training.save_checkpoints", "true", "--no_color"),
 ]
-# train.py, which then writes its own peak to a file: getrusage of a child would count this process too.
+# Runs train.py and writes its peak to a file. getrusage(RUSAGE_CHILDREN) in this process could count this process's pages too.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -68,7 +68,7 @@ run_command(main)
 
 @dataclass(frozen=True)
 class Place:
-    """The device that a run must fit on: its name, and its memory in bytes; None: unknown."""
+    """The device that a run must fit on: its name, and its memory in bytes (None: unknown)."""
 
     name: str
     total_bytes: int | None
@@ -85,7 +85,7 @@ class Place:
 
 @dataclass
 class Answer:
-    """What the tool says about a run. Sizes in bytes."""
+    """What the tool reports about a run."""
 
     place: str
     device: str
@@ -126,7 +126,7 @@ def place_of(wanted: str) -> Place:
 def decide_config(args: argparse.Namespace, train_flags: list[str], gpu: Place | None) -> Config:
     """The config that these flags of train.py give, with vocabulary, device and dtype decided.
 
-    For a GPU that `--gpu` names, nothing is asked of this machine.
+    With --gpu, this machine's own hardware does not matter.
     """
     config, sources = config_of(args, train_flags)
     system = config.system
@@ -146,7 +146,7 @@ def decide_config(args: argparse.Namespace, train_flags: list[str], gpu: Place |
 
 
 def this_machine(device: str) -> Place:
-    """The device's memory: a GPU's own, else this machine's."""
+    """This machine's device and its memory: a GPU's own, else the main memory."""
     from jojo.machine.device import describe_device, total_memory_bytes
 
     name = describe_device(device) if device.startswith("cuda") else f"this machine ({device})"
@@ -176,7 +176,7 @@ def same_batch(config: Config, largest: int) -> tuple[int, int]:
 
 
 def answer(config: Config, place: Place, with_table: bool = False) -> Answer:
-    """Estimate the run, and with_table, other batch and block sizes."""
+    """Estimate the run, and if with_table is set, other batch and block sizes too."""
     moment, parts = peak_parts(config)
     peak, usable = sum(parts.values()), place.usable_bytes
     result = Answer(
@@ -201,7 +201,7 @@ def measure(args: argparse.Namespace, train_flags: Sequence[str], config: Config
             places["config"] = args.config
         if user_path(config.data.tokenizer).is_file():
             places["data.tokenizer"] = config.data.tokenizer
-        flags += [f"--{name}={user_path(path).resolve()}" for name, path in places.items()]  # it runs in the folder
+        flags += [f"--{name}={user_path(path).resolve()}" for name, path in places.items()]  # its folder differs
         peak, output = Path(folder) / "peak", Path(folder) / "output"
         with output.open("wb") as file:
             code = subprocess.run(
@@ -218,7 +218,7 @@ def measure(args: argparse.Namespace, train_flags: Sequence[str], config: Config
 
 
 def report(found: Answer, config: Config) -> str:
-    """The answer for people."""
+    """The answer as text."""
     shape = f"{found.parameters:,} parameters, {found.batch_size} x {found.block_size:,} tokens at once, {found.dtype}"
     width = max(len(name) for name in found.parts) + 2
     lines = [f"{shape}\n", *(f"  {name:<{width}}{byte_count(size):>10}" for name, size in found.parts.items())]
@@ -232,14 +232,14 @@ def report(found: Answer, config: Config) -> str:
         if not found.fits:
             size, steps = same_batch(config, found.largest_batch_size)
             flags = f"--batch_size {size} --training.gradient_accumulation_steps {steps}"
-            lines.append(f"The same batch in smaller pieces: {flags}")
+            lines.append(f"The same batch in smaller micro-batches: {flags}")
     else:
         lines.append("Not even one sequence fits: choose a smaller model or a smaller --model.block_size.")
     return "\n".join(lines)
 
 
 def table(found: Answer) -> str:
-    """Peaks by batch size (rows) and block size (columns). x: does not fit."""
+    """A table of peaks by batch size (rows) and block size (columns)."""
     columns = sorted({row["block_size"] or 0 for row in found.table})
     lines = ["Peak memory by batch size and block size (x: does not fit)\n"]
     lines.append(" " * 8 + "".join(f"{size:>12,}" for size in columns))
@@ -254,10 +254,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
     parser = Parser(prog="test_memory_limits.py", description=__doc__, epilog=FLAGS_OF_TRAIN)
     add = parser.add_argument
-    add("--gpu", metavar="NAME|GB", help="a GPU that need not be here, by its name or its memory")
-    add("--table", action="store_true", help="show other batch sizes and block sizes too")
-    add("--measure", action="store_true", help="train three batches on this machine and compare")
-    add("--json", metavar="FILE", help="write all of it there too")
+    add("--gpu", metavar="NAME|GB", help="estimate for this GPU, named by its model or its memory [this machine]")
+    add("--table", action="store_true", help="also show other batch sizes and block sizes")
+    add("--measure", action="store_true", help="also train three batches on this machine and compare")
+    add("--json", metavar="FILE", help="also write all results to this file")
     own, train_flags = parser.parse_known_args(arguments)
     args = parse_train_flags(train_flags)
     if own.measure and own.gpu is not None:
@@ -274,9 +274,8 @@ def main(arguments: Sequence[str]) -> int:
         found.measured_bytes = measure(args, train_flags, config)
         if not found.measured_bytes:
             raise UserError("This system does not report how much memory a process took.")
-        without = (
-            CUDA_CONTEXT_BYTES if config.system.device.startswith("cuda") else 0
-        )  # CUDA's own memory is not among allocations
+        # The measurement on CUDA counts allocations only, so CUDA's own memory is not in it.
+        without = CUDA_CONTEXT_BYTES if config.system.device.startswith("cuda") else 0
         ratio = (found.peak_bytes - without) / found.measured_bytes - 1
         log.info(
             "Measured: %s; the estimate is %.1f %% %s it.",

@@ -72,7 +72,7 @@ def test_recording_costs_time_of_what_an_operator_runs_in() -> None:
     gelu, quick = event("aten::gelu", 700, step), event("aten::view", 1, step, children=2)
     ops = tool.read_ops([step, gelu, quick], cuda=False, cost_ms=0.5)
     assert [op.ms for op in ops] == [3.5, 0.7, 0.0]
-    assert ops[1].around == (tool.STEP,)
+    assert ops[1].parents == (tool.STEP,)
 
 
 def test_on_cuda_the_times_are_those_of_kernels_but_for_the_data() -> None:
@@ -132,7 +132,7 @@ def test_a_real_step_is_accounted_for(tmp_path: Path) -> None:
     assert found["targets"] == 128 and found["peak_flops"] == 1e11 and found["fastest_ms"] <= found["step_ms"]
     assert found["dtype"] == "float32" and found["mfu"] > 0
     assert found["overhead_ops"]["Python between operators"] > 0 and "gelu" in found["overhead_ops"]
-    assert found["advice"][0]["change"].startswith("a vocabulary of its own (prepare.py --name mine --train_tokenizer)")
+    assert found["advice"][0]["change"].startswith("a vocabulary trained on this data (prepare.py --name mine ")
     for name in (*tool.PARTS, "not accounted for", "Most of the overhead", "What to change"):
         assert name in text
     assert not Path("models").exists()

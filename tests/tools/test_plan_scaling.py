@@ -306,7 +306,7 @@ GPT2 = ("--config", str(ROOT / "configs" / "gpt2.json"))
 
 
 @pytest.mark.parametrize(
-    ("flags", "why"), [(("--optimizer.kind", "muon"), "Muon needs whole"), (("--dtype", "float16"), "float16 is not")]
+    ("flags", "why"), [(("--optimizer.kind", "muon"), "Muon needs whole"), (("--dtype", "float16"), "they do not")]
 )
 def test_what_fsdp_does_not_take_is_left_out_with_a_word(flags: tuple[str, str], why: str) -> None:
     said, written = ask(*GPT2, "--gpu", "h100", *flags)

@@ -1,4 +1,4 @@
-"""A run as the flags of train.py describe it: its config, for estimates, or the run itself, to measure some batches of it."""
+"""Read train.py's flags for tools: as a config, to estimate a run, or as a Request, to measure some of its batches."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ NOT_MEASURED = (
 )  # fmt: skip
 NOT_ESTIMATED = (*NOT_MEASURED, "checkpoint", "init_from", "allow_changes")
 FLAGS_OF_TRAIN = "All other flags are those of train.py: --config, --batch_size, --model.n_layer ..."
-USABLE = 0.92  # of a GPU's memory
+USABLE = 0.92  # share of a GPU's memory that a run may use
 
 
 # --- estimates ------------------------------------------------------------------------------------------------------
 
 
 def parse_train_flags(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags of train.py that describe a run. Raises UserError for those that need more than a config."""
+    """Parse the flags of train.py that describe a run. Raises UserError for flags that need more than a config."""
     args = build_parser().parse_args(arguments)
     if unused := next((name for name in NOT_ESTIMATED if getattr(args, name)), None):
-        raise UserError(f"--{unused} has no meaning here, where a run is estimated from its config; leave it out.")
+        raise UserError(f"--{unused} has no meaning here: the estimate needs only the config. Leave it out.")
     return args
 
 
 def config_of(args: argparse.Namespace, arguments: Sequence[str]) -> tuple[Config, dict[str, str]]:
-    """The config that these flags give, with its vocabulary decided, and where its values come from."""
+    """The config that these flags give, with its vocabulary size decided, and the source of each value."""
     config, sources = resolve(config_layers(args.config, overrides(args, list(arguments))))
     tokenizer, model = get_tokenizer(config.data.tokenizer), config.model
     model.vocab_size = model.vocab_size or tokenizer.padded_vocab_size
@@ -55,21 +55,20 @@ def config_of(args: argparse.Namespace, arguments: Sequence[str]) -> tuple[Confi
 def measured_request(
     arguments: Sequence[str], folder: Path, settings: Sequence[tuple[str, str, Value]] = ()
 ) -> Request:
-    """The run that flags of train.py describe.
+    """The Request for the run that flags of train.py describe.
 
     Args:
         arguments: the flags.
-        folder: where its files would go. Steps alone write none.
+        folder: for the run's files. Training steps alone write no files.
         settings: (flag, dotted name, value) of options that override the flags.
 
     Raises:
-        UserError: flags that mean nothing where nothing is kept, or that contradict each other.
+        UserError: flags that have no meaning because the run is not kept, or that contradict each other.
     """
     args = build_parser().parse_args(arguments)
     if unused := next((name for name in NOT_MEASURED if getattr(args, name)), None):
-        raise UserError(
-            f"--{unused} has no meaning here, where nothing is kept; --checkpoint names a model to measure."
-        )
+        text = "has no meaning here: the run is not kept. To measure a saved model, use --checkpoint."
+        raise UserError(f"--{unused} {text}")
     if args.checkpoint and args.init_from is not None:
         raise UserError("--checkpoint and --init_from both name a model; use one of them.")
     given = [*overrides(args, list(arguments)), *settings]
@@ -80,7 +79,7 @@ def measured_request(
 
 
 def synchronize(device: str) -> None:
-    """Wait until the device has done its work; a CPU always has."""
+    """Wait until the device has finished its work; on a CPU there is nothing to wait for."""
     import torch
 
     if device.startswith("cuda"):
@@ -90,7 +89,7 @@ def synchronize(device: str) -> None:
 
 
 def timed_step(trainer: Trainer) -> tuple[float, int]:
-    """Train on the next batch; returns ms and predicted tokens."""
+    """Train on the next batch; returns its ms and its number of predicted tokens."""
     begin = time.perf_counter()
     batch = trainer.loader.batch(trainer.epoch, trainer.position)
     trainer.step(batch)

@@ -1,9 +1,9 @@
-"""The cost of a batch on many GPUs: what they share, what they send, how long it takes. For tools/plan_scaling.py.
+"""The arithmetic of tools/plan_scaling.py: what a batch on many GPUs needs in memory, communication and time.
 
-training/memory.py estimates the memory. What is sent follows from PyTorch's wrappers (training/placement.py); a test counts it
-in a real run. Seconds are arithmetic on data sheets and the constants below; they were never measured on such hardware.
+training/memory.py estimates the memory. The collectives are those of PyTorch's wrappers (training/placement.py); a test counts
+them in a real run. Seconds follow from data sheets and the constants below; they were never measured on such hardware.
 
-Letters: L layers, S bytes of a whole tensor, n ranks that take part in a collective, m machines that they are on.
+Letters: L layers, S bytes of a whole tensor, n ranks that take part in a collective, m machines of these ranks.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ from tools.parts.runs import USABLE
 from training.memory import Parts, elements, gathers_low, peak_parts, sharing_ranks, weights_bytes
 from utils import UserError, divisors, one_line
 
-COMPUTE_SHARE = 0.4  # of the published peak that forward and backward pass reach
-LINK_SHARE = 0.8  # of a link's or network's bandwidth that collectives reach
-MEMORY_SHARE = 0.8  # of the memory's bandwidth that the update reaches
-START_S = 10e-6  # of every collective
-HOP_S = 1e-6  # more for each GPU that a ring passes inside of a machine
-NODE_HOP_S = 6e-6  # and for each machine: a ring passes all of them, the tree of an all-reduce log2 of them, twice
-AGREE_STEP_S = 150e-6  # of the flags that ranks gather once a batch (gloo, over TCP, measured on one machine)
-AGREE_MESSAGE_S = 60e-6  # for each rank, of which rank 0 takes a message (measured there too)
-BLOCK_S = 0.3e-3  # forward and backward of a block take no less, however small: its kernels are started one by one
+COMPUTE_SHARE = 0.4  # share of the published peak that the forward and backward pass reach
+LINK_SHARE = 0.8  # share of a link's or network's bandwidth that collectives reach
+MEMORY_SHARE = 0.8  # share of the memory's bandwidth that the update reaches
+START_S = 10e-6  # to start a collective
+HOP_S = 1e-6  # for each GPU that a ring passes inside a machine
+NODE_HOP_S = 6e-6  # for each machine: a ring passes all m, the tree of an all-reduce log2 m, twice
+# Once a batch the ranks exchange their stop flags over gloo and TCP. Both times were measured on one machine.
+AGREE_STEP_S = 150e-6  # for each step of the tree
+AGREE_MESSAGE_S = 60e-6  # for each message that rank 0 receives, one from every other rank
+BLOCK_S = 0.3e-3  # the least time of a block, forward and backward: its kernels are started one by one
 UPDATE_BYTES = 40  # read and written per parameter: norm 4, clipping 8, AdamW 28
-FIRST_BUCKET_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20  # DDP's: a bucket is sent when it has at least so much
-SENDS = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1}  # (n - 1) / n S, of each rank, in a ring
-
-
-LINKED = [gpu.name.lower() for gpu in GPUS if gpu.link]  # those whose links are known
+FIRST_BUCKET_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20  # DDP's: a bucket is sent as soon as it has this size
+SENDS = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1}  # a rank in a ring sends this many times (n - 1) / n S
+LINKED = [gpu.name.lower() for gpu in GPUS if gpu.link]  # GPUs whose links are known
 
 
 def linked_gpu(wanted: str) -> Gpu:
-    """The GPU of this name. Raises UserError that lists those whose links are known."""
+    """The GPU of this name. Raises UserError for a GPU whose links are not known."""
     gpu = find_gpu(wanted)
     if gpu is None or not gpu.link:
         raise UserError(f"--gpu '{one_line(wanted)}' is not one that this tool knows; it knows {', '.join(LINKED)}.")
@@ -47,7 +46,7 @@ def linked_gpu(wanted: str) -> Gpu:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The machines: GPUs in each, GB/s of network for each GPU, and the share of the peak that computing reaches."""
+    """Equal machines: the GPUs in each, the network in GB/s per GPU, and the share of the peak that they reach."""
 
     gpu: Gpu
     per_node: int = 8
@@ -56,13 +55,13 @@ class Cluster:
 
     @property
     def usable_bytes(self) -> int:
-        """Of each GPU's memory."""
+        """The part of each GPU's memory that a run may use."""
         return int(USABLE * (self.gpu.memory_gb or 0) * 1e9)
 
 
 @dataclass(frozen=True)
 class Collective:
-    """A collective that a batch does `number` times: bytes of the whole tensor, its ranks, and the machines they are on."""
+    """A collective that runs `number` times in a batch: bytes of the whole tensor, its ranks and their machines."""
 
     kind: str
     what: str
@@ -93,7 +92,7 @@ class Collective:
 
 
 def total(seconds: dict[str, float]) -> float:
-    """Of all parts."""
+    """The sum of all parts."""
     return sum(seconds.values())
 
 
@@ -101,7 +100,7 @@ def total(seconds: dict[str, float]) -> float:
 
 
 def buckets(config: Config) -> list[int]:
-    """Bytes of DDP's buckets, in the order in which the backward pass fills them: from the last module to the first."""
+    """Bytes of DDP's buckets. The backward pass fills them from the last module to the first."""
     weights = formulas(config.model).weights()
     modules = [list(names) for _, names in itertools.groupby(weights, key=lambda name: name.rpartition(".")[0])]
     sizes, now, limit = list[int](), 0, FIRST_BUCKET_BYTES
@@ -121,7 +120,7 @@ def collectives(config: Config, ranks: int, per_node: int) -> list[Collective]:
     if config.system.parallel == "ddp":
         return [*(Collective("all-reduce", "bucket", size, ranks, nodes) for size in buckets(config)), loss]
     n, model = sharing_ranks(config, ranks), formulas(config.model)
-    wide, copies = -(-n // per_node), ranks // n  # machines of one copy of the model, and how many copies there are
+    wide, copies = -(-n // per_node), ranks // n  # machines of one copy of the model, number of copies
     root, part = elements(model.outside, n), elements(model.block, n)
     micro = config.training.gradient_accumulation_steps // ranks
     low = 2 if gathers_low(config) else 4
@@ -132,7 +131,7 @@ def collectives(config: Config, ranks: int, per_node: int) -> list[Collective]:
         Collective("reduce-scatter", "embeddings", 4 * n * root, n, wide),
     ]
     if copies > 1:
-        between = min(copies, nodes)  # the ranks of a copy are neighbours
+        between = min(copies, nodes)  # machines; the ranks of a copy are neighbours
         found += [
             Collective("all-reduce", "block", 4 * part, copies, between, L),
             Collective("all-reduce", "embeddings", 4 * root, copies, between),
@@ -157,8 +156,8 @@ class Plan:
     memory: Parts = field(default_factory=dict)
     fits: bool = False
     collectives: list[Collective] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)  # one after the other: computing, and what it does not hide
-    hidden_s: float = 0.0  # of sending, while the GPU computes
+    seconds: dict[str, float] = field(default_factory=dict)  # computing, and what it does not hide
+    hidden_s: float = 0.0  # sending while the GPU computes
     mfu: float = 0.0
     tokens_per_s: float = 0.0
 
@@ -171,17 +170,17 @@ class Plan:
         return sum(self.memory.values())
 
     def sent(self) -> tuple[float, float]:
-        """Bytes inside of the machine and to others."""
+        """Bytes that a GPU sends in a batch: inside its machine, and to other machines."""
         pairs = [(one.number * here, one.number * away) for one in self.collectives for here, away in [one.sent()]]
         return sum(here for here, _ in pairs), sum(away for _, away in pairs)
 
     def number(self) -> int:
-        """Of collectives."""
+        """The number of collectives in a batch."""
         return sum(one.number for one in self.collectives)
 
 
 def split(config: Config, gpus: int, sequences: int) -> tuple[int, int] | None:
-    """Size and number of micro-batches on each rank, for a batch as near as possible; None: too few sequences."""
+    """Size and number of each rank's micro-batches that come nearest to this batch; None: too few sequences."""
     if sequences < gpus:
         return None
     each = round(sequences / gpus)
@@ -192,12 +191,12 @@ def split(config: Config, gpus: int, sequences: int) -> tuple[int, int] | None:
 def no_fsdp(config: Config) -> str:
     """Why fsdp does not support this config; empty if it does."""
     if config.optimizer.kind == "muon":
-        return "Muon needs whole matrices (--optimizer.kind adamw does not)"
-    return "float16 is not there with them (--dtype bfloat16 is)" if config.system.dtype == "float16" else ""
+        return "Muon needs whole matrices (use --optimizer.kind adamw)"
+    return "they do not support float16 (use --dtype bfloat16)" if config.system.dtype == "float16" else ""
 
 
 def layouts(config: Config, gpus: int, per_node: int) -> Iterator[tuple[str, Config]]:
-    """The ways to place a model on so many GPUs, with their configs."""
+    """The names of the layouts for this number of GPUs, with their configs."""
     alone = gpus == 1
     yield "one GPU" if alone else "ddp", replace(config, system=replace(config.system, parallel="ddp"))
     if alone or no_fsdp(config):
@@ -209,7 +208,7 @@ def layouts(config: Config, gpus: int, per_node: int) -> Iterator[tuple[str, Con
 
 
 def plans(config: Config, gpus: int, cluster: Cluster, sequences: int) -> list[Plan]:
-    """A plan for each layout; none if a batch has fewer sequences than there are GPUs."""
+    """A plan for each layout; an empty list if a batch has fewer sequences than GPUs."""
     if (shared := split(config, gpus, sequences)) is None:
         return []
     size, micro = shared
@@ -231,9 +230,9 @@ def take_time(plan: Plan, config: Config, cluster: Cluster) -> None:
     peak = gpu_peak_flops(cluster.gpu.name, config.system.dtype, config.system.allow_tf32_matmul)
     assert peak is not None, "LINKED has only GPUs with a known peak"
     flops = formulas(model).flops_per_token
-    useful = flops * tokens / peak / cluster.efficiency  # of a micro-batch, twice as long backward
+    useful = flops * tokens / peak / cluster.efficiency  # a micro-batch; backward takes twice as long as forward
     forward, backward = useful / 3, useful * (1 if config.training.activation_checkpointing else 2 / 3)
-    slowed = max(1.0, BLOCK_S * model.n_layer / (forward + backward))  # by a GPU that waits for kernels to start
+    slowed = max(1.0, BLOCK_S * model.n_layer / (forward + backward))  # factor if the GPU waits for kernels to start
     computing = plan.micro_batches * (forward + backward)
     seconds = {"compute": computing, "small kernels": (slowed - 1) * computing}
     sending, exposed = waits(plan, config, cluster, slowed * forward, slowed * backward)
@@ -242,8 +241,8 @@ def take_time(plan: Plan, config: Config, cluster: Cluster) -> None:
     own = weights_bytes(config, plan.gpus)["weights"] / 4
     seconds["update"] = own * UPDATE_BYTES / (MEMORY_SHARE * cluster.gpu.memory_gb_s * 1e9)
     if plan.gpus > 1:
-        started = BLOCK_S * model.n_layer * plan.micro_batches  # when all kernels are: then the processes agree
-        steps = 1 + math.ceil(math.log2(plan.gpus))  # Ranks.all_reduce_max: to rank 0, and back along a tree
+        started = BLOCK_S * model.n_layer * plan.micro_batches  # the flags are exchanged from then on
+        steps = 1 + math.ceil(math.log2(plan.gpus))  # Ranks.all_reduce_max: to rank 0, then back along a tree
         agreeing = AGREE_STEP_S * steps + AGREE_MESSAGE_S * (plan.gpus - 1)
         seconds["agreement"] = max(0.0, agreeing - max(0.0, computing - started))
     plan.seconds, plan.hidden_s = seconds, max(0.0, sending - total(exposed))
@@ -254,30 +253,30 @@ def take_time(plan: Plan, config: Config, cluster: Cluster) -> None:
 def waits(
     plan: Plan, config: Config, cluster: Cluster, forward: float, backward: float
 ) -> tuple[float, dict[str, float]]:
-    """Seconds of all sending, and those that a batch waits for, by cause.
+    """Seconds of all collectives, and the seconds that a batch waits for them, by cause.
 
     Args:
-        plan: with its collectives.
-        config: of the layout.
+        plan: a plan whose collectives are known.
+        config: the layout's.
         cluster: the machines.
         forward: seconds of a micro-batch's forward pass.
-        backward: seconds of its backward pass.
+        backward: seconds of a micro-batch's backward pass.
     """
     if plan.gpus == 1:
         return 0.0, {}
-    once = {(one.kind, one.what): one.seconds(cluster) for one in plan.collectives}  # of buckets: the last one
+    once = {(one.kind, one.what): one.seconds(cluster) for one in plan.collectives}  # for buckets, the last one stays
     every = [(one.number, one.seconds(cluster)) for one in plan.collectives]
     sending = sum(number * total(parts) for number, parts in every)
     small = total(once["all-reduce", "loss"]) + total(once.get(("all-reduce", "gradient norms"), {}))
     if config.system.parallel == "ddp":
-        # Sent in the last backward pass; the last bucket has the embeddings' gradient, which is ready at its very end.
+        # Buckets are sent during the last backward pass. The last one has the embeddings' gradient, which is ready at the end.
         late = max(sending - small - backward, total(once["all-reduce", "bucket"]))
     else:
         L, micro = config.model.n_layer, plan.micro_batches
         first, block = (total(once["all-gather", what]) for what in ("embeddings", "block"))
         leave, last = (total(once["reduce-scatter", what]) for what in ("block", "embeddings"))
         copies, last_copies = (total(once.get(("all-reduce", what), {})) for what in ("block", "embeddings"))
-        # A block's weights come while the one before it works, and its gradients leave while the next one does.
+        # A block's weights arrive while the block before it computes. Its gradients are sent while the next block computes.
         late = micro * (first + 2 * block + (L - 1) * max(0.0, block - forward / L))
         late += (L - 1) * (micro - 1) * max(0.0, block - backward / L)
         late += (L - 1) * max(0.0, block + leave - backward / L, copies - backward / L)
