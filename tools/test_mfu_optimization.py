@@ -4,13 +4,13 @@
     python tools/test_mfu_optimization.py --config configs/gpt2.json --batch_sizes 4,12,24 --dtypes float32,bfloat16 \\
         --threads 1,2 --compile false,true --rounds 3 --output best.json
 
-Takes the flags of train.py that describe a run, trains some batches of it with each of the settings, and keeps nothing of
-the training. Tokens per batch stay the same: gradient accumulation follows from the micro-batch size, so all settings learn
-the same, apart from rounding. It tries one factor after another from the best settings so far; --full tries every
-combination. Settings are measured in turns, round after round, and the median counts. Each measurement has its own process,
-so its peak memory is its own. Settings that do not fit are a line of the table.
+It takes the flags of train.py that describe a run, trains some batches with each of the settings, and keeps no model. Tokens
+per batch stay the same, because gradient accumulation follows from the micro-batch size; so the settings change the result only
+by rounding. It varies one factor after another, from the best settings so far; --full tries every combination. Settings are
+measured in turns, round after round, and the median counts. Each measurement has its own process, so that peak memory is
+measured separately. Settings that do not fit get a line in the table.
 
-Writes mfu_sweep.json (every round), mfu_sweep.png and mfu_best.json, a config for train.py. Stop other programs first.
+It writes mfu_sweep.json (every round), mfu_sweep.png and mfu_best.json, a config for train.py. Stop other programs first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from training.flags import Request
     from training.run import Run
 
-__test__ = False  # a tool that is named like a test: pytest must not collect it
+__test__ = False  # pytest must not collect this file, although its name begins with test_
 WORKER = "--measure_once"  # the tool starts itself with this flag for each measurement
 DTYPES = [name for name in OPTIONS["system.dtype"].choices or () if name != "auto"]
 T = TypeVar("T")
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 
 def options_of(settings: Settings) -> list[tuple[str, str, Value]]:
-    """(flag, dotted name, value) of all settings but the threads, which are not an option."""
+    """(flag, dotted name, value) for all settings except the threads, which are no option of a config."""
     values: dict[str, Value] = {
         "training.batch_size": settings.batch_size,
         "training.gradient_accumulation_steps": settings.accumulation,
@@ -65,14 +65,14 @@ def options_of(settings: Settings) -> list[tuple[str, str, Value]]:
 
 
 def measure_here(settings: Settings, arguments: Sequence[str], device: str, batches: int, folder: str) -> Answer:
-    """Train on some batches, after compiling and one batch to warm up.
+    """Train on some batches and time them, after one batch to compile and warm up.
 
     Args:
-        settings: to measure.
+        settings: what to measure.
         arguments: flags of train.py.
-        device: chosen for all settings.
-        batches: to time.
-        folder: for the files of the run; none are written.
+        device: the same for all settings.
+        batches: number of batches to time.
+        folder: for the files of the run, although none are written.
     """
     import torch
 
@@ -87,9 +87,7 @@ def measure_here(settings: Settings, arguments: Sequence[str], device: str, batc
     with closing(prepare_run(measured_request(arguments, Path(folder), given))) as run:
         trainer = Trainer(run)
         if settings.compiled and not is_compiled(trainer.model):
-            reason = run.reasons.derived.get(
-                "training.compile_model", "--training.compile_model true --debug tells why"
-            )
+            reason = run.reasons.derived.get("training.compile_model", "--training.compile_model true --debug says why")
             raise UserError(f"torch.compile does not work here ({reason})")
         timed_step(trainer)
         steps = [timed_step(trainer) for _ in range(batches)]
@@ -101,7 +99,7 @@ def measure_once() -> None:
     """Read a task from stdin and write the answer to stdout; all other output goes to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    with contextlib.suppress(OSError):  # Linux: if memory runs out, the system ends this process first
+    with contextlib.suppress(OSError):  # Linux: if memory runs out, the system kills this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         task = json.load(sys.stdin)
@@ -112,15 +110,15 @@ def measure_once() -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Why settings could not be measured, in one line."""
+    """Say in one line why settings could not be measured."""
     if is_out_of_memory(error):
         return DOES_NOT_FIT
     said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return f"failed: {one_line(' '.join(said.split()), 200)}"
 
 
-def measure_apart(settings: Settings, **task: Any) -> Answer:
-    """measure_here in a process of its own."""
+def measure_in_process(settings: Settings, **task: Any) -> Answer:
+    """Call measure_here in a process of its own."""
     done = subprocess.run(
         [sys.executable, __file__, WORKER], input=json.dumps(task | {"settings": asdict(settings)}).encode(),
         capture_output=True, check=False,
@@ -129,23 +127,23 @@ def measure_apart(settings: Settings, **task: Any) -> Answer:
     log.debug("%s", said)
     if done.returncode == 0:
         return Answer(**json.loads(done.stdout))
-    if done.returncode == -9:  # only the system sends SIGKILL
-        return Answer(failed=f"{DOES_NOT_FIT} (the system ended it)")
+    if done.returncode == -9:  # SIGKILL: nobody else sends it
+        return Answer(failed=f"{DOES_NOT_FIT} (the system killed it)")
     last = (said.splitlines() or ["it printed nothing"])[-1]
     return Answer(failed=f"failed: the process ended with {done.returncode}: {one_line(last, 160)}")
 
 
 def too_large(config: Config, settings: Settings) -> str | None:
-    """Why settings do not fit in main memory, by the estimate: trying them could bring the machine down. None: they fit."""
+    """Say why settings do not fit in main memory by the estimate, because trying them could stop the machine; None: they fit."""
     from jojo.machine import device as devices
     from training.memory import memory_bytes
 
     wanted = replace(config, training=replace(config.training, batch_size=settings.batch_size))
     wanted.system = replace(config.system, dtype=settings.dtype)
-    needed, there = memory_bytes(wanted), devices.total_memory_bytes("cpu")
-    if config.system.device != "cpu" or there is None or needed <= there:  # on a GPU, too much is only an error
+    needed, total = memory_bytes(wanted), devices.total_memory_bytes("cpu")
+    if config.system.device != "cpu" or total is None or needed <= total:  # on a GPU, too much is only an error
         return None
-    return f"{DOES_NOT_FIT} (about {byte_count(needed)}; there are {byte_count(there)})"
+    return f"{DOES_NOT_FIT} (needs about {byte_count(needed)} of {byte_count(total)})"
 
 
 # --- the settings to try --------------------------------------------------------------------------------------------------
@@ -153,7 +151,7 @@ def too_large(config: Config, settings: Settings) -> str | None:
 
 @dataclass(frozen=True)
 class Choices:
-    """The flags' lists; None: chosen for the machine."""
+    """The values that the flags list; None: the tool chooses them for the machine."""
 
     batch_sizes: list[int] | None
     dtypes: list[str] | None
@@ -162,7 +160,7 @@ class Choices:
 
 
 def listed(flag: str, text: str | None, parse: Callable[[str], T], kind: str) -> list[T] | None:
-    """A flag's list, each value once. Raises UserError if it is malformed."""
+    """Parse a flag's list, each value once. Raises UserError if it is malformed."""
     if text is None:
         return None
     try:
@@ -171,8 +169,8 @@ def listed(flag: str, text: str | None, parse: Callable[[str], T], kind: str) ->
         raise UserError(f"{flag} must be a list of {kind} with commas between them, not '{one_line(text)}'.") from None
 
 
-def counted(text: str) -> int:
-    """A whole number of at least 1. Raises ValueError."""
+def positive_integer(text: str) -> int:
+    """Parse a whole number of at least 1. Raises ValueError for anything else."""
     number = int(text)
     if not 1 <= number < 2**31:
         raise ValueError(text)
@@ -180,24 +178,24 @@ def counted(text: str) -> int:
 
 
 def known_dtype(text: str) -> str:
-    """A dtype's name. Raises ValueError."""
+    """Check a dtype's name. Raises ValueError for an unknown one."""
     if text not in DTYPES:
         raise ValueError(text)
     return text
 
 
 def parse_choices(args: argparse.Namespace) -> Choices:
-    """The flags' lists."""
+    """Parse the lists of all flags."""
     return Choices(
-        listed("--batch_sizes", args.batch_sizes, counted, "whole numbers from 1 on"),
+        listed("--batch_sizes", args.batch_sizes, positive_integer, "whole numbers from 1 on"),
         listed("--dtypes", args.dtypes, known_dtype, f"dtypes ({', '.join(DTYPES)})"),
         listed("--compile", args.compile, {"true": True, "false": False}.__getitem__, "true and false"),
-        listed("--threads", args.threads, counted, "whole numbers from 1 on"),
+        listed("--threads", args.threads, positive_integer, "whole numbers from 1 on"),
     )
 
 
 def own_settings(config: Config) -> Settings:
-    """The settings of a resolved config, with the threads of train.py."""
+    """The settings of a resolved config, with the number of threads that train.py would use."""
     import torch
 
     training = config.training
@@ -208,13 +206,13 @@ def own_settings(config: Config) -> Settings:
 
 
 def choices_of(config: Config, asked: Choices) -> dict[str, list[dict[str, Any]]]:
-    """By factor, the fields of Settings that each choice changes. Raises UserError for impossible ones."""
+    """For each factor, its choices as changes to Settings. Raises UserError for an impossible choice."""
     rows, device = config.rows_per_batch, config.system.device
     sizes = asked.batch_sizes or sizes_to_try(rows, config.training.batch_size)
     if bad := next((size for size in sizes if rows % size), None):
         raise UserError(
             f"--batch_sizes: {bad} does not divide the {rows:,} sequences of a batch (batch_size x "
-            f"gradient_accumulation_steps), which stay as they are; sizes that do: {', '.join(map(str, divisors(rows)))}."
+            f"gradient_accumulation_steps); the batch stays the same. Sizes that divide it: {', '.join(map(str, divisors(rows)))}."
         )
     for dtype in asked.dtypes or ():
         if reason := unusable(dtype, device):
@@ -228,7 +226,7 @@ def choices_of(config: Config, asked: Choices) -> dict[str, list[dict[str, Any]]
 
 
 def unusable(dtype: str, device: str) -> str | None:
-    """Why a device cannot train in a dtype; None: it can."""
+    """Say why a device cannot train in a dtype; None: it can."""
     from jojo.machine import device as devices
 
     try:
@@ -239,7 +237,7 @@ def unusable(dtype: str, device: str) -> str | None:
 
 
 def dtypes_of(device: str) -> list[str]:
-    """The dtypes that a device can train in, without bfloat16 on a CPU that emulates it."""
+    """The dtypes that a device can train in, without bfloat16 if the CPU emulates it."""
     from jojo.machine import device as devices
 
     emulated = {"bfloat16"} if device == "cpu" and not devices.cpu_is_fast_at_bfloat16() else set()
@@ -247,7 +245,7 @@ def dtypes_of(device: str) -> list[str]:
 
 
 def threads_of(device: str) -> list[int]:
-    """On a CPU: half of torch's threads, torch's threads, and one for each core; else torch's."""
+    """Numbers of threads to try. On a CPU: half of torch's default, torch's default, and one per core; else the default."""
     import torch
 
     usual = torch.get_num_threads()
@@ -261,21 +259,21 @@ def build_parser() -> Parser:
     """The tool's own flags."""
     parser = Parser(prog="test_mfu_optimization.py", description=__doc__, epilog=FLAGS_OF_TRAIN)
     add = parser.add_argument
-    add("--batch_sizes", metavar="N,N", help="micro-batch sizes; each divides a batch's sequences [divisors of these]")
-    add("--dtypes", metavar="D,D", help=f"of {', '.join(DTYPES)} [those that the device is fast at]")
-    add("--threads", metavar="N,N", help="CPU threads [half of them, torch's default, all]")
-    add("--compile", metavar="B,B", help="with torch.compile, without, or both [false,true]")
-    add("--full", action="store_true", help="every combination, not one factor after another")
-    add("--rounds", type=int, default=3, metavar="N", help="turns of each settings, each a new process [%(default)s]")
-    add("--batches", type=int, default=5, metavar="N", help="batches timed in a turn, after one [%(default)s]")
+    add("--batch_sizes", metavar="N,N", help="micro-batch sizes, divisors of a batch's sequences [chosen divisors]")
+    add("--dtypes", metavar="D,D", help=f"dtypes, of {', '.join(DTYPES)} [those that the device is fast at]")
+    add("--threads", metavar="N,N", help="numbers of CPU threads [half of torch's default, the default, one per core]")
+    add("--compile", metavar="B,B", help="whether to use torch.compile [false,true]")
+    add("--full", action="store_true", help="try every combination instead of one factor after another")
+    add("--rounds", type=int, default=3, metavar="N", help="how often to measure all settings in turns [%(default)s]")
+    add("--batches", type=int, default=5, metavar="N", help="batches to time in a turn, after a warm-up [%(default)s]")
     add("--output", default="mfu_best.json", metavar="FILE", help="the best settings as a config [%(default)s]")
     add("--json", default="mfu_sweep.json", metavar="FILE", help="all measurements [%(default)s]")
-    add("--plot", default="mfu_sweep.png", metavar="FILE", help="a picture of them, PNG [%(default)s]")
+    add("--plot", default="mfu_sweep.png", metavar="FILE", help="a plot of all measurements, PNG [%(default)s]")
     return parser
 
 
 def check_files(args: argparse.Namespace, config_file: str | None) -> tuple[Path, Path, Path]:
-    """The paths of config, JSON and picture. Raises UserError, before anything is measured, if they cannot be written."""
+    """The paths of config, JSON and plot. Raises UserError if one cannot be written, before anything is measured."""
     files = {flag: user_path(getattr(args, flag)) for flag in ("output", "json", "plot")}
     read = {Path(name).resolve() for name, _ in file_layers(user_path(config_file))} if config_file is not None else ()
     taken: dict[Path, str] = {}
@@ -293,7 +291,7 @@ def check_files(args: argparse.Namespace, config_file: str | None) -> tuple[Path
 
 
 def sweep_run(run: Run, args: argparse.Namespace, measure: Callable[[Settings], Answer]) -> Sweep:
-    """Measure what the flags ask for. Raises UserError if no settings work."""
+    """Measure the settings that the flags select. Raises UserError if no settings work."""
     config, asked = run.config, parse_choices(args)
     choices = choices_of(config, asked)
 
@@ -309,7 +307,7 @@ def sweep_run(run: Run, args: argparse.Namespace, measure: Callable[[Settings], 
     (full_search if args.full else coordinate_search)(sweep, choices)
     if sweep.best is None:
         own = sweep.rows[sweep.own]
-        raise UserError(f"None of the settings can be measured here; the config's own ({own.settings}): {own.failed}.")
+        raise UserError(f"No settings can be measured here. The config's own ({own.settings}): {own.failed}.")
     return sweep
 
 
@@ -328,7 +326,7 @@ def found_of(run: Run, sweep: Sweep, command: Sequence[str]) -> Found:
 
 
 def write_files(found: Found, files: tuple[Path, Path, Path], request: Request) -> None:
-    """JSON, config and picture."""
+    """Write JSON, config and plot."""
     output, json_file, plot = files
     replace_text(json_file, as_json(found))
     flags = {name: value for _, name, value in request.overrides}
@@ -356,7 +354,7 @@ def main(arguments: Sequence[str]) -> int:
 
         with closing(prepare_run(request)) as run:
             task = {"arguments": train_flags, "device": run.device, "batches": args.batches, "folder": folder}
-            sweep = sweep_run(run, args, lambda settings: measure_apart(settings, **task))
+            sweep = sweep_run(run, args, lambda settings: measure_in_process(settings, **task))
             found = found_of(run, sweep, arguments)
     log.info("\n%s\n", table(found))
     write_files(found, files, request)

@@ -1,4 +1,4 @@
-"""tools/test_mfu_optimization.py: which settings are tried and found best, what it writes, and what it refuses."""
+"""tools/test_mfu_optimization.py: the settings that it tries and finds best, its files, and flags that it refuses."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ BEST = Settings(6, 2, "bfloat16", False, 1)
 
 
 def speed_of(settings: Any) -> float:
-    """Tokens per second of a machine on which BEST is the fastest, and each factor counts for itself."""
+    """Tokens per second of a machine on which BEST is the fastest, and the factors are independent."""
     size = {1: 0.5, 2: 0.8, 3: 0.9, 4: 1.0, 6: 1.3, 12: 1.1}[settings.batch_size]
     faster = 1.5 if settings.dtype == "bfloat16" else 1.0
     return 1000 * size * faster * (0.7 if settings.compiled else 1.0) * (1.2 if settings.threads == 1 else 1.0)
 
 
 class Machine:
-    """In the place of processes: answers as told, and remembers what was asked."""
+    """Replaces the measuring processes: answers with the given speeds, and records the settings."""
 
     def __init__(
         self, speed: Callable[[Any], float] = speed_of, fails: Callable[[Any], bool] = lambda s: False
@@ -67,7 +67,7 @@ def swept(
 
 
 @pytest.mark.parametrize("how, measured", [(search.coordinate_search, 9), (search.full_search, 48)])
-def test_the_best_is_found_and_tokens_per_batch_stay(how: Callable[..., None], measured: int) -> None:
+def test_the_best_is_found_and_tokens_per_batch_stay_the_same(how: Callable[..., None], measured: int) -> None:
     machine = Machine()
     sweep = swept(machine, how=how)
     assert sweep.best.settings == BEST and len(sweep.rows) == measured
@@ -77,12 +77,12 @@ def test_the_best_is_found_and_tokens_per_batch_stay(how: Callable[..., None], m
     assert ratios == sorted(ratios, reverse=True)
 
 
-def test_every_round_has_the_configs_own_and_all_of_a_factor_in_turn() -> None:
+def test_every_round_has_the_configs_own_settings_and_all_choices_of_a_factor() -> None:
     machine = Machine()
     swept(machine, rounds=2)
     first, second = machine.asked[:6], machine.asked[6:12]
     assert {s.batch_size for s in first} == {1, 2, 3, 4, 6, 12} and second == first[::-1]
-    assert machine.asked.count(OWN) == 2 * 4  # beside each factor
+    assert machine.asked.count(OWN) == 2 * 4  # together with each factor
     assert max(machine.asked.count(s) for s in machine.asked if s != OWN) == 2
 
 
@@ -103,7 +103,7 @@ def test_medians_of_the_rounds_count() -> None:
     sweep = Sweep(OWN, lambda settings: Answer(5.0, next(speeds[settings])), rounds=3)
     sweep.take_turns([OWN, BEST])
     assert sweep.rows[BEST].tokens_per_s == 1200 and sweep.rows[BEST].ratio(sweep.rows[OWN]) == pytest.approx(1.2)
-    sweep.take_turns([OWN, BEST])  # both are known: nothing is asked, or the iterators would end
+    sweep.take_turns([OWN, BEST])  # both are known: another measurement would exhaust the iterators
 
 
 @pytest.mark.parametrize("gain, best", [(1.005, OWN), (1.02, BEST)])
@@ -113,7 +113,7 @@ def test_nothing_changes_for_a_gain_that_is_noise(gain: float, best: Any) -> Non
     assert sweep.best.settings == best
 
 
-def test_what_fails_is_a_row_and_is_not_tried_again() -> None:
+def test_settings_that_fail_are_a_row_and_are_not_tried_again() -> None:
     machine = Machine(fails=lambda settings: settings.batch_size == 6)
     sweep = swept(machine, rounds=3)
     assert sweep.best.settings == Settings(12, 1, "bfloat16", False, 1)
@@ -129,22 +129,22 @@ def test_one_failure_in_a_later_round_is_enough() -> None:
     assert sweep.best.settings == OWN and sweep.rows[BEST].failed == "failed: it broke"
 
 
-def test_where_the_configs_own_settings_do_not_fit_others_are_found() -> None:
+def test_if_the_configs_own_settings_do_not_fit_others_are_found() -> None:
     sweep = swept(Machine(fails=lambda settings: settings.batch_size >= 4))
     assert sweep.best.settings == Settings(3, 4, "bfloat16", False, 1)
 
 
-def test_where_compiling_is_what_fails_all_factors_are_tried_without() -> None:
+def test_if_compiling_fails_all_factors_are_tried_without_it() -> None:
     sweep = swept(Machine(fails=lambda settings: settings.compiled), own=replace(OWN, compiled=True))
     assert sweep.best.settings == BEST
 
 
-def test_nothing_is_best_where_nothing_works() -> None:
+def test_nothing_is_best_if_nothing_works() -> None:
     sweep = swept(Machine(fails=lambda settings: True))
     assert sweep.best is None and len(sweep.ranked) == len(sweep.rows) > 1
 
 
-def test_sizes_are_the_divisors_or_about_doubles_where_these_are_many() -> None:
+def test_sizes_are_the_divisors_or_if_there_are_many_about_doubles() -> None:
     assert search.sizes_to_try(12, 12) == [1, 2, 3, 4, 6, 12]
     assert search.sizes_to_try(1, 1) == [1] and search.sizes_to_try(7, 7) == [1, 7]
     many = search.sizes_to_try(480, 12)
@@ -157,7 +157,7 @@ def test_sizes_are_the_divisors_or_about_doubles_where_these_are_many() -> None:
 
 
 def found(fails: Callable[[Any], bool] = lambda settings: False, **changes: int) -> Any:
-    """A sweep of a config with 12 sequences a batch."""
+    """The results of a sweep over a config with 12 sequences in a batch."""
     config = Config()
     config.model.vocab_size, config.system.device, config.system.dtype = 512, "cpu", "float32"
     config.training.batch_size, config.training.gradient_accumulation_steps = OWN.batch_size, OWN.accumulation
@@ -171,11 +171,11 @@ def found(fails: Callable[[Any], bool] = lambda settings: False, **changes: int)
 
 
 def values_of(path: Path) -> dict[str, Any]:
-    """What a config file itself says, without comments and what it extends."""
+    """A config file's own values, without comments and without the file that it extends."""
     return file_layers(path)[-1][1]
 
 
-def test_the_best_config_extends_the_one_measured_and_says_what_differs(tmp_path: Path) -> None:
+def test_the_best_config_extends_the_measured_one_and_has_what_differs(tmp_path: Path) -> None:
     (tmp_path / "configs").mkdir()
     (tmp_path / "out").mkdir()
     mine, best = tmp_path / "configs" / "mine.json", tmp_path / "out" / "best.json"
@@ -188,27 +188,27 @@ def test_the_best_config_extends_the_one_measured_and_says_what_differs(tmp_path
     assert text.splitlines()[0].endswith(" --config mine.json") and '"extends": "../configs/mine.json"' in text
     assert values_of(best) == {
         "optimizer": {"learning_rate": 0.5},
-        "training": {"batch_size": 6, "gradient_accumulation_steps": 2, "eval_iters": 14},  # 20 of 4 sequences
+        "training": {"batch_size": 6, "gradient_accumulation_steps": 2, "eval_iters": 14},  # instead of 20
         "system": {"device": "cpu", "dtype": "bfloat16"},
     }
     config = resolve(file_layers(best))[0]
     assert (config.rows_per_batch, config.model.n_layer, config.training.max_iters) == (12, 2, 5)
-    assert config.training.compile_model is None  # it was derived, and nothing else is better
+    assert config.training.compile_model is None  # it was derived, and no other value is better
 
 
-def test_evaluations_look_at_as_much_text_as_before() -> None:
+def test_evaluations_read_as_much_text_as_before() -> None:
     changes = report.changed_options(found(eval_iters=7, val_batches=2).config, OWN, replace(OWN, batch_size=1))
     assert changes["training.eval_iters"] == 28 and changes["training.val_batches"] == 8
     compiled = report.changed_options(found().config, OWN, replace(OWN, compiled=True, threads=9))
     assert compiled == {"training.compile_model": True}
 
 
-def test_without_a_config_file_the_best_one_stands_alone(tmp_path: Path) -> None:
+def test_without_a_config_file_the_best_one_extends_nothing(tmp_path: Path) -> None:
     best = tmp_path / "best.json"
     best.write_text(report.best_config(found(), best, None, {"training.batch_size": 4, "model.n_layer": 6}))
     assert "extends" not in values_of(best) and "model" not in values_of(best)
     best.write_text(report.best_config(found(), best, None, {"model.n_layer": 6}, of_checkpoint=True))
-    assert values_of(best)["model"] == {"n_layer": 6}  # the checkpoint may say otherwise
+    assert values_of(best)["model"] == {"n_layer": 6}  # the checkpoint may have another value
 
 
 def test_a_command_cannot_break_out_of_the_comment(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_the_summary_says_how_to_train(tmp_path: Path) -> None:
     assert text.startswith("The config's own settings are the fastest") and "OMP" not in text
 
 
-def test_json_and_picture_hold_what_failed_too(tmp_path: Path) -> None:
+def test_json_and_plot_have_failed_settings_too(tmp_path: Path) -> None:
     some = found(fails=lambda settings: settings.batch_size == 12)
     values = json.loads(report.as_json(some))
     assert values["best"] == {"batch_size": 6, "accumulation": 2, "dtype": "bfloat16", "compiled": False, "threads": 1}
@@ -280,16 +280,16 @@ def test_a_measurement_is_the_median_after_a_warm_up(workshop: None, monkeypatch
     assert (training.batch_size, training.gradient_accumulation_steps, system.dtype) == (1, 4, "bfloat16")
 
 
-def test_a_process_answers_why_it_cannot(workshop: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")  # no compiler on it
-    answer = tool.measure_apart(Settings(2, 1, "float32", True, 1), **task(batches=1))
+def test_a_process_says_why_it_cannot_measure(workshop: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # so no compiler is found
+    answer = tool.measure_in_process(Settings(2, 1, "float32", True, 1), **task(batches=1))
     assert answer.failed == "failed: torch.compile does not work here (no C++ compiler)"
 
 
 @pytest.mark.parametrize(
     "code, said, expected",
     [
-        (-9, "", "does not fit (the system ended it)"),
+        (-9, "", "does not fit (the system killed it)"),
         (-11, "", "failed: the process ended with -11: it printed nothing"),
         (1, "Traceback\nOops: \x1b[31m bad", "failed: the process ended with 1: Oops: ?[31m bad"),
     ],
@@ -297,7 +297,7 @@ def test_a_process_answers_why_it_cannot(workshop: None, monkeypatch: pytest.Mon
 def test_a_process_that_dies_is_a_row(code: int, said: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done = subprocess.CompletedProcess([], code, b"", said.encode())
     monkeypatch.setattr(tool.subprocess, "run", lambda *arguments, **keywords: done)
-    assert tool.measure_apart(OWN, **task()).failed == expected
+    assert tool.measure_in_process(OWN, **task()).failed == expected
 
 
 @pytest.mark.parametrize(
@@ -314,12 +314,12 @@ def test_the_reason_of_a_failure(error: Exception, expected: str) -> None:
     assert tool.reason_of(error) == expected
 
 
-def test_what_is_larger_than_the_memory_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_larger_than_the_memory_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     config = found().config
     monkeypatch.setattr("jojo.machine.device.total_memory_bytes", lambda device: 2 * 10**9)
     assert tool.too_large(config, OWN) is None
     reason = tool.too_large(config, replace(OWN, batch_size=1000))
-    assert reason and reason.startswith("does not fit (about") and reason.endswith("there are 2.0 GB)")
+    assert reason and reason.startswith("does not fit (needs about") and reason.endswith("of 2.0 GB)")
     config.system.device = "cuda:0"
     assert tool.too_large(config, replace(OWN, batch_size=1000)) is None
 
@@ -328,7 +328,7 @@ def test_what_is_larger_than_the_memory_is_not_tried(monkeypatch: pytest.MonkeyP
 
 
 def flags(*more: str) -> list[str]:
-    """The tool's flags for a tiny run, measured once with one other micro-batch size."""
+    """The tool's flags for a tiny run, to measure its own settings and one other micro-batch size once."""
     own = ["--batch_sizes", "1", "--dtypes", "float32", "--threads", "1", "--compile", "false"]
     return [*own, "--rounds", "1", "--batches", "1", *TINY, *more]
 
@@ -354,10 +354,10 @@ def test_a_real_sweep(workshop: None, tmp_path: Path) -> None:
     assert new == {"best.json", "mfu_sweep.json", "mfu_sweep.png"}
 
 
-def test_the_sample_is_measured_where_no_data_are_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sample_is_measured_if_no_data_are_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("jojo.machine.estimate.measure_cpu_peak_flops", lambda dtype: 1e11)
-    monkeypatch.setattr(tool, "measure_apart", lambda settings, **task: Answer(1.0, float(settings.batch_size)))
+    monkeypatch.setattr(tool, "measure_in_process", lambda settings, **task: Answer(1.0, float(settings.batch_size)))
     config = str(ROOT / "configs" / "story-small.json")
     own = ["--rounds", "1", "--dtypes", "float32", "--threads", "1", "--compile", "false"]
     assert tool.main(["--config", config, "--device", "cpu", "--batch_size", "2", *own, "--full"]) == 0
@@ -366,9 +366,9 @@ def test_the_sample_is_measured_where_no_data_are_prepared(tmp_path: Path, monke
     assert resolve(file_layers(Path("mfu_best.json")))[0].data.dataset_name == "story"
 
 
-def test_where_nothing_works_one_sentence_says_why(workshop: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool, "measure_apart", lambda settings, **task: Answer(failed="failed: no luck"))
-    with pytest.raises(UserError, match=r"None of the settings .*2 x 1, float32, 1 thread.: failed: no luck\.$"):
+def test_if_nothing_works_one_sentence_says_why(workshop: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "measure_in_process", lambda settings, **task: Answer(failed="failed: no luck"))
+    with pytest.raises(UserError, match=r"No settings can .*2 x 1, float32, 1 thread.: failed: no luck\.$"):
         tool.main(flags())
     assert not Path("mfu_best.json").exists()
 
@@ -376,7 +376,7 @@ def test_where_nothing_works_one_sentence_says_why(workshop: None, monkeypatch: 
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        (["--batch_sizes", "1,5"], "5 does not divide the 2 sequences of a batch .*; sizes that do: 1, 2"),
+        (["--batch_sizes", "1,5"], "5 does not divide the 2 sequences of a batch .*Sizes that divide it: 1, 2"),
         (["--batch_sizes", "1,,2"], "--batch_sizes must be a list of whole numbers"),
         (["--batch_sizes", "0"], "--batch_sizes must be a list of whole numbers"),
         (["--threads", "two"], "--threads must be a list of whole numbers"),
@@ -394,17 +394,17 @@ def test_where_nothing_works_one_sentence_says_why(workshop: None, monkeypatch: 
         (["--resume"], "--resume has no meaning here"),
     ],
 )
-def test_flags_that_cannot_be(
+def test_wrong_flags_are_refused(
     wrong: Sequence[str], message: str, workshop: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tool, "measure_apart", lambda settings, **task: pytest.fail("nothing is to be measured"))
+    monkeypatch.setattr(tool, "measure_in_process", lambda settings, **task: pytest.fail("nothing should be measured"))
     Path("below.json").write_text("{}")
     Path("mine.json").write_text('{"extends": "below.json"}')
     with pytest.raises(UserError, match=message):
         tool.main(flags(*wrong))
 
 
-def test_what_is_tried_unasked_suits_the_machine(workshop: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_choices_suit_the_machine(workshop: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     run = make_run("--batch_size", "6")
@@ -421,5 +421,5 @@ def test_what_is_tried_unasked_suits_the_machine(workshop: None, monkeypatch: py
     run.close()
 
 
-def test_pytest_has_nothing_to_collect_in_a_tool_named_like_a_test() -> None:
+def test_pytest_collects_nothing_from_a_tool_named_like_a_test() -> None:
     assert tool.__test__ is False and not [name for name in vars(tool) if name.lower().startswith("test")]

@@ -2,10 +2,10 @@
 
     python tools/parts/benchmark_contestants.py NAME '{"argument": value}'
 
-This runs the command of that name, or starts the worker of that name, which answers one line of JSON with another. A worker
-is a function that prepares everything and returns the function that answers.
+This runs the command of that name, or starts the worker of that name, which reads requests and writes answers, each a line of
+JSON. A worker is a function that prepares everything and returns the function that answers.
 
-Imports stand inside the functions, because the time and memory that they cost are measured too.
+Imports are inside the functions, because the time and memory that they cost are measured too.
 
 Shape letters: B sequences, T tokens per sequence.
 """
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Worker = Callable[..., dict[str, Any]]
 VOCABULARY = 50_304  # rows of the embedding: GPT-2's tokens, padded
-TEXT_TOKENS = 50_256  # random ids stay below
+TEXT_TOKENS = 50_256  # random ids are below this
 DATASET = "benchmark"
 PLAIN_LOADER = "plain numpy.memmap"
-PROMPT = "Once upon a time"  # startup waits for the first token after it
-MANY = 1_000_000  # batches; the run does not end while it is measured
+PROMPT = "Once upon a time"  # measuring start-up waits for the first token after it
+MANY = 1_000_000  # batches: so many that the run does not end while it is measured
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def train_flags(shape: Shape, folder: Path) -> list[str]:
 
 
 def jojo_run(shape: Shape, folder: Path, dtype: str = "auto") -> Run:
-    """A prepared run; its token cache is made if it does not exist."""
+    """Prepare a run; if its token cache is missing, it is made."""
     from tools.parts.runs import measured_request
     from training.run import prepare_run
 
@@ -122,8 +122,8 @@ def transformers_step(shape: Shape, dtype: str, folder: Path) -> Step:
 def transformers_model(shape: Shape) -> Any:
     """GPT2LMHeadModel with random weights, set up to be as fast as possible.
 
-    Its default, "gelu_new", computes the same as "gelu_pytorch_tanh" in many slow operations. Training switches off its
-    cache, which copies all keys and values.
+    The default activation, "gelu_new", computes the same as "gelu_pytorch_tanh" in many slow operations. Training uses
+    use_cache=False, because the cache copies all keys and values.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -149,7 +149,7 @@ STEPS: dict[str, Callable[[Shape, str, Path], Step]] = {
 
 
 def training(label: str, shape: Mapping[str, int], folder: str) -> Worker:
-    """Trains on random tokens, the same for every contestant, and measures each batch."""
+    """A worker that trains on random tokens, the same for every contestant, and times each batch."""
     import torch
 
     from jojo.machine.device import peak_resident_bytes
@@ -175,20 +175,20 @@ def training(label: str, shape: Mapping[str, int], folder: str) -> Worker:
 
 
 def mapped_ids(folder: Path) -> np.ndarray:
-    """The ids of Jojo's token cache, mapped into memory. The file format is that of a plain array."""
+    """The ids of Jojo's token cache, mapped into memory; the file is a plain array."""
     (path,) = (folder / "cache").glob(f"{DATASET}-train-*.bin")
     return np.memmap(path, dtype="<u2", mode="r")
 
 
 def windows(ids: np.ndarray, shape: Shape, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A batch of random windows, written plainly: inputs and targets, int64 (B, T)."""
+    """A batch of random windows in plain NumPy: inputs and targets, int64 (B, T)."""
     starts = chance.integers(0, len(ids) - shape.context, shape.batch)
     rows = np.stack([ids[start : start + shape.context + 1] for start in starts]).astype(np.int64)  # (B, T + 1)
     return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
 
 
 def loading(label: str, shape: Mapping[str, int], folder: str) -> Worker:
-    """Loads batches with Jojo's loader, from mid-epoch on, and plain ones in turns. Jojo's step trains on each."""
+    """A worker that loads batches in turns with Jojo's loader, from mid-epoch on, and plainly; Jojo trains on each."""
     from data_loader import Batch
     from trainer import Trainer
     from training.device_loader import DeviceBatch
@@ -221,7 +221,7 @@ def loading(label: str, shape: Mapping[str, int], folder: str) -> Worker:
 
 
 class Stamps:
-    """Records when the tokens of each step came. transformers uses it as a streamer."""
+    """Records the time of each decoded token. transformers uses it as a streamer."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -234,11 +234,11 @@ class Stamps:
             self.tokens.append(int(tokens[0]))
 
     def end(self) -> None:
-        """Transformers calls this after the last token."""
+        """Do nothing; transformers calls this after the last token."""
 
 
 def random_model(shape: Shape) -> GPT:
-    """Jojo's model with weights drawn from a fixed seed: the same for all contestants that decode."""
+    """Jojo's model with random weights from a fixed seed, so that all contestants decode with the same ones."""
     import torch
 
     from config import ModelConfig
@@ -253,7 +253,7 @@ def random_model(shape: Shape) -> GPT:
 
 
 def transformers_decoder(shape: Shape, dtype: str) -> Callable[[Tensor, int, Stamps], None]:
-    """GPT2LMHeadModel.generate()."""
+    """A function that decodes with GPT2LMHeadModel.generate()."""
     import torch
 
     from hf.families import GPT2
@@ -272,7 +272,7 @@ def transformers_decoder(shape: Shape, dtype: str) -> Callable[[Tensor, int, Sta
 
 
 def jojo_decoder(shape: Shape, dtype: str) -> Callable[[Tensor, int, Stamps], None]:
-    """Jojo's generate()."""
+    """A function that decodes with Jojo's generate()."""
     import torch
 
     from generation import Sampling, generate
@@ -290,7 +290,7 @@ def jojo_decoder(shape: Shape, dtype: str) -> Callable[[Tensor, int, Stamps], No
 
 
 def decoding(label: str, shape: Mapping[str, int], folder: str) -> Worker:
-    """Continues a prompt of random tokens with the likeliest tokens, in one sample or several at once."""
+    """A worker that continues a random prompt with the likeliest tokens, in one sample or several at once."""
     import torch
 
     library, _, dtype = label.rpartition(" ")
@@ -313,14 +313,14 @@ def decoding(label: str, shape: Mapping[str, int], folder: str) -> Worker:
 
 
 def first_batch(shape: Mapping[str, int], folder: str) -> None:
-    """Does what train.py does up to its first batch, with transformers and plain batches."""
+    """Do what train.py does up to its first batch, with transformers and plain batches."""
     step = transformers_step(Shape(**shape), "float32", Path(folder))
     batch = windows(mapped_ids(Path(folder)), Shape(**shape), np.random.default_rng(0))
     print(f"batch 1/1  loss {step(*batch):.4f}", flush=True)
 
 
 def first_token(folder: str) -> None:
-    """Does what gen.py does up to its first token, with transformers and an exported model."""
+    """Do what gen.py does up to its first token, with transformers and an exported model."""
     from transformers import AutoTokenizer, GPT2LMHeadModel
 
     tokenizer = AutoTokenizer.from_pretrained(folder)

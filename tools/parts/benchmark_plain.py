@@ -1,6 +1,6 @@
-"""GPT-2 and its training loop in plain PyTorch: float32, nothing clever.
+"""GPT-2 and its training loop in plain PyTorch and float32, without optimizations.
 
-Read it beside model.py, jojo/kernels/loss.py and trainer.py, which compute the same. tools/benchmark.py measures it.
+Read it beside model.py, jojo/kernels/loss.py and trainer.py, which compute the same. tools/benchmark.py measures both.
 
 Shape letters: B sequences, T tokens per sequence, C channels, H heads, D head size, V vocabulary rows.
 """
@@ -39,7 +39,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainGPT(nn.Module):
-    """GPT-2 in plain PyTorch. The weights have their names in model.py, without "transformer."."""
+    """GPT-2 in plain PyTorch. Weights have the names that they have in model.py, without "transformer."."""
 
     def __init__(self, layers: int, heads: int, width: int, context: int, vocabulary: int) -> None:
         super().__init__()

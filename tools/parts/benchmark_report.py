@@ -30,11 +30,11 @@ COLORS = {OURS: TRAIN_COLOR, "transformers": VAL_COLOR, "plain": LR_COLOR}  # by
 
 @dataclass
 class Measure:
-    """One quantity, for each contestant and round.
+    """One measured quantity, with a value for each contestant and round.
 
     title: its name in the table and the plot.
     unit: tokens/s, bytes, s, ms or %.
-    values: contestant -> value of each round. The last word of a contestant's name is its dtype, if it has one.
+    values: contestant -> the values of all rounds. The last word of a contestant's name is its dtype, if it has one.
     """
 
     title: str
@@ -49,7 +49,7 @@ class Measure:
         return median(self.values[contestant])
 
     def peer(self, contestant: str) -> str | None:
-        """The first other library in the same dtype, else the last one; None if there is only Jojo."""
+        """The contestant to compare with: the first other library in the same dtype, else the last one; None if only Jojo runs."""
         peers = [name for name in self.values if not name.startswith(OURS)]
         same = [name for name in peers if name.split()[-1] == contestant.split()[-1]]
         return next(iter(same[:1] or peers[-1:]), None)
@@ -61,7 +61,7 @@ class Measure:
 
     @property
     def compared(self) -> str:
-        """What the ratios compare with, in words; empty if there is only Jojo."""
+        """What the ratios compare with, in words; empty if only Jojo runs."""
         peers = list(dict.fromkeys(peer for name in self.values if (peer := self.peer(name))))
         return f"{peers[0].split()[0]} in the same dtype" if len(peers) > 1 else "".join(peers)
 
@@ -71,7 +71,7 @@ class Measure:
         return f"{self.title}, tokens/s" if self.unit == "tokens/s" else self.title
 
     def text(self, contestant: str) -> str:
-        """The median to about three digits, and its ratio to another contestant."""
+        """The median to about three digits, and its ratio to that of the peer."""
         ratio = self.ratio(contestant) if self.peer(contestant) != contestant else None
         return shown(self.median(contestant), self.unit) + (f"  {ratio:.3g}×" if ratio else "")
 
@@ -96,7 +96,7 @@ class Part:
     title: str
     measures: dict[str, Measure]
     notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0  # to measure it
+    seconds: float = 0.0  # time that the measurement took
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -123,7 +123,7 @@ def table(part: Part) -> str:
 
 
 def write_json(path: Path, how: Mapping[str, Any], parts: Mapping[str, Part]) -> None:
-    """Write how and where it was measured, and every round of every part."""
+    """Write every round of every part, and how and where they were measured."""
     found = {name: part.to_dict() for name, part in parts.items()}
     values = {**how, "measured": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "parts": found}
     replace_text(path, json.dumps(values, indent=2) + "\n")
@@ -144,7 +144,7 @@ def machine_names() -> dict[str, Any]:
 
 
 def machine_facts() -> dict[str, Any]:
-    """The same, with the version of transformers (None: not installed) and the peak speed of the processor."""
+    """machine_names(), the version of transformers (None: not installed) and the measured peak of the processor."""
     return machine_names() | {
         "transformers": version("transformers") if find_spec("transformers") else None,
         "float32_gflops": round(estimate.measure_cpu_peak_flops("float32") / 1e9, 1),
@@ -165,7 +165,7 @@ def cpu_name() -> str:
 
 
 def draw(path: Path, title: str, parts: Mapping[str, Part]) -> None:
-    """Draw the parts as bars in two columns. The bars have their values written beside them instead of a scale."""
+    """Draw the parts as bars in two columns. Each bar has its value beside it, because there is no axis."""
     from matplotlib.figure import Figure  # not pyplot, which keeps state and may need a display
 
     panels, half = list(parts.values()), -(-len(parts) // 2)
@@ -184,12 +184,12 @@ def draw(path: Path, title: str, parts: Mapping[str, Part]) -> None:
 
 
 def lines_of(part: Part) -> float:
-    """Height of a part in lines: title and space, and for each quantity a heading, its bars and half a line."""
+    """Height of a part in lines of text: 2.5 for the title and space; per quantity 1.5 for the heading, 1 per bar."""
     return 2.5 + sum(1.5 + len(measure.values) for measure in part.measures.values())
 
 
 def draw_part(axes: Axes, part: Part, line: float) -> None:
-    """Draw a part from this line on. The longest bar of each quantity takes the whole width."""
+    """Draw a part from this line downwards. The longest bar of each quantity takes the whole width."""
     axes.text(-0.75, line + 0.5, part.title, fontsize=10, va="center", fontweight="bold", parse_math=False)
     line += 1.75
     for measure in part.measures.values():

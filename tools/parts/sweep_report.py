@@ -1,4 +1,4 @@
-"""The measurements of tools/test_mfu_optimization.py as a table, JSON, a picture, and a config file to train with."""
+"""The measurements of tools/test_mfu_optimization.py as a table, JSON, a plot, and a config file to train with."""
 
 from __future__ import annotations
 
@@ -14,22 +14,13 @@ from typing import Any
 from config import SECTIONS, Config, Value, Values, resolve
 from jojo.config_file import file_layers
 from jojo.plotting import LR_COLOR, TRAIN_COLOR, save_figure
-from tools.parts.sweep_search import WORTH, Row, Settings, Sweep
+from tools.parts.sweep_search import MIN_GAIN, Row, Settings, Sweep
 from utils import __version__, byte_count, one_line, short_count
 
 OTHER_COLOR, FAILED_COLOR = "#9ab8c8", "#a04000"
 HEADINGS = (
-    "batch size",
-    "accumulation",
-    "dtype",
-    "compile",
-    "threads",
-    "ms",
-    "tokens/s",
-    "MFU",
-    "peak memory",
-    "ratio",
-)
+    "batch size", "accumulation", "dtype", "compile", "threads", "ms", "tokens/s", "MFU", "peak memory", "ratio",
+)  # fmt: skip
 AXIS = "tokens/s (more is better) by micro-batch size x accumulation, dtype, threads"
 TEXT_COLUMNS = ("dtype", "compile")
 
@@ -39,11 +30,11 @@ class Found:
     """Everything that is reported.
 
     sweep: the measurements.
-    config: of the run, resolved, with its own settings.
-    command: the flags of the tool.
-    machine: facts, by name.
-    flops_per_token: what MFU counts.
-    peaks: by dtype, the device's FLOP/s where known.
+    config: the run's resolved config, with its own settings.
+    command: the tool's flags.
+    machine: facts about the machine, by name.
+    flops_per_token: FLOPs as MFU counts them.
+    peaks: the device's peak FLOP/s by dtype; None: unknown.
     """
 
     sweep: Sweep
@@ -54,7 +45,7 @@ class Found:
     peaks: Mapping[str, float | None]
 
     def mfu(self, row: Row) -> float | None:
-        """The MFU of settings that work; None: the peak is unknown."""
+        """The MFU of settings that work; None if the peak is unknown."""
         peak = self.peaks.get(row.settings.dtype)
         return row.tokens_per_s * self.flops_per_token / peak if peak else None
 
@@ -66,7 +57,7 @@ class Found:
     @property
     def best(self) -> Row:
         row = self.sweep.best
-        assert row  # without any, there is no report
+        assert row  # if no settings work, nothing is reported
         return row
 
 
@@ -87,17 +78,17 @@ def table(found: Found) -> str:
         failed = [row.failed] if row and row.failed else []
         notes = [f" <- {', '.join(remarks(found, row))}"] if row and remarks(found, row) else []
         texts.append("  ".join([*aligned, *failed, *notes]).rstrip())
-    note = "medians; ratio: of tokens/s to those of the config's own settings in the same rounds"
+    note = "medians; ratio: tokens/s divided by those of the config's own settings in the same rounds"
     return "\n".join([*texts, f"({note})"])
 
 
 def remarks(found: Found, row: Row) -> list[str]:
-    """Remarks on the best settings and on the config's own."""
+    """Words that mark the best settings and the config's own."""
     return ["best"] * (row is found.best) + ["the config's own"] * (row.settings == found.sweep.own)
 
 
 def cells(found: Found, row: Row) -> list[str]:
-    """The cells of a row; settings that do not work have no measurements."""
+    """The cells of a row, without measurements if the settings do not work."""
     settings = row.settings
     first = [str(settings.batch_size), str(settings.accumulation), settings.dtype, "yes" if settings.compiled else "no"]
     first.append(str(settings.threads))
@@ -111,7 +102,7 @@ def cells(found: Found, row: Row) -> list[str]:
 
 
 def speed(found: Found, row: Row) -> str:
-    """Tokens per second, and their ratio to those of the config's own settings."""
+    """Tokens per second, also relative to the config's own settings."""
     ratio = found.ratio(row)
     compared = "" if ratio is None or row.settings == found.sweep.own else f", {ratio:.2f} times the config's own"
     return f"{short_count(row.tokens_per_s)} tokens/s{compared}"
@@ -121,7 +112,7 @@ def speed(found: Found, row: Row) -> str:
 
 
 def as_json(found: Found) -> str:
-    """Everything, with every round."""
+    """All results and every round as JSON."""
     values = {
         "jojo": __version__,
         "measured": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -137,7 +128,7 @@ def as_json(found: Found) -> str:
 
 
 def row_values(found: Found, row: Row) -> dict[str, Any]:
-    """A row as plain values; null: not measured."""
+    """A row as plain values; None: not measured."""
     works = row.works
     return asdict(row.settings) | {
         "ms": row.ms if works else None,
@@ -150,12 +141,12 @@ def row_values(found: Found, row: Row) -> dict[str, Any]:
     }
 
 
-# --- the picture ----------------------------------------------------------------------------------------------------
+# --- the plot -------------------------------------------------------------------------------------------------------
 
 
 def draw(path: Path, found: Found, title: str) -> None:
-    """A bar of tokens/s for each of the settings, fastest on top."""
-    from matplotlib.figure import Figure  # no pyplot: no window system, no state left behind
+    """Draw a bar of tokens/s for each of the settings, the fastest on top."""
+    from matplotlib.figure import Figure  # not pyplot, which keeps state and may need a display
 
     rows, own = found.sweep.ranked, found.sweep.own
     longest = max(row.tokens_per_s for row in rows if row.works)
@@ -189,7 +180,7 @@ def draw(path: Path, found: Found, title: str) -> None:
 def changed_options(config: Config, own: Settings, best: Settings) -> dict[str, Value]:
     """The options, by dotted name, that turn a config's settings into the best ones. Threads are not an option.
 
-    Evaluations are counted in micro-batches; their number changes so that they read as much text as before.
+    Evaluations are counted in micro-batches. Their number changes too, so that they read as much text as before.
     """
     training, changes = config.training, dict[str, Value]()
     if best.batch_size != own.batch_size:
@@ -208,13 +199,13 @@ def changed_options(config: Config, own: Settings, best: Settings) -> dict[str, 
 def best_config(
     found: Found, path: Path, config_file: Path | None, flags: Mapping[str, Value], of_checkpoint: bool = False
 ) -> str:
-    """The text of a config file for the best settings: the file that it extends, and what differs.
+    """The text of a config file with the best settings: it extends the measured file and has only what differs.
 
     Args:
         found: the measurements.
-        path: of the file.
-        config_file: that was measured; None: the defaults.
-        flags: options that were given on the command line, by dotted name.
+        path: where the text will be written.
+        config_file: the measured file; None: the defaults.
+        flags: options from the command line, by dotted name.
         of_checkpoint: the run starts from a checkpoint or model, whose options may differ from the flags.
     """
     base = resolve(file_layers(config_file), partial=True)[0] if config_file else Config()
@@ -239,7 +230,7 @@ def relative(file: Path, folder: Path) -> str:
 
 
 def how_to_train(found: Found, path: Path, checkpoint: str | None, init_from: str | None) -> str:
-    """The command that trains with the best settings, with the threads in the environment."""
+    """The command that trains with the best settings; OMP_NUM_THREADS sets the threads."""
     command = ["python", "train.py", "--config", str(path)]
     command += ["--checkpoint", checkpoint, "--allow_changes"] if checkpoint else []
     command += ["--init_from", init_from] if init_from else []
@@ -252,11 +243,9 @@ def summary(found: Found, path: Path, checkpoint: str | None = None, init_from: 
     """The best settings, and how to train with them."""
     best, own = found.best, found.sweep.rows[found.sweep.own]
     if best is own:
-        lead = f"The config's own settings are the fastest, to within {WORTH:.0%}"
+        lead = f"The config's own settings are the fastest, to within {MIN_GAIN:.0%}"
     elif own.failed:
-        lead = (
-            f"The config's own settings cannot be measured here ({own.settings}: {own.failed}). Fastest of the others"
-        )
+        lead = f"The config's own settings cannot be measured here ({own.settings}: {own.failed}). The fastest others"
     else:
         lead = "Fastest"
     how = how_to_train(found, path, checkpoint, init_from)

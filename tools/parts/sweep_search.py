@@ -1,6 +1,6 @@
-"""The search of tools/test_mfu_optimization.py: which settings to measure, in which order, and which are best.
+"""The search of tools/test_mfu_optimization.py: the settings to measure, their order, and the best ones.
 
-Nothing here measures; the caller passes a function that does.
+This file measures nothing itself; the caller passes a function that does.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 from utils import divisors
 
-WORTH = 0.01  # a smaller gain over the config's own settings is noise, and changes nothing
+MIN_GAIN = 0.01  # a smaller gain over the config's own settings counts as noise
 MOST_SIZES = 8  # micro-batch sizes to try without --batch_sizes
 DOES_NOT_FIT = "does not fit"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the sweep varies. Tokens per batch stay the same, so all settings train alike, apart from rounding."""
+    """What the sweep varies. Tokens per batch stay the same, so results differ only by rounding."""
 
     batch_size: int
     accumulation: int
@@ -35,7 +35,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one process measured: medians of its batches, or why it failed."""
+    """What one process measured: medians over its batches, or why it failed."""
 
     ms: float = 0.0
     tokens_per_s: float = 0.0
@@ -45,7 +45,7 @@ class Answer:
 
 @dataclass
 class Row:
-    """Settings and their measurements. ms_of, tokens_per_s_of: by number of the round."""
+    """Settings and their measurements. Keys of ms_of and tokens_per_s_of are numbers of rounds."""
 
     settings: Settings
     ms_of: dict[int, float] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Row:
     failed: str | None = None
 
     def add(self, number: int, answer: Answer) -> None:
-        """Add a round. After one failure, the settings are not used."""
+        """Add a round. Settings that fail once are not measured again."""
         if answer.failed:
             self.failed = answer.failed
             return
@@ -75,7 +75,7 @@ class Row:
         return median(self.tokens_per_s_of.values())
 
     def ratio(self, to: Row) -> float:
-        """Speed relative to another row: the median over the rounds that both were in."""
+        """Speed relative to another row: the median over the rounds that both have."""
         shared = self.tokens_per_s_of.keys() & to.tokens_per_s_of.keys()
         if not shared:
             return self.tokens_per_s / to.tokens_per_s
@@ -83,7 +83,7 @@ class Row:
 
 
 class Sweep:
-    """Measures settings in turns, round after round, always together with the config's own, so noise affects all alike.
+    """Measures settings in turns, always together with the config's own, so that noise affects all equally.
 
     Args:
         own: the config's settings.
@@ -109,17 +109,17 @@ class Sweep:
                 if not self.rows[settings].failed:
                     self.rows[settings].add(self.rounds_done, self.measure(settings))
             self.rounds_done += 1
-            turns.reverse()  # the first is now the last: a machine that warms up affects all alike
+            turns.reverse()  # so that a machine that slows down affects all equally
 
     @property
     def reference(self) -> Row | None:
-        """What ratios refer to: the config's own settings, or if those fail, the first that work."""
+        """The row that ratios refer to: the config's own settings, or if these fail, the first that work."""
         own = self.rows.get(self.own)
         return own if own and own.works else next((row for row in self.rows.values() if row.works), None)
 
     @property
     def ranked(self) -> list[Row]:
-        """Fastest first; what does not work comes last."""
+        """All rows, fastest first; settings that do not work come last."""
         reference = self.reference
         if reference is None:
             return list(self.rows.values())
@@ -128,22 +128,22 @@ class Sweep:
 
     @property
     def best(self) -> Row | None:
-        """The fastest, or the config's own if nothing gains more than WORTH. None: nothing works."""
+        """The fastest, or the config's own if nothing gains more than MIN_GAIN. None: nothing works."""
         reference = self.reference
         if reference is None:
             return None
         fastest = self.ranked[0]
-        return fastest if reference.settings != self.own or fastest.ratio(reference) > 1 + WORTH else reference
+        return fastest if reference.settings != self.own or fastest.ratio(reference) > 1 + MIN_GAIN else reference
 
 
 def coordinate_search(sweep: Sweep, choices: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """One factor after another, each from the best settings so far.
+    """Vary one factor after another, each time from the best settings so far.
 
     If the config's own settings do not work, all factors are tried again from settings that do.
 
     Args:
-        sweep: measures, and knows the best.
-        choices: by factor, the fields of Settings that each choice changes.
+        sweep: measures the settings and knows the best so far.
+        choices: for each factor, its choices as changes to Settings.
     """
     for _ in range(2):
         for options in choices.values():
@@ -154,7 +154,7 @@ def coordinate_search(sweep: Sweep, choices: Mapping[str, Sequence[Mapping[str, 
 
 
 def full_search(sweep: Sweep, choices: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Every combination, all in the same rounds."""
+    """Measure every combination, all in the same rounds."""
     combinations = itertools.product(*choices.values())
     changed = [{name: value for option in options for name, value in option.items()} for options in combinations]
     sweep.take_turns([sweep.own, *(replace(sweep.own, **fields) for fields in changed)])
