@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_data import ROOT, examples, told_to
+from helpers_data import ROOT, examples, log_listener
 from helpers_run import TINY, listening, sentences, settle, snapshot, state_of, train_plainly, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
@@ -816,7 +816,7 @@ def test_two_preparations_of_one_data_set_write_it_once(monkeypatch):
         outcomes.append(run_prepare("--input", "a.jsonl"))
 
     monkeypatch.setattr(dataset_files, "write_dataset", slowly)
-    with told_to(lambda record: "Another process is preparing" in record.getMessage() and waits.set()):
+    with log_listener(lambda record: "Another process is preparing" in record.getMessage() and waits.set()):
         thread = threading.Thread(target=second)
         thread.start()
         run_prepare("--input", "a.jsonl")

@@ -1,4 +1,4 @@
-"""Show training runs in the browser while they train: curves, a table, samples, and differences of their configs.
+"""Show training runs in the browser while they train: curves, a table, samples, and the differences between their configs.
 
     python tools/dashboard.py [models/] [--port 8000]
 
@@ -34,10 +34,10 @@ from jojo.command import Parser, run_command
 from utils import UserError, log, one_line, user_path
 
 REFRESH_SECONDS = 1.0
-IDLE_SECONDS = 60.0  # after which a browser's connection is closed
-MIN_POINTS, MAX_POINTS = 50, 2000  # of a curve
-MAX_WINDOW = 10**9  # rows to smooth over
-FILES = {  # all that is ever sent from the disk, read once at the start
+IDLE_SECONDS = 60.0  # an idle connection of a browser is closed after this time
+MIN_POINTS, MAX_POINTS = 50, 2000  # points of a curve in an answer
+MAX_WINDOW = 10**9  # the most rows to average over
+FILES = {  # route -> file and type. No other file is ever sent; these are read once, at the start
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/charts.js": ("charts.js", "text/javascript; charset=utf-8"),
@@ -65,7 +65,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def __init__(self, host: str, port: int, folder: Folder, any_host: bool = False) -> None:
-        """Listen. Port 0 takes a free one. `any_host` also answers requests that are addressed to another host."""
+        """Listen. Port 0 takes a free port. With `any_host`, requests may be addressed to any host name."""
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.folder, self.instance = folder, secrets.token_hex(4)  # tells the page that the server was restarted
         self.files = {route: ((PAGE / name).read_bytes(), kind) for route, (name, kind) in FILES.items()}
@@ -81,7 +81,7 @@ class Server(ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[0], self.server_address[1]  # type: ignore[assignment]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that leaves in the middle of an answer is not an error; anything else is a bug."""
+        """Ignore a browser that leaves in the middle of an answer; log anything else, which is a bug."""
         if not isinstance(sys.exc_info()[1], OSError):
             log.exception("While answering a request:")
 
@@ -96,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        hosts = self.headers.get_all("Host", [])
+        hosts = self.headers.get_all("Host", [])  # another name may be an attack from a web page (DNS rebinding)
         if not (self.server.any_host or (len(hosts) == 1 and hosts[0].strip().lower() in self.server.hosts)):
             return self.send_error(403, "This page is for this machine only; open it as localhost")
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
@@ -203,13 +203,8 @@ def build_parser() -> Parser:
     """Flags of dashboard.py."""
     parser = Parser(prog="dashboard.py", description=__doc__)
     add = parser.add_argument
-    add(
-        "folder",
-        nargs="?",
-        default="models",
-        metavar="FOLDER",
-        help="folder that runs write their metrics to [%(default)s]",
-    )
+    text = "folder that runs write their metrics to [%(default)s]"
+    add("folder", nargs="?", default="models", metavar="FOLDER", help=text)
     add("--port", type=int, default=8000, metavar="N", help="port of the page; 0 takes a free one [%(default)s]")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on [%(default)s]")
     add("--allow_remote", action="store_true", help="let other machines see the page, which has no password")
@@ -226,7 +221,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int, folder: Folder, allow_remote: bool) -> Server:
-    """The server, before it serves. Raises UserError if it cannot or may not listen there."""
+    """Make the server and open its port. Raises UserError if it cannot or may not listen there."""
     host = host.strip("[]")
     if not allow_remote and not is_loopback(host):
         raise UserError(f"Other machines can reach --host {host}; add --allow_remote if that is what you want.")
@@ -255,7 +250,7 @@ def main(arguments: Sequence[str]) -> int:
     args = build_parser().parse_args(arguments)
     path, stop = user_path(args.folder), threading.Event()
     if path.exists() and not path.is_dir():
-        raise UserError(f"'{path}' is not a folder; name the one that runs write to, such as models/.")
+        raise UserError(f"'{path}' is not a folder; name the folder that runs write to, such as models/.")
     folder = Folder(path)
     with listen(args.host, args.port, folder, args.allow_remote) as server:
         if not path.exists():
@@ -263,7 +258,7 @@ def main(arguments: Sequence[str]) -> int:
         threading.Thread(target=follow, args=(folder, stop), daemon=True).start()
         if args.allow_remote:
             log.warning("Everybody who can reach this machine can see the runs.")
-        log.info("http://%s:%d shows the runs in '%s'. Ctrl-C ends it.", server.name, server.server_port, path)
+        log.info("http://%s:%d shows the runs in '%s'. Ctrl-C stops the server.", server.name, server.server_port, path)
         try:
             server.serve_forever()
         except KeyboardInterrupt:  # the normal end

@@ -262,7 +262,10 @@ def test_a_checkpoint_of_this_version_needs_nothing(folder: pathlib.Path, capsys
         ({"weights": WEIGHTS}, "does not say which version wrote it; name one with --from"),
         ({"metadata": {"trainer_version": "2.7.0"}}, "does not say which version wrote it"),
         ({"metadata": "2.0.0", "model_args": None, "config": []}, "does not say which version wrote it"),
-        ({"format_version": FORMAT_VERSION + 1, "model_args": SHAPE}, f"has format {FORMAT_VERSION + 1}, which is newer than"),
+        (
+            {"format_version": FORMAT_VERSION + 1, "model_args": SHAPE},
+            f"has format {FORMAT_VERSION + 1}, which is newer than",
+        ),
         ([1, 2], "is not a checkpoint"),
     ],
 )

@@ -1,6 +1,6 @@
 """A stand-in for two servers on this machine: the Hub's data sets, and a language model with OpenAI's chat API.
 
-Large files are redirected to another host name, as the Hub does. What goes wrong is scripted: `server.fail("GET", r"\\.zip",
+Requests for large files are redirected to another host name, as the Hub does. Failures are scripted: `server.fail("GET", r"\\.zip",
 500)` answers the next such request with 500, `status=None` breaks the connection; `server.cut(r"\\.zip", 1000)` breaks it
 after so many bytes.
 """
@@ -23,8 +23,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @dataclass
-class Asked:
-    """One request."""
+class Request:
+    """A request that the server received."""
 
     method: str
     path: str
@@ -42,11 +42,11 @@ class DataServer(LocalServer):
     def clear(self) -> None:
         """Forget everything."""
         self.files: dict[str, bytes] = {}  # "owner/name/path"
-        self.large: set[str] = set()  # those kept elsewhere
-        self.instead: dict[str, list[bytes]] = {}  # what is sent in place of a file, once each
+        self.large: set[str] = set()  # files that are redirected to another host name
+        self.instead: dict[str, list[bytes]] = {}  # contents to send instead of a file, once each
         self.cuts: list[tuple[str, int]] = []
         self.faults: list[Fault] = []
-        self.asked: list[Asked] = []
+        self.asked: list[Request] = []
         self.reply: Callable[[str], Any] = lambda prompt: f"about {prompt}"  # an int is a status, bytes a whole body
 
     def add(self, repo: str, path: str, content: bytes, large: bool = True) -> None:
@@ -60,17 +60,17 @@ class DataServer(LocalServer):
         self.cuts.append((path, after))
 
     def prompts(self) -> list[str]:
-        """What the model was asked."""
+        """The prompts that the language model received."""
         return [json.loads(a.body)["messages"][0]["content"] for a in self.asked if a.path.endswith("/completions")]
 
-    def next_fault(self, asked: Asked) -> Fault | None:
+    def next_fault(self, asked: Request) -> Fault | None:
         with self.lock:
             self.asked.append(asked)
             return self.fault_of(asked.method, asked.path)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request."""
+    """Answers one request."""
 
     server_state: DataServer
     protocol_version = "HTTP/1.1"
@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
     def handle_one(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path)
-        fault = self.server_state.next_fault(Asked(self.command, path, dict(self.headers), body))
+        fault = self.server_state.next_fault(Request(self.command, path, dict(self.headers), body))
         if fault:
             return self.break_off() if fault.status is None else self.answer(fault.status, fault.body, fault.headers)
         if match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.send(name, {"ETag": f'"{git}"', "X-Repo-Commit": COMMIT})
 
     def send(self, name: str, headers: dict[str, str]) -> None:
-        """A file, or what is left of it; broken off where that was asked for."""
+        """Send a file from where the request starts, up to a scripted cut."""
         state = self.server_state
         content = state.files[name]
         if self.command == "GET" and state.instead.get(name):

@@ -1,10 +1,10 @@
-"""Rank 0 of 64 without the others: tests/helpers/fake_ranks_script.py CASE ... > measured.json
+"""Run rank 0 of 64 without the other ranks: tests/helpers/fake_ranks_script.py CASE ... > measured.json
 
-A CASE is train.py's flags in one argument. The real Trainer runs four batches of each on PyTorch's fake process group, whose
-collectives send nothing. Each case prints one line of JSON: the bytes of all tensors before the last batch, the peak within
-it, and its collectives by kind as [number, bytes]. Bytes of a sharded tensor are those of the full one.
+A CASE is train.py's flags in one argument. For each, the real Trainer runs four batches on PyTorch's fake process group, whose
+collectives send nothing. Each case prints one line of JSON: the bytes of all tensors before the last batch, the peak in it,
+and a batch's collectives by kind as [number, bytes]. For a sharded tensor, the bytes of the whole tensor count.
 
-In bfloat16, fsdp gathers blocks in bfloat16, which otherwise only CUDA does.
+With --dtype bfloat16, fsdp gathers blocks in bfloat16 here, as it otherwise does only on CUDA.
 """
 
 import gc
@@ -43,7 +43,7 @@ KINDS = {
 
 
 class FakeRanks(Ranks):
-    """Rank 0 of 64. Its own texts and flags are taken for all ranks."""
+    """Rank 0 of 64. All ranks are assumed to have the same texts and flags as this one."""
 
     def connect(self, device: str, timeout_s: float) -> None:
         self.timeout_s = timeout_s
@@ -52,7 +52,7 @@ class FakeRanks(Ranks):
 
     def heartbeat(self, batch: int | None = None) -> None: ...
 
-    def all_reduce_max(self, *numbers: int) -> list[int]:  # not counted
+    def all_reduce_max(self, *numbers: int) -> list[int]:  # its collectives are not counted
         return list(numbers)
 
     def broadcast_text(self, name: str, value: str) -> str:
@@ -67,7 +67,7 @@ class Collectives(TorchDispatchMode):
         self.seen: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if any(hasattr(kind, "full_tensor") for kind in types):  # DTensor then calls its own operators
+        if any(hasattr(kind, "full_tensor") for kind in types):  # a DTensor: it calls the operators on its parts
             return NotImplemented
         name = str(op).split(".")[1].strip("_")
         if "c10d" in str(op) and name in KINDS:
@@ -85,7 +85,7 @@ def tensor_bytes(value: Any) -> int:
 
 
 def reduced(group: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """What DDP does with a bucket by default; the fake group's own future holds no tensor."""
+    """Do what DDP does with a bucket by default; the future of the fake group's all-reduce has no tensor."""
     dist.all_reduce(bucket.buffer().div_(RANKS))
     done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
     done.set_result(bucket.buffer())
@@ -93,7 +93,7 @@ def reduced(group: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.
 
 
 def as_on_cuda() -> None:
-    """From now on fsdp does what placement.shard does on CUDA; autocast widens LayerNorm's weights there."""
+    """From now on use fsdp as placement.shard does on CUDA, where autocast also casts LayerNorm's weights to float32."""
     policy, layer_norm = torch.distributed.fsdp.MixedPrecisionPolicy, torch.nn.functional.layer_norm
 
     def low(*_: Any, **flags: Any) -> torch.distributed.fsdp.MixedPrecisionPolicy:
@@ -106,7 +106,7 @@ def as_on_cuda() -> None:
 
 
 def measured(flags: list[str], folder: Path) -> dict[str, Any]:
-    """The line of JSON for a run with these flags."""
+    """The values of the line of JSON for a run with these flags."""
     args = build_parser().parse_args(flags)
     collectives = Collectives()
     if getattr(args, "system.dtype") == "bfloat16":

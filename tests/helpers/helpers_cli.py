@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left behind."""
+    """A command's exit code and output."""
 
     code: int
     out: str
@@ -32,7 +32,7 @@ class Outcome:
 
 @contextlib.contextmanager
 def kept_log() -> Iterator[None]:
-    """Puts the project's log back as it was: run_command sets it up for a console."""
+    """Restore the project's log afterwards, because run_command sets it up for a console."""
     before = list(log.handlers), log.level, log.propagate
     try:
         yield
@@ -51,7 +51,7 @@ class _Messages(logging.Handler):
 
 @contextlib.contextmanager
 def messages() -> Iterator[list[str]]:
-    """The log's messages of a block, like "WARNING: ..."."""
+    """Collect the log's messages in this block, like "WARNING: ..."."""
     handler = _Messages()
     with kept_log():
         log.handlers[:] = [handler]
@@ -61,7 +61,7 @@ def messages() -> Iterator[list[str]]:
 
 
 def run_train(capsys: pytest.CaptureFixture[str], *arguments: str) -> Outcome:
-    """train.py with these arguments, in this process and the current folder."""
+    """Run train.py with these arguments, in this process and the current folder."""
     capsys.readouterr()
     with kept_log(), pytest.raises(SystemExit) as stopped:
         run_command(train.main, list(arguments))
@@ -80,7 +80,7 @@ def start_python(*arguments: str, cwd: pathlib.Path, **environment: str) -> subp
 
 
 def finish(process: subprocess.Popen[str]) -> Outcome:
-    """Wait for a started process."""
+    """Wait until a started process ends."""
     out, err = process.communicate(timeout=120)
     return Outcome(process.returncode, out, err)
 
@@ -98,7 +98,7 @@ def shown_config(text: str) -> dict[str, str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a process that a test starts: one thread, and nothing of a coverage run."""
+    """The environment of a process that a test starts: one thread, and no variables of a coverage run."""
     return {k: v for k, v in os.environ.items() if not k.startswith("COV_")} | {"OMP_NUM_THREADS": "1"} | more
 
 
@@ -110,10 +110,10 @@ class Terminal(io.StringIO):
 
 
 def terminal(patch: pytest.MonkeyPatch) -> tuple[Terminal, Terminal]:
-    """Makes standard output and error terminals, with NO_COLOR unset."""
+    """Replace standard output and error by terminals, with colours allowed."""
     out, err = Terminal(), Terminal()
     patch.setattr(sys, "stdout", out)
     patch.setattr(sys, "stderr", err)
-    patch.setenv("NO_COLOR", "")  # as if it were unset
+    patch.setenv("NO_COLOR", "")  # an empty value counts as unset
     set_up_console()
     return out, err

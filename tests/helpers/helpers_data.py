@@ -1,4 +1,4 @@
-"""What the tests of the tokenizer, the token cache and the loader share."""
+"""Helpers for the tests of the tokenizer, the token cache and the loader."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STORIES = [{"text": f"Story {n}: once upon a time there were {n} foxes.\n"} for 
 
 
 def encoded(lines: list[bytes], rendering: Rendering | None = None, first_line: int = 1) -> documents.Encoded:
-    """What one task makes of these lines."""
+    """The documents that one tokenizing task makes from these lines."""
     return documents.encode_lines(first_line, lines, rendering or Rendering(), GPT2)
 
 
@@ -41,8 +41,8 @@ def examples(count: int) -> settings:
 
 
 @contextlib.contextmanager
-def told_to(listener: Callable[[logging.LogRecord], object]) -> Iterator[None]:
-    """Passes on what the project logs at INFO and above, whatever other tests did to its console."""
+def log_listener(listener: Callable[[logging.LogRecord], object]) -> Iterator[None]:
+    """Call the listener with every record that the project logs at INFO and above in this block."""
     handler = logging.Handler(logging.INFO)
     handler.emit = listener  # type: ignore[method-assign,assignment]
     logger = logging.getLogger("jojo")
@@ -58,9 +58,9 @@ def told_to(listener: Callable[[logging.LogRecord], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def logged() -> Iterator[list[logging.LogRecord]]:
-    """Collects the log's records."""
+    """Collect the log's records in this block."""
     records: list[logging.LogRecord] = []
-    with told_to(records.append):
+    with log_listener(records.append):
         yield records
 
 
@@ -70,7 +70,7 @@ def warnings_in(records: Iterable[logging.LogRecord]) -> list[str]:
 
 @contextlib.contextmanager
 def new_folder() -> Iterator[Path]:
-    """A folder of its own for every hypothesis example."""
+    """A new folder, because all examples of a hypothesis test share one tmp_path."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         yield Path(name)
 
@@ -90,12 +90,12 @@ def source_of(path: Path, name: str = "tales", split: str = "train") -> Source:
 
 
 def open_cache(*arguments: Any, **options: Any) -> TokenCache | None:
-    """What a CacheBuilder with these arguments opens."""
+    """The cache that a CacheBuilder with these arguments opens."""
     return CacheBuilder(*arguments, **options).open()
 
 
 def build(path: Path, cache_dir: Path, tokenizer: Tokenizer | None = None, **options: Any) -> TokenCache:
-    """The cache of a JSONL file that is there."""
+    """The cache of an existing JSONL file."""
     rendering = options.pop("rendering", Rendering())
     cache = open_cache(source_of(path), tokenizer or get_tokenizer("gpt2"), cache_dir, rendering, **options)
     assert cache is not None
@@ -117,14 +117,14 @@ def files_in(folder: Path) -> list[str]:
 
 
 def checksums(path: Path) -> str:
-    """CRC-32 of every 1 MiB block, as the facts hold them."""
+    """CRC-32 of every 1 MiB block, as the manifest has them."""
     with open(path, "rb") as file:
         blocks = iter(lambda: file.read(1 << 20), b"")
         return "".join(f"{zlib.crc32(block):08x}" for block in blocks)
 
 
 def made_up_cache(folder: Path, lengths: Sequence[int] | np.ndarray, kind: type[TokenCache] = TokenCache) -> TokenCache:
-    """A cache whose documents have these lengths; token k of all is the id k where that fits 16 bits, else 0."""
+    """A cache whose documents have these lengths. Token k has the id k, or all have 0 if k does not fit 16 bits."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype("<u8")
     n_tokens = int(offsets[-1])
     stem = folder / "made_up-train-0123456789abcdef"
@@ -134,13 +134,13 @@ def made_up_cache(folder: Path, lengths: Sequence[int] | np.ndarray, kind: type[
     else:
         with open(stem.with_suffix(".bin"), "wb") as file:
             file.truncate(2 * n_tokens)  # sparse
-    facts = CacheManifest(
+    manifest = CacheManifest(
         name="made_up", split="train", fingerprint="0123456789abcdef", tokenizer={"n_vocab": 1 << 16}, rendering={},
         source={"label": "made up"}, dtype="<u2",
         n_documents=len(lengths), n_tokens=n_tokens,
         bin_crc32=checksums(stem.with_suffix(".bin")), idx_crc32=checksums(stem.with_suffix(".idx")),
     )  # fmt: skip
-    stem.with_suffix(".json").write_text(facts.to_json(), encoding="utf-8")
+    stem.with_suffix(".json").write_text(manifest.to_json(), encoding="utf-8")
     return kind(stem.with_suffix(".json"))
 
 
@@ -148,7 +148,7 @@ def made_up_cache(folder: Path, lengths: Sequence[int] | np.ndarray, kind: type[
 
 
 def build_at_once(path: str, cache_dir: str, barrier: Any, results: Any) -> None:
-    """Build a cache, going for its lock at the same moment as the other processes; reports what came of it."""
+    """Build a cache, taking its lock at the same moment as other processes; puts path, tasks and documents in results."""
     tasks, encode_lines = [], cache_builder.encode_lines
 
     def counting(*arguments: Any) -> Any:
@@ -156,7 +156,7 @@ def build_at_once(path: str, cache_dir: str, barrier: Any, results: Any) -> None
         return encode_lines(*arguments)
 
     def lock_together(*arguments: Any) -> Any:
-        barrier.wait(60)  # every process has seen that there is no cache
+        barrier.wait(60)  # until every process has seen that the cache is missing
         return locked(*arguments)
 
     cache_builder.encode_lines, cache_builder.locked = counting, lock_together
@@ -175,7 +175,7 @@ def byte_letters() -> dict[int, str]:
 
 
 def merges_of(ranks: dict[bytes, int]) -> Iterator[list[bytes]]:
-    """The merge that made each token, in order: the two parts its bytes merge into with the ranks below its own."""
+    """The merge that made each token, in order: its two parts, found by merging with the lower ranks."""
     for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
         parts = [token[i : i + 1] for i in range(len(token))]
         while len(parts) > 2:
@@ -187,7 +187,7 @@ def merges_of(ranks: dict[bytes, int]) -> Iterator[list[bytes]]:
 
 
 def reference_tokenizer(ranks: dict[bytes, int]) -> Any:
-    """What `transformers` builds for GPT-2: byte-level BPE of the `tokenizers` library, from vocabulary and merges."""
+    """The tokenizer that `transformers` builds for GPT-2: byte-level BPE of the `tokenizers` library."""
     from tokenizers import Tokenizer as HuggingFaceTokenizer
     from tokenizers import decoders, models, pre_tokenizers
 

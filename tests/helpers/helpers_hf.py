@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-import upload_to_huggingface as verb
+import upload_to_huggingface as upload
 
 
 @contextmanager
 def nothing_said() -> Iterator[None]:
-    """Fails if transformers logs or warns of anything meanwhile."""
+    """Fail if transformers logs or warns in this block."""
     said: list[str] = []
 
     class Listener(logging.Handler):
@@ -37,7 +37,7 @@ def nothing_said() -> Iterator[None]:
 
 
 def load_plainly(folder: Path) -> tuple[Any, Any]:
-    """As the issue has it: nothing but from_pretrained(folder)."""
+    """Load with from_pretrained(folder) and no other argument."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with nothing_said():
@@ -46,9 +46,9 @@ def load_plainly(folder: Path) -> tuple[Any, Any]:
 
 
 def dry_run(checkpoint: Path, folder: Path, *flags: str) -> Path:
-    """The verb with --dry-run."""
+    """Run upload_to_huggingface.py with --dry-run; returns the folder."""
     arguments = [str(checkpoint), "--repo-name", "tales", "--dataset", "fairytales", "--output-dir", str(folder)]
-    assert verb.main([*arguments, "--dry-run", *flags]) == 0
+    assert upload.main([*arguments, "--dry-run", *flags]) == 0
     return folder
 
 
@@ -67,7 +67,7 @@ def change_weights(folder: Path, change: Any) -> None:
 
 
 def foreign(place: Path, shift: float = 0.0, **changes: Any) -> Path:
-    """A GPT-2 as transformers saves one; `shift` is added to all its logits."""
+    """A folder with a GPT-2 as transformers saves it; `shift` is added to all its logits."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(3)
@@ -75,7 +75,7 @@ def foreign(place: Path, shift: float = 0.0, **changes: Any) -> Path:
     model = GPT2LMHeadModel(GPT2Config(**shape, **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)))
     with torch.no_grad():
         model.transformer.wte.weight.normal_(std=0.3)
-        if shift:  # the last hidden state has a 1 in a place where every embedding has the shift
+        if shift:  # channel 0 is 1 in the last hidden state and `shift` in every embedding
             model.transformer.ln_f.weight[0], model.transformer.ln_f.bias[0] = 0.0, 1.0
             model.transformer.wte.weight[:, 0] = shift
     model.save_pretrained(place)

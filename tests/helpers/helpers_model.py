@@ -16,13 +16,13 @@ from model import GPT
 
 
 def tiny_config(**changes: Any) -> ModelConfig:
-    """Two layers, two heads, width 16, a context of 32, 64 words; the given fields changed."""
+    """Two layers, two heads, width 16, a context of 32, a vocabulary of 64; then these changes."""
     values = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 32, "dropout": 0.0, "bias": True, "vocab_size": 64}
     return ModelConfig(**(values | changes))
 
 
 def random_model(config: ModelConfig, n_vocab: int | None = None, seed: int = 0, std: float = 0.3) -> GPT:
-    """An eval-mode model with large random weights everywhere (LayerNorms and biases too), so that nothing hides."""
+    """An eval-mode model with large random weights everywhere (LayerNorms and biases too), so that no error hides."""
     torch.manual_seed(seed)
     model = GPT(config, n_vocab).eval()
     with torch.no_grad():
@@ -34,13 +34,13 @@ def random_model(config: ModelConfig, n_vocab: int | None = None, seed: int = 0,
 
 
 def unigram_model(config: ModelConfig, logits: dict[int, float], n_vocab: int | None = None) -> GPT:
-    """A model whose next-token logits are the same after every text: those given, 0 for all other tokens."""
+    """A model whose next-token logits are the same after every text: these, and 0 for all other tokens."""
     assert config.bias
     model = GPT(config, n_vocab).eval()
     with torch.no_grad():
         model.transformer.ln_f.weight.zero_()
         model.transformer.ln_f.bias.zero_()
-        model.transformer.ln_f.bias[0] = 1  # the final hidden state, whatever came in
+        model.transformer.ln_f.bias[0] = 1  # the final hidden state, whatever the input
         model.lm_head.weight[:, 0] = 0
         for token, logit in logits.items():
             model.lm_head.weight[token, 0] = logit
@@ -54,12 +54,12 @@ def random_tokens(config: ModelConfig, *shape: int, seed: int = 0, n_vocab: int 
 
 
 def plain_loss(hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int) -> Tensor:
-    """The summed cross-entropy in one line: what loss.linear_cross_entropy must equal."""
+    """The summed cross-entropy in one line: loss.linear_cross_entropy must equal it."""
     return F.cross_entropy((hidden @ weight.T)[:, :n_vocab].float(), targets, ignore_index=-1, reduction="sum")
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
-    """||a - b|| / ||b||, in float64; 0 where both are zero."""
+    """||a - b|| / ||b||, in float64; ||a|| if b is zero."""
     norm = b.double().norm().item()
     difference = (a.double() - b.double()).norm().item()
     return difference / norm if norm else difference
@@ -77,7 +77,7 @@ def shape_of(config: ModelConfig) -> dict[str, Any]:
 
 
 def save_format3(model: GPT, path: Path, tokenizer: Tokenizer | None = None) -> Path:
-    """Write what this version writes, as far as generation needs it."""
+    """Write a checkpoint of this version, with only the parts that generation needs."""
     definition = (tokenizer or Tokenizer()).definition()
     config = {"model": shape_of(model.config), "training": {"batch_size": 4}}
     state = {"format_version": FORMAT_VERSION, "model": model.state_dict(), "config": config, "tokenizer": definition}
@@ -99,7 +99,7 @@ def save_2x(model: GPT, path: Path) -> Path:
 
 
 def save_v1(model: GPT, path: Path) -> Path:
-    """Write the layout of version 1, which is nanoGPT's: model_args, and a flat config of no use here."""
+    """Write the layout of version 1, which is nanoGPT's: model_args, and a flat config that is not used."""
     weights = {"_orig_mod." + name: tensor for name, tensor in model.state_dict().items()}
     args = shape_of(model.config)
     torch.save({"model": weights, "model_args": args, "config": {"dataset": "x", "eval_iters": 200}, "epoch": 0}, path)

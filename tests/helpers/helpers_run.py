@@ -1,4 +1,4 @@
-"""Tiny runs for the tests: a model, a data set of a few sentences, train.py called in this process, and what it logs."""
+"""Tiny runs for the tests: a model, a data set of a few sentences, and train.py called in this process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_data import told_to, write_lines
+from helpers_data import log_listener, write_lines
 
-import train as train_verb
+import train as train_script
 import trainer
 from config import ModelConfig
 from jojo import plotting
@@ -40,7 +40,7 @@ THINGS = ["a red hat", "some bread", "an old key", "a silver bell", "two plums",
 
 
 def sentences(n: int, first: int = 0) -> list[str]:
-    """n different little documents, the same every time; of uneven length."""
+    """n different short documents of uneven length, the same every time."""
     documents = []
     for i in range(first, first + n):
         animal, place = ANIMALS[i % 8], PLACES[(i // 8 + i) % 8]
@@ -50,14 +50,14 @@ def sentences(n: int, first: int = 0) -> list[str]:
 
 
 def write_data(name: str = "mine", n_train: int = 16, n_val: int = 6, folder: str | Path = "data") -> None:
-    """data/<name>-train.jsonl and -val.jsonl, as prepare.py would leave them."""
+    """Write data/<name>-train.jsonl and -val.jsonl, as prepare.py would."""
     texts = sentences(n_train + n_val)
     for split, part in (("train", texts[:n_train]), ("val", texts[n_train:])):
         write_lines(Path(folder) / f"{name}-{split}.jsonl", [{"text": text} for text in part])
 
 
 def settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plots: bool = False) -> None:
-    """Work in tmp_path with a small data set; leave out what costs seconds and is tested elsewhere."""
+    """Work in tmp_path with a small data set, without slow steps that other tests cover."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setattr(estimate, "measure_cpu_peak_flops", lambda dtype: 1e11)
@@ -68,39 +68,39 @@ def settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plots: bool = False)
 
 @contextmanager
 def listening() -> Iterator[list[str]]:
-    """What the project logs meanwhile, at INFO and above."""
+    """Collect what the project logs in this block, at INFO and above."""
     said: list[str] = []
-    with told_to(lambda record: said.append(record.getMessage())):
+    with log_listener(lambda record: said.append(record.getMessage())):
         yield said
 
 
 @dataclass
 class Outcome:
-    """How a verb ended: its exit code and what it said."""
+    """How train.py ended: its exit code and what it logged."""
 
     code: int
     said: str
 
 
 def train(*flags: str) -> Outcome:
-    """train.py with the tiny model's flags and these."""
+    """Run train.py with the tiny model's flags and these."""
     return train_plainly(*TINY, *flags)
 
 
 def train_plainly(*flags: str) -> Outcome:
-    """train.py with these flags only: what a resume command brings."""
+    """Run train.py with these flags only, as somebody would to resume."""
     with listening() as said:
-        code = train_verb.main(list(flags))
+        code = train_script.main(list(flags))
     return Outcome(code, "\n".join(said))
 
 
 def request_of(*flags: str) -> Request:
-    """The Request that train.py would make of these flags."""
+    """The Request that train.py would make from these flags."""
     return read_request(build_parser().parse_args(flags), list(flags))
 
 
 def make_run(*flags: str) -> Run:
-    """The Run that train.py would make of the tiny flags and these."""
+    """The Run that train.py would make from the tiny model's flags and these."""
     return prepare_run(request_of(*TINY, *flags))
 
 
@@ -110,7 +110,7 @@ def make_trainer(*flags: str) -> trainer.Trainer:
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, batch: int | None, signal_number: int = 2) -> None:
-    """From now on a signal "arrives" during this batch of every run; None: no more signals."""
+    """From now on every run gets a signal during this batch; None: no more signals."""
     current: list[Shutdown] = []
 
     class Watched(Shutdown):
@@ -156,7 +156,7 @@ def save_as_2x(state: dict[str, Any], path: Path) -> None:
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Places where two nested states differ, bit for bit; what only the clock decides is left out."""
+    """Places where two nested states differ, bit for bit, without values that depend on the clock."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return [] if a.dtype == b.dtype and torch.equal(a, b) else [where]
     if isinstance(a, dict) and isinstance(b, dict):
@@ -168,13 +168,13 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
 
 
 def metrics_rows(path: str | Path, clock: bool = False) -> list[dict[str, Any]]:
-    """Rows of a metrics file, by default without what only the clock decides."""
+    """Rows of a metrics file, by default without values that depend on the clock."""
     rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
     return rows if clock else [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
 
 
 def snapshot(folder: str | Path) -> dict[str, bytes]:
-    """Every file below a folder and its contents, but for the empty ones that locks leave behind."""
+    """Every file below a folder and its contents, without the empty files that locks leave behind."""
     root = Path(folder)
     files = [p for p in sorted(root.rglob("*")) if p.is_file() and p.suffix != ".lock"]
     return {str(p.relative_to(root)): p.read_bytes() for p in files}

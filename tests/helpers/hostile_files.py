@@ -1,7 +1,7 @@
-"""Files that run something when they are read without care: checkpoints, and what may lie about as a cache or a config.
+"""Files that run code when they are read carelessly: checkpoints, and files that pose as a cache or a config.
 
-Every one of them makes the file `mark` when it is unpickled (or run) as it is. Checkpoints are built around one that is
-itself in order, so that a refusal can only be about what was added.
+Each of them creates the file `mark` when it is unpickled or run. Each checkpoint is a valid one with something added, so that
+a refusal can only be about the addition.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 import torch
 
-SYSTEM = os.name, "system"  # what os.system is called in a pickle
-MODULE = "module_that_must_not_be_imported"  # lies beside the mark; importing it makes the mark
-EXTRACTED = "extracted"  # a file of this name was taken out of an archive
+SYSTEM = os.name, "system"  # the name of os.system in a pickle
+MODULE = "module_that_must_not_be_imported"  # a file beside the mark; importing it creates the mark
+EXTRACTED = "extracted"  # if a file of this name exists, an archive was extracted
 
-Build = Callable[["Innocent", Path], bytes]  # from a good checkpoint and the mark's path to the file's contents
+Build = Callable[["Innocent", Path], bytes]  # (valid checkpoint, path of the mark) -> contents of the file
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Hostile:
 
     name: str
     build: Build
-    culprit: str | None  # what a refusal names; None where a careful reader stops before it meets a name
+    culprit: str | None  # the name in the refusal; None if a careful reader stops before it reads a name
 
 
 CHECKPOINTS: dict[str, Hostile] = {}
 
 
 def hostile(name: str, culprit: str | None = None) -> Callable[[Build], Build]:
-    """Adds a builder to CHECKPOINTS."""
+    """Add a builder to CHECKPOINTS."""
 
     def add(build: Build) -> Build:
         CHECKPOINTS[name] = Hostile(name, build, culprit)
@@ -56,7 +56,7 @@ def hostile(name: str, culprit: str | None = None) -> Callable[[Build], Build]:
 
 
 def stamped(content: bytes, run_id: str, batch: int) -> bytes:
-    """With the stamp and the SHA-256 of format 3, which anybody can compute: they prove integrity, not innocence."""
+    """Add the stamp and SHA-256 of format 3. Anybody can compute them: they do not prove that a file is harmless."""
     content += f"jojo-run:{run_id} batch:{batch:020d} ".encode()
     return content + b"jojo-sha256:" + hashlib.sha256(content).hexdigest().encode()
 
@@ -65,7 +65,7 @@ def stamped(content: bytes, run_id: str, batch: int) -> bytes:
 
 
 class Calls:
-    """Pickles as a call."""
+    """An object whose pickle is a function call."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = function, arguments
@@ -75,21 +75,21 @@ class Calls:
 
 
 def command(mark: Path) -> str:
-    """A shell command that makes the mark."""
+    """A shell command that creates the mark."""
     return f'echo > "{mark}"'
 
 
 def expression(mark: Path) -> str:
-    """A Python expression, and statement, that makes the mark."""
+    """Python code that creates the mark, both an expression and a statement."""
     return f"open({str(mark)!r}, 'w').close()"
 
 
-def lay_module(mark: Path) -> None:
-    """Put a module beside the mark that makes it when it is imported."""
+def write_module(mark: Path) -> None:
+    """Write a module beside the mark; importing it creates the mark."""
     (mark.parent / f"{MODULE}.py").write_text(expression(mark) + "\n", encoding="utf-8")
 
 
-# Pickle's machine language, for what no __reduce__ would produce.
+# Opcodes of pickle, for files that no __reduce__ can produce.
 
 
 def name(module: str, attribute: str) -> bytes:
@@ -108,12 +108,12 @@ def call(function: bytes, *arguments: bytes) -> bytes:
 
 
 def put(place: int) -> bytes:
-    """LONG_BINPUT: remember what was pushed last."""
+    """LONG_BINPUT: store the top of the stack in the memo."""
     return b"r" + struct.pack("<I", place)
 
 
 def get(place: int) -> bytes:
-    """LONG_BINGET: push what was remembered."""
+    """LONG_BINGET: push a value from the memo."""
     return b"j" + struct.pack("<I", place)
 
 
@@ -126,7 +126,7 @@ EVAL = name("builtins", "eval")
 
 @dataclass(frozen=True)
 class Innocent:
-    """A checkpoint that is in order: its contents, and what torch.save writes of them."""
+    """A valid checkpoint: its contents, and the file that torch.save writes."""
 
     state: dict[str, Any]
 
@@ -143,7 +143,7 @@ class Innocent:
         return dict(members(self.file))["archive/data.pkl"]
 
     def pickle_with(self, code: bytes, protocol: int = 2, key: str = "extra") -> bytes:
-        """The pickle with one more entry (or another one in its place), whose value this code pushes."""
+        """The pickle with one more or one replaced entry, whose value this code pushes."""
         return b"\x80" + bytes([protocol]) + self.pickle[2:-1] + text(key) + code + SETITEM + STOP
 
     def with_item(self, code: bytes, protocol: int = 2) -> bytes:
@@ -151,25 +151,25 @@ class Innocent:
         return self.repacked(self.pickle_with(code, protocol))
 
     def repacked(self, data: bytes, *more: tuple[str, bytes]) -> bytes:
-        """The file with another data.pkl, and further members after it."""
+        """The file with this data.pkl, and with more members after it."""
         kept = [(member, data if member == "archive/data.pkl" else content) for member, content in members(self.file)]
         return zipped(*kept, *more)
 
 
 def copied(value: Any) -> Any:
-    """Nested dictionaries, copied; what they hold is not."""
+    """Copy nested dictionaries, but not their other values."""
     return {key: copied(entry) for key, entry in value.items()} if isinstance(value, dict) else value
 
 
 def saved(state: Any) -> bytes:
-    """What torch.save writes."""
+    """The bytes that torch.save writes."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
 
 
 def members(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of what is in a zip, all of them where several have one name."""
+    """Names and contents of all members of a zip, even if several have the same name."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for member in archive.infolist():
             yield member.filename, archive.read(member)
@@ -179,7 +179,7 @@ def zipped(*files: tuple[str, bytes]) -> bytes:
     """A zip as torch.save writes it, uncompressed."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a name that is there already
+        warnings.simplefilter("ignore")  # about a second member of the same name
         for member, content in files:
             archive.writestr(member, content)
     return buffer.getvalue()
@@ -211,7 +211,7 @@ def popen(good: Innocent, mark: Path) -> bytes:
 
 @hostile("import a module of the current folder", "importlib.import_module")
 def import_module(good: Innocent, mark: Path) -> bytes:
-    lay_module(mark)
+    write_module(mark)
     return saved(good.plus(extra=Calls(importlib.import_module, MODULE)))
 
 
@@ -244,7 +244,7 @@ def as_whole(good: Innocent, mark: Path) -> bytes:
     return saved(Calls(os.system, command(mark)))
 
 
-# --- checkpoints: by way of what is allowed -------------------------------------------------------------------------------
+# --- checkpoints: calls through allowed names ----------------------------------------------------------------------------
 
 
 @hostile("getattr on an allowed function", "getattr")
@@ -286,7 +286,7 @@ def allow_itself(good: Innocent, mark: Path) -> bytes:
 
 @hostile("as the class of a storage", "eval")
 def as_storage(good: Innocent, mark: Path) -> bytes:
-    """In the place where a tensor names its storage."""
+    """The call is in the place where a tensor names its storage."""
     storage = b"(" + text("storage") + call(EVAL, text(expression(mark))) + text("0") + text("cpu") + b"K\x01t"
     return good.with_item(storage + b"Q")
 
@@ -296,7 +296,7 @@ def as_storage(good: Innocent, mark: Path) -> bytes:
 
 @hostile("__setstate__ given to an instance", ".".join(SYSTEM))
 def own_setstate(good: Innocent, mark: Path) -> bytes:
-    """BUILD once to give an OrderedDict a __setstate__, and once more to have it called."""
+    """The first BUILD gives an OrderedDict a __setstate__, and the second one calls it."""
     ordered = call(name("collections", "OrderedDict"))
     method = EMPTY_DICT + text("__setstate__") + name(*SYSTEM) + SETITEM
     return good.with_item(ordered + method + BUILD + text(command(mark)) + BUILD)
@@ -310,13 +310,13 @@ def partial_setstate(good: Innocent, mark: Path) -> bytes:
     return good.with_item(partial + state + BUILD + b")R")
 
 
-# --- checkpoints: other ways of naming ------------------------------------------------------------------------------------
+# --- checkpoints: other ways to name a function ---------------------------------------------------------------------------
 
 
 @hostile("merely naming a module of the current folder", f"{MODULE}.anything")
 def merely_named(good: Innocent, mark: Path) -> bytes:
-    """Finding the name imports the module; nothing needs to be called."""
-    lay_module(mark)
+    """Looking up the name imports the module; no call is needed."""
+    write_module(mark)
     return good.with_item(name(MODULE, "anything"))
 
 
@@ -343,7 +343,7 @@ def python_2(good: Innocent, mark: Path) -> bytes:
 
 @hostile("called from the memo", ".".join(SYSTEM))
 def from_memo(good: Innocent, mark: Path) -> bytes:
-    """Named before everything else and called at the end, through a place in the memo that is written over between."""
+    """Name a function first and call it last, through a place in the memo that other values overwrite in between."""
     data, system = good.pickle, name(*SYSTEM) + put(70_000) + POP
     arguments = text(command(mark)) + put(70_001) + POP + b"(" + get(70_001) + b"t" + put(70_001) + POP
     later = text("extra") + get(70_000) + put(0) + POP + get(0) + get(70_001) + b"R" + SETITEM
@@ -352,7 +352,7 @@ def from_memo(good: Innocent, mark: Path) -> bytes:
 
 @hostile("named from the memo")
 def name_from_memo(good: Innocent, mark: Path) -> bytes:
-    """Module and attribute as if they were two more weights' names, far apart."""
+    """The module and the attribute are stored as plain strings, far apart, and joined later."""
     data = good.pickle
     names = text(SYSTEM[0]) + put(70_000) + POP + text(SYSTEM[1]) + put(70_001) + POP
     later = text("extra") + call(get(70_000) + get(70_001) + STACK_GLOBAL, text(command(mark))) + SETITEM
@@ -361,7 +361,7 @@ def name_from_memo(good: Innocent, mark: Path) -> bytes:
 
 @hostile("called and forgotten", ".".join(SYSTEM))
 def forgotten(good: Innocent, mark: Path) -> bytes:
-    """Before the checkpoint's own pickle, which then comes out as it was."""
+    """The call comes before the checkpoint's own pickle, and its result is dropped."""
     data = good.pickle
     return good.repacked(data[:2] + call(name(*SYSTEM), text(command(mark))) + POP + data[2:])
 
@@ -400,7 +400,7 @@ def tar(good: Innocent, mark: Path) -> bytes:
 
 @hostile("a way out of the archive")
 def way_out(good: Innocent, mark: Path) -> bytes:
-    """Members that would end above the folder, or in it, if they were extracted."""
+    """Members whose extraction would write outside the archive's folder."""
     data = good.pickle_with(call(name(*SYSTEM), text(command(mark))))
     return good.repacked(data, (f"../../{EXTRACTED}", b"evil"), (str(mark.parent / EXTRACTED), b"evil"))
 
@@ -414,14 +414,14 @@ def way_out_of_folder(good: Innocent, mark: Path) -> bytes:
 
 @hostile("a TorchScript archive")
 def torchscript(good: Innocent, mark: Path) -> bytes:
-    """constants.pkl makes torch.load take it for one, which it would hand to another reader."""
+    """constants.pkl makes torch.load treat the file as TorchScript, which has another reader."""
     code = b"def forward(self):\n  return 1\n"
     evil = pickle.dumps(Calls(os.system, command(mark)), 2)
     return good.repacked(evil, ("archive/constants.pkl", evil), ("archive/code/__torch__.py", code))
 
 
 def two_pickles(good: Innocent, mark: Path, evil_first: bool, folder: str) -> bytes:
-    """Two files of one name, in one folder or two: one innocent, one that makes the mark."""
+    """Two members named data.pkl, in one folder or two: a harmless one, and one that creates the mark."""
     both = [good.pickle, good.pickle_with(call(name(*SYSTEM), text(command(mark))))]
     first, second = reversed(both) if evil_first else both
     return good.repacked(first, (f"{folder}/data.pkl", second))
@@ -432,7 +432,7 @@ hostile("a second data.pkl after the evil one")(functools.partial(two_pickles, e
 hostile("a data.pkl in another folder")(functools.partial(two_pickles, evil_first=True, folder="other"))
 
 
-# --- what may lie about as a cache, a data set or a config ---------------------------------------------------------------
+# --- files that pose as a cache, a data set or a config -------------------------------------------------------------------
 
 
 def pickled(mark: Path) -> bytes:
@@ -449,7 +449,7 @@ def object_array(mark: Path) -> bytes:
 
 
 def python_code(mark: Path) -> bytes:
-    """A config as nanoGPT reads it."""
+    """A config in Python, as nanoGPT reads it."""
     return f"{expression(mark)}\nbatch_size = 4\n".encode()
 
 

@@ -24,7 +24,7 @@ USER, ORGANIZATION = "me", "our-lab"
 
 @dataclass
 class Repository:
-    """What is in one: files by path, whether it is private, and the commits that were made."""
+    """A repository: its files by path, whether it is private, and its commits."""
 
     private: bool = False
     files: dict[str, bytes] = field(default_factory=lambda: {".gitattributes": b"*.safetensors filter=lfs\n"})
@@ -40,7 +40,7 @@ class HubServer(LocalServer):
 
     def __init__(self) -> None:
         super().__init__(Handler, "hub")
-        self.lfs = True  # whether weights and pictures are stored as large files
+        self.lfs = True  # whether weights and plots are stored as large files
         self.clear()
 
     def clear(self) -> None:
@@ -58,16 +58,16 @@ class HubServer(LocalServer):
 
 
 def blob_id(content: bytes) -> str:
-    """What git calls a file's contents."""
+    """The hash that git gives a file's contents."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request."""
+    """Answers one request."""
 
     hub: HubServer
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer leaves in one piece, without waiting for the other side's nod
+    wbufsize = -1  # send an answer in one piece; small pieces would wait for acknowledgements
     disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: Any) -> None:

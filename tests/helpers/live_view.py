@@ -1,4 +1,4 @@
-"""Runs as the live view sees them, and its server, for the tests of the page and of what it asks."""
+"""Metrics files and a server, for the tests of the live view."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def row(step: int, **more: Any) -> dict[str, Any]:
-    """A row as the trainer writes it."""
+    """A row of a metrics file as the trainer writes it."""
     return {
         "step": step,
         "tokens": step * 100,
@@ -36,7 +36,7 @@ def row(step: int, **more: Any) -> dict[str, Any]:
 
 
 def lines(*steps: int, **more: Any) -> bytes:
-    """Their lines in the file."""
+    """The lines of a metrics file for these steps."""
     return b"".join(json.dumps(row(step, **more)).encode() + b"\n" for step in steps)
 
 
@@ -44,7 +44,7 @@ clock = itertools.count(1)
 
 
 def write(path: Path, content: bytes, append: bool = False) -> None:
-    """Write a file as if time had passed since the last time."""
+    """Write a file, with a later time than the last one written."""
     with open(path, "ab" if append else "wb") as file:
         file.write(content)
     os.utime(path, ns=(0, 10**18 + next(clock) * 10**9))
@@ -52,7 +52,7 @@ def write(path: Path, content: bytes, append: bool = False) -> None:
 
 @contextmanager
 def serving(folder: Path, port: int = 0, any_host: bool = False) -> Iterator[dashboard.Server]:
-    """A server for a folder that was looked at once."""
+    """A server for a folder that has been read once."""
     followed = Folder(folder)
     followed.refresh()
     with dashboard.listen("127.0.0.1", port, followed, allow_remote=any_host) as server:

@@ -1,4 +1,4 @@
-"""What the stand-ins for servers share: a port of their own, a thread, and faults to order."""
+"""The base of the stand-ins for servers: a free port, a thread, and scripted faults."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Fault:
     times: int
     headers: dict[str, str] = field(default_factory=dict)
     body: str = ""
-    after: bool = False  # do the work first, then lose the answer
+    after: bool = False  # do the work first, then break the connection instead of answering
 
 
 class LocalServer:
-    """Runs between `with` and its end; `name` is under what its handler finds it."""
+    """A server that runs in a `with` block; its handlers find it under the attribute `name`."""
 
     def __init__(self, handler: type[BaseHTTPRequestHandler], name: str) -> None:
         self.lock = threading.Lock()
@@ -42,7 +42,7 @@ class LocalServer:
         self.faults.append(Fault(method, path, status, times, headers or {}, body, after))
 
     def fault_of(self, method: str, path: str) -> Fault | None:
-        """The fault that was ordered for such a request, once less. For who holds the lock."""
+        """The scripted fault for such a request, which then has one time less. The caller holds the lock."""
         for fault in self.faults:
             if fault.times and fault.method == method and re.search(fault.path, path):
                 fault.times -= 1

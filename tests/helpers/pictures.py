@@ -1,4 +1,4 @@
-"""What tests ask of a PNG."""
+"""Check the PNG files of plots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def png_size(path: Path) -> tuple[int, int]:
-    """Width and height of a PNG whose every chunk is intact."""
+    """Width and height of a PNG; fails if a chunk is damaged."""
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     place, kinds, size = 8, [], (0, 0)

@@ -1,8 +1,8 @@
-"""The plain recipe that the trainer is measured against: transformers' GPT-2, torch's AdamW, a loop of ten lines.
+"""The plain training loop that the trainer is compared with: transformers' GPT-2, torch's AdamW, ten lines.
 
-It shares nothing with the trainer but what must be equal for a comparison: the first weights, the batches and the
-learning rate of every batch. Works with any shape in float32 on the CPU; for a longer comparison by hand, from the
-project's folder with `tests` on the path too:
+It shares with the trainer only what must be equal in a comparison: the first weights, the batches and the learning rate of
+every batch. It works with any shape in float32 on the CPU. For a longer comparison by hand, run this in the project's folder
+with `tests/helpers` on the path:
 
     import plain_recipe
     from training.flags import build_parser, read_request
@@ -11,7 +11,7 @@ project's folder with `tests` on the path too:
     request = read_request(build_parser().parse_args(flags), flags)
     print(plain_recipe.compare(prepare_run(request), n_batches=100))
 
-(`model.bias true`, because transformers' GPT-2 always has biases; `gradient_accumulation_steps 1` or more.)
+(`model.bias` must be true, because transformers' GPT-2 always has biases.)
 
 Shape letters: A micro-batches per batch, B sequences per micro-batch, T tokens per sequence, V vocabulary rows.
 """
@@ -32,7 +32,7 @@ TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # transformers k
 
 
 def plain_model(run: Run, weights: Mapping[str, Tensor]) -> Any:
-    """transformers' GPT-2 of the run's shape, with these weights; as many vocabulary rows as there are tokens."""
+    """transformers' GPT-2 of the run's shape, with these weights, and with a vocabulary row for each token only."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     shape, n_vocab = run.config.model, run.data.tokenizer.n_vocab
@@ -51,7 +51,7 @@ def plain_model(run: Run, weights: Mapping[str, Tensor]) -> Any:
 
 
 def plain_losses(run: Run, weights: Mapping[str, Tensor], n_batches: int) -> list[float]:
-    """Loss of each of the run's first batches (nats per token, before that batch's update), trained plainly."""
+    """Loss of each of the run's first batches (nats per token, before that batch's update), by the plain loop."""
     model, loader, options = plain_model(run, weights), run.loader(), run.config.optimizer
     parameters = list(model.parameters())
     groups = [
@@ -84,7 +84,7 @@ def trainer_losses(trainer: Trainer, n_batches: int) -> list[float]:
 
 
 def compare(run: Run, n_batches: int) -> tuple[float, list[float], list[float]]:
-    """The largest difference between the losses of both, then the trainer's losses and the plain ones."""
+    """The largest difference between the two losses of a batch, then the trainer's losses and the plain ones."""
     trainer = Trainer(run)
     weights = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
     ours, plain = trainer_losses(trainer, n_batches), plain_losses(run, weights, n_batches)

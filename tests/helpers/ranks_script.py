@@ -1,8 +1,8 @@
-"""train.py on one of several ranks, where something may happen: tests/helpers/ranks_script.py EVENT FLAGS ...
+"""Run train.py on one of several ranks and trigger an event: tests/helpers/ranks_script.py EVENT FLAGS ...
 
-EVENT is kind:rank:batch, and happens in the first start only. Kinds: kill (SIGKILL), term (SIGTERM), nan (its loss is
-not finite), sleep (it stops answering), full (its disk refuses the next save).
-Every rank writes a line to syncs-RANK.txt when its gradients are reduced; with fsdp it is the batch's collectives by kind.
+EVENT is kind:rank:batch. It happens once, not again after a restart. Kinds: kill (SIGKILL), term (SIGTERM), nan (the rank's
+loss is not finite), sleep (the rank does nothing for 5 s), full (the rank's disk is full at the next save).
+Every rank writes a line to syncs-RANK.txt when its gradients are reduced; with fsdp the line counts the batch's collectives.
 """
 
 import errno
@@ -31,8 +31,8 @@ from jojo.machine import estimate
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 
 
-def let_happen(event: str, trainer: Any) -> None:
-    """Let the event happen if this is its rank and batch."""
+def trigger(event: str, trainer: Any) -> None:
+    """Trigger the event if this is its rank and batch."""
     kind, rank, batch = event.split(":")
     restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if restarted or trainer.ranks.rank != int(rank) or trainer.batches_done != int(batch):
@@ -49,7 +49,7 @@ def let_happen(event: str, trainer: Any) -> None:
 
 
 def fill_disk_once() -> None:
-    """The disk refuses this rank's shards of the next save, and takes all later ones."""
+    """Make this rank's next write of shards fail as on a full disk; later writes work."""
     write = HuggingFaceStorageWriter.write_data
 
     def refuses(*_: Any) -> Any:
@@ -73,7 +73,7 @@ class Collectives(TorchDispatchMode):
 
 
 def note_sync(path: Path, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """DDP's usual reduction, and a line after a batch's last one."""
+    """Reduce as DDP does by default, and write a line for the last bucket of a batch."""
     if bucket.is_last():
         with open(path, "a") as file:
             file.write("sync\n")
@@ -85,7 +85,7 @@ def main() -> None:
     step, make = trainer.Trainer.step, trainer.Trainer.__init__
 
     def watched_step(self: Any, batch: Any) -> Any:
-        let_happen(event, self)
+        trigger(event, self)
         if not self.run.sharded:
             return step(self, batch)
         with Collectives() as collectives:

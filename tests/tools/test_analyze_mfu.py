@@ -1,4 +1,4 @@
-"""tools/analyze_mfu.py: what is counted to which part, what the parts add up to, and what is advised when."""
+"""tools/analyze_mfu.py: the part of each operator, the sums of the parts, and the advice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(tmp_path, monkeypatch)
 
 
-# --- what is counted to which part ----------------------------------------------------------------------------------
+# --- parts ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (Op("aten::mm", 1, ("## Call CompiledFxGraph f3 ##", tool.STEP)), "matrix products"),
     ],
 )
-def test_an_operator_is_counted_to_the_innermost_part_it_runs_in(op: Any, part: str) -> None:
+def test_an_operator_counts_towards_the_innermost_part_it_runs_in(op: Any, part: str) -> None:
     assert op.part == part and part in tool.PARTS
 
 
@@ -67,7 +67,7 @@ def event(
     )  # fmt: skip
 
 
-def test_recording_costs_time_of_what_an_operator_runs_in() -> None:
+def test_the_cost_of_recording_is_subtracted_from_the_caller() -> None:
     step = event(tool.STEP, 5000, children=3)
     gelu, quick = event("aten::gelu", 700, step), event("aten::view", 1, step, children=2)
     ops = tool.read_ops([step, gelu, quick], cuda=False, cost_ms=0.5)
@@ -75,7 +75,7 @@ def test_recording_costs_time_of_what_an_operator_runs_in() -> None:
     assert ops[1].parents == (tool.STEP,)
 
 
-def test_on_cuda_the_times_are_those_of_kernels_but_for_the_data() -> None:
+def test_on_cuda_times_are_those_of_kernels_except_for_the_data() -> None:
     step = event(tool.STEP, 5000)
     data = event(tool.RANGE + "data", 900, step)
     product = event("aten::mm", 20, event(BACKWARD + "MmBackward0", 5), device_us=3000)
@@ -103,7 +103,7 @@ def test_flops_of_the_parts_are_those_of_the_model() -> None:
     assert sum(tool.part_flops(config).values()) == pytest.approx(total)
 
 
-def test_wrapping_leaves_everything_as_it_was() -> None:
+def test_after_profiling_every_function_is_the_original_again() -> None:
     trainer = make_trainer()
     before = model.causal_attention, torch.nn.utils.get_total_norm, set(vars(trainer.loader)), set(vars(trainer))
     with tool.ranges(trainer):
@@ -127,7 +127,7 @@ def test_a_real_step_is_accounted_for(tmp_path: Path) -> None:
     parts = found["parts"]
     assert tuple(parts) == tool.PARTS and all(part["ms"] > 0 for part in parts.values())
     assert sum(part["ms"] for part in parts.values()) + found["not_accounted_ms"] == pytest.approx(found["step_ms"])
-    assert max(parts, key=lambda name: parts[name]["ms"]) == "loss"  # of 64 channels and 50,304 words
+    assert max(parts, key=lambda name: parts[name]["ms"]) == "loss"  # with 64 channels and 50,304 rows of vocabulary
     assert all((part["flops_per_s"] is not None) == (part["flops"] > 0) for part in parts.values())
     assert found["targets"] == 128 and found["peak_flops"] == 1e11 and found["fastest_ms"] <= found["step_ms"]
     assert found["dtype"] == "float32" and found["mfu"] > 0
@@ -147,12 +147,12 @@ def test_a_real_step_is_accounted_for(tmp_path: Path) -> None:
         (["--checkpoint", "a.pt", "--init_from", "b"], "use one of them"),
     ],
 )
-def test_flags_that_cannot_be(flags: list[str], message: str) -> None:
+def test_wrong_flags_are_refused(flags: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         tool.main([*SMALL, *flags])
 
 
-def test_no_times_on_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_apple_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jojo.machine.device.available_devices", lambda: ["mps", "cpu"])
     with pytest.raises(UserError, match="Apple GPU"):
         tool.main([*SMALL, "--device", "mps"])
@@ -162,7 +162,7 @@ def test_no_times_on_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(other_ms: float | None = None, compiled: bool = False, **ms: float) -> Any:
-    """Findings of a step of 100 ms on a device that is used well; what no part takes is matrix products."""
+    """Findings of a step of 100 ms on a device that is used well; the time of no other part is matrix products."""
     parts = {name: tool.Part(ms.get(name, 0.0), 0.0) for name in tool.PARTS}
     rest = 100.0 - sum(part.ms for part in parts.values())
     parts["matrix products"] = tool.Part(rest, rest)
@@ -179,11 +179,11 @@ def config(vocab_size: int = 8192, **training: int) -> Config:
 
 
 def gains(found: Any, config: Config, **how: bool) -> dict[str, float]:
-    """First words of each advice, and its gain in per cent."""
+    """The first word of each piece of advice, and its gain in per cent."""
     return {one.change.split(" ")[0].rstrip(":"): round(100 * one.gain, 2) for one in tool.advise(found, config, **how)}
 
 
-def test_nothing_is_advised_where_nothing_gains() -> None:
+def test_nothing_is_advised_if_nothing_gains() -> None:
     measured = found(optimizer=5, data=2.9, loss=40, other_ms=98.0)
     assert gains(measured, config()) == {}
     assert "Nothing that this tool knows of" in tool.table(measured, [])
@@ -205,7 +205,7 @@ def test_adamw_gains_from_a_smaller_vocabulary_too_and_muon_is_left_out() -> Non
     assert gains(measured, large)["a"] == 45.0
 
 
-def test_bfloat16_gains_what_products_gain_where_it_was_measured_to_be_fast() -> None:
+def test_bfloat16_saves_time_in_products_if_it_was_measured_to_be_fast() -> None:
     measured = found(overhead=50)
     measured.product_flops["bfloat16"] = 3.6e12
     assert gains(measured, config()) == {"--dtype": 37.5}
@@ -214,7 +214,7 @@ def test_bfloat16_gains_what_products_gain_where_it_was_measured_to_be_fast() ->
 @pytest.mark.parametrize(
     "dtype, auto, names", [("float32", "bfloat16", 3), ("float32", "float32", 2), ("bfloat16", "bfloat16", 2)]
 )
-def test_bfloat16_is_measured_only_where_the_device_is_fast_at_it(
+def test_bfloat16_is_measured_only_if_the_device_is_fast_at_it(
     dtype: str, auto: str, names: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tool.devices, "choose_dtype", lambda wanted, device: tool.devices.Choice(auto, ""))
@@ -225,7 +225,7 @@ def test_bfloat16_is_measured_only_where_the_device_is_fast_at_it(
     assert len(rates) == names and rates["twice the rows"] == 2 * rates["now"] == 2 * 12 * 256
 
 
-def test_a_larger_micro_batch_where_products_are_slow_and_larger_ones_are_not() -> None:
+def test_a_larger_micro_batch_is_advised_if_its_products_are_faster() -> None:
     measured = found(overhead=50)
     measured.product_flops |= {"now": 4e11, "twice the rows": 5e11}
     assert gains(measured, config()) == {"--batch_size": 10.0}
@@ -239,12 +239,12 @@ def test_a_larger_micro_batch_where_products_are_slow_and_larger_ones_are_not() 
     assert gains(measured, config()) == {}
 
 
-def test_fewer_updates_where_the_optimizer_takes_long_and_data_beside_it() -> None:
+def test_fewer_updates_and_a_faster_disk_are_advised_if_they_gain() -> None:
     assert gains(found(optimizer=20), config()) == {"--training.gradient_accumulation_steps": 10.0}
     assert gains(found(optimizer=20, data=2), config())["--data.cache_dir"] == 2.0
     assert gains(found(optimizer=20, data=0.9), config()).keys() == {"--training.gradient_accumulation_steps"}
     assert gains(found(data=4), config()) == {"--data.cache_dir": 4.0}
-    made = replace(found(data=4), batch_again_ms=3.5)  # in memory: no disk makes that faster
+    made = replace(found(data=4), batch_again_ms=3.5)  # the batch takes as long from memory
     assert gains(made, config()) == {}
 
 
@@ -258,7 +258,7 @@ def test_compiling_is_advised_as_it_was_measured() -> None:
 @pytest.mark.parametrize(
     "was_compiled, works, expected", [(True, True, 200.0), (False, True, 50.0), (False, False, None)]
 )
-def test_the_other_way_is_measured_in_turns(
+def test_the_other_compile_setting_is_measured_in_turns(
     was_compiled: bool, works: bool, expected: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([900.0, 900.0, 900.0, 900.0, *(6.0, 12.0) * 3])  # compiled, not compiled, ...; the first ones compile

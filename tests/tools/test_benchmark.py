@@ -34,7 +34,7 @@ MEASURES = {
     "startup": {"first_batch": "s", "first_token": "s"},
 }
 IN_FLOAT32, IN_BFLOAT16 = "transformers float32", "transformers bfloat16"
-TRAINED = {  # and what each is compared with
+TRAINED = {  # contestant -> what it is compared with
     IN_FLOAT32: IN_FLOAT32, IN_BFLOAT16: IN_BFLOAT16, "plain PyTorch float32": IN_FLOAT32,
     "Jojo float32": IN_FLOAT32, "Jojo bfloat16": IN_BFLOAT16,
 }  # fmt: skip
@@ -48,7 +48,7 @@ COMPARED = {"training": TRAINED, "loading": LOADED, "decoding": DECODED, "startu
 
 
 class Forked:
-    """In the place of a new Python: a copy of this process, which has torch and transformers already."""
+    """Replaces a new Python process by a fork of this one, which has imported torch and transformers already."""
 
     def __init__(self, arguments: Sequence[str], folder: Path, errors: IO[bytes]) -> None:
         requests, answers = os.pipe(), os.pipe()
@@ -67,7 +67,7 @@ class Forked:
         try:
             for number, stream in enumerate(streams):
                 os.dup2(stream, number)
-            os.closerange(3, 256)  # another contestant's pipes would stay open
+            os.closerange(3, 256)  # otherwise another contestant's pipes stay open
             sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")
             sys.argv[:] = arguments
             os.chdir(folder)
@@ -104,10 +104,10 @@ class Forked:
 
 @pytest.fixture
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that start at once, and a machine that is not measured."""
+    """Fork the contestants instead of starting them, and leave out measuring the processor."""
     if not hasattr(os, "fork"):
-        pytest.skip("this system cannot copy a process")
-    from transformers import AutoTokenizer, GPT2LMHeadModel  # noqa: F401  (the copies have them then)
+        pytest.skip("this system cannot fork a process")
+    from transformers import AutoTokenizer, GPT2LMHeadModel  # noqa: F401  (so that the forks have them)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(benchmark, "start_python", Forked)
@@ -115,7 +115,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(*flags: str) -> tuple[str, dict[str, Any]]:
-    """What the benchmark says with tiny shapes, and what it writes."""
+    """The benchmark's output with tiny shapes, and its JSON file."""
     with listening() as said:
         assert benchmark.main(["--tiny", *flags]) == 0
     assert png_size(Path("benchmark.png")) > (300, 100)
@@ -148,7 +148,7 @@ def test_all_parts_are_measured() -> None:
 
 
 def check_arithmetic(results: dict[str, Any], compared: dict[str, str], rounds: int) -> None:
-    """Medians are those of the rounds, ratios the quotients of medians."""
+    """Check that medians are those of the rounds, and ratios are quotients of medians."""
     assert list(results) == list(compared)
     for name, result in results.items():
         assert len(result["rounds"]) == rounds and min(result["rounds"]) > 0
@@ -197,7 +197,7 @@ def test_transformers_is_set_up_at_its_fastest() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_only_what_was_asked_for_with_its_rounds() -> None:
+def test_only_the_chosen_parts_are_measured() -> None:
     _, found = measured("--only", "loading", "--rounds", "3")
     assert list(found["parts"]) == ["loading"]
     measures = found["parts"]["loading"]["measures"]
@@ -251,7 +251,7 @@ def test_plain_batches_are_windows_of_the_file(tmp_path: Path) -> None:
 # --- what they compute ----------------------------------------------------------------------------------------------
 
 
-def test_the_plain_model_is_jojos() -> None:
+def test_the_plain_model_computes_the_same_as_jojos() -> None:
     config = tiny_config()
     ours = random_model(config)
     plain = benchmark_plain.PlainGPT(config.n_layer, config.n_head, config.n_embd, config.block_size, config.vocab_size)
@@ -305,7 +305,7 @@ def test_flags_that_mean_nothing_are_refused(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_fails_is_one_sentence() -> None:
+def test_failures_are_one_sentence() -> None:
     with pytest.raises(UserError, match=r"^train\.py could not be measured: .*model\.n_embd.*\.$"):
         benchmark.seconds_until(None, [str(ROOT / "train.py"), "--model.n_embd", "0"], Path())
     bench = benchmark.Bench(benchmark.parse([]), Path(), transformers=False)

@@ -1,4 +1,4 @@
-"""Test of tools/benchmark_saving.py: it trains, saves beside that, and shows every time."""
+"""Test of tools/benchmark_saving.py: it trains, saves at the same time, and shows all times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live view without a browser: files read while they change, curves thinned, and a server that gives away nothing else."""
+"""The live view without a browser: it reads files that change, thins curves, and its server sends nothing else."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ ALL = {"low": -math.inf, "high": math.inf, "points": 1000, "window": 1}
 
 
 def read(run: RunFile) -> list[int]:
-    """Take in what is new; the steps that are known then."""
+    """Read new rows; returns all steps that were read so far."""
     run.read(threading.Lock())
     return [int(step) for step in run.x["step"]]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where a run's metrics are."""
+    """The path of a run's metrics file."""
     return tmp_path / "a.metrics.jsonl"
 
 
@@ -67,7 +67,7 @@ def test_only_what_is_new_is_read(run: RunFile, path: Path, monkeypatch: pytest.
     monkeypatch.setattr(follower, "parse_rows", lambda text: parsed.append(text) or parse(text))
     version = run.version
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(follower, "open", None, raising=False)  # and a file that did not change is not even opened
+        patch.setattr(follower, "open", None, raising=False)  # a file that did not change is not even opened
         assert read(run) == [1, 2, 3] and not parsed and run.version == version
     write(path, lines(4, 5), append=True)
     assert read(run) == [1, 2, 3, 4, 5]
@@ -106,13 +106,13 @@ def test_a_half_line_waits_for_the_rest(run: RunFile, path: Path) -> None:
         b'{"step":' * 100_000 + b"\n",
     ],
 )
-def test_what_is_no_row_is_skipped(garbage: bytes, run: RunFile, path: Path) -> None:
+def test_lines_that_are_not_rows_are_skipped(garbage: bytes, run: RunFile, path: Path) -> None:
     write(path, garbage + lines(4), append=True)
     assert read(run) == [1, 2, 3, 4]
     assert run.y["loss"].tolist() == pytest.approx([10, 5, 10 / 3, 2.5])
 
 
-def test_numbers_that_are_none_are_gaps(path: Path) -> None:
+def test_values_that_are_not_numbers_are_gaps(path: Path) -> None:
     strange = [None, math.nan, math.inf, -math.inf, 10**400, [1], {"a": 1}, "much", 1e300]
     write(path, b"".join(lines(step, loss=value) for step, value in enumerate(strange, start=1)) + lines(99))
     run = RunFile(path, 1)
@@ -132,7 +132,7 @@ def test_rows_may_lack_anything_but_the_step(path: Path) -> None:
     assert run.curves("tokens", **ALL)["loss"] == {"x": [], "y": []}
 
 
-def test_a_line_without_an_end_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_longer_than_a_block_is_skipped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "BLOCK_BYTES", 1000)
     write(path, lines(1) + b"x" * 5000 + b"\n" + lines(2))
     assert read(RunFile(path, 1)) == [1, 2]
@@ -149,7 +149,7 @@ def test_rows_of_a_file_cut_back_are_forgotten(run: RunFile, path: Path) -> None
     assert read(run) == [7]
 
 
-def test_a_file_cut_back_and_grown_beyond_in_between_is_noticed(run: RunFile, path: Path) -> None:
+def test_a_file_cut_back_and_grown_between_two_reads_is_noticed(run: RunFile, path: Path) -> None:
     write(path, lines(1) + lines(2, 3, 4, 5, loss=0.25))
     assert read(run) == [1, 2, 3, 4, 5]
     assert run.y["loss"].tolist() == [10, 0.25, 0.25, 0.25, 0.25]
@@ -197,7 +197,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_however_a_file_changes_it_is_seen_as_it_is(tmp_path_factory: pytest.TempPathFactory, steps: Any) -> None:
+def test_after_any_changes_a_run_equals_a_new_reader(tmp_path_factory: pytest.TempPathFactory, steps: Any) -> None:
     path = tmp_path_factory.mktemp("run") / "a.metrics.jsonl"
     content, loss = b"", itertools.count(1)
     run = RunFile(path, 1)
@@ -255,14 +255,14 @@ def test_evaluations_and_samples_are_taken_from_their_rows(path: Path) -> None:
 
 
 @pytest.mark.parametrize("samples", [None, 3, "text", {}, [], [3, None], [{"prompt": 1}], [{"text": ["a"]}]])
-def test_samples_that_are_none_do_no_harm(samples: object, path: Path) -> None:
+def test_malformed_samples_do_no_harm(samples: object, path: Path) -> None:
     write(path, lines(1, samples=samples))
     run = RunFile(path, 1)
     assert read(run) == [1]
     assert all(text == "" for _, _, texts in run.samples for sample in texts for text in sample.values())
 
 
-def test_only_so_many_samples_are_kept(path: Path) -> None:
+def test_number_and_length_of_samples_are_limited(path: Path) -> None:
     text = {"prompt": "p", "text": "t" * 10_000, "more": 1}
     write(path, b"".join(lines(step, samples=[text] * 20) for step in range(1, 80)))
     run = RunFile(path, 1)
@@ -272,7 +272,7 @@ def test_only_so_many_samples_are_kept(path: Path) -> None:
     assert run.samples[0][2][0] == {"prompt": "p", "text": "t" * follower.MAX_SAMPLE_CHARS}
 
 
-def test_a_run_is_running_while_its_file_is_young(path: Path, run: RunFile) -> None:
+def test_a_run_is_running_if_its_file_was_written_recently(path: Path, run: RunFile) -> None:
     assert not run.summary()["running"]
     os.utime(path)
     read(run)
@@ -283,7 +283,7 @@ def test_a_run_is_running_while_its_file_is_young(path: Path, run: RunFile) -> N
 
 
 def names(folder: Folder) -> list[str]:
-    """Look again; the runs that are there."""
+    """Read the folder again; returns the names of its runs."""
     folder.refresh()
     return [run["name"] for run in folder.overview()["runs"]]
 
@@ -294,7 +294,7 @@ def test_runs_come_and_go(tmp_path: Path) -> None:
     write(tmp_path / "b.metrics.jsonl", lines(1))
     write(tmp_path / "other.jsonl", lines(1))
     (tmp_path / "folder.metrics.jsonl").mkdir()
-    os.mkfifo(tmp_path / "pipe.metrics.jsonl")  # to open it would wait forever
+    os.mkfifo(tmp_path / "pipe.metrics.jsonl")  # opening it would wait forever
     assert names(folder) == ["b"]
     write(tmp_path / "a.metrics.jsonl", lines(1, 2))
     assert names(folder) == ["b", "a"]
@@ -304,10 +304,10 @@ def test_runs_come_and_go(tmp_path: Path) -> None:
     write(tmp_path / "a.metrics.jsonl", lines(5))
     assert names(folder) == ["b", "a"]
     again = folder.overview()["runs"][1]
-    assert again["step"] == 5 and again["id"] != first  # the page asks for its curves anew
+    assert again["step"] == 5 and again["id"] != first  # so the page asks for its curves again
 
 
-def test_a_folder_that_is_not_there_is_said_and_waited_for(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported_and_read_once_it_exists(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "models")
     assert names(folder) == [] and folder.overview()["problem"] == "No such file or directory"
     (tmp_path / "models").mkdir()
@@ -315,7 +315,7 @@ def test_a_folder_that_is_not_there_is_said_and_waited_for(tmp_path: Path) -> No
     assert names(folder) == ["a"] and folder.overview()["problem"] == ""
 
 
-def test_a_file_that_cannot_be_read_is_said_beside_its_name(
+def test_an_unreadable_file_is_reported_beside_its_name(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(path, lines(1))
@@ -367,7 +367,7 @@ def test_only_options_that_differ_are_listed() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff", b'{"a":' * 100_000, b" " * (1 << 20) + b"{}"])
-def test_a_config_that_is_none_counts_as_missing(content: bytes, path: Path, run: RunFile) -> None:
+def test_an_invalid_config_counts_as_missing(content: bytes, path: Path, run: RunFile) -> None:
     config = path.with_name("a.config.json")
     run.read_config()
     assert run.config is None and run.summary()["config"] == 0
@@ -402,20 +402,20 @@ def test_downsample_keeps_order_ends_and_extremes(y: np.ndarray[Any, Any], most:
         assert np.nanmin(y[chosen]) == np.nanmin(y) and np.nanmax(y[chosen]) == np.nanmax(y)
         buckets = (most - 2) // 2
         size = -(-len(y) // buckets)
-        for start in range(0, len(y), size):  # and not only of the whole
+        for start in range(0, len(y), size):  # the same holds in every bucket
             part = y[start : start + size]
             if np.isfinite(part).any():
                 inside = y[chosen[(chosen >= start) & (chosen < start + size)]]
                 assert np.nanmin(inside) == np.nanmin(part) and np.nanmax(inside) == np.nanmax(part)
 
 
-def test_a_long_gap_stays_one() -> None:
+def test_a_long_gap_stays_a_gap() -> None:
     y = np.r_[np.ones(500), np.full(1000, np.nan), np.ones(500)]
     assert np.isnan(y[downsample(y, 100)]).sum() > 10
 
 
 @given(VALUES.filter(len), st.integers(1, 400), st.integers(1, 40))
-def test_smooth_is_the_mean_of_what_is_there(y: np.ndarray[Any, Any], window: int, count: int) -> None:
+def test_smooth_is_the_mean_of_the_finite_values(y: np.ndarray[Any, Any], window: int, count: int) -> None:
     at = np.unique(np.linspace(0, len(y) - 1, count).astype(np.intp))
     for i, value in zip(at, smooth(y, window, at), strict=True):
         part = y[max(0, i - window // 2) : i + window // 2 + 1]
@@ -478,7 +478,7 @@ class Answer:
 
 
 def ask(server: dashboard.Server, target: str, method: str = "GET", **headers: str) -> Answer:
-    """One request, with its target exactly as given."""
+    """Send one request, with its target exactly as given."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
     try:
         connection.putrequest(method, target, skip_host="Host" in headers)
@@ -493,7 +493,7 @@ def ask(server: dashboard.Server, target: str, method: str = "GET", **headers: s
 CURVES = "/api/curves?run=1&x=step&points=100&window=0&raw=1"
 
 
-def test_every_route_answers_with_its_kind_and_closed_doors(server: dashboard.Server) -> None:
+def test_every_route_answers_with_its_type_and_security_headers(server: dashboard.Server) -> None:
     routes = {**{route: kind for route, (_, kind) in dashboard.FILES.items()}}
     routes |= dict.fromkeys(["/api/runs", CURVES, "/api/samples?run=1", "/api/config?runs=1"], "application/json")
     for route, kind in routes.items():
@@ -507,7 +507,7 @@ def test_every_route_answers_with_its_kind_and_closed_doors(server: dashboard.Se
         assert int(answer.headers["Content-Length"]) == len(answer.content) > 0
 
 
-def test_what_has_not_changed_is_not_sent_again(path: Path) -> None:
+def test_an_answer_that_has_not_changed_is_not_sent_again(path: Path) -> None:
     write(path, lines(1))
     with serving(path.parent) as server:
         first = ask(server, "/api/runs")
@@ -607,7 +607,7 @@ def test_only_requests_addressed_to_this_machine_are_answered(server: dashboard.
 
 
 def raw(server: dashboard.Server, content: bytes) -> bytes:
-    """Whatever comes back for these bytes, until the server closes the connection."""
+    """Send these bytes; returns all that comes back until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as connection:
         connection.sendall(content)
         connection.shutdown(socket.SHUT_WR)
@@ -632,7 +632,7 @@ def test_odd_requests_are_refused(server: dashboard.Server) -> None:
     assert not heard
 
 
-def test_any_name_is_answered_only_where_that_was_asked_for(tmp_path: Path) -> None:
+def test_with_any_host_every_name_is_answered(tmp_path: Path) -> None:
     with serving(tmp_path, any_host=True) as server:
         assert ask(server, "/api/runs", Host="lab-machine:8000").status == 200
 
@@ -664,7 +664,7 @@ def test_it_does_not_listen_to_other_machines(host: str, tmp_path: Path) -> None
         dashboard.main([str(tmp_path), "--host", host, "--port", "0"])
 
 
-def test_it_listens_wherever_this_machine_hears_itself(tmp_path: Path) -> None:
+def test_it_listens_on_every_loopback_address(tmp_path: Path) -> None:
     hosts = ["localhost", "127.0.0.1", "127.0.0.2"] + (["::1", "[::1]"] if socket.has_ipv6 and ipv6() else [])
     for host in hosts:
         with dashboard.listen(host, 0, Folder(tmp_path), allow_remote=False) as server:
@@ -683,7 +683,7 @@ def ipv6() -> bool:
         return False
 
 
-def test_a_port_in_use_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_clear_sentence(tmp_path: Path) -> None:
     with dashboard.listen("127.0.0.1", 0, Folder(tmp_path), allow_remote=False) as server:
         port = server.server_port
         with pytest.raises(UserError, match=f"Port {port} is in use; choose another one with --port {port + 1}"):
@@ -693,24 +693,24 @@ def test_a_port_in_use_is_said_in_a_sentence(tmp_path: Path) -> None:
             dashboard.main([str(tmp_path), "--port", str(port)])
 
 
-def test_a_file_in_place_of_the_folder_is_said(path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_an_error(path: Path) -> None:
     write(path, b"")
     with pytest.raises(UserError, match="is not a folder"):
         dashboard.main([str(path), "--port", "0"])
 
 
-def test_ctrl_c_ends_it_quietly(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_server_without_a_message(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tools" / "dashboard.py"), "models", "--port", "0"]
     process = subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout
     said = process.stdout.readline()
     url = said.split()[0]
-    for _ in range(200):  # the first look at the folder is taken beside the server
+    for _ in range(200):  # the folder is first read when the server runs already
         with urllib.request.urlopen(f"{url}/api/runs") as answer:
             if json.load(answer)["problem"]:
                 break
         time.sleep(0.05)
-    with urllib.request.urlopen(f"{url}/api/runs") as answer:  # a connection that is still open does not keep it
+    with urllib.request.urlopen(f"{url}/api/runs") as answer:  # an open connection does not keep the server alive
         assert json.load(answer)["problem"] == "No such file or directory"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
@@ -734,7 +734,7 @@ def test_the_page_asks_for_nothing_from_elsewhere_and_inserts_no_markup() -> Non
     assert set(re.findall(r'(?:src|href)="([^"]+)"', page)) == dashboard.FILES.keys() - {"/"}
 
 
-def test_the_vendored_files_are_those_that_are_written_down() -> None:
+def test_the_vendored_files_have_the_hashes_in_their_readme() -> None:
     vendor = PAGE / "vendor"
     sums = dict(re.findall(r"^\| `([^`]+)` \|.*`([0-9a-f]{64})` \|$", (vendor / "README.md").read_text(), re.MULTILINE))
     found = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in vendor.iterdir() if p.name != "README.md"}
@@ -771,7 +771,7 @@ def oklab(rgb: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.array(lab) @ np.cbrt(np.array(lms) @ rgb.clip(0, 1))
 
 
-def test_the_colors_of_runs_stay_apart_for_every_eye() -> None:
+def test_colors_of_runs_differ_for_every_kind_of_vision() -> None:
     themes = re.findall(r"--card: (#\w{6}).*?(--c0: .*?)\n", (PAGE / "style.css").read_text(), re.DOTALL)
     assert len(themes) == 2
     for card, text in themes:
@@ -781,9 +781,8 @@ def test_the_colors_of_runs_stay_apart_for_every_eye() -> None:
             seen = [oklab(np.array(matrix) @ linear(color)) for color in colors]
             assert min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(seen, 2)) > 0.11
         light = [float(linear(color) @ [0.2126, 0.7152, 0.0722]) for color in (card, *colors)]
-        assert (
-            min((max(light[0], x) + 0.05) / (min(light[0], x) + 0.05) for x in light[1:]) > 2.9
-        )  # contrast to the card
+        contrasts = [(max(light[0], x) + 0.05) / (min(light[0], x) + 0.05) for x in light[1:]]
+        assert min(contrasts) > 2.9  # to the card
 
 
 def test_the_docs_name_every_flag_and_no_other() -> None:

@@ -1,6 +1,6 @@
-"""The live view's page in a real browser: headless Chromium, where there is one; without, this file has no tests.
+"""The live view's page in a real browser: headless Chromium. If it is not installed, this file has no tests.
 
-Driven through the DevTools protocol with the standard library alone.
+The tests drive it through the DevTools protocol with the standard library only.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--window-size=1300,900", "--remote-debugging-port=0"),
 ]
-PATIENCE = 30.0  # seconds until a page that should have changed counts as one that does not
+TIMEOUT_S = 30.0  # to wait for a change of the page before the test fails
 KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "Tab": 9, " ": 32}
 
 
 class Browser:
-    """A Chromium of its own with one page, and what that page asked for and complained about."""
+    """A new Chromium with one page, and what that page requested and reported."""
 
     def __enter__(self) -> Browser:
         self.home = tempfile.TemporaryDirectory(prefix="jojo-browser-", ignore_cleanup_errors=True)
@@ -53,7 +53,7 @@ class Browser:
         port = int(port_file.read_text().splitlines()[0])
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
             url = next(target["webSocketDebuggerUrl"] for target in json.load(answer) if target["type"] == "page")
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(
             f"GET {urlsplit(url).path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -115,37 +115,37 @@ class Browser:
         return result["result"].get("value")
 
     def open(self, url: str) -> None:
-        """Go to a page; what the one before said is forgotten."""
+        """Open a page, and forget the events of the page before."""
         self.events.clear()
         self.call("Page.navigate", url=url)
         self.wait("document.readyState == 'complete'")
 
     def wait(self, script: str) -> None:
-        """Until an expression in the page becomes true."""
+        """Wait until an expression in the page is true."""
         self._until(lambda: self.evaluate(script), script)
 
     def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
-        """A movement or a button of the mouse, at a place in the window."""
+        """Send a mouse event at a place in the window."""
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
     def press(self, key: str) -> None:
-        """A key, down and up."""
+        """Press a key and release it."""
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key])
 
     def problems(self) -> list[str]:
-        """What stands in the console, and errors that nobody caught."""
+        """Messages in the console, and uncaught errors."""
         kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         return [json.dumps(event["params"]) for event in self.events if event["method"] in kinds]
 
     def hosts(self) -> set[str]:
-        """Of everything that the page asked for."""
+        """The hosts that the page sent requests to."""
         sent = [event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
         return {urlsplit(params["request"]["url"]).netloc for params in sent}
 
     @staticmethod
     def _until(condition: Callable[[], object], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_S
         while not condition():
             if time.monotonic() > deadline:
                 raise TimeoutError(what)
@@ -164,7 +164,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, tmp_path: Path) -> Iterator[Page]:
-    """The page of a folder with two runs. After the test: nothing went elsewhere, and the console is empty."""
+    """The page of a folder with two runs. After the test it checks the console and the hosts of all requests."""
     write(tmp_path / "one.metrics.jsonl", lines(*range(1, 201)) + lines(201, val_loss=0.5, bpb=0.25))
     write(tmp_path / "two.metrics.jsonl", lines(*range(1, 101), lr=0.5))
     with serving(tmp_path) as server:
@@ -183,17 +183,17 @@ class Page:
         self.evaluate, self.wait = browser.evaluate, browser.wait
 
     def show(self) -> None:
-        """Open it and wait until it shows what there is."""
+        """Open the page and wait until it is up to date."""
         self.browser.open(f"http://127.0.0.1:{self.server.server_port}/")
         self.wait("document.getElementById('status').dataset.state == 'live'")
 
     def write(self, name: str, content: bytes, append: bool = False) -> None:
-        """Change a file."""
+        """Change a file, and have it read."""
         write(self.folder / name, content, append)
         self.look()
 
     def look(self) -> None:
-        """Have the server and the page look at the files now, rather than in a second or two."""
+        """Have the server and the page read the files now, not in a second or two."""
         self.server.folder.refresh()
         self.evaluate("poll()")
 
@@ -201,8 +201,8 @@ class Page:
         """How many points a chart has drawn."""
         return int(self.evaluate(f"document.getElementById('chart-{chart}').dataset.points"))
 
-    def picture(self, chart: str = "loss") -> str:
-        """A chart's pixels."""
+    def image(self, chart: str = "loss") -> str:
+        """A chart's image, as a data URL."""
         return self.evaluate(f"document.querySelector('#chart-{chart} canvas').toDataURL()")
 
     def pixels(self, variable: str, chart: str = "loss") -> int:
@@ -246,21 +246,21 @@ def test_curves_appear_and_move_with_the_file(page: Page) -> None:
     assert page.pixels("--c0") > 100 and page.pixels("--c1") > 100 and page.pixels("--c2") == 0
     assert page.points("bpb") == 1 and page.points("mfu") == 0
     assert page.evaluate("document.querySelector('#chart-mfu .none').checkVisibility()")
-    points, picture = page.points(), page.picture()
+    points, image = page.points(), page.image()
     write(page.folder / "two.metrics.jsonl", lines(*range(101, 401), lr=0.25), append=True)
     page.server.folder.refresh()
     page.wait("document.querySelector('#runs-body').rows[1].cells[2].innerText == '400'")  # the page asks by itself
     page.wait("view.range[1] == 400")
-    assert page.points() > points and page.picture() != picture
+    assert page.points() > points and page.image() != image
     page.write("three.metrics.jsonl", lines(*range(1, 101)))
     page.wait("document.querySelector('#runs-body').rows.length == 3")
     page.wait("known.get('three').curvesKey")
-    page.click("#runs-body tr:first-child input")  # it lies under this one
+    page.click("#runs-body tr:first-child input")  # this run's curve covers it
     page.wait("!known.get('one').shown")
     assert page.pixels("--c2") > 50
 
 
-def test_a_run_cut_back_or_gone_is_shown_so(page: Page) -> None:
+def test_a_run_that_is_cut_back_or_deleted_is_shown(page: Page) -> None:
     page.write("one.metrics.jsonl", lines(*range(1, 51)))
     page.wait("document.querySelector('#runs-body').rows[0].cells[2].innerText == '50'")
     page.wait("view.range[1] == 100 && charts[0].curves[0].x.length <= 100")
@@ -276,16 +276,16 @@ def test_a_run_cut_back_or_gone_is_shown_so(page: Page) -> None:
 
 
 def test_the_scale_switches_between_linear_and_log(page: Page) -> None:
-    linear = page.picture(), page.picture("tokens_per_s")
+    linear = page.image(), page.image("tokens_per_s")
     assert page.evaluate("charts[0].plot.scales.y.distr") == 1
     page.click("input[value=log]")
     page.wait("charts[0].plot?.scales.y.distr == 3")
-    assert page.picture() != linear[0] and page.picture("tokens_per_s") == linear[1]
-    page.browser.press("ArrowLeft")  # the switch has the keyboard now
+    assert page.image() != linear[0] and page.image("tokens_per_s") == linear[1]
+    page.browser.press("ArrowLeft")  # the switch has the focus now
     page.wait("charts[0].plot?.scales.y.distr == 1")
     assert page.evaluate("document.activeElement.value") == "linear"
     page.wait("charts[0].plot.scales.y.max > 9")
-    assert page.picture() == linear[0]
+    assert page.image() == linear[0]
 
 
 def test_the_x_axis_switches_between_steps_tokens_and_time(page: Page) -> None:
@@ -306,11 +306,10 @@ def test_hovering_shows_each_runs_value(page: Page) -> None:
     assert 40 < step < 60 and {"one", "two", "training", "validation"} <= {*tip}
     value = float(tip[tip.index("one") + 1])
     assert min(abs(value - 10 / near) for near in (step - 1, step, step + 1)) < 1e-3
-    assert page.evaluate(
-        "charts.every((chart) => !chart.plot || chart.plot.cursor.left > 0)"
-    )  # one crosshair through all
+    everywhere = "charts.every((chart) => !chart.plot || chart.plot.cursor.left > 0)"
+    assert page.evaluate(everywhere)  # every chart has the crosshair
     page.browser.mouse("mouseMoved", *page.place(0.75))
-    page.wait("!document.querySelector('#chart-loss .tip').innerText.includes('two')")  # it ends before this step
+    page.wait("!document.querySelector('#chart-loss .tip').innerText.includes('two')")  # run two ends before this step
     page.browser.mouse("mouseMoved", 2, 2)
     page.wait("!document.querySelector('#chart-loss .tip').checkVisibility()")
 
@@ -391,7 +390,7 @@ def test_earlier_samples_can_be_read(page: Page) -> None:
     page.wait("document.querySelector('#samples-body').innerText.trim() == 'A text 2'")
     page.write("three.metrics.jsonl", lines(4, samples=[{"prompt": "A", "text": " text 4"}]), append=True)
     page.wait("document.getElementById('samples-range').max == 3")
-    assert page.text("#samples-body").strip() == "A text 2"  # and not taken away
+    assert page.text("#samples-body").strip() == "A text 2"  # the sample in view stays
 
 
 def test_fifty_runs_are_drawn(page: Page) -> None:
@@ -404,24 +403,24 @@ def test_fifty_runs_are_drawn(page: Page) -> None:
     page.wait("document.querySelector('#chart-loss .tip .more')?.innerText == 'and 38 more'")
 
 
-def test_a_run_of_one_batch_is_seen(page: Page) -> None:
+def test_a_run_of_one_batch_is_drawn(page: Page) -> None:
     (page.folder / "two.metrics.jsonl").unlink()
     page.write("one.metrics.jsonl", lines(1))
     page.wait("view.range[1] == 2")
     assert page.pixels("--c0") > 10
 
 
-def test_dark_colors_where_the_system_is_dark(page: Page) -> None:
-    light = page.picture()
+def test_dark_colors_if_the_system_is_dark(page: Page) -> None:
+    light = page.image()
     page.browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
     page.wait("view.theme == 'dark'")
-    assert page.picture() != light and page.pixels("--c0") > 100
+    assert page.image() != light and page.pixels("--c0") > 100
     page.browser.call("Emulation.setEmulatedMedia", features=[])
 
 
 @contextlib.contextmanager
 def started(folder: Path, port: int) -> Iterator[str]:
-    """The command itself, as a process; gives the page's address."""
+    """Start the command as a process; yields the page's address."""
     command = [sys.executable, str(ROOT / "tools" / "dashboard.py"), str(folder), "--port", str(port)]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -429,13 +428,13 @@ def started(folder: Path, port: int) -> Iterator[str]:
         process.terminate()
 
 
-def test_a_server_that_is_gone_is_said_and_waited_for(browser: Browser, tmp_path: Path) -> None:
+def test_a_lost_server_is_reported_and_found_again(browser: Browser, tmp_path: Path) -> None:
     write(tmp_path / "one.metrics.jsonl", lines(*range(1, 51)))
     with started(tmp_path, port=0) as url:
         browser.open(url)
         browser.wait("document.getElementById('status').dataset.state == 'live' && view.range[1] == 50")
     browser.wait("document.getElementById('status').dataset.state == 'lost'")
-    assert browser.evaluate("charts[0].card.dataset.points") == "50"  # what was there stays
+    assert browser.evaluate("charts[0].card.dataset.points") == "50"  # the curves stay
     write(tmp_path / "one.metrics.jsonl", lines(*range(1, 81)))
     with started(tmp_path, port=urlsplit(url).port or 0):
         browser.wait("document.getElementById('status').dataset.state == 'live' && view.range[1] == 80")

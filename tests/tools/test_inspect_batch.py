@@ -1,4 +1,4 @@
-"""tools/inspect_batch.py: what it calls predicted is what the loader predicts."""
+"""tools/inspect_batch.py: the tokens that it marks as predicted are those of the loader."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shown(*flags: str) -> str:
     return "\n".join(said)
 
 
-def test_brackets_hold_what_is_only_read() -> None:
+def test_tokens_that_are_not_predicted_are_in_brackets() -> None:
     text = shown("--data.predict", "assistant", "--data.pack", "whole")
     assert "Batch 1 of epoch 1: 3 rows, " in text
     turn = "[-<|endoftext|><|im_start|>user\nHi.<|im_end|>\n<|im_start|>assistant\n-]Hello, number "
@@ -50,20 +50,20 @@ def test_in_a_stream_all_but_the_first_token_is_predicted() -> None:
     assert text.count("[-") == 1
 
 
-def test_colours_stand_for_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_replace_the_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspect_batch, "use_color", lambda stream: True)
     text = shown("--data.predict", "assistant", "--rows", "1")
     assert "\033[1m" in text and "\033[2;36m" in text and "[-" not in text
 
 
-def test_data_give_no_orders_to_the_terminal() -> None:
+def test_data_cannot_control_the_terminal() -> None:
     for split in ("train", "val"):
         write_lines(Path(f"data/talk-{split}.jsonl"), [{"text": f"\033[2J\tfour{n}\n\x07" * 9} for n in range(20)])
     text = shown("--rows", "1")
     assert r"\x1b[2J" in text and r"\x07" in text and not set(text) & {"\033", "\x07"}
 
 
-def test_what_only_looks_like_a_control_token_is_told_from_one() -> None:
+def test_text_that_looks_like_a_control_token_is_escaped() -> None:
     for split in ("train", "val"):
         write_lines(
             Path(f"data/talk-{split}.jsonl"), [{"text": f"a <|im_end|> {n}\u202e\u200bb" * 9} for n in range(20)]
@@ -73,7 +73,7 @@ def test_what_only_looks_like_a_control_token_is_told_from_one() -> None:
     assert "<|im_end|>" not in text and not set(text) & {"\u202e", "\u200b"}
 
 
-def test_a_checkpoints_place_is_where_it_stopped() -> None:
+def test_a_checkpoint_is_shown_at_the_batch_where_it_stopped() -> None:
     train("--max_iters", "2")
     with listening() as said:
         assert inspect_batch.main(["--checkpoint", "models/mine_epoch1.pt"]) == 0
@@ -83,6 +83,6 @@ def test_a_checkpoints_place_is_where_it_stopped() -> None:
 @pytest.mark.parametrize(
     "flags", ["--batch 99", "--batch 0", "--epoch 0", "--block_size many", "--rows 0", "--data.parse_special perhaps"]
 )
-def test_places_that_are_not_there(flags: str) -> None:
+def test_batches_that_do_not_exist_are_refused(flags: str) -> None:
     with pytest.raises(UserError, match="must be"):
         shown(*flags.split())

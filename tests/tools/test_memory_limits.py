@@ -1,4 +1,4 @@
-"""tools/test_memory_limits.py: its answers against training/memory.py and a real run; the configs tuned with it."""
+"""tools/test_memory_limits.py: its answers, compared with training/memory.py and a real run; the configs for GPUs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from utils import UserError
 GPT2 = ("--config", str(ROOT / "configs" / "gpt2.json"))
 CPU = ("--device", "cpu", "--dtype", "float32")
 GPU_CONFIGS = {8: "gpu-8gb", 12: "gpu-12gb", 16: "gpu-16gb", 24: "gpu-24gb", 40: "gpu-40gb", 80: "gpu-80gb"}
-MARGIN = 0.9  # of a GPU's memory that its config may take
+MARGIN = 0.9  # share of a GPU's memory that its config may take
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(*flags: str) -> tuple[str, dict[str, Any]]:
-    """What the tool says, and what it writes."""
+    """The tool's output, and its JSON file."""
     with listening() as said:
         assert tool.main([*flags, "--json", "answer.json"]) == 0
     return "\n".join(said), json.loads(Path("answer.json").read_text())
@@ -68,7 +68,7 @@ def test_the_largest_batch_size_fits_and_one_more_does_not() -> None:
         assert memory_bytes(gpt2(largest)) <= usable < memory_bytes(gpt2(largest + 1))
 
 
-def test_what_does_not_fit_is_offered_in_smaller_pieces() -> None:
+def test_a_batch_that_does_not_fit_is_offered_in_smaller_micro_batches() -> None:
     said, found = ask(*GPT2, "--gpu", "6")
     assert found["fits"] is False and "It does not fit" in said
     (line,) = (line for line in said.splitlines() if line.startswith("The same batch"))
@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_offered_in_smaller_pieces() -> None:
     assert ask(*GPT2, "--gpu", "6", *words[words.index("--batch_size") :])[1]["fits"] is True
 
 
-def test_a_model_that_is_too_large_is_called_so() -> None:
+def test_a_model_that_is_too_large_is_reported() -> None:
     said, found = ask("--config", str(ROOT / "configs" / "gpt2-xl.json"), "--gpu", "T4")
     assert found["largest_batch_size"] == 0 and found["fits"] is False and "Not even one sequence fits" in said
 
@@ -177,12 +177,12 @@ def test_the_same_batch_has_as_many_sequences(batch_size: int, steps: int, large
 
 
 def test_a_real_run_takes_what_was_estimated(tmp_path: Path) -> None:
-    """Seconds long: GPT-2's vocabulary, so that there is something to measure beside the program itself.
+    """GPT-2's vocabulary makes this slow, but smaller tensors would be small beside the program itself.
 
-    That is still half of it, and from one installation to another its pages in memory differ by up to 90 MB.
+    The program is still half of the peak, and its pages in memory differ by up to 90 MB between installations.
     """
-    write_data(n_train=400)  # no epoch ends in between: a save of it would be at work in the next batch
-    make_run().close()  # tokens are made before, so that the tokenizer takes no memory then
+    write_data(n_train=400)  # no epoch ends in three batches: its save would run during the next batch
+    make_run().close()  # make the token cache now, so that the tokenizer takes no memory later
     before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
     said, found = ask(
         *CPU, "--dataset", "mine", "--model.n_layer", "2", "--model.n_head", "2", "--model.n_embd", "192",
@@ -205,17 +205,9 @@ def test_the_figures_in_the_docs_are_the_estimates() -> None:
     )
     assert len(rows) >= 6
     for config, flags, estimated, unit, measured, measured_unit, percent in rows:
-        vocabulary = ["--model.vocab_size", "8192"] if "8k" in config else []  # of a file that is not here
-        arguments = [
-            "--config",
-            str(ROOT / config),
-            "--device",
-            "cpu",
-            "--dtype",
-            "bfloat16",
-            *flags.split(),
-            *vocabulary,
-        ]
+        vocabulary = ["--model.vocab_size", "8192"] if "8k" in config else []  # as in a tokenizer that is not here
+        cpu = ["--device", "cpu", "--dtype", "bfloat16"]
+        arguments = ["--config", str(ROOT / config), *cpu, *flags.split(), *vocabulary]
         args = build_parser().parse_args(arguments)
         layers = [
             (flag, {name.split(".")[0]: {name.split(".")[1]: value}})

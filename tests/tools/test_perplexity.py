@@ -1,4 +1,4 @@
-"""tools/perplexity.py: the loss that evaluation finds, and what rounding adds to it."""
+"""tools/perplexity.py: it finds the loss of train.py --eval_only, and what rounding adds to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rows(*arguments: str) -> dict[str, tuple[float, float, float]]:
     return {kind: (float(loss), float(value), float(change)) for kind, loss, value, change in found}
 
 
-def test_it_finds_the_loss_of_the_whole_validation_data_and_what_rounding_costs():
+def test_it_finds_the_loss_of_all_validation_data_and_the_cost_of_rounding():
     train("--max_iters", "30")
     evaluated = train("--checkpoint", "models/mine_epoch1.pt", "--eval_only", "--training.eval_iters", "1000").said
     expected = float(re.search(r"validation loss ([\d.]+)", evaluated)[1])
@@ -54,7 +54,7 @@ def test_fewer_batches_read_less():
         (("--dataset", "nowhere"), "nowhere"),
     ],
 )
-def test_what_it_cannot_do_is_one_sentence(flags, said):
+def test_errors_are_one_sentence(flags, said):
     train("--max_iters", "1")
     with pytest.raises(UserError, match=said):
         perplexity.main(["models/mine_epoch1.pt", *flags])

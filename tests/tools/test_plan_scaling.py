@@ -1,4 +1,4 @@
-"""tools/plan_scaling.py and the memory of ranks: against real batches of one rank among 64, and by hand."""
+"""tools/plan_scaling.py and the memory of ranks: compared with real batches of one rank among 64, and with figures by hand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WIDE = "--model.n_layer 6 --model.n_embd 512 --model.block_size 64 --batch_size 
 LONG = "--model.n_layer 4 --model.n_embd 256 --model.block_size 128 --model.vocab_size 1024 --batch_size 4"
 FSDP, TWICE = "--system.parallel fsdp", "--training.gradient_accumulation_steps 128"
 HSDP = f"{FSDP} --system.shard_ranks 8"
-CASES = [  # the moment of the peak, and flags; 64 ranks have one micro-batch each, or two
+CASES = [  # (moment of the peak, flags); each of 64 ranks has one micro-batch, or two
     ("loss", f"{WIDE} --model.vocab_size 4096"),
     ("embeddings", f"{WIDE} --model.n_layer 1 --model.n_embd 256 --model.vocab_size 32768 {TWICE}"),
     ("loss", f"{LONG} {FSDP}"),
@@ -49,8 +49,8 @@ CASES = [  # the moment of the peak, and flags; 64 ranks have one micro-batch ea
     ("first block", f"{WIDE} --model.n_layer 2 --model.vocab_size 512 --model.bias true {FSDP}"),
     ("loss", f"{WIDE} --model.n_embd 300 --model.vocab_size 4096 --model.bias true --model.dropout 0.1 {HSDP} {TWICE}"),
     ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP}"),
-    ("between blocks", f"{WIDE} --model.n_embd 260 --model.vocab_size 512 {FSDP}"),  # 260 rows fill up to 320
-    ("between blocks", f"{WIDE} --model.vocab_size 1024 {FSDP} --dtype bfloat16"),  # from here on as on CUDA
+    ("between blocks", f"{WIDE} --model.n_embd 260 --model.vocab_size 512 {FSDP}"),  # 260 rows are padded to 320
+    ("between blocks", f"{WIDE} --model.vocab_size 1024 {FSDP} --dtype bfloat16"),  # bfloat16: as on CUDA
     ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP} {TWICE} --dtype bfloat16"),
 ]
 
@@ -91,8 +91,8 @@ def planned(**changes: Any) -> Config:
 
 
 def test_a_plan_is_what_one_of_64_ranks_holds_and_sends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory within 4 %, collectives exactly. One test, as the script takes most of its time for all cases."""
-    for module in (memory, scaling):  # as the script does it
+    """Memory within 4 %, collectives exactly. One test, because one start of the script serves all cases."""
+    for module in (memory, scaling):  # the script does the same
         monkeypatch.setattr(module, "gathers_low", lambda config: config.system.dtype == "bfloat16")
     write_data()
     lines = [f"{base64.b64encode(bytes([n])).decode()} {n}\n" for n in range(256)]
@@ -121,9 +121,9 @@ def test_a_plan_is_what_one_of_64_ranks_holds_and_sends(monkeypatch: pytest.Monk
 # --- memory of ranks, by hand ---------------------------------------------------------------------------------------
 
 
-def test_parts_are_cut_by_rows() -> None:
+def test_shards_are_cut_by_rows() -> None:
     assert elements({"matrix": (10, 3), "vector": (4,)}, 4) == 3 * 3 + 1
-    assert elements({"matrix": (10, 3), "vector": (4,)}, 1000) == 3 + 1  # a row is not cut; others have nothing
+    assert elements({"matrix": (10, 3), "vector": (4,)}, 1000) == 3 + 1  # rows are never cut
     config = planned(parallel="fsdp", n_layer=1)
     C, V, T = 256, 4096, 128
     rows = (V // 64 + T // 64 + 3 * C // 64 + C // 64 + 4 * C // 64) * C + C // 64 * 4 * C + 3 * C // 64
@@ -139,7 +139,7 @@ def test_ddp_has_buckets_and_gradients_only_between_micro_batches() -> None:
     assert alone == two
 
 
-def test_on_cuda_blocks_come_together_in_bfloat16_and_nothing_is_cast() -> None:
+def test_on_cuda_blocks_are_gathered_in_bfloat16_and_not_cast() -> None:
     low, full = (
         memory.batch_bytes(planned(parallel="fsdp", dtype=dtype), 8)["last block"] for dtype in ("bfloat16", "float32")
     )
@@ -148,7 +148,7 @@ def test_on_cuda_blocks_come_together_in_bfloat16_and_nothing_is_cast() -> None:
     assert low["casts of weights"] == 0 < memory.batch_bytes(planned(), 8)["last block"]["casts of weights"]
 
 
-def test_shard_ranks_decide_what_is_shared_and_alone_nothing_is() -> None:
+def test_weights_are_sharded_over_shard_ranks_and_not_on_one_gpu() -> None:
     parts = weights_bytes(planned(parallel="fsdp", shard_ranks=8), 64)
     assert parts == weights_bytes(planned(parallel="fsdp"), 8) != weights_bytes(planned(parallel="fsdp"), 64)
     assert peak_parts(planned(parallel="fsdp")) == peak_parts(planned())
@@ -258,7 +258,7 @@ def test_one_gpu_computes_and_updates() -> None:
     assert longer.seconds["compute"] == pytest.approx(4 / 3 * plan.seconds["compute"])
 
 
-def test_ddp_waits_for_the_last_bucket_or_for_what_the_backward_pass_cannot_hide() -> None:
+def test_ddp_waits_for_the_last_bucket_or_for_all_that_backward_cannot_hide() -> None:
     config, fast, slow = (
         planned(n_layer=12, n_embd=2048),
         Cluster(linked_gpu("h100"), 8, 50),
@@ -296,7 +296,7 @@ def test_faster_machines_are_never_slower(gpus: int, gpu: str, sequences: int, a
 
 
 def ask(*flags: str) -> tuple[str, dict[str, Any]]:
-    """What the tool says, and what it writes."""
+    """The tool's output, and its JSON file."""
     with listening() as said:
         assert tool.main([*flags, "--json", "plan.json"]) == 0
     return "\n".join(said), json.loads(Path("plan.json").read_text())
@@ -308,7 +308,7 @@ GPT2 = ("--config", str(ROOT / "configs" / "gpt2.json"))
 @pytest.mark.parametrize(
     ("flags", "why"), [(("--optimizer.kind", "muon"), "Muon needs whole"), (("--dtype", "float16"), "they do not")]
 )
-def test_what_fsdp_does_not_take_is_left_out_with_a_word(flags: tuple[str, str], why: str) -> None:
+def test_layouts_that_fsdp_does_not_support_are_left_out_with_a_reason(flags: tuple[str, str], why: str) -> None:
     said, written = ask(*GPT2, "--gpu", "h100", *flags)
     assert f"fsdp and n x 8 are left out: {why}" in said
     assert {plan["layout"] for plan in written["plans"]} == {"one GPU", "ddp"}

@@ -3,7 +3,7 @@
 "use strict";
 
 const POLL_MS = 2000;
-const READING_MS = 500; // while the files are read for the first time
+const READING_MS = 500; // instead, while the files are read for the first time
 const MANY_OPTIONS = 6; // with more runs than this, the table of configs has a row per run instead of a column
 
 const CHARTS = [
@@ -35,8 +35,8 @@ const whole = (value) => Math.round(value).toLocaleString("en");
 
 const view = { axis: "step", log: false, window: 0, zoom: null, range: [0, 1], theme: "" };
 const known = new Map(); // run name -> what the page remembers of it: colour, dash, whether it is shown, its curves and its row
-let runs = []; // as the server lists them; each is its entry of `known`
-let instance = null; // of the server
+let runs = []; // in the server's order; each is also in `known`
+let instance = null; // the server's; another one after a restart
 let sorted = { key: null, down: false };
 let samplesOf = { key: "", rows: [], pinned: null }; // pinned: the step that someone chose to look at
 let configKey = "";
@@ -48,7 +48,7 @@ const shownRuns = () => runs.filter((run) => run.shown);
 
 const tags = new Map(); // url -> ETag of its last answer
 
-/** The answer to a GET, or null where it is the same as last time. Only what is asked again and again keeps a tag. */
+/** The answer to a GET, or null if it has not changed since last time. Only a URL that is asked repeatedly keeps its ETag. */
 async function ask(url, keepTag = false) {
   const headers = keepTag && tags.has(url) ? { "If-None-Match": tags.get(url) } : {};
   const answer = await fetch(url, { headers, cache: "no-store" });
@@ -60,7 +60,7 @@ async function ask(url, keepTag = false) {
 
 let refreshing = null, again = false;
 
-/** Bring the page up to date; calls while that goes on lead to one more round, not to several at a time. */
+/** Bring the page up to date. Calls during a refresh start one more round after it, never two at the same time. */
 function refresh() {
   again = true;
   refreshing ??= (async () => {
@@ -79,7 +79,7 @@ async function round() {
   drawCharts();
 }
 
-/** Fetch a run's curves where it has new rows, or where other ones are wanted. */
+/** Fetch a run's curves if it has new rows or the view has changed. */
 async function askCurves(run) {
   const width = Math.ceil(charts[0].size().width * 1.5 / 200) * 200;
   const points = Math.round(Math.min(2000, width, Math.max(200, 40000 / shownRuns().length)));
@@ -102,9 +102,9 @@ async function poll() {
   if (!document.hidden) {
     try {
       await refresh();
-      wait = say() ? READING_MS : Math.max(POLL_MS, 4 * (performance.now() - began)); // the machine is there for the training
+      wait = showStatus() ? READING_MS : Math.max(POLL_MS, 4 * (performance.now() - began)); // leave the machine to the training
     } catch (error) {
-      const gone = error instanceof TypeError; // that is what fetch fails with where there is no server
+      const gone = error instanceof TypeError; // fetch throws this if no server answers
       status("lost", gone ? "tools/dashboard.py does not answer; trying again" : error.message);
       if (!gone) console.error(error);
     }
@@ -119,7 +119,7 @@ let overviewNow = null;
 
 function takeOverview(overview) {
   overviewNow = overview;
-  if (overview.instance !== instance) { // the server was started anew, and may have other numbers for the runs
+  if (overview.instance !== instance) { // the server was restarted, and may number the runs differently
     instance = overview.instance;
     for (const run of known.values()) run.curvesKey = "";
   }
@@ -146,8 +146,8 @@ function newRun(name) {
   return run;
 }
 
-/** Say how things are; true while files are still being read. */
-function say() {
+/** Show the status; returns true while files are still being read. */
+function showStatus() {
   if (!overviewNow) return false;
   if (overviewNow.read != null) {
     status("wait", `Reading the files: ${Math.round(overviewNow.read * 100)} %`);
@@ -202,7 +202,7 @@ function makeRow(run) {
   run.row.addEventListener("mouseleave", () => charts.forEach((chart) => chart.highlight(null)));
 }
 
-/** Write the table's cells; rows stay the same elements, so that what has the keyboard keeps it. */
+/** Write the table's cells. Rows stay the same elements, so that the keyboard's focus is kept. */
 function drawTable() {
   const find = $("find").value.trim().toLowerCase();
   const least = {};
@@ -253,7 +253,7 @@ function inOrder(list) {
   const sign = sorted.down ? -1 : 1;
   return [...list].sort((a, b) => {
     const [x, y] = [a[sorted.key], b[sorted.key]];
-    if (x == null || y == null) return (x == null) - (y == null); // what has no value comes last
+    if (x == null || y == null) return (x == null) - (y == null); // runs without a value come last
     return sign * (typeof x === "string" ? x.localeCompare(y, "en", { numeric: true }) : x - y);
   });
 }
@@ -267,7 +267,7 @@ function drawCharts() {
   $("reset").disabled = !view.zoom;
 }
 
-/** From the first to the last x of all runs that are drawn. */
+/** The range from the first to the last x of all runs that are drawn. */
 function wholeRange(drawn) {
   const ends = drawn.flatMap(({ curves }) => Object.values(curves).filter((c) => c.x.length).flatMap((c) => [c.x[0], c.x.at(-1)]));
   if (!ends.length) return [0, 1];
@@ -281,7 +281,7 @@ function zoomTo(range) {
   changed();
 }
 
-/** After something was chosen: draw what is there already, then ask for what is missing. */
+/** After a user's choice: draw the curves that are here already, then ask for the missing ones. */
 function changed() {
   drawCharts();
   poll();
@@ -318,7 +318,7 @@ function drawSamples() {
   range.hidden = rows.length < 2;
   $("samples-step").textContent = rows.length ? `step ${whole(rows[at].step)}${at === rows.length - 1 ? ", the latest" : ""}` : "";
   if (!rows.length) {
-    $("samples-body").replaceChildren(element("div", { className: "quiet" }, "None of these runs has written samples."));
+    $("samples-body").replaceChildren(element("div", { className: "quiet" }, "No run here has written samples yet."));
     return;
   }
   $("samples-body").replaceChildren(...rows[at].samples.map(({ prompt, text }) => {
@@ -341,7 +341,7 @@ async function askConfig() {
   const table = $("config-table");
   table.replaceChildren();
   if (!answer.options.length) {
-    const why = having.length > 1 ? "The configs of the shown runs are the same." : "It takes two or more runs with a config.";
+    const why = having.length > 1 ? "The configs of the shown runs are the same." : "Show two or more runs with a config to compare them.";
     table.append(element("tbody", {}, element("tr", {}, element("td", { className: "left quiet" }, why))));
     return;
   }
@@ -380,7 +380,7 @@ function start() {
     readControls();
     if (axis !== view.axis) {
       view.zoom = null;
-      poll(); // what is there belongs to the other axis
+      poll(); // the curves that are here belong to the other axis
     } else {
       changed();
     }
@@ -394,7 +394,7 @@ function start() {
   });
   $("samples-range").addEventListener("input", () => {
     const at = Number($("samples-range").value);
-    samplesOf.pinned = at === samplesOf.rows.length - 1 ? null : samplesOf.rows[at].step; // the latest is followed
+    samplesOf.pinned = at === samplesOf.rows.length - 1 ? null : samplesOf.rows[at].step; // null: follow the latest
     drawSamples();
   });
   document.addEventListener("visibilitychange", poll);

@@ -1,15 +1,15 @@
 /* The charts of the live view: one Chart per card, drawn by uPlot (vendor/).
 
-   uPlot is used in its mode 2, in which every curve has x values of its own: runs have other lengths, and each is thinned
-   by itself. In that mode uPlot leaves more to the caller, so the limits of both axes, the tooltip and what is highlighted
-   are decided here. */
+   uPlot is used in mode 2, in which every curve has its own x values, because runs differ in length and are thinned
+   separately. In this mode uPlot leaves the limits of both axes, the tooltip and highlighting to the caller, so they are
+   in this file. */
 
 "use strict";
 
 const DASHES = [[], [9, 4], [2, 3], [10, 3, 2, 3]]; // a run keeps its colour and dash; after seven colours the dash changes
 const COLORS = 7; // --c0 ... --c6 in style.css
-const FAINT_RUNS = 5; // up to so many runs have their raw values drawn behind the smoothed ones
-const TIP_ROWS = 12; // runs in a tooltip; of more, those nearest to the mouse
+const FAINT_RUNS = 5; // with more runs than this, raw values are not drawn behind the smoothed ones
+const TIP_ROWS = 12; // the most runs in a tooltip; if there are more, the nearest to the mouse
 
 /* --- numbers as people read them --- */
 
@@ -19,7 +19,7 @@ const AXES = {
   elapsed_s: { label: "elapsed time", text: (v) => duration(v) },
 };
 
-/** A number in about five digits: 2.3145, 0.0003, 12,345, 1.20e-7. */
+/** A number with about five digits: 2.3145, 0.0003, 12,345, 1.20e-7. */
 function precise(value) {
   const size = Math.abs(value);
   if (size !== 0 && (size >= 1e6 || size < 1e-4)) return value.toExponential(2);
@@ -45,7 +45,7 @@ function duration(seconds) {
   return `${Math.floor(hours / 24)} days ${hours % 24} h`;
 }
 
-/** Labels of an axis's ticks, all with as many digits as the one that needs most. */
+/** Labels of an axis's ticks. All have as many digits as the label that needs most. */
 function tickLabels(splits, unit = "") {
   const largest = Math.max(...splits.map(Math.abs));
   const tiny = largest > 0 && largest < 1e-3;
@@ -57,10 +57,10 @@ function tickLabels(splits, unit = "") {
   return values.map((v) => (v === 0 ? "0" : v.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }) + suffix) + unit);
 }
 
-const COUNTS = Array.from({ length: 48 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3)); // between ticks of whole numbers
+const COUNTS = Array.from({ length: 48 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3)); // possible gaps between ticks; below, in seconds
 const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 432000, 864000];
 
-/** Labels of ticks that are so many seconds apart. */
+/** Labels of ticks that are `gap` seconds apart. */
 function timeLabels(splits, gap) {
   if (gap >= 86400) return splits.map((v) => `${v / 86400} d`);
   if (gap >= 3600) return splits.map((v) => `${v / 3600} h`);
@@ -98,7 +98,7 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** A short piece of line in a run's colour and dash, or a circle in a plain one. */
+/** A legend's symbol: a short line in a run's colour and dash (null: a plain line), with or without a circle. */
 function swatch(run, circle = false) {
   const make = (tag, attributes) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -111,7 +111,7 @@ function swatch(run, circle = false) {
   return svg;
 }
 
-/** The index of the value nearest to `x` among ascending ones, passing over those whose y is null; null where `x` is far outside. */
+/** The index of the point nearest to `x` whose y is not null, in ascending `xs`; null if `x` is more than `reach` outside. */
 function nearest(xs, ys, x, reach) {
   let low = 0, high = xs.length - 1;
   if (high < 0 || x < xs[0] - reach || x > xs[high] + reach) return null;
@@ -138,9 +138,9 @@ class Chart {
   constructor(kind, parent, onZoom) {
     this.kind = kind;
     this.onZoom = onZoom;
-    this.plot = null; // of uPlot
+    this.plot = null; // the uPlot object
     this.curves = []; // what is drawn, in the order of uPlot's series
-    this.shape = ""; // of what is drawn; when it changes, uPlot is made anew
+    this.shape = ""; // identifies what is drawn; when it changes, a new uPlot object is made
     this.hovered = false;
     const head = element("div", { className: "card-head" }, element("h2", {}, kind.title), element("span", { className: "aside" }, kind.unit));
     if (kind.lines.length > 1) {
@@ -188,7 +188,7 @@ class Chart {
     });
   }
 
-  /** The curves of these runs, those behind first. */
+  /** The curves of these runs in drawing order, the back layer first. */
   choose(runs) {
     const layers = [[], [], []];
     for (const run of runs) {
@@ -209,7 +209,7 @@ class Chart {
     return { id: `${run.name} ${line.name} ${style}`, run, line, style, x, y: this.log || factor !== 1 ? y.map(convert) : y };
   }
 
-  /** Where the y axis begins and ends: around everything that is visible. */
+  /** The limits of the y axis, around everything that is visible. */
   limits() {
     const [from, to] = this.view.range;
     let min = Infinity, max = -Infinity;
@@ -275,7 +275,7 @@ class Chart {
     const thin = many ? 1.2 : 2;
     const facets = [{ scale: "x", auto: false, sorted: 1 }, { scale: "y", auto: false }];
     const circles = (style === "circles" && y.length <= 200) || y.length <= 20;
-    const alone = (u, i) => u.data[i][1].flatMap((v, at, all) => (v != null && (circles || (all[at - 1] == null && all[at + 1] == null)) ? [at] : [])); // a line needs two
+    const alone = (u, i) => u.data[i][1].flatMap((v, at, all) => (v != null && (circles || (all[at - 1] == null && all[at + 1] == null)) ? [at] : [])); // a line needs two points: others are drawn as dots
     return {
       facets, stroke, pxAlign: 0,
       alpha: style === "faint" ? 0.28 : 1,
@@ -286,7 +286,7 @@ class Chart {
     };
   }
 
-  /** Let a run stand out (by its name), or none (null). */
+  /** Highlight the run of this name; null: no run. */
   highlight(name) {
     if (!this.plot) return;
     this.curves.forEach(({ run, style }, i) => {

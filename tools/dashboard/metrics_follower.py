@@ -1,4 +1,4 @@
-"""Follows the metrics files of runs while they grow: reads new rows, and thins curves for a screen.
+"""Follow the metrics files of runs while they grow: read new rows, and thin curves for a screen.
 
 This is the part of tools/dashboard.py without the web server. It never writes a file.
 """
@@ -23,17 +23,17 @@ from numpy.typing import NDArray
 from utils import log, parse_json
 
 SUFFIX = ".metrics.jsonl"
-X = ("step", "tokens", "elapsed_s")  # what curves can be drawn against
+X = ("step", "tokens", "elapsed_s")  # what the x axis can be
 Y = ("loss", "grad_norm", "lr", "tokens_per_s", "mfu", "peak_memory_bytes")
 EVALUATION = ("val_loss", "bpb")
 SMOOTHED = ("loss", "grad_norm", "tokens_per_s", "mfu")  # noisy from batch to batch
-RUNNING_SECONDS = 60.0  # a run whose file was written to in this time counts as running
+RUNNING_SECONDS = 60.0  # a run counts as running if its file changed within this time
 BLOCK_BYTES = 1 << 22  # read and parsed at a time
-TAIL_BYTES = 256  # compared, to notice that a file was replaced or cut back
+TAIL_BYTES = 256  # compared at every mark, to notice that a file was replaced or cut back
 MAX_CONFIG_BYTES, MAX_VALUE_CHARS = 1 << 20, 200
-MAX_SAMPLE_ROWS, MAX_SAMPLES, MAX_SAMPLE_CHARS = 50, 8, 4000  # kept of a run, of a row, of a text
+MAX_SAMPLE_ROWS, MAX_SAMPLES, MAX_SAMPLE_CHARS = 50, 8, 4000  # rows of a run, samples of a row, characters of a text
 
-numbers_of = itemgetter(*X, *Y)  # faster than get()
+numbers_of = itemgetter(*X, *Y)  # faster than row.get()
 
 Row = dict[str, Any]
 Floats = NDArray[np.floating[Any]]
@@ -97,7 +97,7 @@ class Columns:
 
     def __init__(self, names: Sequence[str], dtype: type[np.floating[Any]]) -> None:
         self.names, self.length = names, 0
-        self._data = np.empty((len(names), 0), dtype)  # with room for more
+        self._data = np.empty((len(names), 0), dtype)  # allocated with room for more rows
 
     def __getitem__(self, name: str) -> Floats:
         return self._data[self.names.index(name), : self.length]
@@ -109,7 +109,7 @@ class Columns:
             data = np.empty((len(self.names), end + end // 2), self._data.dtype)
             data[:, : self.length] = self._data[:, : self.length]
             self._data = data
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # a float32 column may overflow to infinity
             self._data[:, self.length : end] = rows.T
         self.length = end
 
@@ -118,7 +118,7 @@ class Columns:
 
 
 class Mark(NamedTuple):
-    """A position between two lines of a file. Everything before it was read."""
+    """A position between two lines of a file. Everything before it has been read."""
 
     offset: int = 0
     rows: int = 0
@@ -131,9 +131,9 @@ class Mark(NamedTuple):
 
 
 class RunFile:
-    """A run: its metrics file, which is read from where reading stopped, and its config.
+    """A run's metrics file, of which every call reads only the new rows, and its config.
 
-    One thread reads. Other threads look at the run while they hold the lock.
+    One thread reads the file. Other threads use the rows while they hold the lock.
     """
 
     def __init__(self, path: Path, run_id: int) -> None:
@@ -189,7 +189,7 @@ class RunFile:
         if not end:
             if len(block) < BLOCK_BYTES:
                 return False
-            end = len(block)  # no row is that long
+            end = len(block)  # no row is this long: skip the block
         table, extras = parse_rows(block[:end].decode("utf-8", "replace"))
         with lock:
             for place, row in extras:
@@ -201,7 +201,7 @@ class RunFile:
             self.x.append(table[:, : len(X)])
             self.y.append(table[:, len(X) :])
             if len(self.marks) > 1 and start.offset + end - self.marks[-2].offset < BLOCK_BYTES:
-                self.marks.pop()  # one per block is enough
+                self.marks.pop()  # one mark per block is enough
             self.marks.append(Mark(start.offset + end, self.x.length, (start.tail + block[:end])[-TAIL_BYTES:]))
             self.version += 1
         return True
@@ -281,8 +281,8 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.problem = path, ""
-        self.lock = threading.Lock()  # held to add rows and to look at them
-        self.runs: dict[int, RunFile] = {}  # by number; a run that comes back gets a new number
+        self.lock = threading.Lock()  # held while rows are added or used
+        self.runs: dict[int, RunFile] = {}  # by number; a run that disappears and comes back gets a new one
         self._numbers = itertools.count(1)
 
     def refresh(self) -> None:
@@ -308,7 +308,7 @@ class Folder:
                 run.problem = error.strerror or str(error)
 
     def overview(self) -> dict[str, Any]:
-        """The table of runs, and what share of their files was read ("read"; None when all are read)."""
+        """The table of runs. "read" is the share of the files that has been read; None: all of it."""
         with self.lock:
             unread, total = sum(run.unread_bytes for run in self.runs.values()), sum(r.size for r in self.runs.values())
             return {
@@ -344,7 +344,7 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def as_text(value: object) -> str:
-    """A value of a config for people: 1.0 as 1, texts without quotes."""
+    """Format a config's value: 1.0 as 1, texts without quotes."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     return (value if isinstance(value, str) else json.dumps(value))[:MAX_VALUE_CHARS]
@@ -382,7 +382,9 @@ def smooth(y: Floats, window: int, at: Indices) -> Floats:
     """Means over the `window` values around each index of `at` (ascending), fewer at the ends; NaN is left out."""
     low, high = np.maximum(at - window // 2, 0), np.minimum(at + window // 2 + 1, len(y))
     there = np.isfinite(y)
-    pairs = np.stack([low, high], axis=1).ravel()  # reduceat adds up from each to the next; every second sum is unused
+    pairs = np.stack(
+        [low, high], axis=1
+    ).ravel()  # reduceat sums from each index to the next; every second sum is not needed
     total = np.add.reduceat(np.append(np.where(there, y, 0.0), 0.0), pairs)[::2]
     count = np.add.reduceat(np.append(there, False).astype(np.int64), pairs)[::2]
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
@@ -403,7 +405,7 @@ def visible(x: Floats, low: float, high: float) -> tuple[int, int]:
 
 
 def as_curve(x: Floats, y: Floats, keep: Indices | slice) -> dict[str, list[float | None]]:
-    """The chosen points for the page; no points if none has a value."""
+    """The chosen points for the page; an empty curve if no point has a value."""
     values = [as_json(value) for value in y[keep].tolist()]
     return {"x": x[keep].tolist(), "y": values} if values.count(None) < len(values) else {"x": [], "y": []}
 
