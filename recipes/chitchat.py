@@ -1,11 +1,11 @@
 """The `chitchat` data set: small conversations, made from a seed (greetings, small talk, simple questions).
 
-A conversation is put together from scenes, in which every line is written in several ways. What is drawn for a scene (a
-dish, a pet, a plan) stays the same to its end. The words are in recipes/words/chitchat*.txt.
+A conversation is put together from scenes. Each line of a scene has several wordings. The things that are drawn for a scene
+(a dish, a pet, a plan) stay the same to its end. The words are in recipes/words/chitchat*.txt.
 
 Look at five conversations (a second number is the seed): ``python -m recipes.chitchat 5``. Add a scene: write it into
 chitchat_talk.txt, where the format is explained, and run ``pytest tests/recipes/test_chitchat.py``. The same index and
-seed give the same conversation on every machine, because all chance comes from ``random.Random.random()``.
+seed give the same conversation on every machine: every random number is from ``random.Random.random()``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from recipes.recipe import Recipe
 from recipes.word_files import entries, pairs, sections
 
 T = TypeVar("T")
-Lines = dict[str, list[str]]  # by the letter that stands before them: the ways to write something
+Lines = dict[str, list[str]]  # the wordings of a line, by the letters before it: {"U": [...], "A": [...]}
 Table = tuple[list[str], list[list[str]], int]  # columns, rows, and how many rows a scene needs
-Fields = dict[str, str]  # what was drawn, by slot
+Fields = dict[str, str]  # slot -> the text drawn for it
 
 DOCUMENTS = 20_000
 TALK, QUESTIONS, MANNERS, SYSTEMS = "chitchat_talk", "chitchat_questions", "chitchat_manners", "chitchat_systems"
@@ -32,19 +32,19 @@ LENGTHS = (1, 2, 2, 2, 3, 3, 3, 4, 4, 4)  # pairs of a user's and an assistant's
 OPENINGS = ("", "", "HI", "HI", "GREET", "NAME", "NAMEHI")  # whether there is a greeting, or even a name
 STYLES = ("",) * 12 + ("lower",) * 3 + ("bare",) * 3 + ("typos",) * 2  # how the user writes
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
-YOURS = pairs("chitchat", "yours")  # "my" and the like, which become "your" and the like
+YOURS = pairs("chitchat", "yours")  # "my" -> "your", and similar words
 TYPOS = pairs("chitchat", "typing errors")
 OURS = re.compile(rf"\b(?:{'|'.join(YOURS)})(?![\w'])")
-PARTS = re.compile(r'"[^"]*"|[.!?:]')  # what stands between the parts of a turn; what is quoted may come twice
+PARTS = re.compile(r'"[^"]*"|[.!?:]')  # splits a turn into parts; drops quotations, which may be repeated
 BARE = re.compile(r"[.!?,]+$|(?<=n)'(?=t\b)|(?<=\bi)'(?=m\b|ve\b)|(?<=t)'(?=s\b)")  # what a lazy writer leaves out
 
 
 class Scene(NamedTuple):
-    """One topic that is ready to be told (a topic with branches is one scene for each of them)."""
+    """One parsed topic (a topic with branches becomes a scene for each branch)."""
 
     name: str
     tags: frozenset[str]
-    about: str  # of questions: the field of knowledge
+    about: str  # the field of knowledge, if the scene is about questions
     tables: list[Table]
     pairs: list[tuple[list[str], list[str]]]  # the turns of the user and the assistant
     lines: Lines
@@ -55,7 +55,7 @@ class Scene(NamedTuple):
 
 @cache
 def macros() -> dict[str, str]:
-    """What <name> stands for: the macros of the file, and rows of tables that are counted out here."""
+    """The text of every macro <name>: the macros of the file, and table rows that are computed here."""
     names, numbers = entries("chitchat", "names"), entries("chitchat", "numbers")
     spans = [(a, b) for a in range(1, 10) for b in range(a + 3, a + 9)]
     rows: dict[str, Sequence[str]] = {
@@ -81,7 +81,7 @@ def macros() -> dict[str, str]:
 
 
 def _expand(text: str) -> str:
-    """The text with its macros replaced, and those in them."""
+    """The text with its macros replaced, and the macros inside of macros."""
     for _ in range(3):
         text = re.sub(r"<(\w+)>", lambda macro: macros()[macro[1]], text)
     return text
@@ -131,7 +131,7 @@ def scenes(file: str) -> list[Scene]:
 
 @cache
 def openers(first: bool) -> list[Scene]:
-    """The scenes that can only begin a conversation, or the others."""
+    """With `first`, the scenes that can only begin a conversation; without it, all others."""
     return [scene for scene in scenes(TALK) if ("start" in scene.tags) is first]
 
 
@@ -141,18 +141,18 @@ def phrases() -> Lines:
     return scenes("chitchat_phrases")[0].lines
 
 
-# --- telling a conversation -------------------------------------------------------------------------------------------
+# --- making a conversation --------------------------------------------------------------------------------------------
 
 
 class Teller:
-    """One conversation and what was drawn for it; all chance comes from one stream."""
+    """Makes one conversation; all random numbers are from one generator."""
 
     def __init__(self, index: int, seed: int = 0) -> None:
         self.uniform = random.Random(f"chitchat/{seed}/{index}").random
         self.pairs: list[tuple[str, str]] = []
         while not self.pairs or self.repeats():
-            self.name = self.system = self.asked = ""  # the user's name, the system prompt, the questions there were
-            self.pairs, self.told = [], list[tuple[Scene, Fields]]()
+            self.name = self.system = self.asked = ""  # the user's name, the system prompt, the questions so far
+            self.pairs, self.used = [], list[tuple[Scene, Fields]]()
             kind, pairs = self.uniform(), self.pick(LENGTHS)
             next(way for share, way in KINDS if kind < share)(self, pairs)
 
@@ -166,7 +166,7 @@ class Teller:
         return False
 
     def pick(self, items: Sequence[T]) -> T:
-        """One item; ``random.choice`` may change from one Python to the next."""
+        """A random item; ``random.choice`` may give another one in another Python version."""
         return items[int(self.uniform() * len(items))]
 
     def unfold(self, text: str) -> str:
@@ -176,7 +176,7 @@ class Teller:
         return text
 
     def line(self, kind: str, lines: Lines | None = None) -> str:
-        """One of the lines of a kind, its slots unfilled."""
+        """A random line of a kind. Its slots are not filled yet."""
         return self.unfold(self.pick((lines or phrases())[kind]))
 
     def finish(self, text: str, fields: Fields) -> str:
@@ -191,7 +191,7 @@ class Teller:
         self.pairs.append((self.finish(user, fields), self.finish(assistant, fields)))
 
     def draw(self, scene: Scene) -> Fields:
-        """One row of each table of a scene (or several). Later tables come first, because earlier ones may use them."""
+        """Draw a row of each table of a scene, or several. The last table is first, because tables may use later ones."""
         fields = {"about": scene.about, "name": self.name}
         for columns, rows, needed in reversed(scene.tables):
             drawn: list[list[str]] = []
@@ -216,24 +216,24 @@ class Teller:
         return fields
 
     def fits(self, scene: Scene, pairs: int) -> bool:
-        """Whether a scene fits after the scenes so far, in at most so many pairs."""
-        tags = {tag for other, _ in self.told for tag in other.tags}
+        """Whether a scene fits after the scenes so far, and needs at most `pairs` pairs of turns."""
+        tags = {tag for other, _ in self.used for tag in other.tags}
         times = {tag for tag in tags | scene.tags if tag[0] == "@"}
         least = max([int(tag) for tag in scene.tags if tag.isdigit()], default=1)
         return pairs >= least and len(times) < 2 and not scene.tags & (tags | {"names"} if self.name else tags)
 
     def tell(self, scene: Scene, pairs: int, before: str = "", back: str = "") -> None:
-        """Tells a scene, or as much of it as fits; `before` and `back` begin its first two turns."""
+        """Adds a scene, or as much of it as fits; `before` and `back` begin its first two turns."""
         fields = self.draw(scene)
         for users, assistants in scene.pairs[:pairs]:
             self.add(before + self.unfold(self.pick(users)), back + self.unfold(self.pick(assistants)), fields)
             before = back = ""
         self.system = self.finish(self.line("S", scene.lines), fields) if "S" in scene.lines else ""
-        self.told.append((scene, fields))
+        self.used.append((scene, fields))
         self.name = fields["name"] if "names" in scene.tags else self.name
 
     def open(self, pairs: int) -> tuple[str, str]:
-        """Greets, or not. Returns what begins the first two turns of the scene."""
+        """Perhaps adds a greeting. Returns the first words of the two turns that follow."""
         kind = self.pick(OPENINGS)
         if kind.startswith("NAME"):
             self.name = self.pick(entries("chitchat", "names"))
@@ -246,13 +246,13 @@ class Teller:
         return "", ""
 
     def ask(self, pairs: int, before: str = "", back: str = "") -> None:
-        """A question; in the remaining pairs, more of its kind, corrections, and doubts."""
+        """Adds a question; then, in the remaining pairs, more of its kind, corrections, and doubts."""
         scene = self.pick(scenes(QUESTIONS))
         fields = self.item(scene)
         own, polite = self.uniform() < 0.4, not before and self.uniform() < 0.5
         user = self.line("U", scene.lines) if own else (self.line("POLITE") if polite else "") + "{question}"
         self.add(before + user, back + self.line("ANSWER"), fields)
-        self.told.append((scene, fields))
+        self.used.append((scene, fields))
         steps = ["AGAIN", "AGAIN", "DOUBT", "CHECK", "MORE", *sorted(scene.tags)]
         for left in range(pairs - 1, 0, -1):
             steps.remove(step := self.pick(steps))
@@ -279,7 +279,7 @@ class Teller:
             fields = following
 
     def obey(self, pairs: int) -> None:
-        """Small talk, or questions, after a system prompt that says how to answer."""
+        """Adds small talk, or questions, with a system prompt that says how to answer."""
         if self.uniform() < 0.4:
             return self.tell(self.pick(scenes(SYSTEMS)), pairs)
         manner, scene = self.pick(scenes(MANNERS)), self.pick(scenes(QUESTIONS))
@@ -292,11 +292,11 @@ class Teller:
             fields = self.item(asked) | own
             self.add(user, self.line("REFUSE") if off else self.line("A", manner.lines), fields)
         self.system = self.finish(self.line("S", manner.lines), fields)
-        self.told.append((manner, fields))
+        self.used.append((manner, fields))
 
     def close(self, pairs: int) -> None:
-        """Ends a conversation: asks for something said before, says thanks or goodbye."""
-        scene, fields = self.pick(self.told)
+        """Ends a conversation: the user asks for something said before, says thanks or goodbye."""
+        scene, fields = self.pick(self.used)
         fields["name"] = self.name
         kind = self.pick(("RECALL", "RECALL", "WHO", "BYE", "BYE"))
         if kind == "RECALL" and "Q" in scene.lines:
@@ -310,18 +310,18 @@ class Teller:
             self.add(self.line(kind), self.line(f"{kind}A").replace("{wish}", wish), fields)
 
     def talk(self, pairs: int) -> None:
-        """Small talk: an opening, one scene or more, and perhaps a question about them, or a goodbye."""
+        """Adds small talk: an opening, one scene or more, and perhaps a question about them, or a goodbye."""
         before, back = self.open(pairs)
         pool = openers(not self.pairs and not before and self.uniform() < 0.3)
         while (room := pairs - len(self.pairs)) > 0:
-            kind = self.uniform() if self.told else 1.0
+            kind = self.uniform() if self.used else 1.0
             if kind < (0.5 if room == 1 else 0.2):
                 return self.close(room)
             scene = self.pick(pool)
             if kind < 0.6:
                 self.ask(1, self.line("ASKBRIDGE"))
             elif self.fits(scene, room):
-                self.tell(scene, room, self.line("BRIDGE") if self.told else before, back)
+                self.tell(scene, room, self.line("BRIDGE") if self.used else before, back)
                 pool, before, back = openers(False), "", ""
 
     def messages(self) -> Iterator[dict[str, str]]:
@@ -337,7 +337,7 @@ class Teller:
             yield from ({"role": "user", "content": user}, {"role": "assistant", "content": assistant})
 
 
-KINDS = ((0.09, Teller.obey), (0.24, Teller.ask), (0.28, Teller.quiz), (1.0, Teller.talk))  # with shares, added up
+KINDS = ((0.09, Teller.obey), (0.24, Teller.ask), (0.28, Teller.quiz), (1.0, Teller.talk))  # cumulative shares
 
 
 def conversation(index: int, seed: int = 0) -> dict[str, Any]:

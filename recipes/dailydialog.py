@@ -3,7 +3,7 @@
 The source has one conversation a line, with __eou__ after every utterance and spaces around its punctuation
 (" I ' m fine , thanks . "); `repaired` corrects them. chat.py gives the same conversations as messages.
 
-The original zip files come from the Hub (a repository that keeps them as they were published) or from a path.
+The original zip files come from the Hub (a repository that has them unchanged) or from a path.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def conversations(request: RecipeRequest) -> Iterator[tuple[str, list[str]]]:
         if not names:
             looked_for = ", ".join((*SPLITS, WHOLE, *ARCHIVES, OUTER_ARCHIVES[0]))
             raise UserError(f"'{paths[0]}' holds none of DailyDialog's files ({looked_for}); check --source.")
-        splits = SPLITS if len(names) > 1 else {}  # a single text gives both
+        splits = SPLITS if len(names) > 1 else {}  # a single text has no splits: it will be split
         for name in names:
             yield from ((splits.get(name, ""), utterances) for utterances in _read(name, found[name]))
 
@@ -84,7 +84,7 @@ def _texts_at(path: Path, stack: contextlib.ExitStack) -> dict[str, Opener]:
     if zipfile.is_zipfile(path):
         with _unpacking(path.name):
             archive = stack.enter_context(zipfile.ZipFile(path))
-        if min((info.header_offset for info in archive.infolist()), default=0):  # cut: the end is that of an inner zip
+        if min((info.header_offset for info in archive.infolist()), default=0):  # cut off: this is an inner zip's index
             raise UserError(f"'{path}' is not a whole zip file; download it again.")
         return _texts_in(archive, stack)
     if path.suffix.lower() == ".zip":
@@ -108,7 +108,7 @@ def _texts_in(archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> dict[str
 
 @contextlib.contextmanager
 def _unpacking(name: str) -> Iterator[None]:
-    """Turns the errors of a damaged zip file into a UserError that names the file in it."""
+    """Turns the errors of a damaged zip file into a UserError that names the damaged file."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -137,8 +137,8 @@ def _read(name: str, opener: Opener) -> Iterator[list[str]]:
 FULL_WIDTH = str.maketrans(
     {"。": ". ", "，": ", ", "、": ", ", "；": "; ", "：": ": ", "？": "? ", "！": "! ", "（": " (", "）": ") "}
 )
-ABBREVIATIONS = ("a.m", "p.m", "A.M", "P.M", "e.g", "i.e", "a.k.a", "U.S", "Ph.D")  # whether or not a period follows
-INITIALS = (  # where one does
+ABBREVIATIONS = ("a.m", "p.m", "A.M", "P.M", "e.g", "i.e", "a.k.a", "U.S", "Ph.D")  # a last period may follow
+INITIALS = (  # a last period must follow
     "U.S.A", "U.K", "U.N", "D.C", "L.A", "N.Y", "J.F.K", "P.S", "P.O", "I.D", "V.I.P", "R.S.V.P", "M.B.A", "N.B.A", "T.V",
 )  # fmt: skip
 ONES = "one|two|three|four|five|six|seven|eight|nine"
@@ -149,10 +149,10 @@ UNITS = "minute|hour|day|night|week|month|year|story|star|page|piece|percent|inc
 def _spaced(abbreviations: Iterable[str], end: str) -> str:
     """A pattern of abbreviations that may have spaces around their periods."""
     ways = "|".join(name.replace(".", r" ?\. ?") for name in abbreviations)
-    return rf"\b(?=\w\w? ?\.)(?:{ways}){end}"  # the look ahead only makes it fast
+    return rf"\b(?=\w\w? ?\.)(?:{ways}){end}"  # the look-ahead only makes it faster
 
 
-# What stands between parts of one word or number: all spaces in a match go.
+# Single words and numbers that the source has in several parts: all spaces in a match are removed.
 SOLID = re.compile(
     "|".join(
         [
@@ -178,24 +178,24 @@ SOLID = re.compile(
     )
 )
 SHOUTED = re.compile(r"(?<=\w)( ?['’] ?)(Ve|Re|Ll)(?!\w)")  # the source's I ’ Ve
-BEFORE = re.compile(  # a space too many before these
+BEFORE = re.compile(  # a space before these is removed
     r"(?<=[^\s,;:]) (?=[,;?!](?!\w)|\.+(?![\w.])|:(?!\w|-?[()])|[…)\]}])|(?<=\d) (?=[%°])"
 )
-TO_MOVE = re.compile(r" ([,;?!]|\.\.+|\.(?=[A-Z](?:[a-z]|\W)))(?=\w)")  # a space before instead of after
-AFTER = re.compile(r"(?<=[(\[{]) |(?<=[$£€¥#]) (?=\d)")  # and after these
-MISSING = re.compile(  # no space between two sentences, or after a comma
+TO_MOVE = re.compile(r" ([,;?!]|\.\.+|\.(?=[A-Z](?:[a-z]|\W)))(?=\w)")  # a space before these moves behind them
+AFTER = re.compile(r"(?<=[(\[{]) |(?<=[$£€¥#]) (?=\d)")  # a space after these is removed
+MISSING = re.compile(  # a space after these is added: between two sentences, or after a comma
     r"(?<=[a-z'’][a-z])[.?!](?=[A-Z][a-z]*\.?(?:[^\w.@/]|$))|\b(?:Mr|Ms|Dr)\.(?=[A-Z])|(?<=[A-Za-z]),(?=[A-Za-z])"
 )
 APOSTROPHES = ("'", "’", "‘")
-SHORTENED = re.compile(r"(?:em|til|tis|twas|\d0s)\b")  # what begins with an apostrophe: tell ' em
-MAYBE_SHORTENED = re.compile(r"(?:cause|cuz|bout|round|\d\d)\b")  # where no quote can begin
+SHORTENED = re.compile(r"(?:em|til|tis|twas|\d0s)\b")  # words that begin with an apostrophe: tell ' em
+MAYBE_SHORTENED = re.compile(r"(?:cause|cuz|bout|round|\d\d)\b")  # the same, but only if no quote can begin here
 NO_OWNERS = {"as", "is", "was", "has", "does", "says", "means", "calls", "reads", "spells", "this", "yes", "us", "its"}
 
 
 def repaired(utterance: str) -> str:
-    """An utterance with its spaces where they belong; a correct one stays as it is.
+    """The utterance with its spaces corrected; a correct utterance stays as it is.
 
-    Words stay as they are: only spaces beside punctuation change, and those in parts such as do n't, gon na.
+    Words stay as they are: only spaces beside punctuation change, and those inside of words such as do n't, gon na.
     """
     text = " ".join(utterance.translate(FULL_WIDTH).split())
     text = re.sub("``|''", '"', text) if "``" in text else text

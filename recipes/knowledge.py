@@ -70,14 +70,14 @@ def prompt_of(pair: Pair) -> str:
 def pairs(request: RecipeRequest) -> Iterator[Pair]:
     """All questions that have an answer, in the source's order."""
     if request.source == "hub":
-        parquet_reader()  # before a download that could not be read
+        parquet_reader()  # without pyarrow, stop before the download
         otherwise = "the built-in stories need no download: --dataset story --source sample"
         names = [hub for hub, _ in FILES.values()]
         files = list(zip(FILES, fetch_files(REPO, names, request.folder, otherwise=otherwise), strict=True))
     else:
         assert request.path is not None
         if request.path.is_file():
-            files = [("", request.path)]  # it gives both splits
+            files = [("", request.path)]  # "": it will be split
         else:
             files = [(split, local_file(request.path, names)) for split, names in FILES.items()]
     for split, path in files:
@@ -89,7 +89,7 @@ def pairs(request: RecipeRequest) -> Iterator[Pair]:
 
 
 def as_question(text: str) -> str:
-    """A question as somebody typed it, with single spaces and one question mark at its end."""
+    """The question with single spaces and one question mark at its end."""
     text = " ".join(text.split())
     if re.search(r"\?[\"”’')]+$", text):  # it ends with a quoted question
         return text
@@ -121,7 +121,7 @@ def read_json(path: Path) -> list[tuple[str, list[str]]]:
 
 
 def parquet_reader() -> Any:
-    """pyarrow.parquet. Raises UserError where it is not installed."""
+    """pyarrow.parquet. Raises UserError if it is not installed."""
     try:
         return importlib.import_module("pyarrow.parquet")
     except ModuleNotFoundError:

@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING
 
 from utils import UserError, one_line
 
-if TYPE_CHECKING:  # it imports numpy, and `python -m recipes.chitchat` answers at once without
+if TYPE_CHECKING:  # documents.py imports numpy; without it, `python -m recipes.chitchat` answers at once
     from jojo.text.documents import Document
 
 
 @dataclass(frozen=True)
 class RecipeRequest:
-    """What a recipe is asked for.
+    """What the user asks of a recipe.
 
     source: "hub" (downloaded), "sample" (made or found on this machine), or "path".
     path: with "path": the file or folder of the source's own files.
     folder: keeps downloaded files for the next time.
-    seed: of recipes that generate text.
+    seed: for recipes that generate text.
     endpoint: an OpenAI-compatible server that rewrites documents (recipes/rewrite.py); None: they stay as they are.
     model: the server's model.
-    max_documents: how many will be used, counted before duplicates are dropped; None: all.
+    max_documents: how many the user wants, without duplicates; None: all.
     """
 
     source: str
@@ -52,9 +52,9 @@ class Recipe:
 
     name: as in `prepare.py --dataset NAME`.
     summary: what it is, in a few words.
-    licence: of the text; an SPDX identifier if there is one.
-    source: where it comes from, for people.
-    size: about how much text it is, for people.
+    licence: the licence of the text, by its SPDX identifier if it has one.
+    source: where the text comes from, for messages.
+    size: about how much text it is, for messages.
     sources: which of "hub", "sample" and "path" it takes; the first is the default.
     documents: yields them, always in the same order. Raises UserError if the source is not available.
     rewritable: whether it uses `endpoint`.

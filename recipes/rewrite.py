@@ -1,7 +1,7 @@
-"""Documents rewritten by a language model: any server with OpenAI's chat API, asked once for each.
+"""Lets a language model rewrite documents: any server with OpenAI's chat API, one request per document.
 
-POST <endpoint>/chat/completions, with the key in OPENAI_API_KEY if that is set. Every answer is appended to a journal at
-once, by the hash of model and prompt: the next run, after an interruption or for more documents, asks only for what is new.
+A request is POST <endpoint>/chat/completions, with the key in OPENAI_API_KEY if it is set. Every answer is appended to a
+journal at once, under the hash of model and prompt. So a later run asks only for the answers that are missing.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ T = TypeVar("T")
 THREADS = 4  # requests at a time
 WINDOW = 32  # items read ahead, so that one slow answer does not stop the others
 WAITS_S = (1.0, 4.0, 15.0, 60.0)  # between tries
-LONGEST_WAIT_S = 600.0  # whatever a server asks for
+LONGEST_WAIT_S = 600.0  # even if a server asks for more
 TIMEOUT_S = 300.0  # models on a CPU are slow
 REFUSED = (400, 413, 422)  # statuses that concern this one prompt
-MOST_REFUSED = 10  # prompts before the first answer; after more, the run stops
+MOST_REFUSED = 10  # prompts; if so many are refused before the first answer, the run stops
 EMPTY = "answers with no message"
 TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # statuses after which to try again
 ANSWER_BYTES = 4 << 20  # a longer answer is cut
@@ -47,7 +47,7 @@ class PromptRefusal(Refusal):
 
 
 class TransientError(Exception):
-    """The server gave no answer this time: what it does, and how many seconds it asks to wait."""
+    """The server gave no answer this time. The arguments: what it did, and how many seconds it asks to wait."""
 
 
 def rewritten(
@@ -69,7 +69,7 @@ def rewritten(
         model: the model's name there.
         journal: a JSONL file of answers.
         name_of: the name of an item, for messages.
-        most: the caller needs so many, and no more are asked for; None: all.
+        most: how many items the caller needs; no more are requested. None: all.
 
     Raises:
         UserError: the server gives no answer after several tries, or refuses all of the first prompts.
@@ -102,7 +102,7 @@ def _ahead(items: Iterable[T], submit: Callable[[T], Future[str]], most: int | N
     """Each item with its future answer; up to WINDOW items are submitted ahead, but not more than `most` in all."""
     rest, waiting, left = iter(items), deque[tuple[T, "Future[str]"]](), most
     while True:
-        ahead = WINDOW if left is None else min(WINDOW, max(1, left))  # 1: the caller dropped a duplicate
+        ahead = WINDOW if left is None else min(WINDOW, max(1, left))  # 1: to replace a duplicate
         waiting.extend((item, submit(item)) for item in islice(rest, ahead - len(waiting)))
         if not waiting:
             return
@@ -132,7 +132,7 @@ def _in_order(submitted: Iterable[tuple[T, Future[str]]], name_of: Callable[[T],
 def accepted(
     answered: Iterable[tuple[T, str]], fits: Callable[[T, str], bool], complaint: str
 ) -> Iterator[tuple[T, str]]:
-    """The same with "" for an answer that does not fit its item; a warning at the end counts those."""
+    """The same pairs, with "" for an answer that does not fit its item; a warning at the end counts these answers."""
     lost = 0
     try:
         for item, answer in answered:
@@ -193,7 +193,7 @@ class Server:
         self.opener = urllib.request.build_opener(NoRedirects)
 
     def ask(self, prompt: str) -> str:
-        """The model's answer, with retries. Raises Refusal if there is none."""
+        """The model's answer, with retries. Raises Refusal if the last try fails too."""
         for wait_s in (*WAITS_S, None):
             try:
                 return self.ask_once(prompt)
@@ -209,7 +209,7 @@ class Server:
         raise Refusal(f"{self.name} {what}; correct that, then start again")
 
     def ask_once(self, prompt: str) -> str:
-        """One request. Raises TransientError if another may succeed, else Refusal."""
+        """The answer to one request. Raises TransientError if another request may succeed, else Refusal."""
         asked = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         request = urllib.request.Request(self.url, json.dumps(asked).encode(), headers)  # noqa: S310  # http(s) only
@@ -230,7 +230,7 @@ class Server:
         return content.strip()
 
     def error_of(self, error: urllib.error.HTTPError) -> Exception:
-        """What a status means."""
+        """The exception for an error status."""
         if error.code in TRANSIENT:
             what = "allows no more requests for now" if error.code == 429 else "has trouble"
             return TransientError(f"{what} ({error.code})", retry_after_s(error.headers.get("Retry-After", "")))

@@ -1,4 +1,4 @@
-"""The `story` data set: TinyStories, and a built-in sample, with which training needs no download.
+"""The `story` data set: TinyStories, or a built-in sample that needs no download.
 
 TinyStories (Eldan and Li 2023, https://arxiv.org/abs/2305.07759) are short tales in the words of a small child. GPT-4 wrote
 version 2, which is used here. Each file is one text, with a line <|endoftext|> between stories.
@@ -64,7 +64,7 @@ def files(request: RecipeRequest) -> list[tuple[str, Path]]:
         return list(zip(FILES, fetch_files(REPO, [*FILES.values()], request.folder, otherwise=otherwise), strict=True))
     assert request.path is not None
     if request.path.is_file():
-        return [("", request.path)]  # it gives both splits
+        return [("", request.path)]  # "": it will be split
     return [(split, local_file(request.path, [name])) for split, name in FILES.items()]
 
 

@@ -12,8 +12,8 @@ Add a plot: write it into story_plots.txt, where the format is explained. Then r
 ``pytest tests/recipes/test_story_generator.py``: it finds unfilled slots, wrong articles, wrong pronouns and stories
 that are too long or too short.
 
-The same index and seed give the same story on every machine, because all chance comes from ``random.Random.random()``,
-whose stream is fixed for a given seed.
+The same index and seed give the same story on every machine: every random number is from ``random.Random.random()``, which
+gives the same numbers in every Python version.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ T = TypeVar("T")
 Fields = dict[str, str]  # slot name -> text, for example {"hero": "Mia", "he": "she"}
 
 ONCE_SHARE = 0.6  # the share of stories that begin with "Once upon a time"
-SHORTEST, LONGEST = 100, 215  # each story draws its own limit between these two, and drops beats to keep to it
-MOST_WORDS = 220  # a story that is still longer is told again
+SHORTEST, LONGEST = 100, 215  # words: each story draws its own limit between these, and drops beats to keep to it
+MOST_WORDS = 220  # a story that is still longer is drawn again
 BREAKS = {"---": ("\n\n",), "--?": ("\n\n", "")}  # blocks that begin a new paragraph, and their alternatives
 PRONOUNS = {
     "girl": {"he": "she", "him": "her", "his": "her", "himself": "herself", "child": "girl"},
@@ -41,7 +41,7 @@ PARENTS, GRANDPARENTS = [("Mom", "girl"), ("Dad", "boy")], [("Grandma", "girl"),
 
 
 class Plot(NamedTuple):
-    """A plot that is ready to be told."""
+    """A parsed plot."""
 
     name: str
     cast: tuple[tuple[str, str], ...]  # pairs of role and kind
@@ -140,7 +140,7 @@ def colors() -> tuple[Fields, ...]:
 
 
 def _people(kind: str) -> list[tuple[str, str]]:
-    """Who can play a kind of role: names, each with "girl" or "boy" (which only sets the pronouns)."""
+    """The names that fit a kind of role, each with "girl" or "boy" (which only sets the pronouns)."""
     fixed = {"parent": PARENTS, "grand": GRANDPARENTS, "elder": PARENTS + GRANDPARENTS}
     if kind in fixed:
         return fixed[kind]
@@ -163,7 +163,7 @@ def actors(role: str, kind: str) -> tuple[Fields, ...]:
 
 
 def _chooser(rng: random.Random) -> Callable[[Sequence[T]], T]:
-    """A function that picks one item; ``rng.choice`` may change from one Python to the next."""
+    """A function that picks a random item; ``rng.choice`` may pick another one in another Python version."""
     uniform = rng.random
 
     def choose(items: Sequence[T]) -> T:
@@ -173,7 +173,7 @@ def _chooser(rng: random.Random) -> Callable[[Sequence[T]], T]:
 
 
 def _draw_fields(plot: Plot, rng: random.Random) -> Fields:
-    """Draws everything that stays the same through a story; nobody plays two roles."""
+    """Draws all names and things that stay the same through a story; nobody plays two roles."""
     choose = _chooser(rng)
     fields: Fields = {}
     taken: set[str] = set()
@@ -194,7 +194,7 @@ def _draw_fields(plot: Plot, rng: random.Random) -> Fields:
 
 
 def _shorten(beats: list[str], optional: tuple[int, ...], limit: float, rng: random.Random) -> None:
-    """Empties optional beats, in random order, until the story has no more words than ``limit`` (or none is left)."""
+    """Empties optional beats, in random order, until the story has at most ``limit`` words, or all of them are empty."""
     length = sum(len(beat.split()) for beat in beats)
     left = list(optional)
     while left and length > limit:
@@ -204,7 +204,7 @@ def _shorten(beats: list[str], optional: tuple[int, ...], limit: float, rng: ran
 
 
 def _tell_once(rng: random.Random) -> Telling:
-    """Draws a plot and everything in it, and puts the story together."""
+    """Draws a plot, its names and its beats, and puts the story together. It may be too long."""
     choose = _chooser(rng)
     plot = choose(plots())
     fields = _draw_fields(plot, rng)

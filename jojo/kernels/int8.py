@@ -1,4 +1,4 @@
-"""Weights in 8 bits, for decoding. Decoding reads every weight once a token, here a quarter of float32's bytes.
+"""Weights in 8 bits, for decoding. Decoding a token reads every weight once; 8 bits are a quarter of float32's bytes.
 
 Only the weights of linear layers are rounded, to 255 levels with a scale per output channel. Activations, embeddings and
 LayerNorms stay in bfloat16. For a few rows (decoding), PyTorch multiplies the 8-bit weights directly; for many (a prompt),
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FEW_ROWS = 16  # up to here the 8-bit product is faster than converting the weights
-KERNEL_COLUMNS = 32  # the kernel reads this many inputs at a time; it reads past the end if some are left over
+KERNEL_COLUMNS = 32  # the kernel reads this many inputs at a time, so past the end if their number is not a multiple
 
 M = TypeVar("M", bound=nn.Module)
 

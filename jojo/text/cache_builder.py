@@ -1,7 +1,7 @@
-"""Documents to token ids on disk, once: finds the cache of a source, or builds it (token_cache.py has the format).
+"""Finds the token cache of a source, or builds it from the source's documents (token_cache.py has the format).
 
-Files are written under a temporary name and renamed when complete; two processes that want the same cache build it
-once. Nothing here imports torch: preparing starts at once, and takes little memory.
+Files are written under a temporary name and renamed when complete. If two processes want the same cache, one builds it and
+the other waits. Nothing here imports torch: preparing starts at once, and takes little memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jojo.text.token_cache import FINGERPRINT, FORMAT, CacheManifest, DamagedCac
 from jojo.text.tokenizer import Tokenizer
 from utils import UserError, byte_count, locked, log, plural, replace_text, sha256_of
 
-TASK_BYTES = 1 << 19  # text per task
+TASK_BYTES = 1 << 19  # of JSONL that one task encodes
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 warn_once = functools.cache(log.warning)  # the same damaged cache is looked at several times
 
@@ -41,7 +41,7 @@ class Source:
     notes: Mapping[str, Any] = field(default_factory=dict)  # how the file was prepared, for the manifest
 
     def lines(self, first_byte: int = 0) -> Iterator[bytes]:
-        """All lines, or those of a file from a byte on."""
+        """The source's lines; a file is read from `first_byte` on."""
         if self.path is None:
             yield from self.generator()
             return
@@ -79,15 +79,15 @@ class CacheBuilder:
     def open(self) -> TokenCache | None:
         """The cache of the source: found or built.
 
-        | source  | its cache          | cache_dir | what happens                                                       |
-        | ------- | ------------------ | --------- | ------------------------------------------------------------------ |
-        | missing | any                | any       | the newest cache that can only be its own is opened; or else, None |
-        | there   | valid              | any       | it is opened; it is rebuilt where damage is found later            |
-        | there   | missing or damaged | writable  | it is built by one process, while others wait                      |
-        | there   | missing or damaged | read-only | a cache of the same contents is opened; or else, the OSError       |
+        | source  | its cache          | cache_dir | what happens                                                    |
+        | ------- | ------------------ | --------- | --------------------------------------------------------------- |
+        | missing | any                | any       | find_without_source() opens a cache, or returns None            |
+        | there   | valid              | any       | it is opened, and rebuilt if damage is found later              |
+        | there   | missing or damaged | writable  | it is built by one process, while others wait                   |
+        | there   | missing or damaged | read-only | a cache of the same contents is opened; without one, an OSError |
 
-        Raises UserError if the source has more than `max_bad_lines` unreadable lines or no document, or is missing
-        while several caches could be its own.
+        Raises UserError if the source has more than `max_bad_lines` unreadable lines or no document, or if it is missing
+        and several caches could be its own.
         """
         if not self.source.exists():
             return self.find_without_source()
@@ -107,12 +107,12 @@ class CacheBuilder:
     # --- finding ---
 
     def find(self) -> TokenCache | None:
-        """The cache made from this path, size and time (a generator: this hash). The contents are not read."""
+        """The cache made from this path, size and time, or from the generator's hash. A file's contents are not read."""
         known: dict[str, Any] = {"label": self.source.label, **(self.source.stat() or {"sha256": self.source.sha256()})}
         return next((cache for cache in self._caches() if known.items() <= cache.manifest.source.items()), None)
 
     def find_contents(self, manifest: CacheManifest) -> TokenCache | None:
-        """The valid cache of the same contents, made from a file at any path and of any time."""
+        """The valid cache of the same contents. The path and the time of its source may differ."""
         return self._open_valid(self.cache_dir / f"{manifest.name}-{manifest.split}-{manifest.fingerprint}.json")
 
     def find_without_source(self) -> TokenCache | None:
@@ -137,7 +137,7 @@ class CacheBuilder:
                 yield cache
 
     def _open_valid(self, path: Path) -> TokenCache | None:
-        """The cache at a path. None where it is missing, damaged (with a warning), or made in another way."""
+        """The cache at a path. None if it is missing, damaged (with a warning), or made with other settings."""
         try:
             cache = TokenCache(path)
         except FileNotFoundError:
@@ -151,21 +151,21 @@ class CacheBuilder:
     # --- building ---
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Held by the one process that builds caches of this set and split."""
+        """A lock for this set and split: only one process at a time builds their caches."""
         return locked(self.cache_dir / f".{self.source.name}-{self.source.split}.lock", self.source.label)
 
     def build(self) -> TokenCache:
-        """The cache of the source's contents: one that is there already, or a new one. Call it under the lock."""
+        """The cache of the source's contents: an existing one, or a new one. Call it under the lock."""
         manifest = self.new_manifest()
         if cache := self.find_contents(manifest):
             cache.manifest.source = manifest.source
-            with contextlib.suppress(UserError, OSError):  # only so that find() finds it next time
+            with contextlib.suppress(UserError, OSError):  # not needed now, but find() finds it next time
                 replace_text(cache.path, cache.manifest.to_json())
             return cache
         return TokenCache(self.write(manifest))
 
     def rebuild(self, damaged: CacheManifest) -> None:
-        """Write a damaged cache's files again. Raises UserError where the source has changed."""
+        """Write a damaged cache's files again. Raises UserError if the source has changed."""
         with self.lock():
             manifest = self.new_manifest()
             if manifest.fingerprint != damaged.fingerprint:
@@ -176,7 +176,7 @@ class CacheBuilder:
             self.write(manifest)
 
     def new_manifest(self) -> CacheManifest:
-        """What a cache of the source as it is now says of itself, without counts. Reads the whole source."""
+        """The manifest for a new cache of the source, with all counts 0. Reads the whole source, for its hash."""
         source, tokenizer, rendering = self.source, self.tokenizer.identity(), asdict(self.rendering)
         stat, sha256 = source.stat(), source.sha256()
         made_from: dict[str, Any] = {"label": source.label, "sha256": sha256, **stat}
@@ -187,7 +187,7 @@ class CacheBuilder:
         return CacheManifest(source.name, source.split, fingerprint, tokenizer, rendering, made_from, dtype)
 
     def write(self, manifest: CacheManifest) -> Path:
-        """Encode the source's lines and write the files, from where an earlier process stopped; returns the .json."""
+        """Encode the source and write the files, or continue where an earlier process stopped; returns the .json."""
         from tqdm import tqdm
 
         label, size = self.source.label, manifest.source.get("size")
@@ -218,8 +218,8 @@ class CacheBuilder:
             for first, lines in tasks:
                 yield encode_lines(first, lines, self.rendering, self.tokenizer)
             return
-        # Threads, not processes: tiktoken runs outside of Python's lock, so two threads encode twice as fast as one,
-        # and nothing is copied between them.
+        # Threads, not processes: tiktoken releases the GIL, so two threads encode twice as fast as one, and nothing is
+        # copied between them.
         with ThreadPoolExecutor(self.num_workers, "tokenize") as pool:
             pending: deque[Future[Encoded]] = deque()
             for first, lines in tasks:

@@ -1,7 +1,7 @@
 """Writes a token cache's files, and continues where a process that was killed stopped.
 
-Everything is written under names that begin with a dot. After every JOURNAL_BYTES of source text the files are made durable
-and a journal says how far they reach. The next process that makes the same cache continues there, to the same bytes.
+Everything is written under names that begin with a dot. After every JOURNAL_BYTES of source text the files are synced to
+disk, and a journal records their lengths. The next process that makes the same cache continues there, with the same result.
 Nothing here imports torch.
 """
 
@@ -26,12 +26,12 @@ from utils import log, new_file, parse_json, replace_text
 
 JOURNAL_BYTES = 64 << 20  # of source text between two journals
 COUNTS = [item.name for item in fields(CacheManifest) if item.default == 0]
-EXAMPLES = 3  # of bad lines that are kept for the message
+EXAMPLES = 3  # bad lines that are kept for the message
 
 
 @contextlib.contextmanager
 def errors_of(path: Path | str) -> Iterator[None]:
-    """Put this name into errors that have none: a full disk does not say what was being written."""
+    """Add this file name to errors that have none: "No space left on device" does not say which file was written."""
     try:
         yield
     except OSError as error:
@@ -40,16 +40,16 @@ def errors_of(path: Path | str) -> Iterator[None]:
 
 
 class OutputFile(io.FileIO):
-    """A file, unbuffered, whose errors name it."""
+    """An unbuffered file. Its errors have its name."""
 
     def write(self, content: Any, /) -> int:
-        """Write bytes; returns how many were taken."""
+        """Write bytes; returns how many were written."""
         with errors_of(self.name):
             return super().write(content)
 
 
 class ChecksummedWriter:
-    """Appends to a file, a new one or one that a killed process left, and computes the CRC-32 of each block."""
+    """Appends to a file (new, or left by a killed process) and computes the CRC-32 of each block."""
 
     def __init__(self, path: Path) -> None:
         self.size = 0
@@ -76,7 +76,7 @@ class ChecksummedWriter:
             rest = rest[len(part) :]
 
     def sync(self) -> dict[str, Any]:
-        """Make everything durable; returns the arguments of keep()."""
+        """Sync the file to disk; returns the arguments with which keep() can come back to its present contents."""
         with errors_of(self._file.name):
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -84,7 +84,7 @@ class ChecksummedWriter:
         return {"checksums": self.checksums[: 8 * full_blocks], "pending": pending}
 
     def keep(self, checksums: str = "", pending: int = 0) -> None:
-        """Continue after the contents that sync() described (none: empty the file). Raises ValueError if they changed."""
+        """Cut the file to the contents that sync() described, by default to nothing. ValueError if they changed."""
         size = len(checksums) // 8 * BLOCK_BYTES + pending
         self.size, self._crc32s = 0, []
         self._file.seek(0)
@@ -99,29 +99,29 @@ class ChecksummedWriter:
         self._file.truncate()
 
     def close(self) -> None:
-        """Close the file; what sync() did not make durable may be lost."""
+        """Close the file; bytes written since the last sync() may be lost."""
         with contextlib.suppress(OSError):
             self._file.close()
 
 
 class CacheWriter:
-    """The files of a cache in the making.
+    """Writes the files of one cache.
 
     Attributes:
         manifest: its counts grow with every part.
-        lines_done, bytes_done: of the source, as far as the files reach.
-        bad_lines: the first of those that could not be read: (number, reason).
+        lines_done, bytes_done: how much of the source is in the files.
+        bad_lines: the first unreadable lines: (number, reason).
     """
 
     def __init__(self, manifest: CacheManifest, cache_dir: Path, resumable: bool) -> None:
-        """`resumable`: the source can be read from any byte on, so a journal is of use."""
+        """`resumable`: whether the source can be read from any byte on; without that, a journal would be useless."""
         self.manifest, self.resumable = manifest, resumable
         self.lines_done = self.bytes_done = self._journalled = 0
         self.bad_lines: list[tuple[int, str]] = []
         self.path = cache_dir / f"{manifest.name}-{manifest.split}-{manifest.fingerprint}.json"
         for leftover in cache_dir.glob(f".{glob.escape(manifest.name)}-{manifest.split}-{FINGERPRINT}.*"):
             if not leftover.name.startswith(f".{self.path.stem}.part."):
-                leftover.unlink(missing_ok=True)  # of other contents; nobody else holds this set's lock
+                leftover.unlink(missing_ok=True)  # of other contents; the lock says that no other process writes it
         self._ids, self._index = ChecksummedWriter(self._part(".bin")), ChecksummedWriter(self._part(".idx"))
         if not (resumable and self._resume()):
             self._ids.keep()
@@ -138,7 +138,7 @@ class CacheWriter:
         return self.path.with_name(f".{self.path.stem}.part{suffix}")
 
     def _resume(self) -> bool:
-        """Continue what a killed process left. Returns False where that is missing or damaged."""
+        """Continue the files of a killed process. Returns False if they are missing or damaged."""
         try:
             journal = parse_json(self._part(".json").read_text(encoding="utf-8"))
             if journal.pop("digest") != digest_of(journal):
@@ -200,7 +200,7 @@ class CacheWriter:
         return self.path
 
     def close(self) -> None:
-        """Close the files. Unfinished ones stay where a journal says what is in them."""
+        """Close the files. Unfinished files are deleted, unless a journal says what is in them."""
         self._ids.close()
         self._index.close()
         if not self._part(".json").exists():

@@ -1,11 +1,11 @@
-"""Which tokens of a conversation are predicted when only the assistant's are (data.predict "assistant").
+"""Which tokens of a conversation are targets with data.predict "assistant".
 
     <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHello!<|im_end|>\\n<|endoftext|>
                                                           ^^^^^^^^^^^^^^^^
 
-The targets are what the assistant says and the <|im_end|> after it: all that generation has to produce. They are found in the
-ids, where control tokens come from structure only, so no text can pass for the assistant's. A document that is not a
-conversation is predicted whole.
+The targets are what the assistant says and the <|im_end|> after it: all that generation has to produce. They are found by the
+control tokens in the ids. Text never becomes a control token, so no text can pretend to be a turn of the assistant. If a
+document is not a conversation, all its tokens are targets.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class AssistantTargets:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> AssistantTargets:
-        """The ids of a tokenizer. Raises UserError where it has no chat tokens."""
+        """The ids in this tokenizer. Raises UserError if it has no chat tokens."""
         start, *header = tokenizer.open_turn("assistant")
         return cls(start, tokenizer.special_tokens[IM_END], tuple(header))
 
     def mask(self, ids: np.ndarray) -> np.ndarray:
-        """Which tokens of a document, or of its beginning, are predicted: bool of the same length."""
+        """Which tokens are targets, for a document's ids or the first of them: bool of the same length."""
         starts, answers = self.turns(ids)
         if not len(starts) or starts[0] != 0:
             return np.ones(len(ids), bool)

@@ -1,7 +1,7 @@
 """Documents -> data/<name>-{train,val}.jsonl, and <name>.made.json, which says what they were made from.
 
 A document's own contents decide its split, unless its source has splits of its own. Exact duplicates are dropped, also
-across splits. The files get their names together; the same command finds them done.
+across splits. All files get their names together, so the same command, given again, finds all of them or none.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from jojo.text.documents import Document, plain_text, record_messages
 from utils import UserError, log, parse_json
 
 SPLITS = ("train", "val")
-RARE = bytes(set(range(32)) - set(b"\n"))  # control characters, which JSON escapes in many ways
-SHORTEST = 100  # characters of a single document that can be cut into two splits
+RARE = bytes(set(range(32)) - set(b"\n"))  # control characters, which only json escapes correctly
+SHORTEST = 100  # characters that a single document needs to be cut into two splits
 
 
 @dataclass
@@ -57,7 +57,7 @@ class DatasetFiles:
 
     @property
     def lock(self) -> Path:
-        """Held by the process that makes or settles the set."""
+        """Held by the process that writes the set, or calls settle()."""
         return self.folder / f".{self.name}.lock"
 
     def temporary(self, split: str) -> Path:
@@ -100,12 +100,12 @@ def write_dataset(
     Raises UserError if there are no documents, or a single one that is too short to be split.
 
     Args:
-        files: where to.
+        files: the files to write.
         documents: what to write; read once.
-        request: kept in the provenance. "val_fraction" is the share of validation documents, where the source has no
-            splits. "max_documents" stops after so many; then only the training documents of a source with splits are
-            taken, and are split again.
-        source: of the documents, for messages.
+        request: kept in the provenance. "val_fraction" is the share of validation documents if the source has no
+            splits. "max_documents" stops after so many documents; if the source has splits, only its training documents
+            are used, and they are split again.
+        source: where the documents come from, for messages.
     """
     provenance_file, *splits = files.unfinished
     try:
@@ -163,7 +163,7 @@ def _write_splits(
 
 
 def digest(record: Mapping[str, Any]) -> int:
-    """64 bits of what the document says, which also decide its split. Other fields, such as an id, do not matter."""
+    """A 64-bit hash of the document's text, which also decides its split. Other fields, such as an id, do not matter."""
     if messages := record_messages(record):
         turns = [
             {name: turn[name].encode("utf-8", "replace").decode() for name in ("role", "content")} for turn in messages
@@ -185,7 +185,7 @@ def to_line(record: Mapping[str, Any]) -> bytes:
 
 
 def _fill_empty_split(split: str, empty: Path, full: Path) -> None:
-    """Give an empty split the document whose digest is nearest to it; of a single document, the validation gets the end.
+    """Move the document whose digest is nearest into an empty split. A single document is cut; its end is for validation.
 
     Raises UserError for a single document that is short, or a conversation.
     """

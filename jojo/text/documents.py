@@ -1,8 +1,8 @@
-"""One line of JSON to token ids: the record forms that are accepted, and how each is rendered.
+"""Turns a line of JSON into token ids: the record forms that are accepted, and how each is rendered.
 
 {"text": "..."}                                              plain text
 {"messages": [{"role": "user", "content": "..."}, ...]}      a conversation ("conversation" is read too)
-{"input": "...", "output": "..."}                            one question and its answer ("instruction": stands before it)
+{"input": "...", "output": "..."}                            a question and its answer (an "instruction" goes before it)
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from jojo.text.tokenizer import Message, Tokenizer
 from utils import one_line, parse_json
 
-Record = dict[str, Any]  # {"text"}, {"messages"} or {"input", "output"}: see documents.py
-Document = tuple[str, Record]  # the split that its source says ("train", "val", or ""), and the record
+Record = dict[str, Any]  # {"text"}, {"messages"} or {"input", "output"}, as above
+Document = tuple[str, Record]  # its split ("train", "val", or "" if the source has no splits) and the record
 
 
 class UnknownForm(ValueError):
@@ -26,8 +26,8 @@ class UnknownForm(ValueError):
 
 
 def read_record(line: bytes) -> Record:
-    """The object in a line of JSON. Raises ValueError for anything else; describe_error says why."""
-    if b"\0" in line:  # json would read UTF-16
+    """The object in a line of JSON. Raises ValueError for anything else; describe_error gives the reason in words."""
+    if b"\0" in line:  # json would take it for UTF-16
         raise ValueError("holds a NUL byte, so it is not UTF-8 text")
     record = parse_json(line)
     if not isinstance(record, dict):
@@ -101,13 +101,13 @@ def line_texts(line: bytes) -> list[str]:
 
 @dataclass(frozen=True)
 class Rendering:
-    """How a record becomes ids; part of the fingerprint."""
+    """How a record becomes ids; part of a cache's fingerprint."""
 
     parse_special: bool = False
 
 
 def render(record: Record, tokenizer: Tokenizer, rendering: Rendering) -> tuple[np.ndarray, bool]:
-    """The ids of a record without the final <|endoftext|> (uint32), and whether control-token look-alikes stayed text.
+    """The ids of a record (uint32) without the final <|endoftext|>, and whether it has look-alikes that stayed text.
 
     Raises ValueError for a record of an unknown form.
     """
@@ -119,14 +119,14 @@ def render(record: Record, tokenizer: Tokenizer, rendering: Rendering) -> tuple[
     if not (lookalike and rendering.parse_special):
         return tokenizer.encode_array(text), lookalike
     ids = tokenizer.encode_parsed(text)
-    while ids and ids[-1] == tokenizer.eot_id:  # every document gets one end, whether or not it is written out
+    while ids and ids[-1] == tokenizer.eot_id:  # encode_lines adds one to every document
         ids.pop()
     return np.array(ids, np.uint32), False
 
 
 @dataclass
 class Encoded:
-    """The result of one task: ids of several documents, and counts."""
+    """The result of one task: the ids of several documents, and counts."""
 
     ids: np.ndarray  # all documents back to back, each with its <|endoftext|>
     lengths: np.ndarray  # ids per document

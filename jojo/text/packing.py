@@ -1,14 +1,14 @@
-"""How documents fill rows of `block_size` targets: laid end to end, or each kept whole.
+"""How documents fill rows of `block_size` targets: end to end, or each document whole in one row.
 
 `EpochStream` (data.pack "stream") lays all documents end to end, in a new order each epoch, and cuts the stream into rows.
 Nothing is wasted, and most rows begin inside a document.
 
-`WholeRows` (data.pack "whole") puts documents into rows so that none crosses from one row into the next; the rest of a row
+`WholeRows` (data.pack "whole") puts documents into rows so that no document continues in the next row; the rest of a row
 stays empty. Which documents share a row is decided once, so every epoch has the same number of rows; only their order
-changes. Documents longer than a row are cut. A conversation is cut before a turn, if possible not the assistant's. Plain text and
-turns that are longer than a row are cut at the end of the row.
+changes. Documents longer than a row are cut. A conversation is cut before a turn, if possible not between a question and its
+answer. Plain text, and a turn that is longer than a row, is cut at the end of the row.
 
-Both say which pieces of documents a row predicts, and which token comes before the first of them.
+Both have `pieces`, the pieces of documents that a row predicts, and `context`, the token before the first of them.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def _round_keys(key: int) -> list[np.uint64]:
 
 
 def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
-    """Where a pseudo-random permutation of range(n), chosen by `key`, sends each position; nothing is stored.
+    """Apply a pseudo-random permutation of range(n), chosen by `key`, to positions; nothing is stored.
 
-    A Feistel network on the smallest even number of bits that holds n; values that land outside are sent through
-    again until they fall inside ("cycle walking", Black & Rogaway 2002), which keeps it a permutation. Positions are
+    It is a Feistel network on the smallest even number of bits that holds n. A result outside of range(n) goes through
+    again until it is inside ("cycle walking", Black & Rogaway 2002), so the whole stays a permutation. Positions are
     integers in [0, n); the result is int64 of the same shape.
     """
     half = np.uint64((max(n - 1, 1).bit_length() + 1) // 2)
@@ -113,7 +113,7 @@ class EpochStream:
         return pieces
 
     def pieces(self, row: int) -> list[Piece]:
-        """What a row predicts."""
+        """The pieces that a row predicts."""
         return self._pieces(row * self.block_size, min((row + 1) * self.block_size, self.cache.n_tokens))
 
     def context(self, row: int) -> Piece | None:
@@ -126,13 +126,13 @@ class EpochStream:
 
 
 class WholeRows:
-    """Documents put whole into rows. Holds 12 bytes per document and 8 per row.
+    """Rows of whole documents. Holds 12 bytes per document and 8 per row.
 
-    n_rows: the same in every epoch. n_cut: documents longer than a row, which were cut.
+    n_rows: the same in every epoch. n_cut: how many documents are longer than a row, and were cut.
     """
 
     def __init__(self, cache: TokenCache, block_size: int, roles: AssistantTargets | None) -> None:
-        """`roles` finds the turns of conversations; None: there are no conversations."""
+        """`roles` finds the turns of conversations; None: treat every document as plain text."""
         self.n_cut = 0
         parts = self._parts(cache, block_size, roles)
         order, self._firsts = fill_rows(parts[:, 2], block_size)
@@ -140,7 +140,7 @@ class WholeRows:
         self.n_rows = len(self._firsts) - 1
 
     def _parts(self, cache: TokenCache, block_size: int, roles: AssistantTargets | None) -> np.ndarray:
-        """All documents as (document, begin, count), the long ones in several parts: uint32 (n, 3)."""
+        """All documents as parts (document, begin, count), long documents as several: uint32 (n, 3)."""
         index, whole = cache.index(), [np.empty((0, 3), np.uint32)]
         cut: list[tuple[int, int, int]] = []
         for first in range(0, cache.n_documents, CHUNK):
@@ -158,7 +158,7 @@ class WholeRows:
         return [Piece(*part) for part in self._parts_by_row[self._firsts[row] : self._firsts[row + 1]].tolist()]
 
     def context(self, row: int) -> Piece | None:
-        """None: no token of the data comes before a row."""
+        """Always None: a row's first target has no token before it."""
         return None
 
     def n_targets(self, row: int) -> int:
@@ -166,9 +166,9 @@ class WholeRows:
 
 
 def cut_at_turns(ids: np.ndarray, longest: int, roles: AssistantTargets | None) -> list[tuple[int, int]]:
-    """A document in parts of at most `longest` tokens, cut before turns if possible: (begin, count).
+    """The parts (begin, count) of a document, each of at most `longest` tokens; cut before turns if possible.
 
-    An answer of the assistant stays with its question, if there is another turn to cut before.
+    An answer of the assistant stays with its question if there is another place to cut.
     """
     turns, answers = roles.turns(ids) if roles else (np.empty(0, np.int64), np.empty(0, bool))
     parts, begin = [], 0
@@ -185,7 +185,7 @@ def fill_rows(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Fill rows of `size` with parts: each takes the longest part that is left, then the longest that still fits, ...
 
     Returns:
-        The parts' indices in row order, (n,), and the offset at which each row begins, with the end, (rows + 1,).
+        The parts' indices in row order, (n,), and where each row begins in them, with the end as the last, (rows + 1,).
         Parts of the same length are in a random order, the same every time.
     """
     left = np.bincount(lengths, minlength=size + 1).tolist()  # parts by length

@@ -1,4 +1,4 @@
-"""Text files of common formats to records: one dict per document, in a form that documents.py accepts.
+"""Reads text files of common formats as records: one dict per document, in a form that documents.py accepts.
 
     .txt .md    UTF-8; a line <|endoftext|> ends a document; long documents are cut at empty lines
     .jsonl      one record a line, or the text in its field --text_field
@@ -124,7 +124,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _format(path: Path) -> str:
-    """The format by the file's name, without .gz or .zst; "" if it is unknown."""
+    """The format that a file's name says, such as ".txt" for a.txt.gz; "" if it is unknown."""
     packed = path.suffix.lower() in (".gz", ".zst")
     name = (Path(path.stem) if packed else path).suffix.lower()
     return name if name in (FORMATS[:-1] if packed else FORMATS) else ""
@@ -262,7 +262,7 @@ def split_text(text: str | Iterable[str], separator: str = SEPARATOR) -> Iterato
 
 
 def _pieces(parts: Iterable[tuple[str, bool]]) -> Iterator[str]:
-    """Cut at the first empty line past PIECE_CHARACTERS; failing that, at a line end, a space, or anywhere."""
+    """Cut at the first empty line past PIECE_CHARACTERS; without one, at a line end, a space, or anywhere."""
     near, far = PIECE_CHARACTERS, int(1.5 * PIECE_CHARACTERS)
     rest = ""  # of the current document
     for part, ends in parts:
@@ -281,7 +281,7 @@ def _parts(chunks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
     """Yields (part of the text without separator lines, whether a document ends after it)."""
     line = re.compile(rf"^[ \t]*{re.escape(separator)}[ \t]*$", re.MULTILINE)
     longest = PIECE_CHARACTERS + len(separator)  # a longer line is no separator and need not be buffered
-    held = "\n"  # the buffered text, after the character before it, which ^ needs
+    held = "\n"  # the buffered text, and the character before it, which ^ needs
     for chunk in chunks:
         held += chunk
         end, done = max(0, held.rfind("\n")), 1  # up to `end`, lines are complete
@@ -346,7 +346,7 @@ def _text(path: Path) -> Iterator[str]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines with their ends. Raises UserError for one that is longer than LONGEST_LINE."""
+    """Lines, each with its number and its line end. Raises UserError for a line longer than LONGEST_LINE."""
     held, number = bytearray(), 1
     for part in itertools.chain.from_iterable(map(io.BytesIO, _chunks(path))):
         if len(held) + len(part) > LONGEST_LINE:
@@ -372,7 +372,7 @@ _JOINERS = re.compile("(?<![\u0300-\U0010ffff])[\u200c\u200d]+(?![\u0300-\U0010f
 
 
 def normalise(text: str) -> str:
-    """The text with one character for those that look alike. A second call changes nothing.
+    """The text with one character in place of several that look alike. A second call changes nothing.
 
     - Unicode NFC: a letter and its accent become one character if Unicode has it
     - curly single and double quotes (high, low, reversed) become ' and "; dashes stay

@@ -1,4 +1,4 @@
-"""What is in a prepared data set, for people: lengths, copies, the most common documents, and a picture of the lengths."""
+"""Statistics of a prepared data set: lengths, copies, the most common documents, and a plot of the lengths."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from utils import log, one_line, plural
 
 
 def describe(sources: Sequence[Source], caches: Sequence[TokenCache], files: DatasetFiles) -> None:
-    """Print the lengths and the copies of a set's documents, and draw the lengths."""
+    """Print the lengths and the copies of a set's documents, and plot the lengths."""
     lengths = [np.diff(cache.index().astype(np.int64)) for cache in caches]
     for source, length in zip(sources, lengths, strict=True):
         shown = ", ".join(f"{share} % {np.percentile(length, share):,.0f}" for share in (5, 25, 50, 75, 95))
         log.info("%s: tokens per document: %s, longest %s", source.label, shown, f"{length.max():,}")
     report_copies(sources)
-    picture = files.folder / f"{files.name}-lengths.png"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    draw_lengths(dict(zip((source.split for source in sources), lengths, strict=True)), files.name, picture)
-    log.info("Wrote %s", picture)
+    plot = files.folder / f"{files.name}-lengths.png"
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    draw_lengths(dict(zip((source.split for source in sources), lengths, strict=True)), files.name, plot)
+    log.info("Wrote %s", plot)
 
 
 def report_copies(sources: Sequence[Source]) -> None:
@@ -49,12 +49,12 @@ def report_copies(sources: Sequence[Source]) -> None:
 
 
 def digest(texts: list[str]) -> int:
-    """64 bits of a document's text."""
+    """A 64-bit hash of a document's text."""
     return int.from_bytes(hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).digest()[:8], "big")
 
 
 def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None:
-    """A histogram of document lengths, one outline a split."""
+    """Save a histogram of document lengths, with an outline for each split."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
@@ -82,7 +82,7 @@ def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None
 
 
 def statistics(cache: TokenCache) -> str:
-    """The counts of a cache, as a table for people."""
+    """The counts of a cache, as a table to print."""
     manifest = cache.manifest
     text_tokens = manifest.n_tokens - manifest.n_control_tokens
     rows = [
@@ -97,7 +97,7 @@ def statistics(cache: TokenCache) -> str:
 
 
 def warn_of_lookalikes(caches: list[TokenCache], parse_special: bool) -> None:
-    """Warn if documents hold text written like control tokens; the message names the option that reads it."""
+    """Warn if documents hold text that looks like control tokens; the message names the option that reads it so."""
     count = sum(cache.manifest.lookalike_documents for cache in caches)
     if count and not parse_special:
         log.warning(

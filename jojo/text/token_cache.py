@@ -31,7 +31,7 @@ BLOCK_BYTES = 1 << 20  # one checksum per MiB
 
 
 class DamagedCache(UserError):
-    """A token cache does not hold what was written; `what` is the file and the problem, the sentence's beginning."""
+    """A token cache does not hold what was written; `what` is the first half of the message: the file and the problem."""
 
     def __init__(self, path: Path, problem: str) -> None:
         self.what = f"The token cache '{path}' {problem}"
@@ -53,7 +53,7 @@ class CacheManifest:
     source: dict[str, Any]  # label, sha256, and for a file its size and mtime_ns when it was last compared
     dtype: str
     n_documents: int = 0
-    n_tokens: int = 0  # with the control tokens
+    n_tokens: int = 0  # including the control tokens
     n_control_tokens: int = 0
     n_text_bytes: int = 0
     longest_document: int = 0  # tokens
@@ -71,7 +71,7 @@ class CacheManifest:
 
     @classmethod
     def from_json(cls, text: str) -> CacheManifest:
-        """Raises ValueError if the text is not an intact manifest of this format."""
+        """The manifest in a JSON text. Raises ValueError if it is not intact, or has another format."""
         values = parse_json(text)
         if (
             not isinstance(values, dict)
@@ -83,7 +83,7 @@ class CacheManifest:
 
 
 def _is_sound(values: dict[str, Any]) -> bool:
-    """Whether types, counts and sizes fit. Anybody can compute the checksum: it does not say who wrote a manifest."""
+    """Whether types, counts and sizes fit. The checksum alone proves nothing: anybody can compute it."""
     types = {name: get_origin(hint) or hint for name, hint in get_type_hints(CacheManifest).items()}
     if {name: type(value) for name, value in values.items()} != types or values["format"] != FORMAT:
         return False
@@ -96,7 +96,7 @@ def _is_sound(values: dict[str, Any]) -> bool:
 
 
 def digest_of(values: Any) -> str:
-    """SHA-256 of plain values, by way of their JSON."""
+    """SHA-256 of the JSON of plain values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -115,7 +115,7 @@ class CheckedFile:
         self._checksums = checksums
         self._verified = bytearray(len(checksums) // 8)
         self._file = open(path, "rb")
-        self.close = weakref.finalize(self, self._file.close)  # by hand, or when the last reader is gone
+        self.close = weakref.finalize(self, self._file.close)  # also runs when the last reference is gone
         actual = os.fstat(self._file.fileno()).st_size
         if actual != size:
             raise DamagedCache(path, f"holds {actual:,} bytes instead of {size:,}")
@@ -143,8 +143,8 @@ class CheckedFile:
         return content
 
 
-def rebuilds(read: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """A method of TokenCache that reads. Where it finds damage, the cache is rebuilt and the method is called again."""
+def rebuild_if_damaged(read: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Decorates TokenCache's reading methods: if one finds damage, the cache is rebuilt and it is called again."""
 
     @functools.wraps(read)
     def read_twice(self: TokenCache, *arguments: int) -> np.ndarray:
@@ -166,8 +166,8 @@ class TokenCache:
     """A finished cache, open for reading.
 
     Args:
-        path: the .json. Raises DamagedCache if it, or the size of another file, is not what was written.
-        rebuild: called with the manifest where damage is found while reading. It writes the same files from the same
+        path: the .json. Raises DamagedCache if it is damaged, or if another file's size is wrong.
+        rebuild: called with the manifest if damage is found while reading. It writes the same files from the same
             data, or raises UserError. None: damage is an error.
     """
 
@@ -187,7 +187,7 @@ class TokenCache:
         self._idx = CheckedFile(self.path.with_suffix(".idx"), manifest.idx_crc32, (self.n_documents + 1) * 8)
         self._index_checked = False
 
-    @rebuilds
+    @rebuild_if_damaged
     def tokens(self, start: int, stop: int) -> np.ndarray:
         """Ids start to stop of all documents back to back, as stored (uint16 or uint32)."""
         size = self.dtype.itemsize
@@ -196,14 +196,14 @@ class TokenCache:
             raise DamagedCache(self._bin.path, "is damaged: it holds ids that its tokenizer does not have")
         return ids
 
-    @rebuilds
+    @rebuild_if_damaged
     def offsets(self, start: int, stop: int) -> np.ndarray:
         """Where documents start to stop - 1 begin, in tokens; entry n_documents is the end. uint64."""
         return np.frombuffer(self._idx.read(start * 8, stop * 8), dtype="<u8")
 
-    @rebuilds
+    @rebuild_if_damaged
     def index(self) -> np.ndarray:
-        """All offsets, verified and mapped: for one pass over them, not to be kept. uint64 (n_documents + 1,)."""
+        """All offsets, verified, as a memory map: use it for one pass, do not keep it. uint64 (n_documents + 1,)."""
         self._idx.verify(0, self._idx.size)
         index = np.memmap(self._idx.path, dtype="<u8", mode="r")
         if not self._index_checked:

@@ -25,12 +25,12 @@ from jojo.text.vocabulary import VOCABULARY_SHA256, Vocabulary, gpt2_vocabulary
 from utils import UserError, one_line, user_path
 
 # How GPT-2 cuts text before merging: contractions, words, numbers, punctuation, white space (Radford et al. 2019). Here
-# words come first, in one group with all parts that need no look-ahead. The cuts stay the same, 1.7 times faster.
+# words come first, in one group with all parts that need no look-ahead. This cuts at the same places, 1.7 times faster.
 SPLIT_PATTERN = r"(?: ?\p{L}+| ?\p{N}+|'(?:[sdmt]|ll|ve|re)| ?[^\s\p{L}\p{N}]+)|\s++$|\s+(?!\S)|\s+"
 
-# A million white-space characters in a row overflow the regular expression engine. GPT-2 always cuts before the last one
-# in front of a word, so cutting there first changes no id. White space is Unicode's (Python's \s also has \x1c to \x1f).
-# In a text with a thousand in a row, text[::100] has at least nine in a row (SPARSE_SPACE).
+# A million white-space characters in a row overflow the regular expression engine. If a word follows, GPT-2 always cuts
+# before the last of them, so cutting there first changes no id. White space is Unicode's (Python's \s also has \x1c to \x1f).
+# If a text has a thousand in a row, text[::100] has at least nine in a row (SPARSE_SPACE).
 SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 LONG_SPACE = re.compile(rf"(?=[{SPACE}][^{SPACE}])(?<=[{SPACE}]{{1000}})")
 SPARSE_SPACE = re.compile(rf"[{SPACE}]{{9}}")
@@ -42,7 +42,7 @@ Message = Mapping[str, str]  # {"role": "user", "content": "Hello"}
 
 
 def _parts(text: str) -> list[str]:
-    """The text, cut at LONG_SPACE. SPARSE_SPACE finds quickly that most texts have none."""
+    """The text, cut at LONG_SPACE. SPARSE_SPACE is a fast test that most texts have nothing to cut."""
     return LONG_SPACE.split(text) if SPARSE_SPACE.search(text[::100]) else [text]
 
 
@@ -53,7 +53,7 @@ class Tokenizer:
         is_gpt2: whether the vocabulary is GPT-2's.
         has_chatml: whether it has ChatML's control tokens.
         special_tokens: control tokens and their ids.
-        n_vocab: ids in use; GPT-2: 50,259 (50,257 without ChatML). Embedding rows above are padding, never sampled.
+        n_vocab: ids in use; GPT-2: 50,259 (50,257 without ChatML). Embedding rows from there on are padding.
         padded_vocab_size: n_vocab rounded up to a multiple of 64, for faster matrix products; GPT-2: 50,304.
     """
 
@@ -94,7 +94,7 @@ class Tokenizer:
         return Tokenizer(chatml, self._own)
 
     def identity(self) -> dict[str, Any]:
-        """What distinguishes this tokenizer from every other; plain values."""
+        """Plain values that distinguish this tokenizer from every other."""
         return {
             "name": self.name,
             "n_vocab": self.n_vocab,
@@ -103,7 +103,7 @@ class Tokenizer:
         }
 
     def definition(self) -> dict[str, Any]:
-        """What a checkpoint stores to restore this tokenizer: its identity, and its vocabulary unless that is GPT-2's."""
+        """What a checkpoint stores to restore this tokenizer: its identity, and the vocabulary if it is not GPT-2's."""
         return self.identity() | ({"vocabulary": self._own.content.decode("ascii")} if self._own else {})
 
     def encode(self, text: str) -> list[int]:
@@ -203,7 +203,7 @@ def from_definition(definition: Mapping[str, Any], what: str = "This") -> Tokeni
         for candidate in (Tokenizer(True, vocabulary), Tokenizer(False, vocabulary)):
             if candidate.definition() == dict(definition):
                 return candidate
-    except (ValueError, RuntimeError):  # RuntimeError: comparing with a tensor of several values
+    except (ValueError, RuntimeError):  # RuntimeError: a made-up definition may hold a tensor, which == cannot compare
         pass
     made_with = f"'{one_line(definition.get('name'))}' ({one_line(definition.get('n_vocab'))} tokens)"
     raise UserError(f"{what} was made with the tokenizer {made_with}, which this version does not have.")

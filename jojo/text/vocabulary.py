@@ -35,8 +35,8 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int) -> Vocabulary:
     trainer = BpeTrainer(vocab_size=vocab_size - 3, min_frequency=2, show_progress=False, initial_alphabet=letters)
     learner: Any = Learner(BPE())
     learner.pre_tokenizer = ByteLevel(add_prefix_space=False)  # cuts text like GPT-2
-    whole = (text.encode("utf-8", "replace").decode() for text in texts)  # without half surrogate pairs
-    learner.train_from_iterator(whole, trainer)
+    valid = (text.encode("utf-8", "replace").decode() for text in texts)  # without half surrogate pairs
+    learner.train_from_iterator(valid, trainer)
     bytes_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     ids: dict[str, int] = learner.get_vocab()
     tokens = [bytes(bytes_of[letter] for letter in name) for name in sorted(ids, key=ids.__getitem__)]
@@ -51,7 +51,7 @@ def byte_letters() -> list[str]:
 
 
 def merges(tokens: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """The merge that makes each token of several bytes, in the order in which they apply."""
+    """The pair of parts that is merged into each token of several bytes, in the order of the merges."""
     ranks = {token: rank for rank, token in enumerate(tokens)}
     never = len(tokens)
     for token in tokens:
@@ -91,13 +91,13 @@ class Vocabulary:
 
     @property
     def content(self) -> bytes:
-        """The file."""
+        """The contents of its file."""
         return b"".join(base64.b64encode(token) + b" %d\n" % i for i, token in enumerate(self.tokens))
 
 
 @lru_cache(maxsize=1)
 def gpt2_vocabulary() -> Vocabulary:
-    """GPT-2's, which is part of the project."""
+    """GPT-2's vocabulary, from the folder assets/."""
     content = VOCABULARY_FILE.read_bytes() if VOCABULARY_FILE.exists() else b""
     if hashlib.sha256(content).hexdigest() != VOCABULARY_SHA256:
         raise UserError(f"'{VOCABULARY_FILE}' is missing or damaged; restore it from the repository.")

@@ -59,7 +59,7 @@ def spoken(messages: list[dict[str, str]], role: str) -> list[str]:
 
 
 def scenes_of(teller: chitchat.Teller) -> list[str]:
-    return [scene.name for scene, _ in teller.told]
+    return [scene.name for scene, _ in teller.used]
 
 
 def unquoted(text: str) -> str:
@@ -292,7 +292,7 @@ def test_system_prompts_are_obeyed(told: list[Told]) -> None:
     for messages, teller in told:
         if messages[0]["role"] != "system":
             continue
-        scene, fields = teller.told[0]
+        scene, fields = teller.used[0]
         replies = spoken(messages, "assistant")
         if scene.name in MANNERS:
             assert all(MANNERS[scene.name](reply) for reply in replies), messages

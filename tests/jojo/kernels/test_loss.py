@@ -115,7 +115,7 @@ def test_a_gpu_is_not_kept_busy_with_small_operations(monkeypatch: pytest.Monkey
 def test_rows_at_once_follow_the_cache_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss_module, "CACHE_BYTES", 4 * 18 * 11)  # 11 rows of 18 logits
     monkeypatch.setattr(loss_module, "GROUP_ROWS", 25)
-    assert loss_module._rooms(torch.zeros(25, 6), 18)[1].shape == (11, 18)
+    assert loss_module._buffers(torch.zeros(25, 6), 18)[1].shape == (11, 18)
     assert_equals_plain(*case(63, 6, 18, 18), 18)
 
 
