@@ -58,7 +58,7 @@ def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
         turns = record.get("messages")
     if turns is None and "output" in record and ("instruction" in record or "input" in record):
         question = record.get("input")
-        if "instruction" in record:  # stands before the input, with an empty line between them
+        if "instruction" in record:  # it goes before the input, with an empty line between them
             parts = [record["instruction"], question or ""]
             question = "\n\n".join(filter(None, parts)) if all(isinstance(part, str) for part in parts) else None
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": record["output"]}]

@@ -18,9 +18,9 @@ from recipes.recipe import RecipeRequest, find_recipe
 from recipes.word_files import entries
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-Told = tuple[list[dict[str, str]], chitchat.Teller]
+Talk = tuple[list[dict[str, str]], chitchat.Teller]
 
-# What the assistant may call its own. Everything else ("my weekend", "my dog") belongs to people.
+# Words that the assistant may use after "my". All others ("my weekend", "my dog") belong to people.
 OWN = {
     "pleasure",
     "own",
@@ -44,8 +44,8 @@ NEVER_DONE = re.compile(
 
 
 @pytest.fixture(scope="module")
-def told() -> list[Told]:
-    """20,000 conversations, together with what was drawn for them."""
+def talks() -> list[Talk]:
+    """20,000 conversations, each with its Teller, which has the texts that were drawn."""
     tellers = [chitchat.Teller(index) for index in range(20_000)]
     return [(list(teller.messages()), teller) for teller in tellers]
 
@@ -86,7 +86,7 @@ def test_same_conversations_in_another_process() -> None:
     ],
 )
 def test_same_conversations_on_every_machine(seed: int, count: int, digest: str) -> None:
-    """Recorded once, before the words were text files. They change when the words do, and must not change otherwise."""
+    """The recorded hashes change when the words change, and must not change otherwise."""
     sha256 = hashlib.sha256()
     for record in chitchat.conversations(count, seed):
         sha256.update(json.dumps(record).encode() + b"\n")
@@ -115,64 +115,64 @@ def test_recipe() -> None:
     assert record_messages(documents[0][1])
 
 
-def test_roles_alternate_and_the_assistant_ends(told: list[Told]) -> None:
-    for messages, _ in told:
+def test_roles_alternate_and_the_assistant_ends(talks: list[Talk]) -> None:
+    for messages, _ in talks:
         roles = [message["role"] for message in messages]
         turns = roles[1:] if roles[0] == "system" else roles
         assert turns == ["user", "assistant"] * (len(turns) // 2), messages
         assert 2 <= len(turns) <= 8, messages
 
 
-def test_lengths(told: list[Told]) -> None:
-    pairs = collections.Counter(len(teller.pairs) for _, teller in told)
-    assert min(pairs[number] for number in (1, 2, 3, 4)) > 0.05 * len(told)
-    assert 0.04 < sum(messages[0]["role"] == "system" for messages, _ in told) / len(told) < 0.12
-    for messages, _ in told:
+def test_lengths(talks: list[Talk]) -> None:
+    pairs = collections.Counter(len(teller.pairs) for _, teller in talks)
+    assert min(pairs[number] for number in (1, 2, 3, 4)) > 0.05 * len(talks)
+    assert 0.04 < sum(messages[0]["role"] == "system" for messages, _ in talks) / len(talks) < 0.12
+    for messages, _ in talks:
         assert all(len(message["content"].split()) <= 60 for message in messages), messages
-    words = [sum(len(message["content"].split()) for message in messages) for messages, _ in told]
+    words = [sum(len(message["content"].split()) for message in messages) for messages, _ in talks]
     assert max(words) <= 180 and 45 < sum(words) / len(words) < 60
 
 
-def test_conversations_are_distinct(told: list[Told]) -> None:
-    assert len({json.dumps(messages) for messages, _ in told}) > 0.99 * len(told)
+def test_conversations_are_distinct(talks: list[Talk]) -> None:
+    assert len({json.dumps(messages) for messages, _ in talks}) > 0.99 * len(talks)
 
 
-def test_distinct_word_sequences(told: list[Told]) -> None:
+def test_distinct_word_sequences(talks: list[Talk]) -> None:
     """38,900 of the 42,600 8-grams in 1,000 conversations are distinct, 12,700 of 15,700 within one turn."""
     across, within = set[tuple[str, ...]](), set[tuple[str, ...]]()
-    for messages, _ in told[:1000]:
+    for messages, _ in talks[:1000]:
         turns = [message["content"].lower().split() for message in messages]
         for found, texts in ((across, [[word for turn in turns for word in turn]]), (within, turns)):
             found.update(tuple(text[start : start + 8]) for text in texts for start in range(len(text) - 7))
     assert len(across) > 37_500 and len(within) > 12_000
 
 
-def test_nobody_says_a_sentence_twice(told: list[Told]) -> None:
-    for messages, _ in told[:2000]:
+def test_nobody_says_a_sentence_twice(talks: list[Talk]) -> None:
+    for messages, _ in talks[:2000]:
         for role in ("user", "assistant"):
             parts = [part.split() for text in spoken(messages, role) for part in re.split("[.!?:]", unquoted(text))]
             said = collections.Counter(" ".join(part).lower() for part in parts if len(part) > 3)
             assert not said or max(said.values()) == 1, messages
 
 
-def test_no_reply_is_too_common(told: list[Told]) -> None:
-    replies = collections.Counter(reply for messages, _ in told for reply in spoken(messages, "assistant"))
+def test_no_reply_is_too_common(talks: list[Talk]) -> None:
+    replies = collections.Counter(reply for messages, _ in talks for reply in spoken(messages, "assistant"))
     reply, count = replies.most_common(1)[0]
     assert count < 0.005 * replies.total(), reply
 
 
-def test_every_scene_occurs(told: list[Told]) -> None:
-    counts = collections.Counter(name for _, teller in told for name in scenes_of(teller))
+def test_every_scene_occurs(talks: list[Talk]) -> None:
+    counts = collections.Counter(name for _, teller in talks for name in scenes_of(teller))
     every = {scene.name for scene in scenes(chitchat.TALK, chitchat.QUESTIONS, chitchat.MANNERS, chitchat.SYSTEMS)}
     assert counts.keys() == every
     assert min(counts.values()) > 40, counts
 
 
-def test_typography(told: list[Told]) -> None:
+def test_typography(talks: list[Talk]) -> None:
     mistakes = re.compile(
         r"[{}\[\]|<>@/_*]|  | [.,!?:]|[.,!?:][A-Za-z]|,,|\.\.(?!\.)(?<!\.\.\.)|[!?,:][.,!?:](?<!\?!)|\bi\b"
     )
-    for messages, _ in told[:8000]:
+    for messages, _ in talks[:8000]:
         for text in spoken(messages, "assistant") + spoken(messages, "system"):
             assert text == text.strip() and not mistakes.search(text), (mistakes.search(text), text)
             assert text[0].isupper() or text[0] == '"', text
@@ -182,24 +182,24 @@ def test_typography(told: list[Told]) -> None:
             assert text == text.strip() and not re.search(r"[{}\[\]|<>@/_*]|  | [.,!?:]", text), text
 
 
-def test_articles(told: list[Told]) -> None:
-    for messages, _ in told[:8000]:
+def test_articles(talks: list[Talk]) -> None:
+    for messages, _ in talks[:8000]:
         for text in (message["content"].lower() for message in messages):
             for article, word in re.findall(r"(?<![\w'-])(an?) ([a-z]+)", text):
                 if word not in {"one", "hour", "ukulele"}:
                     assert (article == "an") == (word[0] in "aeiou"), (article, word, text)
 
 
-def test_no_repeated_words(told: list[Told]) -> None:
-    for messages, _ in told[:8000]:
+def test_no_repeated_words(talks: list[Talk]) -> None:
+    for messages, _ in talks[:8000]:
         for text in spoken(messages, "assistant"):
             assert not re.search(r"\b(the|a|an|to|and|of|in|is|was|it|he|she|i|you|your|my) \1\b", text.lower()), text
 
 
-def test_names_were_given_before(told: list[Told]) -> None:
-    """Whoever the assistant names was named before, in a user's turn or the system prompt."""
+def test_names_were_given_before(talks: list[Talk]) -> None:
+    """The assistant uses a name only after a user's turn or the system prompt has used it."""
     named = 0
-    for messages, _ in told:
+    for messages, _ in talks:
         before = ""
         for message in messages:
             if message["role"] == "assistant":
@@ -210,13 +210,13 @@ def test_names_were_given_before(told: list[Told]) -> None:
     assert named > 5000
 
 
-def test_the_given_name_is_used_later(told: list[Told]) -> None:
-    """A question for the name is answered with the name that was given; nobody is called by another one."""
+def test_the_given_name_is_used_later(talks: list[Talk]) -> None:
+    """If the user asks for the name, the answer is the name that was given; no other name is used."""
     asked = called = 0
     question = re.compile(
         r"(tell me|know|remember|what'?s|was) (my name( again)?|who i am|what i'?m called)\??$|\bwho am i\??$"
     )
-    for messages, teller in (one for one in told if not one[1].system):
+    for messages, teller in (one for one in talks if not one[1].system):
         users, replies = spoken(messages, "user"), spoken(messages, "assistant")
         for number, (user, reply) in enumerate(zip(users, replies, strict=True)):
             known = re.search(rf"\b{teller.name}\b", " ".join(users[:number]), re.IGNORECASE) if teller.name else None
@@ -230,7 +230,7 @@ def test_the_given_name_is_used_later(told: list[Told]) -> None:
 
 
 def always_has(line: str, slot: str) -> bool:
-    """Whether a line has a slot (or another form of it) whatever is chosen."""
+    """Whether a line has a slot, or another form of it, in all its alternatives."""
     has = re.compile(rf"\{{(a_|your_)?{slot}\}}")
     while "[" in line:
         line = chitchat.CHOICE.sub(
@@ -240,7 +240,7 @@ def always_has(line: str, slot: str) -> bool:
 
 
 def test_what_is_said_back_was_said_before() -> None:
-    """Whatever is drawn, the answer to a question about an earlier turn has been in one of these turns."""
+    """For all drawn texts, the answer to a question about an earlier turn was said in an earlier turn."""
     for scene in scenes(chitchat.TALK):
         for answer in scene.lines.get("R", []):
             slots = {re.sub(r"^(a|your)_", "", slot) for slot in re.findall(r"\{(\w+)\}", answer)}
@@ -250,8 +250,8 @@ def test_what_is_said_back_was_said_before() -> None:
                 assert any(said), (scene.name, slot)
 
 
-def test_the_assistant_claims_no_life_of_its_own(told: list[Told]) -> None:
-    for messages, teller in told:
+def test_the_assistant_claims_no_life_of_its_own(talks: list[Talk]) -> None:
+    for messages, teller in talks:
         for reply in map(unquoted, spoken(messages, "assistant")):
             assert not NEVER_DONE.search(reply), reply
             assert {word.lower() for word in re.findall(r"\b[Mm]y ([A-Za-z]+)", reply)} <= OWN, (
@@ -288,8 +288,8 @@ MANNERS = {
 }
 
 
-def test_system_prompts_are_obeyed(told: list[Told]) -> None:
-    for messages, teller in told:
+def test_system_prompts_are_obeyed(talks: list[Talk]) -> None:
+    for messages, teller in talks:
         if messages[0]["role"] != "system":
             continue
         scene, fields = teller.used[0]

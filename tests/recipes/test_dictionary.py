@@ -104,12 +104,12 @@ xxii a 1 0 1 0 00001300
 
 
 def write_wordnet(folder: Path, **changes: str | None) -> Path:
-    """The files above in a folder; a keyword such as data_noun has other contents, or None for none."""
+    """Writes the files above to a folder. A keyword such as data_noun replaces a file's contents; None leaves it out."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in {**FILES, **{key.replace("_", "."): text for key, text in changes.items()}}.items():
         if text is not None:
             header = "" if name == "cntlist.rev" else LICENCE
-            text = text.replace("\n", "  \n") if name.startswith("data.") else text  # as those lines end
+            text = text.replace("\n", "  \n") if name.startswith("data.") else text  # as in WordNet
             (folder / name).write_text(header + text, encoding="utf-8")
     return folder
 
@@ -125,12 +125,12 @@ def made(folder: Path) -> list[Record]:
     return [record for _, record in RECIPE.documents(RecipeRequest("path", folder))]
 
 
-def told(folder: Path, word: str) -> str:
-    """A word in sentences."""
+def prose_of(folder: Path, word: str) -> str:
+    """The document of a word, in sentences."""
     return dictionary.prose(word, senses_of(word, read_wordnet(folder)), dictionary.MANNERS[1], Random(0))
 
 
-def words_told(folder: Path) -> set[str]:
+def words_with_documents(folder: Path) -> set[str]:
     """The words that have a document."""
     wordnet = read_wordnet(folder)
     return {word for word in wordnet.places if senses_of(word, wordnet)}
@@ -139,8 +139,8 @@ def words_told(folder: Path) -> set[str]:
 # --- documents ------------------------------------------------------------------------------------------------------
 
 
-def test_every_part_of_speech_and_relation_is_told(folder: Path) -> None:
-    dog = told(folder, "dog")
+def test_documents_have_every_part_of_speech_and_relation(folder: Path) -> None:
+    dog = prose_of(folder, "dog")
     assert dog.startswith("A dog is a member of the genus Canis. For example: ")
     assert '"the dog barked all night".' in dog
     assert "Another word is domestic dog." in dog
@@ -149,30 +149,30 @@ def test_every_part_of_speech_and_relation_is_told(folder: Path) -> None:
     assert dog.endswith(
         '\n\nAs a verb, "dog" means to go after with the intent to catch. For example: "The policeman dogged the thief."'
     )
-    assert "The opposite is slow." in told(folder, "brisk")  # the second word of that synset, by its number
-    assert "opposite" not in told(folder, "merry")  # whose synset has it for another word
-    assert 'existing in abundance (usually followed by "of").' in told(folder, "galore")
-    assert told(folder, "Marie Curie") == (
+    assert "The opposite is slow." in prose_of(folder, "brisk")  # the second word of that synset, by its number
+    assert "opposite" not in prose_of(folder, "merry")  # the opposite belongs to another word of the synset
+    assert 'existing in abundance (usually followed by "of").' in prose_of(folder, "galore")
+    assert prose_of(folder, "Marie Curie") == (
         "Marie Curie was a French chemist (born in Poland) who discovered radium (1867-1934). "
         "Also called Madame Curie and Curie."
     )
-    assert told(folder, "Paris") == "Paris is the capital of France."
+    assert prose_of(folder, "Paris") == "Paris is the capital of France."
 
 
 def test_words_that_are_left_out(folder: Path) -> None:
-    assert words_told(folder) == {
+    assert words_with_documents(folder) == {
         *("animal", "dog", "mouse", "Marie Curie", "Paris", "jersey", "colour"),
         *("choke", "take a breath", "brisk", "merry", "slow", "galore", "briskly"),
     }
-    # One spelling (colour), one name (Marie Curie), and no Latin, slurs, symbols, digits, letters or long names.
+    # Only one spelling (colour) and one name (Marie Curie); no Latin, slurs, symbols, digits, letters or long names.
     assert "Mus musculus" not in str(made(folder))
 
 
 def test_a_rare_thing_has_one_document_and_a_common_word_its_own(tmp_path: Path) -> None:
     index = FILES["index.noun"] + "house_mouse n 1 0 1 0 00002300\n"
-    assert "house mouse" not in words_told(write_wordnet(tmp_path / "rare", index_noun=index))
+    assert "house mouse" not in words_with_documents(write_wordnet(tmp_path / "rare", index_noun=index))
     index = index.replace("house_mouse n 1 0 1 0", "house_mouse n 1 0 1 1")
-    assert "house mouse" in words_told(write_wordnet(tmp_path / "met", index_noun=index))
+    assert "house mouse" in words_with_documents(write_wordnet(tmp_path / "met", index_noun=index))
 
 
 def test_senses_come_in_order_of_frequency(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_at_most_four_senses_and_each_part_of_speech_among_them(tmp_path: Path) 
     assert len({sense.meaning for sense in senses}) == 4
 
 
-def test_the_same_documents_every_time_whatever_else_there_is(folder: Path, tmp_path: Path) -> None:
+def test_a_document_is_always_the_same_and_depends_on_no_other_word(folder: Path, tmp_path: Path) -> None:
     assert made(folder) == made(folder)
     more = write_wordnet(
         tmp_path / "more",
@@ -237,7 +237,7 @@ def test_documents_are_clean_text(folder: Path) -> None:
         assert "  " not in text
 
 
-def test_a_model_at_an_endpoint_puts_them_in_other_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_at_an_endpoint_rewrites_the_documents(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def rewritten(
         items: Iterable[Any], prompt_of: Callable[[Any], str], *server: object, **_: object
     ) -> Iterator[tuple[Any, str]]:
@@ -250,7 +250,7 @@ def test_a_model_at_an_endpoint_puts_them_in_other_words(folder: Path, monkeypat
     wanted = RecipeRequest("path", folder, Path("kept"), endpoint="http://localhost/v1", model="small")
     texts = [[*record.values()][-1] for _, record in RECIPE.documents(wanted)]
     assert "Simply: brisk." in texts
-    assert "Something else." not in texts  # it lost the word: the entry stays as it was
+    assert "Something else." not in texts  # the answer lacks the word, so the entry stays as it was
     assert any("genus Canis" in text or "dog" in text for text in texts)
 
 
@@ -263,7 +263,7 @@ def test_a_data_line_with_hexadecimal_numbers_markers_and_pointers() -> None:
     offset, synset = parse_synset(line)
     assert (offset, synset.topic, synset.gloss) == (14358, "00", 'plenty; "x | y"')
     assert synset.words == ["abounding", "galore", "a", "b", "c d", "e", "f", "g", "h", "i"]
-    assert synset.pointers == [("!", ("a", 1), 10, 11)]  # the others are not told
+    assert synset.pointers == [("!", ("a", 1), 10, 11)]  # other pointers are not used
 
 
 def test_an_index_line() -> None:
@@ -274,7 +274,7 @@ def test_an_index_line() -> None:
 @example("00001740 03 n ff entity 0 000 | too few words")
 @example("00001740 03 n 01 entity 0 002 @ 00001740 n 0000 | too few pointers")
 @example("word n -1 0 0 0")
-def test_damaged_lines_are_told_from_good_ones(line: str) -> None:
+def test_damaged_lines_are_recognised(line: str) -> None:
     for parse in (parse_synset, parse_index, parse_count):
         with contextlib.suppress(ValueError, IndexError):
             parse(line)
@@ -327,7 +327,7 @@ TEXT = st.text(alphabet="abc xyz,()-'", min_size=1).map(lambda text: text.strip(
 
 
 @given(TEXT, st.lists(TEXT, max_size=4))
-def test_what_was_put_together_comes_apart(definition: str, examples: list[str]) -> None:
+def test_a_gloss_gives_back_its_definition_and_examples(definition: str, examples: list[str]) -> None:
     gloss = "; ".join([definition, *(f'"{text}"' for text in examples)])
     assert parse_gloss(gloss) == (definition, examples)
 
@@ -388,7 +388,7 @@ def test_no_gloss_breaks_a_document(tmp_path_factory: pytest.TempPathFactory, gl
             dictionary.document("thing", sense)
 
 
-# --- where it is found, and what is wrong with it ---------------------------------------------------------------------
+# --- finding WordNet, and errors in it --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -412,7 +412,7 @@ def test_where_wordnet_is_looked_for(bare: pytest.MonkeyPatch, tmp_path: Path) -
     ):
         sample()
     documents = made(write_wordnet(tmp_path / "home" / "dict"))
-    assert made(tmp_path / "home") == documents  # the folder above dict is as good
+    assert made(tmp_path / "home") == documents  # the folder above dict works too
     with bare.context() as machine:
         machine.setenv("WNHOME", str(tmp_path / "home"))
         assert sample() == documents
@@ -475,7 +475,7 @@ def test_files_of_two_wordnets(tmp_path: Path) -> None:
         made(folder)
 
 
-def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path / "file"):
         (tmp_path / "file").touch()
         with pytest.raises(

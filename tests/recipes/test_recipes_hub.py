@@ -1,4 +1,4 @@
-"""Data sets that are fetched: from a Hub on this machine, with all that goes wrong there; and rewritten by a model on it."""
+"""Tests of recipes with a local server: it plays the Hub, with all its errors, and the language model that rewrites."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def running() -> Iterator[DataServer]:
 
 @pytest.fixture
 def server(running: DataServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> DataServer:
-    """The servers, empty, with huggingface_hub pointed at them and nothing to wait for."""
+    """The server without any files. huggingface_hub uses it as the Hub, and retries without waiting."""
     from huggingface_hub import constants
 
     running.clear()
@@ -63,7 +63,7 @@ def server(running: DataServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def switch_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on there is no network."""
+    """Makes huggingface_hub refuse every connection from now on."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -78,7 +78,7 @@ def fetch(folder: Path, **options: Any) -> Path:
 
 
 def gets(server: DataServer) -> list[str]:
-    """The Range header of every download, "" where there was none."""
+    """The Range header of every download; "" if it had no such header."""
     return [a.headers.get("Range", "") for a in server.asked if a.method == "GET" and a.path.endswith(NAME)]
 
 
@@ -99,10 +99,10 @@ def test_a_file_is_fetched_once_and_needs_no_network_again(
     assert len(server.asked) == asked
 
 
-def test_a_broken_download_goes_on_where_it_broke(
+def test_a_broken_download_continues_where_it_broke(
     server: DataServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)  # what is kept at a time
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)  # saved in pieces of this size
     content = bytes(range(256)) * 400
     server.add(REPO, NAME, content)
     server.cut(r"text\.txt", 40_000)
@@ -114,7 +114,7 @@ def test_a_broken_download_goes_on_where_it_broke(
 
 
 @pytest.mark.parametrize("changed", [False, True])
-def test_a_later_run_goes_on_with_the_same_version_of_a_file_and_no_other(
+def test_a_later_run_continues_a_download_only_of_the_same_version(
     server: DataServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)
@@ -122,7 +122,7 @@ def test_a_later_run_goes_on_with_the_same_version_of_a_file_and_no_other(
     server.add(REPO, NAME, content)
     server.cut(r"text\.txt", 40_000)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("time.sleep", interrupt)  # Ctrl-C while it waits to go on
+        patch.setattr("time.sleep", interrupt)  # Ctrl-C while it waits to try again
         fetch(tmp_path)
     assert not (tmp_path / REPO / NAME).exists()
     if changed:
@@ -180,7 +180,7 @@ def test_a_file_that_is_there_without_a_note_is_not_fetched_again(server: DataSe
     fetch(tmp_path)
     assert not gets(server)
     server.files[f"{REPO}/{NAME}"] = b"newer text"
-    assert fetch(tmp_path).read_bytes() == b"some text"  # what was verified stays
+    assert fetch(tmp_path).read_bytes() == b"some text"  # a verified file is kept
     assert fetch(tmp_path, revision="v2").read_bytes() == b"newer text"  # another version was asked for
 
 
@@ -195,7 +195,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("status", "words"), REFUSED)
-def test_every_refusal_is_one_sentence_with_a_way_on(
+def test_every_error_is_one_sentence_that_says_what_to_do(
     server: DataServer, tmp_path: Path, status: int | None, words: str
 ) -> None:
     server.add(REPO, NAME, b"some text")
@@ -227,7 +227,7 @@ def test_all_missing_files_are_named_and_those_put_there_by_hand_are_taken_witho
     assert hub.fetch_files(REPO, ["a"], tmp_path) == [tmp_path / REPO / "a"]
     server.fail("HEAD", "a", 404)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    with pytest.raises(UserError, match="404"):  # it was reached
+    with pytest.raises(UserError, match="404"):  # now the Hub is reached
         hub.fetch_files(REPO, ["a"], tmp_path)
 
 
@@ -249,7 +249,7 @@ def test_a_login_page_in_place_of_a_file_is_not_kept(
     assert fetch(tmp_path).read_bytes() == b"some text"
 
 
-def test_what_is_not_on_the_hub(server: DataServer, tmp_path: Path) -> None:
+def test_a_file_that_is_not_on_the_hub(server: DataServer, tmp_path: Path) -> None:
     server.add(REPO, "other.txt", b"some text")
     with pytest.raises(UserError, match=r"does not know it, or not for this token \(404\)"):
         fetch(tmp_path)
@@ -389,7 +389,7 @@ CONVERSATIONS = [
 
 
 def zipped(**texts: str | bytes) -> bytes:
-    """A zip file; the names' double underscores are slashes."""
+    """A zip file of these texts; "__" in a name stands for "/"."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in texts.items():
@@ -425,8 +425,8 @@ def test_conversations_from_the_hub(server: DataServer, tmp_path: Path) -> None:
     )  # fmt: skip
     assert [(split, [m["content"] for m in record["messages"]]) for split, record in turns] == [
         ("train", CONVERSATIONS[0][1]),
-        ("train", ["Taxi!", "Where to?"]),  # a last word without an answer
-        ("val", CONVERSATIONS[2][1]),  # and a single one is no conversation
+        ("train", ["Taxi!", "Where to?"]),  # the last utterance has no answer
+        ("val", CONVERSATIONS[2][1]),  # a single utterance is no conversation
     ]
     for _, record in turns:
         assert [m["role"] for m in record["messages"]] == ["user", "assistant"] * (len(record["messages"]) // 2)
@@ -446,7 +446,7 @@ def test_conversations_from_the_original_files(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "ijcnlp_dailydialog.zip") as archive:
         archive.extractall(unpacked)
     assert read(unpacked) == CONVERSATIONS
-    alone = [("", said) for _, said in CONVERSATIONS[:2]]  # without validation text, it gives both splits
+    alone = [("", said) for _, said in CONVERSATIONS[:2]]  # "": without validation text, it will be split
     assert read(unpacked / "ijcnlp_dailydialog" / "train.zip") == alone
     assert read(unpacked / "ijcnlp_dailydialog" / "dialogues_text.txt") == alone
     for name in ("train", "validation", "test"):
@@ -457,9 +457,9 @@ def test_conversations_from_the_original_files(tmp_path: Path) -> None:
     assert read(unpacked) == alone
 
 
-def test_no_beginning_of_the_original_zip_passes_for_all_of_it(tmp_path: Path) -> None:
+def test_an_incomplete_download_of_the_original_zip_is_noticed(tmp_path: Path) -> None:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:  # stored, so that a zip inside of it can be seen
+    with zipfile.ZipFile(buffer, "w") as archive:  # not compressed, so that an inner zip is visible in its bytes
         for name, content in archives().items():
             archive.writestr(f"ijcnlp_dailydialog/{name}", content)
     path, whole = tmp_path / "ijcnlp_dailydialog.zip", buffer.getvalue()
@@ -502,9 +502,9 @@ def test_a_network_that_is_off_names_the_archive(tmp_path: Path) -> None:
         documents(chat.RECIPE, source="hub", folder=tmp_path)
 
 
-# --- their punctuation -------------------------------------------------------------------------------------------------
+# --- punctuation of conversations --------------------------------------------------------------------------------------
 
-REPAIRS = [  # as the source writes it, as it should be
+REPAIRS = [  # (the text in the source, the corrected text)
     ("I ' m fine , thanks . And you ?", "I'm fine, thanks. And you?"),
     ("I don ' t know , do you ?", "I don't know, do you?"),
     ("It doesn't matter , I can ’ t go .", "It doesn't matter, I can’t go."),
@@ -572,7 +572,7 @@ REPAIRS = [  # as the source writes it, as it should be
     ("他 says ， yes 。 OK ？", "他 says, yes. OK?"),
     ("OK .I will ,too ...and then", "OK. I will, too... and then"),
     ("Mm — hmm . Yes — always .", "Mm — hmm. Yes — always."),
-    ("the word “ yes “ is", "the word “ yes “ is"),  # nobody knows which mark is which
+    ("the word “ yes “ is", "the word “ yes “ is"),  # it is unknown which mark opens the quote
     ("Thanks :) See .NET at 10:30, $5, 'x' or \"y\" (z)...", "Thanks :) See .NET at 10:30, $5, 'x' or \"y\" (z)..."),
     ("", ""),
 ]
@@ -591,7 +591,7 @@ PIECES = st.lists(st.sampled_from((WORDS + " " + MARKS + " ' ’ . \"").split())
 
 @examples(600)
 @given(PIECES, st.sampled_from([" ", " ", "  ", ""]))
-def test_repairing_touches_spaces_only_and_is_done_after_once(pieces: list[str], space: str) -> None:
+def test_repairing_changes_only_spaces_and_a_second_time_changes_nothing(pieces: list[str], space: str) -> None:
     raw = space.join(pieces)
     right = repaired(raw)
     assert repaired(right) == right
@@ -631,7 +631,7 @@ PAIRS = [("To whom did it appear in 1858?", "Saint Bernadette Soubirous"), ("Wha
 
 
 def squad_json(questions: list[tuple[str, list[str]]]) -> str:
-    """The original files' form (https://rajpurkar.github.io/SQuAD-explorer/)."""
+    """SQuAD in the format of the original files (https://rajpurkar.github.io/SQuAD-explorer/)."""
     qas = [
         {"id": str(n), "question": question, "answers": [{"text": text, "answer_start": 0} for text in answers]}
         for n, (question, answers) in enumerate(questions)
@@ -688,7 +688,7 @@ def test_without_pyarrow_the_hub_is_not_asked(
 if importlib.util.find_spec("pyarrow"):
 
     def squad_parquet(questions: list[tuple[str, list[str]]], **other: Any) -> bytes:
-        """The Hub's form: one row a question, its answers in two lists."""
+        """SQuAD in the Hub's format: a row for each question, with its answers in two lists."""
         pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
         answers = [{"text": texts, "answer_start": [0] * len(texts)} for _, texts in questions]
         kind = pyarrow.struct(
@@ -733,7 +733,7 @@ def ask(server: DataServer, prompts: list[str], journal: Path) -> Iterator[tuple
 
 
 def refused(server: DataServer, journal: Path, prompts: list[str] | None = None) -> str:
-    """The message where there is no answer."""
+    """The error message when the model gives no answer."""
     with pytest.raises(UserError) as caught:
         list(ask(server, prompts or ["a"], journal))
     assert "\n" not in str(caught.value)
@@ -741,7 +741,7 @@ def refused(server: DataServer, journal: Path, prompts: list[str] | None = None)
     return str(caught.value)
 
 
-def test_what_is_asked(server: DataServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_request_that_is_sent(server: DataServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(ask(server, ["a fox – ja"], tmp_path / "deep" / "j.jsonl")) == [("a fox – ja", "about a fox – ja")]
     request = server.asked[0]
     assert json.loads(request.body) == {
@@ -800,10 +800,12 @@ def test_a_run_that_was_killed_asks_only_for_the_rest(server: DataServer, tmp_pa
     assert [item for item, _ in ask(server, more, journal)] == more
     assert server.prompts() == ["one more"]
     list(rewrite.rewritten(["one more"], str, f"{server.endpoint}/v1", "another", journal))
-    assert len(server.prompts()) == 2  # another model's answers are others
+    assert len(server.prompts()) == 2  # another model is asked again
 
 
-def test_a_refusal_says_how_many_are_kept_and_the_next_run_goes_on(server: DataServer, tmp_path: Path) -> None:
+def test_a_refusal_says_how_many_answers_are_kept_and_the_next_run_continues(
+    server: DataServer, tmp_path: Path
+) -> None:
     journal, prompts = tmp_path / "j.jsonl", [str(n) for n in range(10)]
     server.reply = lambda prompt: 401 if prompt == "6" else f"about {prompt}"
     message = refused(server, journal, prompts)
@@ -832,7 +834,7 @@ def test_a_damaged_journal_loses_the_damaged_lines_only(server: DataServer, tmp_
 @pytest.mark.parametrize(
     "failure", [429, 500, 503, None, b"<html>", b"{}", b'{"choices": []}', b"[" * 100_000, "", " "]
 )
-def test_a_failure_that_passes_is_waited_out(server: DataServer, tmp_path: Path, failure: Any) -> None:
+def test_a_temporary_failure_is_tried_again(server: DataServer, tmp_path: Path, failure: Any) -> None:
     if isinstance(failure, int) or failure is None:
         server.fail("POST", "completions", failure, 4)
     else:
@@ -860,7 +862,7 @@ def test_a_failure_that_passes_is_waited_out(server: DataServer, tmp_path: Path,
         (b'{"choices": [{}]}', "answers with no message", 5),
     ],
 )
-def test_a_failure_that_stays(
+def test_a_permanent_failure(
     server: DataServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Any, words: str, tries: int
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -877,7 +879,7 @@ def test_a_failure_that_stays(
 
 
 @pytest.mark.parametrize("failure", [400, ""])
-def test_one_prompt_that_is_refused_holds_up_no_other(server: DataServer, tmp_path: Path, failure: Any) -> None:
+def test_a_refused_prompt_does_not_stop_the_others(server: DataServer, tmp_path: Path, failure: Any) -> None:
     prompts = [str(n) for n in range(30)]
     server.reply = lambda prompt: failure if prompt == "7" else f"about {prompt}"
     with logged() as records:
@@ -886,7 +888,7 @@ def test_one_prompt_that_is_refused_holds_up_no_other(server: DataServer, tmp_pa
     assert any("for '7', which stays as it was" in text for text in warnings_in(records))
 
 
-def test_a_server_that_refuses_whatever_is_asked_is_not_asked_to_the_end(server: DataServer, tmp_path: Path) -> None:
+def test_a_server_that_refuses_every_prompt_is_soon_left_alone(server: DataServer, tmp_path: Path) -> None:
     server.reply = lambda prompt: 400
     message = refused(server, tmp_path / "j.jsonl", [str(n) for n in range(100)])
     assert message.endswith("(400) for '9', and nothing for 9 before it; correct that, then start again.")
@@ -908,7 +910,7 @@ def test_no_more_is_asked_for_than_wanted(server: DataServer, tmp_path: Path) ->
     assert sorted(server.prompts()) == list("0123456")
 
 
-def test_nobody_there(server: DataServer, tmp_path: Path) -> None:
+def test_a_server_that_cannot_be_reached(server: DataServer, tmp_path: Path) -> None:
     with DataServer() as other:
         address = other.endpoint
     with pytest.raises(UserError, match=r"cannot be reached \(ConnectionRefusedError\); correct that"):
@@ -946,7 +948,7 @@ def test_a_run_that_ends_does_not_wait_for_its_retries(
 @pytest.mark.parametrize(
     "endpoint", ["", "localhost:8000", "ftp://x/v1", "http://me:key@x/v1", "http://x /v1", "http://["]
 )
-def test_an_address_that_is_none(server: DataServer, tmp_path: Path, endpoint: str) -> None:
+def test_an_invalid_address_is_refused(server: DataServer, tmp_path: Path, endpoint: str) -> None:
     with pytest.raises(UserError, match="--endpoint must be an address like"):
         list(rewrite.rewritten(["a"], str, endpoint, "small", tmp_path / "j.jsonl"))
 
@@ -979,7 +981,7 @@ def test_answers_become_sentences(server: DataServer, tmp_path: Path) -> None:
     ]
     assert [record["input"] for _, record in found] == [question for question, _ in PAIRS]
     assert warnings_in(records) == ["Answers left as they were, because the model's sentence lacks them: 1."]
-    with logged() as records:  # also where no more are wanted
+    with logged() as records:  # the warning also comes if the caller stops early
         server.reply = lambda prompt: 400
         few = knowledge.RECIPE.read(RecipeRequest(source="path", max_documents=2, **wanted))
         assert [next(few), next(few)] == found

@@ -34,7 +34,7 @@ def words_of(text: str) -> list[str]:
 
 
 def genders(telling: story_generator.Telling) -> set[str]:
-    """Returns "he" and/or "she": the pronouns of everybody in the cast."""
+    """Returns the pronouns of everybody in the cast: "he", "she", or both."""
     return {text for slot, text in telling.fields.items() if slot == "he" or slot.endswith("_he")} & {"he", "she"}
 
 
@@ -61,7 +61,7 @@ def test_same_text_in_another_process() -> None:
 
 
 def test_the_stories_of_another_seed_are_the_same_on_every_machine() -> None:
-    """Recorded before the words were text files. The sample itself (seed 0) is compared in test_recipes_hub.py."""
+    """Compares with recorded hashes. The sample itself (seed 0) is compared in test_recipes_hub.py."""
     text = "".join(f"{story}\0" for story in story_generator.stories(2000, seed=1)).encode()
     assert hashlib.sha256(text).hexdigest() == "7242afd26bc7e85f3883771578e57bae4f9ab32ac307c80500b6b35c2a8a70ca"
 
@@ -164,7 +164,7 @@ def test_time_of_day_is_told_once(tellings: list[story_generator.Telling]) -> No
             assert not re.search(r"\. One (\w+ )?(day|morning|afternoon|evening|night)\b", beginning), telling
 
 
-def test_hardly_anything_is_said_twice(tellings: list[story_generator.Telling]) -> None:
+def test_few_stories_repeat_a_passage(tellings: list[story_generator.Telling]) -> None:
     repeating = 0
     for telling in tellings[:2000]:
         words = words_of(telling.text)
@@ -195,7 +195,7 @@ def test_no_long_passage_is_too_common(tellings: list[story_generator.Telling]) 
     assert count <= 0.03 * len(sample), " ".join(passage)
 
 
-def test_names_are_one_token_wherever_they_stand() -> None:
+def test_names_are_one_token_at_any_place() -> None:
     tokenizer = Tokenizer()
     for name in NAMES:
         assert len(tokenizer.encode(name)) == len(tokenizer.encode(f" {name}")) == 1, name

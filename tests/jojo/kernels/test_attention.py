@@ -1,4 +1,4 @@
-"""Tests of attention against the plain formula in float64, and of which kernel is taken where."""
+"""Tests of attention against the plain formula in float64, and of the choice of a kernel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jojo.kernels.attention import BlockedAttention, causal_attention
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention in one line; the last T of S tokens ask."""
+    """Attention in one line; the queries are those of the last T of S tokens."""
     T, S = q.size(2), k.size(2)
     mask = torch.full((T, S), -torch.inf, dtype=q.dtype).triu(S - T + 1)
     return torch.softmax(q @ k.mT / math.sqrt(q.size(3)) + mask, -1) @ v

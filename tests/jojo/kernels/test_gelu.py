@@ -1,4 +1,4 @@
-"""Tests of GELU and its projection in one, against the plain line with autograd's own backward pass."""
+"""Tests of GELU and its projection in one operation, against the plain line with autograd's own backward pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plain(x: Tensor, projection: nn.Linear) -> Tensor:
 
 
 def run(function: object, x: Tensor, projection: nn.Linear, dtype: str = "float32") -> dict[str, Tensor]:
-    """The output and the gradients, for a random gradient of the output; as in training, outside of autocast."""
+    """The output and the gradients, for a random gradient of the output. As in training, backward is outside of autocast."""
     assert callable(function)
     x = x.detach().clone().requires_grad_()
     projection.zero_grad()
@@ -61,7 +61,7 @@ def test_in_bfloat16_it_is_as_near_the_truth_as_the_plain_line(bias: bool) -> No
         assert relative_difference(ours[name], exact) < 1.1 * relative_difference(rounded[name], exact) < 0.02, name
 
 
-def test_what_goes_in_is_kept_and_what_comes_out_is_not() -> None:
+def test_the_input_of_gelu_is_kept_and_its_output_is_not() -> None:
     x, projection = torch.randn(2, 30, 32, requires_grad=True), nn.Linear(32, 8)
     saved = projected_gelu(x, projection).grad_fn.saved_tensors  # type: ignore[union-attr]
     assert [tensor.data_ptr() for tensor in saved] == [x.data_ptr(), projection.weight.data_ptr()]
@@ -74,13 +74,13 @@ def test_a_compiler_gets_the_plain_line() -> None:
     torch.testing.assert_close(compiled(x, projection), plain(x, projection))
 
 
-def test_layers_that_are_not_trained_may_be_of_another_kind() -> None:
+def test_the_projection_of_an_inference_model_may_have_another_type() -> None:
     x, projection = torch.randn(2, 3, 64, dtype=torch.bfloat16), nn.Linear(64, 8)
     y = projected_gelu(x, Int8Linear(projection))  # type: ignore[arg-type]
     assert relative_difference(y, plain(x.float(), projection)) < 0.02
 
 
-def test_a_model_learns_from_it_as_from_the_plain_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_trains_as_with_the_plain_line(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokens = random_model(tiny_config(n_layer=2)).train(), torch.randint(50, (2, 16))
     gradients = []
     for function in (projected_gelu, plain):

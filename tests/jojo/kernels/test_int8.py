@@ -31,7 +31,7 @@ def test_every_weight_is_within_half_a_step() -> None:
     packed = Int8Linear(linear)
     scale = packed.scale.float().unsqueeze(1)
     assert packed.weight.dtype is torch.int8 and packed.weight.abs().max() == 127
-    # The largest weight of a channel may lie beyond 127 steps by the rounding of the step to bfloat16.
+    # The step is rounded to bfloat16, so a channel's largest weight may be a little over 127 steps.
     assert ((packed.weight * scale - linear.weight).abs() <= scale * (0.5 + 127 / 256)).all()
     assert (linear.weight.abs().amax(1) / scale.squeeze(1)).max() < 127 * (1 + 1 / 256)
     assert not packed.weight[7].any() and packed.scale.isfinite().all()
@@ -52,7 +52,7 @@ def test_it_multiplies_with_the_rounded_weights(shape: tuple[int, int], bias: bo
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[GPT, Tensor]:
-    """A small model that has learned text of a kind (each token decides the next two likely ones), and such text."""
+    """A small model trained on made-up text, in which each token has two likely successors, and more such text."""
     generator = torch.Generator().manual_seed(3)
     follows = torch.randint(64, (64, 2), generator=generator)
     text = torch.zeros(33, 400, dtype=torch.int64)

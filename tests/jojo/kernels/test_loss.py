@@ -21,7 +21,7 @@ from jojo.kernels.loss import linear_cross_entropy, token_losses
 
 
 def case(n: int, c: int, v: int, n_vocab: int, ignored: float = 0.25, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Random hidden (N, C), weight (V, C) and targets (N,), a share of which are ignored."""
+    """Random hidden (N, C), weight (V, C) and targets (N,); a share `ignored` of the targets is -1."""
     generator = torch.Generator().manual_seed(seed)
     hidden, weight = torch.randn(n, c, generator=generator), torch.randn(v, c, generator=generator)
     targets = torch.randint(n_vocab, (n,), generator=generator)
@@ -55,7 +55,7 @@ def plain64(hidden: Tensor, weight: Tensor, targets: Tensor, n_vocab: int) -> Te
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups of 20 rows, worked on 8 at a time, and weights 7 rows at a time: none divides another."""
+    """Groups of 20 rows, 8 rows in the softmax, 7 rows of the weight: no size is a multiple of another."""
     monkeypatch.setattr(loss_module, "GROUP_ROWS", 20)
     monkeypatch.setattr(loss_module, "GROUP_WORDS", 7)
     monkeypatch.setattr(loss_module, "CACHE_BYTES", 1)
@@ -92,7 +92,7 @@ def test_the_pieces_of_a_gpu_give_the_same(monkeypatch: pytest.MonkeyPatch, n: i
 
 
 class Operations(TorchDispatchMode):
-    """Counts operations; what only looks at memory in another way is none."""
+    """Counts operations, without those that only make a view."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Operations(TorchDispatchMode):
 
 
 def test_a_gpu_is_not_kept_busy_with_small_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # there is none for "meta"
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # "meta" has no autocast
     monkeypatch.setattr(loss_module, "compute_dtype", lambda hidden: torch.bfloat16)
     hidden, weight = torch.empty(16 * 1024, 768, device="meta"), torch.empty(50304, 768, device="meta")
     with Operations() as operations:
@@ -164,7 +164,7 @@ def test_padded_rows_are_left_out_of_the_softmax(small_chunks: None, n_vocab: in
 
 
 @pytest.mark.parametrize("scale", [1 / 300, 3.7, -2.0, 65536.0])
-def test_gradients_scale_with_what_comes_from_above(small_chunks: None, scale: float) -> None:
+def test_gradients_scale_with_the_gradient_of_the_loss(small_chunks: None, scale: float) -> None:
     assert_equals_plain(*case(45, 6, 18, 18), 18, scale=scale)
 
 
@@ -215,7 +215,7 @@ def test_enormous_logits_give_finite_losses_and_gradients(size: float) -> None:
     assert token_losses(hidden * size, weight, targets, 18).isfinite().all()
 
 
-def test_a_certain_prediction_costs_nothing_and_pulls_nowhere() -> None:
+def test_a_certain_prediction_has_no_loss_and_no_gradient() -> None:
     hidden, weight = torch.tensor([[100.0]]), torch.tensor([[1.0], [-1.0]])
     value, grad_hidden, grad_weight = run(linear_cross_entropy, hidden, weight, torch.tensor([0]), 2)
     assert value == 0 and not grad_hidden.any() and not grad_weight.any()
@@ -246,7 +246,7 @@ def test_autocast_is_what_decides_the_precision_of_the_products() -> None:
     assert 1e-4 < relative_difference(rounded[2], exact[2]) < 0.03
 
 
-def test_gradients_have_the_dtype_of_what_they_belong_to() -> None:
+def test_gradients_have_the_dtype_of_their_tensors() -> None:
     hidden, weight, targets = case(30, 6, 18, 18)
     value, grad_hidden, grad_weight = run(linear_cross_entropy, hidden.bfloat16(), weight.bfloat16(), targets, 18)
     assert (value.dtype, grad_hidden.dtype, grad_weight.dtype) == (torch.float32, torch.bfloat16, torch.bfloat16)
@@ -255,7 +255,7 @@ def test_gradients_have_the_dtype_of_what_they_belong_to() -> None:
 def test_float16_gradients_of_small_probabilities_do_not_vanish() -> None:
     hidden, weight, _ = case(64, 8, 2000, 2000)
     weight *= 0.02
-    hidden[:, 0], weight[0, 0] = 4, 4  # word 0 is all but certain; each of the others has a chance of about 1e-7
+    hidden[:, 0], weight[0, 0] = 4, 4  # token 0 is nearly certain; every other token has a probability of about 1e-7
     targets = torch.zeros(64, dtype=torch.int64)
     hidden, weight = hidden.half(), weight.half()
     ours = run(linear_cross_entropy, hidden, weight, targets, 2000)
@@ -265,7 +265,7 @@ def test_float16_gradients_of_small_probabilities_do_not_vanish() -> None:
 
 
 def test_float16_gradients_of_a_frequent_word_do_not_overflow() -> None:
-    # 200 of 1024 targets are the same word, and the hidden states have a channel with a mean of 2: common in text.
+    # 200 of 1024 targets are the same token, and one channel of the hidden states has a mean of 2: both are common in text.
     hidden, weight, targets = case(1024, 8, 64, 64, ignored=0)
     hidden[:, 0] += 2
     targets[:200] = 13

@@ -1,4 +1,4 @@
-"""A preparation that is killed continues where it stopped, to the same bytes."""
+"""A preparation that is killed continues where it stopped, and writes the same bytes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ cache_builder.CacheBuilder(source, cache_builder.Tokenizer(), Path(sys.argv[2]))
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks, journals and blocks of a size that a test's data fill many of."""
+    """Tasks, journals and blocks are so small that a test's data fill many of them."""
     for name, value in SMALL.items():
         for module in (cache_builder, cache_writer, token_cache):
             if hasattr(module, name):
@@ -69,7 +69,7 @@ def build(data: Path, cache_dir: Path) -> TokenCache:
 
 
 def killed(data: Path, cache_dir: Path, kill_at: int) -> None:
-    """A process that builds the cache and dies before its n-th task is written."""
+    """Runs a process that builds the cache and dies before its task number `kill_at` is written."""
     code = BUILD.format(small=SMALL, kill_at=kill_at)
     process = subprocess.run([sys.executable, "-c", code, str(data), str(cache_dir)], cwd=ROOT, check=False)
     assert process.returncode == 9
@@ -92,9 +92,7 @@ def test_killed_five_times_and_continued_gives_the_same_bytes(small: None, data:
 
 
 @pytest.mark.parametrize("what", ["bin cut", "bin flipped", "idx gone", "journal cut", "journal changed"])
-def test_what_a_killed_process_left_is_only_taken_where_it_is_sound(
-    small: None, data: Path, tmp_path: Path, what: str
-) -> None:
+def test_damaged_files_of_a_killed_process_are_not_used(small: None, data: Path, tmp_path: Path, what: str) -> None:
     build(data, tmp_path / "whole")
     broken = tmp_path / "broken"
     killed(data, broken, 20)
@@ -115,9 +113,7 @@ def test_what_a_killed_process_left_is_only_taken_where_it_is_sound(
     "change",
     [{"counts": {}}, {"bad_lines": [[1]]}, {"lines": "x"}, {".bin": {"checksums": "", "pending": 1 << 70}}],
 )
-def test_a_journal_that_somebody_made_up_is_not_taken(
-    small: None, data: Path, tmp_path: Path, change: dict[str, Any]
-) -> None:
+def test_a_forged_journal_is_not_used(small: None, data: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     build(data, tmp_path / "whole")
     killed(data, tmp_path / "broken", 20)
     (path,) = (tmp_path / "broken").glob(".*.part.json")
@@ -158,6 +154,6 @@ def test_a_disk_that_is_full_names_the_file(small: None, data: Path, tmp_path: P
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert str(error.value.filename).startswith(str(tmp_path / "cache" / ".tales-train-"))
-    build(data, tmp_path / "cache")  # there is room again
+    build(data, tmp_path / "cache")  # now the disk has room
     build(data, tmp_path / "whole")
     assert contents(tmp_path / "cache") == contents(tmp_path / "whole")

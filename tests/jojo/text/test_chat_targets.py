@@ -1,4 +1,4 @@
-"""What is predicted when only the assistant's words are: token by token, against masks put together by hand."""
+"""The targets of data.predict "assistant", token by token, against masks that are put together by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ START, END, EOT = 50257, 50258, 50256
 
 
 def expected(messages: list[tuple[str, str]]) -> tuple[list[int], list[bool]]:
-    """A conversation's ids, piece by piece, and of each whether it is the assistant's to say."""
+    """A conversation's ids, and for each id whether it is a target."""
     ids: list[int] = []
     mask: list[bool] = []
     for role, content in messages:
@@ -68,7 +68,7 @@ turns = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant", "tool
 @examples(60)
 @given(turns)
 def test_text_that_was_rendered_beforehand_has_the_same_mask(messages: list[tuple[str, str]]) -> None:
-    """Also where an answer begins with line breaks, which would stick to the one after the role."""
+    """Also if an answer begins with line breaks, which could become one token with the line break after the role."""
     plain = [(role, content.replace("<|", "< |")) for role, content in messages]
     text = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in plain)
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -78,7 +78,7 @@ def test_text_that_was_rendered_beforehand_has_the_same_mask(messages: list[tupl
     assert said == [expected_text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")]
 
 
-def test_what_is_no_conversation_is_predicted_whole() -> None:
+def test_all_tokens_of_other_documents_are_targets() -> None:
     ids = np.array([*TOKENIZER.encode("Once <|im_start|>assistant\n upon a time"), EOT])
     assert TARGETS.mask(ids).all()
 

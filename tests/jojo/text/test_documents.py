@@ -1,4 +1,4 @@
-"""Tests of the record forms: every one becomes its ids, and any other line is a bad line with a reason."""
+"""Tests of the record forms: every form becomes its ids, and any other line is a bad line with a reason."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_parse_special_reads_text_but_never_roles_or_contents(tmp_path: Path, ca
     assert [i for i in chat if i >= EOT] == [START, END, EOT]
 
 
-def test_an_end_of_text_that_is_written_out_is_not_doubled(tmp_path: Path, cache_dir: Path) -> None:
+def test_a_written_end_of_text_is_not_doubled(tmp_path: Path, cache_dir: Path) -> None:
     records = [{"text": "Hello<|endoftext|>"}, {"text": "<|endoftext|>"}, {"text": "Hello<|endoftext|>Hello"}]
     cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, rendering=Rendering(parse_special=True))
     assert documents_of(cache) == [[15496, EOT], [15496, EOT, 15496, EOT]]
@@ -152,7 +152,7 @@ def test_texts_that_are_null_or_white_space_are_empty_documents(tmp_path: Path, 
     assert [line_texts(line) for line in lines] == [[], [], [" a"]]
 
 
-def test_utf_16_is_no_json() -> None:
+def test_utf_16_is_not_read_as_json() -> None:
     for encoding in ("utf-16-le", "utf-32-be"):
         (problem,) = encoded([json.dumps({"text": "a"}).encode(encoding)]).bad_lines
         assert problem == (1, "holds a NUL byte, so it is not UTF-8 text")
@@ -235,7 +235,7 @@ record = st.one_of(
 
 
 def check_encoded(lines: list[bytes], rendering: Rendering) -> None:
-    """Every line is a document, empty, bad or blank, and the ids are well-formed."""
+    """Every line is a document, an empty document, bad or blank, and the ids are well-formed."""
     result = encoded(lines, rendering)
     blank = sum(not line.strip() for line in lines)
     assert len(result.lengths) + result.empty + len(result.bad_lines) + blank == len(lines)

@@ -1,4 +1,4 @@
-"""How documents fill rows when each is kept whole: nothing lost, nothing twice, cut only where it must be."""
+"""Tests of data.pack "whole": no token is lost or repeated, and documents are cut only if they must be."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def test_rows_hold_every_part_once_and_are_well_filled(case: tuple[int, list[int
     assert firsts[0] == 0 and firsts[-1] == len(lengths)
     filled = [sum(lengths[i] for i in order[a:b]) for a, b in itertools.pairwise(firsts)]
     assert all(0 < row <= size for row in filled)
-    assert sum(2 * row <= size for row in filled) <= 1  # two half-empty rows would have been one
+    assert sum(2 * row <= size for row in filled) <= 1  # the documents of two half-empty rows would fit into one
 
 
-def test_parts_of_one_length_are_drawn_and_not_taken_in_turn() -> None:
+def test_parts_of_one_length_are_in_random_order() -> None:
     order, _ = fill_rows(np.full(1000, 5), 10)
     assert (np.diff(order) == 1).mean() < 0.1
 
@@ -45,13 +45,13 @@ def test_parts_of_one_length_are_drawn_and_not_taken_in_turn() -> None:
     [
         ([TURN, 1, 2, TURN, 3, 4], [(0, 3), (3, 3)]),
         ([TURN, 1, TURN, 2, TURN, 3, TURN, 4], [(0, 4), (4, 4)]),
-        ([TURN, 1, 2, 3, 4, 5, 6, TURN, 8], [(0, 4), (4, 3), (7, 2)]),  # one turn alone is too long
+        ([TURN, 1, 2, 3, 4, 5, 6, TURN, 8], [(0, 4), (4, 3), (7, 2)]),  # the first turn is longer than a row
         ([1, 2, 3, 4, 5, 6], [(0, 4), (4, 2)]),
         ([TURN, 1, 2, 3, TURN], [(0, 4), (4, 1)]),
         ([TURN, 1, 2, 3], [(0, 4)]),
         ([TURN, 1, TURN, ASSISTANT, TURN, 2, TURN, ASSISTANT], [(0, 4), (4, 4)]),
-        ([TURN, 1, TURN, 2, TURN, ASSISTANT], [(0, 2), (2, 4)]),  # not before the answer, which would fit as well
-        ([TURN, 1, 2, TURN, ASSISTANT, 3], [(0, 3), (3, 3)]),  # there is no other
+        ([TURN, 1, TURN, 2, TURN, ASSISTANT], [(0, 2), (2, 4)]),  # not before the answer, though that would fit too
+        ([TURN, 1, 2, TURN, ASSISTANT, 3], [(0, 3), (3, 3)]),  # before the answer: there is no other turn
     ],
 )
 def test_long_conversations_are_cut_before_a_turn(ids: list[int], parts: list[tuple[int, int]]) -> None:
@@ -68,7 +68,7 @@ def test_an_epoch_holds_every_token_once_and_no_document_crosses_a_row(
 
 
 def check_whole_rows(cache: TokenCache, lengths: list[int], block_size: int, batch_size: int) -> None:
-    """Every row of two epochs."""
+    """Check every row of two epochs."""
     rows = WholeRows(cache, block_size, None)
     assert rows.n_cut == sum(length > block_size for length in lengths)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -90,7 +90,7 @@ def check_whole_rows(cache: TokenCache, lengths: list[int], block_size: int, bat
     assert sorted(all_rows[0]) == sorted(all_rows[1])
 
 
-def test_memory_and_messages(tmp_path: Path) -> None:
+def test_rows_are_small_and_name_their_documents(tmp_path: Path) -> None:
     cache = made_up_cache(tmp_path, [3, 9, 2])
     rows = WholeRows(cache, 4, None)
     assert rows._parts_by_row.dtype == np.uint32 and rows._parts_by_row.shape[1] == 3  # 12 bytes a part

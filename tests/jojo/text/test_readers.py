@@ -1,4 +1,4 @@
-"""readers.py: every common form of text file gives the same documents, in bounded memory, or one clear sentence."""
+"""Tests of readers.py: all formats give the same documents, in bounded memory, or an error of one clear sentence."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def records(name, limit=0, **options):
-    """All records of a file, in which no line (or no more than `limit`) is unreadable."""
+    """All records of a file that has at most `limit` unreadable lines."""
     return list(read_records(Path(name), TextOptions(**options), Problems(limit)))
 
 
@@ -53,7 +53,7 @@ def texts(name, limit=0, **options):
 
 
 def problems_of(name, **options):
-    """What is said of a file's unreadable lines, and the texts of the others."""
+    """The messages about a file's unreadable lines, and the texts of its other lines."""
     problems = Problems()
     found = [record["text"] for record in read_records(Path(name), TextOptions(**options), problems)]
     assert problems.count <= 3
@@ -61,7 +61,7 @@ def problems_of(name, **options):
 
 
 def refusal(name, **options):
-    """The one sentence with which a file is refused."""
+    """The message, one sentence, with which a file is refused."""
     with pytest.raises(UserError) as error:
         records(name, **options)
     sentence = str(error.value)
@@ -103,14 +103,14 @@ PACKERS = {"": bytes, ".gz": gzip.compress, **({".zst": zstd} if HAS_ZSTANDARD e
 
 
 def pack(path, packing):
-    """The file as <name><packing>."""
+    """Writes the compressed file <name><packing>."""
     packed = path.with_name(path.name + packing)
     packed.write_bytes(PACKERS[packing](path.read_bytes()))
     return packed
 
 
 def everything(documents):
-    """The same documents in every format and packing that can be read here."""
+    """Files with these documents, in every format and compression that this machine can read."""
     made = []
     for suffix, write in WRITERS.items():
         path = Path(f"x{suffix}")
@@ -135,7 +135,7 @@ def names(*inputs):
     return [path.as_posix() for path in find_files(inputs)]
 
 
-def test_folders_are_searched_to_the_bottom_in_a_fixed_order_and_other_files_are_passed_over():
+def test_folders_are_searched_recursively_in_a_fixed_order_and_other_files_are_skipped():
     touch("in/b.txt", "in/a.MD", "in/x.py", "in/deep/er/c.jsonl.gz", "in/deep/d.CSV.zst", "in/e.parquet", "in/README")
     touch("in/f.parquet.gz", "in/g.tar.gz", "in/h.gz")
     assert names("in") == ["in/a.MD", "in/b.txt", "in/deep/d.CSV.zst", "in/deep/er/c.jsonl.gz", "in/e.parquet"]
@@ -149,7 +149,7 @@ def test_patterns_give_what_they_match():
     assert names("in/**") == ["in/a.txt", "in/b.txt", "in/deep/c.txt", "in/deep/d.jsonl"]
 
 
-def test_what_exists_is_no_pattern():
+def test_an_existing_path_is_not_a_pattern():
     touch("part[1].txt", "part1.txt", "in [old]/a.txt")
     assert names("part[1].txt") == ["part[1].txt"]
     assert names("in [old]") == ["in [old]/a.txt"]
@@ -184,7 +184,7 @@ def test_an_input_without_a_readable_file_is_refused_in_a_sentence(name, words):
     assert "\n" not in str(error.value)
 
 
-def test_hidden_files_and_folders_are_passed_over_unless_they_are_named():
+def test_hidden_files_and_folders_are_skipped_unless_they_are_named():
     touch("in/a.txt", "in/.b.txt", "in/._c.jsonl", "in/.ipynb_checkpoints/d.txt", "in/deep/.git/e.txt", ".own/f.txt")
     assert names("in") == names("in/**") == names("in/**/*.txt") == ["in/a.txt"]
     assert names("in/.b.txt", "in/.ipynb_checkpoints", ".own") == [
@@ -192,7 +192,7 @@ def test_hidden_files_and_folders_are_passed_over_unless_they_are_named():
     ]  # fmt: skip
 
 
-def test_files_to_leave_out_are_given_only_where_they_are_named():
+def test_files_to_leave_out_are_read_only_if_they_are_named():
     touch("in/a.txt", "in/own-train.jsonl")
     own = [Path("in/own-train.jsonl").absolute()]
     assert find_files(["in", "in/*"], own) == [Path("in/a.txt")]
@@ -201,7 +201,7 @@ def test_files_to_leave_out_are_given_only_where_they_are_named():
         find_files(["in/own*"], own)
 
 
-def test_an_empty_input_is_not_the_present_folder():
+def test_an_empty_input_is_not_the_current_folder():
     touch("a.txt")
     with pytest.raises(UserError, match=r"One --input is empty \(a shell variable that is not set\?\); name files"):
         find_files(["a.txt", ""])
@@ -235,7 +235,7 @@ def test_the_same_corpus_in_every_format_and_packing_gives_the_same_documents():
 
 
 @pytest.mark.parametrize("n_bytes", [1, 2, 7, 64])
-def test_where_chunks_begin_makes_no_difference(monkeypatch, n_bytes):
+def test_the_size_of_chunks_makes_no_difference(monkeypatch, n_bytes):
     paths = everything(DOCUMENTS)
     monkeypatch.setattr(readers, "CHUNK_BYTES", n_bytes)
     monkeypatch.setattr(readers, "COMPRESSED_BYTES", n_bytes)
@@ -295,7 +295,7 @@ DOCUMENT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="
     packing=st.sampled_from(list(PACKERS)),
 )
 @example(documents=['"', "a,b;c\td", '""\n"', "\ufeffa", " a\n\n", "#"], suffix=".csv", packing="")
-def test_documents_survive_the_way_through_a_file(documents, suffix, packing):
+def test_documents_survive_writing_and_reading(documents, suffix, packing):
     path = Path(f"a{suffix}")
     WRITERS[suffix](path, documents)
     expected = documents
@@ -309,7 +309,7 @@ def test_documents_survive_the_way_through_a_file(documents, suffix, packing):
 
 
 def in_memory(text, separator="<|endoftext|>", near=readers.PIECE_CHARACTERS):
-    """What split_text gives, in the plain way: the whole text at once."""
+    """The reference for split_text: the same result, from the whole text at once."""
 
     def pieces(document):
         start = 0
@@ -351,11 +351,11 @@ SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 @example(text="a\n\n\nb", separator="", sizes=[2], near=1000)
 @example(text="aaaa-\n-", separator="-", sizes=[4], near=1000)
 @example(text="aaaaaaaaaaaaaaaa-", separator="-", sizes=[16, 1], near=8)
-def test_in_chunks_a_text_gives_what_it_gives_at_once(text, separator, sizes, near):
+def test_a_text_in_chunks_gives_the_same_documents_as_at_once(text, separator, sizes, near):
     with mock.patch.object(readers, "PIECE_CHARACTERS", near):
         expected = in_memory(text, separator, near)
         assert list(split_text(text, separator)) == expected
-        # `near` is also how long an unfinished line is held back, so separator lines must be shorter
+        # The reader buffers at most about `near` characters of a line, so separator lines must be shorter.
         if near == 1000 or not re.search(rf"[ \t]{{{near}}}", text):
             assert list(split_text(chunks_of(text, sizes), separator)) == expected
 
@@ -365,7 +365,7 @@ def test_in_chunks_a_text_gives_what_it_gives_at_once(text, separator, sizes, ne
     size=st.integers(1, 9),
     packing=st.sampled_from(list(PACKERS)),
 )
-def test_a_file_in_chunks_gives_what_text_mode_gives(text, size, packing):
+def test_a_file_in_chunks_gives_the_same_text_as_text_mode(text, size, packing):
     Path("a.txt").write_bytes(text.encode())
     path = pack(Path("a.txt"), packing)
     with mock.patch.object(readers, "CHUNK_BYTES", size), mock.patch.object(readers, "COMPRESSED_BYTES", size):
@@ -373,7 +373,7 @@ def test_a_file_in_chunks_gives_what_text_mode_gives(text, size, packing):
 
 
 @pytest.mark.parametrize("mark", ["\n\n", "\n", " ", ""], ids=["empty lines", "lines", "spaces", "nothing to cut at"])
-def test_long_texts_are_cut_where_they_always_were(mark):
+def test_long_texts_are_cut_at_the_best_mark(mark):
     text = mark.join(f"word{i:06d}" for i in range(60_000)) + "\n<|endoftext|>\nThe end."
     Path("a.md").write_text(text)
     pieces = texts("a.md")
@@ -384,7 +384,7 @@ def test_long_texts_are_cut_where_they_always_were(mark):
 
 
 def peak_of(read):
-    """The most memory in bytes that Python took meanwhile, beyond what it had."""
+    """The peak of the memory that Python allocates during a call, in bytes."""
     tracemalloc.start()
     try:
         read()
@@ -393,7 +393,7 @@ def peak_of(read):
         tracemalloc.stop()
 
 
-WORDS = "".join(f"{zlib.crc32(n.to_bytes(4, 'big')):08x} " for n in range(1_000_000))  # 9 MB that pack badly
+WORDS = "".join(f"{zlib.crc32(n.to_bytes(4, 'big')):08x} " for n in range(1_000_000))  # 9 MB that compress badly
 
 
 @pytest.mark.parametrize("end", ["\n\n", " ", "\n<|endoftext|>\n"], ids=["empty lines", "one line", "documents"])
@@ -443,7 +443,7 @@ def test_only_the_first_bytes_of_a_file_say_that_it_is_utf_16(monkeypatch):
     assert found == ["a"] and said[0].startswith("a.jsonl, line 2: not ")
 
 
-def test_too_many_lines_without_the_field_say_which_there_are_and_how_one_is_named():
+def test_if_too_many_lines_lack_the_field_the_message_lists_the_fields_and_the_flag():
     write_jsonl(Path("a.jsonl"), DOCUMENTS, "body")
     assert refusal("a.jsonl") == (
         'More than 0 unreadable lines (a.jsonl, line 1: needs "text", "messages", or "input" and "output" '
@@ -457,7 +457,7 @@ def test_too_many_lines_without_the_field_say_which_there_are_and_how_one_is_nam
         records("a.jsonl", limit=3)
 
 
-def test_too_many_lines_of_another_encoding_say_how_to_convert_them():
+def test_if_too_many_lines_have_another_encoding_the_message_says_how_to_convert():
     Path("a.jsonl").write_bytes('{"text": "Straße"}\n'.encode("latin-1") * 5)
     said = "a.jsonl, line 1: not UTF-8 text; a.jsonl, line 2; a.jsonl, line 3"
     with pytest.raises(UserError) as error:
@@ -480,7 +480,7 @@ def test_the_text_is_taken_from_the_named_field():
     assert records("a.jsonl", limit=9, text_field="body")[0] == {"text": "One."}
 
 
-def test_nesting_beyond_all_measure_is_an_unreadable_line():
+def test_extreme_nesting_is_an_unreadable_line():
     Path("a.jsonl").write_text('{"text": "a"}\n{"text": "b", "x": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     said, found = problems_of("a.jsonl")
     assert found == ["a"] and said == ["a.jsonl, line 2: it is nested too deeply"]
@@ -508,7 +508,7 @@ def test_a_line_of_50_mb_is_read_and_one_beyond_the_limit_is_refused_in_bounded_
     end=st.booleans(),
     size=st.integers(1, 12),
 )
-def test_lines_are_those_of_a_file(lines, end, size):
+def test_lines_are_the_same_as_pythons(lines, end, size):
     content = "\n".join(lines).encode() + b"\n" * end
     Path("a.jsonl").write_bytes(content)
     with mock.patch.object(readers, "CHUNK_BYTES", size):
@@ -535,7 +535,7 @@ def test_csv_of_other_programs_is_read():
     assert texts("a.csv") == ['Two\r\nlines; a "word"', 'Plain "words", too']
 
 
-def test_a_missing_column_is_a_sentence_that_names_those_there_are():
+def test_a_missing_column_is_an_error_that_lists_the_columns():
     write_csv(Path("a.csv"), DOCUMENTS, "body")
     assert refusal("a.csv") == (
         "'a.csv' has no column 'text' (it has: id, body); name the column that holds the text with --text_field."
@@ -555,7 +555,7 @@ def test_wrong_quotes_stop_with_the_line_on_which_the_row_begins(row):
     assert re.match(r"'a\.csv', the row from line 4, cannot be read \(.*\); check its quotes", refusal("a.csv"))
 
 
-def test_a_large_cell_is_read_and_one_without_end_is_refused(monkeypatch):
+def test_a_large_cell_is_read_and_an_endless_cell_is_refused(monkeypatch):
     write_csv(Path("a.csv"), ["x" * 1_000_000])
     assert texts("a.csv") == ["x" * 1_000_000]
     monkeypatch.setattr(readers, "LONGEST_LINE", 1000)
@@ -591,7 +591,7 @@ def test_a_nul_in_json_is_kept_where_json_allows_it():
     csv_=st.booleans(),
 )
 @example(before="\ufeffa", bad=b"\xff", size=1, csv_=False)
-def test_what_is_not_utf_8_is_refused_with_the_place(before, bad, size, csv_):
+def test_bytes_that_are_not_utf_8_are_refused_with_their_place(before, bad, size, csv_):
     content = b"text\n" + re.sub('[\0",;\t]', "", before).encode() + bad
     with pytest.raises(UnicodeDecodeError) as error:
         content.decode()
@@ -615,7 +615,7 @@ def test_utf_16_and_utf_32_are_refused_with_a_way_to_convert_them(suffix, encodi
     )
 
 
-# --- packed -----------------------------------------------------------------------------------------------------------
+# --- compressed -------------------------------------------------------------------------------------------------------
 
 PACKED_TEXT = "\n<|endoftext|>\n".join(f"Document {n}, {zlib.crc32(bytes([n]))}." for n in range(200)).encode()
 
@@ -639,7 +639,7 @@ def test_a_packed_file_that_was_cut_short_is_refused(share, packing):
     byte=st.binary(min_size=1, max_size=1),
     packing=st.sampled_from([p for p in PACKERS if p]),
 )
-def test_a_packed_file_with_a_wrong_byte_is_refused_where_it_matters(share, byte, packing):
+def test_a_packed_file_with_a_wrong_byte_is_refused_or_gives_the_right_text(share, byte, packing):
     content = bytearray(PACKERS[packing](PACKED_TEXT))
     at = int(share * len(content))
     content[at : at + 1] = byte
@@ -654,7 +654,7 @@ def test_a_packed_file_with_a_wrong_byte_is_refused_where_it_matters(share, byte
 
 
 @pytest.mark.parametrize("packing", [p for p in PACKERS if p])
-def test_packed_files_behind_one_another_are_one_file(packing):
+def test_concatenated_packed_files_are_read_as_one(packing):
     half = len(PACKED_TEXT) // 2
     path = Path(f"a.txt{packing}")
     path.write_bytes(b"".join(map(PACKERS[packing], (PACKED_TEXT[:half], b"", PACKED_TEXT[half:]))))
@@ -663,7 +663,7 @@ def test_packed_files_behind_one_another_are_one_file(packing):
     assert "damaged" in refusal(path)
 
 
-def test_without_zstandard_there_is_a_sentence(monkeypatch):
+def test_without_zstandard_the_error_says_what_to_install(monkeypatch):
     Path("a.txt.zst").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "zstandard", None)
     assert refusal("a.txt.zst") == "Reading 'a.txt.zst' needs zstandard: pip install zstandard."
@@ -680,7 +680,7 @@ if HAS_ZSTANDARD:
         Path("a.txt.zst").write_bytes(skipped + stream.compress(PACKED_TEXT) + stream.flush())
         assert texts("a.txt.zst") == in_memory(PACKED_TEXT.decode())
 
-    def test_a_file_that_unpacks_to_a_thousand_times_its_size_needs_little_memory():
+    def test_a_file_that_is_a_thousand_times_larger_when_unpacked_needs_little_memory():
         Path("a.jsonl.zst").write_bytes(zstd(b" " * 50_000_000 + b'\n{"text": "a"}'))
         assert max(map(len, readers._chunks(Path("a.jsonl.zst")))) < 10_000_000
 
@@ -688,7 +688,7 @@ if HAS_ZSTANDARD:
 # --- .parquet ---------------------------------------------------------------------------------------------------------
 
 
-def test_without_pyarrow_there_is_a_sentence(monkeypatch):
+def test_without_pyarrow_the_error_says_what_to_install(monkeypatch):
     Path("a.parquet").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
@@ -704,7 +704,7 @@ if HAS_ARROW:
         pyarrow.parquet.write_table(pyarrow.table(columns), "a.parquet", **options)
 
     @given(documents=st.lists(DOCUMENT, max_size=5), field=st.sampled_from(["text", "input", "a.b"]))
-    def test_documents_survive_the_way_through_parquet(documents, field):
+    def test_documents_survive_writing_and_reading_parquet(documents, field):
         write_parquet(Path("a.parquet"), documents, field)
         assert texts("a.parquet", text_field=field) == [text for text in documents if text.strip()]
 
@@ -722,13 +722,13 @@ if HAS_ARROW:
         write_table({"text": ["a", None], "messages": [None, CONVERSATION]})
         assert records("a.parquet") == [{"text": "a"}, {"messages": CONVERSATION}]
 
-    def test_rows_whose_text_is_no_string_are_unreadable_with_their_numbers():
+    def test_rows_whose_text_is_not_a_string_are_unreadable_with_their_numbers():
         write_table({"text": ["a", None, "b", ""], "body": [1, 2, 3, 4]})
         assert problems_of("a.parquet") == ([], ["a", "b"])
         with pytest.raises(UserError, match=r"row 1: the text must be a string"):
             records("a.parquet", text_field="body")
 
-    def test_a_column_that_is_no_text_ends_in_a_sentence():
+    def test_a_column_without_text_is_refused_in_a_sentence():
         import pyarrow
 
         write_table({"text": [1.5], "time": pyarrow.array([1], pyarrow.timestamp("ns")), "bytes": [b"a"]})
@@ -739,13 +739,13 @@ if HAS_ARROW:
         )
 
     @pytest.mark.parametrize("columns", [["body", "id"], ["body"]])
-    def test_a_missing_parquet_column_is_a_sentence_that_names_those_there_are(columns):
+    def test_a_missing_parquet_column_is_an_error_that_lists_the_columns(columns):
         write_table({name: ["a"] for name in columns})
         assert f"'a.parquet' has no column 'text' (it has: {', '.join(columns)}); name" in refusal("a.parquet")
         assert "has no column 'x'" in refusal("a.parquet", text_field="x")
 
     @given(share=st.floats(0, 1, exclude_max=True), cut=st.booleans(), byte=st.binary(min_size=1, max_size=1))
-    def test_a_damaged_parquet_file_is_refused_or_read_and_nothing_else(share, cut, byte):
+    def test_a_damaged_parquet_file_is_refused_or_read(share, cut, byte):
         write_parquet(Path("a.parquet"), DOCUMENTS)
         content = bytearray(Path("a.parquet").read_bytes())
         at = int(share * len(content))
@@ -793,7 +793,7 @@ if HAS_ARROW:
         ("", ""),
     ],
 )
-def test_what_looks_alike_is_spelled_alike(text, expected):
+def test_look_alike_characters_become_the_same(text, expected):
     assert normalise(text) == expected
 
 

@@ -83,7 +83,7 @@ def test_a_cache_of_four_byte_ids_reads_like_one_of_two(
     assert small.path.with_suffix(".bin").stat().st_size * 2 == large.path.with_suffix(".bin").stat().st_size
     assert documents_of(small) == documents_of(large)
     monkeypatch.undo()
-    assert documents_of(TokenCache(large.path)) == documents_of(small)  # recorded, never guessed
+    assert documents_of(TokenCache(large.path)) == documents_of(small)  # the manifest records the dtype
 
 
 def test_the_files_are_what_the_format_says(stories: Path, cache_dir: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_files_are_what_the_format_says(stories: Path, cache_dir: Path) -> N
     assert files_in(cache_dir) == sorted(cache.path.with_suffix(s).name for s in (".bin", ".idx", ".json"))
 
 
-def test_the_facts_are_counted(tmp_path: Path, cache_dir: Path) -> None:
+def test_the_manifest_has_all_counts(tmp_path: Path, cache_dir: Path) -> None:
     texts = ["Hello world", "日本語 👍", "", "one <|im_end|> two"]
     path = write_lines(tmp_path / "x.jsonl", [*({"text": t} for t in texts), {"messages": TURNS}, b"oops"])
     facts = build(path, cache_dir).manifest
@@ -111,7 +111,7 @@ def test_the_facts_are_counted(tmp_path: Path, cache_dir: Path) -> None:
     assert facts.tokenizer == GPT2.definition() and facts.rendering == {"parse_special": False}
 
 
-def test_bytes_of_text_are_those_of_the_original_text(tmp_path: Path, cache_dir: Path) -> None:
+def test_bytes_of_text_are_counted_from_the_original_text(tmp_path: Path, cache_dir: Path) -> None:
     texts = ["Hello world", "日本語 👍", "one <|im_end|> two"]
     facts = build(write_lines(tmp_path / "x.jsonl", [{"text": t} for t in texts]), cache_dir).manifest
     assert facts.n_text_bytes == sum(len(t.encode()) for t in texts)
@@ -126,7 +126,7 @@ def test_bytes_of_text_leave_out_parsed_control_tokens(tmp_path: Path, cache_dir
 # --- in parallel --------------------------------------------------------------------------------------------------
 
 
-def test_two_threads_write_what_one_writes_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_threads_write_the_same_bytes_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_lines(
         tmp_path / "x.jsonl", [*STORIES, b"oops", b"", {"messages": TURNS}, {"text": ""}, {"text": "日"}]
     )
@@ -207,8 +207,8 @@ def test_a_changed_source_is_tokenized_again(stories: Path, cache_dir: Path) -> 
     assert GPT2.decode(documents_of(again)[0]) == "Story 1: once upon a time there were 1 bears.\n"
 
 
-def test_two_files_of_one_name_size_and_time_are_told_apart(tmp_path: Path, cache_dir: Path) -> None:
-    """Archives and images set every file's time alike; the folder then is the only difference."""
+def test_two_files_of_one_name_size_and_time_are_distinguished(tmp_path: Path, cache_dir: Path) -> None:
+    """Archives and disk images may give all files the same time; then only their folders differ."""
     paths = [
         write_lines(tmp_path / folder / "x.jsonl", [{"text": letter}]) for folder, letter in (("a", "A"), ("b", "B"))
     ]
@@ -239,7 +239,9 @@ def test_a_cache_that_was_copied_alone_is_found_whatever_its_data_folder_is_call
     assert records[-1].getMessage() == f"No {absent.label}: using the token cache made from {stories}."
 
 
-def test_of_caches_from_several_folders_the_right_one_is_used_or_none(tmp_path: Path, cache_dir: Path) -> None:
+def test_of_caches_from_several_folders_the_right_one_is_used_or_the_user_is_asked(
+    tmp_path: Path, cache_dir: Path
+) -> None:
     paths = [write_lines(tmp_path / letter / "tales-train.jsonl", [{"text": letter}]) for letter in "ba"]
     for path in paths:
         build(path, cache_dir)
@@ -251,7 +253,7 @@ def test_of_caches_from_several_folders_the_right_one_is_used_or_none(tmp_path: 
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
-def test_a_cache_in_a_folder_that_is_only_to_be_read_is_found_by_its_contents(
+def test_a_cache_in_a_read_only_folder_is_found_by_its_contents(
     stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     expected = documents_of(build(stories, cache_dir))
@@ -262,7 +264,7 @@ def test_a_cache_in_a_folder_that_is_only_to_be_read_is_found_by_its_contents(
 
     before = {name: (cache_dir / name).read_bytes() for name in files_in(cache_dir)}
     with monkeypatch.context() as patch:
-        patch.setattr(cache_builder, "replace_text", refuse)  # the lock is there and open to all: only the facts stay
+        patch.setattr(cache_builder, "replace_text", refuse)  # the lock works, but the manifest cannot be replaced
         assert documents_of(build(stories, cache_dir)) == expected
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     assert documents_of(build(stories, cache_dir)) == expected
@@ -272,7 +274,7 @@ def test_a_cache_in_a_folder_that_is_only_to_be_read_is_found_by_its_contents(
         build(stories, cache_dir)
 
 
-def test_an_absent_source_without_a_cache_is_none_and_leaves_nothing_behind(tmp_path: Path, cache_dir: Path) -> None:
+def test_an_absent_source_without_a_cache_gives_none_and_leaves_nothing_behind(tmp_path: Path, cache_dir: Path) -> None:
     assert open_cache(source_of(tmp_path / "gone.jsonl"), GPT2, cache_dir) is None
     assert not cache_dir.exists()
 
@@ -288,7 +290,7 @@ def test_a_cache_is_found_again_whatever_the_data_set_is_called(tmp_path: Path, 
     assert first and again and again.path == first.path
 
 
-def test_the_fingerprint_tells_rendering_and_tokenizer_apart(tmp_path: Path, cache_dir: Path) -> None:
+def test_the_fingerprint_depends_on_rendering_and_tokenizer(tmp_path: Path, cache_dir: Path) -> None:
     path = write_lines(tmp_path / "x.jsonl", [{"text": "a<|im_end|>"}])
     variants = [
         build(path, cache_dir),
@@ -321,7 +323,7 @@ def test_a_generator_is_found_by_its_own_hash(cache_dir: Path) -> None:
 
 
 def damaged_cache_gives(path: Path, cache_dir: Path, facts: CacheManifest, expected: list[list[int]]) -> str:
-    """What opening and reading a damaged cache comes to; anything but an error or the right data fails."""
+    """The outcome of opening and reading a damaged cache: "refused" or "right". Wrong data fail the test."""
     try:
         cache = build(path, cache_dir)
         documents = documents_of(cache)
@@ -350,10 +352,10 @@ def test_a_flipped_bit_anywhere_never_gives_wrong_data(stories: Path, cache_dir:
         outcomes.append(damaged_cache_gives(stories, cache_dir, cache.manifest, expected))
         assert path.read_bytes() == intact[path.name] or suffix == ".json"  # whose last line break does not matter
         TokenCache(cache.path).verify()
-    assert set(outcomes) == {"right"}  # seen when the block is read, and built again
+    assert set(outcomes) == {"right"}  # noticed when the block is read, and built again
 
 
-def test_damage_found_in_the_middle_of_a_run_is_repaired_and_said_once(stories: Path, cache_dir: Path) -> None:
+def test_damage_found_in_the_middle_of_a_run_is_repaired_and_reported_once(stories: Path, cache_dir: Path) -> None:
     cache = build(stories, cache_dir)
     expected = documents_of(cache)
     for suffix in (".bin", ".idx"):
@@ -368,9 +370,7 @@ def test_damage_found_in_the_middle_of_a_run_is_repaired_and_said_once(stories: 
         assert len([w for w in warnings_in(records) if "damaged" in w and "rebuilding it" in w]) == 1
 
 
-def test_a_damaged_cache_whose_data_have_changed_or_gone_is_not_repaired_with_other_data(
-    stories: Path, cache_dir: Path
-) -> None:
+def test_a_damaged_cache_is_not_repaired_if_its_data_changed_or_are_missing(stories: Path, cache_dir: Path) -> None:
     running = build(stories, cache_dir)
     path = running.path.with_suffix(".bin")
     content = bytearray(path.read_bytes())
@@ -387,7 +387,7 @@ def test_a_damaged_cache_whose_data_have_changed_or_gone_is_not_repaired_with_ot
         documents_of(without_data)
 
 
-def test_leftovers_of_another_set_whose_name_begins_alike_are_not_swept_up(stories: Path, cache_dir: Path) -> None:
+def test_leftovers_of_another_set_whose_name_begins_alike_are_not_deleted(stories: Path, cache_dir: Path) -> None:
     cache_dir.mkdir()
     own = cache_dir / f".tales-train-{'0' * 16}.part.bin"
     other = cache_dir / f".tales-train-x-train-{'0' * 16}.part.bin"
@@ -406,7 +406,7 @@ def test_a_file_that_is_cut_grown_or_gone_never_gives_wrong_data(stories: Path, 
         path.unlink() if changed is None else path.write_bytes(changed)
         assert (
             damaged_cache_gives(stories, cache_dir, cache.manifest, expected) == "right"
-        )  # seen at once, and built again
+        )  # noticed at once, and built again
         TokenCache(cache.path).verify()
         assert path.read_bytes() == intact or suffix == ".json"  # whose last line break does not matter
 
@@ -419,7 +419,9 @@ def test_files_of_two_caches_are_not_mixed(tmp_path: Path, cache_dir: Path) -> N
         TokenCache(second.path).verify()
 
 
-def test_facts_of_another_format_are_not_read(stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_of_another_format_is_not_read(
+    stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = build(stories, cache_dir)
     expected = documents_of(cache)
     cache.manifest.format = 99
@@ -429,7 +431,7 @@ def test_facts_of_another_format_are_not_read(stories: Path, cache_dir: Path, mo
     assert any("another format" in message for message in warnings_in(records))
 
 
-def test_damaged_facts_are_reported_once_and_in_words(stories: Path, cache_dir: Path) -> None:
+def test_a_damaged_manifest_is_reported_once_and_in_words(stories: Path, cache_dir: Path) -> None:
     build(stories, cache_dir).path.write_text('{"name": "ta')
     with logged() as records:
         build(stories, cache_dir)
@@ -469,7 +471,7 @@ def test_an_interrupted_build_leaves_nothing_behind(
     assert documents_of(build(stories, cache_dir)) == [[*GPT2.encode(r["text"]), EOT] for r in STORIES]
 
 
-def test_a_build_that_fails_at_its_last_rename_is_no_cache(
+def test_a_build_that_fails_at_its_last_rename_leaves_no_cache(
     stories: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace = os.replace
@@ -498,7 +500,7 @@ def test_an_interrupted_build_closes_its_files(stories: Path, cache_dir: Path) -
     assert [str(w.message) for w in caught if str(cache_dir) in str(w.message)] == []
 
 
-def test_a_cache_that_is_let_go_closes_its_files(stories: Path, cache_dir: Path) -> None:
+def test_a_cache_without_references_closes_its_files(stories: Path, cache_dir: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         cache = build(stories, cache_dir)
@@ -530,7 +532,7 @@ if __name__ == "__main__":
 """
 
 
-def test_after_a_killed_build_the_next_one_builds_and_sweeps_up(stories: Path, cache_dir: Path) -> None:
+def test_after_a_killed_build_the_next_one_builds_and_cleans_up(stories: Path, cache_dir: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(stories), str(cache_dir)]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 9
     assert not [name for name in files_in(cache_dir) if name.endswith(".json") and "part" not in name]
@@ -584,7 +586,7 @@ def test_two_processes_at_once_tokenize_once_and_both_get_the_cache(stories: Pat
 # --- memory -------------------------------------------------------------------------------------------------------
 
 
-def test_reading_takes_the_memory_of_what_is_read_and_maps_nothing(
+def test_reading_takes_only_the_memory_of_a_block_and_maps_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -626,10 +628,10 @@ def test_each_block_is_verified_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_building_holds_a_bounded_number_of_lines(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten times the data takes no more memory (but 20 bytes a document at the most)."""
+    """Ten times the data take the same memory, apart from at most 20 bytes a document."""
     monkeypatch.setattr(cache_builder, "TASK_BYTES", 20_000)
     for module in (cache_writer, token_cache):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 4096)  # what is collected for a block counts little
+        monkeypatch.setattr(module, "BLOCK_BYTES", 4096)  # so that the buffer of a block is small
     encoded([b'{"text": "warm"}'])
 
     def peak_of(count: int) -> int:

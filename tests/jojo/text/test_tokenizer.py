@@ -1,4 +1,4 @@
-"""Tests of the tokenizer: GPT-2's ids exactly, control tokens from structure only, text that survives the round trip."""
+"""Tests of the tokenizer: exactly GPT-2's ids, control tokens never from text, and text that survives the round trip."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_million_spaces_are_encoded_or_refused_but_do_not_crash(tail: str) -> 
     for encode in (GPT2.encode, GPT2.encode_parsed):
         try:
             ids = encode(text)
-        except UserError:  # one sentence; a panic of the Rust code is not even an Exception
+        except UserError:  # allowed; a panic of the Rust code would be no Exception and fail the test
             continue
         assert GPT2.decode(ids) == text
 
@@ -231,7 +231,7 @@ def test_a_stream_never_shows_half_a_character_and_joins_to_the_text(text: str) 
 
 
 def streamed(ids: list[int]) -> list[str]:
-    """What each id completes, and what remains at the end."""
+    """The text that each id completes, and the rest at the end."""
     stream = TextStream(GPT2)
     return [*map(stream.push, ids), stream.finish()]
 
@@ -263,7 +263,7 @@ def test_a_shown_control_token_stands_after_the_unfinished_character_before_it()
     assert GPT2.decode([half, END, 17250], show_control=True) == "�<|im_end|>Hi"
 
 
-def test_a_text_stream_can_go_on_after_its_end() -> None:
+def test_a_text_stream_can_be_used_again_after_its_end() -> None:
     stream = TextStream(GPT2)
     first, *rest = GPT2.encode("👍")
     assert (stream.push(first), stream.finish(), stream.finish()) == ("", "�", "")
@@ -312,14 +312,12 @@ def test_an_array_holds_the_same_ids(text: str) -> None:
     st.lists(st.tuples(st.sampled_from([" ", "\n", " \t", "a", "\u00a0"]), st.integers(900, 1100)), max_size=4),
     st.text(max_size=5),
 )
-def test_long_white_space_is_found_by_a_look_at_every_hundredth_character(
-    runs: list[tuple[str, int]], end: str
-) -> None:
+def test_long_white_space_is_found_in_every_hundredth_character(runs: list[tuple[str, int]], end: str) -> None:
     text = "".join(character * count for character, count in runs) + end
     assert tokenizer_module._parts(text) == tokenizer_module.LONG_SPACE.split(text)
 
 
-# --- a vocabulary of one's own --------------------------------------------------------------------------------------
+# --- your own vocabulary --------------------------------------------------------------------------------------------
 
 OWN_TEXTS = [
     "Once upon a time there was a fox. " * 3,
@@ -379,7 +377,7 @@ def test_a_vocabulary_comes_back_from_its_file_and_from_its_definition(tmp_path:
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"YQ== 0\n", b"\xff\xfe", b"YQ== x\n"])
-def test_a_file_that_is_no_vocabulary_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_vocabulary_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "own.tiktoken"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"own\.tiktoken' is not a tokenizer made by prepare\.py --train_tokenizer"):
@@ -389,14 +387,14 @@ def test_a_file_that_is_no_vocabulary_is_refused(tmp_path: Path, content: bytes)
         get_tokenizer(str(path))
 
 
-def test_a_missing_vocabulary_of_ones_own_names_the_command() -> None:
+def test_if_your_own_vocabulary_is_missing_the_error_has_the_command() -> None:
     with pytest.raises(
         UserError, match=r"make one: python prepare\.py --name tale --train_tokenizer --vocab_size 8192\."
     ):
         get_tokenizer("data/tale-8192.tiktoken")
 
 
-def test_an_unknown_name_is_refused_with_the_known_one() -> None:
+def test_an_unknown_name_is_refused_and_gpt2_is_suggested() -> None:
     with pytest.raises(UserError, match=r"'gpt3'.*use gpt2, or make one"):
         get_tokenizer("gpt3")
 
