@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jojo.checkpoints.checkpoint import Checkpoint
 from jojo.metrics import MetricsTracker
-from jojo.plotting import choose_losses, finite, picture, save_figure
+from jojo.plotting import choose_losses, finite, plot_run, save_figure
 from jojo.text.tokenizer import Tokenizer
 from model import GPT, formulas
 from utils import duration, one_line
@@ -65,7 +65,7 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
     losses = choose_losses(metrics)
     has_plot = bool(losses.train or losses.val)
     if has_plot:
-        save_figure(picture(title, losses, metrics.learning_rate.points), folder / "loss.png")
+        save_figure(plot_run(title, losses, metrics.learning_rate.points), folder / "loss.png")
     evaluation, figures = evaluate(state.get("batch_counter"), metrics)
     room = min(100, model.config.block_size // 2)
     card = ModelCard.from_template(

@@ -1,1 +1,1 @@
-"""What the front is built on; it imports nothing of it but config and utils."""
+"""The library that the files in the root are built on. Of those it imports only config and utils."""

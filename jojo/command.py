@@ -21,13 +21,13 @@ from utils import OUT_OF_MEMORY, UserError, is_out_of_memory, log, set_up_consol
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser without abbreviations. Its errors are one sentence; for an unknown flag it names the nearest."""
+    """An ArgumentParser without abbreviations. An error is one sentence, and suggests a flag for an unknown one."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, except that `--flag=--` is an error: argparse would drop the value."""
+        """Parse like argparse, but report `--flag=--` as an error: argparse would drop the value."""
         self.words = list(sys.argv[1:] if args is None else args)
         for word in self.words:
             if word.startswith("--") and word.endswith("=--"):
@@ -36,7 +36,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence and exit with code 2, as argparse does."""
-        for flag in re.findall(r"^argument (?:.*/)?(-\S+): expected (?:at least )?one argument$", message):
+        if found := re.search(r"^argument (?:.*/)?(-\S+): expected (?:at least )?one argument$", message):
+            flag = found[1]  # argparse may have taken the word after it, such as -x, for a flag
             value = next((after for word, after in itertools.pairwise(self.words) if word == flag), "")
             if value.startswith("-") and value.split("=")[0] not in self._option_string_actions:
                 message += f'; write a value that begins with "-" as {shlex.quote(f"{flag}={value}")}'
@@ -48,7 +49,7 @@ class Parser(argparse.ArgumentParser):
             close = close or difflib.get_close_matches(word, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; see --help."
             message = f"unknown flag {word}{hint}" if word.startswith("-") else f"unexpected '{word}'; see --help."
-        if speaks():
+        if prints_errors():
             print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
@@ -72,7 +73,7 @@ def signals_raised() -> Iterator[None]:
         raise Stopped(number)
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    in_main_thread = threading.current_thread() is threading.main_thread()  # only that thread may set handlers
+    in_main_thread = threading.current_thread() is threading.main_thread()  # only the main thread may set handlers
     changed = [number for number in numbers if in_main_thread and signal.getsignal(number) == signal.SIG_DFL]
     for number in changed:
         signal.signal(number, stop)
@@ -102,7 +103,7 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
     except KeyboardInterrupt as error:
         problem, failure = "Interrupted.", error
         code = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
-    except BrokenPipeError:  # the pipe was closed (| head); without this, Python complains at exit
+    except BrokenPipeError:  # stdout was closed (| head): replace it, or Python prints an error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         problem, failure = explain_os_error(error), error
@@ -110,13 +111,13 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
         if not is_out_of_memory(error):
             raise
         problem, failure = OUT_OF_MEMORY, error
-    if problem and speaks():
+    if problem and prints_errors():
         log.error(problem, exc_info=failure if debug else None)
     sys.exit(code)
 
 
-def speaks() -> bool:
-    """Whether this process prints errors: only rank 0 does. The other ranks wait for RANK_0_FIRST_S."""
+def prints_errors() -> bool:
+    """Whether this process prints errors: only rank 0 does. Any other rank waits here until rank 0 has printed its error."""
     if os.environ.get("RANK", "0") == "0":
         return True
     time.sleep(RANK_0_FIRST_S)

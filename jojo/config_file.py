@@ -15,7 +15,7 @@ STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"?|//[^\n]*', re.DOTALL)
 
 
 def strip_comments(text: str) -> str:
-    """Blank out `// ...` outside strings, keeping every other character's place (so that errors point right)."""
+    """Replace comments by spaces of the same length, so that errors still name the right line and column."""
     return STRING_OR_COMMENT.sub(lambda found: found[0] if found[0][0] == '"' else " " * len(found[0]), text)
 
 
@@ -23,7 +23,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file with // comments. Raises UserError with line and column for what is wrong."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return parse_json(strip_comments(text), object_pairs_hook=_object)
+        return parse_json(strip_comments(text), object_pairs_hook=_without_duplicates)
     except (FileNotFoundError, IsADirectoryError):
         folder = path if path.is_dir() else path.parent
         known = ", ".join(sorted(p.name for p in folder.glob("*.json")))
@@ -34,8 +34,8 @@ def read_json(path: Path) -> Any:
         raise UserError(f"'{path}' is not valid JSON: {error}.") from None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The dict of a JSON object. Raises ValueError where a key is in it twice."""
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The dict of a JSON object. Raises ValueError if it has a key twice."""
     values: dict[str, Any] = {}
     for key, value in pairs:
         if key in values:
@@ -44,13 +44,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Values]]:
+def file_layers(path: Path, extended_by: tuple[Path, ...] = ()) -> list[tuple[str, Values]]:
     """The layers of a config file: the file that it extends, then itself.
 
-    `above` are the files that extend it. Raises UserError if a file is missing or malformed, or for a circle of files.
+    `extended_by` are the files that led to this one. Raises UserError if a file is missing, malformed, or extends itself.
     """
-    if path.resolve() in above:
-        chain = " -> ".join(p.name for p in (*above, path))
+    if path.resolve() in extended_by:
+        chain = " -> ".join(p.name for p in (*extended_by, path))
         raise UserError(f'The configs extend each other in a circle: {chain}; remove one "extends".')
     values = read_json(path)
     if not isinstance(values, dict):
@@ -58,12 +58,12 @@ def file_layers(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[str, Val
     base = values.pop("extends", None)
     if base is not None and not (isinstance(base, str) and is_printable(base)):
         raise UserError(f"'{path}': \"extends\" must be the name of one JSON file.")
-    below = file_layers(path.parent / base, (*above, path.resolve())) if base else []
-    return [*below, (str(path), values)]
+    base_layers = file_layers(path.parent / base, (*extended_by, path.resolve())) if base else []
+    return [*base_layers, (str(path), values)]
 
 
 def config_layers(file: str | None, overrides: Sequence[tuple[str, str, Value]]) -> list[tuple[str, Values]]:
-    """A config file and what it extends, then one layer per flag: (flag as typed, dotted name, value)."""
+    """The layers of a config file, then one per flag. `overrides`: (flag as typed, dotted name, value)."""
     layers = file_layers(user_path(file)) if file is not None else []
     for flag, name, value in overrides:
         section, key = name.split(".")

@@ -15,14 +15,14 @@ from typing import Any, BinaryIO, ClassVar
 
 from utils import UserError, log, parse_json
 
-MAX_POINTS = 4096  # kept of each per-batch series; the file has them all
+MAX_POINTS = 4096  # of a series in a checkpoint; the metrics file has every batch
 
 Point = tuple[int, float]  # (batches done, value)
 
 
 @dataclass
 class Series:
-    """A per-batch series thinned to at most MAX_POINTS: as it grows, every 1st, 2nd, 4th ... batch."""
+    """A per-batch series thinned to at most MAX_POINTS: it keeps every batch, later every 2nd, every 4th ..."""
 
     points: list[Point] = field(default_factory=list)
     stride: int = 1
@@ -61,11 +61,11 @@ class MetricsTracker:
     train: Extremes = field(default_factory=Extremes)
     val: Extremes = field(default_factory=Extremes)
     elapsed_s: float = 0.0  # wall clock of training, summed over resumes
-    tokens: int = 0  # predicted so far
+    tokens: int = 0  # predicted tokens so far
     _started: float = field(default=0.0, repr=False)
 
     def start_clock(self) -> None:
-        """From now on, read_clock() continues after `elapsed_s`."""
+        """Start the clock of read_clock() at `elapsed_s`."""
         self._started = time.monotonic() - self.elapsed_s
 
     def read_clock(self) -> float:
@@ -120,7 +120,7 @@ class MetricsFile:
     """Appends one row per batch; every line is whole. When the disk is full, rows wait in memory for a later write."""
 
     def __init__(self, path: Path, keep_until: int) -> None:
-        """Open the file to continue after batch `keep_until`; rows of later batches, which a crash lost, are cut."""
+        """Open the file to continue after batch `keep_until`. Later rows are removed: their batches are trained again."""
         self.path = path
         self._file = open(path, "r+b" if path.exists() else "w+b", buffering=0)
         self._waiting: list[bytes] = []
@@ -139,7 +139,7 @@ class MetricsFile:
                 log.warning(message, self.path, error.strerror)
 
     def _write(self) -> None:
-        """Write the waiting rows after the last whole one, over what a failed write left there."""
+        """Write the waiting rows after the last whole row. Half a row from a failed write is overwritten."""
         content = b"".join(self._waiting)
         self._file.seek(self._end)
         written = 0
@@ -160,7 +160,7 @@ class MetricsFile:
 
 
 def _end_of_row(file: BinaryIO, step: int) -> int:
-    """The end, in bytes, of the newest whole row up to `step`. Looks backwards, so a long file takes no longer."""
+    """Where the last row up to batch `step` ends, in bytes. Searches from the end, so a long file takes no longer."""
     if not file.seek(0, os.SEEK_END):  # mmap refuses an empty file
         return 0
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -174,6 +174,7 @@ def _end_of_row(file: BinaryIO, step: int) -> int:
 
 
 def _step(line: bytes) -> float:
+    """The batch of a row; infinity if the line is not a row."""
     try:
         return float(parse_json(line)["step"])
     except (ValueError, KeyError, TypeError, OverflowError):
@@ -190,7 +191,7 @@ class TensorBoard:
     }  # fmt: skip
 
     def __init__(self, folder: Path, done: int) -> None:
-        """Hide earlier events of batches after `done`, which a crash lost."""
+        """Hide events of batches after `done`: these batches are trained again."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(str(folder), purge_step=done + 1)
@@ -210,6 +211,6 @@ class TensorBoard:
 
 
 def require_tensorboard() -> None:
-    """Raises UserError where TensorBoard is not installed."""
+    """Raises UserError if TensorBoard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard")

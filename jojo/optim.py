@@ -1,6 +1,6 @@
 """AdamW and Muon, and their state by parameter name.
 
-To add an optimizer: a subclass of Optimizer, its line in OPTIMIZERS, and its name in config.OptimizerConfig.kind.
+To add an optimizer, write a subclass of Optimizer and add it to OPTIMIZERS and its name to config.OptimizerConfig.kind.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from config import OptimizerConfig
 from jojo.machine.ranks import copy_into, local_tensor
 from utils import UserError, one_line
 
-EPSILON = 1e-8  # added to the root of AdamW's second moment
+EPSILON = 1e-8  # added to the square root of AdamW's second moment
 MUON_MOMENTUM = 0.95
-MUON_ELEMENTS = 1 << 24  # of weights that are updated together
-ADAMW_STEP_SIZE = 0.2  # root mean square of AdamW's usual step, in learning rates (Liu et al. 2025)
+MUON_ELEMENTS = 1 << 24  # as many elements of weights are updated together
+ADAMW_STEP_SIZE = 0.2  # root mean square of AdamW's usual step at learning rate 1 (Liu et al. 2025)
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "float32") -> list[Optimizer]:
-    """AdamW for all weights, or the optimizer of config.kind for the matrices inside the blocks and AdamW for the rest.
+    """AdamW for all weights; or AdamW, and the optimizer of config.kind for the matrices inside the blocks.
 
     Weight decay applies to matrices and embeddings, not to biases and LayerNorms. `dtype` is for Muon's matrix products.
     """
@@ -32,7 +32,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "flo
     layers: dict[str, list[Tensor]] = defaultdict(list)  # matrices of one shape, by their name in a block
     for name, weight in model.named_parameters():
         if kind is not AdamW and ".h." in name and weight.dim() == 2:
-            layers[name.split(".", 3)[-1]].append(weight)  # transformer.h.0.attn.c_attn.weight
+            layers[name.split(".", 3)[-1]].append(weight)  # attn.c_attn.weight, without "transformer.h.0."
         else:
             rest.append(weight)
     decay = config.weight_decay
@@ -47,19 +47,19 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "flo
 
 
 def stacked(name: str) -> int:
-    """How many matrices model.py stores above one another in this weight: queries, keys and values, or one."""
+    """How many matrices a weight of model.py holds above one another: 3 in c_attn (queries, keys, values), else 1."""
     return 3 if "c_attn" in name else 1
 
 
 class Optimizer:
-    """Groups of weights with settings of their own, and a state for each weight.
+    """Updates groups of weights. Each group has its own settings, and each weight has a state.
 
-    Not a torch.optim.Optimizer: constructing one imports torch._dynamo (1 s, 74 MB). It looks like one from outside.
-    All state exists from the start: made during the first batch, it would fragment the memory that batches free and reuse.
-    Groups have "params" and the settings that differ between groups. `dtype` is that of matrix products in the update.
+    Not a torch.optim.Optimizer: constructing one imports torch._dynamo (1 s, 74 MB). It has the same attributes.
+    All state is allocated here. Allocated in the first batch, it would fragment the memory that batches free and reuse.
+    Groups have "params" and the settings that differ between groups. Matrix products of the update are in `dtype`.
     """
 
-    STATE: ClassVar[tuple[str, ...]]  # what it keeps of a weight: "step" is a number, all else has the weight's shape
+    STATE: ClassVar[tuple[str, ...]]  # the state of a weight: "step" is a number, all others have its shape
 
     def __init__(self, groups: Iterable[dict[str, Any]], config: OptimizerConfig, dtype: str) -> None:
         self.param_groups = [{"lr": config.learning_rate} | group for group in groups]
@@ -75,7 +75,7 @@ class Optimizer:
 
     @classmethod
     def n_averages(cls) -> int:
-        """Numbers that it keeps of each number of a weight."""
+        """How many numbers of state each element of a weight has."""
         return sum(key != "step" for key in cls.STATE)
 
     @staticmethod
@@ -93,7 +93,8 @@ class AdamW(Optimizer):
         m = average of the gradient g      v = average of g², both over about 1 / (1 - beta) batches
         w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + EPSILON) - lr weight_decay w
 
-    PyTorch's fused kernel takes one pass over the memory, the formula a dozen. Groups have "weight_decay".
+    PyTorch's fused kernel reads the memory once; the formula as tensor operations would read it a dozen times.
+    Groups have "weight_decay".
     """
 
     STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -123,7 +124,7 @@ class Muon(Optimizer):
     Unlike torch.optim.Muon, with which the tests compare it, it splits matrices that are stored as one, updates small
     matrices together, and multiplies in `dtype`: not every processor is fast at bfloat16.
 
-    Groups have weights (rows, columns) of one shape, "weight_decay", and "matrices": how many each of them stacks.
+    Groups have weights of one shape (rows, columns), "weight_decay", and "matrices": how many matrices each weight holds.
     """
 
     STATE = ("momentum_buffer",)
@@ -151,7 +152,7 @@ class Muon(Optimizer):
 
     @staticmethod
     def update_bytes(matrices: Mapping[str, tuple[int, ...]], n_layer: int, dtype: str) -> int:
-        """What orthogonalize holds: a stack of matrices three times, and two products with their transposes."""
+        """The memory of orthogonalize: 3 copies of the stacked matrices and 2 square products, at most 5 numbers per element."""
         most = 0
         for name, shape in matrices.items():
             rows, columns = shape[0] // stacked(name), shape[1]
@@ -186,7 +187,7 @@ def optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module) -> dict[s
 
 
 def load_optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module, state: dict[str, dict[str, Any]]) -> None:
-    """Inverse of optimizer_state. The state of a weight that another kind of optimizer has now is left out.
+    """Inverse of optimizer_state. Skips the state of a weight that another kind of optimizer updates now.
 
     Raises UserError if names or shapes do not fit the model.
     """
@@ -205,5 +206,5 @@ def load_optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module, stat
     for name, values in state.items():
         if own[name].keys() == values.keys():
             for key, value in values.items():
-                if not value.is_meta:  # a sharded checkpoint: only its shape is known so far
+                if not value.is_meta:  # in a sharded checkpoint only the shape is known so far
                     copy_into(own[name][key], value)

@@ -1,7 +1,7 @@
-"""The picture of a run, or of several, as a PNG: training loss, validation loss and learning rate against batches.
+"""The plot of one or several runs, as a PNG: training loss, validation loss and learning rate against batches.
 
-The training curve is the loss of the evaluations. With two or fewer of them it is the loss of the batches, smoothed to
-about 100 points, as in 2.0.2.
+The training curve is the loss of the evaluations. With two or fewer evaluations it is the loss of the batches,
+smoothed to about 100 points, as in 2.0.2.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMOOTH_TO = 100  # points of the smoothed training curve
-SPARSE = 10  # up to this many points are drawn as squares, more as dots
-MARKERS_UP_TO = 300  # beyond, a line without markers reads better
-SHARE = 0.01  # of a run's time that drawing may take, milestones not counted
-FIRST_DRAWING_S = 1.0  # assumed for the first picture, before one was timed
+SPARSE = 10  # up to this many points are drawn as squares, more points as dots
+MARKERS_UP_TO = 300  # with more points, a line without markers is easier to read
+MAX_SHARE = 0.01  # of a run's time may be spent on drawing, milestones not counted
+FIRST_DRAWING_S = 1.0  # assumed until one plot was timed
 TRAIN_COLOR, VAL_COLOR, LR_COLOR = "#0072b2", "#d55e00", "#009e73"  # safe for colour-blind readers (Okabe & Ito)
 RUN_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
 
@@ -35,16 +35,16 @@ class Losses:
 
     train: list[Point]
     val: list[Point]
-    batches: list[Point]  # the loss of every batch, for the faint line behind; empty where `train` shows it already
+    batches: list[Point]  # the loss of every batch, for the faint line; empty if `train` shows it already
     x_label: str  # says whether `train` is the smoothed loss of the batches
     reason: str  # why these curves were chosen, for --debug
 
 
 def choose_losses(metrics: MetricsTracker) -> Losses:
-    """The losses of the evaluations; with two or fewer of them, those of the batches. Only finite values are drawn."""
+    """The losses of the evaluations; with two or fewer evaluations, those of the batches. Only finite values are drawn."""
     evaluations, validations = finite(metrics.train_loss_eval), finite(metrics.val_loss_eval)
     batches = finite(metrics.train_loss_batch.points)
-    if len(validations) == 1 and batches:  # a single point stands at the end of the curve
+    if len(validations) == 1 and batches:  # a single validation loss is drawn at the curve's end
         validations = [(max(batches[-1][0], validations[0][0]), validations[0][1])]
     if len(evaluations) > 2 or not batches:
         return Losses(evaluations, validations, batches, "Step", f"{len(evaluations)} evaluations")
@@ -60,16 +60,16 @@ def finite(points: Sequence[Point]) -> list[Point]:
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
-    """Means of consecutive groups, about SMOOTH_TO of them, each at the middle of its group."""
+    """Split the points into about SMOOTH_TO groups; returns each group's mean, at the middle of the group."""
     size = max(1, len(points) // SMOOTH_TO)
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [(group[len(group) // 2][0], sum(v for _, v in group) / len(group)) for group in groups]
 
 
 class PlotManager:
-    """Draws a run's picture while it trains. A failure is one warning and never stops the training.
+    """Draws a run's plot while it trains. If drawing fails, it warns once and draws no more; training continues.
 
-    The current picture is replaced each time; a milestone's picture is kept.
+    The current plot is replaced each time; a milestone's plot is kept.
     """
 
     def __init__(self, path: Path, title: str) -> None:
@@ -78,21 +78,21 @@ class PlotManager:
         self._started, self._spent, self._longest = time.monotonic(), 0.0, FIRST_DRAWING_S
 
     def draw_if_cheap(self, metrics: MetricsTracker) -> None:
-        """Draw if all drawing so far, this one included, takes at most SHARE of the time since the start."""
-        if self._spent + self._longest <= SHARE * (time.monotonic() - self._started):
+        """Draw if all drawing so far, this one included, takes at most MAX_SHARE of the time since the start."""
+        if self._spent + self._longest <= MAX_SHARE * (time.monotonic() - self._started):
             started = time.monotonic()
             self.draw(metrics)
             self._longest = time.monotonic() - started
             self._spent += self._longest
 
     def draw(self, metrics: MetricsTracker, milestone: Path | None = None) -> None:
-        """Replace the current picture, and write the same one to a milestone's path."""
+        """Replace the current plot, and write the same plot to a milestone's path."""
         if self._failed or not metrics.train_loss_batch.points:
             return
         try:
             losses = choose_losses(metrics)
             log.debug("Plot: %s.", losses.reason)
-            figure = picture(self.title, losses, metrics.learning_rate.points)
+            figure = plot_run(self.title, losses, metrics.learning_rate.points)
             for path in filter(None, (milestone, self.path)):
                 save_figure(figure, path)
         except Exception as error:  # matplotlib or a font is missing, the disk is full
@@ -100,7 +100,7 @@ class PlotManager:
             log.warning("No plot: %s: %s. Training continues without it.", type(error).__name__, error)
 
 
-def picture(title: str, losses: Losses, learning_rate: Sequence[Point]) -> Figure:
+def plot_run(title: str, losses: Losses, learning_rate: Sequence[Point]) -> Figure:
     """One run: its losses above, its learning rate below."""
     figure, axes, below = panels(title)
     if losses.batches:
@@ -117,7 +117,7 @@ def picture(title: str, losses: Losses, learning_rate: Sequence[Point]) -> Figur
     return figure
 
 
-def comparison(title: str, runs: Sequence[tuple[str, MetricsTracker]]) -> Figure:
+def plot_runs(title: str, runs: Sequence[tuple[str, MetricsTracker]]) -> Figure:
     """Several runs, each in its own colour: training losses as lines, validation losses dashed."""
     figure, axes, below = panels(title)
     x_labels = set()
@@ -136,8 +136,8 @@ def comparison(title: str, runs: Sequence[tuple[str, MetricsTracker]]) -> Figure
 
 
 def panels(title: str) -> tuple[Figure, Axes, Axes]:
-    """An empty picture: losses above, learning rate below, one axis of batches."""
-    from matplotlib.figure import Figure  # not pyplot: it would look for a window system
+    """An empty plot: losses above, learning rate below, with one axis of batches."""
+    from matplotlib.figure import Figure  # not pyplot, which would look for a window system
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 6), layout="constrained")

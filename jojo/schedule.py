@@ -13,9 +13,9 @@ from utils import log, plural
 class Schedule:
     """The learning rate of every batch. Checkpoints store these fields.
 
-    warm-up    batches 0 to warmup - 1: rises linearly from above 0 towards `peak`
-    hold       at `peak` until `cooldown_start`
-    cool-down  falls to `floor` at `decay_end`, as half a cosine ("cosine") or a straight line ("wsd"), and stays there
+    warm-up    batches 0 to warmup - 1: it rises linearly from above 0 towards `peak`
+    hold       it stays at `peak` until `cooldown_start`
+    cool-down  it falls to `floor` at `decay_end`, as half a cosine ("cosine") or a straight line ("wsd"), and stays there
     """
 
     kind: str
@@ -52,8 +52,8 @@ class Schedule:
 def derive_schedule(config: Config, total_batches: int) -> Schedule:
     """The schedule of a run of this length.
 
-    Explicit numbers of batches override fractions. If they do not fit the run (2.x files have a warm-up of 2,000 and a decay
-    of 60,000 batches), it warns and uses the fractions.
+    Numbers of batches in the config override fractions. If they do not fit the run (2.x files have a warm-up of 2,000 and a
+    decay of 60,000 batches), it warns and uses the fractions.
     """
     wanted, peak = config.scheduler, config.optimizer.learning_rate
     floor = float(f"{peak / 10:.12g}") if wanted.min_lr is None else wanted.min_lr
@@ -73,7 +73,7 @@ def derive_schedule(config: Config, total_batches: int) -> Schedule:
     if wanted.kind == "wsd":
         fraction = 0.8 if fraction is None else fraction
     elif end is not None or fraction is None:
-        fraction = 0.0  # cosine: from the warm-up on
+        fraction = 0.0  # the cosine starts right after the warm-up
     end = end or total_batches
     start = max(warmup, int(fraction * end))
     return Schedule(wanted.kind, peak, floor, warmup, min(start, end - 1), end, wanted.decay_lr)

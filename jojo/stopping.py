@@ -1,4 +1,4 @@
-"""When to stop and when it is time: signals become a request to stop, and periodic things become due."""
+"""When to stop (a signal, a time limit), and when something periodic, such as a checkpoint, is due."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from utils import paint, use_color
 
-COPIES_S = 5.0  # torchrun may pass on a signal that the ranks have had already
+COPIES_S = 5.0  # torchrun may pass on a signal that the ranks received too; within this time it is ignored
 
 
 class Shutdown:
@@ -23,14 +23,14 @@ class Shutdown:
     The first signal asks for a clean stop: finish the batch, save, exit with 130, 143 or 129. The second one ends the
     process at once. Files on the disk are complete even then, because they are only ever renamed into place.
 
-    Among several ranks it prints nothing, and a signal that soon follows the first one is torchrun's copy of it.
+    With several ranks it prints nothing, and signals within COPIES_S of the first one are torchrun's copies of it.
     """
 
     SIGNALS: ClassVar = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
     def __init__(self, is_single: bool = True) -> None:
         self.is_single = is_single
-        self.signal_number = 0  # that asked to stop; 0: none
+        self.signal_number = 0  # the signal that asked to stop; 0: no signal
         self._first_at = -math.inf
         self._previous: dict[int, Any] = {}
 
@@ -50,7 +50,7 @@ class Shutdown:
             signal.signal(number, handler)
 
     def share(self, number: int) -> None:
-        """Act as if this signal had come here too; 0: no signal."""
+        """Act on a signal that another rank received; 0: no signal."""
         if number and not self.signal_number:
             self.signal_number, self._first_at = number, time.monotonic()
 
@@ -65,14 +65,14 @@ class Shutdown:
             return
         again = "Press Ctrl-C again" if number == signal.SIGINT else "Send the signal again"
         text = f"warning: Stopping after this batch; the model will be saved. {again} to leave at once."
-        with contextlib.suppress(OSError, ValueError):  # the terminal is gone, or the stream is no file
-            start = "\n" if sys.stderr.isatty() else ""  # perhaps after half a progress bar
+        with contextlib.suppress(OSError, ValueError):  # the terminal is closed, or the stream is not a file
+            start = "\n" if sys.stderr.isatty() else ""  # a progress bar may be on this line
             text = f"{start}{paint(text, '33') if use_color(sys.stderr) else text}\n"
-            os.write(sys.stderr.fileno(), text.encode())  # past the buffers: the signal may have interrupted a print
+            os.write(sys.stderr.fileno(), text.encode())  # not print(): the signal may have interrupted one
 
 
 class Every:
-    """The one answer to "is it time?": every `interval` batches, or every `seconds`; 0 or None: never."""
+    """Whether something periodic is due: every `interval` batches, or every `seconds`. 0 or None: never."""
 
     def __init__(self, interval: int | None = None, seconds: float | None = None) -> None:
         self.interval, self.seconds = interval, seconds
@@ -91,12 +91,12 @@ class Every:
 class StopFlags:
     """Whether to stop or to save after this batch. With several ranks, all of them act on the same flags."""
 
-    signal = 0  # the signal that asks to stop; 0: none
+    signal = 0  # the signal that asks to stop; 0: no signal
     time_is_over = False  # the time limit is reached
     save = False  # it is time for a checkpoint
 
     def __init__(self, shutdown: Shutdown, limit_s: float = 0, save_s: float = 0, is_main: bool = True) -> None:
-        """Seconds until the time limit, and between checkpoints; 0: never. The clock of the main rank counts for all."""
+        """`limit_s` until the time limit, `save_s` between checkpoints; 0: never. Only the main rank's clock counts."""
         self.shutdown = shutdown
         self.limit = Every(seconds=limit_s if is_main else 0)
         self.checkpoint = Every(seconds=save_s if is_main else 0)

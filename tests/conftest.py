@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The models here are tiny: several threads would only wait for each other. Must be set before torch is imported.
+# The models here are tiny: several threads would only wait for each other. torch reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
 
-# What hypothesis tries: the same few examples every time, or, with HYPOTHESIS_PROFILE=thorough in the environment,
-# others each time and a thousand or more wherever a test does not fix their number itself.
+# Hypothesis tries the same few examples every time. With HYPOTHESIS_PROFILE=thorough in the environment it tries other
+# examples each time: a thousand, or as many as a test sets itself.
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
 settings.register_profile("quick", derandomize=True, max_examples=40, **COMMON)
 settings.register_profile("thorough", max_examples=1000, print_blob=True, **COMMON)

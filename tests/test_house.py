@@ -1,4 +1,4 @@
-"""Imports point down one list, and nowhere in a circle; imports inside functions and under TYPE_CHECKING count too."""
+"""A file imports only from entries before its own in ORDER, and no imports are circular, not even inside functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A file imports only what stands before its own entry, or files of its own folder. docs/design.md explains the entries.
+# A file may also import from its own folder. docs/design.md explains the entries.
 ORDER = [
     *("utils", "config"),
     *("jojo.config_file", "jojo.stopping", "jojo.command", "jojo.metrics", "jojo.plotting", "jojo.schedule"),
@@ -22,7 +22,7 @@ ORDER = [
 
 
 def place(module: str) -> int:
-    """Where a module stands in the list. Raises StopIteration for a file that has no place."""
+    """The index of a module's entry in ORDER. Raises StopIteration if it has none."""
     return next(i for i, entry in enumerate(ORDER) if f"{module}.".startswith(f"{entry}."))
 
 
@@ -38,7 +38,7 @@ def imports_of(source: str, modules: set[str]) -> set[str]:
 
 
 def upward(sources: dict[str, str]) -> list[str]:
-    """Imports that do not point down, then a circle if there is one."""
+    """The imports from later entries, then a circle of imports if there is one."""
     graph = {module: imports_of(source, set(sources)) for module, source in sources.items()}
     wrong = [f"{a} imports {b}" for a, used in graph.items() for b in sorted(used) if place(b) > place(a)]
     try:
@@ -49,9 +49,9 @@ def upward(sources: dict[str, str]) -> list[str]:
 
 
 def project() -> dict[str, str]:
-    """The text of every module: the root's files, and all below the wings."""
-    wings = {entry.split(".")[0] for entry in ORDER}
-    files = [*ROOT.glob("*.py"), *(file for wing in wings for file in (ROOT / wing).rglob("*.py"))]
+    """The text of every module: the files in the root, and all files in the folders of ORDER."""
+    folders = {entry.split(".")[0] for entry in ORDER}
+    files = [*ROOT.glob("*.py"), *(file for folder in folders for file in (ROOT / folder).rglob("*.py"))]
     names = {file: ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files}
     return {name: file.read_text(encoding="utf-8") for file, name in names.items()}
 

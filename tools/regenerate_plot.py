@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.command import Parser, run_command
 from jojo.metrics import MetricsTracker
-from jojo.plotting import choose_losses, comparison, picture, save_figure
+from jojo.plotting import choose_losses, plot_run, plot_runs, save_figure
 from utils import UserError, log, parse_json, user_path
 
 ROWS = ".metrics.jsonl"
@@ -79,9 +79,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"There is no folder '{output.parent}' for the plot; create it first.")
     if len(runs) == 1:
         name, metrics = runs[0]
-        figure = picture(args.title or name, choose_losses(metrics), metrics.learning_rate.points)
+        figure = plot_run(args.title or name, choose_losses(metrics), metrics.learning_rate.points)
     else:
-        figure = comparison(args.title or "Comparison", runs)
+        figure = plot_runs(args.title or "Comparison", runs)
     save_figure(figure, output)
     log.info("Wrote %s", output)
     return 0

@@ -1,1 +1,1 @@
-"""Checkpoints: the file, what is in it, parts, saving, a run's files."""
+"""Checkpoints: the file, what is in it, older formats, shards, saving, a run's files."""

@@ -72,16 +72,16 @@ class Checkpoint:
     tokenizer: dict[str, Any] | None  # None: an older format; see checkpoint_tokenizer
     state: dict[str, Any] = field(repr=False)  # the training state; in format 3, the whole file
     other_options: list[str] = field(default_factory=list)  # options in the file that this version does not know
-    shards: Shards | None = None  # files of large tensors that are not read yet and are on device "meta"
+    shards: Shards | None = None  # files of the large tensors that are still on the device "meta"
 
     @property
     def has_training_state(self) -> bool:
-        """Whether training can continue from it, exactly if its format is 3."""
+        """Whether training can continue from it. It continues exactly if the format is 3."""
         return "optimizer" in self.state
 
     @property
     def run_id(self) -> str | None:
-        """The run that wrote it; None where that was not recorded."""
+        """The id of the run that wrote it; None if the file does not say."""
         return self.state.get("metadata", {}).get("run_id")
 
     def complete(self) -> None:
@@ -100,9 +100,9 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path, ranks: Ranks = SINGLE) -> Checkpoint:
-    """Read a checkpoint of any version. Raises UserError if it is not one, or contradicts itself.
+    """Read a checkpoint of any version. Raises UserError if the file is not one or contradicts itself.
 
-    With shards, the optimizer's tensors are not read until `complete`; with several ranks, nor are the weights. The ranks
+    If it has shards, the optimizer's tensors are read only by `complete()`; with several ranks, the weights too. The ranks
     share the work of verifying the shards.
     """
     state = read_file(path, mapped=not ranks.is_single)
@@ -141,7 +141,7 @@ def load_checkpoint(path: Path, ranks: Ranks = SINGLE) -> Checkpoint:
 
 
 def _misfit(value: Any, layout: Any, where: str = "") -> str | None:
-    """The first thing that does not fit the layout, in words; None where everything does."""
+    """A phrase about the first entry that does not fit the layout; None if all fit."""
     if isinstance(layout, dict) and isinstance(value, dict):
         inside = (_misfit(value.get(key), part, f"{where}.{key}" if where else key) for key, part in layout.items())
         return next(filter(None, inside), None)
@@ -168,7 +168,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def complete_shape(checkpoint: Checkpoint) -> None:
-    """Fill in the parts of the model's shape that the config lacks, from its weights. Raises UserError if the two differ."""
+    """Fill in what the config lacks of the model's shape, from the weights. Raises UserError if config and weights differ."""
     model, weights = checkpoint.config.setdefault("model", {}), checkpoint.model
     if "n_head" not in model:
         raise UserError(f"'{checkpoint.path}' does not say how many heads its model has: Missing 'n_head'.")
@@ -178,16 +178,16 @@ def complete_shape(checkpoint: Checkpoint) -> None:
     for name, keys in SIZES.items():
         sizes += zip(keys, weights.get(name, torch.empty(0, 0)).shape, strict=False)
     for key, size in sizes:
-        said = model.get(key)
-        if said is not None and not (type(said) is int and said == size):
-            is_said = f"model.{key} is {one_line(said)}"
-            raise UserError(f"'{checkpoint.path}' contradicts itself: {is_said}, and its weights have {size}.")
+        stated = model.get(key)
+        if stated is not None and not (type(stated) is int and stated == size):
+            config = f"model.{key} is {one_line(stated)}"
+            raise UserError(f"'{checkpoint.path}' contradicts itself: {config}, and its weights have {size}.")
         if size:
             model[key] = size
 
 
 def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The tokenizer a checkpoint was trained with; older formats used GPT-2's, with ChatML if the model has the rows."""
+    """The tokenizer a checkpoint was trained with; older formats used GPT-2's, with ChatML if vocab_size allows."""
     if checkpoint.tokenizer:
         return from_definition(checkpoint.tokenizer, f"The model in '{checkpoint.path}'")
     full = Tokenizer()
@@ -198,7 +198,7 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Copy the checkpoint's weights into the model; on the device "meta", only compare names and shapes.
 
-    Raises UserError, which names what is missing, extra or of another shape.
+    Raises UserError with the names of weights that are missing, extra or of another shape.
     """
     own = model.state_dict()
     problems = [f"'{name}' is missing" for name in own if name not in checkpoint.model]
@@ -218,13 +218,13 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 def check_finite(weights: Mapping[str, Tensor]) -> None:
     """Raises UserError naming the first weight with a NaN or infinity: such a model is never saved."""
     for name, tensor in weights.items():
-        if tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):  # aminmax passes NaN on
+        if tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):  # aminmax returns any NaN
             raise UserError(f"The weight '{name}' is not finite; nothing was saved over the last good checkpoint.")
 
 
 @functools.cache
 def git_commit() -> str | None:
-    """The commit this code is at; None without git or outside a checkout."""
+    """The git commit of this code; None without git or outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=5).strip()  # noqa: S603
@@ -232,14 +232,14 @@ def git_commit() -> str | None:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What rounding depends on besides the config: a resumed run is exact if these stay the same."""
+    """What rounding depends on besides the config. A resumed run is exact if these stay the same."""
     kind = device.partition(":")[0]
     name = torch.cuda.get_device_name(device) if kind == "cuda" else platform.machine()
     return {"device": kind, "name": name, "threads": torch.get_num_threads(), "pytorch": str(torch.__version__)}
 
 
 def metadata(dataset: Mapping[str, str], device: str) -> dict[str, Any]:
-    """Where and with what a checkpoint was made; plain values."""
+    """Versions, time, data set and machine of a checkpoint, as plain values."""
     return {
         "trainer_version": __version__,
         "pytorch_version": str(torch.__version__),

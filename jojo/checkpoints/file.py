@@ -30,13 +30,13 @@ FORMAT_VERSION = 3
 TRAILER_MARK = b"jojo-sha256:"  # followed by 64 hex digits
 TRAILER_BYTES = len(TRAILER_MARK) + 64
 STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "
-WITH_SHARDS = "+"  # the stamp's last character where files of shards belong to the checkpoint (shards.py)
+WITH_SHARDS = "+"  # the stamp's last character if the checkpoint has shards (shards.py)
 STAMP_BYTES = len(STAMP.format(run="", batch=0))
-LONGEST_NAME = 1000  # of a function in a pickle: for 50,000 letters torch takes minutes
+LONGEST_NAME = 1000  # of a function in a pickle: torch takes minutes to refuse 50,000 letters
 
 
 class _HashingFile:
-    """All that torch.save needs of a file. `error`: why a write failed, which torch's RuntimeError does not say."""
+    """A file for torch.save that computes a SHA-256. `error`: why a write failed; torch's RuntimeError does not say why."""
 
     error: OSError | None = None
 
@@ -53,7 +53,7 @@ class _HashingFile:
 
 
 def write_file(state: Mapping[str, Any], path: Path) -> None:
-    """Save atomically and durably. Raises UserError when the disk refuses; the previous file is then untouched."""
+    """Save atomically and durably. Raises UserError if the disk fails; the previous file then stays as it was."""
     with _new_checkpoint(path) as file:
         hashing = _HashingFile(file)
         try:
@@ -66,14 +66,14 @@ def write_file(state: Mapping[str, Any], path: Path) -> None:
 
 
 def copy_file(source: Path, path: Path) -> None:
-    """The same file under another name, as write_file would write it."""
+    """Copy a checkpoint, atomically and durably like write_file."""
     with _new_checkpoint(path) as file, open(source, "rb") as original:
         shutil.copyfileobj(original, file, 1 << 22)
 
 
 @contextmanager
 def _new_checkpoint(path: Path) -> Iterator[BinaryIO]:
-    """A new durable file, in a folder that is made. Raises UserError when the disk refuses."""
+    """Open a new durable file; creates its folder. Raises UserError if the disk fails."""
     with save_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path, durable=True) as file:
@@ -82,7 +82,7 @@ def _new_checkpoint(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def save_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError inside into the UserError of a checkpoint that could not be written."""
+    """Turn an OSError of the block into a UserError: the checkpoint could not be saved."""
     try:
         yield
     except OSError as error:
@@ -108,7 +108,7 @@ def stamp_in(path: Path) -> Stamp | None:
 
 
 def read_stamp(path: Path) -> Stamp | None:
-    """The same; None also for a file that is missing or cannot be read."""
+    """Like stamp_in, but None also for a file that is missing or cannot be read."""
     with suppress(OSError):
         return stamp_in(path)
     return None
@@ -128,9 +128,9 @@ def verify_file(path: Path) -> bool:
 
 
 def read_file(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """Verify and read a checkpoint of any format, on the CPU. Executes nothing that is in it.
+    """Verify and read a checkpoint of any format, on the CPU. Never executes code from the file.
 
-    `mapped`: map the file, so that a tensor is read only when it is used.
+    `mapped`: map the file into memory, so that a tensor is read only when it is used.
     Raises UserError if the file is missing, damaged, or holds more than plain values and tensors.
     """
     if path.is_dir():
@@ -142,11 +142,11 @@ def read_file(path: Path, mapped: bool = False) -> dict[str, Any]:
     if not _is_plain_zip(path):
         raise UserError(f"'{path}' is not a checkpoint, or was cut short.")
     try:
-        # 2.x metadata holds a TorchVersion; what torch warns about is refused below, or harmless
+        # The metadata of 2.x holds a TorchVersion. What torch warns about is harmless, or refused below.
         with torch.serialization.safe_globals([torch.torch_version.TorchVersion]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # a damaged or hostile file can raise anything; it is never read another way
+    except Exception as error:  # a damaged or hostile file can raise anything; there is no less strict way to read it
         what = "is not a checkpoint, or is damaged"
         if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL (\S+)", str(error))):
             what = f"holds something other than plain data ({one_line(found[1])}); refused, and nothing was run"
@@ -167,7 +167,7 @@ def has_present_format(state: Mapping[str, Any]) -> bool:
 
 
 def _is_plain_zip(path: Path) -> bool:
-    """Whether a file is an archive as torch.save writes it: no compression, so no zip bomb, and no name twice."""
+    """Whether a file is a zip like torch.save's: not compressed (no zip bomb), no name twice, no very long names."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -182,11 +182,11 @@ def _is_plain_zip(path: Path) -> bool:
 
 
 def _odd_tensor(state: Any) -> str | None:
-    """What is odd about the first tensor in nested values that is not a plain one in memory; None where all are."""
-    seen: set[int] = set()  # values may hold themselves
-    left = [state]
-    while left:
-        value = left.pop()
+    """Describes the first tensor in nested values that is not dense, real and in memory; None if all are."""
+    seen: set[int] = set()  # a list may contain itself
+    to_check = [state]
+    while to_check:
+        value = to_check.pop()
         if isinstance(value, Tensor):
             stored = value.untyped_storage().nbytes() if value.layout == torch.strided and not value.is_meta else 0
             if type(value) not in (Tensor, nn.Parameter) or value.is_quantized or value.is_complex():
@@ -195,5 +195,5 @@ def _odd_tensor(state: Any) -> str | None:
                 return f"{tuple(value.shape)} in {stored} bytes"
         elif isinstance(value, (dict, list, tuple, set, frozenset)) and id(value) not in seen:
             seen.add(id(value))
-            left += [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
+            to_check += [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
     return None

@@ -1,8 +1,8 @@
-"""Training state of older checkpoints, in the terms of this version: Jojo 1 and 2.x, and nanoGPT.
+"""Converts the training state of older checkpoints to this version's: Jojo 1 and 2.x, and nanoGPT.
 
-Taken over where the file has it: optimizer state, batches done, evaluations, best and worst losses, when and with which
-versions it was written. No older format holds the position in the data or the random states, so training continues at
-the beginning of an epoch.
+It keeps what the file has of this: optimizer state, batches done, evaluations, best and worst losses, the time and the
+versions. No older format holds the position in the data or the random states, so training continues at the beginning of
+an epoch.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from config import OPTIONS, Values, check_value
 from jojo.checkpoints.shards import AVERAGES, TIED
 from utils import one_line
 
-OTHER_NAMES = {"dataset": "data.dataset_name", "compile": "training.compile_model"}  # in v1 and nanoGPT
+OTHER_NAMES = {"dataset": "data.dataset_name", "compile": "training.compile_model"}  # of options in v1 and nanoGPT
 PER_CENT = ("eval_interval", "log_interval")
 
 
 def flat_config(values: Any, per_cent: bool = True) -> Values:
     """The options in a flat config of v1 or nanoGPT; other names (colours, paths) are left out.
 
-    `per_cent`: it is v1's, whose intervals are per cent of an epoch; these are left out too.
+    `per_cent`: the config is v1's. Its intervals are in per cent of an epoch, and are left out too.
     """
     sections: Values = {}
     names = OTHER_NAMES | {name.split(".")[1]: name for name in OPTIONS if not name.startswith("model.")}
-    for key, name in names.items():  # v1's dataset_name comes after `dataset`, which is a folder there
+    for key, name in names.items():  # `dataset` first: in v1 it is a folder, and dataset_name overrides it
         if isinstance(values, dict) and key in values and not (per_cent and key in PER_CENT):
             _take(sections, name, values[key])
     return sections
@@ -47,7 +47,7 @@ def nested_config(values: Mapping[str, Any]) -> tuple[Values, list[str]]:
 
 
 def _take(sections: Values, name: str, value: Any) -> bool:
-    """Enter an option that exists and has a valid value; those of the model always, as they are checked later."""
+    """Add an option if it exists and its value is valid; model options are checked later. Returns whether it was added."""
     if name not in OPTIONS:
         return False
     section, option = name.split(".")
@@ -61,10 +61,10 @@ def _take(sections: Values, name: str, value: Any) -> bool:
 def optimizer_by_name(stored: Any, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Any]] | None:
     """AdamW's state by parameter name. Older formats number the parameters: matrices first, then vectors.
 
-    `stored` is the optimizer's state_dict. Returns None where there is no state, or it does not fit the weights.
+    `stored` is the optimizer's state_dict. Returns None if there is no state, or if it does not fit the weights.
     """
     states = stored.get("state") if isinstance(stored, dict) else None
-    own = [name for name in weights if name not in TIED]  # these have no state of their own
+    own = [name for name in weights if name not in TIED]  # tied weights have no state of their own
     names = [n for n in own if weights[n].dim() >= 2] + [n for n in own if weights[n].dim() < 2]
     if not isinstance(states, dict) or not states or set(states) != set(range(len(names))):
         return None
@@ -80,12 +80,12 @@ def optimizer_by_name(stored: Any, weights: Mapping[str, Tensor]) -> dict[str, d
 
 
 def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What `Trainer.load_state_dict` takes over from an older file; without "optimizer" where the file has none."""
+    """An older file's state for `Trainer.load_state_dict`; without "optimizer" if the file has no optimizer state."""
     optimizer = optimizer_by_name(state.get("optimizer"), weights)
     batches = max(int(values["step"]) for values in optimizer.values()) if optimizer else 0
     metrics, metadata = state.get("metrics"), state.get("metadata")
     series = metrics if isinstance(metrics, dict) else {}
-    origin = metadata if isinstance(metadata, dict) else state  # Jojo 1 has its timestamp beside the weights
+    origin = metadata if isinstance(metadata, dict) else state  # Jojo 1 has its timestamp at the top level
     names = ("timestamp", "trainer_version", "pytorch_version", "git_commit")
     losses = {
         **{f"best_{split}_loss": _number(state.get(f"best_{split}_loss"), math.inf) for split in ("train", "val")},
@@ -109,7 +109,7 @@ def training_state(state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> d
 
 
 def _evaluations(series: Mapping[str, Any], split: str, batches: int) -> list[tuple[int, float]]:
-    """Losses of evaluations; a file that has them by epoch only has one at each epoch's last batch."""
+    """Losses of evaluations. If the file has losses by epoch only, each is put at its epoch's last batch."""
     if points := _points(series.get(f"{split}_loss_eval")):
         return points
     epochs = _points(series.get(f"{split}_loss_epoch"))

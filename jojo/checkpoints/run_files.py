@@ -1,13 +1,13 @@
-"""The files of a run: their names, who may write them, which are kept, and which one to continue from.
+"""The files of a run: their names, who may write them, which ones are kept, and which one to continue from.
 
     models/<run>.pt                the last checkpoint             models/<run>.metrics.jsonl   one row per batch
-    models/<run>_best.pt           lowest validation loss          models/<run>.png             the picture
-    models/<run>_batch<N>.pt       every checkpoint_interval       models/<run>_batch<N>.png    one every plot_interval
+    models/<run>_best.pt           lowest validation loss          models/<run>.png             the plot
+    models/<run>_batch<N>.pt       every checkpoint_interval       models/<run>_batch<N>.png    every plot_interval
     models/<run>.config.json       the resolved config             models/tensorboard/<run>/    with --tensorboard
-    models/<run>.shards/           with fsdp, the shards of the three kinds above
+    models/<run>.shards/           with fsdp, the shards of these checkpoints
     models/.<run>.lock             held while training             models/.<run>.job            which torchrun job trains it
 
-Every checkpoint carries the identity of its run. Files of another run under these names, and checkpoints of batches that
+Every checkpoint holds the id of its run. Files of another run under these names, and checkpoints of batches that
 will be trained again, are moved to models/old/<run>-<time>/ and never overwritten.
 """
 
@@ -52,12 +52,12 @@ class RunFiles:
         return self.folder / f"{self.run}_batch{batch}{suffix}"
 
     def all_numbered(self, suffix: str = ".pt") -> list[Path]:
-        """The numbered checkpoints (or pictures) in the folder, found by name."""
+        """The numbered checkpoints (or plots) in the folder, found by name."""
         name = re.compile(re.escape(self.run) + r"_batch\d+" + re.escape(suffix))
         return sorted(p for p in self.folder.glob(f"*{suffix}") if name.fullmatch(p.name))
 
     def stamps(self) -> dict[Path, Stamp]:
-        """The run's checkpoints that are in the folder, by name, with their stamps."""
+        """The stamps of the run's checkpoints that are in the folder, by path."""
         paths = (self.last, *self.all_numbered(), self.best)
         return {path: read_stamp(path) or UNSTAMPED for path in paths if path.exists()}
 
@@ -66,7 +66,7 @@ class RunFiles:
         return {self.last: "last", self.best: "best"}.get(path, "numbered")
 
     def owns(self, path: Path) -> bool:
-        """Whether a checkpoint is one of this run's files."""
+        """Whether a path is a checkpoint of this run."""
         names = run_of(path), path.name.removesuffix(".pt")
         return path.parent.resolve() == self.folder.resolve() and self.run in names
 
@@ -77,7 +77,7 @@ class RunFiles:
         replace_text(self.job, json.dumps({"job": job, "run_id": run_id}))
 
     def is_of_job(self, job: str) -> bool:
-        """Whether this job began the run under this name, and has saved it since."""
+        """Whether this job began the run, and has saved a checkpoint since."""
         with suppress(OSError, ValueError):
             noted = parse_json(self.job.read_text())
             return any(noted == {"job": job, "run_id": stamp.run_id} for stamp in self.stamps().values())
@@ -87,7 +87,7 @@ class RunFiles:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other runs away from these files. Raises UserError if one writes them, or the folder cannot be written."""
+        """Lock these files for this run. Raises UserError if another run holds them, or the folder cannot be written."""
         lock = FileLock(self.folder / f".{self.run}.lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ class RunFiles:
             lock.release()
 
     def sweep_up(self) -> None:
-        """Remove half-written files of this run that a killed process left. Another run's may be in use."""
+        """Remove half-written files of this run that a killed process left. Other runs may still be writing theirs."""
         name = re.compile(re.escape(f".{self.run}") + r"(_best|_batch\d+)?\.(pt|png|config\.json)\.\d+\.tmp")
         for path in self.folder.glob(".*.tmp"):
             if name.fullmatch(path.name):
@@ -129,7 +129,7 @@ class RunFiles:
             self.make_room(now)
             if checkpoint and batches_done and checkpoint.version == "3":
                 rows = checkpoint.path.with_name(f"{checkpoint.state['metadata']['run']}.metrics.jsonl")
-                if rows.is_file():  # the run continues under this name, with its metrics so far
+                if rows.is_file():  # the run continues under a new name, with its metrics so far
                     shutil.copyfile(rows, self.metrics)
             return
         assert checkpoint
@@ -148,8 +148,8 @@ class RunFiles:
     def set_later_aside(self, run_id: str, batch: int, now: str) -> None:
         """Before a run continues from `batch`: move its checkpoints of later batches to old/<run>-<time>/, and say so.
 
-        These batches will be trained again, perhaps with something changed; if the checkpoints stayed, they would count as
-        the newest. The metrics so far are copied with them.
+        The run will train these batches again, perhaps with other settings. Checkpoints that stayed would count as the
+        newest. The metrics so far are copied with them.
         """
         if later := [p for p, stamp in self.stamps().items() if stamp.run_id == run_id and stamp.batch > batch]:
             old = self._move_aside(later, now)
@@ -164,10 +164,10 @@ class RunFiles:
         old.mkdir(parents=True)
         shards = set[Path]()
         for path in files:
-            with suppress(OSError, UserError):  # a checkpoint that cannot be read moves alone
+            with suppress(OSError, UserError):  # a checkpoint that cannot be read moves without its shards
                 if path.suffix == ".pt" and (folder := shards_of(path)) and folder.is_dir():
                     shards.add(folder)
-        for folder in shards:  # before the checkpoints, and not moved: a kill leaves each checkpoint with its shards
+        for folder in shards:  # copied, and before the checkpoints: after a kill each checkpoint has its shards
             shutil.copytree(folder, old / folder.relative_to(self.folder), copy_function=link_or_copy)
         for path in files:
             os.replace(path, old / path.name)
@@ -175,10 +175,10 @@ class RunFiles:
             shutil.rmtree(folder, ignore_errors=True)
         return old
 
-    # --- continuing -------------------------------------------------------------------------------------------------
+    # --- resuming ---------------------------------------------------------------------------------------------------
 
     def newest_first(self) -> list[Path]:
-        """The run's checkpoints by the batch in their stamps, those without a stamp last; without another run's."""
+        """This run's checkpoints, newest first by the batch in their stamps; those without a stamp are last."""
         stamps = self.stamps()
         own = stamps.get(self.last, UNSTAMPED).run_id
         same = [path for path in stamps if not own or stamps[path].run_id in ("", own)]
@@ -221,11 +221,11 @@ class RunFiles:
         found = filter(None, (FOLDER_NAME.fullmatch(folder.name) for folder in self.shards.glob("*")))
         newest = max((batch for batch, _ in own), default=0)
         old = {self.shards / name[0] for name in found if name[1] == run_id and int(name[2]) < newest}
-        for folder in old and old - self.used_shards(or_else=old):
+        for folder in old and old - self.used_shards(or_else=old):  # used_shards reads every checkpoint
             shutil.rmtree(folder, ignore_errors=True)
 
     def used_shards(self, or_else: set[Path]) -> set[Path]:
-        """The shards of all checkpoints in the folder, whatever their names; `or_else`, if one cannot be read."""
+        """The shards of all checkpoints in the folder, also other runs'; `or_else` if one of them cannot be read."""
         try:
             return {folder for path in self.folder.glob("*.pt") if (folder := shards_of(path))}
         except (OSError, UserError):
@@ -239,7 +239,7 @@ def shards_of(path: Path) -> Path | None:
 
 
 def run_of(path: Path) -> str:
-    """The run of a checkpoint, by its name."""
+    """The name of a checkpoint's run."""
     return re.sub(r"_(best|batch\d+)$", "", path.name.removesuffix(".pt"))
 
 
@@ -260,13 +260,13 @@ def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
         raise UserError(f"--output_checkpoint '{output}' does not name a file; give one, like models/mine.pt.")
     if taken := re.search(r"_(best|batch\d+)(\.pt)?$", path.name):
         raise UserError(
-            f"--output_checkpoint '{output}': a name with _{taken[1]} belongs to the run before it; choose another one."
+            f"--output_checkpoint '{output}': a name with _{taken[1]} is for a run's other checkpoints; choose another name."
         )
     return path if path.suffix == ".pt" else path.with_name(path.name + ".pt")
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint written last in a folder; what gen.py uses when none is named."""
+    """The checkpoint written last in a folder; gen.py uses it if no model is named."""
     found = [p for p in folder.glob("*.pt") if not p.name.startswith(".")]
     if not found:
         raise UserError(f"No model in '{folder}/'; train one first: python train.py --config configs/story-small.json")

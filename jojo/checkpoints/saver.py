@@ -1,4 +1,4 @@
-"""Writing checkpoints beside the training: whole files by rank 0, or shards of the model by every rank."""
+"""Writes checkpoints while training continues: rank 0 writes whole files, or every rank writes its shards."""
 
 from __future__ import annotations
 
@@ -35,44 +35,44 @@ class NoSaver:
 
     @property
     def failed(self) -> Sequence[Path]:
-        """Files that could not be written so far; ask when no save is at work."""
+        """Files that could not be written so far. Call wait() before you read it."""
         return ()
 
     def save(self, state: Mapping[str, Any], paths: Sequence[Path]) -> None:
-        """Write the state to each path, beside the training."""
+        """Write the state to each path, while training continues."""
 
     def before_update(self) -> None:
-        """Call this before the weights change: a save that is still at work keeps the tensors it was given."""
+        """Call this before the weights change, so that a running save still writes the old ones."""
 
     def wait(self) -> None:
-        """Wait for the save at work. Raises an error when nothing more can be saved."""
+        """Wait for the running save. Raises an error if nothing more can be saved."""
 
     def __enter__(self) -> NoSaver:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        """Wait; an earlier error counts, not the one that it caused in the save."""
+        """Wait for the save. An error of the block is kept: it may have caused the save's error."""
         with suppress(Exception) if error else nullcontext():
             self.wait()
 
 
 class Saver(NoSaver):
-    """Writes checkpoints beside the training: one save at a time, the next one waits.
+    """Writes checkpoints in a thread, one save at a time; the next one waits.
 
-    A save that fails is an error message, and the next save tries it again, as it was; a newer state of the same kind
-    (last, best, numbered) replaces it. Weights that are not finite are never written, and end the run.
+    If a save fails, it prints an error, and the next save writes the same state again, unless it has a newer one of the
+    same kind (last, best, numbered). Weights that are not finite are never written, and end the run.
 
-        _pending                    by kind, the path and the state that are not on the disk yet
-        _shares_training_tensors    whether a pending state may be in the tensors that training is about to change
+        _pending                    for each kind, the path and the state that are not on the disk yet
+        _shares_training_tensors    whether a pending state may use the tensors that training updates in place
         _fatal                      why nothing more can be saved: weights that are not finite, a rank that is missing
 
-    From a GPU the tensors are copied when a save begins. On a CPU they are shared until the next update; training then
-    moves to a copy if the save still needs them. Always copying would cost 12 bytes per parameter at every save (360 MB of
-    the 1.2 GB of configs/default.json).
+    On a GPU the tensors are copied when a save begins. On a CPU save and training share them until the next update; if the
+    save is not finished then, training continues in a copy. Always copying would cost 12 bytes per parameter at every save
+    (360 MB of the 1.2 GB of configs/default.json).
     """
 
     def __init__(self, files: RunFiles, keep: int | None, move: Callable[[], None]) -> None:
-        """`keep`: how many numbered checkpoints, None: all. `move`: makes the training continue in a copy of its tensors."""
+        """`keep`: how many numbered checkpoints; None: all. `move`: makes the training continue in a copy of its tensors."""
         self.files, self.keep, self.move, self.ranks = files, keep, move, SINGLE
         self._pending: dict[str, tuple[Path, Mapping[str, Any]]] = {}
         self._shares_training_tensors = False
@@ -105,14 +105,14 @@ class Saver(NoSaver):
     def _work(self, newest: Mapping[str, Any]) -> None:
         try:
             self._write(newest)
-        except Exception as error:  # an error in a thread would go unseen
+        except Exception as error:  # wait() raises it; in a thread nobody would see it
             self._fatal = error
 
     def _write(self, newest: Mapping[str, Any]) -> None:
         """Write all that is pending; `newest` is the state of this save."""
         with self._fail_together():
             check_finite({name: local_tensor(tensor) for name, tensor in newest["model"].items()})
-        make_durable(self.files.metrics)  # the rows come before the checkpoint that counts on them
+        make_durable(self.files.metrics)  # the checkpoint needs these rows, so they are written first
         written: Path | None = None  # where `newest` is on the disk
         for kind, (path, state) in list(self._pending.items()):
             try:
@@ -135,31 +135,31 @@ class Saver(NoSaver):
             if self.ranks.is_main:
                 self.files.prune(newest["metadata"]["run_id"], self.keep)
 
-    # --- what ShardSaver does in another way ------------------------------------------------------------------------
+    # --- methods that ShardSaver overrides ----------------------------------------------------------------------------
 
     def _snapshot(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The state in memory of its own, but on a CPU the tensors are shared until `before_update`."""
+        """A copy of the state, but on a CPU its tensors are shared with training until `before_update`."""
         self._shares_training_tensors = any(value.device.type == "cpu" for value in state["model"].values())
         return in_memory(state, copy=not self._shares_training_tensors)
 
     def store(self, state: Mapping[str, Any], path: Path) -> None:
-        """Write a state now. Raises UserError where the disk refuses."""
+        """Write a state now. Raises UserError if the disk fails."""
         write_file(state, path)
 
     def _fail_together(self) -> AbstractContextManager[None]:
-        """Around a step that fails on all ranks when it fails on one."""
+        """A context for a step: if it fails on one rank, it fails on all. Here there is only one."""
         return nullcontext()
 
 
 class ShardSaver(Saver):
     """For models that are sharded over ranks: every rank writes its shards (shards.py), and rank 0 the `.pt`.
 
-    All ranks save together, in threads with a process group of their own. A failure on one rank is a failure on all, so
-    that all have the same saves pending.
+    All ranks save together, in threads with a process group of their own. If a save fails on one rank, it fails on all,
+    so that all ranks have the same pending saves.
     """
 
     def __init__(self, files: RunFiles, keep: int | None, ranks: Ranks, device: str = "cpu") -> None:
-        """Raises UserError, on all ranks, where they do not see the same folder."""
+        """Raises UserError, on all ranks, if they do not see the same folder."""
         super().__init__(files, keep, move=lambda: None)
         self.ranks, self.device = ranks, device
         timeout = timedelta(seconds=ranks.timeout_s)
@@ -181,7 +181,7 @@ class ShardSaver(Saver):
             probe.unlink(missing_ok=True)
 
     def _all_gather(self, value: Any) -> list[Any]:
-        """Every rank's value, by rank. Raises OtherRankFailed where a rank is missing."""
+        """Every rank's value, by rank. Raises OtherRankFailed if a rank is missing."""
         values: list[Any] = [value] * self.ranks.world_size
         if not self.ranks.is_single:
             try:
@@ -192,22 +192,22 @@ class ShardSaver(Saver):
 
     @contextmanager
     def _fail_together(self) -> Iterator[None]:
-        """An error inside on one rank raises the same UserError on all."""
+        """An error in the block on one rank raises the same UserError on all ranks."""
         problem = ""
         try:
             yield
         except UserError as error:
             problem = str(error)
-        except torch.distributed.DistError as error:  # in a call that all ranks take part in
+        except torch.distributed.DistError as error:  # the block waited for a missing rank
             raise OtherRankFailed(MISSING_RANK) from error
-        except Exception as error:  # whatever it is, the other ranks wait for this one
+        except Exception as error:  # any error: the other ranks wait for this one
             problem = one_line(str(error) or repr(error))
             log.debug("", exc_info=True)
         if problem := next(filter(None, self._all_gather(problem)), ""):
             raise UserError(problem)
 
     def _write(self, newest: Mapping[str, Any]) -> None:
-        if self.device.startswith("cuda"):  # a new thread uses GPU 0, and would take memory there
+        if self.device.startswith("cuda"):  # a new thread would use GPU 0 and take memory there
             torch.cuda.set_device(self.device)
         super()._write(newest)
 
@@ -248,7 +248,7 @@ class ShardSaver(Saver):
 
 
 def write_sharded(state: Mapping[str, Any], path: Path) -> None:
-    """Write a whole state in shards, in one process. Raises UserError where the disk refuses."""
+    """Write a state without sharded tensors in shards, in one process. Raises UserError if the disk fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files = RunFiles(path.with_name(run_of(path) + ".pt"))  # all checkpoints of a run have their shards in one folder
     ShardSaver(files, None, SINGLE).store(state, path)
@@ -257,7 +257,7 @@ def write_sharded(state: Mapping[str, Any], path: Path) -> None:
 def in_memory(value: Any, copy: bool, copies: dict[Any, Tensor] | None = None) -> Any:
     """Nested values with all tensors in the CPU's memory; tensors that share memory (tied weights) still do.
 
-    Containers are copied. Tensors that are in the CPU's memory stay views of the originals without `copy`.
+    Containers are always copied. Without `copy`, tensors on the CPU share memory with the originals.
     """
     copies = {} if copies is None else copies
     if isinstance(value, Tensor):

@@ -1,12 +1,12 @@
-"""A checkpoint in shards, for models that are sharded over ranks (fsdp): every rank writes its own and reads what it needs.
+"""A checkpoint in shards, for models that are sharded over ranks (fsdp): every rank writes its shards and reads those it needs.
 
     models/<run>.pt                                  the checkpoint without its large tensors, and the list of its shards
     models/<run>.shards/<run id>-<batch>-<save>/     shard-00001-model-00001-of-00003.safetensors, ...
 
-Every save has its own folder, which is never written again; the checkpoints of one save share it. A rank writes three
-files: its shards of the weights, of AdamW's first averages and of its second ones. torch.distributed.checkpoint decides
-which rank writes which rows of a tensor, and finds them for any number of ranks that read. Its safetensors form holds no
-code. The `.pt` has the SHA-256 of every file, so it vouches for them as for itself.
+Every save has its own folder, which later saves never change. If a save writes several checkpoints (last, best), they
+share the folder. A rank writes three files: its shards of the weights, of AdamW's first averages and of its second
+averages. torch.distributed.checkpoint decides which rank writes which rows of a tensor, and can read them with any number
+of ranks. Its safetensors format holds no code. The `.pt` has the SHA-256 of every file, so all of them are verified.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 AVERAGES = tuple(key for key in AdamW.STATE if key != "step")
-KINDS = ("model", *AVERAGES)  # one file of each for a rank, with its number in the name
+KINDS = ("model", *AVERAGES)  # each rank writes a file of each kind, numbered from 1 in this order
 FILE_NAME = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
-FOLDER_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")  # run id, batch, and digits that no other save has
+FOLDER_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")  # run id, batch, random digits
 LISTED_FOLDER = re.compile(rf"[^/\\]{{1,250}}\.shards/{FOLDER_NAME.pattern}")  # beside the `.pt`, and nowhere else
 SHA256 = re.compile("[0-9a-f]{64}")
 TIED = {"lm_head.weight": "transformer.wte.weight"}  # one matrix under two names
@@ -52,7 +52,7 @@ def write_shards(state: Mapping[str, Any], folder: Path, rank: int, group: Proce
     """Write this rank's shards of the state's tensors into an empty folder; every rank of the group must call it.
 
     Returns the size and SHA-256 of the files this rank wrote, by name. They are durable.
-    Raises OSError if the disk of one of the ranks refuses.
+    Raises OSError if one of the ranks cannot write.
     """
     import torch.distributed.checkpoint as dcp
 
@@ -62,7 +62,7 @@ def write_shards(state: Mapping[str, Any], folder: Path, rank: int, group: Proce
     writer = dcp.HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=numbers, save_distributed=True)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a single process
+            warnings.simplefilter("ignore")  # torch warns if there is only one process
             dcp.save(tensors, storage_writer=writer, process_group=group, no_dist=group is None)
     except dcp.CheckpointException as error:
         cause = next(iter(error.failures.values()))[0]
@@ -72,7 +72,7 @@ def write_shards(state: Mapping[str, Any], folder: Path, rank: int, group: Proce
 
 
 def without_shards(state: Mapping[str, Any], folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
-    """What the `.pt` holds: the state without the tensors that are in shards, and the list of those."""
+    """The content of the `.pt`: the state without the tensors in shards, but with the list of the shards."""
     tensors = flat_tensors(state)
     optimizer = {
         name: {key: value for key, value in values.items() if key not in AVERAGES}
@@ -85,7 +85,7 @@ def without_shards(state: Mapping[str, Any], folder: Path, files: Mapping[str, A
 
 @dataclass(frozen=True)
 class Shards:
-    """The files of a checkpoint's tensors."""
+    """The files that hold a checkpoint's large tensors."""
 
     path: Path  # the `.pt`
     folder: Path  # where the files are, beside it
@@ -94,9 +94,9 @@ class Shards:
 
     @classmethod
     def listed_in(cls, path: Path, listed: Any) -> Shards:
-        """From a checkpoint's list: names beside the `.pt`, sizes and hashes, and shapes that so many bytes can fill.
+        """The shards in a checkpoint's list. Raises UserError if the list is malformed.
 
-        Raises UserError if the list is malformed.
+        So a damaged or hostile list names no files elsewhere, and no tensors larger than its files.
         """
         with suppress(TypeError, KeyError, AttributeError):
             folder = listed["folder"]
@@ -114,11 +114,11 @@ class Shards:
         raise UserError(f"'{path}' is not a valid checkpoint: its list of shards is malformed.")
 
     def verify(self, ranks: Ranks) -> None:
-        """Compare the files with their SHA-256, each rank its share of them; then check what their headers say.
+        """Compare the files with their SHA-256, each rank a part of them; then check their headers.
 
         Raises UserError, on all ranks, if a file is missing or damaged, or the files do not make up the tensors.
         """
-        for check in (self._damage, self._gap):  # no header is read before every file was compared
+        for check in (self._damage, self._gap):  # compare all files before reading a header
             try:
                 problem = check(ranks)
             except OSError as error:
@@ -126,7 +126,7 @@ class Shards:
             ranks.raise_together(f"read the shards of '{self.path.name}'", problem)
 
     def _damage(self, ranks: Ranks) -> str:
-        """What is wrong with this rank's share of the files, in a sentence; empty where nothing is."""
+        """A sentence about the first damage in this rank's part of the files; empty if there is none."""
         there = {path.name for path in self.folder.iterdir() if path.is_file()} if self.folder.is_dir() else set()
         if missing := sorted(self.files.keys() - there):
             lost = self.folder / missing[0]
@@ -141,7 +141,7 @@ class Shards:
         return ""
 
     def _gap(self, _ranks: Ranks) -> str:
-        """Which tensor's rows are not all there, once and in order, in a sentence; empty where all are."""
+        """A sentence about the first tensor whose rows are not in the files exactly once; empty if all are."""
         import torch.distributed.checkpoint as dcp
 
         try:
@@ -163,7 +163,7 @@ class Shards:
     def fill(self, state: dict[str, Any], section: str, whole: bool) -> None:
         """Put the tensors of a section, "model" or "optimizer", into a checkpoint's state.
 
-        `whole`: read them; else they are on the device "meta".
+        `whole`: read them; otherwise they are on the device "meta".
         Raises UserError if they cannot be read, or the optimizer state is malformed.
         """
         if section == "optimizer" and not all(isinstance(values, dict) for values in state["optimizer"].values()):
@@ -184,7 +184,7 @@ class Shards:
                 state["model"][name] = state["model"][same]
 
     def read_into(self, tensors: Mapping[str, Tensor]) -> None:
-        """Read tensors by flat name, in place. Of sharded tensors each rank reads its own shards; all ranks must call it.
+        """Read tensors by flat name, in place. Each rank reads its shards of sharded tensors; then all must call it.
 
         Raises UserError, on all ranks, if they cannot be read.
         """
@@ -194,7 +194,7 @@ class Shards:
         alone = not any(is_dtensor(tensor) for tensor in wanted.values())
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about a single process
+                warnings.simplefilter("ignore")  # torch warns if there is only one process
                 dcp.load(wanted, storage_reader=dcp.HuggingFaceStorageReader(str(self.folder)), no_dist=alone)
         except dcp.CheckpointException as error:  # an error of any kind, here or on another rank
             raise UserError(self._unreadable(next(iter(error.failures.values()))[0])) from error

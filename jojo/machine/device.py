@@ -1,4 +1,4 @@
-"""What the machine decides: device, dtype and compile, each chosen once with its reason; and how much memory there is."""
+"""The device, the dtype and torch.compile, each chosen once with its reason; the device's settings and its memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from config import SystemConfig
 from utils import UserError, byte_count, log, plural
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3)
-NOT_GLIBC = (OSError, AttributeError, TypeError)  # what ctypes raises where there is another C library
+NOT_GLIBC = (OSError, AttributeError, TypeError)  # what ctypes raises with another C library
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def available_devices() -> list[str]:
 def choose_device(wanted: str, from_flag: bool) -> Choice:
     """Resolve `system.device`: auto, cpu, cuda, cuda:N or mps.
 
-    Raises UserError if this is not the name of a device, or if a flag names one that this machine lacks. A config file or a
-    checkpoint may come from another machine: then it warns and chooses.
+    Raises UserError if this is not the name of a device, or if a flag names a device that this machine lacks. A config file
+    or a checkpoint may come from another machine: if its device is missing here, this warns and chooses one.
     """
     known = available_devices()
     has_cuda = known[0] == "cuda:0"
@@ -55,14 +55,14 @@ def choose_device(wanted: str, from_flag: bool) -> Choice:
         log.warning("%s. Continuing with device auto.", message)
     if has_cuda:
         most_free = max(range(torch.cuda.device_count()), key=lambda index: torch.cuda.mem_get_info(index)[0])
-        return Choice(f"cuda:{most_free}", "the CUDA device with most free memory")
+        return Choice(f"cuda:{most_free}", "the CUDA device with the most free memory")
     return Choice(known[0], "Apple GPU" if known[0] == "mps" else "no GPU found")
 
 
 def choose_rank_device(wanted: str, from_flag: bool, local_rank: int, local_world_size: int, sees_all: bool) -> Choice:
-    """Resolve `system.device` for several ranks: on CUDA, each rank has the GPU with its local number.
+    """Resolve `system.device` for several ranks: on CUDA, each rank gets the GPU with its local number.
 
-    `sees_all` is False where the launcher may show each process only its own GPU. Raises UserError if a flag names one
+    `sees_all` is False if the launcher may show each process only its own GPU. Raises UserError if a flag names one
     device for all ranks, or if the machine has fewer GPUs than ranks.
     """
     if from_flag and (wanted.startswith("cuda:") or wanted == "mps"):
@@ -86,8 +86,8 @@ def cpu_is_fast_at_bfloat16() -> bool:
 def choose_dtype(wanted: str, device: str, strict: bool = True) -> Choice:
     """Resolve `system.dtype` (auto, float32, bfloat16 or float16) for a device.
 
-    Raises UserError for bfloat16 on a GPU that lacks it, and for float16 on a CPU. Not `strict`: for float16 it warns and
-    chooses, because a file meant it for a GPU that is not here.
+    Raises UserError for bfloat16 on a GPU that lacks it, and for float16 on a CPU. If not `strict`, float16 on a CPU only
+    warns and becomes auto: a file chose float16 for a GPU, and this machine has none.
     """
     kind = device.partition(":")[0]
     if wanted == "float16" and kind == "cpu":
@@ -108,12 +108,12 @@ def choose_dtype(wanted: str, device: str, strict: bool = True) -> Choice:
 
 
 def _cuda_has_bfloat16(device: str, including_emulation: bool) -> bool:
-    with torch.cuda.device(device):  # torch asks the current device, which may be another model
+    with torch.cuda.device(device):  # torch checks the current device, which may be another GPU
         return torch.cuda.is_bf16_supported(including_emulation)
 
 
 def choose_compile(wanted: bool | None, device: str) -> Choice:
-    """Whether to torch.compile, "yes" or "no". None: on CUDA only, where it is faster and its compiler is installed."""
+    """Whether to torch.compile, "yes" or "no". If `wanted` is None, only on CUDA: there it is faster and has a compiler."""
     if wanted is None:
         return Choice("yes", "CUDA") if device.startswith("cuda") else Choice("no", "it gains little on this device")
     if wanted and device == "cpu" and not any(map(shutil.which, ("g++", "clang++", "cl"))):
@@ -126,7 +126,7 @@ def choose_compile(wanted: bool | None, device: str) -> Choice:
 
 
 def set_up_device(system: SystemConfig, device: str) -> None:
-    """Apply the device's settings: TF32 and the share of memory on CUDA, how freed memory is kept on a CPU."""
+    """Apply the device's settings: on CUDA, TF32 and the share of memory; on a CPU, that freed memory is reused."""
     if device == "cpu":
         keep_freed_memory()
     if not device.startswith("cuda"):
@@ -142,7 +142,7 @@ def set_up_device(system: SystemConfig, device: str) -> None:
 def keep_freed_memory() -> None:
     """Make glibc reuse large blocks instead of returning them to the system.
 
-    Every step frees and allocates the same hundreds of megabytes, and the system clears each page that it hands out.
+    Every batch frees and allocates the same hundreds of megabytes. The system would clear each page that it hands out.
     """
     with contextlib.suppress(*NOT_GLIBC):
         mallopt = ctypes.CDLL(None).mallopt
@@ -153,7 +153,7 @@ def keep_freed_memory() -> None:
 def give_back_memory(system: SystemConfig, device: str) -> None:
     """Return freed memory to the system: on a CPU always, on CUDA with `optimize_memory`.
 
-    For use before work that allocates other sizes: the freed pieces would fit none of them, and stay.
+    Call it before work with tensors of other sizes. They would not fit into the freed pieces, which would stay unused.
     """
     if system.optimize_memory and device.startswith("cuda"):
         torch.cuda.empty_cache()
@@ -165,14 +165,14 @@ def give_back_memory(system: SystemConfig, device: str) -> None:
 def autocast(device: str, dtype: str) -> torch.autocast:
     """Mixed precision: weights stay in float32, matrix products run in `dtype`.
 
-    With "float32", operations run as they are written, inside another autocast as well; for the backward pass.
+    "float32" turns autocast off, also inside another autocast. The backward pass runs under it.
     """
     low = None if dtype == "float32" else getattr(torch, dtype)
     return torch.autocast(device.partition(":")[0], dtype=low, enabled=low is not None)
 
 
 def uncompiled() -> contextlib.AbstractContextManager[object]:
-    """Run compiled modules without compilation; for shapes that are not worth one."""
+    """Run compiled modules without compilation, for shapes that occur too rarely to compile for them."""
     if "torch._dynamo" not in sys.modules:  # nothing is compiled, and set_stance would import the compiler
         return contextlib.nullcontext()
     return torch.compiler.set_stance("force_eager")
@@ -196,7 +196,7 @@ def peak_memory_bytes(device: str) -> int | None:
 def peak_resident_bytes() -> int | None:
     """The most resident memory of this process, as the operating system counts it. None: unknown.
 
-    On Linux not from getrusage, which counts the process that started this one as well.
+    On Linux it is not read with getrusage, because that includes the process that started this one.
     """
     if peak := _linux_bytes("/proc/self/status", "VmHWM"):
         return peak
@@ -218,8 +218,9 @@ def total_memory_bytes(device: str) -> int | None:
 
 
 def available_memory_bytes() -> int | None:
-    """Main memory that a program can get now: on Linux what is free or can be freed, within the limits of control groups
-    (which containers use); elsewhere all memory. None: unknown."""
+    """Main memory that this process can still allocate. None: unknown.
+
+    On Linux: memory that is free or can be freed, within the limits of control groups, which containers use. Elsewhere: all."""
     available = _linux_bytes("/proc/meminfo", "MemAvailable")
     return total_memory_bytes("cpu") if available is None else min([available, *_cgroup_available()])
 
@@ -234,14 +235,14 @@ def memory_in_use_bytes(device: str) -> int | None:
 
 
 def _linux_bytes(table: str, key: str) -> int | None:
-    """A value from one of Linux's tables, which are in kB. None: no such table or value."""
+    """A value from one of Linux's tables, which are in kB. None: the table or the value is missing."""
     found = re.search(rf"^{key}:\s*(\d+)", Path(table).read_text(), re.MULTILINE) if Path(table).exists() else None
     return int(found[1]) * 1024 if found else None
 
 
 def _cgroup_available(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
     """Bytes that each control group of this process still allows; see cgroups(7)."""
-    versions = {  # by the controllers that a line of /proc/self/cgroup names: version 2, and 1
+    versions = {  # version 2 and version 1, by the controllers in a line of /proc/self/cgroup
         "": (root, "memory.max", "memory.current"),
         "memory": (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     }

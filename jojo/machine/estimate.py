@@ -1,4 +1,4 @@
-"""The peak FLOP/s of the hardware, which MFU is a share of."""
+"""The peak FLOP/s of the hardware. MFU is the share of it that training reaches."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from config import SystemConfig
 from jojo.machine.gpus import gpu_peak_flops
 
-USUAL_MFU = 0.3  # of a run before anything is measured
+USUAL_MFU = 0.3  # assumed until a run has measured its own
 
 
 def peak_flops(system: SystemConfig) -> float | None:
-    """The peak: as configured, else a GPU's published one or a CPU's measured one. None: unknown."""
+    """The peak FLOP/s: the configured one, else a GPU's published one or a CPU's measured one. None: unknown."""
     if system.peak_flops is not None:
         return system.peak_flops
     if system.device == "cpu":
@@ -24,7 +24,7 @@ def peak_flops(system: SystemConfig) -> float | None:
 
 
 def measure_cpu_peak_flops(dtype: str, seconds: float = 1.0, size: int = 2048) -> float:
-    """The best rate at which this processor multiplies two size x size matrices, FLOP/s."""
+    """The highest FLOP/s that this processor reaches when it multiplies two size x size matrices for some `seconds`."""
     a = torch.full((size, size), 0.5, dtype=getattr(torch, dtype))
     best, deadline = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < deadline:

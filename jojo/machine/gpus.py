@@ -1,6 +1,6 @@
 """GPUs by name, from their makers' data sheets: peak FLOP/s, memory, and links to one another.
 
-The one table of GPUs. To add a GPU: one row of GPUS, or of MEMORY_GB where only its memory matters.
+To add a GPU, add a row to GPUS, or to MEMORY_GB if only its memory matters. There is no other table of GPUs.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU. None in `tflops`: the hardware lacks that."""
+    """A GPU. None in `tflops`: the hardware lacks this dtype."""
 
     name: str
     memory_gb: float | None  # None: only drivers use this name; another row has the name that people use
     tflops: tuple[float, float | None, float | None, float] | None = None  # dense: float32, TF32, bfloat16, float16
     memory_gb_s: float = 0.0  # bandwidth of its memory
-    link: str = ""  # to other GPUs of its machine
+    link: str = ""  # connects the GPUs of one machine
     link_gb_s: float = 0.0  # in each direction
-    network_gb_s: float = 0.0  # what machines with this GPU usually have for each GPU; 1 GB/s is 8 Gb/s
+    network_gb_s: float = 0.0  # between machines, as usual for each of these GPUs; 1 GB/s is 8 Gb/s
 
     @property
     def has_bfloat16(self) -> bool:
         return not self.name.startswith(("GTX", "RTX 20", "Titan RTX", "P100", "T4", "V100"))
 
 
-# Of several names that are found in a driver's, the first counts.
+# If the driver's name of a GPU contains several of these names, the first row counts.
 GPUS = [
     Gpu("B200", 180, (75.0, 1125.0, 2250.0, 2250.0), 7700, "NVLink", 900, 50),
     Gpu("H200", 141, (66.9, 494.7, 989.4, 989.4), 4800, "NVLink", 450, 50),
@@ -48,7 +48,7 @@ GPUS = [
     Gpu("RTX 3080", 10, (29.8, 29.8, 59.5, 59.5)),
     Gpu("MI300X", 192, (163.4, 653.7, 1307.4, 1307.4)),
 ]
-# Where a product is sold with several sizes, the plain name is the usual one.
+# If a GPU is sold with several memory sizes, the plain name stands for the usual size.
 MEMORY_GB: dict[str, float] = {
     "GTX 1060": 6, "GTX 1070": 8, "GTX 1080": 8, "GTX 1080 Ti": 11,
     "RTX 2060": 6, "RTX 2070": 8, "RTX 2080": 8, "RTX 2080 Ti": 11, "Titan RTX": 24,
@@ -64,7 +64,7 @@ GPUS += [Gpu(name, memory_gb) for name, memory_gb in MEMORY_GB.items()]
 
 
 def short_name(name: str) -> str:
-    """A name as people may write it: 'NVIDIA GeForce RTX 3060', 'rtx3060' and '3060' are one."""
+    """A name as people may write it: 'NVIDIA GeForce RTX 3060', 'rtx3060' and '3060' become the same."""
     rest = re.sub(r"nvidia|geforce|tesla|amd|instinct|rtx|gtx|sxm\d?|pcie|hbm\d?|[^a-z0-9]", "", name.lower())
     return rest.removesuffix("gb")
 
@@ -74,14 +74,14 @@ SHORT_NAMES |= {f"{name}{gpu.memory_gb:g}": gpu for name, gpu in SHORT_NAMES.ite
 
 
 def find_gpu(wanted: str) -> Gpu | None:
-    """The GPU of this name, written in any usual way and with or without its memory."""
+    """The GPU of this name, in any usual spelling, with or without its memory. None: unknown."""
     return SHORT_NAMES.get(short_name(wanted))
 
 
 def gpu_peak_flops(name: str, dtype: str, tf32: bool = True) -> float | None:
-    """Published dense peak of the GPU with this name in its driver, FLOP/s; `tf32`: float32 products may run in TF32.
+    """Published dense peak in FLOP/s of the GPU with this driver name. `tf32`: float32 products may run in TF32.
 
-    None: the GPU is unknown or lacks the dtype. Names match as whole words: an RTX A1000 is no A100, a laptop's 4090 no 4090.
+    None: the GPU is unknown or lacks the dtype. Names match as whole words: an RTX A1000 is not an A100. Laptop GPUs are unknown.
     """
     for gpu in GPUS:
         if gpu.tflops and re.search(rf"\b{gpu.name}\b(?! Laptop)", name, re.IGNORECASE):

@@ -1,4 +1,4 @@
-"""Makes this process a rank, from the environment variables of torchrun or a launcher that sets the same ones."""
+"""Makes this process a rank, from the environment variables of torchrun or of a launcher that sets the same."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from jojo.machine.ranks import SAY_S, SINGLE, Ranks
 from utils import UserError, log, one_line
 
 STORE_TIMEOUT = timedelta(days=1)  # a rank may tokenize for hours before it meets the others
-CONNECT_S = 2.0  # one try to reach rank 0's store
+CONNECT_S = 2.0  # timeout of one attempt to reach rank 0's store
 
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Yields this process's Ranks. If an error ends them, the user reads one message."""
+    """Join the ranks; yields this process's Ranks. If an error ends the run, the user sees one message, not one per rank."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield SINGLE
         return
@@ -38,8 +38,8 @@ def joined() -> Iterator[Ranks]:
         if message := ranks.report(explain_os_error(error) if isinstance(error, OSError) else str(error)):
             log.error("%s", message, exc_info=log.isEnabledFor(logging.DEBUG))
         if ranks.is_main and not uses_torchruns_store():
-            with suppress(KeyboardInterrupt):  # the store ends with this process, and the others still read it
-                time.sleep(2 * RANK_0_FIRST_S)
+            with suppress(KeyboardInterrupt):
+                time.sleep(2 * RANK_0_FIRST_S)  # this process holds the store, and the other ranks still read it
         raise SystemExit(1) from error
     except KeyboardInterrupt as error:
         with suppress(RuntimeError):
@@ -73,13 +73,13 @@ def from_environment() -> Ranks:
     # On one machine torchrun's store survives restarts, with the keys of dead ranks. So each start has its own prefix.
     store = PrefixStore(f"start/{restarts if one_machine else 0}", open_store(rank, world_size))
     by_torchrun, job = "TORCHELASTIC_RUN_ID" in env, env.get("TORCHELASTIC_RUN_ID", "none")
-    if not (named := job != "none"):  # the address tells this job from others
+    if not (named := job != "none"):  # then the address identifies the job
         job = f"{env['MASTER_ADDR']}:{env['MASTER_PORT']}"
     return Ranks(rank, world_size, local_rank, local_world_size, job, restarts, by_torchrun, named, store)
 
 
 def number(name: str, default: int | None = None) -> int:
-    """A count from the environment. Raises UserError if it is not one."""
+    """A number from 0 in the environment. Raises UserError if it is anything else."""
     text = str(os.environ.get(name, default))
     if not text.isdecimal():
         raise UserError(f"{name} in the environment is '{one_line(text)}', not a number; start ranks with torchrun.")
@@ -92,7 +92,7 @@ def uses_torchruns_store() -> bool:
 
 
 def open_store(rank: int, world_size: int) -> Any:
-    """The store that all ranks share: torchrun's, or rank 0's. Waits until it is there."""
+    """The store that all ranks share: torchrun's, or rank 0's. Waits until it can be reached."""
     from torch.distributed.rendezvous import rendezvous
 
     if uses_torchruns_store():

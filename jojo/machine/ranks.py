@@ -1,7 +1,7 @@
 """Ranks: the processes that train one model together. In a single process the same calls return at once.
 
 PyTorch's process groups move tensors between them (NCCL between GPUs, gloo between CPUs), and its wrappers reduce the
-gradients (training/placement.py). What is left: the ranks agree on texts and flags, and one explains what went wrong.
+gradients (training/placement.py). Here the ranks agree on texts and flags, and one of them reports an error.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from utils import UserError, duration, log
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-POLL_S = 0.05  # between two looks into the store
-SAY_S = 10.0  # a wait that takes longer is announced, with the ranks that are late
+POLL_S = 0.05  # between two reads of the store
+SAY_S = 10.0  # after this long a wait is logged, with the ranks that are late
 LATE = 0.8  # of the timeout: an error after such a wait means that another rank is late, not dead
 SAME_INPUT = "give every machine the same files and the same command."
 DIED = (
@@ -36,26 +36,26 @@ DIED = (
 
 
 class OtherRankFailed(UserError):
-    """Another rank ended, or does not answer."""
+    """Another rank ended or does not answer."""
 
 
 @dataclass(eq=False)
 class Ranks:
-    """This process among the ranks; by default it is the only one."""
+    """This process as one of the ranks; by default it is the only one."""
 
     rank: int = 0  # rank 0, the main rank, writes the files and prints for all
     world_size: int = 1  # the number of ranks on all machines
-    local_rank: int = 0  # the rank's number on this machine, and its GPU's
+    local_rank: int = 0  # the rank's number on this machine, also that of its GPU
     local_world_size: int = 1
     job: str = ""  # torchrun's name of the job, the same after a restart
     restarts: int = 0  # how often torchrun has restarted the ranks of this machine
-    by_torchrun: bool = True  # and not by another launcher
-    named_job: bool = False  # by the user (--rdzv_id): the same name later means the same job
+    by_torchrun: bool = True  # torchrun started the ranks, not another launcher
+    named_job: bool = False  # the user named the job (--rdzv_id): the same name later means the same job
     store: Any = None  # short texts by name, which all ranks read and write
     timeout_s: float = 600.0  # how long a rank waits for the others while they train
-    exchanges: int = 0  # collectives that this rank has come to
-    batch: int = 0  # the batch it is in, from 1
-    heartbeat_at: float = math.inf  # when it came to its last collective, by this machine's clock
+    exchanges: int = 0  # how many collectives this rank has started
+    batch: int = 0  # the batch that this rank is in, from 1
+    heartbeat_at: float = math.inf  # when this rank started its last collective (time.monotonic)
 
     @property
     def is_main(self) -> bool:
@@ -66,8 +66,8 @@ class Ranks:
         return self.world_size == 1
 
     # --- texts ------------------------------------------------------------------------------------------------------
-    # They go through the store, mostly before training. A wait has no limit, because a rank may still tokenize; Ctrl-C ends
-    # it. When a rank dies, torchrun ends the others.
+    # Texts go through the store, mostly before training. A wait for a text has no limit, because a rank may still tokenize.
+    # Ctrl-C ends the wait. When a rank dies, torchrun ends the others.
 
     def broadcast_text(self, name: str, text: str) -> str:
         """Rank 0's text on every rank; the others wait for it."""
@@ -80,7 +80,7 @@ class Ranks:
 
     @contextmanager
     def main_first(self, name: str) -> Iterator[None]:
-        """Rank 0 does what is inside first; the others start when it has finished."""
+        """Run the block on rank 0; the other ranks run it when rank 0 has finished."""
         if not self.is_main:
             self.broadcast_text(name, "")
         yield
@@ -101,12 +101,12 @@ class Ranks:
         return [text for _, text in gathered]
 
     def raise_together(self, topic: str, problem: str) -> None:
-        """Raises UserError on all ranks if one of them has a problem (not an empty text)."""
+        """Raises UserError on all ranks if the `problem` of one of them is not empty."""
         if problem := next(filter(None, self.all_gather_text(topic, problem)), ""):
             raise UserError(problem)
 
     def check_same(self, facts: Mapping[str, str]) -> None:
-        """Raises UserError on all ranks if a fact differs from rank 0's on one of them."""
+        """Raises UserError on all ranks if one of them has other facts than rank 0."""
         expected = json.loads(self.broadcast_text("facts", json.dumps(dict(facts))))
         wrong = [name for name, fact in facts.items() if fact != expected.get(name)]
         own = f"Rank {self.rank} ({platform.node()}) differs from rank 0 in: {', '.join(wrong[:4])}; {SAME_INPUT}"
@@ -114,7 +114,7 @@ class Ranks:
 
     def _wait(self, names: list[str]) -> None:
         """Wait for texts in small steps: Ctrl-C cannot interrupt the store's own wait."""
-        self.heartbeat_at = math.inf  # there is no limit here: a rank is never late
+        self.heartbeat_at = math.inf  # this wait has no limit, so no rank is late
         say_at = time.monotonic() + SAY_S
         while not self.store.check(names):
             if time.monotonic() > say_at and len(names) == self.world_size:
@@ -124,11 +124,11 @@ class Ranks:
             time.sleep(POLL_S)
 
     # --- tensors ----------------------------------------------------------------------------------------------------
-    # They go through process groups. gloo raises at once in the ranks that wait for a dead one, and after timeout_s for a
-    # late one. all_reduce_max always uses gloo, because NCCL's kernels wait on the GPU for a dead rank.
+    # Tensors go through process groups. With gloo, a rank that waits gets an error: at once if the other rank died, after
+    # timeout_s if it is late. all_reduce_max always uses gloo, because NCCL's kernels wait on the GPU for a dead rank.
 
     def connect(self, device: str, timeout_s: float) -> None:
-        """Create the process groups for this rank's device, when all ranks are there."""
+        """Create the process groups for this rank's device, after all ranks have come this far."""
         if self.is_single:
             return
         self.timeout_s = timeout_s
@@ -157,27 +157,27 @@ class Ranks:
         return tensor
 
     def all_reduce_max(self, *numbers: int) -> list[int]:
-        """The largest of all ranks' numbers, each for itself."""
+        """For each of the numbers, its maximum over all ranks."""
         if self.is_single:
             return list(numbers)
         self.heartbeat()
         tensor = torch.tensor(numbers, dtype=torch.int64)
         gathered = [torch.empty_like(tensor) for _ in range(self.world_size)] if self.is_main else None
-        torch.distributed.gather(tensor, gathered)  # one step; gloo's all_reduce passes all ranks, twice
+        torch.distributed.gather(tensor, gathered)  # gloo's all_reduce would go around all ranks twice
         if gathered:
             tensor = torch.stack(gathered).amax(0)
         torch.distributed.broadcast(tensor, 0)
         return tensor.tolist()
 
     def all_true(self, here: bool) -> bool:
-        """Whether it is true on all ranks."""
+        """Whether `here` is true on all ranks."""
         return not any(self.all_reduce_max(not here))
 
     # --- failures ---------------------------------------------------------------------------------------------------
-    # One message for the whole run: the first error that a rank reports. Ranks that end later because of it are silent.
+    # The user sees one message for the whole run: the first error that a rank reports. The other ranks print nothing.
 
     def heartbeat(self, batch: int | None = None) -> None:
-        """Note for the others that this rank has come to its next exchange. `batch`: and to this batch."""
+        """Record in the store that this rank starts its next exchange, and in which batch."""
         if not self.is_single:
             self.exchanges += 1
             self.batch = self.batch if batch is None else batch
@@ -186,20 +186,20 @@ class Ranks:
 
     @contextmanager
     def explain_failures(self) -> Iterator[None]:
-        """Turn an error that a missing rank caused into OtherRankFailed, which names the rank if it can."""
+        """Turn an error that another rank caused into OtherRankFailed, which names that rank if it is known."""
         try:
             yield
         except RuntimeError as error:
             if self.is_single or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()):
                 raise
-            # The rank that times out first cuts the others off: how long they waited says more than their errors.
+            # The rank that times out first disconnects the others, so their errors say little: compare how long they waited.
             if time.monotonic() - self.heartbeat_at < LATE * self.timeout_s:
                 raise OtherRankFailed(DIED) from error
             late = f"{self._late_ranks()} did not answer for {duration(self.timeout_s)} (--system.timeout_minutes)"
             raise OtherRankFailed(f"{late}; look at what it does and what it wrote last.") from error
 
     def _late_ranks(self) -> str:
-        """The ranks that have come to fewer exchanges than the others, which wait for them."""
+        """Name the ranks that are behind the others in exchanges: the others wait for them."""
         with suppress(RuntimeError):  # the store ended with rank 0's machine
             texts = self.store.multi_get([f"at/{rank}" for rank in range(self.world_size)])
             exchanges, batches = zip(*(map(int, text.split()) for text in texts), strict=True)
@@ -208,7 +208,9 @@ class Ranks:
         return "Another rank"
 
     def report(self, problem: str) -> str:
-        """What this rank prints of a problem: the first one of all ranks, on its own machine and by rank 0; else nothing."""
+        """The message that this rank should print; empty if none.
+
+        Only the first problem of all ranks is printed: by the rank that had it, and by rank 0 if that is on another machine."""
         if not self.is_main:
             time.sleep(RANK_0_FIRST_S)
         own = json.dumps([self.rank, platform.node(), problem])
@@ -225,30 +227,30 @@ SINGLE = Ranks()
 
 
 def name_ranks(numbers: Sequence[int]) -> str:
-    """Ranks, as a sentence begins with them: "Ranks 1, 2, 3"."""
+    """The beginning of a sentence about ranks: "Ranks 1, 2, 3"."""
     more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
     return f"Rank{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:8]))}{more}"
 
 
 def is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
-    """Whether each rank holds a shard of it. isinstance() would import DTensor, which takes a second."""
+    """Whether each rank holds a shard of the tensor. isinstance() would have to import DTensor, which takes a second."""
     return hasattr(tensor, "full_tensor")
 
 
 def local_tensor(tensor: Tensor) -> Tensor:
-    """This rank's shard, in its own memory; of a plain tensor, all of it."""
+    """This rank's shard of a sharded tensor, without a copy; a plain tensor as it is."""
     return tensor.to_local() if is_dtensor(tensor) else tensor
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor. Every rank must call it."""
+    """The whole tensor, gathered from all ranks if it is sharded. Every rank must call it."""
     return tensor.full_tensor() if is_dtensor(tensor) else tensor
 
 
 def copy_into(tensor: Tensor, values: Tensor, source: int | None = None) -> None:
     """Copy the values of a full tensor into one that may be sharded.
 
-    Every rank has the same values, or takes those of the rank `source`; then all must call it.
+    Without `source`, every rank must have the same values. With it, all ranks must call this and get the values of that rank.
     """
     if is_dtensor(tensor):
         from torch.distributed.tensor import distribute_tensor

@@ -123,7 +123,7 @@ def test_a_run_under_another_name_is_saved_before_its_first_batch(monkeypatch):
 
 @pytest.mark.parametrize("name", ["x_best.pt", "x_batch12.pt", "x_best", "x_batch3"])
 def test_names_of_another_runs_checkpoints_are_refused(name):
-    with pytest.raises(UserError, match="belongs to the run before it"):
+    with pytest.raises(UserError, match="other checkpoints; choose another name"):
         run_files.run_path(f"models/{name}", "mine", 1)
     assert run_files.run_path("models/x_batch.pt", "mine", 1) == Path("models/x_batch.pt")
     assert run_files.run_path("models/bestest.pt", "mine", 1) == Path("models/bestest.pt")

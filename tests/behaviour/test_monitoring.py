@@ -144,7 +144,7 @@ def test_the_legend_names_the_lowest_losses_above_the_curves(shape):
         metrics.add_batch({"step": step, "loss": loss, "lr": 0.1})
         if step % 40 == 0 or n < 3:
             metrics.add_evaluation(step, {"train_loss_eval": loss, "val_loss": loss + 1, "bpb": 1.0})
-    figure = plotting.picture("a run", plotting.choose_losses(metrics), metrics.learning_rate.points)
+    figure = plotting.plot_run("a run", plotting.choose_losses(metrics), metrics.learning_rate.points)
     lowest = {"falls": (0.025, 400), "rises": (4.0, 40), "flat": (3.0, 40), "spike": (1.0, 40)}.get(shape, (3.0, 1))
     assert legend_of(figure) == [
         f"training loss, lowest {lowest[0]:.4f} at {lowest[1]}",
@@ -160,7 +160,7 @@ def test_many_runs_on_one_picture_keep_their_names_inside_and_apart():
             metrics.add_batch({"step": step, "loss": 5 + number - step / 50, "lr": 0.1})
         metrics.add_evaluation(199, {"train_loss_eval": 2.0, "val_loss": 2.5 + number, "bpb": 1.0})
         runs.append((f"a rather long name of a run {number}", metrics))
-    assert legend_of(plotting.comparison("x", runs)) == [
+    assert legend_of(plotting.plot_runs("x", runs)) == [
         f"a rather long name of a run {number}, lowest validation {2.5 + number:.4f}" for number in range(8)
     ]
 
