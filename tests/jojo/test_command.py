@@ -17,7 +17,7 @@ Capsys = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def own_log() -> Iterator[None]:
-    """Leaves the log as it was."""
+    """Restores the log after each test."""
     with kept_log():
         yield
 
@@ -57,13 +57,13 @@ def test_arguments_come_from_the_command_line_by_default(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (UserError("Mend 100% of it."), 1, "error: Mend 100% of it."),
+        (UserError("Fill 100% of it."), 1, "error: Fill 100% of it."),
         (KeyboardInterrupt(), 130, "error: Interrupted."),
         (PermissionError(13, "Permission denied", "models/x.pt"), 1, "error: Permission denied: 'models/x.pt'"),
         (OSError(28, "No space left on device"), 1, "error: No space left on device:"),
     ],
 )
-def test_what_a_user_can_cause_is_one_line_and_a_code(
+def test_an_error_that_a_user_can_cause_is_one_line_and_an_exit_code(
     error: BaseException, code: int, line: str, capsys: Capsys
 ) -> None:
     assert exit_code(raising(error)) == code
@@ -73,12 +73,12 @@ def test_what_a_user_can_cause_is_one_line_and_a_code(
 
 
 def test_debug_shows_the_traceback(capsys: Capsys) -> None:
-    assert exit_code(raising(UserError("Mend it.")), "--debug") == 1
+    assert exit_code(raising(UserError("Fix it.")), "--debug") == 1
     error = capsys.readouterr().err
-    assert "error: Mend it." in error and "Traceback" in error
+    assert "error: Fix it." in error and "Traceback" in error
 
 
-def test_bugs_keep_their_traceback() -> None:
+def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command(raising(ZeroDivisionError()), [])
 
@@ -87,7 +87,7 @@ def test_argparse_keeps_its_exit_code() -> None:
     assert exit_code(raising(SystemExit(2))) == 2
 
 
-def test_a_reader_that_leaves_causes_no_complaint(tmp_path: pathlib.Path) -> None:
+def test_a_closed_pipe_causes_no_error_message(tmp_path: pathlib.Path) -> None:
     (tmp_path / "talk.py").write_text(
         "from jojo.command import run_command\n"
         "def main(arguments):\n"

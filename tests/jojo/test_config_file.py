@@ -23,14 +23,14 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def write(path: pathlib.Path, content: Any) -> pathlib.Path:
-    """A file with this text, or with this value as JSON."""
+    """Write a file with this text, or with this value as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
 
 
 def problem_of_file(path: pathlib.Path) -> str:
-    """What reading and resolving a config file says."""
+    """The error message from reading and resolving a config file."""
     with pytest.raises(UserError) as caught:
         resolve(file_layers(path))
     return str(caught.value)
@@ -80,14 +80,14 @@ json_values = st.recursive(
 
 @settings(deadline=None)
 @given(json_values, st.text(alphabet='/"\\ab{}', max_size=10))
-def test_json_without_comments_is_left_alone_and_comments_add_nothing(value: Any, comment: str) -> None:
+def test_json_without_comments_stays_as_it_is_and_comments_do_not_change_its_value(value: Any, comment: str) -> None:
     plain = json.dumps(value, indent=1)
     assert strip_comments(plain) == plain
     commented = "\n".join(f"{line} //{comment}" for line in plain.splitlines())
     assert json.loads(strip_comments(commented)) == value
 
 
-def test_invalid_json_is_shown_by_line_and_column(tmp_path: pathlib.Path) -> None:
+def test_an_error_in_json_names_line_and_column(tmp_path: pathlib.Path) -> None:
     problem = problem_of_file(write(tmp_path / "a.json", '{\n  // note\n  "model": {"n_layer": }\n}'))
     assert "a.json" in problem and "line 3 column 24" in problem
 
@@ -125,7 +125,7 @@ def test_deep_nesting_is_refused_at_every_depth(tmp_path: pathlib.Path) -> None:
         assert "a.json" in problem_of_file(write(tmp_path / "a.json", text))
 
 
-def test_a_missing_config_names_those_beside_it(tmp_path: pathlib.Path) -> None:
+def test_the_error_for_a_missing_config_names_the_configs_in_its_folder(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "small.json", {})
     problem = problem_of_file(tmp_path / "smal.json")
     assert "smal.json" in problem and "small.json" in problem.replace("smal.json", "")
@@ -136,8 +136,8 @@ def test_a_folder_is_not_a_config(tmp_path: pathlib.Path) -> None:
     assert problem_of_file(tmp_path) == f"No config file '{tmp_path}'; there are: small.json."
 
 
-def test_of_very_many_problems_the_first_are_named_at_once(tmp_path: pathlib.Path) -> None:
-    """A comparison with all known names for each of 40,000 would take half a minute."""
+def test_only_the_first_of_very_many_problems_are_named(tmp_path: pathlib.Path) -> None:
+    """Comparing each of 40,000 names with all known names would take half a minute."""
     text = json.dumps({"model": {f"n_layer_{number}": 1 for number in range(40_000)}})
     problem = problem_of_file(write(tmp_path / "a.json", text))
     assert problem.startswith("The first 20 problems") and len(problem.splitlines()) == 21
@@ -161,7 +161,7 @@ def test_extends_is_relative_to_the_file(tmp_path: pathlib.Path, monkeypatch: py
     assert (built.model.n_layer, built.model.n_head) == (3, 2)
 
 
-def test_extends_reaches_through_several_files(tmp_path: pathlib.Path) -> None:
+def test_a_file_may_extend_one_that_extends_another(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "a.json", {"model": {"n_layer": 1, "n_head": 1, "n_embd": 16}})
     write(tmp_path / "b.json", {"extends": "a.json", "model": {"n_layer": 2, "n_head": 2}})
     write(tmp_path / "c.json", {"extends": "b.json", "model": {"n_layer": 3}})
@@ -190,7 +190,7 @@ def test_a_cycle_through_another_spelling_of_the_path_is_found(tmp_path: pathlib
     assert "circle" in problem_of_file(tmp_path / "x" / "a.json")
 
 
-def test_a_missing_base_is_named(tmp_path: pathlib.Path) -> None:
+def test_a_missing_file_that_is_extended_is_named(tmp_path: pathlib.Path) -> None:
     assert "gone.json" in problem_of_file(write(tmp_path / "a.json", {"extends": "gone.json"}))
 
 
@@ -199,7 +199,7 @@ def test_extends_must_name_one_file(tmp_path: pathlib.Path, base: Any) -> None:
     assert "extends" in problem_of_file(write(tmp_path / "a.json", {"extends": base}))
 
 
-def test_a_mistake_in_the_base_is_blamed_on_the_base(tmp_path: pathlib.Path) -> None:
+def test_an_error_in_the_extended_file_names_that_file(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "base.json", {"model": {"n_layr": 3}})
     problem = problem_of_file(write(tmp_path / "run.json", {"extends": "base.json"}))
     assert "base.json: unknown option" in problem and "run.json" not in problem
@@ -209,7 +209,7 @@ def test_a_mistake_in_the_base_is_blamed_on_the_base(tmp_path: pathlib.Path) -> 
 
 
 def read_or_refuse(path: pathlib.Path) -> None:
-    """Read a config in any way that ends in a config or a UserError with a sentence."""
+    """Read a config: this must give a Config, or a UserError with a sentence."""
     try:
         built, _ = resolve(file_layers(path))
     except UserError as error:
@@ -237,7 +237,7 @@ sections = st.fixed_dictionaries(
 
 @given(value=sections | trees)
 @settings(max_examples=150, deadline=None)
-def test_any_json_is_read_or_refused_in_words(scratch: pathlib.Path, value: Any) -> None:
+def test_any_json_is_read_or_is_a_user_error(scratch: pathlib.Path, value: Any) -> None:
     read_or_refuse(write(scratch / "config.json", value))
 
 
@@ -251,7 +251,7 @@ VALID_TEXT = json.dumps({"model": {"n_layer": 2, "bias": True}, "data": {"data_d
     )
 )  # fmt: skip
 @settings(max_examples=150, deadline=None)
-def test_a_mangled_config_is_read_or_refused_in_words(scratch: pathlib.Path, edits: list[tuple[int, int, str]]) -> None:
+def test_a_mangled_config_is_read_or_is_a_user_error(scratch: pathlib.Path, edits: list[tuple[int, int, str]]) -> None:
     text = VALID_TEXT
     for position, removed, inserted in edits:
         text = text[:position] + inserted + text[position + removed :]
@@ -260,7 +260,7 @@ def test_a_mangled_config_is_read_or_refused_in_words(scratch: pathlib.Path, edi
 
 @given(content=st.binary(max_size=60))
 @settings(max_examples=80, deadline=None)
-def test_any_bytes_are_read_or_refused_in_words(scratch: pathlib.Path, content: bytes) -> None:
+def test_any_bytes_are_read_or_are_a_user_error(scratch: pathlib.Path, content: bytes) -> None:
     path = scratch / "config.json"
     path.write_bytes(content)
     read_or_refuse(path)

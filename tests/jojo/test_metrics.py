@@ -1,4 +1,4 @@
-"""The record of a run: thinned series, extremes, and a file that a resumed run continues without a gap or a double."""
+"""Tests of jojo/metrics.py: thinned series, extremes, and a file that a resumed run continues without gaps or repeats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jojo.metrics import MAX_POINTS, Extremes, MetricsFile, MetricsTracker, Seri
 
 
 def row(step):
-    """A row as the trainer writes it, as far as this file goes."""
+    """A row as the trainer writes it, with the keys that these tests need."""
     return {"step": step, "loss": 1.0 / step, "lr": step / 1000}
 
 
@@ -25,7 +25,7 @@ def steps(path):
 
 
 def write(path, numbers, keep_until=0):
-    """Append rows of these steps, as a run that starts after `keep_until` does."""
+    """Append rows of these steps, as a run that resumes after batch `keep_until` does."""
     file = MetricsFile(path, keep_until)
     for step in numbers:
         file.append(row(step))
@@ -61,7 +61,7 @@ def test_a_series_continues_after_saving_and_loading_as_if_uninterrupted():
         whole.add_batch(row(step))
         part.add_batch(row(step))
         if step in (5, MAX_POINTS, MAX_POINTS + 1, 9000):
-            saved = json.loads(json.dumps(part.state_dict()))  # lists instead of tuples, as other files may bring
+            saved = json.loads(json.dumps(part.state_dict()))  # turns tuples into lists, which must work too
             part = MetricsTracker()
             part.load_state_dict(saved)
     assert json.dumps(part.state_dict()) == json.dumps(whole.state_dict())
@@ -70,14 +70,14 @@ def test_a_series_continues_after_saving_and_loading_as_if_uninterrupted():
 # --- extremes ---------------------------------------------------------------------------------------------------------
 
 
-def test_extremes_are_the_lowest_and_the_highest_and_only_a_lower_one_is_best():
+def test_extremes_are_the_lowest_and_highest_value_and_only_a_lower_one_is_best():
     extremes = Extremes()
     assert (extremes.best, extremes.worst) == (math.inf, -math.inf)
     assert [extremes.add(value) for value in (3.0, 4.0, 2.0, 2.0, 2.5)] == [True, False, True, False, False]
     assert (extremes.best, extremes.worst) == (2.0, 4.0)
 
 
-def test_a_value_that_is_not_a_number_is_neither_best_nor_does_it_hide_later_ones():
+def test_nan_is_never_the_best_value_and_later_values_still_count():
     extremes = Extremes()
     assert extremes.add(math.nan) is False
     assert extremes.add(3.0) is True
@@ -86,7 +86,7 @@ def test_a_value_that_is_not_a_number_is_neither_best_nor_does_it_hide_later_one
     assert (extremes.best, extremes.worst) == (2.0, 3.0)
 
 
-def test_evaluations_feed_both_extremes_and_all_three_series():
+def test_an_evaluation_is_added_to_both_extremes_and_all_three_series():
     tracker = MetricsTracker()
     best = [
         tracker.add_evaluation(step, {"train_loss_eval": train, "val_loss": val, "bpb": val / 2})
@@ -113,7 +113,7 @@ def test_a_saved_state_does_not_change_when_the_run_continues():
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-def test_each_row_is_a_line_that_is_on_disk_before_the_next_begins(tmp_path):
+def test_each_row_is_a_line_and_is_on_disk_before_the_next_one(tmp_path):
     path = tmp_path / "x.metrics.jsonl"
     file = MetricsFile(path, 0)
     for step in (1, 2, 3):
@@ -123,7 +123,7 @@ def test_each_row_is_a_line_that_is_on_disk_before_the_next_begins(tmp_path):
 
 
 @pytest.mark.parametrize("keep_until", [0, 1, 4, 6, 99])
-def test_rows_after_the_checkpoint_are_cut_on_resume(tmp_path, keep_until):
+def test_rows_after_the_checkpoint_are_removed_on_resume(tmp_path, keep_until):
     path = tmp_path / "x.metrics.jsonl"
     write(path, range(1, 7))
     before = path.read_bytes()
@@ -138,8 +138,8 @@ def test_rows_after_the_checkpoint_are_cut_on_resume(tmp_path, keep_until):
 @pytest.mark.parametrize(
     "torn", ['{"step": 4, "lo', '{"step": 4, "loss": 1.0}', "{", "\0" * 40, "\0\n", '{"loss": 1}\n', "[]\n"]
 )
-def test_a_torn_last_line_is_cut(tmp_path, torn):
-    """After a power cut the last line may be half there, without its end, or zeros."""
+def test_a_torn_last_line_is_removed(tmp_path, torn):
+    """After a power cut the last line may be incomplete, without its newline, or zeros."""
     path = tmp_path / "x.metrics.jsonl"
     write(path, range(1, 4))
     with open(path, "a") as file:
@@ -148,7 +148,7 @@ def test_a_torn_last_line_is_cut(tmp_path, torn):
     assert steps(path) == [1, 2, 3, 4]
 
 
-def test_a_file_that_is_missing_or_empty_is_begun(tmp_path):
+def test_a_missing_or_empty_file_is_started(tmp_path):
     write(tmp_path / "a.jsonl", [6, 7], keep_until=5)
     assert steps(tmp_path / "a.jsonl") == [6, 7]
     Path(tmp_path / "b.jsonl").write_bytes(b"")
@@ -156,7 +156,7 @@ def test_a_file_that_is_missing_or_empty_is_begun(tmp_path):
     assert steps(tmp_path / "b.jsonl") == [1]
 
 
-def test_numbers_that_json_does_not_have_become_null(tmp_path):
+def test_nan_and_infinity_become_null(tmp_path):
     path = tmp_path / "x.metrics.jsonl"
     file = MetricsFile(path, 0)
     file.append({"step": 1, "loss": math.nan, "grad_norm": math.inf, "mfu": None, "lr": 0.1})
@@ -165,7 +165,7 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path):
 
 
 class Full:
-    """A file on a disk with room for so many more bytes."""
+    """A file on a disk that has room for `room` more bytes."""
 
     def __init__(self, file, room):
         self.file, self.room = file, room
@@ -181,7 +181,7 @@ class Full:
         return getattr(self.file, name)
 
 
-def test_rows_that_find_a_full_disk_wait_and_are_written_when_there_is_room(tmp_path):
+def test_rows_wait_while_the_disk_is_full_and_are_written_later(tmp_path):
     path = tmp_path / "x.metrics.jsonl"
     file = MetricsFile(path, 0)
     file.append(row(1))
@@ -196,7 +196,7 @@ def test_rows_that_find_a_full_disk_wait_and_are_written_when_there_is_room(tmp_
     assert [r["step"] for r in metrics_rows(path)] == [1, 2, 3, 4]
 
 
-def test_rows_that_never_found_room_are_said_to_be_lost_and_leave_no_half_a_line(tmp_path):
+def test_rows_that_could_not_be_written_are_reported_and_leave_no_incomplete_line(tmp_path):
     path = tmp_path / "x.metrics.jsonl"
     file = MetricsFile(path, 0)
     file.append(row(1))
@@ -210,7 +210,7 @@ def test_rows_that_never_found_room_are_said_to_be_lost_and_leave_no_half_a_line
 
 @pytest.mark.parametrize("rows", [1, 7, 400, 3000])
 @pytest.mark.parametrize("tail", [b"", b'{"step": 99', b"\0" * 300, b"x" * 200_000])
-def test_the_file_is_cut_after_the_row_to_continue_after_however_long_it_is(tmp_path, rows, tail):
+def test_a_file_of_any_length_is_cut_after_the_row_to_continue_from(tmp_path, rows, tail):
     path = tmp_path / "x.metrics.jsonl"
     lines = [json.dumps(row(step)).encode() + b"\n" for step in range(1, rows + 1)]
     for keep in sorted({0, 1, rows // 2, rows - 1, rows}):
@@ -219,10 +219,10 @@ def test_the_file_is_cut_after_the_row_to_continue_after_however_long_it_is(tmp_
         assert path.read_bytes() == b"".join(lines[:keep])
 
 
-def test_finding_the_row_to_continue_after_reads_only_the_files_end(tmp_path, monkeypatch):
+def test_finding_the_row_to_continue_from_reads_only_the_end_of_the_file(tmp_path, monkeypatch):
     path = tmp_path / "x.metrics.jsonl"
     path.write_text("".join(json.dumps(row(step)) + "\n" for step in range(1, 20_001)))
-    looked_at, step_of = [], metrics._step
-    monkeypatch.setattr(metrics, "_step", lambda line: looked_at.append(line) or step_of(line))
+    lines, step_of = [], metrics._step
+    monkeypatch.setattr(metrics, "_step", lambda line: lines.append(line) or step_of(line))
     MetricsFile(path, 19_990).close()
-    assert len(looked_at) == 11
+    assert len(lines) == 11

@@ -1,4 +1,4 @@
-"""Tests of optim.py: learning-rate schedules against closed formulas, parameter groups, optimizer state by name."""
+"""Tests of schedule.py and optim.py: learning rates against formulas, parameter groups, optimizer state by name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_wsd_follows_its_formula() -> None:
         assert schedule.lr(batch) == pytest.approx(1e-3 * (200 - batch) / 40)
 
 
-def test_wsd_cools_down_from_the_fraction_given() -> None:
+def test_the_cooldown_of_wsd_starts_at_the_given_fraction() -> None:
     schedule = plan(100, kind="wsd", warmup_iters=10, cooldown_fraction=0.5)
     assert schedule.lr(49) == 1e-3 and schedule.lr(50) == pytest.approx(1e-3) and schedule.lr(51) < 1e-3
 
@@ -78,7 +78,7 @@ def test_after_the_decay_the_rate_stays_at_its_floor() -> None:
     assert schedule.lr(39) > 2e-5
 
 
-def test_the_floor_is_a_tenth_of_the_peak_unless_given() -> None:
+def test_the_floor_is_a_tenth_of_the_peak_by_default() -> None:
     assert plan(100).floor == pytest.approx(1e-4)
     assert plan(100, min_lr=0.0).floor == 0.0
 
@@ -89,7 +89,7 @@ def test_fractions_are_shares_of_the_run() -> None:
     assert plan(1000, warmup_fraction=0).lr(0) == pytest.approx(1e-3)
 
 
-def test_explicit_iterations_win_over_fractions() -> None:
+def test_numbers_of_batches_override_fractions() -> None:
     schedule = plan(1000, warmup_iters=7, warmup_fraction=0.5, lr_decay_iters=600, cooldown_fraction=0.9)
     assert (schedule.warmup, schedule.cooldown_start, schedule.decay_end) == (7, 7, 600)
 
@@ -129,16 +129,16 @@ def test_a_schedule_is_a_pure_function_of_config_and_batch(scheduler: Any, total
     with messages():
         first, second = plan(total, **scheduler), plan(total, **scheduler)
     assert first == second
-    there = [first.lr(batch) for batch in batches]
-    assert there[::-1] == [second.lr(batch) for batch in reversed(batches)]
+    forward = [first.lr(batch) for batch in batches]
+    assert forward[::-1] == [second.lr(batch) for batch in reversed(batches)]
     assert Schedule(**dataclasses.asdict(first)) == first
 
 
-# --- runs that the values do not fit ---------------------------------------------------------------------------------
+# --- values that do not fit the run ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["cosine", "wsd"])
-def test_values_of_2x_files_on_a_short_run_warn_and_fall_back(kind: str) -> None:
+def test_values_of_2x_files_do_not_fit_a_short_run_so_it_warns_and_uses_fractions(kind: str) -> None:
     with messages() as said:
         schedule = plan(300, kind=kind, warmup_iters=2000, lr_decay_iters=60_000)
     assert len(said) == 2 and all(text.startswith("WARNING") for text in said)
@@ -179,7 +179,7 @@ def test_a_run_of_one_batch_trains_at_its_peak() -> None:
         assert plan(1, kind=kind).lr(0) == pytest.approx(1e-3)
 
 
-def test_the_description_names_what_will_happen() -> None:
+def test_the_description_names_every_phase() -> None:
     text = plan(1000, kind="wsd", warmup_iters=50, lr_decay_iters=800, min_lr=1e-5).describe(1000)
     for words in ("50 batches of warm-up", "0.001 until batch 640", "wsd", "1e-05 at batch 800", "last 200 batches"):
         assert words in text
@@ -226,10 +226,10 @@ def test_matrices_decay_and_vectors_do_not() -> None:
     [optimizer] = make_optimizers(model, OptimizerConfig(weight_decay=0.3))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decay == {id(parameter): 0.3 if parameter.dim() >= 2 else 0.0 for parameter in model.parameters()}
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(decay) == 5  # the tied one once
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(decay) == 5  # the tied weight once
 
 
-def test_decay_alone_shrinks_matrices_only() -> None:
+def test_weight_decay_shrinks_only_matrices() -> None:
     model = small()
     before = copy.deepcopy(model.state_dict())
     [optimizer] = make_optimizers(model, OptimizerConfig(learning_rate=0.1, weight_decay=0.5))
@@ -244,7 +244,7 @@ def test_decay_alone_shrinks_matrices_only() -> None:
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.95), (0.8, 0.99)])
-def test_a_step_is_adamws(betas: tuple[float, float]) -> None:
+def test_a_step_equals_that_of_torchs_adamw(betas: tuple[float, float]) -> None:
     ours, theirs = small(), small()
     config = OptimizerConfig(learning_rate=0.01, beta1=betas[0], beta2=betas[1])
     train_steps(ours, make_optimizers(ours, config)[0], 3)
@@ -280,14 +280,14 @@ def test_optimizer_state_survives_a_round_trip_in_any_order_of_groups(reversed_g
     [other] = make_optimizers(second, config)
     if reversed_groups:
         other.param_groups = [group | {"params": group["params"][::-1]} for group in reversed(other.param_groups)]
-    load_optimizer_state([other], second, copy.deepcopy(optimizer_state([optimizer], first)))  # as from a file
+    load_optimizer_state([other], second, copy.deepcopy(optimizer_state([optimizer], first)))  # like from a file
     train_steps(first, optimizer, 3)
     train_steps(second, other, 3)
     for name, tensor in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], tensor), name
 
 
-def test_settings_stay_those_of_the_config_when_state_is_loaded() -> None:
+def test_loading_state_does_not_change_the_settings() -> None:
     first, second = small(), small()
     [optimizer] = make_optimizers(first, OptimizerConfig(learning_rate=0.01, weight_decay=0.1))
     train_steps(first, optimizer, 1)
@@ -297,7 +297,7 @@ def test_settings_stay_those_of_the_config_when_state_is_loaded() -> None:
     assert sorted(group["weight_decay"] for group in other.param_groups) == [0.0, 0.2]
 
 
-def test_no_state_is_state_too() -> None:
+def test_an_empty_state_can_be_loaded() -> None:
     model = small()
     [optimizer] = make_optimizers(model, OptimizerConfig())
     assert not any(value.any() for values in optimizer_state([optimizer], model).values() for value in values.values())
@@ -335,22 +335,22 @@ def fill_gradients(model: nn.Module, seed: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8), (1, 5), (64, 64), (30, 100)])
-def test_orthogonalizing_keeps_the_directions_and_levels_their_lengths(shape: tuple[int, int]) -> None:
+def test_orthogonalizing_keeps_singular_vectors_and_makes_singular_values_about_1(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(shape[0])
     matrices = torch.randn(3, *shape, generator=generator) * torch.tensor([1e-4, 1.0, 1e4]).view(3, 1, 1)
     for before, after in zip(matrices, orthogonalize(matrices), strict=True):
         u, sizes, vh = torch.linalg.svd(before, full_matrices=False)
-        turned = u.T @ after @ vh.T  # diagonal where the singular vectors stayed the same
+        turned = u.T @ after @ vh.T  # diagonal if the singular vectors stayed the same
         torch.testing.assert_close(turned, torch.diag(turned.diagonal()), rtol=0, atol=1e-4)
-        well = turned.diagonal()[sizes > 0.05 * sizes.norm()]  # far smaller ones need more steps than five
-        assert well.min() > 0.6 and well.max() < 1.3
+        large = turned.diagonal()[sizes > 0.05 * sizes.norm()]  # far smaller ones need more than five steps
+        assert large.min() > 0.6 and large.max() < 1.3
 
 
-def test_orthogonalizing_nothing_gives_nothing() -> None:
+def test_orthogonalizing_zeros_gives_zeros() -> None:
     assert not orthogonalize(torch.zeros(2, 4, 6)).any()
 
 
-def test_a_step_is_that_of_torchs_muon() -> None:
+def test_a_step_is_close_to_that_of_torchs_muon() -> None:
     ours, theirs = block_model(), block_model()
     _, muon = make_optimizers(ours, OptimizerConfig(kind="muon", learning_rate=0.02, weight_decay=0.3), "bfloat16")
     names = [n for n, p in ours.named_parameters() if ".h." in n and p.dim() == 2 and not n.endswith("c_attn.weight")]
@@ -375,7 +375,7 @@ def test_queries_keys_and_values_are_orthogonalized_apart() -> None:
     weight = model.transformer.h[0].attn.c_attn.weight
     before = weight.detach().clone()
     fill_gradients(model, 0)
-    weight.grad[: len(weight) // 3] *= 1e3  # together, it would leave nothing of the other two
+    weight.grad[: len(weight) // 3] *= 1e3  # queries; in one matrix they would hide keys and values
     muon.step()
     for change in (before - weight.detach()).chunk(3):
         sizes = torch.linalg.svdvals(change) / (0.2 * math.sqrt(len(change)))
@@ -394,7 +394,7 @@ def test_muon_takes_the_matrices_inside_blocks_and_adamw_the_rest() -> None:
 
 
 @pytest.mark.parametrize("kinds", [("muon", "muon"), ("adamw", "muon"), ("muon", "adamw")])
-def test_state_is_taken_over_by_the_same_kind_of_optimizer_only(kinds: tuple[str, str]) -> None:
+def test_only_the_same_kind_of_optimizer_loads_the_state_of_a_weight(kinds: tuple[str, str]) -> None:
     first, second = block_model(), block_model()
     before, after = (
         make_optimizers(model, OptimizerConfig(kind=kind)) for model, kind in zip((first, second), kinds, strict=True)
@@ -417,12 +417,12 @@ def test_state_is_taken_over_by_the_same_kind_of_optimizer_only(kinds: tuple[str
         assert torch.equal(tensor, first.state_dict()[name]) == (kinds[0] == kinds[1] or name not in matrices), name
 
 
-def test_schedule_values_are_plain() -> None:
+def test_schedule_fields_are_plain_values() -> None:
     assert {type(value) for value in dataclasses.asdict(plan(100)).values()} <= {str, int, float, bool}
 
 
 def test_training_starts_without_torchs_compiler() -> None:
-    """It takes as long to import as torch itself."""
+    """Importing the compiler takes as long as importing torch itself."""
     program = (
         "import sys, torch; from jojo.optim import make_optimizers; from config import OptimizerConfig;"
         "layer = torch.nn.Linear(2, 2); [optimizer] = make_optimizers(layer, OptimizerConfig());"

@@ -1,4 +1,4 @@
-"""The picture of a run: a valid PNG at any length, and no failure of it reaches the training."""
+"""Tests of jojo/plotting.py: the plot is a valid PNG for a run of any length, and an error in it never stops training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jojo.plotting import SMOOTH_TO, PlotManager, smooth
 
 
 def tracker(n_batches, evaluations=True, nan_every=0):
-    """A run of so many batches."""
+    """The metrics of a run of `n_batches`; every `nan_every` losses, one is NaN."""
     metrics = MetricsTracker()
     for step in range(1, n_batches + 1):
         loss = math.nan if nan_every and step % nan_every == 0 else 10 / step + 1
@@ -26,7 +26,7 @@ def tracker(n_batches, evaluations=True, nan_every=0):
 
 
 @pytest.mark.parametrize("n_batches", [1, 2, 10, 1000])
-def test_the_picture_is_a_valid_png_at_any_length(tmp_path, n_batches):
+def test_the_plot_is_a_valid_png_for_a_run_of_any_length(tmp_path, n_batches):
     path = tmp_path / "run.png"
     with listening() as said:
         PlotManager(path, "run").draw(tracker(n_batches))
@@ -37,7 +37,7 @@ def test_the_picture_is_a_valid_png_at_any_length(tmp_path, n_batches):
 
 
 @pytest.mark.parametrize("nan_every", [1, 3])
-def test_losses_that_are_not_numbers_leave_a_gap_and_no_error(tmp_path, nan_every):
+def test_nan_losses_leave_a_gap_and_cause_no_error(tmp_path, nan_every):
     with listening() as said:
         PlotManager(tmp_path / "run.png", "run").draw(tracker(120, nan_every=nan_every))
     assert png_size(tmp_path / "run.png") and said == []
@@ -53,13 +53,13 @@ def test_without_any_batch_nothing_is_drawn(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_that_a_formula_reader_would_trip_over_are_drawn(tmp_path):
+def test_a_title_is_never_parsed_as_a_formula(tmp_path):
     with listening() as said:
         PlotManager(tmp_path / "run.png", "a$b_{ $x^ \\frac").draw(tracker(3))
     assert said == [] and png_size(tmp_path / "run.png")
 
 
-def test_drawing_again_replaces_the_picture(tmp_path):
+def test_drawing_again_replaces_the_plot(tmp_path):
     plot = PlotManager(tmp_path / "run.png", "run")
     plot.draw(tracker(3))
     first = (tmp_path / "run.png").read_bytes()
@@ -67,7 +67,7 @@ def test_drawing_again_replaces_the_picture(tmp_path):
     assert (tmp_path / "run.png").read_bytes() != first and png_size(tmp_path / "run.png")
 
 
-def test_a_folder_that_is_not_there_is_one_warning(tmp_path):
+def test_a_missing_folder_is_one_warning(tmp_path):
     plot = PlotManager(tmp_path / "none" / "run.png", "run")
     with listening() as said:
         for _ in range(3):
@@ -84,7 +84,7 @@ def test_a_missing_matplotlib_is_one_warning(tmp_path, monkeypatch):
     assert len(said) == 1 and "matplotlib" in said[0]
 
 
-def test_a_failure_keeps_the_picture_before_it_and_leaves_no_temporary_file(tmp_path, monkeypatch):
+def test_an_error_keeps_the_previous_plot_and_leaves_no_temporary_file(tmp_path, monkeypatch):
     plot = PlotManager(tmp_path / "run.png", "run")
     plot.draw(tracker(3))
     before = (tmp_path / "run.png").read_bytes()
@@ -96,7 +96,7 @@ def test_a_failure_keeps_the_picture_before_it_and_leaves_no_temporary_file(tmp_
 
 
 def test_pyplot_is_not_needed(tmp_path, monkeypatch):
-    """It would open a window system where there is one, and fail where there is none."""
+    """pyplot would connect to a window system, and fail without one."""
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with listening() as said:
         PlotManager(tmp_path / "run.png", "run").draw(tracker(3))
@@ -104,7 +104,7 @@ def test_pyplot_is_not_needed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("length", [1, 2, 99, 100, 101, 250, 4096])
-def test_smoothing_takes_means_of_groups_and_loses_no_point(length):
+def test_smoothing_takes_means_of_groups_of_all_points(length):
     points = [(step, float(step)) for step in range(1, length + 1)]
     groups = smooth(points)
     assert len(groups) <= 2 * SMOOTH_TO

@@ -1,4 +1,4 @@
-"""Tests of jojo/stopping.py: signals between batches, and "is it time?"."""
+"""Tests of jojo/stopping.py: signals between batches, and when something periodic is due."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Capsys = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_the_first_signal_only_asks(
+def test_the_first_signal_only_asks_to_stop(
     number: signal.Signals, code: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", os.fdopen(os.dup(2), "w"))
@@ -79,9 +79,9 @@ with Shutdown() as stop:
 
 
 @pytest.mark.parametrize(("first", "second"), [("SIGINT", "SIGINT"), ("SIGTERM", "SIGTERM"), ("SIGTERM", "SIGINT")])
-def test_the_second_signal_leaves_at_once(first: str, second: str, tmp_path: pathlib.Path) -> None:
+def test_the_second_signal_ends_the_process_at_once(first: str, second: str, tmp_path: pathlib.Path) -> None:
     result = finish(start_python("-c", TWO_SIGNALS.format(first=first, second=second), cwd=tmp_path))
-    assert result.code == -getattr(signal, second)  # what a shell shows as 128 + the number
+    assert result.code == -getattr(signal, second)  # a shell shows it as 128 + the number
     assert result.out == f"asked {128 + getattr(signal, first)}\n"
 
 
@@ -98,7 +98,7 @@ def test_zero_and_none_mean_never(every: Every) -> None:
     assert not any(every.due(n) for n in range(1, 50))
 
 
-def test_every_so_many_seconds_counts_from_the_last_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_with_seconds_counts_from_the_last_time_it_was_due(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(stopping.time, "monotonic", lambda: clock[0])
     every, due = Every(seconds=10), []
@@ -123,11 +123,11 @@ def test_ranks_stop_and_save_together_by_the_clock_of_rank_0() -> None:
     other = flags_of(False, 1e-9, 1e-9)
     assert (other.stop, other.save) == (False, False)
     assert flags_of(False, 0, 0, other=(0, 0, 1)).save and flags_of(False, 0, 0, other=(0, 1, 0)).stop
-    told = flags_of(False, 0, 0, other=(15, 0, 0))
-    assert (told.stop, told.shutdown.exit_code) == (True, 143)
+    signalled = flags_of(False, 0, 0, other=(15, 0, 0))
+    assert (signalled.stop, signalled.shutdown.exit_code) == (True, 143)
 
 
-def test_a_signal_that_another_rank_got_or_the_launcher_repeats_counts_once() -> None:
+def test_a_signal_from_another_rank_and_the_launchers_copies_of_it_count_once() -> None:
     with Shutdown(is_single=False) as stop:
         stop.share(0)
         assert not stop.signal_number

@@ -1,4 +1,4 @@
-"""Tests of checkpoints/checkpoint.py: what is in a file of any format, and files whose contents are malformed."""
+"""Tests of checkpoints/checkpoint.py: files of any format are read, and malformed contents are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tiny_model() -> GPT:
 
 
 def state(**more):
-    """What a checkpoint of the present format looks like, as far as reading one goes."""
+    """A checkpoint of the present format, with all keys that reading one checks."""
     model = tiny_model()
     return {
         "format_version": 3,
@@ -76,7 +76,7 @@ def weights():
 
 
 def assert_loads(path, version):
-    """The file's weights end up in a model; returns the checkpoint."""
+    """Load a checkpoint and put its weights into a model; returns the checkpoint."""
     loaded = load_checkpoint(path)
     assert loaded.version == version
     assert not loaded.has_training_state
@@ -90,7 +90,7 @@ def assert_loads(path, version):
 
 
 @pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module.", "_orig_mod.module.", "module._orig_mod."])
-def test_files_like_those_of_version_1_and_nanogpt_load_with_any_prefix(tmp_path, prefix):
+def test_checkpoints_of_version_1_and_nanogpt_load_with_any_prefix(tmp_path, prefix):
     arguments = vars(SHAPE).copy()
     content = {
         "model": {prefix + name: weight for name, weight in weights().items()},
@@ -105,14 +105,14 @@ def test_files_like_those_of_version_1_and_nanogpt_load_with_any_prefix(tmp_path
     assert_loads(tmp_path / "ckpt.pt", "1")
 
 
-def test_the_mask_that_nanogpt_stored_before_flash_attention_is_no_weight(tmp_path):
+def test_the_mask_that_nanogpt_stored_before_flash_attention_is_not_a_weight(tmp_path):
     content = {"model": weights() | {"transformer.h.0.attn.bias": torch.ones(1, 1, 8, 8).tril()}}
     torch.save(content | {"model_args": vars(SHAPE).copy()}, tmp_path / "ckpt.pt")
     assert_loads(tmp_path / "ckpt.pt", "1")
 
 
 @pytest.mark.parametrize("pytorch_version", [torch.torch_version.TorchVersion("2.5.1+cu121"), "2.5.1"])
-def test_files_like_those_of_version_2_load(tmp_path, pytorch_version):
+def test_checkpoints_of_version_2_load(tmp_path, pytorch_version):
     content = {
         "model": {f"_orig_mod.{name}": weight for name, weight in weights().items()},
         "config": {
@@ -143,20 +143,20 @@ def test_an_unknown_format_names_the_keys_it_expected(tmp_path):
         load_checkpoint(path)
 
 
-def test_a_format_of_the_future_says_that_it_is_newer(tmp_path):
+def test_the_error_for_a_later_format_says_that_it_is_newer(tmp_path):
     write_file(state(format_version=4), tmp_path / "x.pt")
     with pytest.raises(UserError, match="format 4, newer"):
         load_checkpoint(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("model", [{3: torch.zeros(2)}, {"transformer.wte.weight": 5}, {"a": [1]}, {}])
-def test_a_model_that_is_no_dictionary_of_named_tensors_is_refused_in_a_sentence(tmp_path, model):
+def test_a_model_that_is_not_a_dictionary_of_named_tensors_is_refused(tmp_path, model):
     torch.save({"model": model, "model_args": vars(SHAPE)}, tmp_path / "x.pt")
     with pytest.raises(UserError):
         load_weights(tiny_model(), load_checkpoint(tmp_path / "x.pt"))
 
 
-def test_the_tokenizer_is_the_stored_one_and_in_older_formats_the_one_that_fits(tmp_path):
+def test_the_tokenizer_is_the_stored_one_or_for_older_formats_the_one_that_fits(tmp_path):
     write_file(state(tokenizer=Tokenizer(chatml=False).definition()), tmp_path / "x.pt")
     assert not checkpoint_tokenizer(load_checkpoint(tmp_path / "x.pt")).has_chatml
     for vocab_size, chatml in ((50304, True), (50259, True), (50257, False)):
@@ -171,7 +171,7 @@ def test_the_tokenizer_is_the_stored_one_and_in_older_formats_the_one_that_fits(
 # --- weights ------------------------------------------------------------------------------------------------------------
 
 
-def test_weights_that_do_not_fit_are_named_with_what_is_wrong_and_change_nothing(good):
+def test_an_error_names_the_weights_that_do_not_fit_and_the_model_is_unchanged(good):
     loaded, model = load_checkpoint(good), tiny_model()
     before = weights()
     del loaded.model["transformer.ln_f.weight"]
@@ -195,15 +195,15 @@ def test_many_weights_that_do_not_fit_are_counted(good):
         load_weights(tiny_model(), loaded)
 
 
-# --- where a checkpoint comes from --------------------------------------------------------------------------------------
+# --- metadata and layout -----------------------------------------------------------------------------------------------
 
 
-def test_the_commit_is_the_one_of_this_code_and_missing_outside_a_checkout(tmp_path, monkeypatch):
+def test_the_commit_is_that_of_this_code_and_none_outside_a_checkout(tmp_path, monkeypatch):
     git_commit.cache_clear()
     if (ROOT / ".git").exists():
         assert re.fullmatch("[0-9a-f]{40}", git_commit())
     monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "checkpoint.py"))
-    for path in (os.environ["PATH"], str(tmp_path)):  # no checkout; no git
+    for path in (os.environ["PATH"], str(tmp_path)):  # without a checkout, then also without git
         monkeypatch.setenv("PATH", path)
         git_commit.cache_clear()
         assert git_commit() is None
@@ -211,7 +211,7 @@ def test_the_commit_is_the_one_of_this_code_and_missing_outside_a_checkout(tmp_p
 
 
 def write_by_hand(content, path):
-    """A file with a right SHA-256, whatever is in it."""
+    """Write a file with a correct SHA-256, without the checks of write_file."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     whole = buffer.getvalue() + STAMP.format(run="", batch=0).encode()
@@ -247,7 +247,7 @@ MISFITS = {
 @pytest.mark.parametrize(
     ("place", "value"), [(p, v) for p, values in MISFITS.items() for v in values], ids=lambda part: repr(part)[:30]
 )
-def test_a_file_with_something_else_in_a_place_is_refused_by_its_name(tmp_path, place, value):
+def test_an_error_names_the_entry_that_is_missing_or_malformed(tmp_path, place, value):
     odd = state()
     *above, last = place.split(".")
     inside = odd
@@ -263,14 +263,14 @@ def test_a_file_with_something_else_in_a_place_is_refused_by_its_name(tmp_path, 
         load_checkpoint(tmp_path / "odd.pt")
 
 
-def test_weights_alone_are_a_checkpoint_to_talk_to_but_not_to_go_on_from(tmp_path):
+def test_a_checkpoint_of_weights_only_loads_but_has_no_training_state(tmp_path):
     whole = state()
     write_file({key: whole[key] for key in ("format_version", "model", "config", "tokenizer")}, tmp_path / "x.pt")
     loaded = load_checkpoint(tmp_path / "x.pt")
     assert loaded.version == "3" and not loaded.has_training_state
 
 
-def test_metadata_holds_plain_values_only():
+def test_metadata_holds_only_plain_values():
     facts = metadata({"name": "mine", "train": "1", "val": "2"}, "cpu")
     assert type(facts["pytorch_version"]) is str
     assert {type(value) for value in facts.values()} <= {str, dict, type(None)}

@@ -1,4 +1,4 @@
-"""Tests of checkpoints/file.py: whole or not at all, verified before it is read, nothing but plain data."""
+"""Tests of checkpoints/file.py: a file is whole or not written, verified before it is read, and holds only plain data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from utils import UserError
 
 
 def state(**more):
-    """As much of a checkpoint as these tests need."""
+    """The part of a checkpoint that these tests need."""
     return {
         "format_version": 3,
         "model": {"weight": torch.arange(12.0).view(3, 4)},
@@ -45,7 +45,7 @@ def good(tmp_path):
 # --- writing and reading ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_read_back_bit_for_bit(good):
+def test_a_written_state_is_read_back_bit_for_bit(good):
     assert differences(read_file(good), state()) == []
     assert list(read_file(good)) == list(state())
 
@@ -57,11 +57,11 @@ def test_the_file_ends_with_the_sha256_of_everything_before_it(good):
     assert verify_file(good) is True
 
 
-def test_plain_torch_with_weights_only_reads_it(good):
+def test_torch_load_with_weights_only_reads_the_file(good):
     assert differences(torch.load(good, weights_only=True), state()) == []
 
 
-def test_tied_weights_are_stored_once_and_come_back_tied(tmp_path):
+def test_tied_weights_are_stored_once_and_are_tied_when_read(tmp_path):
     model = random_model(tiny_config(n_layer=1, n_embd=8))
     write_file({"model": model.state_dict()}, tmp_path / "tied.pt")
     alone = {name: weight for name, weight in model.state_dict().items() if name != "lm_head.weight"}
@@ -78,7 +78,7 @@ def test_a_missing_folder_is_made_and_no_temporary_file_stays(tmp_path):
 
 
 def test_the_new_file_is_durable_before_it_replaces_the_old_one(tmp_path, monkeypatch):
-    """Written, synced, renamed, and the folder synced: in this order."""
+    """The file is synced and renamed, then the folder is synced: in this order."""
     order = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("sync"), fsync(descriptor))[1])
@@ -103,7 +103,7 @@ def test_a_failed_write_leaves_the_previous_file_and_no_temporary(good, monkeypa
 
 
 def test_a_folder_that_cannot_be_synced_does_not_lose_the_save(good, monkeypatch):
-    """Some network file systems refuse to sync folders; the file itself is safe there all the same."""
+    """Some network file systems cannot sync folders; the file itself is still safe there."""
     fsync = os.fsync
 
     def files_only(descriptor):
@@ -119,13 +119,13 @@ def test_a_folder_that_cannot_be_synced_does_not_lose_the_save(good, monkeypatch
 # --- the stamp --------------------------------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_tells_its_run_and_batch_without_being_read(tmp_path):
+def test_the_stamp_has_run_and_batch_and_is_read_without_the_rest(tmp_path):
     write_file(state(), tmp_path / "x.pt")
     stamp = read_stamp(tmp_path / "x.pt")
     assert (stamp.run_id, stamp.batch) == ("0123456789abcdef", 1234567)
 
 
-def test_what_has_no_stamp_has_none(tmp_path):
+def test_the_stamp_of_any_other_file_is_none(tmp_path):
     torch.save({"model": {}}, tmp_path / "old.pt")
     (tmp_path / "empty.pt").write_bytes(b"")
     (tmp_path / "text.pt").write_text("jojo-run: and so on " * 30)
@@ -136,7 +136,7 @@ def test_what_has_no_stamp_has_none(tmp_path):
 # --- damage -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_change_of_the_bytes_is_detected(good):
+def test_every_changed_byte_is_detected(good):
     content, draw = good.read_bytes(), random.Random(5)
     size = len(content)
     ends = [0, 1, size - 1, size - 64, size - 65, size - 75, size - 76, size - 77]
@@ -152,7 +152,7 @@ def test_every_change_of_the_bytes_is_detected(good):
             read_file(good)
 
 
-def test_nothing_is_unpickled_before_the_sum_was_compared(good, monkeypatch):
+def test_nothing_is_unpickled_before_the_sha256_is_compared(good, monkeypatch):
     content = bytearray(good.read_bytes())
     content[len(content) // 2] ^= 4
     good.write_bytes(content)
@@ -191,7 +191,7 @@ def zip_bytes(**files):
     ],
     ids=["empty", "text", "pickle", "zeros", "empty zip", "zip", "list", "tensor", "string", "none"],
 )
-def test_what_is_not_a_checkpoint_is_refused_in_one_sentence(tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint_is_refused_in_one_sentence(tmp_path, content):
     path = tmp_path / "x.pt"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"x\.pt' is not a checkpoint") as error:
@@ -199,7 +199,7 @@ def test_what_is_not_a_checkpoint_is_refused_in_one_sentence(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_and_a_missing_file_say_what_is_there(good):
+def test_the_error_for_a_folder_or_a_missing_file_lists_checkpoints(good):
     with pytest.raises(UserError, match="is a folder"):
         read_file(good.parent)
     with pytest.raises(UserError, match=r"No checkpoint '.*none\.pt' \(.* holds: good\.pt\)"):
@@ -221,21 +221,21 @@ def test_a_folder_and_a_missing_file_say_what_is_there(good):
     ],
     ids=["sparse", "complex", "without memory", "a terabyte of one number"],
 )
-def test_tensors_that_are_not_plain_numbers_in_memory_are_refused(tmp_path, tensor):
+def test_tensors_that_are_not_dense_real_and_in_memory_are_refused(tmp_path, tensor):
     for odd in (state(nothing=[{"deep": (tensor,)}]), state(model={"weight": tensor})):
         write_file(odd, tmp_path / "odd.pt")
         with pytest.raises(UserError, match="tensor that no checkpoint has"):
             read_file(tmp_path / "odd.pt")
 
 
-def test_values_that_hold_themselves_do_not_hang_the_reader(tmp_path):
+def test_a_list_that_contains_itself_is_read_without_a_hang(tmp_path):
     loop = []
     loop.append(loop)
     write_file(state(nothing=loop), tmp_path / "x.pt")
     assert read_file(tmp_path / "x.pt")["format_version"] == 3
 
 
-def test_an_archive_that_would_swell_is_refused_before_it_is_read(tmp_path, monkeypatch):
+def test_a_compressed_archive_is_refused_before_it_is_read(tmp_path, monkeypatch):
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x/data.pkl", b"\0" * (1 << 20))

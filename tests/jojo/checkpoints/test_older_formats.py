@@ -1,4 +1,4 @@
-"""Tests of older_formats.py: what v1, 2.x and nanoGPT checkpoints hold of a training is taken over."""
+"""Tests of older_formats.py: training continues with the state in checkpoints of v1, 2.x and nanoGPT."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def workshop(tmp_path, monkeypatch):
 
 
 def trained_plainly(bias: bool = False, steps: int = 3) -> tuple[GPT, torch.optim.AdamW]:
-    """A model and its optimizer as older versions set it up: matrices in one group, vectors in the other."""
+    """A trained model, and its optimizer as older versions made it: matrices in one group, vectors in the other."""
     model = random_model(tiny_config(**SHAPE | {"bias": bias}), n_vocab=50259, std=0.05).train()
     parameters = list(model.parameters())
     groups = [[p for p in parameters if p.dim() >= 2], [p for p in parameters if p.dim() < 2]]
@@ -44,7 +44,7 @@ def trained_plainly(bias: bool = False, steps: int = 3) -> tuple[GPT, torch.opti
 
 
 def save_old(path: str, version: str, model: GPT, optimizer: torch.optim.AdamW, **more) -> Path:
-    """A checkpoint in the layout of an older version, as its trainer wrote it."""
+    """Write a checkpoint in the layout of an older version."""
     Path(path).parent.mkdir(exist_ok=True)
     shape = SHAPE | {"bias": model.config.bias}
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()} | more
@@ -65,7 +65,7 @@ def save_old(path: str, version: str, model: GPT, optimizer: torch.optim.AdamW, 
 
 @pytest.mark.parametrize("version", ["1", "2.x"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_the_optimizers_state_goes_to_the_weights_it_belongs_to(version, bias):
+def test_each_weight_gets_its_own_optimizer_state(version, bias):
     model, optimizer = trained_plainly(bias)
     loaded = load_checkpoint(save_old("models/old.pt", version, model, optimizer))
     parameters = dict(model.named_parameters())
@@ -76,7 +76,7 @@ def test_the_optimizers_state_goes_to_the_weights_it_belongs_to(version, bias):
 
 
 @pytest.mark.parametrize(("version", "flag"), [("1", "--from_checkpoint"), ("2.x", "--checkpoint")])
-def test_training_goes_on_from_an_older_checkpoint(version, flag):
+def test_training_continues_from_an_older_checkpoint(version, flag):
     model, optimizer = trained_plainly()
     path = save_old("models/old.pt", version, model, optimizer, epoch=0, best_val_loss=5.5)
     outcome = train_plainly(*TINY, flag, str(path), "--max_iters", "6", "--output_checkpoint", "models/new.pt")
@@ -89,8 +89,8 @@ def test_training_goes_on_from_an_older_checkpoint(version, flag):
     assert state["config"]["optimizer"]["learning_rate"] == 0.01
 
 
-def test_the_next_update_is_the_one_that_would_have_followed():
-    """With the state taken over, one more batch moves the weights as the old optimizer does on the same batch."""
+def test_the_next_update_is_the_same_as_the_old_optimizers():
+    """One more batch changes the weights as the old optimizer does with the same batch."""
     model, optimizer = trained_plainly()
     save_old("models/old.pt", "2.x", model, optimizer)
     overrides = [("--max_iters", "training.max_iters", 9), ("--decay", "scheduler.decay_lr", False)]
@@ -116,7 +116,7 @@ def test_a_file_without_optimizer_state_says_how_to_use_its_weights():
         train_plainly(*TINY, "--checkpoint", str(path))
 
 
-def test_state_that_does_not_fit_the_weights_is_not_taken_over():
+def test_state_that_does_not_fit_the_weights_is_not_used():
     model, optimizer = trained_plainly()
     weights = model.state_dict()
     good = optimizer.state_dict()
@@ -136,13 +136,13 @@ def test_state_that_does_not_fit_the_weights_is_not_taken_over():
         assert "optimizer" not in training_state(nothing, weights)
 
 
-def test_losses_are_taken_from_a_file_without_optimizer_state_too():
+def test_losses_are_also_read_from_a_file_without_optimizer_state():
     model, _ = trained_plainly(steps=0)
     state = training_state({"metrics": {"val_loss_eval": [(5, 2.5)]}, "best_val_loss": 2.5}, model.state_dict())
     assert state["metrics"]["val_loss_eval"] == [(5, 2.5)] and state["best_val_loss"] == 2.5
 
 
-def test_losses_that_are_known_by_epoch_only_stand_at_the_epochs_ends():
+def test_losses_by_epoch_are_put_at_the_last_batch_of_each_epoch():
     model, optimizer = trained_plainly(steps=6)
     by_epoch = {"train_loss_epoch": [(0, 3.0), (1, 2.0)], "val_loss_epoch": [(0, 3.5), (1, 2.5)]}
     state = training_state({"optimizer": optimizer.state_dict(), "metrics": by_epoch}, model.state_dict())
@@ -150,7 +150,7 @@ def test_losses_that_are_known_by_epoch_only_stand_at_the_epochs_ends():
     assert state["metrics"]["val_loss_eval"] == [(3, 3.5), (6, 2.5)]
 
 
-def test_losses_and_series_have_defaults_where_they_are_absent_or_odd():
+def test_losses_and_series_that_are_missing_or_malformed_have_defaults():
     model, optimizer = trained_plainly()
     content = {
         "optimizer": optimizer.state_dict(), "best_val_loss": torch.tensor(1e9), "worst_val_loss": "?",
@@ -161,7 +161,7 @@ def test_losses_and_series_have_defaults_where_they_are_absent_or_odd():
     assert state["metrics"]["val_loss_eval"] == [(1, 2.5), (3, 2.25)] and state["metrics"]["learning_rate"] == []
 
 
-def test_a_flat_config_gives_the_options_it_shares_with_this_version():
+def test_a_flat_config_gives_the_options_that_this_version_has():
     flat = {
         "dataset": "chat", "learning_rate": 3e-4, "decay_lr": True, "max_epochs": 2, "eval_interval": 5,  # per cent
         "RED": "x", "batch_size": "many", "n_layer": 3, "seed": 5,

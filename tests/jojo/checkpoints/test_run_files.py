@@ -29,7 +29,7 @@ def workshop(tmp_path, monkeypatch):
 
 
 def state(batch: int = 1, run_id: str = "0123456789abcdef", value: float = 1.0):
-    """As little of a checkpoint as these tests need."""
+    """The part of a checkpoint that these tests need."""
     return {
         "format_version": 3,
         "model": {"weight": torch.full((4, 4), value)},
@@ -69,7 +69,7 @@ def test_the_newest_checkpoint_of_a_folder_is_the_one_written_last(tmp_path):
     assert newest_checkpoint(tmp_path).name == "new.pt"
 
 
-def test_the_files_of_a_run_are_found_in_every_form_and_those_of_others_are_not(tmp_path):
+def test_all_files_of_a_run_are_found_and_no_files_of_other_runs(tmp_path):
     files = RunFiles(tmp_path / "a.pt")
     own = ["a.pt", "a_best.pt", "a.metrics.jsonl", "a.png", "a_batch7.pt", "a_batch12.pt"]
     other = ["b.pt", "a_b.pt", "a_batch.pt", "a_batchX.pt", "a_batch7.pt.bak", "ab_batch7.pt", "a_batchX_batch7.pt"]
@@ -80,22 +80,22 @@ def test_the_files_of_a_run_are_found_in_every_form_and_those_of_others_are_not(
     assert {path.name for path in (tmp_path / "old/a-now").iterdir()} == set(own)
 
 
-def test_making_room_with_nothing_there_does_nothing(tmp_path):
+def test_without_an_earlier_run_make_room_does_nothing(tmp_path):
     with listening() as said:
         RunFiles(tmp_path / "none" / "a.pt").make_room("now")
     assert said == [] and not (tmp_path / "none").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_noticed_before_training(tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"Cannot write to .*--output_checkpoint"):
         RunFiles(tmp_path / "file" / "a.pt").held().__enter__()
 
 
-# --- whose they are ---------------------------------------------------------------------------------------------------
+# --- the id of a run --------------------------------------------------------------------------------------------------
 
 
-def test_a_resumed_run_keeps_its_identity_and_a_new_one_gets_another(monkeypatch):
+def test_a_resumed_run_keeps_its_id_and_a_new_run_gets_a_new_id(monkeypatch):
     stop_after(monkeypatch, 2)
     train()
     first = read_stamp("models/mine_epoch1.pt")
@@ -107,7 +107,7 @@ def test_a_resumed_run_keeps_its_identity_and_a_new_one_gets_another(monkeypatch
     assert read_stamp("models/mine_epoch1.pt").run_id != first.run_id
 
 
-# --- two at once -------------------------------------------------------------------------------------------------------
+# --- two runs at a time ------------------------------------------------------------------------------------------------
 
 
 def test_a_second_run_on_the_same_files_is_refused_and_moves_nothing(tmp_path):
@@ -122,7 +122,7 @@ def test_a_second_run_on_the_same_files_is_refused_and_moves_nothing(tmp_path):
     assert train("--max_iters", "2", "--output_checkpoint", "models/other.pt").code == 0
 
 
-def test_what_a_killed_process_left_of_a_save_is_swept_up():
+def test_half_written_files_of_a_killed_process_are_removed():
     folder = Path("models")
     folder.mkdir()
     others = {".other.pt.99.tmp", ".mine_epoch10.pt.99.tmp", ".mine_epoch1_b.pt.99.tmp", ".mine_epoch10.png.99.tmp"}
@@ -133,10 +133,10 @@ def test_what_a_killed_process_left_of_a_save_is_swept_up():
     assert {path.name for path in folder.glob(".*.tmp")} == others
 
 
-# --- continuing from the newest ----------------------------------------------------------------------------------------
+# --- resuming from the newest ------------------------------------------------------------------------------------------
 
 
-def test_checkpoints_are_ordered_by_the_batch_in_them_not_by_name_or_time(tmp_path):
+def test_checkpoints_are_ordered_by_the_batch_in_their_stamps_not_by_name_or_time(tmp_path):
     files = RunFiles(tmp_path / "a.pt")
     write_file(state(batch=5), tmp_path / "a.pt")
     write_file(state(batch=9), tmp_path / "a_batch2.pt")
@@ -146,7 +146,7 @@ def test_checkpoints_are_ordered_by_the_batch_in_them_not_by_name_or_time(tmp_pa
     assert [path.name for path in files.newest_first()] == ["a_batch2.pt", "a_best.pt", "a.pt"]
 
 
-def test_resume_falls_back_to_the_newest_checkpoint_that_is_whole(monkeypatch):
+def test_resume_falls_back_to_the_newest_undamaged_checkpoint(monkeypatch):
     flags = ("--max_iters", "6", "--checkpoint_interval", "2", "--eval_interval", "0")
     train(*flags, "--output_checkpoint", "models/whole.pt")
     stop_after(monkeypatch, 5)
@@ -162,7 +162,7 @@ def test_resume_falls_back_to_the_newest_checkpoint_that_is_whole(monkeypatch):
     assert [row["step"] for row in metrics_rows("models/broken.metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_resume_with_nothing_whole_names_everything_that_is_damaged():
+def test_if_all_checkpoints_are_damaged_the_error_of_resume_names_them():
     train("--max_iters", "2", "--checkpoint_interval", "2")
     for path in Path("models").glob("*.pt"):
         damage(path)
@@ -175,7 +175,7 @@ def test_resume_with_nothing_whole_names_everything_that_is_damaged():
 # --- keeping -----------------------------------------------------------------------------------------------------------
 
 
-def test_only_the_newest_numbered_checkpoints_of_this_run_are_kept(tmp_path):
+def test_prune_keeps_the_newest_numbered_checkpoints_and_all_files_of_others(tmp_path):
     files = RunFiles(tmp_path / "a.pt")
     for name, batch in (("a_batch1.pt", 30), ("a_batch2.pt", 10), ("a_batch3.pt", 20), ("a.pt", 5), ("a_best.pt", 4)):
         write_file(state(batch=batch), tmp_path / name)
@@ -187,7 +187,7 @@ def test_only_the_newest_numbered_checkpoints_of_this_run_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(("keep", "left"), [("2", [6, 8]), ("null", [2, 4, 6, 8])])
-def test_keep_checkpoints_is_the_number_kept(keep, left):
+def test_keep_checkpoints_is_how_many_numbered_checkpoints_stay(keep, left):
     flags = ("--max_iters", "8", "--epochs", "2", "--checkpoint_interval", "2", "--training.keep_checkpoints", keep)
     assert train(*flags).code == 0
     assert sorted(read_stamp(path).batch for path in Path("models").glob("*_batch*.pt")) == left

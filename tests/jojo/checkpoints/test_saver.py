@@ -1,4 +1,4 @@
-"""Tests of checkpoints/saver.py: saving beside the training, and saves that fail."""
+"""Tests of checkpoints/saver.py: saving while training continues, and saves that fail."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def files(tmp_path) -> RunFiles:
 
 
 def state(value: float = 1.0, batch: int = 1):
-    """As much of a checkpoint as these tests need."""
+    """The part of a checkpoint that these tests need."""
     metadata = {"run_id": "0123456789abcdef"}
     return {"model": {"weight": torch.full((4, 4), value)}, "batch_counter": batch, "metadata": metadata}
 
 
 class SlowDisk:
-    """Stands for write_file: waits until `go` is set, and keeps what was written."""
+    """Replaces write_file: waits until `go` is set, and records each write."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -55,7 +55,7 @@ def disk(monkeypatch) -> SlowDisk:
 
 
 class Training:
-    """Stands for a trainer with one weight."""
+    """Replaces a trainer; it has one weight."""
 
     def __init__(self, files: RunFiles) -> None:
         self.state, self.moves = state(value=1.0), 0
@@ -76,10 +76,10 @@ def training(files) -> Training:
     return Training(files)
 
 
-# --- beside the training ----------------------------------------------------------------------------------------------
+# --- while training continues -----------------------------------------------------------------------------------------
 
 
-def test_a_slow_disk_gets_the_state_of_the_moment_of_the_save(training, files, disk):
+def test_a_slow_save_writes_the_state_from_when_it_began(training, files, disk):
     training.saver.save(training.state, [files.last])
     training.update(2.0)
     training.update(3.0)
@@ -89,18 +89,18 @@ def test_a_slow_disk_gets_the_state_of_the_moment_of_the_save(training, files, d
     assert training.state["model"]["weight"][0, 0] == 3
 
 
-def test_nothing_is_copied_in_memory_where_the_disk_is_fast_enough(training, files, disk):
+def test_nothing_is_copied_in_memory_if_the_save_ends_before_the_update(training, files, disk):
     address = training.state["model"]["weight"].data_ptr()
     disk.go.set()
     training.saver.save(training.state, [files.best, files.last])
     training.saver.wait()
     training.update(2.0)
     assert training.moves == 0 and training.state["model"]["weight"].data_ptr() == address
-    assert disk.written == [("a_best.pt", 1.0)]  # once: the other is a copy of the file
+    assert disk.written == [("a_best.pt", 1.0)]  # written once; the last one is a copy of the file
     assert files.last.read_bytes() == files.best.read_bytes()
 
 
-def test_training_that_moves_away_from_every_save_learns_the_same(monkeypatch, tmp_path):
+def test_training_in_a_copy_during_every_save_gives_the_same_weights(monkeypatch, tmp_path):
     flags = ("--max_iters", "6", "--checkpoint_interval", "1", "--eval_interval", "2")
     before_update = Saver.before_update
 
@@ -117,20 +117,20 @@ def test_training_that_moves_away_from_every_save_learns_the_same(monkeypatch, t
             assert differences(plain[part], moved[part]) == []
 
 
-def test_saves_come_one_after_another_and_none_is_dropped(training, files, disk):
+def test_saves_run_one_after_another_and_all_are_written(training, files, disk):
     saver = training.saver
     saver.save(state(value=1.0), [files.numbered(1), files.last])
     second = threading.Thread(target=saver.save, args=(state(value=2.0), [files.last]))
     second.start()
     second.join(0.2)
-    assert second.is_alive() and disk.written == []  # it waits for the one at work
+    assert second.is_alive() and disk.written == []  # it waits for the running save
     disk.go.set()
     second.join(10)
     saver.wait()
     assert disk.written == [("a_batch1.pt", 1.0), ("a.pt", 2.0)]
 
 
-def test_the_metrics_are_on_the_disk_before_the_checkpoint_that_counts_on_them(training, files, monkeypatch):
+def test_the_metrics_are_on_the_disk_before_the_checkpoint(training, files, monkeypatch):
     order = []
     monkeypatch.setattr(saver_module, "make_durable", lambda path: order.append(path))
     monkeypatch.setattr(saver_module, "write_file", lambda state, path: order.append(path))
@@ -143,7 +143,7 @@ def test_the_metrics_are_on_the_disk_before_the_checkpoint_that_counts_on_them(t
 
 
 def refuse(monkeypatch, function: str, names: set[str]) -> None:
-    """The saver's `function` (of a state or file, and a path) fails where the path has one of these names."""
+    """Let write_file or copy_file in saver.py fail for paths with one of these names."""
     real = getattr(saver_module, function)
 
     def refusing(content, path):
@@ -155,13 +155,13 @@ def refuse(monkeypatch, function: str, names: set[str]) -> None:
 
 
 @pytest.mark.parametrize(("function", "order"), [("write_file", ("best", "last")), ("copy_file", ("last", "best"))])
-def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(training, files, monkeypatch, function, order):
+def test_a_best_model_that_could_not_be_saved_is_saved_later_unchanged(training, files, monkeypatch, function, order):
     refused = {"a_best.pt"}
     refuse(monkeypatch, function, refused)
     training.saver.save(training.state, [getattr(files, kind) for kind in order])
     training.saver.wait()
     assert training.saver.failed == [files.best]
-    training.saver.save(training.state, [files.last])  # before the next update, so of the same tensors
+    training.saver.save(training.state, [files.last])  # before an update, so both saves share the tensors
     training.saver.wait()
     training.update(2.0)
     refused.clear()
@@ -171,7 +171,7 @@ def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(training,
     assert [read_file(path)["model"]["weight"][0, 0] for path in (files.best, files.last)] == [1, 2]
 
 
-def test_failed_numbered_saves_do_not_pile_up_in_memory(training, files, monkeypatch):
+def test_only_the_newest_failed_numbered_save_stays_in_memory(training, files, monkeypatch):
     def full(state, path):
         raise UserError("The disk is full.")
 
@@ -182,7 +182,7 @@ def test_failed_numbered_saves_do_not_pile_up_in_memory(training, files, monkeyp
     assert training.saver.failed == [files.numbered(5), files.last]
 
 
-def test_a_failed_save_is_an_error_message_until_one_succeeds(training, files, disk):
+def test_a_failed_save_prints_an_error_and_counts_until_one_succeeds(training, files, disk):
     disk.go.set()
     disk.error = UserError("The disk is full.")
     with listening() as said:
@@ -229,7 +229,7 @@ def test_weights_that_are_not_finite_are_never_saved(training, files, bad):
 # --- copies -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_copy_shares_nothing_with_the_original_and_ties_what_was_tied():
+def test_a_copy_shares_no_memory_with_the_original_and_tied_weights_stay_tied():
     weight = torch.arange(6.0).view(2, 3)
     original = {
         "model": {"in": weight, "out": weight, "view": weight[0]},
@@ -245,12 +245,12 @@ def test_a_copy_shares_nothing_with_the_original_and_ties_what_was_tied():
     assert copy["model"]["in"].sum() == 15 and copy["model"]["view"].sum() == 3 and copy["points"] == [(1, 2.0)]
 
 
-def test_without_a_copy_only_the_tensors_are_shared():
+def test_without_copy_only_tensors_are_shared():
     weight = torch.arange(6.0)
     original = {"model": {"in": weight, "out": weight}, "points": [1]}
     same = in_memory(original, copy=False)
     original["points"].append(2)
     weight.zero_()
     assert same["points"] == [1] and same["model"]["in"].sum() == 0
-    weight.data = torch.ones(6)  # training continues elsewhere
+    weight.data = torch.ones(6)  # training continues in other memory
     assert same["model"]["in"].sum() == 0

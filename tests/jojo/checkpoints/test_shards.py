@@ -1,4 +1,4 @@
-"""Tests of checkpoints/shards.py and of ShardSaver: shards are written, verified, refused, kept and moved with their `.pt`."""
+"""Tests of checkpoints/shards.py and of ShardSaver: shards are written, verified, kept, and moved with their `.pt`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def state(batch: int = 3, value: float = 0.0) -> dict[str, Any]:
-    """What a run would save after one batch, with a run id and a batch of our own."""
+    """What a run would save after one batch, with this run id and batch number."""
     trainer = make_trainer("--max_iters", "9")
     trainer.step(trainer.loader.batch(0, 0))
     trainer.batches_done = batch
@@ -63,12 +63,12 @@ def folder_of(path: Path) -> Path:
 
 
 def batches_in(folder: Path) -> list[int]:
-    """The batches of the folders of shards."""
+    """The batches of the saves in a folder of shards."""
     return sorted(int(path.name.split("-")[1]) for path in folder.iterdir())
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the `.pt`'s list, in a file with the right SHA-256."""
+    """Change the list of shards in a `.pt`, and write it with a correct SHA-256."""
     content = read_file(path)
     change(content["shards"])
     write_file(content, path)
@@ -77,11 +77,11 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 # --- one file and shards ---------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_in_shards_is_read_as_from_one_file(sharded: Path) -> None:
+def test_a_state_written_in_shards_is_read_back_as_from_one_file(sharded: Path) -> None:
     original = state()
     write_file(original, Path("models/whole.pt"))
     ours, theirs = load_checkpoint(sharded), load_checkpoint(Path("models/whole.pt"))
-    assert all(value["exp_avg"].is_meta for value in ours.state["optimizer"].values())  # sampling does not need it
+    assert all(value["exp_avg"].is_meta for value in ours.state["optimizer"].values())  # sampling does not read it
     ours.complete()
     assert differences(ours.model, theirs.model) == [] and differences(ours.state, theirs.state) == []
     assert ours.model["lm_head.weight"] is ours.model["transformer.wte.weight"]
@@ -115,14 +115,14 @@ def test_a_run_continues_from_shards_as_from_one_file() -> None:
         (["models/none.pt", "-o", "models/y.pt"], "No checkpoint"),
     ],
 )
-def test_the_tool_writes_over_nothing(arguments: list[str], expected: str, sharded: Path) -> None:
+def test_the_tool_overwrites_no_file(arguments: list[str], expected: str, sharded: Path) -> None:
     before = sharded.read_bytes()
     with pytest.raises(UserError, match=expected):
         convert_checkpoint.main(arguments)
     assert sharded.read_bytes() == before
 
 
-def test_weights_without_training_stay_one_file() -> None:
+def test_weights_without_training_state_cannot_be_split() -> None:
     content = state()
     write_file({name: content[name] for name in ("format_version", "model", "config", "tokenizer")}, SAVED)
     with pytest.raises(UserError, match="holds weights only"):
@@ -132,17 +132,17 @@ def test_weights_without_training_stay_one_file() -> None:
 # --- shards that are damaged or forged -------------------------------------------------------------------------------
 
 
-def test_a_flipped_bit_in_a_shard_is_noticed_before_it_is_read(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flipped_bit_in_a_shard_is_found_before_it_is_read(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = sorted(folder_of(sharded).iterdir())[1]
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 4
     shard.write_bytes(content)
-    monkeypatch.setattr(Shards, "read_into", lambda *_: pytest.fail("read all the same"))
+    monkeypatch.setattr(Shards, "read_into", lambda *_: pytest.fail("read although it is damaged"))
     with pytest.raises(UserError, match=f"damaged .*'{shard}'"):
         load_checkpoint(sharded)
 
 
-def test_shards_that_are_cut_short_missing_or_too_many_are_named(sharded: Path) -> None:
+def test_an_error_names_a_shard_that_is_cut_short_missing_or_unknown(sharded: Path) -> None:
     shard = sorted(folder_of(sharded).iterdir())[0]
     content = shard.read_bytes()
     shard.write_bytes(content[:-1])
@@ -204,7 +204,7 @@ def test_tensors_that_are_not_in_the_shards_are_refused(sharded: Path) -> None:
 
 
 def forged(path: Path, tensors: dict[str, torch.Tensor] | bytes, offsets: dict[str, list[int]] | None = None) -> None:
-    """Replace a checkpoint's first shard, and its SHA-256 in the list."""
+    """Replace a checkpoint's first shard, and its size and SHA-256 in the list."""
     shard = sorted(folder_of(path).iterdir())[0]
     if isinstance(tensors, bytes):
         shard.write_bytes(tensors)
@@ -230,9 +230,9 @@ def test_shards_that_hold_anything_but_safetensors_are_refused(sharded: Path) ->
 @pytest.mark.parametrize(
     "forge",
     [
-        lambda place, t: (place + 1, t),  # a hole before it
+        lambda place, t: (place + 1, t),  # a row is missing before it
         lambda place, t: (place - 1, t),
-        lambda place, t: (place, t[:-1].contiguous()),  # and one behind it
+        lambda place, t: (place, t[:-1].contiguous()),  # a row is missing after it
         lambda place, t: (place, t.to(torch.float64)),
         lambda place, t: (place, t.reshape(8, 32)),
         lambda place, t: (2**40, t),
@@ -260,7 +260,7 @@ def test_a_malformed_optimizer_state_is_refused_before_shards_are_read_into_it(s
 
 
 @pytest.mark.parametrize("failing", ["is_dir", "stat"])
-def test_shards_on_a_disk_that_fails_are_a_sentence(
+def test_a_failing_disk_while_shards_are_verified_is_a_user_error(
     failing: str, sharded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, real = folder_of(sharded), getattr(Path, failing)
@@ -275,7 +275,7 @@ def test_shards_on_a_disk_that_fails_are_a_sentence(
         load_checkpoint(sharded)
 
 
-def test_a_disk_that_fails_while_shards_are_read_is_a_sentence(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_while_shards_are_read_is_a_user_error(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> None:
         raise OSError(5, "Input/output error")
 
@@ -284,7 +284,7 @@ def test_a_disk_that_fails_while_shards_are_read_is_a_sentence(sharded: Path, mo
         load_checkpoint(sharded)
 
 
-def test_resume_falls_back_to_an_older_checkpoint_where_a_shard_is_missing() -> None:
+def test_resume_falls_back_to_an_older_checkpoint_if_a_shard_is_missing() -> None:
     files = RunFiles(SAVED)
     write_sharded(state(3), files.best)
     write_sharded(state(5), files.last)
@@ -297,12 +297,12 @@ def test_resume_falls_back_to_an_older_checkpoint_where_a_shard_is_missing() -> 
 # --- kept, moved, removed -------------------------------------------------------------------------------------------
 
 
-def test_shards_go_when_their_checkpoint_is_replaced_and_only_then() -> None:
+def test_shards_are_removed_only_after_their_checkpoint_is_replaced() -> None:
     files = RunFiles(SAVED)
     for batch in (1, 2, 4, 5):
         write_sharded(state(batch), SAVED)
         if batch == 1:
-            shutil.copy(SAVED, "models/kept.pt")  # by the user: the same shards
+            shutil.copy(SAVED, "models/kept.pt")  # the user's copy has the same shards
         if batch == 2:
             shutil.copy(SAVED, files.best)
     files.prune("f" * 16, keep=None)
@@ -311,7 +311,7 @@ def test_shards_go_when_their_checkpoint_is_replaced_and_only_then() -> None:
     assert batches_in(files.shards) == [1, 2, 5]
     for path in (Path("models/kept.pt"), files.best, SAVED):
         load_checkpoint(path)
-    SAVED.unlink()  # the run's newest is best, of batch 2: what is newer may be somebody's still
+    SAVED.unlink()  # now the newest is best, of batch 2; newer shards may still be in use
     files.prune(RUN_ID, keep=None)
     assert batches_in(files.shards) == [1, 2, 5]
 
@@ -335,7 +335,7 @@ def test_nothing_is_removed_while_a_checkpoint_cannot_be_read(monkeypatch: pytes
     assert batches_in(files.shards) == [2]
 
 
-def test_a_checkpoint_that_moves_aside_takes_its_shards_and_leaves_those_that_others_use() -> None:
+def test_a_checkpoint_moves_with_its_shards_and_leaves_those_that_others_use() -> None:
     files = RunFiles(SAVED)
     for batch, path in ((3, files.numbered(3)), (5, files.last)):
         write_sharded(state(batch), path)
@@ -347,10 +347,10 @@ def test_a_checkpoint_that_moves_aside_takes_its_shards_and_leaves_those_that_ot
     files.make_room("then")
     assert load_checkpoint(Path("models/old/x-then/x_batch3.pt")).state["batch_counter"] == 3
     assert not list(Path("models").glob("*.pt"))
-    assert batches_in(files.shards) == [5]  # what was kept.pt's: perhaps it was moved, and not removed
+    assert batches_in(files.shards) == [5]  # the shards of kept.pt stay: the user may have moved it
 
 
-def test_the_same_batch_trained_again_leaves_the_earlier_shards() -> None:
+def test_training_a_batch_again_does_not_overwrite_its_earlier_shards() -> None:
     files = RunFiles(SAVED)
     write_sharded(state(3, value=1.0), SAVED)
     shutil.copy(SAVED, "models/kept.pt")
@@ -376,7 +376,7 @@ def test_a_kill_while_checkpoints_are_moved_aside_loses_nothing(step: str, monke
     assert len(left) == 1 and load_checkpoint(left[0]).state["batch_counter"] == 3
 
 
-def test_files_are_copied_where_they_cannot_have_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_are_copied_if_they_cannot_be_hard_linked(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*_: Any) -> None:
         raise OSError(1, "Operation not permitted")
 
@@ -386,7 +386,7 @@ def test_files_are_copied_where_they_cannot_have_two_names(monkeypatch: pytest.M
     load_checkpoint(Path("models/old/x-now/x.pt"))
 
 
-def test_half_written_shards_of_a_killed_run_are_swept_up(sharded: Path) -> None:
+def test_half_written_shards_of_a_killed_run_are_removed(sharded: Path) -> None:
     files = RunFiles(sharded)
     left = files.shards / f".{RUN_ID}-4-00000000.tmp"
     left.mkdir()
@@ -396,7 +396,7 @@ def test_half_written_shards_of_a_killed_run_are_swept_up(sharded: Path) -> None
         load_checkpoint(sharded)
 
 
-# --- saving beside the training -------------------------------------------------------------------------------------
+# --- saving while training continues ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -448,7 +448,7 @@ def test_the_checkpoints_of_one_save_share_its_shards(group: Share) -> None:
     assert batches_in(files.shards) == [3, 4, 6]  # of best, numbered, last
 
 
-def test_the_state_of_the_moment_of_the_save_is_written(group: Share) -> None:
+def test_a_save_writes_the_state_from_when_it_began(group: Share) -> None:
     shared = group(state(3, value=1.0))
     saver = ShardSaver(RunFiles(SAVED), None, Ranks())
     saver.save(shared, [SAVED])
@@ -459,7 +459,7 @@ def test_the_state_of_the_moment_of_the_save_is_written(group: Share) -> None:
 
 
 @pytest.mark.parametrize("refusing", ["write_shards", "write_file", "copy_file"])
-def test_a_save_that_fails_leaves_the_last_one_and_is_tried_again_as_it_was(
+def test_a_failed_save_keeps_the_previous_one_and_is_tried_again_unchanged(
     refusing: str, group: Share, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = RunFiles(SAVED)
@@ -488,7 +488,7 @@ def test_a_save_that_fails_leaves_the_last_one_and_is_tried_again_as_it_was(
     assert load_checkpoint(files.last).state["batch_counter"] == 3
 
 
-def test_weights_that_are_not_finite_are_not_written_in_shards_either(group: Share) -> None:
+def test_weights_that_are_not_finite_are_never_written_in_shards(group: Share) -> None:
     saver = ShardSaver(RunFiles(SAVED), None, Ranks())
     saver.save(group(state(1, value=float("nan"))), [SAVED])
     with pytest.raises(UserError, match=r"'transformer\.wte\.weight' is not finite"):
@@ -496,7 +496,7 @@ def test_weights_that_are_not_finite_are_not_written_in_shards_either(group: Sha
     assert not SAVED.exists()
 
 
-def test_a_save_that_waits_for_a_missing_rank_ends_the_run(group: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_rank_during_a_save_ends_the_run(group: Share, monkeypatch: pytest.MonkeyPatch) -> None:
     saver, shared = ShardSaver(RunFiles(SAVED), None, Ranks()), group(state(1))
 
     def missing(*_: Any) -> None:
@@ -515,7 +515,7 @@ def test_a_save_that_waits_for_a_missing_rank_ends_the_run(group: Share, monkeyp
     assert not said and not SAVED.exists()
 
 
-def test_the_thread_that_saves_works_on_its_ranks_gpu(group: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_saving_thread_uses_the_gpu_of_its_rank(group: Share, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[str] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     saver = ShardSaver(RunFiles(SAVED), None, Ranks(), "cuda:3")

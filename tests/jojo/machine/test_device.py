@@ -1,4 +1,4 @@
-"""Tests of device.py: which device, precision and compilation a machine gets, with the hardware made up."""
+"""Tests of device.py: which device, dtype and compilation are chosen, on pretended hardware."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Patch = pytest.MonkeyPatch
 
 
 def pretend(patch: Patch, cuda_free: tuple[int, ...] = (), mps: bool = False, bfloat16: bool = True) -> None:
-    """A machine with CUDA devices of so much free memory each, and perhaps an Apple GPU."""
+    """Pretend that the machine has CUDA devices with this much free memory, or an Apple GPU."""
     patch.setattr(torch.cuda, "is_available", lambda: bool(cuda_free))
     patch.setattr(torch.cuda, "device_count", lambda: len(cuda_free))
     patch.setattr(torch.cuda, "mem_get_info", lambda index: (cuda_free[index], 10**12))
@@ -67,7 +67,7 @@ def test_cuda_without_a_number_is_the_one_with_most_free_memory(monkeypatch: Pat
 
 
 @pytest.mark.parametrize("wanted", ["cpu", "cuda:0", "cuda:1", "mps"])
-def test_a_device_that_is_there_is_taken_as_asked(monkeypatch: Patch, wanted: str) -> None:
+def test_a_device_that_exists_is_used_as_asked(monkeypatch: Patch, wanted: str) -> None:
     pretend(monkeypatch, (1, 2), mps=True)
     assert choose_device(wanted, from_flag=True).value == wanted
 
@@ -80,7 +80,7 @@ def test_a_missing_device_named_by_a_flag_is_an_error(monkeypatch: Patch, wanted
     assert f"'{wanted}'" in str(caught.value) and "this machine has: cpu" in str(caught.value)
 
 
-def test_a_missing_cuda_number_lists_what_is_there(monkeypatch: Patch) -> None:
+def test_the_error_for_a_missing_cuda_number_lists_the_devices(monkeypatch: Patch) -> None:
     pretend(monkeypatch, (1, 2))
     with pytest.raises(UserError) as caught:
         choose_device("cuda:2", from_flag=True)
@@ -106,7 +106,7 @@ def test_a_missing_device_named_by_a_file_warns_and_falls_back(
 
 
 @pytest.mark.parametrize("wanted", ["", "gpu", "cuda:x", "cuda:-1", "CUDA", "tpu:0", "meta"])
-def test_a_word_that_is_no_device_is_an_error_wherever_it_stands(monkeypatch: Patch, wanted: str) -> None:
+def test_a_word_that_is_not_a_device_is_an_error_in_a_flag_and_in_a_file(monkeypatch: Patch, wanted: str) -> None:
     pretend(monkeypatch, (1,))
     for from_flag in (True, False):
         with pytest.raises(UserError):
@@ -120,7 +120,7 @@ def test_a_word_that_is_no_device_is_an_error_wherever_it_stands(monkeypatch: Pa
     ("avx512_bf16", "amx", "chosen"),
     [(False, False, "float32"), (True, False, "bfloat16"), (False, True, "bfloat16"), (True, True, "bfloat16")],
 )
-def test_auto_on_a_cpu_is_bfloat16_only_where_the_hardware_multiplies_it(
+def test_auto_on_a_cpu_is_bfloat16_only_if_the_hardware_multiplies_it(
     monkeypatch: Patch, avx512_bf16: bool, amx: bool, chosen: str
 ) -> None:
     pretend_cpu(monkeypatch, avx512_bf16, amx)
@@ -140,7 +140,7 @@ def test_bfloat16_that_is_only_emulated_is_not_chosen(monkeypatch: Patch) -> Non
     assert choose_dtype("auto", "cuda:0").value == "float32"
 
 
-def test_the_device_that_was_chosen_is_asked_and_not_the_first(monkeypatch: Patch) -> None:
+def test_bfloat16_is_checked_on_the_chosen_device_and_not_on_the_first(monkeypatch: Patch) -> None:
     pretend(monkeypatch, (5, 9))
     current = ["cuda:0"]  # an old GPU beside a new one
 
@@ -166,7 +166,7 @@ def test_auto_on_mps_is_float32() -> None:
 @pytest.mark.parametrize(
     ("wanted", "on"), [("float32", "cpu"), ("bfloat16", "cpu"), ("float16", "cuda:0"), ("float16", "mps")]
 )
-def test_a_dtype_that_works_is_taken_as_asked(monkeypatch: Patch, wanted: str, on: str) -> None:
+def test_a_dtype_that_works_is_used_as_asked(monkeypatch: Patch, wanted: str, on: str) -> None:
     pretend_cpu(monkeypatch)
     assert choose_dtype(wanted, on).value == wanted
 
@@ -177,7 +177,7 @@ def test_float16_on_a_cpu_is_refused_with_the_reason() -> None:
     assert "slower" in str(caught.value) and "float32" in str(caught.value)
 
 
-def test_float16_meant_for_a_gpu_that_is_not_here_warns_and_chooses(monkeypatch: Patch) -> None:
+def test_float16_from_a_file_on_a_cpu_warns_and_chooses(monkeypatch: Patch) -> None:
     pretend_cpu(monkeypatch)
     with messages() as said:
         assert choose_dtype("float16", "cpu", strict=False).value == "float32"
@@ -194,7 +194,7 @@ def test_bfloat16_on_a_gpu_without_it_is_refused_by_name(monkeypatch: Patch) -> 
 # --- compile --------------------------------------------------------------------------------------------------------
 
 
-def test_null_compiles_on_cuda_only() -> None:
+def test_null_compiles_only_on_cuda() -> None:
     assert [choose_compile(None, on).value for on in ("cuda:0", "cpu", "mps")] == ["yes", "no", "no"]
 
 
@@ -203,25 +203,25 @@ def test_false_never_compiles(on: str) -> None:
     assert choose_compile(False, on).value == "no"
 
 
-def test_true_compiles_where_there_is_a_compiler(monkeypatch: Patch) -> None:
+def test_true_compiles_if_there_is_a_compiler(monkeypatch: Patch) -> None:
     monkeypatch.setattr(device.shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" else None)
     assert choose_compile(True, "cpu").value == "yes"
     assert choose_compile(True, "cuda:0").value == "yes"
 
 
-def test_a_cpu_without_a_compiler_warns_once_and_goes_on(monkeypatch: Patch) -> None:
+def test_a_cpu_without_a_compiler_warns_once_and_continues(monkeypatch: Patch) -> None:
     monkeypatch.setattr(device.shutil, "which", lambda name: None)
     with messages() as said:
         assert choose_compile(True, "cpu").value == "no"
     assert len(said) == 1 and "compiler" in said[0]
 
 
-# --- settings and facts ---------------------------------------------------------------------------------------------
+# --- settings -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def tf32() -> Iterator[None]:
-    """Leaves torch's TF32 switches as they were."""
+    """Restores torch's TF32 switches after the test."""
     switches = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [switch.allow_tf32 for switch in switches]
     yield
@@ -256,7 +256,7 @@ def test_a_cpu_needs_no_settings(monkeypatch: Patch) -> None:
     device.give_back_memory(SystemConfig(optimize_memory=True), "cpu")
 
 
-def test_autocast_lowers_matrix_products_and_float32_leaves_them() -> None:
+def test_autocast_lowers_matrix_products_and_float32_turns_it_off() -> None:
     ones = torch.ones(2, 2)
     with device.autocast("cpu", "bfloat16"):
         assert (ones @ ones).dtype == torch.bfloat16
@@ -264,12 +264,12 @@ def test_autocast_lowers_matrix_products_and_float32_leaves_them() -> None:
             assert (ones @ ones).dtype == torch.float32
 
 
-def test_the_compiler_is_not_imported_to_say_that_nothing_is_compiled() -> None:
+def test_uncompiled_does_not_import_the_compiler() -> None:
     code = "import sys\nfrom jojo.machine import device\nwith device.uncompiled(): assert 'torch._dynamo' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_what_is_compiled_runs_as_it_was_written() -> None:
+def test_a_compiled_function_runs_uncompiled_inside_uncompiled() -> None:
     calls = []
     double = torch.compile(lambda x: 2 * x, backend=lambda graph, inputs: calls.append(1) or graph.forward)
     with device.uncompiled():
@@ -286,19 +286,19 @@ def test_facts_about_this_machine() -> None:
 
 # --- memory ---------------------------------------------------------------------------------------------------------
 
-GROUPS = {  # what /proc/self/cgroup says, files below the root, and the room that follows
+GROUPS = {  # text of /proc/self/cgroup, files below the root, and the bytes that each group still allows
     "no group": ("", {}, []),
     "version 2, with a limit": (
         "0::/job\n",
         {"job/memory.max": "1000", "job/memory.current": "600", "job/memory.stat": "anon 5\ninactive_file 150\n"},
         [550],
     ),
-    "version 2, without": (
+    "version 2, without a limit": (
         "0::/job\n",
         {"job/memory.max": "max", "job/memory.current": "600", "job/memory.stat": "inactive_file 1\n"},
         [],
     ),
-    "version 2, a limit further out": (
+    "version 2, with a limit in an outer group": (
         "0::/job/part\n",
         {
             "job/part/memory.max": "max", "job/part/memory.current": "6", "job/part/memory.stat": "",
@@ -329,24 +329,24 @@ GROUPS = {  # what /proc/self/cgroup says, files below the root, and the room th
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_what_control_groups_allow(tmp_path: Path, name: str) -> None:
-    own, files, rooms = GROUPS[name]
+def test_the_memory_that_control_groups_allow(tmp_path: Path, name: str) -> None:
+    own, files, allowed = GROUPS[name]
     (tmp_path / "own").write_text(own)
     for place, text in files.items():
         (tmp_path / "root" / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "root" / place).write_text(text)
-    assert list(device._cgroup_available(tmp_path / "own", tmp_path / "root")) == rooms
+    assert list(device._cgroup_available(tmp_path / "own", tmp_path / "root")) == allowed
     assert list(device._cgroup_available(tmp_path / "missing", tmp_path / "root")) == []
 
 
-def test_available_memory_is_the_least_of_the_systems_and_the_groups(monkeypatch: Patch) -> None:
+def test_available_memory_is_limited_by_the_system_and_by_control_groups(monkeypatch: Patch) -> None:
     real, total = device.available_memory_bytes(), device.total_memory_bytes("cpu")
     assert real and total and 0 < real <= total
     monkeypatch.setattr(device, "_cgroup_available", lambda: iter([real * 2, 5]))
     assert device.available_memory_bytes() == 5
 
 
-def test_memory_in_use_is_what_is_not_to_be_had(monkeypatch: Patch) -> None:
+def test_memory_in_use_is_the_total_without_the_free_memory(monkeypatch: Patch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda name: {"cuda:1": (30, 100)}[name])
     assert device.memory_in_use_bytes("cuda:1") == 70
     monkeypatch.setattr(device, "total_memory_bytes", lambda name: 100)
@@ -356,7 +356,7 @@ def test_memory_in_use_is_what_is_not_to_be_had(monkeypatch: Patch) -> None:
     assert device.memory_in_use_bytes("cpu") is None
 
 
-def test_a_c_library_that_allows_less_is_asked_for_less(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_glibc_gets_a_smaller_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
 
     def mallopt(parameter: int, value: int) -> int:
@@ -373,7 +373,7 @@ def test_a_c_library_that_allows_less_is_asked_for_less(monkeypatch: pytest.Monk
     [
         ("auto", False, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),
         ("cuda", True, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),
-        ("cuda:0", False, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),  # of a checkpoint
+        ("cuda:0", False, ["cuda:0", "cuda:1", "cpu"], "cuda:1"),  # from a checkpoint
         ("cpu", True, ["cuda:0", "cuda:1", "cpu"], "cpu"),
         ("auto", False, ["mps", "cpu"], "cpu"),
         ("cuda:1", True, ["cuda:0", "cuda:1", "cpu"], "--device cuda:1 is one device for several ranks"),
@@ -382,7 +382,7 @@ def test_a_c_library_that_allows_less_is_asked_for_less(monkeypatch: pytest.Monk
         ("cuda", True, ["cpu"], "The device 'cuda' does not exist here"),
     ],
 )
-def test_every_rank_has_a_gpu_of_its_own(
+def test_every_rank_has_its_own_gpu(
     wanted: str, by_flag: bool, known: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "available_devices", lambda: known)
@@ -393,7 +393,7 @@ def test_every_rank_has_a_gpu_of_its_own(
         assert choose_rank_device(wanted, by_flag, 1, 2, sees_all=True).value == expected
 
 
-def test_a_launcher_may_show_each_rank_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_may_show_each_rank_only_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "available_devices", lambda: ["cuda:0", "cpu"])
     assert choose_rank_device("auto", False, 1, 2, sees_all=False).value == "cuda:0"
     monkeypatch.setattr(device, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])

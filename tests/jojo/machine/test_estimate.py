@@ -1,4 +1,4 @@
-"""The peak FLOP/s of hardware, against the makers' data sheets; GPUs by name."""
+"""Tests of estimate.py and gpus.py: peak FLOP/s as in the makers' data sheets, and GPUs by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jojo.machine import estimate
 from jojo.machine.gpus import GPUS, find_gpu, gpu_peak_flops, short_name
 
 
-# Dense TFLOP/s of the data sheets; float32 is TF32 where the hardware has it.
+# Dense TFLOP/s in the data sheets; float32 is TF32 if the hardware has it.
 @pytest.mark.parametrize(
     ("name", "float32", "bfloat16", "float16"),
     [
@@ -32,7 +32,7 @@ from jojo.machine.gpus import GPUS, find_gpu, gpu_peak_flops, short_name
         ("Tesla V100-PCIE-32GB", 14, None, 112),
     ],
 )
-def test_peaks_are_those_of_the_data_sheets(name: str, float32: float, bfloat16: float | None, float16: float) -> None:
+def test_peaks_are_as_in_the_data_sheets(name: str, float32: float, bfloat16: float | None, float16: float) -> None:
     for dtype, tera in (("float32", float32), ("bfloat16", bfloat16), ("float16", float16)):
         peak = gpu_peak_flops(name, dtype)
         assert peak is None if tera is None else peak == pytest.approx(tera * 1e12, rel=0.01), dtype
@@ -45,7 +45,7 @@ def test_peaks_are_those_of_the_data_sheets(name: str, float32: float, bfloat16:
         "Quadro P400",
         "AMD Instinct MI250X",
         "",
-        # Names that contain a known one and are other hardware, several times slower or faster:
+        # These names contain a known name, but the hardware is several times slower or faster:
         "NVIDIA RTX A1000 Laptop GPU",
         "NVIDIA T400 4GB",
         "Tesla T40 24GB",
@@ -54,7 +54,7 @@ def test_peaks_are_those_of_the_data_sheets(name: str, float32: float, bfloat16:
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_no_peak_is_made_up_for_unknown_hardware(name: str, dtype: str) -> None:
+def test_unknown_hardware_has_no_peak(name: str, dtype: str) -> None:
     assert gpu_peak_flops(name, dtype) is None
 
 
@@ -63,14 +63,14 @@ def test_a_cpus_peak_is_measured(dtype: str) -> None:
     assert 1e6 < estimate.measure_cpu_peak_flops(dtype, seconds=0.01, size=64) < 1e15
 
 
-def test_a_cpu_has_a_peak_and_other_devices_without_a_table_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_has_a_peak_and_mps_has_one_only_if_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "measure_cpu_peak_flops", lambda dtype: {"float32": 2e11}[dtype])
     assert estimate.peak_flops(SystemConfig(device="cpu", dtype="float32")) == 2e11
     assert estimate.peak_flops(SystemConfig(device="mps", dtype="float32")) is None
     assert estimate.peak_flops(SystemConfig(device="mps", dtype="float32", peak_flops=3e12)) == 3e12
 
 
-def test_a_gpus_peak_goes_by_the_name_it_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpus_peak_is_found_by_the_name_in_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {"cuda:0": "NVIDIA H100 80GB HBM3", "cuda:1": "Tesla T4"}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names[device])
     for device, dtype, tf32, peak in (
@@ -93,13 +93,13 @@ def test_every_gpu_is_found_by_its_name_and_by_name_and_memory() -> None:
     assert find_gpu("H100 NVL") is None is find_gpu("12")
 
 
-def test_a_gpu_with_links_has_all_that_a_plan_needs() -> None:
+def test_a_gpu_with_a_link_has_all_values_that_plan_scaling_needs() -> None:
     for gpu in GPUS:
         if gpu.link:
             assert gpu.memory_gb and gpu.memory_gb_s and gpu.link_gb_s and gpu.network_gb_s
             assert gpu_peak_flops(gpu.name, "bfloat16")
 
 
-def test_a_gpu_has_bfloat16_where_it_has_a_peak_of_it() -> None:
+def test_a_gpu_has_bfloat16_exactly_if_it_has_a_peak_for_it() -> None:
     assert all(gpu.has_bfloat16 == bool(gpu.tflops[2]) for gpu in GPUS if gpu.tflops)
     assert not find_gpu("GTX 1080").has_bfloat16 and find_gpu("RTX 3060").has_bfloat16

@@ -1,4 +1,4 @@
-"""What ranks agree on, and how they explain a failure: several Ranks in one process, in threads that share a store."""
+"""Tests of ranks.py and launch.py, with several Ranks in one process: threads that share a store."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_rank_0_goes_first() -> None:
     assert order == [0, 1]
 
 
-def test_ranks_that_do_different_things_are_told_so() -> None:
+def test_ranks_that_do_different_things_raise_an_error() -> None:
     def go(ranks: Ranks) -> Any:
         ranks.all_gather_text("read parts of 'x.pt'" if ranks.rank else "connect", "")
 
@@ -77,7 +77,7 @@ def test_ranks_that_do_different_things_are_told_so() -> None:
     ]
 
 
-def test_ranks_that_were_given_something_else_are_told_what() -> None:
+def test_an_error_names_the_facts_that_differ_between_ranks() -> None:
     facts = {"the code": "a", "the training data": "b", "training.batch_size": "4"}
     assert on_all(2, lambda ranks: ranks.check_same(facts)) == [None, None]
     other = facts | {"the code": "x", "training.batch_size": "8"}
@@ -108,12 +108,12 @@ def test_rank_0_says_which_ranks_it_waits_for(monkeypatch: pytest.MonkeyPatch) -
     ("message", "waited_s", "expected"),
     [
         (CLOSED, 5.0, "Another rank ended unexpectedly"),
-        (CLOSED, -math.inf, "Another rank ended unexpectedly"),  # no wait with a limit has begun
+        (CLOSED, -math.inf, "Another rank ended unexpectedly"),  # outside a wait that has a limit
         (TIMED_OUT, 601.0, r"Ranks 1, 2 \(last seen in batch 7\) did not answer for 10 min"),
-        (CLOSED, 550.0, r"Ranks 1, 2 \(last seen in batch 7\) did not answer"),  # cut off by one that waited as long
+        (CLOSED, 550.0, r"Ranks 1, 2 \(last seen in batch 7\) did not answer"),  # another rank timed out first
     ],
 )
-def test_errors_of_the_library_become_a_sentence(message: str, waited_s: float, expected: str) -> None:
+def test_errors_of_gloo_become_a_sentence(message: str, waited_s: float, expected: str) -> None:
     store = torch.distributed.HashStore()
     for rank, place in enumerate(("27 9", "24 8", "23 7")):
         store.set(f"at/{rank}", place)
@@ -123,7 +123,7 @@ def test_errors_of_the_library_become_a_sentence(message: str, waited_s: float, 
         raise RuntimeError(message)
 
 
-def test_other_errors_stay_what_they_are() -> None:
+def test_other_errors_are_not_changed() -> None:
     for ranks in (SINGLE, Ranks(0, 2)):
         with pytest.raises(RuntimeError, match="a bug"), ranks.explain_failures():
             raise RuntimeError("a bug")
@@ -135,7 +135,7 @@ def test_one_rank_reports_the_first_problem(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(ranks_module.platform, "node", lambda: "far")
     assert Ranks(3, 4, store=store).report("It broke.") == "[rank 3, far] It broke."
     assert Ranks(0, 4, store=store).report("Another rank ended.") == ""
-    monkeypatch.setattr(ranks_module.platform, "node", lambda: "near")  # whose screen may not show what rank 3 wrote
+    monkeypatch.setattr(ranks_module.platform, "node", lambda: "near")  # its screen may not show rank 3's message
     assert Ranks(0, 4, store=store).report("Another rank ended.") == "[rank 3, far] It broke."
     assert Ranks(1, 4, store=store).report("Another rank ended.") == ""
 
@@ -143,7 +143,7 @@ def test_one_rank_reports_the_first_problem(monkeypatch: pytest.MonkeyPatch) -> 
 # --- sharded tensors ------------------------------------------------------------------------------------------------
 
 
-def test_a_sharded_tensor_takes_values_and_is_full_again(tmp_path: Path) -> None:
+def test_values_are_copied_into_a_sharded_tensor_and_gathered_from_it(tmp_path: Path) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -173,7 +173,7 @@ def test_a_sharded_tensor_takes_values_and_is_full_again(tmp_path: Path) -> None
         ({"LOCAL_WORLD_SIZE": "3"}, "LOCAL_WORLD_SIZE 3 do not fit together"),
     ],
 )
-def test_an_environment_that_does_not_fit_is_one_sentence(
+def test_environment_variables_that_do_not_fit_together_are_one_sentence(
     environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_USE_AGENT_STORE"):
@@ -185,7 +185,7 @@ def test_an_environment_that_does_not_fit_is_one_sentence(
         pass
 
 
-def test_restarts_on_several_machines_need_a_new_store(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restarts_on_several_machines_require_a_setting_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     module = sys.modules["torch.distributed.rendezvous"]  # torch.distributed has a function of this name
     monkeypatch.setattr(module, "rendezvous", lambda *_, **__: iter([(None, 0, 4)]))
     environment = {
@@ -204,9 +204,8 @@ def test_a_rank_that_waits_for_rank_0_says_so_and_can_be_interrupted(monkeypatch
     port = free_port()
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("MASTER_PORT", port)
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's background jobs ignore it: an endless wait
+    # A shell's background jobs ignore SIGINT; without a handler the wait would be endless.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with listening() as said, pytest.raises(KeyboardInterrupt):
             launch.open_store(1, 2)
