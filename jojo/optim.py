@@ -19,7 +19,7 @@ from utils import UserError, one_line
 
 EPSILON = 1e-8  # added to the square root of AdamW's second moment
 MUON_MOMENTUM = 0.95
-MUON_ELEMENTS = 1 << 24  # as many elements of weights are updated together
+MUON_ELEMENTS = 1 << 24  # elements of weights that are updated at a time
 ADAMW_STEP_SIZE = 0.2  # root mean square of AdamW's usual step at learning rate 1 (Liu et al. 2025)
 
 
@@ -93,8 +93,7 @@ class AdamW(Optimizer):
         m = average of the gradient g      v = average of g², both over about 1 / (1 - beta) batches
         w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + EPSILON) - lr weight_decay w
 
-    PyTorch's fused kernel reads the memory once; the formula as tensor operations would read it a dozen times.
-    Groups have "weight_decay".
+    PyTorch's fused kernel reads the memory once, separate operations a dozen times. Groups have "weight_decay".
     """
 
     STATE = ("step", "exp_avg", "exp_avg_sq")

@@ -1,8 +1,7 @@
 """Converts the training state of older checkpoints to this version's: Jojo 1 and 2.x, and nanoGPT.
 
-It keeps what the file has of this: optimizer state, batches done, evaluations, best and worst losses, the time and the
-versions. No older format holds the position in the data or the random states, so training continues at the beginning of
-an epoch.
+If the file has them, it keeps optimizer state, batches done, evaluations, best and worst losses, the time and the versions.
+No older format holds the position in the data or the random states, so training continues at the beginning of an epoch.
 """
 
 from __future__ import annotations

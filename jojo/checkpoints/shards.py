@@ -96,7 +96,7 @@ class Shards:
     def listed_in(cls, path: Path, listed: Any) -> Shards:
         """The shards in a checkpoint's list. Raises UserError if the list is malformed.
 
-        So a damaged or hostile list names no files elsewhere, and no tensors larger than its files.
+        A hostile list can name no files in other folders, and no tensors that are larger than its files.
         """
         with suppress(TypeError, KeyError, AttributeError):
             folder = listed["folder"]

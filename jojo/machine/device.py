@@ -165,7 +165,7 @@ def give_back_memory(system: SystemConfig, device: str) -> None:
 def autocast(device: str, dtype: str) -> torch.autocast:
     """Mixed precision: weights stay in float32, matrix products run in `dtype`.
 
-    "float32" turns autocast off, also inside another autocast. The backward pass runs under it.
+    With "float32", autocast is off, even inside another autocast. The backward pass runs that way.
     """
     low = None if dtype == "float32" else getattr(torch, dtype)
     return torch.autocast(device.partition(":")[0], dtype=low, enabled=low is not None)

@@ -79,7 +79,7 @@ def from_environment() -> Ranks:
 
 
 def number(name: str, default: int | None = None) -> int:
-    """A number from 0 in the environment. Raises UserError if it is anything else."""
+    """A whole number from the environment. Raises UserError if the value is anything else."""
     text = str(os.environ.get(name, default))
     if not text.isdecimal():
         raise UserError(f"{name} in the environment is '{one_line(text)}', not a number; start ranks with torchrun.")

@@ -177,7 +177,7 @@ class Ranks:
     # The user sees one message for the whole run: the first error that a rank reports. The other ranks print nothing.
 
     def heartbeat(self, batch: int | None = None) -> None:
-        """Record in the store that this rank starts its next exchange, and in which batch."""
+        """Record in the store that this rank starts its next collective, and in which batch."""
         if not self.is_single:
             self.exchanges += 1
             self.batch = self.batch if batch is None else batch
@@ -199,7 +199,7 @@ class Ranks:
             raise OtherRankFailed(f"{late}; look at what it does and what it wrote last.") from error
 
     def _late_ranks(self) -> str:
-        """Name the ranks that are behind the others in exchanges: the others wait for them."""
+        """Name the ranks that have started fewer collectives than the others, which wait for them."""
         with suppress(RuntimeError):  # the store ended with rank 0's machine
             texts = self.store.multi_get([f"at/{rank}" for rank in range(self.world_size)])
             exchanges, batches = zip(*(map(int, text.split()) for text in texts), strict=True)
@@ -208,9 +208,7 @@ class Ranks:
         return "Another rank"
 
     def report(self, problem: str) -> str:
-        """The message that this rank should print; empty if none.
-
-        Only the first problem of all ranks is printed: by the rank that had it, and by rank 0 if that is on another machine."""
+        """The text that this rank should print: the first problem of all ranks if it is its own, or as rank 0; else empty."""
         if not self.is_main:
             time.sleep(RANK_0_FIRST_S)
         own = json.dumps([self.rank, platform.node(), problem])
