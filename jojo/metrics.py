@@ -73,7 +73,6 @@ class MetricsTracker:
         return time.monotonic() - self._started
 
     def add_batch(self, row: Mapping[str, Any]) -> None:
-        """Add the row of one batch."""
         self.train_loss_batch.add(row["step"], row["loss"])
         self.learning_rate.add(row["step"], row["lr"])
 
@@ -197,7 +196,6 @@ class TensorBoard:
         self._writer: Any = SummaryWriter(str(folder), purge_step=done + 1)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add the row of a batch."""
         step = row["step"]
         for key, name in self.NAMES.items():
             if row.get(key) is not None:

@@ -208,7 +208,7 @@ class Ranks:
         return "Another rank"
 
     def report(self, problem: str) -> str:
-        """The text that this rank should print: the first problem of all ranks if it is its own, or as rank 0; else empty."""
+        """What this rank prints: the first problem of all ranks if it is its own; rank 0 also prints one from another machine."""
         if not self.is_main:
             time.sleep(RANK_0_FIRST_S)
         own = json.dumps([self.rank, platform.node(), problem])
