@@ -244,7 +244,7 @@ def run_of(path: Path) -> str:
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """Hard-link a file, or copy it where the file system cannot."""
+    """Hard-link a file; copy it if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

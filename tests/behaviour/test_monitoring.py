@@ -401,7 +401,7 @@ def test_files_with_nothing_to_draw_are_one_sentence(regenerate):
     for name in ("old.pt", "empty.metrics.jsonl"):
         with pytest.raises(UserError, match=rf"'{name}' has no losses to plot"):
             regenerate(name)
-    with pytest.raises(UserError, match="No metrics file 'none"):
+    with pytest.raises(UserError, match="no metrics file 'none"):
         regenerate("none.metrics.jsonl")
     with pytest.raises(UserError, match="no folder 'nowhere'"):
         regenerate("models/mine_epoch1.pt", "-o", "nowhere/x.png")
