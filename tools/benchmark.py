@@ -84,11 +84,11 @@ def contestant_command(name: str, **arguments: Any) -> list[str]:
     return [str(ROOT / "tools" / "parts" / "benchmark_contestants.py"), name, json.dumps(arguments)]
 
 
-def failure(what: str, errors: IO[bytes]) -> UserError:
+def failure(name: str, errors: IO[bytes]) -> UserError:
     """The error for a process that ended before it answered, with the last line that it printed."""
     errors.seek(0)
     said = errors.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
-    return UserError(f"{what} could not be measured: {one_line(said[-1].removeprefix('error: '), 300)}")
+    return UserError(f"{name} could not be measured: {one_line(said[-1].removeprefix('error: '), 300)}")
 
 
 class Contestant:

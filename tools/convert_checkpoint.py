@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     if checkpoint.version != "3":
         raise UserError(f"'{source}' has an older format, which is always one file; use it as it is.")
     if args.parts and not checkpoint.has_training_state:
-        raise UserError(f"'{source}' holds weights only, which fsdp reads from one file too; use it as it is.")
+        raise UserError(f"'{source}' has only weights; fsdp can read them from one file, so use it as it is.")
     checkpoint.complete()
     (write_sharded if args.parts else write_file)(checkpoint.state, output)
     log.info("Wrote %s%s", output, ", and its shards beside it" if args.parts else "")

@@ -131,7 +131,7 @@ class Mark(NamedTuple):
 
 
 class RunFile:
-    """A run's metrics file, of which every call reads only the new rows, and its config.
+    """A run's metrics file, read incrementally, and its config.
 
     One thread reads the file. Other threads use the rows while they hold the lock.
     """

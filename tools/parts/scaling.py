@@ -156,7 +156,7 @@ class Plan:
     memory: Parts = field(default_factory=dict)
     fits: bool = False
     collectives: list[Collective] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)  # computing, and what it does not hide
+    seconds: dict[str, float] = field(default_factory=dict)  # by cause, without hidden communication
     hidden_s: float = 0.0  # sending while the GPU computes
     mfu: float = 0.0
     tokens_per_s: float = 0.0
