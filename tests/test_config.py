@@ -42,19 +42,19 @@ def problem_of(*layers: Any) -> str:
 # --- defaults and fields --------------------------------------------------------------------------------------------
 
 
-def test_no_layers_give_the_defaults() -> None:
+def test_without_layers_every_option_has_its_default() -> None:
     built, sources = resolve([])
     assert built == Config()
     assert set(sources) == set(OPTIONS)
     assert set(sources.values()) == {"default"}
 
 
-def test_every_default_is_valid_by_its_own_rules() -> None:
+def test_every_default_is_valid() -> None:
     for opt in OPTIONS.values():
         assert config.check_value(opt, opt.default) == (opt.default, ""), opt.name
 
 
-def test_sections_and_fields_of_2_1_are_all_there() -> None:
+def test_every_section_and_field_of_version_2_1_still_exists() -> None:
     wanted = {
         "model": "n_layer n_head n_embd block_size dropout bias vocab_size",
         "optimizer": "learning_rate weight_decay beta1 beta2 grad_clip",
@@ -70,13 +70,13 @@ def test_sections_and_fields_of_2_1_are_all_there() -> None:
         assert set(names.split()) <= {field.name for field in dataclasses.fields(SECTIONS[section])}
 
 
-def test_every_field_says_in_one_line_what_it_is() -> None:
+def test_every_option_has_a_one_line_help_text() -> None:
     for opt in OPTIONS.values():
         assert opt.help and "\n" not in opt.help, opt.name
         assert opt.default is not None or opt.optional, opt.name
 
 
-def test_accumulation_defaults_to_one_batch_of_one_micro_batch() -> None:
+def test_a_batch_has_one_micro_batch_by_default_and_otherwise_gradient_accumulation_steps() -> None:
     built = Config.from_dict({"training": {"batch_size": 3, "gradient_accumulation_steps": 5}})
     assert Config().training.gradient_accumulation_steps == 1
     assert built.rows_per_batch == 15
@@ -92,7 +92,7 @@ def test_get_and_set_use_dotted_names() -> None:
 # --- precedence -----------------------------------------------------------------------------------------------------
 
 
-def test_later_layers_win_and_name_their_source(tmp_path: pathlib.Path) -> None:
+def test_a_later_layer_overrides_an_earlier_one_and_is_named_as_the_source(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "base.json", {"model": {"n_layer": 3, "n_head": 3, "block_size": 33}})
     write(tmp_path / "run.json", {"extends": "base.json", "model": {"n_head": 4, "block_size": 44}})
     loaded = {"model": {"n_layer": 2, "n_head": 2, "block_size": 22, "dropout": 0.2}}
@@ -105,23 +105,23 @@ def test_later_layers_win_and_name_their_source(tmp_path: pathlib.Path) -> None:
     ]  # fmt: skip
 
 
-def test_null_in_a_later_layer_takes_a_value_back() -> None:
+def test_null_in_a_later_layer_unsets_an_earlier_value() -> None:
     built, sources = resolve([("a", {"training": {"max_iters": 5}}), ("b", {"training": {"max_iters": None}})])
     assert built.training.max_iters is None
     assert sources["training.max_iters"] == "b"
 
 
-def test_a_later_layer_may_repair_a_contradiction() -> None:
+def test_a_later_layer_can_resolve_a_contradiction() -> None:
     built, _ = resolve([("a", {"model": {"n_embd": 100}}), ("b", {"model": {"n_head": 5}})])
     assert built.model.n_embd // built.model.n_head == 20
 
 
-def test_a_file_with_fewer_options_takes_defaults_for_the_rest() -> None:
+def test_options_that_are_missing_have_their_defaults() -> None:
     assert Config.from_dict({"model": {"n_layer": 2}}).optimizer == Config().optimizer
     assert Config.from_dict({}) == Config()
 
 
-def test_resolving_leaves_the_layers_and_the_defaults_alone() -> None:
+def test_resolve_changes_neither_the_layers_nor_the_defaults() -> None:
     layer = {"model": {"n_layer": 2}}
     resolve([("a", layer), ("b", {"model": {"n_layer": 9}})])
     assert layer == {"model": {"n_layer": 2}}
@@ -131,13 +131,13 @@ def test_resolving_leaves_the_layers_and_the_defaults_alone() -> None:
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
-def test_unknown_key_names_the_nearest() -> None:
+def test_an_unknown_key_is_refused_with_the_nearest_known_key() -> None:
     problem = problem_of({"model": {"n_layr": 4}})
     assert problem.startswith("a: ") and "'model.n_layr'" in problem and "did you mean" in problem
     assert "n_layer'" in problem
 
 
-def test_unknown_section_names_the_nearest() -> None:
+def test_an_unknown_section_is_refused_with_the_nearest_known_section() -> None:
     problem = problem_of({"trainning": {}})
     assert "'trainning'" in problem and "did you mean 'training'" in problem
 
@@ -152,13 +152,13 @@ def test_unknown_section_names_the_nearest() -> None:
         ("training", "min_lr", "scheduler.min_lr"),
     ],
 )
-def test_right_name_in_the_wrong_section_is_sent_to_its_own(section: str, key: str, meant: str) -> None:
+def test_an_option_in_the_wrong_section_is_refused_with_its_right_section(section: str, key: str, meant: str) -> None:
     problem = problem_of({section: {key: 1}})
     assert f"'{section}.{key}'" in problem
     assert f"did you mean '{meant}'" in problem
 
 
-def test_a_name_like_nothing_gets_no_guess() -> None:
+def test_an_unknown_key_unlike_any_option_gets_no_suggestion() -> None:
     assert "did you mean" not in problem_of({"model": {"zzzzqqqq": 1}})
 
 
@@ -186,7 +186,7 @@ def test_a_name_like_nothing_gets_no_guess() -> None:
     ],
     ids=lambda item: str(item)[:30],
 )
-def test_wrong_type_says_what_it_must_be(name: str, value: Any, words: str) -> None:
+def test_a_value_of_the_wrong_type_is_refused_with_the_right_type(name: str, value: Any, words: str) -> None:
     section, key = name.split(".")
     problem = problem_of({section: {key: value}})
     assert f"'{name}'" in problem and words in problem
@@ -211,13 +211,13 @@ def test_wrong_type_says_what_it_must_be(name: str, value: Any, words: str) -> N
     ],
     ids=lambda item: str(item)[:30],
 )
-def test_limits_are_named(name: str, value: Any, words: str) -> None:
+def test_a_value_outside_its_limits_is_refused_with_the_limit(name: str, value: Any, words: str) -> None:
     section, key = name.split(".")
     problem = problem_of({section: {key: value}})
     assert f"'{name}'" in problem and words in problem
 
 
-def test_whole_floats_and_ints_stand_for_each_other() -> None:
+def test_whole_floats_become_ints_and_ints_become_floats_as_the_option_needs() -> None:
     built = Config.from_dict({"model": {"n_layer": 4.0, "dropout": 0}})
     assert (built.model.n_layer, type(built.model.n_layer)) == (4, int)
     assert (built.model.dropout, type(built.model.dropout)) == (0.0, float)
@@ -239,43 +239,43 @@ def test_several_problems_are_reported_at_once() -> None:
         assert words in problem
 
 
-def test_contradictions_are_reported_with_the_rest() -> None:
+def test_contradictions_are_reported_together_with_other_problems() -> None:
     problem = problem_of({"model": {"n_embd": 100, "n_head": 7, "bias": 3}, "data": {"dataset_name": "a/b"}})
     assert problem.startswith("3 problems")
     assert "n_embd 100" in problem and "n_head 7" in problem and "a/b" in problem and "model.bias" in problem
 
 
-def test_a_refused_value_causes_no_second_problem() -> None:
+def test_a_refused_value_is_not_reported_again_as_a_contradiction() -> None:
     assert "divisible" not in problem_of({"model": {"n_embd": 100, "n_head": "seven"}})
 
 
-def test_indivisible_width_names_a_number_of_heads_that_fits() -> None:
+def test_an_n_embd_not_divisible_by_n_head_is_refused_with_a_number_of_heads_that_fits() -> None:
     problem = problem_of({"model": {"n_embd": 100, "n_head": 7}})
     assert "not divisible" in problem and "5 heads" in problem
 
 
-def test_final_learning_rate_above_the_peak_is_refused() -> None:
+def test_a_min_lr_above_the_learning_rate_is_refused() -> None:
     assert "min_lr" in problem_of({"scheduler": {"min_lr": 0.1}, "optimizer": {"learning_rate": 0.01}})
     Config.from_dict({"scheduler": {"min_lr": 0.01}, "optimizer": {"learning_rate": 0.01}})
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "/", "."])
-def test_a_dataset_name_with_folders_is_refused(name: str) -> None:
+def test_a_dataset_name_that_is_not_a_plain_name_is_refused(name: str) -> None:
     assert "dataset_name" in problem_of({"data": {"dataset_name": name}})
 
 
 @pytest.mark.parametrize("values", [[], "text", 3, None])
-def test_a_layer_that_is_not_an_object_is_refused(values: Any) -> None:
+def test_a_layer_that_is_not_a_json_object_is_refused(values: Any) -> None:
     assert "JSON object" in problem_of(values)
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a\nb", "\x1b[2J", "\ud800", "\udfff"])
-def test_text_that_no_path_can_hold_is_refused(text: str) -> None:
+def test_text_that_is_not_printable_unicode_is_refused(text: str) -> None:
     assert "'data.data_dir' must be printable Unicode text" in problem_of({"data": {"data_dir": text}})
 
 
 @pytest.mark.parametrize("text", ["\udcff", "\u3000", "👩\u200d💻", "\xa0"])
-def test_all_that_a_path_can_hold_is_taken(text: str) -> None:
+def test_any_text_that_a_path_can_contain_is_accepted(text: str) -> None:
     assert Config.from_dict({"data": {"data_dir": text}}).data.data_dir == text
 
 
@@ -284,7 +284,7 @@ def test_a_seed_beyond_64_bits_is_refused(seed: int) -> None:
     assert "system.seed" in problem_of({"system": {"seed": seed}})
 
 
-def test_the_default_config_holds_every_option_with_its_default() -> None:
+def test_default_json_contains_every_option_with_its_default() -> None:
     values = read_json(ROOT / "configs" / "default.json")
     assert values == Config().to_dict()
     assert list(values) == list(SECTIONS)
@@ -342,7 +342,7 @@ def valid_values(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
 
 @given(valid_values())
 @settings(max_examples=60, deadline=None)
-def test_a_valid_config_survives_a_trip_through_json(values: dict[str, dict[str, Any]]) -> None:
+def test_a_valid_config_is_unchanged_by_a_json_round_trip(values: dict[str, dict[str, Any]]) -> None:
     built = Config.from_dict(values)
     for section, entries in values.items():
         for key, value in entries.items():
@@ -354,7 +354,7 @@ def test_a_valid_config_survives_a_trip_through_json(values: dict[str, dict[str,
 
 @given(values=valid_values())
 @settings(max_examples=20, deadline=None)
-def test_save_config_is_read_back_equal(scratch: pathlib.Path, values: dict[str, dict[str, Any]]) -> None:
+def test_a_saved_config_is_read_back_unchanged(scratch: pathlib.Path, values: dict[str, dict[str, Any]]) -> None:
     built, path = Config.from_dict(values), scratch / "new folder" / "saved.json"
     save_config(built, path)
     assert resolve(file_layers(path))[0] == built

@@ -65,7 +65,7 @@ def test_permute_is_a_bijection(n: int, key: int) -> None:
 
 @examples(50)
 @given(st.integers(1, 3000), st.integers(0, 2**64 - 1), st.data())
-def test_permute_sends_each_position_where_it_goes_alone(n: int, key: int, data: Any) -> None:
+def test_permute_of_some_positions_equals_permute_of_all_positions(n: int, key: int, data: Any) -> None:
     positions = np.array(data.draw(st.lists(st.integers(0, n - 1), max_size=5)), np.int64)
     everything = permute(np.arange(n), n, key)
     assert permute(positions, n, key).tolist() == everything[positions].tolist()
@@ -103,20 +103,20 @@ def plain_permute(position: int, n: int, key: int) -> int:
 
 @examples(60)
 @given(st.one_of(st.integers(1, 100), st.integers(1, 2**50)), st.integers(-(2**70), 2**70), st.data())
-def test_the_order_is_that_of_the_same_formula_in_plain_integers(n: int, key: int, data: Any) -> None:
+def test_permute_equals_the_same_formula_in_python_integers(n: int, key: int, data: Any) -> None:
     """The order must not hang on numpy's version or the machine: a resumed run continues in it."""
     position = data.draw(st.integers(0, n - 1))
     assert permute(np.array([position]), n, key).tolist() == [plain_permute(position, n, key)]
     assert mix_key(key, n) == plain_key(key, n)
 
 
-def test_permute_handles_sizes_far_beyond_memory() -> None:
+def test_permute_works_for_sizes_far_larger_than_memory() -> None:
     for n in (2**31 + 1, 2**40, 10**15):
         places = permute(np.arange(n - 1000, n), n, 3)
         assert len(set(places.tolist())) == 1000 and places.min() >= 0 and places.max() < n
 
 
-def test_permute_differs_by_key_and_reaches_every_order() -> None:
+def test_permute_gives_each_key_its_own_order_and_can_give_every_order() -> None:
     assert len({tuple(permute(np.arange(50), 50, key)) for key in range(200)}) == 200
     assert len({tuple(permute(np.arange(4), 4, key)) for key in range(2000)}) == 24
 
@@ -131,7 +131,7 @@ def test_permute_spreads_positions_evenly() -> None:
     assert abs(together - 2 / n) < 0.02
 
 
-def test_keys_depend_on_every_part_and_its_place() -> None:
+def test_a_key_depends_on_every_part_and_on_their_order() -> None:
     parts = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1), (0, 0, 0), (-1,), (2**64,), (2**40, 1), (2**40 + 1, 1)]
     keys = [mix_key(*p) for p in parts]
     keys.remove(mix_key(2**64))  # the same as 0: keys are 64 bits
@@ -206,13 +206,13 @@ def test_inputs_are_targets_shifted_by_one(cache: TokenCache) -> None:
     assert (inputs == EOT).sum() - (targets == IGNORED).sum() == 1  # the stream begins with <|endoftext|>, once
 
 
-def test_every_input_is_an_id_even_where_nothing_is_predicted(cache: TokenCache) -> None:
+def test_inputs_are_valid_ids_even_where_the_target_is_ignored(cache: TokenCache) -> None:
     inputs, targets = read_epoch(loader_of(cache, batch_size=4, accumulation=4), 0)
     assert (targets == IGNORED).any()
     assert (inputs >= 0).all()
 
 
-def test_the_last_batch_is_filled_with_ignored_rows_and_never_reaches_into_the_next_epoch(cache: TokenCache) -> None:
+def test_the_last_batch_is_filled_with_ignored_rows_and_not_with_rows_of_the_next_epoch(cache: TokenCache) -> None:
     loader = loader_of(cache, batch_size=3, accumulation=1)
     assert cache.n_tokens == 83 and loader.n_rows == 11 and loader.batches_per_epoch == 4
     last = loader.batch(0, 3)
@@ -229,7 +229,7 @@ def test_data_smaller_than_a_row_is_one_batch(tmp_path: Path) -> None:
     assert sorted(batch.targets[batch.targets != IGNORED].tolist()) == [0, 1, 2]
 
 
-def test_a_long_document_is_read_across_rows(tmp_path: Path) -> None:
+def test_a_document_longer_than_a_row_continues_in_other_rows(tmp_path: Path) -> None:
     inputs, targets = read_epoch(loader_of(made_up_cache(tmp_path, [60_000]), block_size=1000, batch_size=7), 3)
     assert naive_stream([60_000], inputs, targets) == [EOT, *range(60_000)]
 
@@ -237,7 +237,7 @@ def test_a_long_document_is_read_across_rows(tmp_path: Path) -> None:
 # --- order of epochs ----------------------------------------------------------------------------------------------
 
 
-def test_epochs_and_seeds_have_orders_of_their_own(cache: TokenCache) -> None:
+def test_every_epoch_and_every_seed_has_its_own_order_of_documents(cache: TokenCache) -> None:
     orders = set()
     for seed, epoch in itertools.product((0, 1, 2**63), range(4)):
         loader = loader_of(cache, seed=seed)
@@ -246,7 +246,7 @@ def test_epochs_and_seeds_have_orders_of_their_own(cache: TokenCache) -> None:
     assert len(orders) == 12
 
 
-def test_rows_too_come_in_another_order_each_epoch(tmp_path: Path) -> None:
+def test_rows_are_shuffled_again_in_each_epoch(tmp_path: Path) -> None:
     loader = loader_of(made_up_cache(tmp_path, [800]))  # one document: only the rows can move
     first, second = (read_epoch(loader, epoch)[1] for epoch in (0, 1))
     assert not np.array_equal(first, second)
@@ -278,7 +278,7 @@ def test_the_same_seed_gives_the_same_order_in_a_new_process(cache: TokenCache) 
 
 @examples(40)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=8))
-def test_a_batch_is_the_same_whatever_was_read_before(visits: list[tuple[int, int]]) -> None:
+def test_a_batch_does_not_depend_on_the_batches_read_before(visits: list[tuple[int, int]]) -> None:
     with new_folder() as folder:
         cache = made_up_cache(folder, LENGTHS)
         travelled = loader_of(cache)
@@ -331,7 +331,7 @@ class CountingCache(TokenCache):
         return super().offsets(start, stop)
 
 
-def test_batch_ten_million_costs_as_many_reads_as_the_first(tmp_path: Path) -> None:
+def test_batch_ten_million_needs_no_more_reads_than_the_first(tmp_path: Path) -> None:
     cache = made_up_cache(tmp_path, [1000] * 20_001, CountingCache)
     loader = loader_of(cache, block_size=2, batch_size=1, accumulation=1)
     assert loader.batches_per_epoch == 10_000_500
@@ -348,7 +348,7 @@ def test_batch_ten_million_costs_as_many_reads_as_the_first(tmp_path: Path) -> N
     assert np.array_equal(again.inputs, batch.inputs)
 
 
-def test_an_epoch_takes_at_most_20_bytes_a_document(tmp_path: Path) -> None:
+def test_an_epoch_takes_at_most_20_bytes_of_memory_per_document(tmp_path: Path) -> None:
     def peak_of(count: int) -> int:
         folder = tmp_path / str(count)
         folder.mkdir()
@@ -370,7 +370,7 @@ def test_an_epoch_takes_at_most_20_bytes_a_document(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [5, None])
 @pytest.mark.parametrize("suffix", [".bin", ".idx"])
-def test_a_flipped_bit_stops_reading_before_a_wrong_batch(tmp_path: Path, suffix: str, seed: int | None) -> None:
+def test_a_flipped_bit_is_noticed_before_a_wrong_batch_is_read(tmp_path: Path, suffix: str, seed: int | None) -> None:
     cache = made_up_cache(tmp_path, LENGTHS)
     right = read_epoch(loader_of(cache, seed=seed), 0)[1]
     path = cache.path.with_suffix(suffix)
@@ -391,7 +391,7 @@ def test_a_flipped_bit_stops_reading_before_a_wrong_batch(tmp_path: Path, suffix
 # --- evaluation and messages --------------------------------------------------------------------------------------
 
 
-def test_without_a_seed_documents_keep_their_order_in_every_process(cache: TokenCache) -> None:
+def test_without_a_seed_documents_keep_their_order(cache: TokenCache) -> None:
     loader = loader_of(cache, seed=None)
     inputs, targets = read_epoch(loader, 0)
     assert naive_stream(LENGTHS, inputs, targets) == [EOT, *range(sum(LENGTHS))]
@@ -400,7 +400,7 @@ def test_without_a_seed_documents_keep_their_order_in_every_process(cache: Token
 
 
 @pytest.mark.parametrize("seed", [5, None])
-def test_documents_names_those_in_a_batch(cache: TokenCache, seed: int | None) -> None:
+def test_documents_lists_the_documents_of_a_batch(cache: TokenCache, seed: int | None) -> None:
     loader = loader_of(cache, seed=seed)
     document_of = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
     for epoch, index in itertools.product((0, 1), range(loader.batches_per_epoch)):
@@ -435,7 +435,7 @@ def texts_of(cache: TokenCache) -> list[str]:
     return [GPT2.decode(cache.tokens(a, b).tolist()) for a, b in itertools.pairwise(offsets)]
 
 
-def test_a_prepared_set_is_opened_by_its_name(config: Config, tmp_path: Path) -> None:
+def test_a_prepared_data_set_is_opened_by_its_name(config: Config, tmp_path: Path) -> None:
     data_set(config, "tales", [{"text": "a"}, {"text": "b"}], [{"text": "c"}])
     config.data.dataset_name = "tales"
     with logged() as records:
@@ -445,7 +445,7 @@ def test_a_prepared_set_is_opened_by_its_name(config: Config, tmp_path: Path) ->
     assert not warnings_in(records)
 
 
-def test_an_unknown_set_is_refused_with_the_names_of_those_that_are_there(config: Config, tmp_path: Path) -> None:
+def test_an_unknown_data_set_is_refused_with_the_names_of_existing_ones(config: Config, tmp_path: Path) -> None:
     config.data.dataset_name = "tails"
     with pytest.raises(UserError, match=r"tails-train\.jsonl' does not exist .*holds: no data set.*prepare\.py"):
         opened(config, tmp_path)
@@ -456,7 +456,7 @@ def test_an_unknown_set_is_refused_with_the_names_of_those_that_are_there(config
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_validation_split_is_named(config: Config, tmp_path: Path) -> None:
+def test_a_missing_validation_split_is_refused_with_its_file_name(config: Config, tmp_path: Path) -> None:
     data_set(config, "tales", [{"text": "a"}], None)
     config.data.dataset_name = "tales"
     with pytest.raises(UserError, match=r"tales-val\.jsonl' does not exist .*prepare\.py") as error:
@@ -464,7 +464,7 @@ def test_a_missing_validation_split_is_named(config: Config, tmp_path: Path) -> 
     assert "\n" not in str(error.value)
 
 
-def test_without_a_story_set_the_built_in_sample_is_used_and_said_so_once(config: Config, tmp_path: Path) -> None:
+def test_without_story_files_the_built_in_sample_is_used_and_announced_once(config: Config, tmp_path: Path) -> None:
     with logged() as records:
         train, val = opened(config, tmp_path)
     assert (train.n_documents, val.n_documents) == (78, 2)
@@ -485,7 +485,7 @@ def test_the_sample_is_not_tokenized_twice(config: Config, tmp_path: Path, monke
     assert again.path == first.path
 
 
-def test_a_sample_of_another_size_is_another_set(
+def test_a_sample_of_another_size_is_tokenized_separately(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(config, tmp_path)
@@ -494,7 +494,7 @@ def test_a_sample_of_another_size_is_another_set(
     assert opened(config, tmp_path)[0].n_documents == 117
 
 
-def test_a_real_story_set_wins_over_the_sample_even_after_it(config: Config, tmp_path: Path) -> None:
+def test_story_files_take_precedence_over_a_sample_that_is_already_cached(config: Config, tmp_path: Path) -> None:
     opened(config, tmp_path)
     data_set(config, "story", [{"text": "real"}], [{"text": "also real"}])
     with logged() as records:
@@ -504,7 +504,7 @@ def test_a_real_story_set_wins_over_the_sample_even_after_it(config: Config, tmp
 
 
 @pytest.mark.parametrize("there", ["train", "val"])
-def test_half_a_story_set_is_never_mixed_with_the_sample(config: Config, tmp_path: Path, there: str) -> None:
+def test_a_single_story_split_is_never_mixed_with_the_sample(config: Config, tmp_path: Path, there: str) -> None:
     data_set(config, "story", *([[{"text": "real"}], None] if there == "train" else [None, [{"text": "real"}]]))
     try:
         train, val = opened(config, tmp_path)
@@ -513,7 +513,7 @@ def test_half_a_story_set_is_never_mixed_with_the_sample(config: Config, tmp_pat
     assert train.manifest.name == val.manifest.name
 
 
-def test_other_sets_never_fall_back_to_the_sample(config: Config, tmp_path: Path) -> None:
+def test_only_the_data_set_story_falls_back_to_the_sample(config: Config, tmp_path: Path) -> None:
     config.data.dataset_name = "story2"
     with pytest.raises(UserError, match="story2"):
         opened(config, tmp_path)
@@ -522,7 +522,7 @@ def test_other_sets_never_fall_back_to_the_sample(config: Config, tmp_path: Path
 CHATML = {"text": "<|im_start|>user\nHello<|im_end|>\n"}
 
 
-def test_lookalikes_are_counted_in_one_line_that_names_the_option(config: Config, tmp_path: Path) -> None:
+def test_lookalikes_of_control_tokens_give_one_warning_that_names_parse_special(config: Config, tmp_path: Path) -> None:
     data_set(config, "tales", [CHATML, CHATML, {"text": "plain"}], [CHATML])
     config.data.dataset_name = "tales"
     for _ in range(2):  # from the cache as well
@@ -533,7 +533,7 @@ def test_lookalikes_are_counted_in_one_line_that_names_the_option(config: Config
         assert all(i < 50256 for i in train.tokens(0, train.n_tokens).tolist()[:-1] if i != 50256)
 
 
-def test_parse_special_reads_them_and_says_nothing(config: Config, tmp_path: Path) -> None:
+def test_parse_special_reads_control_tokens_without_a_warning(config: Config, tmp_path: Path) -> None:
     data_set(config, "tales", [CHATML], [CHATML])
     config.data.dataset_name, config.data.parse_special = "tales", True
     with logged() as records:
@@ -543,7 +543,7 @@ def test_parse_special_reads_them_and_says_nothing(config: Config, tmp_path: Pat
     assert not warnings_in(records)
 
 
-def test_the_option_is_not_recommended_where_it_would_change_nothing(config: Config, tmp_path: Path) -> None:
+def test_parse_special_is_not_recommended_if_it_would_change_nothing(config: Config, tmp_path: Path) -> None:
     chat = {"messages": [{"role": "user", "content": "What is <|im_start|>?"}]}
     data_set(config, "tales", [chat], [{"text": "plain"}])
     config.data.dataset_name = "tales"
@@ -552,7 +552,7 @@ def test_the_option_is_not_recommended_where_it_would_change_nothing(config: Con
     assert not any("parse_special" in message for message in warnings_in(records))
 
 
-def test_the_limit_of_bad_lines_is_the_configs(config: Config, tmp_path: Path) -> None:
+def test_max_bad_lines_in_the_config_is_the_limit(config: Config, tmp_path: Path) -> None:
     data_set(config, "tales", [{"text": "a"}, b"oops", b"no"], [{"text": "b"}])
     config.data.dataset_name, config.data.max_bad_lines = "tales", 1
     with pytest.raises(UserError, match="more than 1 unreadable"):
@@ -561,7 +561,7 @@ def test_the_limit_of_bad_lines_is_the_configs(config: Config, tmp_path: Path) -
     assert opened(config, tmp_path)[0].n_documents == 1
 
 
-def test_statistics_show_the_counts(config: Config, tmp_path: Path) -> None:
+def test_statistics_show_documents_tokens_and_bytes_per_token(config: Config, tmp_path: Path) -> None:
     data_set(config, "tales", [{"text": "Hello world"}, {"text": ""}, {"text": "Hello"}], [{"text": "b"}])
     config.data.dataset_name = "tales"
     shown = " ".join(statistics(opened(config, tmp_path)[0]).split())

@@ -112,7 +112,7 @@ def cat(folder: Path) -> Path:
 # --- prompts --------------------------------------------------------------------------------------------------------
 
 
-def test_a_prompt_is_printed_and_continued_to_max_tokens(say: Say, cat: Path) -> None:
+def test_a_prompt_is_printed_and_continued_for_max_tokens(say: Say, cat: Path) -> None:
     said = say(cat, "--prompt", "The black", "--max_tokens", 4)
     assert said.out == "The black cat cat cat cat\n"
     assert said.prompts == [[EOT, *TOKENIZER.encode("The black")]]
@@ -150,7 +150,7 @@ def test_parse_special_reads_control_tokens(say: Say, cat: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("words", "is_too_long"), [(63, False), (64, True)])
-def test_a_prompt_longer_than_the_context_is_cut_and_says_so(
+def test_a_prompt_longer_than_the_context_gives_a_warning(
     say: Say, cat: Path, warnings: list[str], words: int, is_too_long: bool
 ) -> None:
     say(cat, "--prompt", " cat" * words, "--max_tokens", 2)  # <|endoftext|> comes before it, and 64 is the context
@@ -159,7 +159,7 @@ def test_a_prompt_longer_than_the_context_is_cut_and_says_so(
 
 
 @pytest.mark.parametrize("save", [save_v1, save_2x])
-def test_checkpoints_of_older_versions_speak(say: Say, tmp_path: Path, save) -> None:
+def test_checkpoints_of_older_versions_generate_text(say: Say, tmp_path: Path, save) -> None:
     path = save(unigram_model(narrow(), {3797: 50.0}), tmp_path / "old.pt")
     assert say(path, "--prompt", "A", "--max_tokens", 2).out == "A cat cat\n"
 
@@ -172,23 +172,23 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another(say: Say, ra
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_without_a_seed_each_text_is_another(say: Say, random: Path) -> None:
+def test_without_a_seed_every_text_is_different(say: Say, random: Path) -> None:
     assert say(random, "--max_tokens", 20).out != say(random, "--max_tokens", 20).out
 
 
-def test_the_seed_that_verbose_names_gives_the_text_again(say: Say, random: Path) -> None:
+def test_the_seed_that_verbose_prints_reproduces_the_text(say: Say, random: Path) -> None:
     for _ in range(12):  # whatever seed is made up, --seed takes it
         first = say(random, "--max_tokens", 8, "--verbose")
         seed = first.err.split("seed ")[1].split("]")[0]
         assert say(random, "--max_tokens", 8, "--seed", seed).out == first.out
 
 
-def test_temperature_0_needs_no_seed(say: Say, random: Path) -> None:
+def test_at_temperature_0_the_text_is_the_same_without_a_seed(say: Say, random: Path) -> None:
     texts = {say(random, "--prompt", "Once", "--max_tokens", 20, "--temp", 0).out for _ in range(2)}
     assert len(texts) == 1
 
 
-def test_sampling_flags_reach_the_sampling(say: Say, controls: Path) -> None:
+def test_sampling_flags_change_which_tokens_are_sampled(say: Say, controls: Path) -> None:
     # The likeliest real words are 262 and 3797; what stops a text comes first unless it goes on past it.
     one = say(controls, "--nonstop", "--max_tokens", 8, "--temp", 0, "--use_base_tokenizer")
     assert [step[0] for step in one.tokens] == [EOT] * 8
@@ -211,7 +211,7 @@ def test_a_text_stops_at_the_end_of_the_document_or_turn(say: Say, folder: Path)
     assert len(say(begin, "--max_tokens", 9).tokens) == 9  # a turn's beginning is not an end
 
 
-def test_nonstop_goes_on_to_max_tokens_and_shows_no_control_token(say: Say, controls: Path) -> None:
+def test_nonstop_continues_to_max_tokens_and_prints_no_control_token(say: Say, controls: Path) -> None:
     said = say(controls, "--nonstop", "--max_tokens", 40, "--seed", 1)
     tokens = [step[0] for step in said.tokens]
     assert len(tokens) == 40 and {EOT, IM_START, IM_END} & set(tokens)
@@ -250,7 +250,7 @@ def test_no_delay_prints_the_same_text_at_once(say: Say, random: Path, monkeypat
     assert [w for w in writes if w != "\n"] == [streamed.out.removesuffix("\n")]
 
 
-def test_verbose_adds_to_stderr_only(say: Say, random: Path) -> None:
+def test_verbose_prints_details_to_stderr_only(say: Say, random: Path) -> None:
     flags = (random, "--prompt", "Once", "--max_tokens", 12, "--seed", 1)
     quiet, verbose = say(*flags), say(*flags, "--verbose")
     assert quiet.out == verbose.out
@@ -260,7 +260,7 @@ def test_verbose_adds_to_stderr_only(say: Say, random: Path) -> None:
     assert "12 tokens in" in verbose.err and str(random) in verbose.err and "format 3" in verbose.err
 
 
-def test_output_holds_what_was_printed(say: Say, random: Path, tmp_path: Path) -> None:
+def test_the_output_file_contains_what_was_printed(say: Say, random: Path, tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     said = say(random, "--prompt", f"Zoë {EMOJI}", "--max_tokens", 30, "--seed", 1, "--output", path)
     assert path.read_text(encoding="utf-8") == said.out
@@ -321,7 +321,7 @@ def test_samples_decoded_together_do_not_mix_their_bytes(
     assert capsys.readouterr().out == f"--- 1 ---\n{EMOJI}\n--- 2 ---\n🦊\n"
 
 
-def test_a_sample_that_has_ended_adds_nothing(
+def test_a_sample_that_has_ended_prints_nothing_more(
     monkeypatch: pytest.MonkeyPatch, cat: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script(monkeypatch, [3797, None, None], [3797, 3797, 262])
@@ -345,7 +345,7 @@ def test_chat_with_a_prompt_gives_one_answer(say: Say, cat: Path) -> None:
     assert said.out == " cat cat\n"
 
 
-def test_chat_keeps_the_history(say: Say, cat: Path, tmp_path: Path) -> None:
+def test_chat_gives_the_model_all_earlier_turns(say: Say, cat: Path, tmp_path: Path) -> None:
     path = tmp_path / "talk.txt"
     said = say(cat, "--chat", "--max_tokens", 2, "--output", path, stdin="Who is it?\nAnd who else?\n")
     first = ("user", "Who is it?")
@@ -358,7 +358,7 @@ def test_chat_keeps_the_history(say: Say, cat: Path, tmp_path: Path) -> None:
     assert record == "user: Who is it?\nassistant: cat cat\nuser: And who else?\nassistant: cat cat\n"
 
 
-def test_chat_trims_the_oldest_turns_when_the_context_is_full(say: Say, cat: Path) -> None:
+def test_chat_leaves_out_the_oldest_turns_when_the_context_is_full(say: Say, cat: Path) -> None:
     questions = [f"Question {i}: what is it that you see?" for i in range(6)]
     said = say(cat, "--chat", "--verbose", "--system", "Be kind.", "--max_tokens", 4, stdin="\n".join(questions) + "\n")
     assert len(said.prompts) == 6
@@ -378,7 +378,7 @@ def test_chat_trims_the_oldest_turns_when_the_context_is_full(say: Say, cat: Pat
     ("system", "words"),
     [((), "its beginning is"), (("--system", "Be kind."), "its beginning and the system message are")],
 )
-def test_what_is_left_out_of_a_long_question_is_named(
+def test_a_question_longer_than_the_context_gives_a_warning_that_says_what_is_left_out(
     say: Say, cat: Path, warnings: list[str], system: tuple[str, ...], words: str
 ) -> None:
     say(cat, "--chat", "--prompt", "Who? " * 80, "--max_tokens", 1, *system)
@@ -391,12 +391,12 @@ def test_a_chat_message_cannot_forge_control_tokens(say: Say, cat: Path) -> None
     assert (said.prompts[0].count(IM_START), said.prompts[0].count(IM_END)) == (2, 1)
 
 
-def test_chat_with_an_old_vocabulary_is_refused(say: Say, cat: Path) -> None:
+def test_chat_with_a_vocabulary_without_chat_tokens_is_refused(say: Say, cat: Path) -> None:
     with pytest.raises(UserError, match="no chat tokens"):
         say(cat, "--chat", "--prompt", "Hi", "--use_base_tokenizer")
 
 
-def test_interactive_answers_each_line_anew(say: Say, cat: Path, tmp_path: Path) -> None:
+def test_interactive_continues_each_line_without_the_earlier_ones(say: Say, cat: Path, tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     said = say(cat, "--interactive", "--max_tokens", 1, "--output", path, stdin="The black\n\nA\n")
     assert said.prompts == [[EOT, *TOKENIZER.encode("The black")], [EOT], [EOT, *TOKENIZER.encode("A")]]
@@ -413,7 +413,7 @@ def test_an_empty_stdin_ends_a_conversation_at_once(say: Say, cat: Path, flag: s
 # --- which model ----------------------------------------------------------------------------------------------------
 
 
-def test_without_a_path_the_newest_model_speaks(
+def test_without_a_path_the_newest_model_is_used(
     say: Say, cat: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -429,7 +429,7 @@ def test_without_a_path_the_newest_model_speaks(
 
 
 @pytest.mark.parametrize("has_folder", [True, False])
-def test_without_any_model_the_command_that_trains_one_is_named(
+def test_without_any_model_the_error_names_the_command_that_trains_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_folder: bool
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -453,40 +453,40 @@ def refused(*arguments: object) -> str:
     return message
 
 
-def test_a_missing_prompt_file_is_named(cat: Path, tmp_path: Path) -> None:
+def test_a_missing_prompt_file_is_refused_by_name(cat: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):  # run_command makes a sentence of it
         gen.main([str(cat), "--prompt_file", str(tmp_path / "nowhere.txt")])
 
 
-def test_a_prompt_file_that_is_not_text_is_named(cat: Path, tmp_path: Path) -> None:
+def test_a_prompt_file_that_is_not_utf8_is_refused_by_name(cat: Path, tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("Zoë".encode("latin-1"))
     message = refused(cat, "--prompt_file", tmp_path / "latin.txt")
     assert "latin.txt" in message and "UTF-8" in message and "byte 2" in message
 
 
-def test_two_prompts_are_one_too_many(cat: Path, tmp_path: Path) -> None:
+def test_prompt_and_prompt_file_together_are_refused(cat: Path, tmp_path: Path) -> None:
     (tmp_path / "prompt.txt").write_text("Once")
     message = refused(cat, "--prompt_file", tmp_path / "prompt.txt", "--prompt", "Twice")
     assert "--prompt_file" in message and "--prompt " in message
 
 
-def test_a_missing_checkpoint_is_named_with_those_that_are_there(cat: Path) -> None:
+def test_a_missing_checkpoint_is_refused_with_the_names_of_existing_ones(cat: Path) -> None:
     message = refused(cat.with_name("nothing.pt"), *CPU)
     assert "nothing.pt" in message and "cat.pt" in message
 
 
-def test_a_folder_is_no_checkpoint(cat: Path) -> None:
+def test_a_folder_in_place_of_a_checkpoint_is_refused(cat: Path) -> None:
     assert "folder" in refused(cat.parent, *CPU)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02}q\x00.", b"PK\x03\x04broken"])
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "odd.pt").write_bytes(content)
     message = refused(tmp_path / "odd.pt", *CPU)
     assert "odd.pt" in message and "not a checkpoint" in message
 
 
-def test_other_zip_files_and_other_tensors_are_refused(tmp_path: Path) -> None:
+def test_zip_files_and_tensors_that_are_not_a_checkpoint_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "odd.pt", "w") as archive:
         archive.writestr("letter.txt", "Dear reader")
     assert "not a checkpoint" in refused(tmp_path / "odd.pt", *CPU)
@@ -519,7 +519,7 @@ def test_a_damaged_checkpoint_is_refused(cat: Path, tmp_path: Path) -> None:
         ("--repetition_penalty", "nan"),
     ],
 )
-def test_numbers_that_make_no_sense_are_refused_by_name(cat: Path, flags: tuple[str, str]) -> None:
+def test_numbers_outside_their_limits_are_refused_with_their_flags_name(cat: Path, flags: tuple[str, str]) -> None:
     assert flags[0] in refused(cat, *flags, *CPU, "--prompt", "The")
 
 
@@ -537,7 +537,7 @@ def test_flags_that_cannot_be_read_give_one_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize("device", ["cuda:97", "toaster", "cpu:x"])
-def test_a_device_that_does_not_exist_is_refused_with_those_that_do(cat: Path, device: str) -> None:
+def test_a_device_that_does_not_exist_is_refused_with_the_existing_devices(cat: Path, device: str) -> None:
     message = refused(cat, "--device", device)
     assert f"'{device}'" in message and "cpu" in message
 
@@ -547,7 +547,7 @@ def test_float16_on_a_cpu_is_refused_with_the_reason(cat: Path) -> None:
     assert "float16" in message and "slower" in message
 
 
-def test_a_failed_run_leaves_an_older_output_file_alone(cat: Path, tmp_path: Path) -> None:
+def test_a_failed_run_does_not_change_an_existing_output_file(cat: Path, tmp_path: Path) -> None:
     path = tmp_path / "kept.txt"
     path.write_text("My favourite story.\n")
     refused(cat, "--chat", "--prompt", "Hi", "--use_base_tokenizer", "--output", path, *CPU)
@@ -562,7 +562,7 @@ def test_an_output_file_that_cannot_be_written_is_refused_before_anything_is_dec
     assert capsys.readouterr().out == ""
 
 
-def test_version_and_help_name_what_they_describe(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_prints_the_version_and_help_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
     for flag, expected in (("--version", f"Jojo {__version__}"), ("--help", "--repetition_penalty")):
         with pytest.raises(SystemExit) as caught:
             gen.main([flag])
@@ -580,6 +580,6 @@ def test_version_and_help_name_what_they_describe(capsys: pytest.CaptureFixture[
         ["--chat", "--num_samples", "2"],
     ],
 )
-def test_flags_that_would_not_act_together_are_refused(say: Say, cat: Path, flags: list[str]) -> None:
+def test_flags_that_contradict_each_other_are_refused(say: Say, cat: Path, flags: list[str]) -> None:
     with pytest.raises(UserError, match="--"):
         say(cat, *flags)

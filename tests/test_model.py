@@ -120,7 +120,7 @@ def test_state_dict_has_the_names_of_nanogpt() -> None:
     assert list(GPT(tiny_config(bias=False)).state_dict()) == [n for n in with_bias if not n.endswith(".bias")]
 
 
-def test_embedding_and_output_layer_are_one_matrix_also_after_moving() -> None:
+def test_embedding_and_output_layer_share_one_matrix_even_after_a_dtype_change() -> None:
     model = GPT(tiny_config())
     assert model.lm_head.weight is model.transformer.wte.weight
     model = model.to(torch.bfloat16)
@@ -139,7 +139,7 @@ def test_weights_have_the_shapes_that_the_config_says() -> None:
 
 
 @pytest.mark.parametrize("n_layer", [1, 8])
-def test_initial_weights_are_those_of_gpt2(n_layer: int) -> None:
+def test_weights_are_initialized_as_in_gpt2(n_layer: int) -> None:
     torch.manual_seed(0)
     model = GPT(tiny_config(n_layer=n_layer, n_embd=128, block_size=64, vocab_size=512))
     for name, parameter in model.named_parameters():
@@ -153,7 +153,7 @@ def test_initial_weights_are_those_of_gpt2(n_layer: int) -> None:
             assert abs(parameter.mean().item()) < 5 * std / math.sqrt(parameter.numel()), name
 
 
-def test_an_untrained_model_is_nearly_indifferent() -> None:
+def test_an_untrained_model_gives_all_tokens_nearly_the_same_probability() -> None:
     config = tiny_config(n_layer=4, n_embd=64, n_head=4, vocab_size=256)
     torch.manual_seed(0)
     model = GPT(config)
@@ -181,7 +181,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
         (ModelConfig(3, 4, 32, 17, 0.0, True, 50304), None),
     ],
 )
-def test_parameter_count_equals_the_estimate(config: ModelConfig, known: int | None) -> None:
+def test_the_formula_for_parameters_equals_the_counted_parameters(config: ModelConfig, known: int | None) -> None:
     with torch.device("meta"):
         counted = sum(p.numel() for p in GPT(config).parameters())
     assert counted == formulas(config).n_parameters
@@ -189,7 +189,7 @@ def test_parameter_count_equals_the_estimate(config: ModelConfig, known: int | N
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_formulas_know_all_weights_by_name_in_the_models_order(bias: bool) -> None:
+def test_the_formulas_list_every_weight_with_its_shape_in_the_models_order(bias: bool) -> None:
     config = tiny_config(n_layer=3, bias=bias)
     model = GPT(config)
     assert list(formulas(config).weights().items()) == [(n, tuple(p.shape)) for n, p in model.named_parameters()]
@@ -216,7 +216,7 @@ def test_loss_is_the_sum_over_targets_that_are_not_ignored() -> None:
     assert model(tokens, targets).dtype is torch.float32
 
 
-def test_positions_that_are_ignored_send_no_gradient() -> None:
+def test_ignored_positions_have_no_gradient() -> None:
     config = tiny_config(block_size=16)
     model = random_model(config)
     tokens, targets = random_tokens(config, 1, 16), random_tokens(config, 1, 16, seed=1)
@@ -258,7 +258,7 @@ def test_losses_are_the_cross_entropy_of_each_token() -> None:
     assert not losses[1, 3:9].any()
 
 
-def test_a_step_against_the_gradient_lowers_the_loss() -> None:
+def test_thirty_adamw_steps_halve_the_loss_of_a_batch() -> None:
     config = tiny_config()
     torch.manual_seed(0)
     model = GPT(config)
@@ -317,7 +317,7 @@ def test_dropout_acts_at_each_of_gpt2s_four_places(place: str) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[16], [1] * 16, [5, 1, 1, 4, 5], [15, 1], [1, 15], [2, 3, 11]])
-def test_reading_in_pieces_through_the_cache_equals_reading_at_once(pieces: list[int]) -> None:
+def test_reading_tokens_in_pieces_with_the_kv_cache_equals_reading_them_at_once(pieces: list[int]) -> None:
     config = tiny_config(n_layer=3, block_size=16)
     model = random_model(config)
     tokens = random_tokens(config, 2, 16)
@@ -331,7 +331,7 @@ def test_reading_in_pieces_through_the_cache_equals_reading_at_once(pieces: list
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-4)
 
 
-def test_next_logits_with_and_without_cache_are_the_last_of_forward() -> None:
+def test_next_logits_equal_the_last_logits_of_forward_with_and_without_a_cache() -> None:
     config = tiny_config(block_size=16)
     model = random_model(config, n_vocab=60)
     tokens = random_tokens(config, 2, 10, n_vocab=60)
@@ -344,7 +344,7 @@ def test_next_logits_with_and_without_cache_are_the_last_of_forward() -> None:
     assert model.to(torch.bfloat16).next_logits(tokens).dtype is torch.float32
 
 
-def test_a_rewound_cache_forgets_what_was_in_it() -> None:
+def test_a_cache_whose_length_is_set_to_0_ignores_its_earlier_contents() -> None:
     config = tiny_config(block_size=16)
     model = random_model(config)
     cache = KVCache(config, 1, model.device, torch.float32)
@@ -354,7 +354,7 @@ def test_a_rewound_cache_forgets_what_was_in_it() -> None:
     torch.testing.assert_close(model.next_logits(tokens, cache), model.next_logits(tokens), rtol=0, atol=1e-4)
 
 
-def test_a_full_cache_takes_no_more_and_its_room_is_allocated_once() -> None:
+def test_the_cache_is_allocated_once_and_refuses_tokens_when_it_is_full() -> None:
     config = tiny_config(block_size=8)
     model = random_model(config)
     cache = KVCache(config, 1, model.device, torch.float32)
@@ -367,7 +367,7 @@ def test_a_full_cache_takes_no_more_and_its_room_is_allocated_once() -> None:
         model.next_logits(random_tokens(config, 1, 1), cache)
 
 
-def test_attention_uses_every_head_separately() -> None:
+def test_an_attention_head_does_not_change_the_output_of_another() -> None:
     config = tiny_config(n_head=2, n_embd=8, bias=False)
     torch.manual_seed(0)
     attention = CausalSelfAttention(config, 0).eval()
@@ -413,7 +413,7 @@ def test_flops_per_token_equal_what_torch_counts(config: ModelConfig) -> None:
 
 
 @pytest.mark.parametrize("config", SHAPES)
-def test_the_two_terms_are_the_matrices_and_the_attention(config: ModelConfig) -> None:
+def test_flops_are_6_per_multiplied_parameter_plus_the_attention_term(config: ModelConfig) -> None:
     matrices, attention = counted_flops_per_token(config)
     # 6 per parameter, without those that are only looked up or added: positions, biases, LayerNorms.
     vectors = sum(p.numel() for p in GPT(config).parameters() if p.dim() == 1)
@@ -422,7 +422,7 @@ def test_the_two_terms_are_the_matrices_and_the_attention(config: ModelConfig) -
     assert attention == pytest.approx(12 * config.n_layer * config.n_embd * config.block_size, rel=0.01)
 
 
-def test_gpt2_costs_what_the_paper_and_nanogpt_say() -> None:
+def test_the_parameters_and_flops_of_gpt2_are_the_published_ones() -> None:
     gpt2 = ModelConfig(12, 12, 768, 1024, 0.0, True, 50257)
     assert formulas(gpt2).n_parameters == 124_439_808
     assert formulas(gpt2).flops_per_token == pytest.approx(6 * 123.6e6 + 12 * 12 * 768 * 1024, rel=1e-3)

@@ -67,7 +67,7 @@ def nothing_was_left():
 # --- what goes in -----------------------------------------------------------------------------------------------------
 
 
-def test_separator_lines_end_documents_and_only_lines_do(tmp_path):
+def test_a_separator_ends_a_document_only_if_it_is_a_whole_line(tmp_path):
     Path("book.txt").write_text("One.\n<|endoftext|>\nTwo, with <|endoftext|> inside.\n  <|endoftext|>\t\n\nThree.\n\n")
     run_prepare("--input", "book.txt", *ONE_VALIDATES)
     assert texts() == ["One.", "Three.", "Two, with <|endoftext|> inside."]
@@ -79,7 +79,7 @@ def test_another_separator_is_taken_literally():
     assert texts() == ["<|endoftext|>", "One.", "Two."]
 
 
-def test_jsonl_records_of_every_form_are_kept_as_they_are():
+def test_jsonl_records_of_every_form_are_written_unchanged():
     records = [
         {"text": "Plain: äöü 漢字 🙂 \u2028 end", "id": 7},
         {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi\nthere"}]},
@@ -91,7 +91,7 @@ def test_jsonl_records_of_every_form_are_kept_as_they_are():
     assert sorted(map(json.dumps, lines("train") + lines("val"))) == sorted(map(json.dumps, records))
 
 
-def test_folders_are_searched_to_the_bottom_and_files_named_twice_are_read_once():
+def test_folders_are_searched_recursively_and_files_named_twice_are_read_once():
     Path("in/deep/er").mkdir(parents=True)
     Path("in/a.txt").write_text("From a.")
     Path("in/deep/b.TXT").write_text("From b.")
@@ -102,14 +102,14 @@ def test_folders_are_searched_to_the_bottom_and_files_named_twice_are_read_once(
     assert texts() == ["From a.", "From b.", "From c.", "From other."]
 
 
-def test_windows_line_ends_and_byte_order_marks_do_no_harm():
+def test_windows_line_ends_and_byte_order_marks_are_removed():
     Path("a.txt").write_bytes(b"\xef\xbb\xbfOne.\r\n<|endoftext|>\r\nTwo.\r\nLines.\r\n")
     Path("b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "Three."}\r\n\r\n{"text": "Four."}')
     run_prepare("--input", "a.txt", "b.jsonl", *ONE_VALIDATES)
     assert texts() == ["Four.", "One.", "Three.", "Two.\nLines."]
 
 
-def test_what_a_command_writes_is_not_what_it_reads():
+def test_files_that_prepare_wrote_into_the_input_folder_are_not_read_as_input():
     Path("data/a.txt").write_text("\n<|endoftext|>\n".join(sentences(20)))
     Path("data/b.txt").write_text("\n<|endoftext|>\n".join(sentences(20, first=50)))
     run_prepare("--input", "data", "--val_fraction", "0.2")
@@ -122,7 +122,7 @@ def test_what_a_command_writes_is_not_what_it_reads():
 # --- the split --------------------------------------------------------------------------------------------------------
 
 
-def test_every_document_is_in_exactly_one_split_and_about_the_asked_share_validates():
+def test_every_document_is_in_exactly_one_split_and_about_val_fraction_of_them_in_val():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(1000)])
     run_prepare("--input", "a.jsonl", "--val_fraction", "0.2")
     assert texts() == sorted(sentences(1000))
@@ -130,7 +130,7 @@ def test_every_document_is_in_exactly_one_split_and_about_the_asked_share_valida
     assert 140 < len(lines("val")) < 260
 
 
-def test_a_document_stays_in_its_split_when_data_is_added_in_front_or_behind():
+def test_a_document_stays_in_its_split_when_other_documents_are_added():
     write_lines(Path("b.jsonl"), [{"text": text} for text in sentences(100)])
     run_prepare("--input", "b.jsonl", "--val_fraction", "0.3")
     before = {split: set(texts(split)) for split in ("train", "val")}
@@ -155,7 +155,7 @@ def test_a_document_that_occurs_twice_is_never_in_both_splits():
     assert not set(texts("train")) & set(texts("val"))
 
 
-def test_a_few_documents_leave_one_for_validation_and_the_rest_for_training():
+def test_of_a_few_documents_one_is_for_validation_and_the_rest_for_training():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(3)])
     said = run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
     assert (len(lines("train")), len(lines("val"))) == (2, 1)
@@ -171,7 +171,7 @@ def test_the_one_document_taken_for_validation_leaves_no_copy_in_training(copies
     assert not set(texts("train")) & set(texts("val"))
 
 
-def test_of_one_document_the_last_tenth_validates():
+def test_the_last_tenth_of_a_single_document_is_the_validation_split():
     words = " ".join(f"word{i}" for i in range(500))
     Path("a.txt").write_text(words)
     said = run_prepare("--input", "a.txt")
@@ -200,7 +200,7 @@ def test_a_fraction_outside_0_and_1_is_refused():
     assert nothing_was_left()
 
 
-def test_where_every_document_validates_one_is_given_to_training():
+def test_if_every_document_is_drawn_for_validation_one_is_moved_to_training():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(3)])
     said = run_prepare("--input", "a.jsonl", "--val_fraction", "0.999999999")
     assert (len(lines("train")), len(lines("val"))) == (1, 2)
@@ -210,7 +210,7 @@ def test_where_every_document_validates_one_is_given_to_training():
 # --- what is there already --------------------------------------------------------------------------------------------
 
 
-def test_a_set_that_exists_is_kept_unless_force_is_given():
+def test_an_existing_data_set_is_replaced_only_with_force():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     run_prepare("--input", "a.jsonl")
     before = snapshot("data")
@@ -222,7 +222,7 @@ def test_a_set_that_exists_is_kept_unless_force_is_given():
     assert texts() == sorted(sentences(40, first=100))
 
 
-def test_a_failing_preparation_leaves_an_existing_set_and_other_sets_alone():
+def test_a_failed_preparation_changes_no_existing_data_set():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     run_prepare("--input", "a.jsonl")
     Path("data/set2-train.jsonl").write_text("another set")
@@ -234,7 +234,7 @@ def test_a_failing_preparation_leaves_an_existing_set_and_other_sets_alone():
     assert snapshot("data") == before
 
 
-def test_a_set_can_be_made_again_from_its_own_files():
+def test_a_data_set_can_be_made_again_from_its_own_files():
     """Reading and writing the same name must not eat the data."""
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     run_prepare("--input", "a.jsonl", "--val_fraction", "0.1")
@@ -243,7 +243,7 @@ def test_a_set_can_be_made_again_from_its_own_files():
     assert len(lines("val")) > 6
 
 
-def test_the_same_command_finds_its_work_done_and_another_one_does_not():
+def test_the_same_command_again_does_nothing_and_a_different_one_is_refused():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     run_prepare("--input", "a.jsonl")
     before = snapshot("data")
@@ -268,7 +268,7 @@ def test_exact_duplicates_are_dropped_and_counted():
     assert "Dropped 1 exact duplicate." in said and "Text like <|im_start|> in 1 document is read" in said
 
 
-def test_documents_that_differ_only_in_what_is_not_trained_on_are_duplicates():
+def test_documents_that_differ_only_in_fields_that_are_not_trained_on_are_duplicates():
     turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
     noted = [{**turn, "id": i, "ts": 7 * i} for i, turn in enumerate(turns)]
     write_lines(
@@ -283,7 +283,7 @@ def test_documents_that_differ_only_in_what_is_not_trained_on_are_duplicates():
     assert len(lines("train") + lines("val")) == 3
 
 
-def test_a_document_is_where_it_always_was():
+def test_the_split_of_a_document_is_the_same_in_every_version():
     """The split of a document never changes between versions: it would move between training and validation."""
     turns = [{"role": "user", "content": "Hällo"}, {"role": "assistant", "content": "Hi"}]
     shares = [dataset_files.digest(record) / 2**64 for record in ({"text": "Grüße 🙂"}, {"messages": turns})]
@@ -292,18 +292,18 @@ def test_a_document_is_where_it_always_was():
 
 @examples(200)
 @given(st.dictionaries(st.sampled_from(["text", "id"]), st.text(st.characters() | st.sampled_from('\\"\n\t\x7f'))))
-def test_a_line_is_what_json_makes_of_the_record(record):
+def test_a_written_line_equals_json_dumps_of_the_record(record):
     expected = json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
     assert dataset_files.to_line(record) == expected
 
 
-def test_max_documents_takes_the_first_and_splits_them():
+def test_max_documents_takes_the_first_documents():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60)])
     run_prepare("--input", "a.jsonl", "--max_documents", "20", "--val_fraction", "0.3")
     assert texts() == sorted(sentences(20))
 
 
-def test_normalised_text_is_stated_in_the_caches_facts():
+def test_the_cache_manifest_records_that_text_was_normalised():
     write_lines(Path("a.jsonl"), [{"text": f"“Number {i}”"} for i in range(40)])
     run_prepare("--input", "a.jsonl", "--normalise")
     assert texts() == sorted(f'"Number {i}"' for i in range(40))
@@ -314,7 +314,7 @@ def test_normalised_text_is_stated_in_the_caches_facts():
 # --- recipes ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_recipe_is_one_command_and_the_list_says_what_is_prepared():
+def test_one_command_prepares_a_recipe_and_the_list_shows_what_is_prepared():
     with listening() as said:
         assert prepare.main(["--dataset", "story", "--source", "sample", "--max_documents", "50"]) == 0
     assert len(lines("train", "story")) + len(lines("val", "story")) == 50
@@ -328,14 +328,14 @@ def test_a_recipe_is_one_command_and_the_list_says_what_is_prepared():
         assert name in text and recipe.summary in text and recipe.licence in text
 
 
-def test_a_recipe_goes_by_another_name_too():
+def test_the_data_set_of_a_recipe_can_have_another_name():
     flags = ["--source", "sample", "--max_documents", "20"]
     assert prepare.main(["--dataset", "story", "--name", "few", *flags]) == 0
     assert len(lines("train", "few")) + len(lines("val", "few")) == 20
     assert not Path("data/story-train.jsonl").exists()
 
 
-def test_a_seed_is_refused_where_nothing_is_drawn():
+def test_a_seed_is_refused_if_the_recipe_draws_nothing():
     with pytest.raises(UserError, match="'story' does not use a seed; leave out --seed"):
         prepare.main(["--dataset", "story", "--source", "sample", "--seed", "3"])
 
@@ -366,7 +366,7 @@ def test_the_recipe_in_the_docs_works(tmp_path, monkeypatch):
 # --- a tokenizer of its own -------------------------------------------------------------------------------------------
 
 
-def test_a_tokenizer_is_learned_once_and_named_for_training():
+def test_a_tokenizer_is_trained_once_and_the_printed_training_command_names_it():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60)])
     said = run_prepare("--input", "a.jsonl", "--train_tokenizer", "--vocab_size", "300")
     assert said.endswith("python train.py --dataset set --data.tokenizer data/set-300.tiktoken")
@@ -387,12 +387,12 @@ def test_a_tokenizer_is_learned_once_and_named_for_training():
 
 
 @pytest.mark.parametrize("size", ["258", "2000000", "0"])
-def test_a_vocabulary_size_that_cannot_be_is_refused_before_anything_is_read(size):
+def test_an_impossible_vocab_size_is_refused_before_anything_is_read(size):
     with pytest.raises(UserError, match="--vocab_size must be between 259 and 1,048,576"):
         run_prepare("--input", "none.jsonl", "--train_tokenizer", "--vocab_size", size)
 
 
-def test_half_a_character_in_the_text_does_no_harm():
+def test_a_tokenizer_can_be_trained_on_text_with_lone_surrogates():
     write_lines(Path("data/set-train.jsonl"), [{"text": text + "\ud83d"} for text in sentences(20)])
     write_lines(Path("data/set-val.jsonl"), [{"text": "Alone."}])
     run_prepare("--train_tokenizer", "--vocab_size", "300")
@@ -403,13 +403,13 @@ def test_half_a_character_in_the_text_does_no_harm():
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ["a$^$b", "日本 [x]"])
-def test_stats_of_a_set_of_any_name(name):
+def test_stats_work_for_a_data_set_of_any_name(name):
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(30)])
     assert prepare.main(["--input", "a.jsonl", "--name", name, "--num_workers", "0", "--stats"]) == 0
     assert Path(f"data/{name}-lengths.png").exists()
 
 
-def test_stats_count_documents_only():
+def test_stats_ignore_empty_and_unreadable_lines():
     lines = [b'{"text": "Same."}', b"", b"bad", b'{"text": ""}', b"  ", b'{"text": "Other."}', b'{"text": "Same."}']
     Path("data/set-train.jsonl").write_bytes(b"\n".join(lines))
     write_lines(Path("data/set-val.jsonl"), [{"text": "Alone."}])
@@ -425,7 +425,7 @@ def test_the_built_in_sample_has_stats_and_can_be_verified(monkeypatch):
     assert len([line for line in said if "is intact" in line]) == 2
 
 
-def test_stats_count_copies_and_draw_lengths():
+def test_stats_count_duplicates_and_plot_document_lengths():
     write_lines(Path("data/set-train.jsonl"), [{"text": text} for text in [*sentences(20), *["Copied here."] * 4]])
     write_lines(Path("data/set-val.jsonl"), [{"text": "Copied here."}, {"text": "Alone."}])
     said = run_prepare("--stats")
@@ -445,7 +445,7 @@ def test_stats_count_copies_and_draw_lengths():
         (7, 7, ["7", "8"]),
     ],
 )
-def test_the_axis_of_lengths_has_a_few_round_numbers(monkeypatch, low, high, labels):
+def test_the_axis_of_the_length_plot_has_a_few_round_numbers(monkeypatch, low, high, labels):
     figures = []
     monkeypatch.setattr("jojo.plotting.save_figure", lambda figure, path: figures.append(figure))
     dataset_stats.draw_lengths({"train": np.array([low, high])}, "x", Path("x.png"))
@@ -473,7 +473,7 @@ prepare.main(sys.argv[1:])
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
-def test_killed_before_any_rename_the_same_command_goes_on(nth, force):
+def test_a_preparation_killed_before_any_rename_is_completed_by_the_same_command(nth, force):
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60)])
     flags = ["--input", "a.jsonl", "--name", "set", "--num_workers", "0", "--val_fraction", "0.2"]
     if force:
@@ -494,7 +494,7 @@ def test_killed_before_any_rename_the_same_command_goes_on(nth, force):
     ]  # fmt: skip
 
 
-def test_what_a_killed_conversion_left_goes_when_the_set_is_locked_again():
+def test_temporary_files_of_a_killed_preparation_are_removed_by_the_next_one():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60)])
     run_prepare("--input", "a.jsonl")
     before = snapshot("data")
@@ -504,7 +504,7 @@ def test_what_a_killed_conversion_left_goes_when_the_set_is_locked_again():
     assert snapshot("data") == before
 
 
-def test_a_disk_that_is_full_names_the_file(monkeypatch):
+def test_a_full_disk_gives_an_error_that_names_the_file(monkeypatch):
     Path("a.txt").write_text("\n<|endoftext|>\n".join(sentences(500)))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for size in (100, 30_000):
@@ -517,7 +517,7 @@ def test_a_disk_that_is_full_names_the_file(monkeypatch):
         assert nothing_was_left()
 
 
-def test_the_token_cache_alone_is_enough():
+def test_training_needs_only_the_token_cache_of_a_data_set():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     run_prepare("--input", "a.jsonl", "--val_fraction", "0.2")
     shutil.rmtree("data")
@@ -530,7 +530,7 @@ def test_the_token_cache_alone_is_enough():
             run_prepare(flag)
 
 
-def test_a_record_of_what_a_set_was_made_from_is_not_trusted():
+def test_an_invalid_record_of_how_a_data_set_was_made_is_ignored():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     run_prepare("--input", "a.jsonl")
     record = Path("data/set.made.json")
@@ -552,7 +552,7 @@ def test_a_record_of_what_a_set_was_made_from_is_not_trusted():
 # --- what cannot be read ----------------------------------------------------------------------------------------------
 
 
-def test_unreadable_lines_are_skipped_with_their_numbers_up_to_the_limit():
+def test_unreadable_lines_are_skipped_and_reported_by_number_up_to_the_limit():
     good = [json.dumps({"text": text}) for text in sentences(20)]
     Path("a.jsonl").write_bytes("\n".join([*good, "{broken", "[1, 2]"]).encode() + b'\n{"text": "\xff"}\n\n')
     said = run_prepare("--input", "a.jsonl", "--data.max_bad_lines", "3")
@@ -560,7 +560,7 @@ def test_unreadable_lines_are_skipped_with_their_numbers_up_to_the_limit():
     assert "3 unreadable lines" in said and "a.jsonl, line 21" in said and "line 22" in said and "line 23" in said
 
 
-def test_one_unreadable_line_over_the_limit_stops_everything():
+def test_one_unreadable_line_over_the_limit_stops_the_preparation():
     good = [json.dumps({"text": text}) for text in sentences(20)]
     Path("a.jsonl").write_text("\n".join([*good, "{broken", "null", "3"]))
     with pytest.raises(UserError, match=r"More than 2 unreadable lines \(a\.jsonl, line 21: not JSON.*max_bad_lines"):
@@ -580,7 +580,7 @@ def test_records_of_no_known_form_count_as_unreadable_before_anything_is_written
     assert texts() == sorted(sentences(20))
 
 
-def test_unreadable_lines_alone_are_one_sentence_that_says_what_to_do():
+def test_input_with_only_unreadable_lines_is_refused_with_advice():
     write_lines(Path("a.jsonl"), [{"id": 1, "body": text} for text in sentences(4)])
     Path("b.jsonl").write_bytes(b'{"text": "\xff"}\n')
     for name, words in (
@@ -596,7 +596,7 @@ def test_unreadable_lines_alone_are_one_sentence_that_says_what_to_do():
     assert nothing_was_left()
 
 
-def test_a_file_without_a_document_is_one_sentence_and_empty_documents_are_counted():
+def test_a_file_without_documents_is_refused_and_empty_documents_are_counted():
     Path("empty.txt").write_text("")
     with listening() as said, pytest.raises(UserError, match=r"No documents in empty\.txt; nothing was written\."):
         prepare.main(["--input", "empty.txt", "--name", "set"])
@@ -605,7 +605,7 @@ def test_a_file_without_a_document_is_one_sentence_and_empty_documents_are_count
     assert "Skipped 2 empty documents." in run_prepare("--input", "a.jsonl")
 
 
-def test_a_text_that_is_not_utf_8_is_refused_with_the_place():
+def test_text_that_is_not_utf_8_is_refused_with_the_byte_position():
     Path("a.txt").write_bytes("Straße".encode("latin-1"))
     with pytest.raises(UserError, match=r"a\.txt' is not UTF-8 text \(byte 4\)"):
         run_prepare("--input", "a.txt")
@@ -623,7 +623,7 @@ def test_a_text_that_is_not_utf_8_is_refused_with_the_place():
         ("spaces.txt", r"No documents in spaces\.txt"),
     ],
 )
-def test_an_input_that_gives_no_document_is_refused_in_a_sentence(name, words):
+def test_input_without_a_document_is_refused(name, words):
     Path("a.pdf").write_bytes(b"%PDF")
     Path("folder").mkdir()
     Path("folder/x.html").write_text("x")
@@ -635,7 +635,7 @@ def test_an_input_that_gives_no_document_is_refused_in_a_sentence(name, words):
     assert nothing_was_left()
 
 
-def test_empty_documents_do_not_make_a_validation_split():
+def test_a_validation_split_never_has_only_empty_documents():
     """{"text": ""} is a record, but no document: a split of them alone could not be used."""
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(2)] + [{"text": ""}] * 3 + [{"text": " " * 0}])
     run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
@@ -644,14 +644,14 @@ def test_empty_documents_do_not_make_a_validation_split():
 
 
 @pytest.mark.parametrize("name", ["a/b", "../x", ".", "..", "a/"])
-def test_a_name_with_folders_is_refused(name):
+def test_a_name_that_is_not_a_plain_name_is_refused(name):
     Path("a.txt").write_text("Text. " * 50)
     with pytest.raises(UserError, match="plain name"):
         prepare.main(["--input", "a.txt", "--name", name])
     assert nothing_was_left()
 
 
-def test_input_without_a_name_shows_the_command():
+def test_input_without_a_name_is_refused_with_the_full_command():
     with pytest.raises(UserError, match="--input FILES --name NAME"):
         prepare.main(["--input", "x.txt"])
 
@@ -691,20 +691,20 @@ def test_input_without_a_name_shows_the_command():
         (["--input", "x.txt", "--name", "x", "--separator", "a\nb"], "--separator must be one line"),
     ],
 )
-def test_flags_that_do_not_go_together(flags, words):
+def test_wrong_flags_and_flags_that_do_not_go_together_are_refused(flags, words):
     with pytest.raises(UserError, match=words):
         prepare.main(flags)
     assert nothing_was_left()
 
 
-def test_a_mistyped_flag_ends_with_the_nearest_one(capsys):
+def test_a_mistyped_flag_is_refused_with_the_nearest_flag(capsys):
     with pytest.raises(SystemExit) as error:
         prepare.main(["--inptu", "x.txt"])
     assert error.value.code == 2
     assert "did you mean --input" in capsys.readouterr().err
 
 
-def test_a_value_that_begins_with_a_dash_is_shown_how_it_is_written(capsys):
+def test_for_a_value_that_begins_with_a_dash_the_error_shows_how_to_write_it(capsys):
     for words, end in (
         (["--separator", "---"], '; write a value that begins with "-" as --separator=---'),
         (["--separator", "--input", "x.txt"], ""),
@@ -722,7 +722,7 @@ def test_a_value_that_begins_with_a_dash_is_shown_how_it_is_written(capsys):
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
-def test_statistics_are_those_of_the_set():
+def test_the_printed_statistics_are_those_of_the_data_set():
     documents = ["The fox sleeps.", "The hen runs. " * 30, "A bear eats.", "An owl flies."]
     write_lines(Path("a.jsonl"), [{"text": text} for text in documents])
     said = run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
@@ -749,7 +749,7 @@ def named_command(said):
     return next(line for line in said.splitlines() if "python train.py" in line).split("train.py", 1)[1].split()
 
 
-def test_the_command_that_is_named_finds_a_set_in_folders_of_ones_own():
+def test_the_printed_training_command_finds_custom_data_and_cache_folders():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     said = run_prepare("--input", "a.jsonl", "--data.data_dir", "d", "--data.cache_dir", "c")
     assert train_plainly(*TINY[2:], *named_command(said), "--max_iters", "1").code == 0
@@ -759,13 +759,13 @@ def test_the_command_that_is_named_finds_a_set_in_folders_of_ones_own():
 RENDERED = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi<|im_end|>\n"
 
 
-def test_texts_that_look_rendered_are_counted_and_the_option_is_named():
+def test_text_that_looks_like_control_tokens_is_counted_and_parse_special_is_named():
     write_lines(Path("a.jsonl"), [{"text": text} for text in [*sentences(10), RENDERED, RENDERED + "!"]])
     said = run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
     assert "Text like <|im_start|> in 2 documents is read" in said and "--data.parse_special true" in said
 
 
-def test_control_tokens_that_were_read_are_counted_and_the_named_command_reads_them_too():
+def test_control_tokens_that_were_read_are_counted_and_the_printed_command_reads_them_too():
     write_lines(Path("a.jsonl"), [{"text": text} for text in [*sentences(10), *[RENDERED + "!" * i for i in range(9)]]])
     said = run_prepare("--input", "a.jsonl", "--data.parse_special", *ONE_VALIDATES)
     assert "Text like" not in said
@@ -801,7 +801,7 @@ def test_verify_names_every_intact_cache_and_every_damaged_one():
     assert run_prepare("--verify").count("is intact") == 2
 
 
-def test_two_preparations_of_one_data_set_write_it_once(monkeypatch):
+def test_two_preparations_at_the_same_time_write_the_data_set_once(monkeypatch):
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     inside, waits, outcomes = threading.Event(), threading.Event(), []
     write_dataset = dataset_files.write_dataset
@@ -824,7 +824,7 @@ def test_two_preparations_of_one_data_set_write_it_once(monkeypatch):
     assert len(outcomes) == 1 and "exists already, made from the same" in outcomes[0]
 
 
-def test_verify_where_there_is_no_cache_says_so():
+def test_verify_without_a_cache_is_refused():
     with pytest.raises(UserError, match=r"No token cache of 'set' in 'cache/'"):
         run_prepare("--verify")
     with pytest.raises(UserError, match=r"No token cache in 'cache/'"):
@@ -834,7 +834,7 @@ def test_verify_where_there_is_no_cache_says_so():
 # --- and on to training -----------------------------------------------------------------------------------------------
 
 
-def test_what_was_prepared_trains_without_being_tokenized_again():
+def test_training_does_not_tokenize_a_prepared_data_set_again():
     Path("book.txt").write_text("\n<|endoftext|>\n".join(sentences(30)))
     run_prepare("--input", "book.txt", "--val_fraction", "0.2")
     outcome = train_plainly(*TINY, "--dataset", "set", "--max_iters", "3")
@@ -843,7 +843,7 @@ def test_what_was_prepared_trains_without_being_tokenized_again():
     assert state_of("models/set_epoch1.pt")["batch_counter"] == 3
 
 
-def test_a_set_is_prepared_without_torch():
+def test_preparing_a_data_set_does_not_import_torch():
     """It would take seconds to import, and more memory than all the rest."""
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     code = "import sys, prepare; prepare.main(sys.argv[1:]); assert 'torch' not in sys.modules"

@@ -95,7 +95,7 @@ def test_help_shows_every_field_with_its_meaning_and_default() -> None:
         assert opt.help in row and f"[{default}" in row, name
 
 
-def test_aliases_name_existing_fields_and_reach_them() -> None:
+def test_a_short_flag_sets_the_same_field_as_its_dotted_flag() -> None:
     for alias, name in ALIASES.items():
         opt = OPTIONS[name]
         text = "float32" if opt.choices else {int: "7", float: "0.5", str: "word"}[opt.type]
@@ -125,7 +125,7 @@ def test_flags_cannot_be_abbreviated(flag: str, capsys: Capsys) -> None:
         ("--resumee", "--resume"),
     ],
 )
-def test_an_unknown_flag_names_the_nearest(flag: str, meant: str, capsys: Capsys) -> None:
+def test_an_unknown_flag_is_refused_with_the_nearest_flag(flag: str, meant: str, capsys: Capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         parsed(flag)
     error = capsys.readouterr().err
@@ -135,14 +135,14 @@ def test_an_unknown_flag_names_the_nearest(flag: str, meant: str, capsys: Capsys
 
 
 @pytest.mark.parametrize("word", ["story", "", " ", "--", "-", "-x", "---"])
-def test_a_stray_word_is_one_sentence(word: str, folder: pathlib.Path, capsys: Capsys) -> None:
+def test_a_stray_word_is_refused_without_a_traceback(word: str, folder: pathlib.Path, capsys: Capsys) -> None:
     result = run_train(capsys, *TINY, "--show_config", "--debug", word)
     assert "Traceback" not in result.err
     assert result.code == 2 or word == "--"  # "--" alone ends the flags and means nothing more
 
 
 @pytest.mark.parametrize("flag", ["--config", "--model.n_layer", "--output_checkpoint", "--seed"])
-def test_a_flag_without_its_value_is_one_sentence(flag: str, capsys: Capsys) -> None:
+def test_a_flag_without_its_value_is_refused_in_one_line(flag: str, capsys: Capsys) -> None:
     result = run_train(capsys, flag)
     assert result.code == 2
     assert flag in result.err and "expected one argument" in result.err and result.err.count("\n") == 1
@@ -171,7 +171,7 @@ def test_a_flag_without_its_value_is_one_sentence(flag: str, capsys: Capsys) -> 
         ("data.data_dir", "a b/", "a b/"),
     ],
 )
-def test_a_flags_text_becomes_the_fields_type(name: str, text: str, value: object) -> None:
+def test_the_text_of_a_flag_is_converted_to_the_fields_type(name: str, text: str, value: object) -> None:
     result = parse_value(OPTIONS[name], text)
     assert result == value and type(result) is type(value)
 
@@ -188,7 +188,7 @@ def test_a_flags_text_becomes_the_fields_type(name: str, text: str, value: objec
         ("model.bias", "maybe", "true or false"),
     ],
 )
-def test_a_flags_text_of_another_type_is_refused(name: str, text: str, words: str) -> None:
+def test_text_that_does_not_fit_the_fields_type_is_refused(name: str, text: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
         resolve(config_layers(None, parsed(f"--{name}={text}")))
     assert f"--{name}: '{name}' must be {words}" in str(caught.value)
@@ -212,7 +212,7 @@ def test_all_bad_values_are_reported_at_once_by_the_flag_that_was_typed() -> Non
     assert sorted(line.split(":")[0] for line in problems) == ["  - --batch_size", "  - --model.n_layer"]
 
 
-def test_no_cache_and_no_compile_stand_for_config_fields() -> None:
+def test_no_cache_and_no_compile_set_config_fields() -> None:
     assert parsed("--no_cache") == [("--no_cache", "data.cache_tokenized", False)]
     assert parsed("--no_compile") == [("--no_compile", "training.compile_model", False)]
 
@@ -235,7 +235,7 @@ flags = st.sampled_from([*(f"--{name}" for name in OPTIONS), *ALIASES])
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(flags, texts, st.booleans()), min_size=1, max_size=3))
 @example([("--model.n_layer", "-" + "9" * 400, True)])
-def test_any_flag_value_is_taken_or_refused_in_words(given_flags: list[tuple[str, str, bool]]) -> None:
+def test_any_flag_value_is_accepted_or_refused_with_a_message(given_flags: list[tuple[str, str, bool]]) -> None:
     arguments = []
     for flag, text, joined in given_flags:
         if "n_embd" not in flag or len(text) < 8:  # the search for heads that would fit grows with the width
@@ -247,7 +247,7 @@ def test_any_flag_value_is_taken_or_refused_in_words(given_flags: list[tuple[str
 @given(st.lists(st.text(max_size=6) | st.sampled_from(["--", "-", "--x", "--x=", "--=", "--resume", ""]), max_size=4))
 @example([""])
 @example([" "])
-def test_any_command_line_is_parsed_or_refused_in_words(arguments: list[str]) -> None:
+def test_any_command_line_is_parsed_or_refused_with_a_message(arguments: list[str]) -> None:
     try_flags(arguments)
 
 
@@ -260,7 +260,7 @@ number_texts = (
 @settings(max_examples=30, deadline=None)
 @given(choice=st.lists(st.tuples(st.sampled_from(numbers), number_texts), min_size=1, max_size=4))
 @example(choice=[("system.seed", "9" * 30)])
-def test_any_numbers_give_a_plan_or_a_sentence(shared_folder: pathlib.Path, choice: list[tuple[str, str]]) -> None:
+def test_any_numbers_give_a_config_table_or_error(shared_folder: pathlib.Path, choice: list[tuple[str, str]]) -> None:
     arguments = [*TINY, "--show_config", *(f"--{name}={text}" for name, text in choice)]
     with messages() as said:
         try:
@@ -275,7 +275,7 @@ def test_any_numbers_give_a_plan_or_a_sentence(shared_folder: pathlib.Path, choi
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version"])
-def test_help_and_version_import_nothing_heavy(flag: str, tmp_path: pathlib.Path) -> None:
+def test_help_and_version_do_not_import_torch_or_other_large_packages(flag: str, tmp_path: pathlib.Path) -> None:
     result = finish(start_python("-X", "importtime", str(ROOT / "train.py"), flag, cwd=tmp_path))
     assert result.code == 0
     assert ("usage: train.py" if flag == "--help" else __version__) in result.out
@@ -365,7 +365,9 @@ MISTAKES: dict[str, tuple[Callable[[], list[str]], list[str]]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_gives_one_sentence_and_a_failing_exit(mistake: str, folder: pathlib.Path, capsys: Capsys) -> None:
+def test_a_mistake_gives_a_one_line_error_and_a_nonzero_exit(
+    mistake: str, folder: pathlib.Path, capsys: Capsys
+) -> None:
     make, words = MISTAKES[mistake]
     result = run_train(capsys, *TINY, *make())
     assert result.code in (1, 2)
@@ -384,25 +386,25 @@ def test_several_mistakes_are_listed_together(folder: pathlib.Path, capsys: Caps
         assert words in result.err
 
 
-def test_debug_adds_the_traceback_to_the_sentence(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_debug_adds_the_traceback_to_the_error(folder: pathlib.Path, capsys: Capsys) -> None:
     result = run_train(capsys, "--config", "none.json", "--debug")
     assert result.code == 1
     assert "none.json" in result.err and "Traceback" in result.err
 
 
-def test_a_file_that_cannot_be_written_is_one_sentence(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_a_config_that_cannot_be_saved_gives_an_error_without_a_traceback(folder: pathlib.Path, capsys: Capsys) -> None:
     result = run_train(capsys, *TINY, "--show_config", "--save_config", "data")
     assert result.code == 1
     assert "'data'" in result.err and "Traceback" not in result.err
 
 
-def test_bad_lines_within_the_limit_are_skipped_and_shown(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_bad_lines_within_the_limit_are_skipped_and_reported(folder: pathlib.Path, capsys: Capsys) -> None:
     result = run_train(capsys, *TINY, *bad_lines()[:-1], "3", "--show_config")
     assert result.code == 0
     assert "skipped 3" in result.err and "line 3: not JSON" in result.err
 
 
-def test_mistakes_in_a_real_process(folder: pathlib.Path) -> None:
+def test_mistakes_give_a_one_line_error_in_a_real_process_too(folder: pathlib.Path) -> None:
     program = str(ROOT / "train.py")
     cases = {
         "model.n_layr": config_file('{"model": {"n_layr": 4}}'),
@@ -445,7 +447,7 @@ def test_show_config_shows_every_value_and_its_source(folder: pathlib.Path, caps
     assert rows["training.compile_model"].startswith("false derived: ")
 
 
-def test_show_config_shows_what_follows(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_show_config_shows_the_values_that_follow_from_the_config(folder: pathlib.Path, capsys: Capsys) -> None:
     rows = show(capsys, *TINY, "--training.gradient_accumulation_steps", "3", "--epochs", "2")
     tokens = json.loads(next((folder / "cache").glob("mine-train-*.json")).read_text())["n_tokens"]
     batches = math.ceil(math.ceil(tokens / 16) / (2 * 3))
@@ -460,12 +462,12 @@ def test_show_config_shows_what_follows(folder: pathlib.Path, capsys: Capsys) ->
     assert f"at batch {2 * batches:,}" in figures["learning rate"]
 
 
-def test_show_config_trains_nothing(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_show_config_does_not_train(folder: pathlib.Path, capsys: Capsys) -> None:
     show(capsys, *TINY)
     assert not (folder / "models").exists()
 
 
-def test_no_cache_leaves_no_cache(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_no_cache_writes_no_token_cache(folder: pathlib.Path, capsys: Capsys) -> None:
     rows = show(capsys, *TINY, "--no_cache", "--no_compile")
     assert rows["data.cache_tokenized"] == "false --no_cache"
     assert rows["training.compile_model"] == "false --no_compile"
@@ -484,7 +486,7 @@ def test_save_config_is_read_back_as_the_same_run(folder: pathlib.Path, capsys: 
     assert first["what follows.learning rate"] == second["what follows.learning rate"]
 
 
-def test_a_flag_wins_over_the_file_and_the_file_over_the_default(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_flags_override_the_config_file_and_the_file_overrides_defaults(folder: pathlib.Path, capsys: Capsys) -> None:
     arguments = config_file('{"training": {"max_iters": 5, "batch_size": 5}}')
     rows = show(capsys, *TINY, *arguments, "--max_iters", "9")
     assert rows["training.max_iters"] == "9 batches --max_iters"
@@ -509,7 +511,7 @@ def test_values_of_2x_files_that_do_not_fit_the_run_fall_back_with_a_warning(
 # --- a run and what starts from it ----------------------------------------------------------------------------------
 
 
-def test_a_run_leaves_its_files_and_says_where(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_a_run_writes_its_files_and_prints_where(folder: pathlib.Path, capsys: Capsys) -> None:
     result = run_train(capsys, *TINY, "--max_iters", "2", "--save_config", "a.json")
     assert result.code == 0
     assert {path.name for path in (folder / "models").iterdir()} >= {
@@ -529,7 +531,7 @@ def test_eval_only_prints_losses_and_writes_no_model(folder: pathlib.Path, capsy
     assert not list(folder.glob("models/*.pt"))
 
 
-def test_checkpoint_values_stand_between_defaults_and_flags(trained_copy: pathlib.Path, capsys: Capsys) -> None:
+def test_a_checkpoint_overrides_defaults_and_flags_override_both(trained_copy: pathlib.Path, capsys: Capsys) -> None:
     rows = show(capsys, "--checkpoint", "models/first.pt", "--training.eval_interval", "9")
     assert rows["model.n_embd"] == "16 channels checkpoint models/first.pt"
     assert rows["optimizer.learning_rate"] == "0.01 checkpoint models/first.pt"
@@ -552,18 +554,18 @@ def test_load_model_only_takes_the_model_and_nothing_else(
     assert rows["what follows.checkpoint"] == "models/mine_epoch1.pt"
 
 
-def test_contradicting_a_loaded_shape_is_an_error(trained_copy: pathlib.Path, capsys: Capsys) -> None:
+def test_a_model_flag_that_contradicts_the_loaded_model_is_refused(trained_copy: pathlib.Path, capsys: Capsys) -> None:
     result = run_train(capsys, "--checkpoint", "models/first.pt", "--model.n_layer", "3", "--show_config")
     assert result.code == 1
     assert "n_layer 3 (--model.n_layer) against 1" in result.err
 
 
-def test_a_flag_that_repeats_part_of_the_loaded_shape_is_fine(trained_copy: pathlib.Path, capsys: Capsys) -> None:
+def test_a_model_flag_that_equals_the_loaded_value_is_accepted(trained_copy: pathlib.Path, capsys: Capsys) -> None:
     rows = show(capsys, "--checkpoint", "models/first.pt", "--model.n_embd", "16")  # 16 is no multiple of 6 heads
     assert rows["model.n_head"] == "2 checkpoint models/first.pt"
 
 
-def test_flags_are_checked_against_the_checkpoints_values(trained_copy: pathlib.Path, capsys: Capsys) -> None:
+def test_flags_are_checked_against_the_checkpoint_not_the_defaults(trained_copy: pathlib.Path, capsys: Capsys) -> None:
     arguments = ["--checkpoint", "models/first.pt", "--scheduler.min_lr", "0.005", "--allow_changes"]
     assert show(capsys, *arguments)["scheduler.min_lr"].startswith("0.005 ")  # below the checkpoint's 0.01
 
@@ -576,7 +578,7 @@ def test_resume_continues_with_the_next_batch(trained_copy: pathlib.Path, capsys
     assert "instead of 3" in result.out  # the schedule was derived from another length
 
 
-def test_resuming_with_a_decisive_change_needs_permission(trained_copy: pathlib.Path, capsys: Capsys) -> None:
+def test_resume_refuses_another_batch_size_without_allow_changes(trained_copy: pathlib.Path, capsys: Capsys) -> None:
     arguments = ["--resume", "models/first.pt", "--batch_size", "4", "--show_config"]
     result = run_train(capsys, *arguments)
     assert result.code == 1
@@ -585,7 +587,7 @@ def test_resuming_with_a_decisive_change_needs_permission(trained_copy: pathlib.
     assert result.code == 0 and "continues with changes: training.batch_size 2 -> 4" in result.err
 
 
-def test_a_fresh_start_moves_an_earlier_run_away(trained_copy: pathlib.Path, capsys: Capsys) -> None:
+def test_a_new_run_moves_an_earlier_run_of_its_name_to_old(trained_copy: pathlib.Path, capsys: Capsys) -> None:
     before = (trained_copy / "models/first.pt").read_bytes()
     result = run_train(capsys, *TINY, "--max_iters", "1", "--output_checkpoint", "models/first")
     assert result.code == 0
@@ -594,7 +596,7 @@ def test_a_fresh_start_moves_an_earlier_run_away(trained_copy: pathlib.Path, cap
     assert str(moved[0].parent.relative_to(trained_copy)) in result.out
 
 
-def test_a_time_limit_stops_the_run_and_says_how_to_continue(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_max_minutes_stops_the_run_and_prints_how_to_continue(folder: pathlib.Path, capsys: Capsys) -> None:
     result = run_train(capsys, *TINY, "--max_iters", "50", "--max_minutes", "1e-9")
     assert result.code == 0
     assert "Stopped after batch 1 of 50" in result.out
@@ -609,7 +611,7 @@ def test_sections_of_help_are_those_of_the_config() -> None:
     assert isinstance(build_parser(), argparse.ArgumentParser)
 
 
-def test_a_flag_without_its_section_is_answered_with_the_whole_name(capsys):
+def test_a_dotted_flag_without_its_section_is_refused_with_its_full_name(capsys):
     with pytest.raises(SystemExit):
         build_parser().parse_args(["--eval_iters", "3"])
     assert "unknown flag --eval_iters; did you mean --training.eval_iters?" in capsys.readouterr().err

@@ -41,7 +41,7 @@ def workshop(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_every_loss_agrees_with_a_plain_recipe(accumulation):
+def test_every_loss_agrees_with_a_plain_training_loop(accumulation):
     """Over more than an epoch, so that a filled-up last batch and a second order are among the batches."""
     run = make_run(
         *("--model.n_layer", "2", "--model.bias", "true", "--max_iters", "30"),
@@ -59,7 +59,7 @@ def test_every_loss_agrees_with_a_plain_recipe(accumulation):
 SYNCHRONISING = ("tolist", "item", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
 
 
-def test_a_batch_waits_for_the_device_once_and_reads_the_next_one_before(monkeypatch):
+def test_a_batch_synchronizes_with_the_device_once_after_it_loads_the_next_batch(monkeypatch):
     trainer = make_trainer("--training.gradient_accumulation_steps", "3", "--model.dropout", "0.1", "--max_iters", "9")
     trainer.loader.prefetches = True
     happened = []
@@ -78,7 +78,7 @@ def test_a_batch_waits_for_the_device_once_and_reads_the_next_one_before(monkeyp
     assert happened == [(0, 0), (0, 1), "tolist", (0, 2), "tolist", (0, 3), "tolist"]
 
 
-def test_reading_ahead_changes_no_batch_and_reads_none_beyond_the_end(monkeypatch):
+def test_prefetching_changes_no_batch_and_loads_none_after_the_last(monkeypatch):
     flags = ("--epochs", "2", "--eval_interval", "0")
     whole = train("--output_checkpoint", "models/here.pt", *flags)
     plain, send = device_loader.DeviceLoader.__init__, device_loader.DeviceLoader.send
@@ -128,7 +128,7 @@ def test_four_micro_batches_have_the_gradient_of_one_four_times_as_large(positio
         assert (parts[name] - gradient).norm() / gradient.norm() < 1e-5, name
 
 
-def test_each_micro_batch_is_new_data():
+def test_every_micro_batch_of_a_batch_has_different_data():
     batch = make_trainer("--training.gradient_accumulation_steps", "4").loader.batch(0, 0)
     assert len({rows.numpy().tobytes() for rows in batch.inputs}) == 4
 
@@ -151,7 +151,7 @@ def test_the_gradient_is_clipped_to_grad_clip():
 # --- evaluation -----------------------------------------------------------------------------------------------------
 
 
-def test_evaluating_leaves_training_unchanged():
+def test_evaluating_and_saving_do_not_change_the_training():
     flags = ("--model.dropout", "0.3", "--epochs", "2", "--training.checkpoint_minutes", "0")
     train(*flags, "--eval_interval", "1", "--checkpoint_interval", "4", "--output_checkpoint", "models/often.pt")
     train(*flags, "--eval_interval", "0", "--output_checkpoint", "models/seldom.pt")
@@ -162,7 +162,7 @@ def test_evaluating_leaves_training_unchanged():
     assert len(often["metrics"]["val_loss_eval"]) > len(seldom["metrics"]["val_loss_eval"]) == 2
 
 
-def test_dropout_acts_in_training_only_and_depends_on_seed_and_batch_number_alone():
+def test_dropout_acts_only_in_training_and_depends_only_on_seed_and_batch_number():
     """Guards the test above: with dropout that did nothing it would show nothing."""
     trainer = make_trainer("--model.dropout", "0.5", "--learning_rate", "1e-9", "--epochs", "3")
     batch = trainer.loader.batch(0, 0)
@@ -176,7 +176,7 @@ def test_dropout_acts_in_training_only_and_depends_on_seed_and_batch_number_alon
     assert trainer.evaluate() == trainer.evaluate()
 
 
-def test_two_micro_batches_of_a_batch_have_dropout_of_their_own():
+def test_every_micro_batch_of_a_batch_has_its_own_dropout_mask():
     trainer = make_trainer("--model.dropout", "0.5", "--training.gradient_accumulation_steps", "2")
     batch = trainer.loader.batch(0, 0)
     batch.inputs[1], batch.targets[1] = batch.inputs[0], batch.targets[0]
@@ -253,7 +253,7 @@ def test_a_run_ends_after_its_epochs_with_an_evaluation_and_a_checkpoint_at_each
     assert "TRAINING COMPLETED" in outcome.said and "python gen.py models/mine_epoch2.pt" in outcome.said
 
 
-def test_max_iters_spans_epochs_and_wins_over_epochs():
+def test_max_iters_overrides_epochs_and_may_be_longer_than_an_epoch():
     per_epoch = make_run().plan.batches_per_epoch
     train("--epochs", "1", "--max_iters", str(per_epoch + 3), "--eval_interval", "0")
     state = state_of("models/mine_epoch1.pt")
@@ -270,7 +270,7 @@ def test_train_batches_and_val_batches_shorten_an_epoch_and_an_evaluation():
     assert run.evaluation_loader("val").batches_per_epoch == 1
 
 
-def test_max_minutes_stops_cleanly_and_resumably(monkeypatch):
+def test_max_minutes_stops_with_a_checkpoint_to_resume_from(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     advance = trainer_module.Trainer.advance
@@ -300,14 +300,14 @@ def test_a_checkpoint_is_written_every_checkpoint_minutes(monkeypatch):
     assert [number for number, path in saved if path.name == "mine_epoch1.pt"] == [3, 6, 8]
 
 
-def test_numbered_checkpoints_hold_the_batch_they_are_named_after():
+def test_numbered_checkpoints_contain_the_batch_that_they_are_named_after():
     train("--max_iters", "5", "--eval_interval", "0", "--checkpoint_interval", "2")
     assert state_of("models/mine_epoch1_batch2.pt")["batch_counter"] == 2
     assert state_of("models/mine_epoch1_batch4.pt")["batch_counter"] == 4
     assert not Path("models/mine_epoch1_batch5.pt").exists()
 
 
-def test_save_checkpoints_false_leaves_only_the_record():
+def test_save_checkpoints_false_writes_only_the_metrics_and_the_config():
     outcome = train("--max_iters", "3", "--eval_interval", "1", "--training.save_checkpoints", "false")
     assert set(snapshot("models")) == {"mine_epoch1.metrics.jsonl", "mine_epoch1.config.json"}
     assert "gen.py" not in outcome.said
@@ -366,7 +366,7 @@ def with_scaler(scale: float = 2.0**10):
     return trainer
 
 
-def test_a_grad_scaler_changes_nothing_where_nothing_overflows():
+def test_a_grad_scaler_changes_nothing_if_nothing_overflows():
     """Scaled by a power of two and back, the float32 gradients are the same numbers."""
     plain, scaled = make_trainer(), with_scaler()
     for trainer in (plain, scaled):
@@ -402,7 +402,7 @@ def test_twenty_skipped_updates_in_a_row_stop_the_run():
         trainer.step(trainer.loader.batch(0, 0))
 
 
-def test_a_scaler_does_not_excuse_a_loss_that_is_not_finite():
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_grad_scaler_too():
     trainer = with_scaler()
     trainer.model.forward = lambda x, y: trainer.model.lm_head.weight.sum() * math.nan
     with pytest.raises(UserError, match="loss of batch 1 is not finite"):
@@ -412,7 +412,7 @@ def test_a_scaler_does_not_excuse_a_loss_that_is_not_finite():
 # --- the record -------------------------------------------------------------------------------------------------------
 
 
-def test_the_metrics_file_has_a_row_per_batch_and_the_losses_of_evaluations_on_theirs():
+def test_the_metrics_file_has_a_row_per_batch_that_includes_the_losses_of_an_evaluation():
     run = make_run("--max_iters", "7")
     train("--max_iters", "7", "--eval_interval", "3", "--training.gradient_accumulation_steps", "2")
     rows = metrics_rows("models/mine_epoch1.metrics.jsonl", clock=True)
@@ -431,7 +431,7 @@ def test_the_metrics_file_has_a_row_per_batch_and_the_losses_of_evaluations_on_t
     assert rows[0]["tokens"] == 64
 
 
-def test_best_and_worst_are_those_of_the_evaluations():
+def test_best_and_worst_losses_are_those_of_the_evaluations():
     train("--max_iters", "8", "--eval_interval", "2", "--learning_rate", "0.3")  # so high that losses go up and down
     rows = [row for row in metrics_rows("models/mine_epoch1.metrics.jsonl") if "val_loss" in row]
     val, training = [row["val_loss"] for row in rows], [row["train_loss_eval"] for row in rows]
@@ -446,7 +446,7 @@ def test_best_and_worst_are_those_of_the_evaluations():
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
-def test_after_five_batches_a_run_says_once_how_long_it_takes(monkeypatch):
+def test_after_five_batches_a_run_prints_once_how_long_it_takes(monkeypatch):
     seconds = [90.0, *[60.0] * 6]  # the first batch is slow and does not count
     clock = accumulate(gap for length in seconds for gap in (0.0, length))
     monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
@@ -454,7 +454,7 @@ def test_after_five_batches_a_run_says_once_how_long_it_takes(monkeypatch):
     assert said.count(" left at this speed") == 1 and "About 2 min 00 s left at this speed" in said
 
 
-def test_the_summary_comes_before_the_first_batch_and_says_what_will_happen():
+def test_the_summary_is_printed_before_the_first_batch_and_describes_the_run():
     said = train("--max_iters", "2", "--training.gradient_accumulation_steps", "3").said
     assert "3 x 2 sequences of 16" in said and "2 of 96 tokens" in said
     assert said.index("--- TRAINING ---") < said.index("evaluation:") < said.index("TRAINING COMPLETED")
@@ -464,13 +464,13 @@ def test_the_summary_comes_before_the_first_batch_and_says_what_will_happen():
 # --- compile ------------------------------------------------------------------------------------------------------------
 
 
-def test_no_compile_means_that_nothing_is_compiled(monkeypatch):
+def test_no_compile_overrides_compile_model(monkeypatch):
     monkeypatch.setattr(trainer_module, "compile_blocks", lambda model: pytest.fail("compiled all the same"))
     assert make_run("--training.compile_model", "true", "--no_compile").config.training.compile_model is False
     assert train("--max_iters", "1", "--training.compile_model", "true", "--no_compile").code == 0
 
 
-def test_a_compiler_that_fails_is_a_warning_and_training_continues_unchanged(monkeypatch):
+def test_if_compilation_fails_training_continues_unchanged_with_a_warning(monkeypatch):
     import torch._inductor.compile_fx
 
     def broken(*args, **kwargs):
@@ -486,7 +486,7 @@ def test_a_compiler_that_fails_is_a_warning_and_training_continues_unchanged(mon
     assert differences(state_of("models/eager.pt")["model"], state_of("models/tried.pt")["model"]) == []
 
 
-def test_without_a_compiler_on_the_machine_training_continues_with_one_warning(monkeypatch):
+def test_without_a_cpp_compiler_training_continues_with_one_warning(monkeypatch):
     monkeypatch.setattr("jojo.machine.device.shutil.which", lambda name: None)
     outcome = train("--max_iters", "1", "--training.compile_model", "true")
     assert outcome.code == 0
@@ -498,7 +498,7 @@ def test_without_a_compiler_on_the_machine_training_continues_with_one_warning(m
 
 
 @pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
-def test_a_signal_finishes_the_batch_saves_and_says_how_to_continue(monkeypatch, number, code):
+def test_after_a_signal_the_batch_is_finished_and_saved_and_the_resume_command_is_printed(monkeypatch, number, code):
     stop_after(monkeypatch, 4, number)
     outcome = train("--eval_interval", "0")
     assert outcome.code == code
@@ -507,7 +507,7 @@ def test_a_signal_finishes_the_batch_saves_and_says_how_to_continue(monkeypatch,
     assert "train.py --resume models/mine_epoch1.pt" in outcome.said
 
 
-def test_a_stop_without_checkpoints_says_that_nothing_was_saved(monkeypatch):
+def test_a_stopped_run_without_checkpoints_says_that_nothing_was_saved(monkeypatch):
     stop_after(monkeypatch, 2)
     outcome = train("--training.save_checkpoints", "false", "--eval_interval", "0")
     assert outcome.code == 130 and "not saved" in outcome.said and "--resume" not in outcome.said

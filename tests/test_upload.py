@@ -119,7 +119,7 @@ def test_an_upload_is_one_commit_with_the_folders_files(
     assert f"{hub.endpoint}/{USER}/tales" in outcome.out
 
 
-def test_private_and_organization(
+def test_private_and_organization_choose_the_visibility_and_the_owner(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert upload(capsys, checkpoint, tmp_path / "out", "--private", "--organization", ORGANIZATION).code == 0
@@ -127,7 +127,7 @@ def test_private_and_organization(
     assert hub.repositories[f"{ORGANIZATION}/tales"].private
 
 
-def test_a_second_upload_replaces_the_first_and_what_it_left(
+def test_a_second_upload_replaces_all_files_of_the_first_and_no_others(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert upload(capsys, checkpoint, tmp_path / "out").code == 0
@@ -143,7 +143,7 @@ def test_a_second_upload_replaces_the_first_and_what_it_left(
     assert len(repository.commits) == 2
 
 
-def test_what_was_uploaded_can_be_fetched_and_read(hub: HubServer, ready: dict[int, Path], checkpoint: Path) -> None:
+def test_an_uploaded_model_can_be_fetched_and_loaded(hub: HubServer, ready: dict[int, Path], checkpoint: Path) -> None:
     hf_hub.Hub().upload(ready[50259], f"{USER}/tales", False, "Tales")
     model, _, _ = load_model(checkpoint)
     fetched = load_hf(find_model(f"{USER}/tales"))
@@ -154,7 +154,7 @@ def test_what_was_uploaded_can_be_fetched_and_read(hub: HubServer, ready: dict[i
         find_model("me/other")
 
 
-def test_large_files_can_go_without_lfs(
+def test_large_files_can_be_uploaded_without_lfs(
     hub: HubServer,
     checkpoint: Path,
     tmp_path: Path,
@@ -193,7 +193,7 @@ def test_a_failed_request_is_tried_again(
 
 
 @pytest.mark.parametrize("path", ["repos/create", "/commit/"])
-def test_the_same_command_finishes_what_lost_an_answer(
+def test_the_same_command_completes_an_upload_whose_answer_was_lost(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
     hub.fail("POST", path, None, after=True)
@@ -217,7 +217,7 @@ def test_the_same_command_finishes_what_lost_an_answer(
         ("POST", "/commit/", 400, "the Hub answered 400"),
     ],
 )  # fmt: skip
-def test_a_refusal_is_one_sentence(
+def test_a_refusal_by_the_hub_is_one_sentence_and_nothing_is_uploaded(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, path: str,
     status: int | None, sentence: str,
 ) -> None:  # fmt: skip
@@ -227,7 +227,7 @@ def test_a_refusal_is_one_sentence(
     assert not any(repository.commits for repository in hub.repositories.values())
 
 
-def test_not_logged_in(
+def test_an_upload_without_a_valid_token_is_refused(
     hub: HubServer,
     checkpoint: Path,
     tmp_path: Path,
@@ -243,7 +243,7 @@ def test_not_logged_in(
     assert not (tmp_path / "out").exists()
 
 
-def test_offline_and_unreachable(
+def test_an_upload_to_a_hub_that_cannot_be_reached_is_refused(
     hub: HubServer,
     checkpoint: Path,
     tmp_path: Path,
@@ -263,7 +263,7 @@ def test_offline_and_unreachable(
     assert "check HF_ENDPOINT" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
 
 
-def test_an_organization_that_the_user_may_not_write_to(
+def test_an_organization_that_the_user_may_not_write_to_is_refused(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = errors_in(upload(capsys, checkpoint, tmp_path / "out", "--organization", "others"))[0]
@@ -272,7 +272,7 @@ def test_an_organization_that_the_user_may_not_write_to(
     assert "is complete" in said
 
 
-def test_files_of_others_are_not_overwritten(
+def test_a_repository_with_files_of_others_is_not_overwritten(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.repositories[f"{USER}/tales"] = repository = hf_repository({"README.md": b"mine", "config.json": b"{}"})
@@ -302,7 +302,7 @@ def test_a_model_that_was_fine_tuned_elsewhere_is_not_overwritten(
     assert len(repository.commits) == 1
 
 
-def test_a_card_that_was_edited_on_the_hub_stays(
+def test_a_model_card_that_was_edited_on_the_hub_is_kept(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert upload(capsys, checkpoint, tmp_path / "out").code == 0
@@ -315,7 +315,7 @@ def test_a_card_that_was_edited_on_the_hub_stays(
     assert json.loads(repository.files["config.json"])["vocab_size"] == 50257
 
 
-def test_a_card_that_the_hub_does_not_take_is_refused_before_anything_is_created(
+def test_a_model_card_that_the_hub_rejects_is_refused_before_anything_is_created(
     hub: HubServer,
     checkpoint: Path,
     tmp_path: Path,
@@ -335,13 +335,13 @@ def test_a_card_that_the_hub_does_not_take_is_refused_before_anything_is_created
     assert hub.repositories == {}
 
 
-def test_a_card_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_model_card_that_is_not_valid_yaml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: [mit\n---\n")
     with pytest.raises(UserError, match="refuses the model card"):
         hf_hub.check_card(tmp_path / "README.md")
 
 
-def test_a_token_for_one_repository_alone_may_upload_to_it(
+def test_a_token_that_may_not_create_repositories_can_upload_to_an_existing_one(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert upload(capsys, checkpoint, tmp_path / "out").code == 0
@@ -363,7 +363,7 @@ def test_a_token_for_one_repository_alone_may_upload_to_it(
          "quota"),
     ],
 )  # fmt: skip
-def test_answers_that_are_not_the_hubs(
+def test_an_unexpected_answer_is_reported(
     hub: HubServer, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     method: str, path: str, status: int, body: str, times: int, sentence: str,
 ) -> None:  # fmt: skip
@@ -375,7 +375,7 @@ def test_answers_that_are_not_the_hubs(
     "address", ["http://127.0.0.1:99999", "http://[::1", "http://a\tb", "http://a\x1fb", "ftp://x", "no", ""]
 )
 @pytest.mark.parametrize("flags", [(), ("--dry-run",)])
-def test_an_endpoint_that_is_not_an_address(
+def test_an_endpoint_that_is_not_an_address_is_refused(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, address: str,
     flags: tuple[str, ...],
 ) -> None:  # fmt: skip
@@ -385,7 +385,7 @@ def test_an_endpoint_that_is_not_an_address(
         find_model("me/tales")
 
 
-def test_the_library_is_not_imported_with_an_endpoint_that_it_cannot_read(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_invalid_endpoint_is_refused_before_huggingface_hub_is_imported(checkpoint: Path, tmp_path: Path) -> None:
     words = [verb.__file__, str(checkpoint), "--repo-name", "x", "--dataset", "d"]
     outcome = finish(start_python(*words, cwd=tmp_path, HF_ENDPOINT="http://127.0.0.1:99999"))
     assert outcome.code == 1 and "HF_ENDPOINT is not an address" in outcome.err and "Traceback" not in outcome.err
@@ -403,7 +403,7 @@ def hf_repository(files: dict[str, bytes]) -> object:
     return Repository(files={".gitattributes": b"", **files})
 
 
-def test_a_commit_of_somebody_else_in_between_is_not_overwritten(
+def test_a_commit_by_somebody_else_during_the_upload_is_not_overwritten(
     hub: HubServer,
     checkpoint: Path,
     tmp_path: Path,
@@ -438,14 +438,14 @@ def test_a_commit_of_somebody_else_in_between_is_not_overwritten(
         (("--commit-message", " "), "--commit-message is empty"),
     ],
 )
-def test_names_that_the_hub_does_not_take(
+def test_names_that_the_hub_does_not_allow_are_refused(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, str], sentence: str
 ) -> None:
     assert sentence in errors_in(upload(capsys, checkpoint, tmp_path / "out", "--dry-run", *flags))[0]
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_of_somebody_else_is_not_overwritten(
+def test_an_output_folder_with_other_or_changed_files_is_not_overwritten(
     hub: HubServer,
     checkpoint: Path,
     tmp_path: Path,
@@ -472,7 +472,7 @@ def test_a_folder_of_somebody_else_is_not_overwritten(
     assert "is the current folder" in errors_in(upload(capsys, checkpoint, Path(), "--dry-run"))[0]
 
 
-def test_the_command_as_users_run_it(server: HubServer, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_command_works_as_users_run_it(server: HubServer, checkpoint: Path, tmp_path: Path) -> None:
     """With everything real: parity, a separate process, and HF_ENDPOINT for the library."""
     server.clear()
     base = [verb.__file__, str(checkpoint), "--repo-name", "tales"]
@@ -488,7 +488,7 @@ def test_the_command_as_users_run_it(server: HubServer, checkpoint: Path, tmp_pa
     assert len(repository.commits) == 1
 
 
-def test_help_is_instant_and_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_help_does_not_import_torch_or_other_large_packages(tmp_path: Path) -> None:
     code = (
         "import sys, contextlib, upload_to_huggingface as verb\n"
         "with contextlib.suppress(SystemExit): verb.main(['--help'])\n"
@@ -498,7 +498,7 @@ def test_help_is_instant_and_imports_nothing_heavy(tmp_path: Path) -> None:
     assert outcome.out.splitlines()[-1] == "[]"
 
 
-def test_a_tokenizer_that_the_model_does_not_have(
+def test_a_tokenizer_that_the_model_does_not_have_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], checkpoint: Path
 ) -> None:
     model = random_model(tiny_config(vocab_size=50257, n_embd=4), 50257)

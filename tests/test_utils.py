@@ -30,7 +30,7 @@ def own_log() -> Iterator[None]:
 # --- console --------------------------------------------------------------------------------------------------------
 
 
-def test_information_goes_to_stdout_and_problems_to_stderr(capsys: Capsys) -> None:
+def test_info_goes_to_stdout_and_warnings_and_errors_go_to_stderr(capsys: Capsys) -> None:
     utils.set_up_console()
     log.info("all well")
     log.warning("careful")
@@ -41,7 +41,7 @@ def test_information_goes_to_stdout_and_problems_to_stderr(capsys: Capsys) -> No
     assert captured.err == "warning: careful\nerror: broken\n"
 
 
-def test_debug_shows_detail(capsys: Capsys) -> None:
+def test_debug_messages_are_shown_only_with_debug(capsys: Capsys) -> None:
     utils.set_up_console(debug=True)
     log.debug("detail")
     assert capsys.readouterr().out == "debug: detail\n"
@@ -73,7 +73,7 @@ def test_a_pipe_gets_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not utils.use_color(object())
 
 
-def test_characters_a_console_lacks_are_replaced(tmp_path: pathlib.Path) -> None:
+def test_characters_that_the_console_cannot_encode_are_replaced(tmp_path: pathlib.Path) -> None:
     code = "import utils; utils.set_up_console(); utils.log.info('caf\\u00e9 \\u732b')"
     result = finish(start_python("-c", code, cwd=tmp_path, PYTHONIOENCODING="ascii"))
     assert (result.code, result.out) == (0, "caf? ?\n")
@@ -82,7 +82,7 @@ def test_characters_a_console_lacks_are_replaced(tmp_path: pathlib.Path) -> None
 # --- writing text ---------------------------------------------------------------------------------------------------
 
 
-def test_a_text_is_written_through_links_and_into_pipes_and_never_half(tmp_path: pathlib.Path) -> None:
+def test_replace_text_follows_links_writes_into_pipes_and_leaves_no_temporary_file(tmp_path: pathlib.Path) -> None:
     (tmp_path / "real.txt").write_text("old")
     (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
     replace_text(tmp_path / "link.txt", "new \ud800\n")
@@ -98,7 +98,7 @@ def test_a_text_is_written_through_links_and_into_pipes_and_never_half(tmp_path:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EPIPE])
-def test_a_console_that_cannot_be_written_to_does_not_end_the_work(
+def test_a_console_that_cannot_be_written_to_does_not_stop_the_program(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Gone(io.StringIO):
@@ -131,13 +131,13 @@ def test_a_console_that_cannot_be_written_to_does_not_end_the_work(
         (76 * 3600, "3 days 4 h"),
     ],
 )
-def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+def test_durations_are_shown_in_the_units_that_people_use(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
 @settings(deadline=None)
 @given(st.floats(0, 1e9))
-def test_durations_never_overflow_a_unit(seconds: float) -> None:
+def test_durations_never_show_60_seconds_or_60_minutes(seconds: float) -> None:
     words = duration(seconds).split()
     parts = dict(zip(words[1::2], map(float, words[::2]), strict=True))
     assert parts.get("s", 0) < 60 and parts.get("min", 0) < 60 and parts.get("h", 0) < 48
@@ -150,7 +150,7 @@ def test_durations_never_overflow_a_unit(seconds: float) -> None:
     ("number", "text"),
     [(0, "0"), (9_999, "9,999"), (12_345, "12.3k"), (12_345_678, "12.3M"), (1.5e9, "1.5B"), (3e12, "3.0T")],
 )
-def test_counts_are_short(number: float, text: str) -> None:
+def test_large_counts_are_shortened_with_k_m_b_and_t(number: float, text: str) -> None:
     assert short_count(number) == text
 
 

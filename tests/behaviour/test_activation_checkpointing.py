@@ -31,7 +31,7 @@ def flags(dropout: str, dtype: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("dropout", ["0", "0.3"])
-def test_losses_and_gradients_are_the_same_to_the_last_bit(dropout: str, dtype: str) -> None:
+def test_checkpointing_changes_no_bit_of_losses_and_gradients(dropout: str, dtype: str) -> None:
     """Through Trainer.step, whose backward pass runs outside of the autocast that the forward pass ran in."""
     losses, gradients = [], []
     for extra in ((), ON):
@@ -46,7 +46,7 @@ def test_losses_and_gradients_are_the_same_to_the_last_bit(dropout: str, dtype: 
 
 
 @pytest.mark.parametrize(("dropout", "dtype"), [("0", "bfloat16"), ("0.3", "float32")])
-def test_a_run_ends_in_the_same_weights(dropout: str, dtype: str) -> None:
+def test_a_run_with_checkpointing_ends_with_the_same_weights(dropout: str, dtype: str) -> None:
     for name, extra in (("kept", ()), ("again", ON)):
         assert train(*flags(dropout, dtype), *extra, "--output_checkpoint", f"models/{name}.pt").code == 0
     kept, again = state_of("models/kept.pt"), state_of("models/again.pt")
@@ -60,7 +60,7 @@ def test_a_run_ends_in_the_same_weights(dropout: str, dtype: str) -> None:
     assert metrics_rows("models/kept.metrics.jsonl") == metrics_rows("models/again.metrics.jsonl")
 
 
-def test_compiled_blocks_are_computed_again_too() -> None:
+def test_compiled_blocks_are_recomputed_too() -> None:
     results = []
     for on in (False, True):
         torch._dynamo.reset()
@@ -102,7 +102,7 @@ def loss_and_saved_bytes(model: GPT) -> tuple[Tensor, int]:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_block_leaves_its_input_only(dropout: float) -> None:
+def test_a_block_keeps_only_its_input(dropout: float) -> None:
     def saved(n_layer: int, on: bool) -> int:
         model = random_model(tiny_config(n_layer=n_layer, dropout=dropout)).train()
         model.transformer.checkpointing = on
@@ -115,7 +115,7 @@ def test_a_block_leaves_its_input_only(dropout: float) -> None:
     assert saved(6, on=True) < saved(6, on=False) / 5
 
 
-def test_only_training_computes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_recomputed_only_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluation, generation and passes without gradients keep nothing: nothing is to be saved."""
     monkeypatch.setattr(model_module, "checkpoint", lambda *_, **__: pytest.fail("checkpointed all the same"))
     config = tiny_config()
@@ -127,7 +127,7 @@ def test_only_training_computes_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model.eval().next_logits(tokens, KVCache(config, 1, torch.device("cpu"), torch.float32))
 
 
-def test_random_state_is_kept_only_where_something_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_random_state_is_kept_only_with_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     plain = model_module.checkpoint
 
@@ -146,7 +146,7 @@ def test_random_state_is_kept_only_where_something_is_drawn(monkeypatch: pytest.
 # --- resuming -------------------------------------------------------------------------------------------------------
 
 
-def test_it_may_be_switched_on_when_a_run_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpointing_can_be_switched_on_when_a_run_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     train(*flags("0.3", "float32"), "--output_checkpoint", "models/whole.pt")
     stop_after(monkeypatch, 2)
     train(*flags("0.3", "float32"))

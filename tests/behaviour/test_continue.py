@@ -90,7 +90,7 @@ def test_a_checkpoint_that_another_run_replaced_during_the_start_is_refused(monk
 # --- under another name ---------------------------------------------------------------------------------------------
 
 
-def test_another_name_makes_a_new_run_with_all_metrics_so_far(monkeypatch):
+def test_continuing_under_another_name_makes_a_new_run_with_all_metrics_so_far(monkeypatch):
     stop_after(monkeypatch, 3)
     train("--max_iters", "6", "--eval_interval", "2", "--output_checkpoint", "models/a.pt")
     first = snapshot("models")
@@ -122,7 +122,7 @@ def test_a_run_under_another_name_is_saved_before_its_first_batch(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["x_best.pt", "x_batch12.pt", "x_best", "x_batch3"])
-def test_names_of_another_runs_checkpoints_are_refused(name):
+def test_an_output_name_that_looks_like_another_runs_checkpoint_is_refused(name):
     with pytest.raises(UserError, match="other checkpoints; choose another name"):
         run_files.run_path(f"models/{name}", "mine", 1)
     assert run_files.run_path("models/x_batch.pt", "mine", 1) == Path("models/x_batch.pt")
@@ -141,7 +141,7 @@ def test_an_older_checkpoint_of_the_same_name_is_moved_aside():
 # --- with changes ---------------------------------------------------------------------------------------------------
 
 
-def test_a_refused_change_is_explained(monkeypatch):
+def test_a_refused_change_is_reported_with_what_it_affects(monkeypatch):
     stop_after(monkeypatch, 2)
     train("--max_iters", "6")
     flags = ("--batch_size", "4", "--seed", "7", "--model.dropout", "0.1", "--learning_rate", "0.5")
@@ -161,7 +161,7 @@ def test_a_refused_change_is_explained(monkeypatch):
 
 
 @pytest.mark.parametrize(("size", "position", "total"), [("4", 2, 8), ("1", 10, 23)])
-def test_another_batch_size_keeps_the_position_in_the_data_and_the_epochs(monkeypatch, size, position, total):
+def test_another_batch_size_keeps_the_position_in_the_data_and_the_number_of_epochs(monkeypatch, size, position, total):
     """After 5 of 11 batches of 2 rows (22 rows of 16 tokens in all): 10 rows are done, two and a half batches of 4."""
     stop_after(monkeypatch, 5)
     train("--epochs", "1")

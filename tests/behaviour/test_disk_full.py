@@ -54,7 +54,7 @@ def leftovers():
 
 
 @pytest.mark.parametrize("size", LIMITS[::2])
-def test_a_run_goes_on_and_every_earlier_checkpoint_stays_whole(capsys, size):
+def test_a_run_continues_on_a_full_disk_and_every_earlier_checkpoint_stays_valid(capsys, size):
     steady = ("--scheduler.decay_lr", "false", "--scheduler.warmup_iters", "0")
     train("--max_iters", "2", "--checkpoint_interval", "1", "--eval_interval", "1", *steady)
     before = snapshot("models")
@@ -88,7 +88,7 @@ def test_a_run_that_cannot_write_its_token_cache_says_so_and_leaves_nothing_half
 
 
 @pytest.mark.parametrize("size", LIMITS[:3])
-def test_a_preparation_that_cannot_write_keeps_the_data_set_that_was_there(capsys, size):
+def test_a_preparation_that_cannot_write_keeps_the_existing_data_set(capsys, size):
     Path("book.txt").write_text("".join(f"Once there were {n} foxes.\n<|endoftext|>\n" for n in range(200)))
     before = snapshot("data")
     with files_up_to(size):
@@ -97,7 +97,7 @@ def test_a_preparation_that_cannot_write_keeps_the_data_set_that_was_there(capsy
     assert snapshot("data") == before and leftovers() == []
 
 
-def test_a_config_and_a_text_are_written_whole_or_not_at_all(capsys):
+def test_a_config_and_a_generated_text_are_written_whole_or_not_at_all(capsys):
     train("--max_iters", "1")
     for main, flags, name in (
         (train_verb.main, (*TINY, "--show_config", "--save_config", "own.json"), "own.json"),

@@ -102,7 +102,7 @@ def test_a_killed_rank_is_restarted_and_two_ranks_train_like_one(reference: dict
     assert not list(Path("models").glob(".*.job")) and not Path("models/old").exists()
 
 
-def test_a_signal_to_one_rank_stops_two_sharded_copies_and_one_process_continues(reference: dict[str, Any]) -> None:
+def test_a_signal_to_one_rank_stops_all_fsdp_ranks_and_one_process_can_resume(reference: dict[str, Any]) -> None:
     flags = ("--system.parallel", "fsdp", "--system.shard_ranks", "2", "--output_checkpoint", "models/two.pt")
     ended = torchrun("term:1:7", 4, 0, *flags)
     output = ended.stdout + ended.stderr
@@ -115,7 +115,7 @@ def test_a_signal_to_one_rank_stops_two_sharded_copies_and_one_process_continues
     assert_same_training("two", reference)
 
 
-def test_fsdp_reduces_once_a_batch_learns_the_same_in_bfloat16_and_survives_a_full_disk() -> None:
+def test_fsdp_reduces_once_per_batch_learns_the_same_in_bfloat16_and_survives_a_full_disk() -> None:
     flags = [
         "--dtype",
         "bfloat16",
@@ -164,7 +164,7 @@ def test_a_rank_that_does_not_answer_is_named() -> None:
 
 
 @pytest.mark.parametrize(("agreed", "code"), [((15, 0, 0), 143), ((0, 1, 0), 0)])
-def test_ranks_act_after_a_batch_on_the_flags_they_share(
+def test_ranks_stop_after_a_batch_by_the_flags_that_they_exchanged(
     agreed: tuple[int, int, int], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(*FLAGS, "--eval_interval", "0", "--output_checkpoint", "models/two.pt")

@@ -47,7 +47,7 @@ def test_the_tables_list_every_option_as_the_code_has_it(section: str) -> None:
     assert table(section) == expected
 
 
-def test_every_section_starts_with_what_it_is_about() -> None:
+def test_every_section_of_the_page_quotes_its_docstring_in_the_code() -> None:
     for section, cls in SECTIONS.items():
         assert cls.__doc__ and cls.__doc__.splitlines()[0] in section_of(section)
 
@@ -68,7 +68,7 @@ def test_null_is_allowed_exactly_where_it_is_the_default() -> None:
     assert [name for name, opt in OPTIONS.items() if opt.optional != (opt.default is None)] == []
 
 
-def test_the_example_of_show_config_is_what_the_config_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_show_config_has_the_values_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     layers = [*file_layers(pathlib.Path("configs/story-small.json")), ("--batch_size", {"training": {"batch_size": 8}})]
     config, sources = resolve(layers)

@@ -461,7 +461,7 @@ WAYS: dict[str, tuple[Main, list[str]]] = {  # what else can be done with a chec
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_is_spoiled_below_is_in_order(place: States, version: str) -> None:
+def test_every_command_accepts_the_unchanged_checkpoints(place: States, version: str) -> None:
     """Otherwise a sentence would prove nothing."""
     path, state = lay(place[version], version, [])
     assert run(train.main, "--checkpoint", path, "--max_iters", one_more(version, state)).code == 0
@@ -495,7 +495,7 @@ def test_what_is_spoiled_below_is_in_order(place: States, version: str) -> None:
 @example("nanoGPT", put("config.batch_size", 2**63 - 1))
 @example("nanoGPT", put("config.batch_size", 1e308))
 @examples(80)
-def test_training_goes_on_from_any_contents_or_says_why_not(place: States, version: str, changes: list[Change]) -> None:
+def test_training_continues_from_any_contents_or_refuses(place: States, version: str, changes: list[Change]) -> None:
     """One batch more, from a file that is what its author wanted it to be."""
     path, state = lay(place[version], version, changes)
     said = run(train.main, "--checkpoint", path, "--max_iters", one_more(version, state))
@@ -518,7 +518,7 @@ def test_training_goes_on_from_any_contents_or_says_why_not(place: States, versi
 @example("improvements_guide", "2.x", put("format_version", "\x1b[2J"))
 @example("improvements_guide", "2.x", put("format_version", "tensor[3]"))
 @examples(100)
-def test_any_contents_can_be_used_or_are_refused_in_words(
+def test_every_command_accepts_any_contents_or_refuses_them_with_a_message(
     place: States, way: str, version: str, changes: list[Change]
 ) -> None:
     path, _ = lay(place[version], version, changes)
@@ -528,7 +528,7 @@ def test_any_contents_can_be_used_or_are_refused_in_words(
 
 
 @pytest.mark.parametrize("save", [save_format3, save_2x, save_v1])
-def test_the_number_of_heads_which_weights_do_not_tell_is_not_guessed(save: Callable[..., Path]) -> None:
+def test_a_missing_number_of_heads_is_refused_and_not_guessed(save: Callable[..., Path]) -> None:
     """Any number that divides the width would load, and another model than the file's would speak."""
     path = Path("heads.pt")
     save(random_model(tiny_config(n_embd=12, n_head=2, vocab_size=50304)), path)
@@ -598,7 +598,7 @@ def other_batch(state: State, batch: int) -> State:
 
 @given(edits=many_edits)
 @examples(150)
-def test_a_checkpoint_with_other_bytes_is_refused_or_reads_as_it_was_written(small: States, edits: list[Edit]) -> None:
+def test_a_checkpoint_with_changed_bytes_is_refused(small: States, edits: list[Edit]) -> None:
     content = stamped(torch_bytes(small["3"]), small["3"])
     path = Path("bytes.pt")
     path.write_bytes(edited(content, edits))
@@ -609,7 +609,7 @@ def test_a_checkpoint_with_other_bytes_is_refused_or_reads_as_it_was_written(sma
 
 @given(edits=st.lists(st.lists(edit, max_size=2), min_size=3, max_size=3))
 @examples(40)
-def test_the_newest_whole_checkpoint_is_one_that_was_written(small: States, edits: list[list[Edit]]) -> None:
+def test_the_newest_valid_checkpoint_is_never_a_damaged_one(small: States, edits: list[list[Edit]]) -> None:
     """The last, the best and a numbered one, each damaged or not."""
     with new_folder() as folder:
         files = RunFiles(folder / "x.pt")
@@ -634,7 +634,7 @@ def test_the_newest_whole_checkpoint_is_one_that_was_written(small: States, edit
 @given(version=st.sampled_from(VERSIONS[1:]), edits=many_edits)
 @example("2.x", [Edit("move", 69, 69)])  # the archive's table of contents points before its beginning
 @examples(100)
-def test_an_older_checkpoint_with_other_bytes_is_read_or_refused(
+def test_an_older_checkpoint_with_changed_bytes_is_read_or_refused(
     small: States, version: str, edits: list[Edit]
 ) -> None:
     """These have no SHA-256: each is still a checkpoint, or is refused in a sentence."""
@@ -646,7 +646,7 @@ def test_an_older_checkpoint_with_other_bytes_is_read_or_refused(
 
 @given(version=st.sampled_from(VERSIONS), edits=many_edits)
 @examples(100)
-def test_a_checkpoint_with_another_pickle_is_read_or_refused(small: States, version: str, edits: list[Edit]) -> None:
+def test_a_checkpoint_with_a_changed_pickle_is_read_or_refused(small: States, version: str, edits: list[Edit]) -> None:
     """The pickle's instructions are others, and everything around it is right."""
     path, state = Path("bytes.pt"), small[version]
     content = repacked(torch_bytes(state), lambda data: edited(data, edits))
@@ -719,7 +719,7 @@ def read_alone(path: Path) -> list[list[int]] | None:
 @example(put("tokenizer.n_vocab", 38))
 @example(put("idx_crc32", "00000000"))
 @examples(80)
-def test_a_cache_with_any_facts_is_mended_or_refused(changes: list[Change]) -> None:
+def test_a_cache_with_a_changed_manifest_is_rebuilt(changes: list[Change]) -> None:
     """The facts carry a right checksum of their own."""
     with small_cache() as (source, cache), bounded():
         values = dataclasses.asdict(cache.manifest)
@@ -736,7 +736,7 @@ def test_a_cache_with_any_facts_is_mended_or_refused(changes: list[Change]) -> N
 
 @given(damage=st.lists(st.tuples(st.sampled_from([".bin", ".idx", ".json"]), many_edits), min_size=1, max_size=3))
 @examples(80)
-def test_a_cache_with_other_bytes_is_mended_or_refused(damage: list[tuple[str, list[Edit]]]) -> None:
+def test_a_cache_with_changed_bytes_is_rebuilt(damage: list[tuple[str, list[Edit]]]) -> None:
     with small_cache() as (source, cache), bounded():
         for suffix, edits in damage:
             path = cache.path.with_suffix(suffix)
@@ -752,7 +752,7 @@ def test_a_cache_with_other_bytes_is_mended_or_refused(damage: list[tuple[str, l
     in_order=st.booleans(),
 )
 @examples(80)
-def test_a_cache_whose_author_computed_its_sums_is_read_or_refused(
+def test_a_forged_cache_with_valid_checksums_is_read_or_refused(
     ids: list[int], offsets: list[int], in_order: bool
 ) -> None:
     with new_folder() as folder:
@@ -777,7 +777,7 @@ def test_a_cache_whose_author_computed_its_sums_is_read_or_refused(
 
 @given(edits=many_edits, depth=st.integers(0, 1200) | st.none())
 @examples(100)
-def test_facts_are_read_as_they_were_written_or_refused(edits: list[Edit], depth: int | None) -> None:
+def test_a_manifest_is_read_as_it_was_written_or_refused(edits: list[Edit], depth: int | None) -> None:
     facts = CacheManifest("a", "train", "0" * 16, GPT2.definition(), {}, {"label": "a"}, "<u2", idx_crc32="0" * 8)
     text = edited(facts.to_json().encode(), edits)
     if depth is not None:  # right but for what it holds besides
@@ -865,7 +865,7 @@ def documents_in(lines: list[bytes]) -> tuple[list[list[int]], Encoded]:
 @given(lines=st.lists(lines, max_size=4))
 @example([b'{"text": "a\\ud800"}', b'{"text": ["a"]}', b'{"input": "\\udc00", "output": "<|im_end|>"}'])
 @examples(150)
-def test_lines_become_their_documents_or_are_counted(lines: list[bytes]) -> None:
+def test_every_line_becomes_its_document_or_is_counted_as_bad_or_empty(lines: list[bytes]) -> None:
     with bounded():
         alone = [documents_in([line]) for line in lines]
         documents, result = documents_in(lines)
@@ -905,7 +905,7 @@ def test_prepare_writes_what_training_would_read(lines: list[bytes]) -> None:
     more=st.sampled_from(["", "a\n<|endoftext|>\nb\n", " \t\n", "\ufeffa\r\nb", "\x1c"]),
 )
 @examples(40)
-def test_every_document_is_in_one_split_or_prepare_says_why_not(lines: list[bytes], more: str) -> None:
+def test_every_document_is_in_one_split_or_prepare_refuses_with_a_message(lines: list[bytes], more: str) -> None:
     for folder in ("input", "made"):
         shutil.rmtree(folder, ignore_errors=True)
     Path("input").mkdir()
@@ -952,7 +952,7 @@ ROWS = b"".join(json.dumps({"step": n, "loss": 5.5, "lr": 0.01, "mfu": None}).en
 @example([], -math.inf, 5)
 @example([], 10**400, 5)
 @examples(100)
-def test_a_metrics_file_of_any_contents_is_gone_on_with(edits: list[Edit], odd: Any, step: int) -> None:
+def test_a_metrics_file_with_any_contents_is_continued_after_the_step(edits: list[Edit], odd: Any, step: int) -> None:
     path = Path("x.metrics.jsonl")
     last = odd if isinstance(odd, bytes) else json.dumps(odd).encode()
     path.write_bytes(edited(ROWS, edits) + b'{"step": ' + last + b"}\n")
@@ -1021,7 +1021,7 @@ def lay_config(text: str, encoding: str) -> Path:
 @example(('{"extends": "\\ud800"}', "utf-8"))
 @example(('{"model": {"n_embd": 1000000000000000003, "n_head": 500000000000000000}}', "utf-8"))  # a prime number
 @examples(200)
-def test_any_config_says_what_it_says_or_is_refused_in_words(content: tuple[str, str]) -> None:
+def test_any_config_file_is_read_exactly_or_refused_with_a_message(content: tuple[str, str]) -> None:
     path = lay_config(*content)
     with bounded():
         try:
@@ -1046,7 +1046,7 @@ def test_any_config_says_what_it_says_or_is_refused_in_words(content: tuple[str,
 @example(('{"training": {"max_epochs": 1e308}}', "utf-8"))
 @example(('{"training": {"batch_size": %s}}' % ("9" * 4299), "utf-8"))
 @examples(40)
-def test_any_config_gives_a_plan_or_a_sentence(content: tuple[str, str]) -> None:
+def test_any_config_file_gives_a_config_table_or_an_error_message(content: tuple[str, str]) -> None:
     path, saved = lay_config(*content), Path("saved.json")
     saved.unlink(missing_ok=True)
     said = run(train.main, "--config", str(path), "--show_config", "--save_config", str(saved))
@@ -1106,7 +1106,7 @@ VERIFY = ["--data.data_dir", "made", "--data.cache_dir", "cache", "--num_workers
 PREPARE = [*VERIFY[:-1], "--input", "data", "--name", "x"]
 
 
-def test_the_command_lines_that_flags_are_added_to_work(place: States) -> None:
+def test_the_commands_work_before_flags_are_added(place: States) -> None:
     lay(place["2.x"], "2.x", [])
     for main, arguments in ((gen.main, GEN), (prepare.main, VERIFY), (prepare.main, PREPARE), (train.main, FLAGS)):
         assert run(main, *arguments).code == 0
@@ -1125,7 +1125,7 @@ sampling = numbers_for(
 @example([f"--num_samples={2**63}"])
 @example(["--prompt_file=--"])
 @examples(150)
-def test_any_flags_of_gen_give_text_or_a_sentence(place: States, arguments: list[str]) -> None:
+def test_any_flags_of_gen_give_text_or_an_error_message(place: States, arguments: list[str]) -> None:
     lay(place["2.x"], "2.x", [])
     run(gen.main, *GEN, *arguments)
 
@@ -1135,7 +1135,7 @@ def test_any_flags_of_gen_give_text_or_a_sentence(place: States, arguments: list
 @example(["--name", "**"], True)
 @example(["--name", "/x"], True)
 @examples(80)
-def test_any_flags_of_prepare_give_a_data_set_or_a_sentence(arguments: list[str], verify: bool) -> None:
+def test_any_flags_of_prepare_give_a_data_set_or_an_error_message(arguments: list[str], verify: bool) -> None:
     clean_up()
     run(prepare.main, *(VERIFY if verify else PREPARE), *arguments)
 
@@ -1148,7 +1148,7 @@ run_flags = flags_of(build_parser(), "--init_from", *OF_OPTIONS)  # --init_from 
 @example(["--config=--"])
 @example(["--dataset=--"])
 @examples(60)
-def test_any_flags_of_a_run_give_a_run_or_a_sentence(place: States, arguments: list[str]) -> None:
+def test_any_flags_of_train_give_a_run_or_an_error_message(place: States, arguments: list[str]) -> None:
     lay(place["2.x"], "2.x", [])
     run(train.main, *FLAGS, *arguments, "--max_iters", "1")
 
@@ -1166,7 +1166,7 @@ asked = [name for name, opt in OPTIONS.items() if opt.type in (int, float)]
 @example([f"--training.gradient_accumulation_steps={10**400}"])
 @example(["--system.peak_flops=1e-320"])
 @examples(60)
-def test_any_number_trains_or_gives_a_sentence(place: States, arguments: list[str]) -> None:
+def test_any_number_in_an_option_trains_or_gives_an_error_message(place: States, arguments: list[str]) -> None:
     """A batch, where the number allows for one."""
     lay(place["2.x"], "2.x", [])
     run(train.main, *FLAGS, *arguments, "--max_iters", "1", "--model.dropout=0.1")

@@ -218,7 +218,7 @@ WAYS_IN: dict[str, tuple[Main, list[str]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS_IN)
-def test_the_checkpoint_that_hostile_ones_are_made_of_is_taken(place: Place, capsys: Capsys, way: str) -> None:
+def test_the_good_checkpoint_that_hostile_ones_start_from_is_accepted(place: Place, capsys: Capsys, way: str) -> None:
     """Otherwise the refusals below would prove nothing."""
     Path(FILE).write_bytes(stamped(place.good.file, place.run_id, 2))
     main, arguments = WAYS_IN[way]
@@ -241,7 +241,7 @@ def test_a_hostile_checkpoint_is_refused_in_one_sentence_and_nothing_is_run(
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
-def test_resume_goes_past_a_hostile_newest_checkpoint_with_a_warning(
+def test_resume_skips_a_hostile_newest_checkpoint_with_a_warning(
     place: Place, watch: Watch, capsys: Capsys, kind: str
 ) -> None:
     older = "models/mine_epoch1_batch1.pt"
@@ -256,7 +256,7 @@ def test_resume_goes_past_a_hostile_newest_checkpoint_with_a_warning(
     assert said.lines[1] == f"warning: Continuing from '{older}' instead."
 
 
-def test_what_goes_on_past_a_hostile_checkpoint_ends_as_if_it_had_not_been_there(place: Place, capsys: Capsys) -> None:
+def test_a_run_that_skipped_a_hostile_checkpoint_ends_with_the_same_weights(place: Place, capsys: Capsys) -> None:
     place.lay("os.system", with_stamp=True)
     Path("models/mine_epoch1_batch1.pt").write_bytes(place.older)
     assert run(capsys, train.main, *FLAGS, "--resume").code == 0
@@ -304,7 +304,7 @@ def pickles_in(content: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
-def test_a_hostile_checkpoint_does_harm_where_it_is_unpickled_without_care(shared: Place, kind: str) -> None:
+def test_a_hostile_checkpoint_runs_its_code_if_it_is_unpickled_without_checks(shared: Place, kind: str) -> None:
     """Otherwise the absence of harm elsewhere would prove nothing."""
     content, allowed = shared.contents[kind], torch.serialization.get_safe_globals()
     for file in (content, stamped(content, shared.run_id, 2)):
@@ -317,7 +317,7 @@ def test_a_hostile_checkpoint_does_harm_where_it_is_unpickled_without_care(share
 
 
 @pytest.mark.parametrize("kind", OTHER_FILES)
-def test_a_hostile_cache_or_config_does_harm_where_it_is_read_without_care(shared: Place, kind: str) -> None:
+def test_a_hostile_cache_or_config_runs_its_code_if_it_is_read_without_checks(shared: Place, kind: str) -> None:
     content = OTHER_FILES[kind](shared.mark)
     if kind == "Python code":
         exec(content, {})
@@ -368,7 +368,7 @@ NAMING: dict[str, Callable[[Place, str], bytes]] = {
 
 @pytest.mark.parametrize("words", [EVIL_TEXT, "x" * 5_000], ids=["for the terminal", "without an end"])
 @pytest.mark.parametrize("what", NAMING)
-def test_what_a_file_is_called_inside_cannot_write_to_the_terminal(
+def test_names_inside_a_checkpoint_cannot_control_the_terminal(
     place: Place, capsys: Capsys, what: str, words: str
 ) -> None:
     Path(FILE).write_bytes(stamped(NAMING[what](place, words), place.run_id, 2))
@@ -395,7 +395,7 @@ def with_text(place: Place, where: tuple[str, ...]) -> bytes:
     return saved(state)
 
 
-def test_no_text_in_a_checkpoint_can_write_to_the_terminal(place: Place, capsys: Capsys) -> None:
+def test_no_text_in_a_checkpoint_can_control_the_terminal(place: Place, capsys: Capsys) -> None:
     """Every one, and a new name in every part, before anything that is said of it: refused or taken, but never shown."""
     ways = list(texts({key: value for key, value in place.good.state.items() if key not in ("model", "optimizer")}))
     assert {("metadata", "run"), ("config", "data", "data_dir"), ("config", "model", EVIL_TEXT)} <= set(ways)
@@ -455,7 +455,7 @@ def test_a_model_is_compared_with_the_files_weights_before_it_is_built(
     run(capsys, gen.main, FILE, *TALK).assert_refused(FILE)
 
 
-def test_an_option_that_is_nested_without_an_end_is_refused(place: Place, capsys: Capsys) -> None:
+def test_a_deeply_nested_option_is_refused(place: Place, capsys: Capsys) -> None:
     """Unpickling it needs no recursion, so it arrives; what looks at it must not recurse either."""
     config = {section: entries for section, entries in place.good.state["config"].items() if section != "model"}
     shape = {key: value for key, value in place.good.state["config"]["model"].items() if key != "n_layer"}
@@ -519,7 +519,7 @@ def assert_cache_is_not_believed(place: Place, capsys: Capsys, path: Path, has_d
 @pytest.mark.parametrize("as_long", [False, True], ids=["", "of the same length"])
 @pytest.mark.parametrize("suffix", [".json", ".bin", ".idx"])
 @pytest.mark.parametrize("kind", OTHER_FILES)
-def test_a_hostile_cache_is_not_believed_and_nothing_is_run(
+def test_a_hostile_cache_is_rejected_and_nothing_is_run(
     place: Place, watch: Watch, capsys: Capsys, caches: Path, kind: str, suffix: str, as_long: bool, has_data: bool
 ) -> None:
     path, content = caches.with_suffix(suffix), OTHER_FILES[kind](place.mark)
@@ -559,7 +559,7 @@ EVIL_FACTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("has_data", WITH_ITS_DATA, ids=["with its data", "alone"])
 @pytest.mark.parametrize("kind", EVIL_FACTS)
-def test_facts_with_a_good_checksum_and_impossible_values_are_not_believed(
+def test_a_manifest_with_a_valid_checksum_and_impossible_values_is_rejected(
     place: Place, capsys: Capsys, caches: Path, kind: str, has_data: bool
 ) -> None:
     signed(caches, **EVIL_FACTS[kind])
@@ -584,7 +584,7 @@ EVIL_CONTENTS: dict[str, tuple[str, Callable[[int], bytes]]] = {  # from the siz
 
 @pytest.mark.parametrize("has_data", WITH_ITS_DATA, ids=["with its data", "alone"])
 @pytest.mark.parametrize("kind", EVIL_CONTENTS)
-def test_contents_with_good_checksums_that_no_cache_has_are_not_believed(
+def test_impossible_contents_with_valid_checksums_are_rejected(
     place: Place, capsys: Capsys, caches: Path, kind: str, has_data: bool
 ) -> None:
     suffix, contents = EVIL_CONTENTS[kind]
@@ -593,9 +593,7 @@ def test_contents_with_good_checksums_that_no_cache_has_are_not_believed(
 
 
 @pytest.mark.parametrize("has_data", WITH_ITS_DATA, ids=["with its data", "alone"])
-def test_facts_that_are_nested_without_an_end_are_not_believed(
-    place: Place, capsys: Capsys, caches: Path, has_data: bool
-) -> None:
+def test_a_deeply_nested_manifest_is_rejected(place: Place, capsys: Capsys, caches: Path, has_data: bool) -> None:
     caches.write_text("[" * 200_000, encoding="utf-8")
     run(capsys, prepare.main, "--verify").assert_explained(caches.stem)
     assert_cache_is_not_believed(place, capsys, caches, has_data)
@@ -626,7 +624,7 @@ def test_a_data_set_that_is_code_is_refused(place: Place, watch: Watch, capsys: 
     ],
     ids=["role", "key of a message", "messages", "key", "only key", "list for text", "list"],
 )
-def test_no_text_in_a_record_can_write_to_the_terminal(place: Place, capsys: Capsys, record: Any) -> None:
+def test_no_text_in_a_record_can_control_the_terminal(place: Place, capsys: Capsys, record: Any) -> None:
     path = Path("evil.jsonl")
     path.write_text((json.dumps(record) + "\n") * 2, encoding="utf-8")
     Path("data/evil-train.jsonl").write_bytes(path.read_bytes())
@@ -639,7 +637,7 @@ def test_no_text_in_a_record_can_write_to_the_terminal(place: Place, capsys: Cap
 
 
 @pytest.mark.parametrize("key", ["name", "split", "fingerprint"])
-def test_no_text_in_facts_can_write_to_the_terminal(capsys: Capsys, caches: Path, key: str) -> None:
+def test_no_text_in_a_manifest_can_control_the_terminal(capsys: Capsys, caches: Path, key: str) -> None:
     signed(caches, **{key: EVIL_TEXT})
     said = run(capsys, train.main, *ONE_BATCH, "--show_config")
     assert said.unprintable == []
@@ -702,7 +700,7 @@ def test_a_hostile_config_is_refused_and_nothing_is_run(
     ],
     ids=["key", "section", "choice", "data set", "device", "base", "number", "key twice"],
 )
-def test_no_text_in_a_config_can_write_to_the_terminal(place: Place, capsys: Capsys, content: str) -> None:
+def test_no_text_in_a_config_can_control_the_terminal(place: Place, capsys: Capsys, content: str) -> None:
     Path("evil.json").write_text(content, encoding="utf-8")
     said = run(capsys, train.main, "--config", "evil.json")
     assert said.code == 1
@@ -746,7 +744,7 @@ def own_sources() -> list[Path]:
     return sorted([*ROOT.glob("*.py"), *(file for folder in own for file in folder.rglob("*.py"))])
 
 
-def test_no_code_of_the_project_could_run_what_a_file_says() -> None:
+def test_the_projects_code_has_no_call_that_could_run_code_from_a_file() -> None:
     sources = own_sources()
     assert {"checkpoint.py", "train.py", "crash_test.py", "story.py"} <= {path.name for path in sources}
     found = {
@@ -771,11 +769,11 @@ def test_no_code_of_the_project_could_run_what_a_file_says() -> None:
         f"numpy.load(path, allow_pickle={True})",
     ],
 )
-def test_the_search_finds_such_code(source: str) -> None:
+def test_the_search_finds_calls_that_could_run_code_from_a_file(source: str) -> None:
     assert careless_code(f"def read(path):\n    {source}\n")
 
 
-def test_the_search_leaves_other_code_alone() -> None:
+def test_the_search_accepts_harmless_calls() -> None:
     good = (
         "model.eval()\ntorch.load(path, weights_only=True)\nrun(words, shell=False)\nre.compile('x')\nhistory.exec(1)\n"
     )

@@ -95,13 +95,13 @@ def parsed(command: str) -> argparse.Namespace:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_every_command_parses(command: str) -> None:
+def test_every_command_on_the_page_parses(command: str) -> None:
     args = parsed(command)
     if "configs/" in command:
         assert (ROOT / args.config).is_file()
 
 
-def test_the_commands_are_found() -> None:
+def test_the_search_finds_the_commands_on_the_page() -> None:
     found = commands()
     assert len(found) > 30
     for word in ("train.py", "gen.py", "prepare.py", "improvements_guide.py", "--reset_epoch", "--from_checkpoint"):
@@ -110,17 +110,17 @@ def test_the_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("command", ["--from_checkpont x.pt", "python gen.py --begin x", "--epochs two", "--config"])
-def test_a_command_that_is_wrong_would_be_noticed(command: str, capsys: Capsys) -> None:
+def test_a_wrong_command_does_not_parse(command: str, capsys: Capsys) -> None:
     with pytest.raises((SystemExit, UserError)):
         parsed(command)
 
 
-def test_every_dotted_option_exists() -> None:
+def test_every_dotted_option_on_the_page_exists() -> None:
     names = set(re.findall(rf"\b(?:{'|'.join(SECTIONS)})\.[a-z]\w*", TEXT)) - {"train.py"}
     assert len(names) > 8 and names <= set(OPTIONS)
 
 
-def test_the_page_has_these_sections() -> None:
+def test_the_page_has_a_section_for_every_version() -> None:
     assert list(PAGE) == [*guide.GUIDES.values(), guide.COMMON]
 
 
@@ -133,7 +133,7 @@ def test_a_section_has_three_tables_and_says_what_differs(title: str) -> None:
 
 
 @pytest.mark.parametrize(("title", "config_keys", "checkpoint_keys"), KEYS)
-def test_every_key_that_was_there_is_listed(title: str, config_keys: str, checkpoint_keys: str) -> None:
+def test_every_key_of_the_older_versions_is_listed(title: str, config_keys: str, checkpoint_keys: str) -> None:
     for header, keys in (("config key there", config_keys), ("checkpoint key there", checkpoint_keys)):
         listed = {name.split(".")[-1] for there, _ in tables(title)[header] for name in code(there)}
         assert set(keys.split()) <= listed, header
@@ -150,7 +150,7 @@ def same_names(title: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("title", ["From Jojo 1", "From nanoGPT"])
-def test_options_that_keep_their_names_are_those_taken_from_a_flat_config(title: str) -> None:
+def test_the_page_names_exactly_the_options_that_are_taken_from_a_flat_config(title: str) -> None:
     names = same_names(title)
     assert len(names) > 18 and set(names.values()) <= set(OPTIONS)
     values = {key: OPTIONS[name].default or OPTIONS[name].type(1) for key, name in names.items()}
@@ -167,7 +167,7 @@ def test_options_that_keep_their_names_are_those_taken_from_a_flat_config(title:
 
 
 @pytest.mark.parametrize("title", ["From Jojo 2.0", "From Jojo 2.1"])
-def test_the_series_that_are_taken_over_are_those_named(title: str) -> None:
+def test_the_page_names_exactly_the_metrics_that_are_taken_over(title: str) -> None:
     weight = torch.zeros(2, 2)
     optimizer = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": weight, "exp_avg_sq": weight}}}
     there = [
@@ -198,7 +198,7 @@ def titles_in(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("version", "title"), guide.GUIDES.items())
-def test_from_prints_the_section_and_what_concerns_everyone(version: str, title: str, capsys: Capsys) -> None:
+def test_from_prints_the_section_of_the_version_and_the_common_one(version: str, title: str, capsys: Capsys) -> None:
     result = run_guide(capsys, "--from", version)
     assert (result.code, result.err) == (0, "")
     assert titles_in(result.out) == [title, guide.COMMON]
@@ -239,7 +239,7 @@ def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
         (NANOGPT, "From nanoGPT"),
     ],
 )
-def test_a_checkpoint_gets_the_section_of_its_version(
+def test_for_a_checkpoint_the_section_of_its_version_is_printed(
     state: dict[str, Any], title: str, folder: pathlib.Path, capsys: Capsys
 ) -> None:
     torch.save(state, "old.pt")
@@ -249,7 +249,7 @@ def test_a_checkpoint_gets_the_section_of_its_version(
     assert titles_in(result.out) == [title, guide.COMMON]
 
 
-def test_a_checkpoint_of_this_version_needs_nothing(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_a_checkpoint_of_this_version_needs_no_migration(folder: pathlib.Path, capsys: Capsys) -> None:
     write_file({"format_version": FORMAT_VERSION, "model": WEIGHTS, "config": {"model": SHAPE}}, folder / "new.pt")
     result = run_guide(capsys, "new.pt")
     assert (result.code, result.err) == (0, "")
@@ -269,7 +269,7 @@ def test_a_checkpoint_of_this_version_needs_nothing(folder: pathlib.Path, capsys
         ([1, 2], "is not a checkpoint"),
     ],
 )
-def test_a_file_that_cannot_be_placed_is_one_sentence(
+def test_a_file_of_an_unknown_version_is_refused_in_one_sentence(
     state: object, said: str, folder: pathlib.Path, capsys: Capsys
 ) -> None:
     torch.save(state, "odd.pt")
@@ -287,7 +287,7 @@ def test_a_file_that_cannot_be_placed_is_one_sentence(
         (["--from", "3"], 2, "invalid choice: '3'"),
     ],
 )
-def test_what_a_user_gets_wrong_is_one_sentence(
+def test_wrong_arguments_are_refused_in_one_sentence(
     arguments: list[str], code: int, said: str, folder: pathlib.Path, capsys: Capsys
 ) -> None:
     (folder / "notes.txt").write_text("no model", encoding="utf-8")
@@ -300,7 +300,7 @@ def test_debug_shows_the_traceback(folder: pathlib.Path, capsys: Capsys) -> None
     assert "Traceback" in run_guide(capsys, "absent.pt", "--debug").err
 
 
-def test_without_arguments_the_newest_model_decides(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_without_arguments_the_section_for_the_newest_model_is_printed(folder: pathlib.Path, capsys: Capsys) -> None:
     (folder / "models").mkdir()
     for age, (name, state) in enumerate([("b.pt", NANOGPT), ("a.pt", written_by("2.1.0")), ("c.pt", V1)]):
         torch.save(state, folder / "models" / name)
@@ -310,7 +310,7 @@ def test_without_arguments_the_newest_model_decides(folder: pathlib.Path, capsys
     assert titles_in(run_guide(capsys).out) == ["From Jojo 2.1", guide.COMMON]
 
 
-def test_without_a_model_all_is_printed_after_the_choices(folder: pathlib.Path, capsys: Capsys) -> None:
+def test_without_a_model_the_choices_and_all_sections_are_printed(folder: pathlib.Path, capsys: Capsys) -> None:
     result = run_guide(capsys)
     assert (result.code, result.err) == (0, "")
     assert "--from 1|2.0|2.1|nanogpt" in result.out.splitlines()[0]

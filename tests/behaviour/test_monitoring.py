@@ -57,17 +57,17 @@ def drawn(monkeypatch):
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_is_kept_every_plot_interval_and_drawn_once_more_at_the_end(drawn):
+def test_a_numbered_plot_is_drawn_every_plot_interval_and_the_current_plot_at_the_end(drawn):
     train("--max_iters", "7", "--training.plot_interval", "3", *FEW)
     assert drawn == [(3, "mine_epoch1_batch3.png"), (6, "mine_epoch1_batch6.png"), (7, None)]
 
 
-def test_without_an_interval_only_the_current_picture_is_drawn(drawn):
+def test_with_plot_interval_0_only_the_current_plot_is_drawn(drawn):
     train("--max_iters", "3", "--training.plot_interval", "0", *FEW)
     assert drawn == [(3, None)]
 
 
-def test_500_batches_leave_five_milestones_and_500_rows_also_after_two_interruptions(drawn, monkeypatch):
+def test_500_batches_give_five_numbered_plots_and_500_rows_even_after_two_interruptions(drawn, monkeypatch):
     tiny = ("--model.n_embd", "2", "--model.block_size", "2", "--training.checkpoint_minutes", "0")
     for batch in (137, 301, None):
         stop_after(monkeypatch, batch)
@@ -76,14 +76,14 @@ def test_500_batches_leave_five_milestones_and_500_rows_also_after_two_interrupt
     assert [row["step"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")] == list(range(1, 501))
 
 
-def test_pictures_of_later_batches_are_moved_aside_with_their_run(monkeypatch):
+def test_numbered_plots_of_an_earlier_run_are_moved_to_old_with_it(monkeypatch):
     train("--max_iters", "2", "--checkpoint_interval", "1")
     Path("models/mine_epoch1_batch1.png").write_bytes(b"a picture")
     train("--max_iters", "1")
     assert b"a picture" in snapshot("models/old").values()
 
 
-def test_drawing_pauses_where_it_would_take_more_than_a_hundredth_of_the_time(monkeypatch, tmp_path):
+def test_drawing_takes_at_most_a_hundredth_of_the_time(monkeypatch, tmp_path):
     clock, drawn = [0.0], []
     monkeypatch.setattr(plotting.time, "monotonic", lambda: clock[0])
     plot = plotting.PlotManager(tmp_path / "x.png", "x")
@@ -100,7 +100,7 @@ def test_drawing_pauses_where_it_would_take_more_than_a_hundredth_of_the_time(mo
     assert all(0.5 * (number + 1) <= 0.01 * (at + 0.5) for number, at in enumerate(drawn))
 
 
-def test_debug_says_which_losses_were_chosen_and_why(tmp_path, caplog):
+def test_the_plot_shows_grouped_batch_losses_until_there_are_three_evaluations(tmp_path, caplog):
     metrics = MetricsTracker()
     for step in range(1, 301):
         metrics.add_batch({"step": step, "loss": 3.0, "lr": 0.1})
@@ -116,7 +116,7 @@ def test_debug_says_which_losses_were_chosen_and_why(tmp_path, caplog):
     assert chosen.train == [(100, 2.0), (200, 2.0), (300, 2.0)] and chosen.val == [(100, 2.5), (200, 2.5)]
 
 
-def test_a_single_validation_stands_at_the_last_training_step():
+def test_a_single_validation_loss_is_plotted_at_the_last_training_step():
     metrics = MetricsTracker()
     for step in range(1, 31):
         metrics.add_batch({"step": step, "loss": 3.0, "lr": 0.1})
@@ -134,7 +134,7 @@ def legend_of(figure):
 
 
 @pytest.mark.parametrize("shape", ["falls", "rises", "flat", "spike", "two", "one"])
-def test_the_legend_names_the_lowest_losses_above_the_curves(shape):
+def test_the_legend_shows_the_lowest_losses_and_hides_no_curve(shape):
     n = {"two": 2, "one": 1}.get(shape, 400)
     metrics = MetricsTracker()
     for step in range(1, n + 1):
@@ -152,7 +152,7 @@ def test_the_legend_names_the_lowest_losses_above_the_curves(shape):
     ]
 
 
-def test_many_runs_on_one_picture_keep_their_names_inside_and_apart():
+def test_the_legend_of_eight_runs_fits_into_the_plot():
     runs = []
     for number in range(8):
         metrics = MetricsTracker()
@@ -168,7 +168,7 @@ def test_many_runs_on_one_picture_keep_their_names_inside_and_apart():
 # --- best and worst ---------------------------------------------------------------------------------------------------
 
 
-def test_best_and_worst_are_those_of_the_record_also_where_the_loss_rises_at_the_end(monkeypatch):
+def test_best_and_worst_losses_equal_the_metrics_file_even_if_the_loss_rises_at_the_end(monkeypatch):
     losses = iter([5.0, 3.0, 2.0, 2.5, 4.0, 9.0])
     evaluation = {"bpb": 1.0}
 
@@ -191,7 +191,7 @@ def test_best_and_worst_are_those_of_the_record_also_where_the_loss_rises_at_the
 # --- samples ------------------------------------------------------------------------------------------------------------
 
 
-def test_samples_are_in_the_record_and_the_log_and_change_nothing(monkeypatch):
+def test_samples_are_in_the_metrics_file_and_the_output_and_do_not_change_the_training(monkeypatch):
     flags = ("--max_iters", "4", "--model.dropout", "0.1", "--training.sample_prompts", "Number|The fox")
     said = train(*flags, "--training.sample_interval", "2", "--training.sample_tokens", "5").said
     rows = metrics_rows("models/mine_epoch1.metrics.jsonl")
@@ -205,7 +205,7 @@ def test_samples_are_in_the_record_and_the_log_and_change_nothing(monkeypatch):
         assert differences(with_samples[part], plain[part]) == []
 
 
-def test_a_sample_is_the_same_for_the_same_weights_and_of_the_length_asked_for():
+def test_samples_depend_only_on_the_weights_and_are_limited_to_sample_tokens():
     trainer = make_trainer("--training.sample_tokens", "7")
     first = trainer.samples()
     torch.manual_seed(99)
@@ -222,7 +222,7 @@ def test_a_prompt_longer_than_the_context_is_continued_too():
 # --- what a run leaves behind ---------------------------------------------------------------------------------------------
 
 
-def test_the_config_stands_beside_the_record_and_starts_the_same_run(monkeypatch):
+def test_the_config_file_of_a_run_starts_the_same_run_again(monkeypatch):
     train("--max_iters", "2", "--seed", "5")
     config = json.loads(Path("models/mine_epoch1.config.json").read_text())
     assert Config.from_dict(config).to_dict() == state_of("models/mine_epoch1.pt")["config"]
@@ -231,7 +231,7 @@ def test_the_config_stands_beside_the_record_and_starts_the_same_run(monkeypatch
     assert differences(first["model"], state_of("models/mine_epoch1.pt")["model"]) == []
 
 
-def test_the_log_file_holds_what_was_said_with_time_level_and_run():
+def test_the_log_file_contains_the_output_with_time_level_and_run():
     train("--max_iters", "4", "--log_interval", "2", "--scheduler.warmup_iters", "50")
     lines = Path("train.log").read_text().splitlines()
     stamped = [
@@ -243,13 +243,13 @@ def test_the_log_file_holds_what_was_said_with_time_level_and_run():
     assert text.startswith("\n".join(lines)) and " other: " in text  # appended
 
 
-def test_a_log_file_that_cannot_be_written_is_one_warning(monkeypatch):
+def test_a_log_file_that_cannot_be_written_gives_one_warning(monkeypatch):
     Path("train.log").mkdir()
     outcome = train("--max_iters", "1")
     assert outcome.code == 0 and outcome.said.count("Cannot write the log file 'train.log'") == 1
 
 
-def test_errors_end_up_in_the_log_file_too(monkeypatch):
+def test_errors_are_written_to_the_log_file_too(monkeypatch):
     def step(self, batch):
         raise UserError("The loss is not finite.")
 
@@ -271,7 +271,7 @@ def scalars(folder):
     return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
-def test_tensorboard_shows_what_the_record_holds_also_after_a_resume(monkeypatch):
+def test_tensorboard_shows_the_values_of_the_metrics_file_even_after_a_resume(monkeypatch):
     stop_after(monkeypatch, 3)
     train("--max_iters", "5", "--eval_interval", "2", "--tensorboard", "--training.sample_interval", "2")
     stop_after(monkeypatch, None)
@@ -286,7 +286,7 @@ def test_tensorboard_shows_what_the_record_holds_also_after_a_resume(monkeypatch
         assert [value for _, value in shown[name]] == pytest.approx([value for _, value in expected])
 
 
-def test_tensorboard_that_is_not_installed_is_one_sentence_before_anything_is_written(monkeypatch):
+def test_tensorboard_that_is_not_installed_is_refused_before_anything_is_written(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorboard" else find(name))
     with pytest.raises(UserError, match="pip install tensorboard"):
@@ -297,7 +297,7 @@ def test_tensorboard_that_is_not_installed_is_one_sentence_before_anything_is_wr
 # --- the console --------------------------------------------------------------------------------------------------------
 
 
-def test_the_summary_says_what_the_run_will_take():
+def test_the_summary_estimates_the_memory_and_the_time_of_the_run():
     said = train("--max_iters", "3", "--training.sample_interval", "2").said
     assert re.search(r"memory +about [\d.]+ MB at the peak, of [\d.]+ GB", said)
     assert re.search(r"time +about .* at 30% MFU; estimated again after the first batches", said)
@@ -305,14 +305,14 @@ def test_the_summary_says_what_the_run_will_take():
     assert "metrics          models/mine_epoch1.metrics.jsonl" in said
 
 
-def test_a_device_without_a_known_peak_has_no_made_up_mfu(monkeypatch):
+def test_without_a_known_peak_of_the_device_mfu_is_not_available(monkeypatch):
     monkeypatch.setattr(estimate, "peak_flops", lambda system: None)
     said = train("--max_iters", "2", "--log_interval", "1").said
     assert "MFU n/a" in said and "time             estimated after the first batches" in said
     assert {row["mfu"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl", clock=True)} == {None}
 
 
-def test_mfu_is_flops_by_time_by_peak():
+def test_mfu_is_flops_per_second_divided_by_the_peak():
     train("--max_iters", "5", "--system.peak_flops", "2.5e9")
     trainer = make_trainer()
     flops = formulas(trainer.config.model).flops_per_token
@@ -347,7 +347,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.parametrize(("flags", "environment"), [(("--no_color",), {"NO_COLOR": ""}), ((), COLOURED)])
-def test_a_terminal_shows_a_live_bar_and_colours_only_where_they_are_wanted(flags, environment, tmp_path):
+def test_a_terminal_shows_a_progress_bar_and_colours_only_if_they_are_wanted(flags, environment, tmp_path):
     command = [str(ROOT / "train.py"), *TINY, "--max_iters", "3", "--log_interval", "1", *flags]
     result = finish(start_python("-c", TERMINAL, *command, cwd=tmp_path, **environment))
     assert result.code == 0, result.out + result.err
@@ -375,7 +375,7 @@ def regenerate(monkeypatch):
     return run
 
 
-def test_one_run_is_drawn_again_from_its_checkpoint_or_its_record(regenerate):
+def test_regenerate_plot_draws_a_run_from_its_checkpoint_or_its_metrics_file(regenerate):
     train("--max_iters", "4", "--eval_interval", "1")
     assert regenerate("models/mine_epoch1.pt") == ["Wrote models/mine_epoch1.png"]
     from_checkpoint = Path("models/mine_epoch1.png").read_bytes()
@@ -383,7 +383,7 @@ def test_one_run_is_drawn_again_from_its_checkpoint_or_its_record(regenerate):
     assert Path("own.png").read_bytes() == from_checkpoint  # both hold the same
 
 
-def test_several_runs_are_drawn_on_one_picture(regenerate):
+def test_regenerate_plot_draws_several_runs_in_one_plot(regenerate):
     train("--max_iters", "4", "--eval_interval", "1")
     train("--max_iters", "3", "--output_checkpoint", "models/b.pt")
     files = ("models/mine_epoch1.pt", "models/b.metrics.jsonl")
@@ -393,7 +393,7 @@ def test_several_runs_are_drawn_on_one_picture(regenerate):
         regenerate(*files)
 
 
-def test_files_with_nothing_to_draw_are_one_sentence(regenerate):
+def test_regenerate_plot_refuses_files_without_losses(regenerate):
     train("--max_iters", "1")
     content = state_of("models/mine_epoch1.pt")
     torch.save({"model": content["model"], "model_args": content["config"]["model"]}, "old.pt")

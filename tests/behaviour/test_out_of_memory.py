@@ -64,7 +64,7 @@ def message(*flags: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-def test_every_way_of_saying_it_is_explained(monkeypatch, kind: str) -> None:
+def test_every_kind_of_out_of_memory_error_is_explained(monkeypatch, kind: str) -> None:
     assert is_out_of_memory(ERRORS[kind])
     full_at(monkeypatch, 1, ERRORS[kind])
     lines = message("--batch_size", "12", "--max_iters", "2")
@@ -80,14 +80,14 @@ def test_every_way_of_saying_it_is_explained(monkeypatch, kind: str) -> None:
     ("size", "accumulation", "advice"),
     [("7", "4", (2, 14)), ("7", "1", (1, 7)), ("12", "4", (6, 8)), ("2", "1", (1, 2)), ("9", "2", (3, 6))],
 )
-def test_the_split_it_names_keeps_the_tokens_and_takes_at_most_half(monkeypatch, size, accumulation, advice) -> None:
+def test_the_suggested_batch_size_is_at_most_half_with_as_many_tokens(monkeypatch, size, accumulation, advice) -> None:
     full_at(monkeypatch, 1)
     lines = message("--batch_size", size, "--training.gradient_accumulation_steps", accumulation, "--max_iters", "2")
     wanted = f"--batch_size {advice[0]} --training.gradient_accumulation_steps {advice[1]}:"
     assert wanted in lines[1] and advice[0] * advice[1] == int(size) * int(accumulation)
 
 
-def test_a_single_sequence_leaves_a_smaller_run(monkeypatch) -> None:
+def test_at_batch_size_1_a_smaller_run_is_suggested(monkeypatch) -> None:
     full_at(monkeypatch, 1)
     assert message("--batch_size", "1", "--max_iters", "2")[1:] == [
         "  - --training.activation_checkpointing true: slower, with the same result",
@@ -95,7 +95,7 @@ def test_a_single_sequence_leaves_a_smaller_run(monkeypatch) -> None:
     ]
 
 
-def test_what_was_done_already_is_not_advised(monkeypatch) -> None:
+def test_options_that_are_already_set_are_not_suggested(monkeypatch) -> None:
     monkeypatch.setattr("training.decisions.choose_batch_size", lambda *_: (6, "made up"))
     full_at(monkeypatch, 1)
     flags = ["--training.gradient_accumulation_steps", "12", "--training.activation_checkpointing", "true"]
@@ -107,7 +107,7 @@ def test_what_was_done_already_is_not_advised(monkeypatch) -> None:
     ]
 
 
-def test_an_error_of_another_kind_is_left_alone(monkeypatch) -> None:
+def test_other_errors_are_raised_unchanged(monkeypatch) -> None:
     full_at(monkeypatch, 1, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         train_tiny("--max_iters", "2")
@@ -117,7 +117,7 @@ def test_an_error_of_another_kind_is_left_alone(monkeypatch) -> None:
 # --- what is left ---------------------------------------------------------------------------------------------------
 
 
-def test_an_exit_code_no_traceback_and_the_log_file(monkeypatch, capsys) -> None:
+def test_out_of_memory_gives_an_exit_code_and_a_log_entry_without_a_traceback(monkeypatch, capsys) -> None:
     full_at(monkeypatch, 2)
     outcome = run_train(capsys, *TINY, "--max_iters", "3")
     assert outcome.code == 1
@@ -126,7 +126,7 @@ def test_an_exit_code_no_traceback_and_the_log_file(monkeypatch, capsys) -> None
     assert "--resume" not in outcome.err  # nothing is there to go on from
 
 
-def test_checkpoints_stay_the_lock_is_free_and_the_command_it_names_continues_the_run(monkeypatch, capsys) -> None:
+def test_after_out_of_memory_checkpoints_stay_the_lock_is_free_and_the_run_can_resume(monkeypatch, capsys) -> None:
     """After batch 2 a checkpoint is written; at batch 4 memory is full."""
     flags = ("--max_iters", "6", "--training.checkpoint_minutes", "0", "--train_batches", "2")
     train_tiny(*flags, "--epochs", "3", "--output_checkpoint", "models/whole.pt")
@@ -150,7 +150,7 @@ def test_checkpoints_stay_the_lock_is_free_and_the_command_it_names_continues_th
     assert state_of("models/x.pt")["batch_counter"] == 6
 
 
-def test_the_checkpoint_of_another_run_is_not_named(monkeypatch) -> None:
+def test_the_checkpoint_of_another_run_is_not_suggested(monkeypatch) -> None:
     """Full before the first batch, while an earlier run's file still has the name."""
     train_tiny("--max_iters", "2")
 
@@ -162,7 +162,7 @@ def test_the_checkpoint_of_another_run_is_not_named(monkeypatch) -> None:
     assert lines[0].startswith("Out of memory on cpu") and not any("--resume" in line for line in lines)
 
 
-def test_a_compiler_is_not_blamed_for_full_memory(monkeypatch) -> None:
+def test_out_of_memory_is_not_reported_as_a_compiler_failure(monkeypatch) -> None:
     class Full(torch.nn.Module):
         def compile(self) -> None: ...
 
@@ -175,7 +175,7 @@ def test_a_compiler_is_not_blamed_for_full_memory(monkeypatch) -> None:
         trainer_module.compile_blocks(model, 2, "cpu", "float32")
 
 
-def test_where_the_memory_in_use_is_not_known_it_is_left_out(monkeypatch) -> None:
+def test_the_message_leaves_out_the_memory_in_use_if_it_is_not_known(monkeypatch) -> None:
     full_at(monkeypatch, 1)
     monkeypatch.setattr(devices, "available_memory_bytes", lambda: None)
     assert message("--max_iters", "1")[0] == "Out of memory on cpu. To use less:"

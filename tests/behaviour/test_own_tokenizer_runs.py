@@ -24,7 +24,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert prepare.main(["--name", "mine", "--train_tokenizer", "--vocab_size", "300", "--num_workers", "0"]) == 0
 
 
-def test_the_checkpoint_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_contains_its_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
     """Training on, talking and exporting need no vocabulary file any more."""
     train("--max_iters", "2", *OWN)
     own = get_tokenizer(OWN[1])
@@ -43,7 +43,7 @@ def test_the_checkpoint_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
     assert state_of("models/mine_epoch1.pt")["tokenizer"] == own.definition()
 
 
-def test_two_tokenizers_are_not_mixed() -> None:
+def test_loading_a_model_with_another_tokenizer_is_refused() -> None:
     train("--max_iters", "2", *OWN)
     name = r"was trained with the tokenizer bpe-297, and --data\.tokenizer names 'gpt2'"
     for flags in (
@@ -57,7 +57,7 @@ def test_two_tokenizers_are_not_mixed() -> None:
         train_plainly("--load_model_only", "models/plain.pt", "--dataset", "mine", *OWN)
 
 
-def test_a_config_that_says_gpt2_by_habit_takes_the_loaded_models() -> None:
+def test_the_loaded_models_tokenizer_overrides_gpt2_in_a_config_file() -> None:
     train("--max_iters", "1", *OWN)
     Path("own.json").write_text(json.dumps({"data": {"dataset_name": "mine", "tokenizer": "gpt2"}}))
     flags = [
@@ -76,7 +76,7 @@ def test_a_config_that_says_gpt2_by_habit_takes_the_loaded_models() -> None:
     assert state["config"]["data"]["tokenizer"] == OWN[1]
 
 
-def test_the_sample_has_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_can_be_trained_on_the_built_in_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipes.story, "STORIES", 400)
     with listening() as said:
         assert prepare.main(["--name", "story", "--train_tokenizer", "--vocab_size", "400", "--num_workers", "0"]) == 0

@@ -85,7 +85,7 @@ def test_a_run_stopped_at_any_batch_and_resumed_ends_as_if_it_never_stopped(monk
         assert rows == metrics_rows("models/whole.metrics.jsonl")
 
 
-def test_muons_momentum_survives_a_stop(monkeypatch):
+def test_muons_momentum_is_saved_and_resumed(monkeypatch):
     flags = (*HARD, "--optimizer.kind", "muon", "--max_iters", "6", "--output_checkpoint")
     assert train(*flags, "models/whole.pt").code == 0
     stop_after(monkeypatch, 3)
@@ -113,7 +113,7 @@ def test_the_first_batch_after_a_resume_is_the_next_one_of_the_data(monkeypatch)
     assert seen == whole[7:]
 
 
-def test_several_interruptions_with_other_intervals_in_every_part_change_nothing(monkeypatch):
+def test_several_interruptions_and_changed_intervals_do_not_change_the_training(monkeypatch):
     train(*HARD, "--eval_interval", "0", "--output_checkpoint", "models/whole.pt")
     parts = "models/parts.pt"
     stop_after(monkeypatch, 3)
@@ -212,7 +212,7 @@ def test_a_real_signal_stops_a_real_process_with_its_exit_code_and_loses_nothing
 # --- which checkpoint -------------------------------------------------------------------------------------------------
 
 
-def test_resume_without_a_path_and_with_an_output_takes_that_output(monkeypatch):
+def test_resume_without_a_path_continues_the_run_of_output_checkpoint(monkeypatch):
     stop_after(monkeypatch, 2)
     train(*HARD, "--output_checkpoint", "models/own.pt")
     stop_after(monkeypatch, None)
@@ -220,7 +220,7 @@ def test_resume_without_a_path_and_with_an_output_takes_that_output(monkeypatch)
     assert outcome.code == 0 and "batch 2 of models/own.pt" in outcome.said
 
 
-def test_resume_where_nothing_was_started_says_so():
+def test_resume_without_a_checkpoint_is_refused():
     with pytest.raises(UserError, match=r"Nothing to resume.*models/mine_epoch1\.pt"):
         train("--resume")
     with pytest.raises(UserError, match=r"No checkpoint 'models/none\.pt'"):
@@ -270,7 +270,7 @@ def test_resuming_a_finished_run_says_so_and_writes_nothing():
     assert snapshot("models") == before
 
 
-def test_a_finished_run_of_some_batches_continues_when_more_epochs_are_asked_for():
+def test_a_run_that_reached_max_iters_continues_when_more_epochs_are_asked_for():
     """What the message of the test above suggests must work."""
     train("--max_iters", "3")
     train_plainly("--resume", "models/mine_epoch1.pt", "--epochs", "2")
@@ -289,7 +289,7 @@ def test_resuming_into_a_longer_run_says_so_and_derives_the_rest_of_the_schedule
     assert rates[11] < rates[5]
 
 
-def test_a_resume_of_the_same_length_does_not_speak_of_another(monkeypatch):
+def test_resuming_with_the_same_length_reports_no_change_of_length(monkeypatch):
     stop_after(monkeypatch, 2)
     train("--max_iters", "6")
     stop_after(monkeypatch, None)
@@ -312,7 +312,7 @@ DECISIVE = [
 ]
 
 
-def test_options_that_decide_what_is_learned_are_refused_by_name(monkeypatch):
+def test_changes_of_options_that_affect_training_are_refused_by_name(monkeypatch):
     stop_after(monkeypatch, 2)
     train("--max_iters", "6")
     before = snapshot("models")
@@ -419,7 +419,7 @@ def test_two_different_checkpoints_at_once_are_refused(flag):
 # --- files of other runs ----------------------------------------------------------------------------------------------
 
 
-def test_starting_afresh_moves_the_earlier_run_of_that_name_away_whole():
+def test_a_new_run_moves_all_files_of_an_earlier_run_of_its_name_to_old():
     train("--max_iters", "4", "--eval_interval", "2", "--checkpoint_interval", "2")
     for name in ("mine_epoch1.png", "mine_epoch1_batch2.png"):
         Path("models", name).write_bytes(b"a picture")
@@ -438,7 +438,7 @@ def test_starting_afresh_moves_the_earlier_run_of_that_name_away_whole():
     assert len(metrics_rows("models/mine_epoch1.metrics.jsonl")) == 2
 
 
-def test_three_fresh_starts_within_a_second_keep_all_three_runs(monkeypatch):
+def test_three_new_runs_of_one_name_within_a_second_are_all_kept(monkeypatch):
     monkeypatch.setattr("time.strftime", lambda *args: "20260101-120000")
     for seed in ("1", "2", "3"):
         assert train("--max_iters", "1", "--seed", seed).code == 0
@@ -467,7 +467,7 @@ def test_runs_with_similar_names_are_never_touched(monkeypatch):
     assert moved == {"a.pt", "a_best.pt", "a_batch1.pt", "a_batch2.pt", "a.metrics.jsonl", "a.config.json"}
 
 
-def test_a_name_with_wildcards_means_only_itself():
+def test_wildcards_in_a_run_name_match_no_other_run():
     Path("models").mkdir()
     for name in ("a_batch1.pt", "b_batch1.pt"):
         Path("models", name).write_bytes(b"not mine")
@@ -477,7 +477,7 @@ def test_a_name_with_wildcards_means_only_itself():
     assert len(list(Path("models/old").iterdir())) == 1
 
 
-def test_resuming_under_another_output_does_not_write_over_a_run_that_is_there():
+def test_resuming_under_another_name_does_not_overwrite_an_existing_run():
     train("--max_iters", "3", "--output_checkpoint", "models/a.pt", "--checkpoint_interval", "1")
     train("--max_iters", "5", "--output_checkpoint", "models/b.pt", "--seed", "2")
     b = {name: content for name, content in snapshot("models").items() if name.startswith("b")}
@@ -488,7 +488,7 @@ def test_resuming_under_another_output_does_not_write_over_a_run_that_is_there()
     assert [row["step"] for row in metrics_rows("models/b.metrics.jsonl")][-1] == 3
 
 
-def test_a_checkpoint_that_was_renamed_does_not_write_over_the_run_that_has_its_old_name(monkeypatch):
+def test_resuming_a_renamed_checkpoint_does_not_overwrite_the_run_that_has_its_old_name(monkeypatch):
     """mv models/a.pt models/good.pt, train another `a`, continue `good`: both must survive."""
     stop_after(monkeypatch, 2)
     train("--max_iters", "4", "--output_checkpoint", "models/a.pt")
@@ -572,7 +572,7 @@ def test_the_commands_that_are_printed_work_for_a_path_with_a_space(monkeypatch)
     assert "my models/the run.pt" in shlex.split(talk)
 
 
-def test_json_of_the_metrics_file_is_strict(monkeypatch):
+def test_the_metrics_file_is_strict_json_even_if_a_value_is_nan(monkeypatch):
     monkeypatch.setattr(
         trainer_module.Trainer, "evaluate", lambda self: {"train_loss_eval": 1.0, "val_loss": 2.0, "bpb": float("nan")}
     )

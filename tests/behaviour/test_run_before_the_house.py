@@ -21,7 +21,9 @@ def rows(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_it_resumes_and_ends_as_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_older_code_resumes_and_ends_with_equal_losses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for file in WRITTEN.iterdir():
         folder = FOLDERS.get(file.suffix) or ("models" if "metrics" in file.name else "data")
