@@ -21,19 +21,19 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """One folder for all examples of a property."""
+    """One folder for all examples of a Hypothesis test."""
     return tmp_path_factory.mktemp("configs")
 
 
 def write(path: pathlib.Path, content: Any) -> pathlib.Path:
-    """A file with this text, or with this value as JSON."""
+    """Write this text, or this value as JSON, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
 
 
 def problem_of(*layers: Any) -> str:
-    """What resolve() says about these layers, named a, b, c, ..."""
+    """The error that resolve() raises for these layers, which are named a, b, c, ..."""
     with pytest.raises(UserError) as caught:
         resolve(list(zip("abcdef", layers, strict=False)))
     return str(caught.value)
@@ -148,7 +148,7 @@ def test_an_unknown_section_is_refused_with_the_nearest_known_section() -> None:
         ("training", "learning_rate", "optimizer.learning_rate"),
         ("model", "seed", "system.seed"),
         ("system", "dataset_name", "data.dataset_name"),
-        ("model", "batch_size", "training.batch_size"),  # though model.block_size is spelled much like it
+        ("model", "batch_size", "training.batch_size"),  # although model.block_size is spelled similarly
         ("training", "min_lr", "scheduler.min_lr"),
     ],
 )
@@ -323,7 +323,7 @@ def values_of(opt: config.Option) -> st.SearchStrategy[Any]:
 
 @st.composite
 def valid_values(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
-    """Nested values of a config in which any subset of the options is set, without contradictions."""
+    """Valid config values for any subset of the options, without contradictions."""
     names = draw(st.lists(st.sampled_from(sorted(OPTIONS)), unique=True, max_size=20))
     values: dict[str, dict[str, Any]] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Tests of the loader: every token a target once an epoch, an order that is a pure function, a position that is O(1)."""
+"""Tests of the data loader: every token is a target once per epoch, and any batch is found without reading others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from jojo.text.tokenizer import get_tokenizer
 from training.dataset import open_dataset
 from utils import UserError
 
-EOT = 65535  # no token of a made-up cache
+EOT = 65535  # no made-up cache contains this id
 GPT2 = get_tokenizer("gpt2")
 LENGTHS = [3, 1, 9, 2, 30, 4, 4, 17, 5, 8]
 
@@ -104,7 +104,7 @@ def plain_permute(position: int, n: int, key: int) -> int:
 @examples(60)
 @given(st.one_of(st.integers(1, 100), st.integers(1, 2**50)), st.integers(-(2**70), 2**70), st.data())
 def test_permute_equals_the_same_formula_in_python_integers(n: int, key: int, data: Any) -> None:
-    """The order must not hang on numpy's version or the machine: a resumed run continues in it."""
+    """A resumed run continues in this order, so it must not depend on numpy's version or the machine."""
     position = data.draw(st.integers(0, n - 1))
     assert permute(np.array([position]), n, key).tolist() == [plain_permute(position, n, key)]
     assert mix_key(key, n) == plain_key(key, n)
@@ -122,7 +122,7 @@ def test_permute_gives_each_key_its_own_order_and_can_give_every_order() -> None
 
 
 def test_permute_spreads_positions_evenly() -> None:
-    """Over many keys, each position goes everywhere about equally often, and neighbours part."""
+    """Over many keys, each position goes to every place about equally often, and neighbours are separated."""
     n, keys = 10, 4000
     places = np.stack([permute(np.arange(n), n, key) for key in range(keys)])
     counts = np.stack([np.bincount(places[:, position], minlength=n) for position in range(n)])
@@ -143,9 +143,9 @@ def test_a_key_depends_on_every_part_and_on_their_order() -> None:
 
 
 def naive_stream(lengths: list[int], inputs: np.ndarray, targets: np.ndarray) -> list[int]:
-    """The epoch's stream, found by following each target to the one whose context it is.
+    """The epoch's stream of tokens: each token is followed by the target that has it as its input.
 
-    Works on made-up caches only, where every token of the data is another number.
+    This works only on made-up caches, in which every token is a different number.
     """
     context_of = {int(y): int(x) for x, y in zip(inputs.flat, targets.flat, strict=True) if y != IGNORED}
     assert len(context_of) == sum(lengths)
@@ -317,7 +317,7 @@ def test_ranks_together_read_what_one_process_reads(cache: TokenCache, world_siz
 
 
 class CountingCache(TokenCache):
-    """A cache that counts reads, and whose token k is a simple function of k."""
+    """A cache that counts its reads. Its token k is a simple function of k."""
 
     reads = 0
 
@@ -339,7 +339,7 @@ def test_batch_ten_million_needs_no_more_reads_than_the_first(tmp_path: Path) ->
     for index in (0, 10_000_000):
         cache.reads = 0
         batch = loader.batch(3, index)
-        assert 1 <= cache.reads <= 6  # an offset and a piece for each document that two tokens and a context touch
+        assert 1 <= cache.reads <= 6  # offset and tokens of each document that the row and its context touch
         (document,) = loader.documents(3, index)
         inside = np.arange(1000 * document, 1000 * document + 1000) * 40503 % 50000
         place = int(np.flatnonzero(inside == batch.targets[0, 0, 0])[0])
@@ -362,7 +362,7 @@ def test_an_epoch_takes_at_most_20_bytes_of_memory_per_document(tmp_path: Path) 
             tracemalloc.stop()
 
     small, large = peak_of(200_000), peak_of(800_000)
-    assert large - small <= 12 * 600_000  # 8 more are the pages of the index while the order is laid out
+    assert large - small <= 12 * 600_000  # the other 8 are pages of the index while the order is computed
 
 
 # --- damage -------------------------------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ def test_a_flipped_bit_is_noticed_before_a_wrong_batch_is_read(tmp_path: Path, s
         except UserError as error:
             assert "damaged" in str(error)
             noticed += 1
-    assert noticed == len(intact) or (suffix, seed) == (".idx", None)  # the cache's own order needs no offsets
+    assert noticed == len(intact) or (suffix, seed) == (".idx", None)  # without a seed no offsets are read
 
 
 # --- evaluation and messages --------------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ def test_documents_lists_the_documents_of_a_batch(cache: TokenCache, seed: int |
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A config over an empty data folder, and a built-in sample of 80 stories."""
+    """A config with an empty data folder and a built-in sample of 80 stories."""
     monkeypatch.setattr(recipes.story, "STORIES", 80)
     config = Config()
     config.data.data_dir = str(tmp_path / "data")
@@ -473,7 +473,7 @@ def test_without_story_files_the_built_in_sample_is_used_and_announced_once(conf
         r.getMessage() for r in records if "built-in sample" in r.getMessage() and "Tokenizing" not in r.getMessage()
     ]
     assert "story-train.jsonl" in line and "python prepare.py" in line and "\n" not in line
-    assert not Path(config.data.data_dir).exists()  # it lives in the cache
+    assert not Path(config.data.data_dir).exists()  # the sample is only in the cache
     assert all(name.startswith("story_sample-") for name in files_in(tmp_path / "cache"))
     assert not list((ROOT / "data").glob("story_sample*"))
 
@@ -525,7 +525,7 @@ CHATML = {"text": "<|im_start|>user\nHello<|im_end|>\n"}
 def test_lookalikes_of_control_tokens_give_one_warning_that_names_parse_special(config: Config, tmp_path: Path) -> None:
     data_set(config, "tales", [CHATML, CHATML, {"text": "plain"}], [CHATML])
     config.data.dataset_name = "tales"
-    for _ in range(2):  # from the cache as well
+    for _ in range(2):  # the second time from the cache
         with logged() as records:
             train, _ = opened(config, tmp_path)
         (warning,) = warnings_in(records)

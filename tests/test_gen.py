@@ -30,12 +30,12 @@ EMOJI = "🎉"
 
 @dataclass
 class Said:
-    """What a run of gen.py printed, and what it did inside."""
+    """What gen.py printed, and what generate() received and returned."""
 
     out: str
     err: str
-    prompts: list[list[int]] = field(default_factory=list)  # ids that were to be continued
-    tokens: list[list[int | None]] = field(default_factory=list)  # every decoding step
+    prompts: list[list[int]] = field(default_factory=list)  # the ids of each prompt
+    tokens: list[list[int | None]] = field(default_factory=list)  # the ids of every decoding step
 
 
 Say = Callable[..., Said]
@@ -43,7 +43,7 @@ Say = Callable[..., Said]
 
 @pytest.fixture
 def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs gen.main() on the CPU, watching what it decodes; `stdin` is what the user types."""
+    """A function that runs gen.main() on the CPU and records what it decodes; `stdin` is what the user types."""
     original = generation.generate
 
     def run(*arguments: object, stdin: str = "") -> Said:
@@ -67,7 +67,7 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def warnings() -> Iterator[list[str]]:
-    """Messages of the project's log."""
+    """Messages in the project's log."""
     messages: list[str] = []
 
     class Keep(logging.Handler):
@@ -86,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def narrow(**changes):
-    """A config with GPT-2's vocabulary that costs next to nothing."""
+    """A tiny config with GPT-2's vocabulary."""
     return tiny_config(**({"n_layer": 1, "n_embd": 8, "block_size": 64, "vocab_size": 50304} | changes))
 
 
@@ -98,7 +98,7 @@ def random(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def controls(folder: Path) -> Path:
-    """A model that would write little but control tokens and padding, and now and then " the" or " cat"."""
+    """A model whose likeliest tokens are control tokens and padding, and then " the" and " cat"."""
     logits = dict.fromkeys(range(EOT, 50304), 12.0) | {262: 10.0, 3797: 10.0}
     return save_format3(unigram_model(narrow(), logits, n_vocab=50259), folder / "controls.pt")
 
@@ -153,7 +153,7 @@ def test_parse_special_reads_control_tokens(say: Say, cat: Path, tmp_path: Path)
 def test_a_prompt_longer_than_the_context_gives_a_warning(
     say: Say, cat: Path, warnings: list[str], words: int, is_too_long: bool
 ) -> None:
-    say(cat, "--prompt", " cat" * words, "--max_tokens", 2)  # <|endoftext|> comes before it, and 64 is the context
+    say(cat, "--prompt", " cat" * words, "--max_tokens", 2)  # <|endoftext|> is added in front, and the context is 64
     assert len(warnings) == is_too_long
     assert not is_too_long or ("64" in warnings[0] and "context" in warnings[0])
 
@@ -164,7 +164,7 @@ def test_checkpoints_of_older_versions_generate_text(say: Say, tmp_path: Path, s
     assert say(path, "--prompt", "A", "--max_tokens", 2).out == "A cat cat\n"
 
 
-# --- how much and how -----------------------------------------------------------------------------------------------
+# --- sampling and output --------------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another(say: Say, random: Path) -> None:
@@ -177,7 +177,7 @@ def test_without_a_seed_every_text_is_different(say: Say, random: Path) -> None:
 
 
 def test_the_seed_that_verbose_prints_reproduces_the_text(say: Say, random: Path) -> None:
-    for _ in range(12):  # whatever seed is made up, --seed takes it
+    for _ in range(12):  # --seed accepts every seed that gen.py chooses
         first = say(random, "--max_tokens", 8, "--verbose")
         seed = first.err.split("seed ")[1].split("]")[0]
         assert say(random, "--max_tokens", 8, "--seed", seed).out == first.out
@@ -189,7 +189,7 @@ def test_at_temperature_0_the_text_is_the_same_without_a_seed(say: Say, random: 
 
 
 def test_sampling_flags_change_which_tokens_are_sampled(say: Say, controls: Path) -> None:
-    # The likeliest real words are 262 and 3797; what stops a text comes first unless it goes on past it.
+    # <|endoftext|> is the likeliest token, and --nonstop continues after it. Then come the words 262 and 3797.
     one = say(controls, "--nonstop", "--max_tokens", 8, "--temp", 0, "--use_base_tokenizer")
     assert [step[0] for step in one.tokens] == [EOT] * 8
     penalised = say(
@@ -208,7 +208,7 @@ def test_a_text_stops_at_the_end_of_the_document_or_turn(say: Say, folder: Path)
         path = save_format3(unigram_model(narrow(), {stop: 50.0}), folder / f"stop{stop}.pt")
         assert say(path, "--prompt", "The end", "--max_tokens", 9).out == "The end\n"
     begin = save_format3(unigram_model(narrow(), {IM_START: 50.0}), folder / "begin.pt")
-    assert len(say(begin, "--max_tokens", 9).tokens) == 9  # a turn's beginning is not an end
+    assert len(say(begin, "--max_tokens", 9).tokens) == 9  # the start of a turn does not end the text
 
 
 def test_nonstop_continues_to_max_tokens_and_prints_no_control_token(say: Say, controls: Path) -> None:
@@ -286,7 +286,7 @@ def recorded_writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def script(monkeypatch: pytest.MonkeyPatch, *samples: list[int | None]) -> None:
-    """Makes the model say exactly these tokens."""
+    """Makes the model generate exactly these tokens."""
     monkeypatch.setattr(
         generation, "generate", lambda *_, **__: iter([list(step) for step in zip(*samples, strict=True)])
     )
@@ -333,7 +333,7 @@ def test_a_sample_that_has_ended_prints_nothing_more(
 
 
 def chatml(*turns: tuple[str, str]) -> list[int]:
-    """The ids of a conversation whose answer is to come."""
+    """The ids of a conversation up to the start of the answer."""
     return TOKENIZER.encode_parsed(
         "<|endoftext|>" + "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
     ) + TOKENIZER.encode_parsed("<|im_start|>assistant\n")
@@ -441,11 +441,11 @@ def test_without_any_model_the_error_names_the_command_that_trains_one(
         gen.main([*CPU])
 
 
-# --- what can go wrong ----------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------------------------
 
 
 def refused(*arguments: object) -> str:
-    """The one sentence that these arguments give."""
+    """The error that these arguments give, which must be one sentence."""
     with pytest.raises(UserError) as caught:
         gen.main([*map(str, arguments)])
     message = str(caught.value)
@@ -454,7 +454,7 @@ def refused(*arguments: object) -> str:
 
 
 def test_a_missing_prompt_file_is_refused_by_name(cat: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):  # run_command makes a sentence of it
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):  # run_command turns it into a sentence
         gen.main([str(cat), "--prompt_file", str(tmp_path / "nowhere.txt")])
 
 

@@ -1,4 +1,4 @@
-"""Tests of sampling, the decoding loop with and without a cache, chat prompts, and loading checkpoints of every age."""
+"""Tests of sampling, the decoding loop with and without a cache, chat prompts, and loading checkpoints of every version."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_the_same_generator_seed_gives_the_same_draw() -> None:
         return choose(logits, context, sampling, torch.Generator().manual_seed(seed)).tolist()
 
     assert draw(1) == draw(1) != draw(2)
-    assert len(set(draw(1))) > 1  # the rows of a batch draw for themselves
+    assert len(set(draw(1))) > 1  # each row draws its own token
 
 
 def test_choose_does_not_change_the_logits_and_accepts_bfloat16() -> None:
@@ -197,7 +197,7 @@ def greedy_by_hand(model: GPT, prompt: list[int], count: int) -> list[int]:
 def test_300_greedy_tokens_are_the_same_with_and_without_a_cache(prompt_length: int) -> None:
     config = tiny_config(block_size=128, vocab_size=97)
     model = random_model(config, n_vocab=90, seed=11)
-    with torch.no_grad():  # words of equal weight, and positions that matter: no word wins everywhere
+    with torch.no_grad():  # equal norms of words and larger positions, so that no word wins everywhere
         model.lm_head.weight.div_(model.lm_head.weight.norm(dim=1, keepdim=True))
         model.transformer.wpe.weight.mul_(3)
         model.transformer.ln_f.bias.zero_()
@@ -247,7 +247,7 @@ def test_cached_decoding_reads_one_token_a_step_and_half_a_window_at_a_restart(
         model, "next_logits", lambda tokens, cache: read.append(tokens.size(1)) or original(tokens, cache)
     )
     decode(model, [1, 2, 3], max_tokens=41, sampling=GREEDY)
-    # The prompt, then one at a time until 16 are read; then the newest 8, and again.
+    # The prompt, then one token at a time until the context of 16 is full; then the newest 8, and so on.
     assert read == [3, *[1] * 13, 8, *[1] * 8, 8, *[1] * 8, 8, *[1] * 8]
 
 
@@ -296,7 +296,7 @@ def test_a_stop_token_ends_the_text_and_is_not_part_of_it() -> None:
     unused = next(t for t in range(64) if t not in text)
     assert decode(model, [unused, 1], max_tokens=40, sampling=GREEDY, stop={unused}) == decode(
         model, [unused, 1], max_tokens=40, sampling=GREEDY
-    )  # in the prompt it stops nothing
+    )  # a stop token in the prompt does not stop the text
 
 
 def test_a_sample_that_ends_does_not_stop_the_others() -> None:
@@ -373,7 +373,7 @@ def test_tokens_come_one_at_a_time_as_they_are_decoded(monkeypatch: pytest.Monke
 
 
 def turns(*contents: str, system: str | None = None) -> list[dict[str, str]]:
-    """A conversation that the user opens."""
+    """A conversation that begins with the user's turn."""
     first = [{"role": "system", "content": system}] if system else []
     return first + [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
 
@@ -434,7 +434,7 @@ def test_a_chat_prompt_with_a_vocabulary_without_chat_tokens_is_refused() -> Non
 
 @pytest.fixture(scope="module")
 def model() -> GPT:
-    """GPT-2's vocabulary, two narrow layers."""
+    """A model with GPT-2's vocabulary and two narrow layers."""
     return random_model(tiny_config(n_embd=8, block_size=16, vocab_size=50304))
 
 
@@ -495,7 +495,7 @@ def test_an_int8_model_gives_nearly_the_logits_of_the_float32_model(tmp_path: Pa
 
 @pytest.mark.parametrize("save", [save_2x, save_v1])
 def test_a_vocabulary_smaller_than_the_tokenizers_is_refused_with_its_size(tmp_path: Path, save) -> None:
-    letters = random_model(tiny_config(n_embd=8, vocab_size=65))  # as a model of single characters has
+    letters = random_model(tiny_config(n_embd=8, vocab_size=65))  # like a model of single characters
     with pytest.raises(UserError, match="65"):
         load_model(save(letters, tmp_path / "letters.pt"))
 

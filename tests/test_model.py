@@ -1,4 +1,4 @@
-"""Tests of the network: GPT-2 to the last bit that matters, its initial weights, its loss and its KV cache."""
+"""Tests of the network: it equals GPT-2 in transformers; its initial weights, its loss and its KV cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from config import ModelConfig
 from jojo.checkpoints.checkpoint import SIZES
 from model import GPT, CausalSelfAttention, KVCache, formulas
 
-# The one import here that takes seconds; offline, so that nothing can be fetched.
+# This import takes seconds. Offline mode keeps transformers from downloading anything.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -24,7 +24,7 @@ CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_
 
 
 def reference_gpt2(model: GPT) -> GPT2LMHeadModel:
-    """The same network in transformers, with this one's weights (biases that it lacks are zero)."""
+    """GPT-2 in transformers with the weights of `model`; biases that `model` does not have are zero."""
     config = model.config
     reference = GPT2LMHeadModel(
         GPT2Config(
@@ -83,7 +83,7 @@ def test_later_tokens_never_change_earlier_logits() -> None:
             changed[0, place] = (changed[0, place] + 1) % config.vocab_size
             after = model(changed)
             torch.testing.assert_close(after[:, :place], before[:, :place], rtol=0, atol=1e-6)
-            assert ((after - before)[0, place:].abs().amax(-1) > 1e-3).all()  # itself and all later ones see it
+            assert ((after - before)[0, place:].abs().amax(-1) > 1e-3).all()  # every later place changes too
 
 
 def test_a_sequence_longer_than_the_context_is_refused() -> None:
@@ -381,7 +381,7 @@ def test_an_attention_head_does_not_change_the_output_of_another() -> None:
     assert not torch.allclose(before[:, 1:, 4:], after[:, 1:, 4:], atol=1e-3)
 
 
-# --- what it costs -----------------------------------------------------------------------------------------------------
+# --- FLOPs -------------------------------------------------------------------------------------------------------------
 
 SHAPES = [
     tiny_config(n_layer=1, n_embd=8, n_head=1, vocab_size=40, block_size=8),
@@ -392,10 +392,10 @@ SHAPES = [
 
 
 def counted_flops_per_token(config: ModelConfig) -> tuple[float, float]:
-    """What torch counts in forward and backward with the plain loss, per token: matrix products, and attention's.
+    """FLOPs per token that torch counts in forward and backward with the plain loss: (of the weights, of attention).
 
-    The math kernel of attention is used because torch counts its batched products (the fused CPU kernel goes
-    uncounted). It multiplies the whole T x T square, as the estimate assumes, and recomputes nothing.
+    Attention runs in the math kernel, because torch does not count the fused CPU kernel. The math kernel
+    multiplies the whole T x T square, as the estimate assumes, and recomputes nothing.
     """
     model = GPT(config)
     tokens = random_tokens(config, 2, config.block_size)
@@ -415,7 +415,7 @@ def test_flops_per_token_equal_what_torch_counts(config: ModelConfig) -> None:
 @pytest.mark.parametrize("config", SHAPES)
 def test_flops_are_6_per_multiplied_parameter_plus_the_attention_term(config: ModelConfig) -> None:
     matrices, attention = counted_flops_per_token(config)
-    # 6 per parameter, without those that are only looked up or added: positions, biases, LayerNorms.
+    # 6 per parameter, except for parameters that are only looked up or added: positions, biases, LayerNorms.
     vectors = sum(p.numel() for p in GPT(config).parameters() if p.dim() == 1)
     multiplied = formulas(config).n_parameters - config.block_size * config.n_embd - vectors
     assert matrices == pytest.approx(6 * multiplied, rel=0.01)

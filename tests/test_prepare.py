@@ -27,18 +27,18 @@ from jojo.text.tokenizer import get_tokenizer
 from recipes.recipe import recipes as find_recipes
 from utils import UserError
 
-ONE_VALIDATES = ("--val_fraction", "0.000001")  # nothing is drawn, so one document is taken, whatever they are
+ONE_VALIDATES = ("--val_fraction", "0.000001")  # so small that no document is drawn; then one is taken
 
 
 @pytest.fixture(autouse=True)
-def workshop(tmp_path, monkeypatch):
+def folder_with_data(tmp_path, monkeypatch):
     settle(tmp_path, monkeypatch)
     for path in Path("data").iterdir():
         path.unlink()
 
 
 def run_prepare(*flags):
-    """prepare.py --name set with these flags; returns what it said."""
+    """Runs prepare.py --name set with these flags and returns its output."""
     with listening() as said:
         assert prepare.main(["--name", "set", "--num_workers", "0", *map(str, flags)]) == 0
     return "\n".join(said)
@@ -60,11 +60,11 @@ def without_spaces(text):
 
 
 def nothing_was_left():
-    """No data set, and no part of one."""
+    """Whether there is neither a data set nor a part of one."""
     return not Path("data").exists() or not [p for p in Path("data").iterdir() if p.suffix != ".lock"]
 
 
-# --- what goes in -----------------------------------------------------------------------------------------------------
+# --- input ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_separator_ends_a_document_only_if_it_is_a_whole_line(tmp_path):
@@ -207,7 +207,7 @@ def test_if_every_document_is_drawn_for_validation_one_is_moved_to_training():
     assert "train split" in said
 
 
-# --- what is there already --------------------------------------------------------------------------------------------
+# --- existing data sets -----------------------------------------------------------------------------------------------
 
 
 def test_an_existing_data_set_is_replaced_only_with_force():
@@ -235,7 +235,7 @@ def test_a_failed_preparation_changes_no_existing_data_set():
 
 
 def test_a_data_set_can_be_made_again_from_its_own_files():
-    """Reading and writing the same name must not eat the data."""
+    """Reading and writing the same files must not lose data."""
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     run_prepare("--input", "a.jsonl", "--val_fraction", "0.1")
     run_prepare("--input", "data/set-train.jsonl", "data/set-val.jsonl", "--val_fraction", "0.4", "--force")
@@ -252,7 +252,7 @@ def test_the_same_command_again_does_nothing_and_a_different_one_is_refused():
     for flags in (["--val_fraction", "0.2"], ["--normalise"], ["--max_documents", "9"]):
         with pytest.raises(UserError, match="exist already"):
             run_prepare("--input", "a.jsonl", *flags)
-    with open("data/set-val.jsonl", "a") as file:  # by hand
+    with open("data/set-val.jsonl", "a") as file:  # edited by hand
         file.write('{"text": "More."}\n')
     with pytest.raises(UserError, match="exist already"):
         run_prepare("--input", "a.jsonl")
@@ -284,7 +284,7 @@ def test_documents_that_differ_only_in_fields_that_are_not_trained_on_are_duplic
 
 
 def test_the_split_of_a_document_is_the_same_in_every_version():
-    """The split of a document never changes between versions: it would move between training and validation."""
+    """Another split would move documents from validation to training."""
     turns = [{"role": "user", "content": "Hällo"}, {"role": "assistant", "content": "Hi"}]
     shares = [dataset_files.digest(record) / 2**64 for record in ({"text": "Grüße 🙂"}, {"messages": turns})]
     assert shares == [pytest.approx(share, abs=1e-12) for share in (0.425119390541148, 0.093158460600615)]
@@ -363,7 +363,7 @@ def test_the_recipe_in_the_docs_works(tmp_path, monkeypatch):
         subprocess.run([ruff, "check", "--config", ROOT / "pyproject.toml", tmp_path / "code"], check=True)
 
 
-# --- a tokenizer of its own -------------------------------------------------------------------------------------------
+# --- training a tokenizer ---------------------------------------------------------------------------------------------
 
 
 def test_a_tokenizer_is_trained_once_and_the_printed_training_command_names_it():
@@ -549,7 +549,7 @@ def test_an_invalid_record_of_how_a_data_set_was_made_is_ignored():
     assert dataset_files.DatasetFiles(Path("data"), "set").provenance() is None
 
 
-# --- what cannot be read ----------------------------------------------------------------------------------------------
+# --- input with errors ------------------------------------------------------------------------------------------------
 
 
 def test_unreadable_lines_are_skipped_and_reported_by_number_up_to_the_limit():
@@ -569,7 +569,7 @@ def test_one_unreadable_line_over_the_limit_stops_the_preparation():
 
 
 def test_records_of_no_known_form_count_as_unreadable_before_anything_is_written():
-    """They are JSON, but the training could not read them: a set that fails later must not be left behind."""
+    """They are valid JSON, but training could not read them: a data set with them would fail later."""
     good = [{"text": text} for text in sentences(20)]
     write_lines(Path("a.jsonl"), [*good, {"txt": "a typing error"}, {"text": 5}, {"messages": []}])
     with pytest.raises(UserError, match=r"line 21"):
@@ -636,7 +636,7 @@ def test_input_without_a_document_is_refused(name, words):
 
 
 def test_a_validation_split_never_has_only_empty_documents():
-    """{"text": ""} is a record, but no document: a split of them alone could not be used."""
+    """{"text": ""} is a record but not a document: training could not use a split of such records."""
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(2)] + [{"text": ""}] * 3 + [{"text": " " * 0}])
     run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
     assert all(record["text"] for record in lines("val"))
@@ -719,7 +719,7 @@ def test_for_a_value_that_begins_with_a_dash_the_error_shows_how_to_write_it(cap
     assert texts() == ["One.", "Two."]
 
 
-# --- what is said -----------------------------------------------------------------------------------------------------
+# --- the output -------------------------------------------------------------------------------------------------------
 
 
 def test_the_printed_statistics_are_those_of_the_data_set():
@@ -745,7 +745,7 @@ def test_the_printed_statistics_are_those_of_the_data_set():
 
 
 def named_command(said):
-    """The flags of the train.py command that was named."""
+    """The flags of the train.py command in the output."""
     return next(line for line in said.splitlines() if "python train.py" in line).split("train.py", 1)[1].split()
 
 
@@ -753,7 +753,7 @@ def test_the_printed_training_command_finds_custom_data_and_cache_folders():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     said = run_prepare("--input", "a.jsonl", "--data.data_dir", "d", "--data.cache_dir", "c")
     assert train_plainly(*TINY[2:], *named_command(said), "--max_iters", "1").code == 0
-    assert not Path("cache").exists()  # it found the cache that was made, and made no second one
+    assert not Path("cache").exists()  # it used the existing cache
 
 
 RENDERED = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi<|im_end|>\n"
@@ -792,7 +792,7 @@ def test_verify_names_every_intact_cache_and_every_damaged_one():
         for other in (damaged, cut, None):
             path.unlink() if other is None else path.write_bytes(other)
             if other is None and suffix == ".json":
-                continue  # a cache without it does not exist
+                continue  # without its .json a cache does not exist
             with listening() as said, pytest.raises(UserError, match="1 of 2 token caches are damaged"):
                 run_prepare("--verify")
             assert [line for line in said if "is not usable" in line and path.stem in line]
@@ -808,7 +808,7 @@ def test_two_preparations_at_the_same_time_write_the_data_set_once(monkeypatch):
 
     def slowly(*arguments):
         inside.set()
-        assert waits.wait(30)  # until the other one says so
+        assert waits.wait(30)  # until the second thread reports that it waits
         return write_dataset(*arguments)
 
     def second():
@@ -831,7 +831,7 @@ def test_verify_without_a_cache_is_refused():
         prepare.main(["--verify"])
 
 
-# --- and on to training -----------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def test_training_does_not_tokenize_a_prepared_data_set_again():
@@ -844,7 +844,7 @@ def test_training_does_not_tokenize_a_prepared_data_set_again():
 
 
 def test_preparing_a_data_set_does_not_import_torch():
-    """It would take seconds to import, and more memory than all the rest."""
+    """Importing it takes seconds, and more memory than everything else."""
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(40)])
     code = "import sys, prepare; prepare.main(sys.argv[1:]); assert 'torch' not in sys.modules"
     flags = ["--input", "a.jsonl", "--name", "set", "--stats"]

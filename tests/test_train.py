@@ -36,7 +36,7 @@ RUN_FLAGS = [
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """An empty folder with the data set "mine", as the current one."""
+    """A new current folder that contains only the data set "mine"."""
     write_data(folder=tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -44,7 +44,7 @@ def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
 
 @pytest.fixture(scope="module")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
-    """One folder like that for all examples of a property."""
+    """One such folder for all examples of a Hypothesis test."""
     path = tmp_path_factory.mktemp("shared")
     write_data(folder=path / "data")
     with pytest.MonkeyPatch.context() as patch:
@@ -66,14 +66,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def trained_copy(trained: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """A copy of the trained folder, as the current one."""
+    """A new current folder: a copy of `trained`."""
     shutil.copytree(trained, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     return tmp_path / "copy"
 
 
 def parsed(*arguments: str) -> list[tuple[str, str, object]]:
-    """The overrides that these arguments stand for."""
+    """The config overrides that these arguments give."""
     return overrides(build_parser().parse_args(list(arguments)), list(arguments))
 
 
@@ -218,7 +218,7 @@ def test_no_cache_and_no_compile_set_config_fields() -> None:
 
 
 def try_flags(arguments: list[str]) -> None:
-    """Parse and resolve; anything but success, a UserError or argparse's exit is a defect."""
+    """Parse and resolve. It may succeed, raise UserError or exit as argparse does; anything else is a bug."""
     with contextlib.suppress(UserError, SystemExit):
         resolve(config_layers(None, parsed(*arguments)))
 
@@ -284,7 +284,7 @@ def test_help_and_version_do_not_import_torch_or_other_large_packages(flag: str,
     assert not imported & {"torch", "numpy", "matplotlib", "transformers", "tiktoken", "tqdm", "filelock"}
 
 
-# --- what a user can get wrong --------------------------------------------------------------------------------------
+# --- mistakes of a user ---------------------------------------------------------------------------------------------
 
 
 def config_file(text: str) -> list[str]:
@@ -365,9 +365,7 @@ MISTAKES: dict[str, tuple[Callable[[], list[str]], list[str]]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_gives_a_one_line_error_and_a_nonzero_exit(
-    mistake: str, folder: pathlib.Path, capsys: Capsys
-) -> None:
+def test_a_mistake_gives_a_one_line_error_and_nonzero_exit(mistake: str, folder: pathlib.Path, capsys: Capsys) -> None:
     make, words = MISTAKES[mistake]
     result = run_train(capsys, *TINY, *make())
     assert result.code in (1, 2)

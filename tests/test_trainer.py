@@ -1,4 +1,4 @@
-"""The training loop: it learns as a plain recipe does, weighs by token, and nothing periodic touches the training."""
+"""Tests of the training loop: it learns like a plain loop, and evaluations and saves do not change the training."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from utils import UserError
 
 
 @pytest.fixture(autouse=True)
-def workshop(tmp_path, monkeypatch):
+def folder_with_data(tmp_path, monkeypatch):
     settle(tmp_path, monkeypatch)
 
 
-# --- the same as a plain recipe -----------------------------------------------------------------------------------
+# --- the same as a plain training loop ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_every_loss_agrees_with_a_plain_training_loop(accumulation):
-    """Over more than an epoch, so that a filled-up last batch and a second order are among the batches."""
+    """The run is longer than an epoch, to include a last batch with ignored rows and a second data order."""
     run = make_run(
         *("--model.n_layer", "2", "--model.bias", "true", "--max_iters", "30"),
         *("--training.gradient_accumulation_steps", str(accumulation)),
@@ -50,11 +50,11 @@ def test_every_loss_agrees_with_a_plain_training_loop(accumulation):
     assert run.plan.batches_per_epoch < 15
     difference, ours, plain = compare(run, 30)
     assert difference < 1e-3
-    assert ours[-1] < ours[0] - 2  # it learned, and so would a wrong rate have shown
+    assert ours[-1] < ours[0] - 2  # it learned so much that a wrong learning rate would show
     assert len(set(plain)) == 30
 
 
-# --- what a GPU would wait for ------------------------------------------------------------------------------------------
+# --- waiting for the device ---------------------------------------------------------------------------------------------
 
 SYNCHRONISING = ("tolist", "item", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
 
@@ -102,7 +102,7 @@ def test_prefetching_changes_no_batch_and_loads_none_after_the_last(monkeypatch)
 
 
 def gradients(trainer, position):
-    """The gradient of one batch, by parameter name; no update is left behind."""
+    """The loss of one batch, and its gradients by parameter name; the weights are not updated."""
     trainer.model.zero_grad = lambda set_to_none=True: None
     trainer.optimizers = []
     loss = trainer.step(trainer.loader.batch(0, position)).loss
@@ -111,7 +111,7 @@ def gradients(trainer, position):
 
 @pytest.mark.parametrize("position", ["first", "last"])
 def test_four_micro_batches_have_the_gradient_of_one_four_times_as_large(position):
-    """Also in the epoch's last batch, whose micro-batches have 4, 3, 0 and 0 rows' worth of targets, or so."""
+    """Also in the epoch's last batch, whose micro-batches have different numbers of targets."""
     write_data(n_train=10)
     unclipped = ("--optimizer.grad_clip", "0")
     split = make_trainer("--batch_size", "2", "--training.gradient_accumulation_steps", "4", *unclipped)
@@ -144,7 +144,7 @@ def test_the_gradient_is_clipped_to_grad_clip():
 
     trainer.optimizers[0].step = recording
     result = trainer.step(trainer.loader.batch(0, 0))
-    assert result.grad_norm > 0.1  # what is reported is the norm before clipping
+    assert result.grad_norm > 0.1  # the reported norm is the one before clipping
     assert norms == [pytest.approx(0.01, rel=1e-3)]
 
 
@@ -163,14 +163,14 @@ def test_evaluating_and_saving_do_not_change_the_training():
 
 
 def test_dropout_acts_only_in_training_and_depends_only_on_seed_and_batch_number():
-    """Guards the test above: with dropout that did nothing it would show nothing."""
+    """The test above proves something only if dropout acts."""
     trainer = make_trainer("--model.dropout", "0.5", "--learning_rate", "1e-9", "--epochs", "3")
     batch = trainer.loader.batch(0, 0)
     losses = []
     for number in range(3):
         trainer.batches_done = number * trainer.run.plan.batches_per_epoch  # the same position in every epoch
         losses.append(trainer.step(batch).loss)
-        torch.manual_seed(number)  # whatever else draws random numbers does not matter
+        torch.manual_seed(number)  # other uses of random numbers do not matter
         assert trainer.step(batch).loss == pytest.approx(losses[-1], abs=1e-6)
     assert min(abs(losses[a] - losses[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 1e-4
     assert trainer.evaluate() == trainer.evaluate()
@@ -223,11 +223,11 @@ def test_evaluation_reads_the_same_batches_whatever_the_seed():
     assert batches[0] == batches[1]
 
 
-# --- how long -------------------------------------------------------------------------------------------------------
+# --- length of a run ------------------------------------------------------------------------------------------------
 
 
 def note_saves(monkeypatch):
-    """(batch, path) of every checkpoint that is saved from now on."""
+    """A list that receives (batch, path) of every checkpoint saved from now on."""
     saved, save = [], saver_module.Saver.save
 
     def noted(saver, state, paths):
@@ -323,7 +323,7 @@ def test_eval_only_evaluates_a_checkpoint_and_writes_nothing():
     assert snapshot("models") == before
 
 
-# --- bad numbers ------------------------------------------------------------------------------------------------------
+# --- NaN and infinity -------------------------------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_keeps_weights_and_checkpoint(monkeypatch):
@@ -387,7 +387,7 @@ def test_overflowing_gradients_skip_the_update_and_halve_the_scale():
     assert differences(before, dict(trainer.model.state_dict())) == []
     hook.remove()
     trainer.step(trainer.loader.batch(0, 1))
-    assert trainer.skipped_updates == 0  # only overflows in a row count
+    assert trainer.skipped_updates == 0  # the count starts again after an update
     assert differences(before, dict(trainer.model.state_dict())) != []
     assert all(torch.isfinite(weight).all() for weight in trainer.model.state_dict().values())
 
@@ -409,7 +409,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_grad_scaler_too():
         trainer.step(trainer.loader.batch(0, 0))
 
 
-# --- the record -------------------------------------------------------------------------------------------------------
+# --- metrics ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_metrics_file_has_a_row_per_batch_that_includes_the_losses_of_an_evaluation():
@@ -443,7 +443,7 @@ def test_best_and_worst_losses_are_those_of_the_evaluations():
     assert best["best_val_loss"] == min(val)
 
 
-# --- what is said -----------------------------------------------------------------------------------------------------
+# --- the output -------------------------------------------------------------------------------------------------------
 
 
 def test_after_five_batches_a_run_prints_once_how_long_it_takes(monkeypatch):

@@ -1,4 +1,4 @@
-"""upload_to_huggingface.py with a Hub on this machine: what arrives there, and the messages when something fails."""
+"""Tests of upload_to_huggingface.py with a local Hub server: what is uploaded, and the messages when it fails."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ready(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[in
 
 @pytest.fixture
 def hub(server: HubServer, ready: dict[int, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubServer:
-    """The local Hub, empty, with huggingface_hub pointed at it, a token stored, and exports made beforehand."""
+    """The empty local Hub. huggingface_hub connects to it, a token is set, and exports are copies of `ready`."""
     from huggingface_hub import constants
 
     server.clear()
@@ -81,7 +81,7 @@ def hub(server: HubServer, ready: dict[int, Path], monkeypatch: pytest.MonkeyPat
 def upload(
     capsys: pytest.CaptureFixture[str], checkpoint: Path, folder: Path, *flags: str, name: str = "tales"
 ) -> Outcome:
-    """Run the command; the token must not be in its output."""
+    """Run the command and check that its output does not contain the token."""
     words = [str(checkpoint), "--repo-name", name, "--dataset", "fairytales", "--output-dir", str(folder), *flags]
     capsys.readouterr()
     with kept_log(), pytest.raises(SystemExit) as stopped:
@@ -95,14 +95,14 @@ def upload(
 
 
 def errors_in(outcome: Outcome) -> list[str]:
-    """The error messages. There must be exactly one, of one line."""
+    """The error lines. There must be exactly one."""
     assert outcome.code == 1
     found = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
     assert len(found) == 1
     return found
 
 
-# --- what arrives ---------------------------------------------------------------------------------------------------
+# --- uploads --------------------------------------------------------------------------------------------------------
 
 
 def test_an_upload_is_one_commit_with_the_folders_files(
@@ -164,13 +164,13 @@ def test_large_files_can_be_uploaded_without_lfs(
     from huggingface_hub import constants
 
     pytest.importorskip("hf_xet")
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)  # the way most users' uploads go
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)  # most users upload with xet
     hub.lfs = False
     assert upload(capsys, checkpoint, tmp_path / "out").code == 0
     assert len(hub.repositories[f"{USER}/tales"].commits) == 1
 
 
-# --- what fails -----------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_an_upload_to_a_hub_that_cannot_be_reached_is_refused(
     assert "cannot be reached" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
     with pytest.raises(UserError, match="cannot be reached"):
         find_model("me/tales")
-    monkeypatch.setattr(constants, "ENDPOINT", "http://1.2.3.999")  # no URL at all to the library
+    monkeypatch.setattr(constants, "ENDPOINT", "http://1.2.3.999")  # the library does not accept this URL
     assert "check HF_ENDPOINT" in errors_in(upload(capsys, checkpoint, tmp_path / "out"))[0]
 
 
@@ -283,7 +283,7 @@ def test_a_repository_with_files_of_others_is_not_overwritten(
     assert not repository.commits
     repository.files = {".gitattributes": b""}
     assert "exists and is public" in errors_in(upload(capsys, checkpoint, tmp_path / "out", "--private"))[0]
-    assert upload(capsys, checkpoint, tmp_path / "out").code == 0  # an empty one is taken
+    assert upload(capsys, checkpoint, tmp_path / "out").code == 0  # an empty repository is used
     assert len(repository.commits) == 1
 
 
@@ -473,7 +473,7 @@ def test_an_output_folder_with_other_or_changed_files_is_not_overwritten(
 
 
 def test_the_command_works_as_users_run_it(server: HubServer, checkpoint: Path, tmp_path: Path) -> None:
-    """With everything real: parity, a separate process, and HF_ENDPOINT for the library."""
+    """Nothing is replaced here: the parity check runs, in a separate process that reads HF_ENDPOINT."""
     server.clear()
     base = [verb.__file__, str(checkpoint), "--repo-name", "tales"]
     environment = {"HF_ENDPOINT": server.endpoint, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}

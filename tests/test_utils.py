@@ -1,4 +1,4 @@
-"""Tests of utils.py: the console, files, and numbers as people write them."""
+"""Tests of utils.py: the console, files, and numbers for people to read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Capsys = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def own_log() -> Iterator[None]:
-    """Leaves the log as it was."""
+    """Restores the log after each test."""
     with kept_log():
         yield
 

@@ -1,4 +1,4 @@
-"""training.activation_checkpointing: the same numbers to the last bit, from less memory."""
+"""Tests of training.activation_checkpointing: it gives the same numbers to the last bit and needs less memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ON = ("--training.activation_checkpointing", "true")
 
 
 @pytest.fixture(autouse=True)
-def workshop(tmp_path, monkeypatch):
+def folder_with_data(tmp_path, monkeypatch):
     settle(tmp_path, monkeypatch)
 
 
@@ -32,7 +32,7 @@ def flags(dropout: str, dtype: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("dropout", ["0", "0.3"])
 def test_checkpointing_changes_no_bit_of_losses_and_gradients(dropout: str, dtype: str) -> None:
-    """Through Trainer.step, whose backward pass runs outside of the autocast that the forward pass ran in."""
+    """Trainer.step runs the backward pass outside of autocast, but the recomputation must run inside."""
     losses, gradients = [], []
     for extra in ((), ON):
         trainer = make_trainer(*flags(dropout, dtype), *extra)
@@ -73,16 +73,16 @@ def test_compiled_blocks_are_recomputed_too() -> None:
         assert model.transformer.h[0]._compiled_call_impl is not None
     assert torch.equal(results[0][0], results[1][0])
     assert differences(results[0][1], results[1][1]) == []
-    assert saved < 2 * 32 * 16 * 4 * 8  # of what is outside of the blocks only
+    assert saved < 2 * 32 * 16 * 4 * 8  # only of tensors outside of the blocks
 
 
-# --- from less memory -----------------------------------------------------------------------------------------------
+# --- less memory ----------------------------------------------------------------------------------------------------
 
 
 def loss_and_saved_bytes(model: GPT) -> tuple[Tensor, int]:
-    """The loss of 2 x 32 tokens, after a backward pass; and the bytes that the forward pass kept for it.
+    """The loss of 2 x 32 tokens after a backward pass, and the bytes that the forward pass kept for the backward pass.
 
-    Weights are not counted, which are there anyway.
+    Weights are not counted, because they are in memory anyway.
     """
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
@@ -116,7 +116,7 @@ def test_a_block_keeps_only_its_input(dropout: float) -> None:
 
 
 def test_blocks_are_recomputed_only_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluation, generation and passes without gradients keep nothing: nothing is to be saved."""
+    """Evaluation, generation and passes without gradients keep no activations, so there is nothing to recompute."""
     monkeypatch.setattr(model_module, "checkpoint", lambda *_, **__: pytest.fail("checkpointed all the same"))
     config = tiny_config()
     model, tokens = random_model(config), random_tokens(config, 1, 8)

@@ -1,4 +1,4 @@
-"""Continue a run: from an earlier checkpoint, under another name, with changed options, with reset counters."""
+"""Tests of continuing a run: from an earlier checkpoint, under another name, with changed options or reset counters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def training(path):
     return {name: state_of(path)[name] for name in ("model", "optimizer", "loader", "batch_counter")}
 
 
-# --- back to an earlier checkpoint ----------------------------------------------------------------------------------
+# --- from an earlier checkpoint -------------------------------------------------------------------------------------
 
 
 def test_continuing_from_an_earlier_checkpoint_moves_later_ones_aside_with_their_metrics():
@@ -78,7 +78,7 @@ def test_continuing_from_the_newest_checkpoint_moves_nothing(monkeypatch):
 def test_a_checkpoint_that_another_run_replaced_during_the_start_is_refused(monkeypatch):
     stop_after(monkeypatch, 2)
     train("--max_iters", "4")
-    run = prepare_run(Request(continue_from="models/mine_epoch1.pt"))  # about to start
+    run = prepare_run(Request(continue_from="models/mine_epoch1.pt"))  # this run is about to start
     stop_after(monkeypatch, None)
     train_plainly("--resume", "models/mine_epoch1.pt")  # another process trains to the end
     before = snapshot("models")
@@ -138,7 +138,7 @@ def test_an_older_checkpoint_of_the_same_name_is_moved_aside():
     assert state_of("models/mine_epoch1.pt")["batch_counter"] == 3
 
 
-# --- with changes ---------------------------------------------------------------------------------------------------
+# --- with changed options -------------------------------------------------------------------------------------------
 
 
 def test_a_refused_change_is_reported_with_what_it_affects(monkeypatch):
@@ -219,7 +219,7 @@ def test_reset_epoch_without_a_checkpoint_to_continue_from_is_refused(flags):
         train_plainly(*TINY, *flags, "--reset_epoch")
 
 
-# --- bad numbers ----------------------------------------------------------------------------------------------------
+# --- NaN and infinity -----------------------------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_not_finite_names_the_documents_by_line_and_first_words():

@@ -1,4 +1,4 @@
-"""A disk that fills up at any of the files a run or a preparation writes: nothing that was there is lost."""
+"""Tests of a disk that fills up while a run or prepare.py writes any of its files: no existing file is lost."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from helpers_run import TINY, differences, metrics_rows, settle, snapshot, state
 
 import gen
 import prepare
-import train as train_verb
+import train as train_command
 from jojo.checkpoints.run_files import RunFiles
 from jojo.command import run_command
 
-# What the largest of a tiny run's files take: a row of metrics 300 bytes, a cache 1 kB, a plot 30 kB, a checkpoint 10 MB.
+# The sizes of a tiny run's files: a row of metrics 300 bytes, a cache 1 kB, a plot 30 kB, a checkpoint 10 MB.
 LIMITS = [0, 150, 700, 2_000, 20_000, 100_000, 1_000_000, 8_000_000]
 
 
 @pytest.fixture(autouse=True)
-def workshop(tmp_path, monkeypatch):
+def folder_with_data(tmp_path, monkeypatch):
     settle(tmp_path, monkeypatch, plots=True)
 
 
 @contextmanager
 def files_up_to(size: int) -> Iterator[None]:
-    """From here on no file can grow beyond this many bytes: the write is refused, as on a full disk."""
+    """Limits every file to this many bytes, so that a larger write fails as it does on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -39,7 +39,7 @@ def files_up_to(size: int) -> Iterator[None]:
 
 
 def run(capsys, main, *flags):
-    """A verb as from the command line: its exit code and what it said on stderr. A traceback is a failure."""
+    """Runs a command as the command line does. Returns its exit code and stderr, which must not have a traceback."""
     capsys.readouterr()
     with kept_log(), pytest.raises(SystemExit) as stopped:
         run_command(main, list(flags))
@@ -60,7 +60,7 @@ def test_a_run_continues_on_a_full_disk_and_every_earlier_checkpoint_stays_valid
     before = snapshot("models")
     flags = ("--resume", "models/mine_epoch1.pt", "--max_iters", "5", "--eval_interval", "1")
     with files_up_to(size):
-        code, said = run(capsys, train_verb.main, *flags)
+        code, said = run(capsys, train_command.main, *flags)
     assert code == 1
     assert "error: Could not save 'models/mine_epoch1.pt' (File too large); check the folder's permissions" in said
     assert "error: Not saved after batch 5: " in said and "models/mine_epoch1_batch5.pt" in said
@@ -69,7 +69,7 @@ def test_a_run_continues_on_a_full_disk_and_every_earlier_checkpoint_stays_valid
             assert Path("models", name).read_bytes() == content, name
     assert RunFiles(Path("models/mine_epoch1.pt")).newest_valid().state["batch_counter"] == 2
     assert leftovers() == []
-    assert train_plainly(*flags).code == 0  # there is room again
+    assert train_plainly(*flags).code == 0  # the disk is no longer full
     assert [row["step"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")] == [1, 2, 3, 4, 5]
     train("--max_iters", "5", "--output_checkpoint", "models/whole.pt", *steady)
     for part in ("model", "optimizer", "loader"):
@@ -81,7 +81,7 @@ def test_a_run_that_cannot_write_its_token_cache_says_so_and_leaves_nothing_half
     with open("data/mine-train.jsonl", "a") as file:
         file.writelines(json.dumps({"text": f"Number {number} is a number."}) + "\n" for number in range(100, 900))
     with files_up_to(size):
-        code, said = run(capsys, train_verb.main, *TINY, "--max_iters", "2")
+        code, said = run(capsys, train_command.main, *TINY, "--max_iters", "2")
     assert code == 1 and "File too large" in said and said.count("\n") == 1
     assert leftovers() == [] and not list(Path("cache").glob("mine-*"))
     assert train("--max_iters", "2").code == 0
@@ -100,7 +100,7 @@ def test_a_preparation_that_cannot_write_keeps_the_existing_data_set(capsys, siz
 def test_a_config_and_a_generated_text_are_written_whole_or_not_at_all(capsys):
     train("--max_iters", "1")
     for main, flags, name in (
-        (train_verb.main, (*TINY, "--show_config", "--save_config", "own.json"), "own.json"),
+        (train_command.main, (*TINY, "--show_config", "--save_config", "own.json"), "own.json"),
         (
             gen.main,
             ("models/mine_epoch1.pt", "--max_tokens", "30", "--nonstop", "--output", "own.txt", "--seed", "1"),

@@ -1,4 +1,4 @@
-"""Training on several ranks: real processes against one process, and what they do when one of them fails."""
+"""Tests of training on several ranks: they train like one process, and they stop together if one of them fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer import Trainer
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "ranks_script.py"
 BATCHES = 21
-FLAGS = [  # seven epochs of three batches; an epoch's last batch leaves some ranks little or nothing
+FLAGS = [  # seven epochs of three batches; in an epoch's last batch some ranks have few tokens or none
     *("--training.gradient_accumulation_steps", "4", "--epochs", "7", "--model.dropout", "0.1"),
     *("--eval_interval", "5", "--checkpoint_interval", "3", "--training.plot_interval", "0"),
 ]
@@ -35,20 +35,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def reference() -> dict[str, Any]:
-    """What one process makes of the flags."""
+    """The checkpoint of one process that trained with the flags."""
     assert train(*FLAGS, "--output_checkpoint", "models/alone.pt").code == 0
     return state_of("models/alone.pt")
 
 
 def torchrun(event: str, ranks: int, restarts: int, *flags: str) -> subprocess.CompletedProcess[str]:
-    """tests/helpers/ranks_script.py under torchrun on this machine."""
+    """Runs tests/helpers/ranks_script.py with torchrun on this machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     command += [f"--max-restarts={restarts}", str(SCRIPT), event, *TINY, *FLAGS, *flags]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
 
 
 def two_ranks(event: str, *flags: str) -> tuple[tuple[int, str], tuple[int, str]]:
-    """Two ranks without torchrun, which would end one when the other ends. The exit code and output of each."""
+    """The exit codes and outputs of two ranks. No torchrun, because it ends one rank when the other ends."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -110,7 +110,7 @@ def test_a_signal_to_one_rank_stops_all_fsdp_ranks_and_one_process_can_resume(re
     assert "error: " not in output
     assert state_of("models/two.pt")["batch_counter"] == len(metrics_rows("models/two.metrics.jsonl")) == 8
     shards = sum(path.stat().st_size for path in Path("models/two.shards").glob("*-8-*/*"))
-    assert shards < 12 * 808_240 + 60_000  # one of the copies
+    assert shards < 12 * 808_240 + 60_000  # the shards of one of the two copies
     assert train(*FLAGS, "--resume", "models/two.pt").code == 0
     assert_same_training("two", reference)
 
@@ -141,7 +141,7 @@ def test_fsdp_reduces_once_per_batch_learns_the_same_in_bfloat16_and_survives_a_
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=0.01)
     batches = [json.loads(line) for line in Path("syncs-1.txt").read_text().splitlines()]
     assert len(batches) == len(ours)
-    for counts in batches:  # one for the block, one for the rest
+    for counts in batches:  # one reduction for the block, one for the rest
         assert sum(number for kind, number in counts.items() if "reduce_scatter" in kind) == 2
 
 

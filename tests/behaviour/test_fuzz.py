@@ -1,10 +1,10 @@
-"""Whatever a person or a file brings is taken, or refused in words: no traceback, no hang, no wrong result unseen.
+"""Fuzz tests: any input is accepted, or refused with a message. No traceback, no hang, no unnoticed wrong result.
 
-    HYPOTHESIS_PROFILE=thorough pytest tests/behaviour/test_fuzz.py       at least 1,000 examples of each, others every time
+    HYPOTHESIS_PROFILE=thorough pytest tests/behaviour/test_fuzz.py       at least 1,000 examples of each, new ones every time
 
-Every example starts from something that is in order and spoils it in a few places. `bounded` ends one that would hang or
-take all memory. Numbers are small, or so large that nothing can be made of them: where a check is missing, an example
-then fails at once (2^40 sequences of 8 tokens are refused by the allocator) instead of working through what was asked.
+Every example starts from valid input and changes it in a few places. `bounded` ends an example that hangs or takes too
+much memory. Numbers are small or enormous. If a check is missing, an example with an enormous number fails at once (the
+allocator refuses 2^40 sequences of 8 tokens) instead of computing for hours.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ from training.flags import ALIASES, build_parser
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-CPU_SECONDS = 10  # of processor time, a hundred times what an example takes: more is a hang
-HEADROOM_BYTES = 2 << 30  # an example may take so much more memory; more is refused, as on a small machine
+CPU_SECONDS = 10  # of processor time; an example takes a hundredth of it, so more is a hang
+HEADROOM_BYTES = 2 << 30  # an example may allocate this much; more fails, as on a small machine
 Main = Callable[[list[str]], int]
 
 
@@ -75,12 +75,12 @@ def examples(count: int) -> settings:
 
 
 class TooLong(BaseException):
-    """An example hangs; no `except Exception` on its way may take it for something else."""
+    """An example hangs. This is a BaseException, so that no `except Exception` catches it."""
 
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    """Fails what does not come to an end, and refuses memory beyond HEADROOM_BYTES; where the system can."""
+    """Fails an example after CPU_SECONDS, and refuses memory beyond HEADROOM_BYTES, if the system can do that."""
 
     def stop(*_: object) -> None:
         raise TooLong
@@ -105,7 +105,7 @@ def bounded() -> Iterator[None]:
 
 
 class Said(NamedTuple):
-    """How a verb ended, and what it printed."""
+    """The exit code of a command, and what it printed."""
 
     code: int
     out: str
@@ -113,7 +113,7 @@ class Said(NamedTuple):
 
 
 def run(main: Main, *arguments: str) -> Said:
-    """A verb as the command line runs it. It may succeed, or fail with an error in words; anything else comes out."""
+    """Runs a command as the command line does. It must succeed, or fail with an error message."""
     out, err = io.StringIO(), io.StringIO()
     with kept_log(), bounded(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -129,19 +129,19 @@ def run(main: Main, *arguments: str) -> Said:
     return said
 
 
-# --- the place where it happens -------------------------------------------------------------------------------------------
+# --- the folder of all tests ----------------------------------------------------------------------------------------------
 
 # The smallest model that the vocabulary allows, trained for two batches.
 FLAGS = [*TINY, "--model.n_embd", "2", "--model.n_head", "1", "--model.block_size", "8", "--max_iters", "2"]
 SHAPE = {"n_layer": 1, "n_head": 1, "n_embd": 2, "block_size": 8, "dropout": 0.0, "bias": False, "vocab_size": 50304}
-OWN = "models/mine_epoch1.pt"  # what such a run writes
+OWN = "models/mine_epoch1.pt"  # the checkpoint that this run writes
 OTHER = "models/other.pt"
 VERSIONS = ("3", "2.x", "1", "nanoGPT")
 State = dict[Any, Any]
 
 
 class Few(model.Block):
-    """A transformer block that refuses ten layers or a wide model: no file here has weights for one."""
+    """A transformer block that refuses models of ten layers or of a large width: no file here has weights for them."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         assert layer < 9 and config.n_embd < 900, "a model is built that the file cannot fill"
@@ -149,7 +149,7 @@ class Few(model.Block):
 
 
 class States(dict[str, State]):
-    """Contents of a checkpoint by version; not shown in full when an example fails."""
+    """The contents of a checkpoint of each version. They are not printed when an example fails."""
 
     def __repr__(self) -> str:
         return "..."
@@ -161,19 +161,19 @@ GENERATE = generation.generate
 
 @pytest.fixture(scope="module", autouse=True)
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[States]:
-    """The current folder of all tests here, and the contents of a checkpoint of every version."""
-    folder = tmp_path_factory.mktemp("deep") / "er" / "place"  # deep: "../.." stays inside
+    """Enters the folder that all tests here share, and yields the contents of a checkpoint of every version."""
+    folder = tmp_path_factory.mktemp("deep") / "er" / "place"  # so deep that "../.." stays inside
     folder.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch, kept_log():
         settle(folder, patch)
         patch.setattr(plotting.PlotManager, "draw", lambda *_: None)
         patch.setenv("HOME", str(folder))
-        patch.setattr(sys, "stdin", io.StringIO())  # nobody there to ask
+        patch.setattr(sys, "stdin", io.StringIO())  # no input
         encodings = {True: GPT2._encoding, False: Tokenizer(chatml=False)._encoding}
         patch.setattr(Tokenizer, "_encoding", property(lambda self: encodings[self.has_chatml]))
         patch.setattr(model, "Block", Few)
         patch.setattr(generation, "generate", lambda *given, **how: itertools.islice(GENERATE(*given, **how), 12))
-        patch.setattr(trainer, "compile_blocks", lambda *_: False)  # minutes, if a checkpoint asks for it
+        patch.setattr(trainer, "compile_blocks", lambda *_: False)  # compiling takes minutes
         DATA[:] = sorted((path.name, path.read_bytes()) for path in Path("data").glob("*.jsonl"))
         assert train.main(FLAGS) == 0
         state = state_of(OWN)
@@ -210,32 +210,32 @@ def older(state: State, version: str) -> State:
     return result | ({"iter_num": 2} if version == "nanoGPT" else {"batch_counter": 2, "epoch_iter": 2})
 
 
-# --- nested values, and what is put into them -----------------------------------------------------------------------------
+# --- nested values and their changes --------------------------------------------------------------------------------------
 
 
 class Change(NamedTuple):
-    """A place in nested values (keys on the way to it; a number also counts entries), and what becomes of it."""
+    """A change of one place in nested values. `where` has the keys that lead to it; a number may count entries."""
 
     where: tuple[Any, ...]
     how: str  # "put", "drop", or "rename" its key
-    value: Any = None  # what to put, or the name of one of ODD
+    value: Any = None  # the new value or key, or its name in ODD
 
 
 def odd_list() -> list[Any]:
-    """A list that holds itself."""
+    """A list that contains itself."""
     result: list[Any] = []
     result.append(result)
     return result
 
 
 def odd_dict() -> dict[str, Any]:
-    """A dictionary that holds itself."""
+    """A dictionary that contains itself."""
     result: dict[str, Any] = {}
     result["config"] = result["model"] = result
     return result
 
 
-DEEP = "nested deeply"  # stands for lists in lists, 5,000 deep: torch.save could not write them, so see `saved`
+DEEP = "nested deeply"  # `saved` replaces it by 5,000 nested lists, which torch.save could not write
 HUGE = [2**31, 2**40, 2**60, 2**62, 2**63 - 1, 2**63, 2**64, 10**30, 10**400, -(2**40), -(2**63), -(10**400)]
 ODD: dict[str, Callable[[], Any]] = {
     "an endless list": odd_list,
@@ -288,7 +288,7 @@ names |= st.sampled_from([*ODD]) | st.sampled_from(
 
 
 def made(value: Any) -> Any:
-    """A value of a Change with what the names of ODD stand for."""
+    """The value of a Change, with the objects of ODD in place of their names."""
     if isinstance(value, (list, tuple)):
         return type(value)(made(entry) for entry in value)
     if isinstance(value, dict):
@@ -297,7 +297,7 @@ def made(value: Any) -> Any:
 
 
 def changed(value: Any, change: Change) -> Any:
-    """A copy of nested values with one place changed; what is on the way there and missing is made."""
+    """A copy of nested values with one place changed; missing keys that lead to it are added."""
     if not change.where:
         return made(change.value)
     first, *rest = change.where
@@ -329,7 +329,7 @@ def changed(value: Any, change: Change) -> Any:
 SERIES = [[(1, value)] for value in NUMBERS] + [[(1, 10**400)], [(2**62, 1.0), (1, 2)], [(1, 2.0)] * 5000, [[1, 2.0]]]
 TENSORS = [name for name in ODD if name.startswith("tensor")]
 NUMBER = [True, *NUMBERS, *HUGE, "tensor()", "tensor[3]"]
-ALIKE: dict[type, list[Any]] = {  # what takes the place of something of its kind
+ALIKE: dict[type, list[Any]] = {  # replacements for values of a type
     int: NUMBER,
     float: NUMBER,
     str: [*STRINGS, 0, "tensor[3]", ["x"]],
@@ -380,7 +380,7 @@ def torch_bytes(state: Any) -> bytes:
 
 
 def repacked(content: bytes, change_pickle: Callable[[bytes], bytes]) -> bytes:
-    """The same archive with another pickle, and everything about it right."""
+    """The same archive with another pickle. The archive itself is valid."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = [(member.filename, archive.read(member)) for member in archive.infolist()]
     buffer = io.BytesIO()
@@ -391,16 +391,16 @@ def repacked(content: bytes, change_pickle: Callable[[bytes], bytes]) -> bytes:
 
 
 def saved(state: Any) -> bytes:
-    """What torch.save writes, with a deep value where DEEP stands for it."""
+    """What torch.save writes, with deeply nested lists in place of DEEP."""
     content, word = torch_bytes(state), b"X" + struct.pack("<I", len(DEEP)) + DEEP.encode()
     if word not in content:
         return content
-    deep = b"]" * 5000 + b"a" * 4999  # so many lists, then each put into the one before it
+    deep = b"]" * 5000 + b"a" * 4999  # creates 5,000 lists, then appends each to the one before it
     return repacked(content, lambda data: data.replace(word, deep))
 
 
 def stamped(content: bytes, state: State) -> bytes:
-    """With the stamp and the SHA-256 of format 3: both right, whatever the contents are."""
+    """The contents with a stamp and a SHA-256 of format 3. Both are valid, whatever the contents are."""
     metadata, batch = state.get("metadata"), state.get("batch_counter")
     run_id = metadata.get("run_id") if isinstance(metadata, dict) else None
     run_id = run_id if isinstance(run_id, str) else ""
@@ -410,7 +410,7 @@ def stamped(content: bytes, state: State) -> bytes:
 
 
 def clean_up() -> None:
-    """Leave the data set, as it was, and its caches."""
+    """Deletes everything except for the data set, which is restored, and its caches."""
     for entry in Path().iterdir():
         if entry.name not in ("data", "cache") or not entry.is_dir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -420,7 +420,7 @@ def clean_up() -> None:
 
 
 def lay(state: State, version: str, changed_places: Sequence[Change]) -> tuple[str, State]:
-    """Clean up, and write a checkpoint with these changes; returns its path and its contents."""
+    """Cleans up, writes a checkpoint with these changes, and returns its path and its contents."""
     clean_up()
     for one in changed_places:
         state = changed(state, one)
@@ -432,13 +432,13 @@ def lay(state: State, version: str, changed_places: Sequence[Change]) -> tuple[s
 
 
 def one_more(version: str, state: State) -> str:
-    """The length of a run that does one batch more, where the file says how many are done."""
+    """The --max_iters that trains one more batch, if the file says how many are done."""
     done = state.get("batch_counter") if version == "3" else None
     return str(done + 1 if type(done) is int and 0 <= done < 2**63 else 3)
 
 
 def put(where: str, value: Any) -> list[Change]:
-    """One place with another value, for examples."""
+    """The list of one Change that puts this value there."""
     return [Change(tuple(int(key) if key.isdigit() else key for key in where.split(".")), "put", value)]
 
 
@@ -446,7 +446,7 @@ def put(where: str, value: Any) -> list[Change]:
 
 MACHINE = ("--device", "cpu", "--dtype", "float32")
 SAY = ("--prompt", "Once", "--max_tokens", "9", *MACHINE)
-WAYS: dict[str, tuple[Main, list[str]]] = {  # what else can be done with a checkpoint, whose path comes first
+WAYS: dict[str, tuple[Main, list[str]]] = {  # other commands that read a checkpoint; its path comes first
     "gen": (gen.main, [*SAY, "--verbose", "--nonstop"]),
     "gen --chat": (gen.main, [*SAY, "--chat", "--system", "Be kind."]),
     "gen --use_base_tokenizer": (gen.main, [*SAY, "--use_base_tokenizer", "--top_k", "5"]),
@@ -462,7 +462,7 @@ WAYS: dict[str, tuple[Main, list[str]]] = {  # what else can be done with a chec
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_command_accepts_the_unchanged_checkpoints(place: States, version: str) -> None:
-    """Otherwise a sentence would prove nothing."""
+    """Otherwise an error message in the tests below would prove nothing."""
     path, state = lay(place[version], version, [])
     assert run(train.main, "--checkpoint", path, "--max_iters", one_more(version, state)).code == 0
     for way, (main, arguments) in WAYS.items():
@@ -484,7 +484,7 @@ def test_every_command_accepts_the_unchanged_checkpoints(place: States, version:
 @example("3", put("metadata.machine.threads", "tensor[3]"))
 @example("3", put("lr_scheduler.schedule.peak", "tensor[3]"))
 @example("3", put("config.data.cache_dir", "\ud800"))
-@example("3", put("config.model.n_layer", 10**9))  # built before it is looked at, it would never end
+@example("3", put("config.model.n_layer", 10**9))  # building this model would never end
 @example("1", put("model_args.n_layer", 9_999))
 @example("2.x", put("config.model.block_size", 2**40))
 @example("3", [Change(("optimizer", "lm_head.weight"), "rename", "\x1b[2J\x1b[31m")])
@@ -496,7 +496,7 @@ def test_every_command_accepts_the_unchanged_checkpoints(place: States, version:
 @example("nanoGPT", put("config.batch_size", 1e308))
 @examples(80)
 def test_training_continues_from_any_contents_or_refuses(place: States, version: str, changes: list[Change]) -> None:
-    """One batch more, from a file that is what its author wanted it to be."""
+    """Trains one more batch from a file that was changed on purpose and has a valid SHA-256."""
     path, state = lay(place[version], version, changes)
     said = run(train.main, "--checkpoint", path, "--max_iters", one_more(version, state))
     assert "\x1b" not in said.out + said.err, said
@@ -529,7 +529,7 @@ def test_every_command_accepts_any_contents_or_refuses_them_with_a_message(
 
 @pytest.mark.parametrize("save", [save_format3, save_2x, save_v1])
 def test_a_missing_number_of_heads_is_refused_and_not_guessed(save: Callable[..., Path]) -> None:
-    """Any number that divides the width would load, and another model than the file's would speak."""
+    """The weights fit every number that divides n_embd, so a wrong guess would load as another model."""
     path = Path("heads.pt")
     save(random_model(tiny_config(n_embd=12, n_head=2, vocab_size=50304)), path)
     where = ("model_args", "n_head") if save is save_v1 else ("config", "model", "n_head")
@@ -543,7 +543,7 @@ def test_a_missing_number_of_heads_is_refused_and_not_guessed(save: Callable[...
 
 
 class Edit(NamedTuple):
-    """What becomes of a stretch of bytes; `at` below zero counts from the end."""
+    """A change of some bytes; a negative `at` counts from the end."""
 
     how: str
     at: int
@@ -570,7 +570,7 @@ many_edits = st.lists(edit, min_size=1, max_size=3)
 
 
 def edited(content: bytes, edits: Sequence[Edit]) -> bytes:
-    """The contents after all of these."""
+    """The contents after all these edits."""
     for one in edits:
         at = one.at % (len(content) + 1)
         content = EDITS[one.how](content, at, one.more)
@@ -579,7 +579,7 @@ def edited(content: bytes, edits: Sequence[Edit]) -> bytes:
 
 @pytest.fixture(scope="module")
 def small(place: States) -> States:
-    """The contents of a small checkpoint of every version: only 64 words are left."""
+    """The contents of a small checkpoint of every version: its vocabulary has only 64 tokens."""
 
     def fewer(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -610,7 +610,7 @@ def test_a_checkpoint_with_changed_bytes_is_refused(small: States, edits: list[E
 @given(edits=st.lists(st.lists(edit, max_size=2), min_size=3, max_size=3))
 @examples(40)
 def test_the_newest_valid_checkpoint_is_never_a_damaged_one(small: States, edits: list[list[Edit]]) -> None:
-    """The last, the best and a numbered one, each damaged or not."""
+    """The last, the best and a numbered checkpoint are each damaged or not."""
     with new_folder() as folder:
         files = RunFiles(folder / "x.pt")
         states = {
@@ -637,7 +637,7 @@ def test_the_newest_valid_checkpoint_is_never_a_damaged_one(small: States, edits
 def test_an_older_checkpoint_with_changed_bytes_is_read_or_refused(
     small: States, version: str, edits: list[Edit]
 ) -> None:
-    """These have no SHA-256: each is still a checkpoint, or is refused in a sentence."""
+    """Older checkpoints have no SHA-256, so a changed one may load."""
     path = Path("bytes.pt")
     path.write_bytes(edited(torch_bytes(small[version]), edits))
     with bounded(), contextlib.suppress(UserError):
@@ -647,7 +647,7 @@ def test_an_older_checkpoint_with_changed_bytes_is_read_or_refused(
 @given(version=st.sampled_from(VERSIONS), edits=many_edits)
 @examples(100)
 def test_a_checkpoint_with_a_changed_pickle_is_read_or_refused(small: States, version: str, edits: list[Edit]) -> None:
-    """The pickle's instructions are others, and everything around it is right."""
+    """The pickle's instructions are changed; the archive and the SHA-256 are valid."""
     path, state = Path("bytes.pt"), small[version]
     content = repacked(torch_bytes(state), lambda data: edited(data, edits))
     path.write_bytes(stamped(content, state) if version == "3" else content)
@@ -699,7 +699,7 @@ def small_cache() -> Iterator[tuple[Path, TokenCache]]:
 
 
 def read_alone(path: Path) -> list[list[int]] | None:
-    """A cache's documents, read as training reads them; None where it is refused."""
+    """A cache's documents, read as training reads them, or None if the cache is refused."""
     try:
         cache = TokenCache(path)
         index = cache.index().tolist()
@@ -720,7 +720,7 @@ def read_alone(path: Path) -> list[list[int]] | None:
 @example(put("idx_crc32", "00000000"))
 @examples(80)
 def test_a_cache_with_a_changed_manifest_is_rebuilt(changes: list[Change]) -> None:
-    """The facts carry a right checksum of their own."""
+    """The manifest's own checksum is valid."""
     with small_cache() as (source, cache), bounded():
         values = dataclasses.asdict(cache.manifest)
         for one in changes:
@@ -780,7 +780,7 @@ def test_a_forged_cache_with_valid_checksums_is_read_or_refused(
 def test_a_manifest_is_read_as_it_was_written_or_refused(edits: list[Edit], depth: int | None) -> None:
     facts = CacheManifest("a", "train", "0" * 16, GPT2.definition(), {}, {"label": "a"}, "<u2", idx_crc32="0" * 8)
     text = edited(facts.to_json().encode(), edits)
-    if depth is not None:  # right but for what it holds besides
+    if depth is not None:  # valid, except for one more entry
         text = facts.to_json().replace("{", '{"more": ' + "[" * depth + "]" * depth + ", ", 1).encode()
     with bounded(), contextlib.suppress(ValueError):
         assert CacheManifest.from_json(text.decode("utf-8")) == facts
@@ -807,7 +807,7 @@ LINE_PARTS = [
 
 @st.composite
 def changed_lines(draw: st.DrawFn) -> bytes:
-    """A good line with parts of others put into it, over it, or in the place of its words."""
+    """A valid line in which parts of other lines are inserted or replace some of its bytes."""
     line = draw(st.sampled_from(GOOD_LINES))
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(line)))
@@ -843,7 +843,7 @@ def whole(text: str, mark: str) -> str:
 
 
 def rendered(record: dict[str, Any], mark: str) -> str:
-    """A good record as text, control tokens as they are shown."""
+    """A valid record as text, with control tokens in their printed form."""
     if (turns := record_messages(record)) is None:
         return whole(record["text"], mark) + "<|endoftext|>"
     said = (f"<|im_start|>{whole(turn['role'], mark)}\n{whole(turn['content'], mark)}<|im_end|>\n" for turn in turns)
@@ -851,7 +851,7 @@ def rendered(record: dict[str, Any], mark: str) -> str:
 
 
 def control_tokens(record: dict[str, Any]) -> list[int]:
-    """Those that a record's structure brings."""
+    """The control tokens that a record's structure adds."""
     return [START, END] * len(record_messages(record) or []) + [EOT]
 
 
@@ -869,7 +869,7 @@ def test_every_line_becomes_its_document_or_is_counted_as_bad_or_empty(lines: li
     with bounded():
         alone = [documents_in([line]) for line in lines]
         documents, result = documents_in(lines)
-    assert documents == [ids for one, _ in alone for ids in one]  # whatever stands beside it
+    assert documents == [ids for one, _ in alone for ids in one]  # whatever the other lines are
     assert result.bad_lines == [(n, reason) for n, (_, one) in enumerate(alone, 1) for _, reason in one.bad_lines]
     assert all("\n" not in reason for _, reason in result.bad_lines)
     for line, (ids, one) in zip(lines, alone, strict=True):
@@ -884,7 +884,7 @@ def test_every_line_becomes_its_document_or_is_counted_as_bad_or_empty(lines: li
 @example([b'{"text": "a\\ud800"}', b'{"text": ["a"]}', b'{"input": "\\udc00", "output": "<|im_end|>"}'])
 @examples(100)
 def test_prepare_writes_what_training_would_read(lines: list[bytes]) -> None:
-    """The same lines are bad, and the others are written as what they say."""
+    """prepare.py and training refuse the same lines, and prepare.py does not change the others."""
     Path("lines.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
     documents, result = documents_in(lines)
     problems = text_files.Problems(99)
@@ -926,7 +926,7 @@ def test_every_document_is_in_one_split_or_prepare_refuses_with_a_message(lines:
         if len(set(lost)) > 1:
             assert {text.replace("\ufffd", "?") for text in found} == set(lost)
             assert len(found) <= len(lost)  # exact duplicates are dropped
-        else:  # one document: its end validates
+        else:  # the end of a single document is the validation split
             assert set("".join(lost)) - set(" \n") == set("".join(found)) - set(" \n")
 
 
@@ -942,7 +942,7 @@ def test_a_text_is_cut_at_its_separators_and_loses_nothing_else(text: str, separ
     assert "".join("".join(pieces).split()) == "".join("".join(kept).split())
 
 
-# --- the record of a run ----------------------------------------------------------------------------------------------------------
+# --- metrics files ----------------------------------------------------------------------------------------------------------------
 
 
 ROWS = b"".join(json.dumps({"step": n, "loss": 5.5, "lr": 0.01, "mfu": None}).encode() + b"\n" for n in range(1, 30))
@@ -979,7 +979,7 @@ JSON_PARTS = [
 
 @st.composite
 def config_texts(draw: st.DrawFn) -> str:
-    """A config's text with parts put into it or over it, often over whole words."""
+    """A config's text with parts inserted or replaced, often whole words."""
     text = draw(st.sampled_from(CONFIGS))
     for _ in range(draw(st.integers(0, 3))):
         words = [match.span() for match in re.finditer(r'"[^"\n]*"|[-+.\w]+|[{}\[\]:,]', text)] or [(0, 0)]
@@ -1010,7 +1010,7 @@ some_configs = st.tuples(
 
 
 def lay_config(text: str, encoding: str) -> Path:
-    """configs/mine.json, and beside it what it may extend."""
+    """Writes configs/mine.json, and configs/default.json, which it may extend."""
     Path("configs").mkdir(exist_ok=True)
     Path("configs/default.json").write_text(CONFIGS[0], encoding="utf-8")
     Path("configs/mine.json").write_bytes(text.encode(encoding, "surrogatepass"))
@@ -1026,7 +1026,7 @@ def test_any_config_file_is_read_exactly_or_refused_with_a_message(content: tupl
     with bounded():
         try:
             config, sources = resolve(file_layers(path))
-        except (UserError, OSError) as error:  # OSError: what the system says of a name, such as that it is too long
+        except (UserError, OSError) as error:  # OSError: for example if a file name is too long
             assert len(str(error)) > 10
             return
         assert Config.from_dict(config.to_dict()) == config
@@ -1059,8 +1059,8 @@ def test_any_config_file_gives_a_config_table_or_an_error_message(content: tuple
 
 # --- command lines ----------------------------------------------------------------------------------------------------------------
 
-# What a command line can hold: no NUL, and of half pairs of surrogates only those that stand for bytes that are no text.
-# An absolute path would be taken at its word.
+# What a command line can contain: no NUL, and only those lone surrogates that stand for bytes that are not UTF-8.
+# There are no absolute paths, because the commands would write there.
 WORDS = [text for text in STRINGS if "\0" not in text and "\ud800" not in text and text != DEEP]
 WORDS += [str(number) for number in [*NUMBERS, *HUGE]]
 WORDS += [
@@ -1072,12 +1072,12 @@ words = st.sampled_from(WORDS) | st.text(st.characters(codec="utf-8", exclude_ch
 
 def flags_of(parser: Parser, *without: str) -> list[str]:
     """The flags that a parser knows."""
-    without = ("--debug", *without)  # which shows tracebacks
+    without = ("--debug", *without)  # --debug shows tracebacks
     return [flag for action in parser._actions for flag in action.option_strings if flag not in without]
 
 
 def command_lines(known: list[str]) -> st.SearchStrategy[list[str]]:
-    """Command lines of these flags, with any values or none, now and then with something else."""
+    """Command lines of these flags, with any values or none, and sometimes with other words."""
     flags = st.sampled_from(known)
     one = st.one_of(
         flags.map(lambda flag: [flag]),
@@ -1094,7 +1094,7 @@ def joined(parts: list[list[str]]) -> list[str]:
 
 
 def numbers_for(*flags: str) -> st.SearchStrategy[list[str]]:
-    """A flag that takes a number, with one."""
+    """One of these flags with a number."""
     likely = [[f"{flag}={number}"] for flag in flags for number in [*NUMBERS, *HUGE]]
     return st.sampled_from(likely) | st.tuples(st.sampled_from(flags), st.floats()).map(
         lambda pair: [f"{pair[0]}={pair[1]}"]
@@ -1141,7 +1141,7 @@ def test_any_flags_of_prepare_give_a_data_set_or_an_error_message(arguments: lis
 
 
 OF_OPTIONS = [f"--{name}" for name in OPTIONS] + [*ALIASES]
-run_flags = flags_of(build_parser(), "--init_from", *OF_OPTIONS)  # --init_from asks the Hub for what is not here
+run_flags = flags_of(build_parser(), "--init_from", *OF_OPTIONS)  # --init_from would ask the Hub
 
 
 @given(arguments=command_lines(run_flags))
@@ -1167,6 +1167,6 @@ asked = [name for name, opt in OPTIONS.items() if opt.type in (int, float)]
 @example(["--system.peak_flops=1e-320"])
 @examples(60)
 def test_any_number_in_an_option_trains_or_gives_an_error_message(place: States, arguments: list[str]) -> None:
-    """A batch, where the number allows for one."""
+    """Trains one batch, if the number allows it."""
     lay(place["2.x"], "2.x", [])
     run(train.main, *FLAGS, *arguments, "--max_iters", "1", "--model.dropout=0.1")

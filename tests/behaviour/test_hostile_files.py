@@ -1,4 +1,4 @@
-"""Hostile files are refused in one sentence wherever one can be handed in, and nothing in them is run."""
+"""Tests of hostile files: every command refuses them in one sentence, and no code in them is run."""
 
 from __future__ import annotations
 
@@ -59,31 +59,31 @@ TALK = ["--max_tokens", "1", "--seed", "1", "--device", "cpu", "--dtype", "float
 FILE = "models/mine_epoch1.pt"
 
 
-# --- the place where it happens -------------------------------------------------------------------------------------------
+# --- the folder of all tests ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, repr=False)
 class Place:
-    """A folder with a data set and what a good run of two batches left behind."""
+    """A folder with a data set, and the files of a good run of two batches."""
 
     folder: Path
     good: Innocent  # models/mine_epoch1.pt
     older: bytes  # models/mine_epoch1_batch1.pt
     caches: dict[str, bytes]
     run_id: str
-    mark: Path  # what every hostile file makes when something in it is run
+    mark: Path  # the file that exists after code of any hostile file was run
     contents: dict[str, bytes]  # of every hostile checkpoint
 
     def lay(self, kind: str, with_stamp: bool, path: str = FILE) -> None:
-        """Put a hostile checkpoint where the run's last one would be; with a stamp it is the newest."""
+        """Writes a hostile checkpoint in place of the run's last one; with a stamp it is the newest."""
         content = self.contents[kind]
         Path(path).write_bytes(stamped(content, self.run_id, 2) if with_stamp else content)
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """The current folder of all tests here; also on the path for imports, as a script's folder would be."""
-    folder = tmp_path_factory.mktemp("deep") / "er" / "place"  # deep: what escapes it is still found
+    """The current folder of all tests here. It is also on sys.path, as the folder of a script is."""
+    folder = tmp_path_factory.mktemp("deep") / "er" / "place"  # so deep that a file written outside is still found
     folder.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch, kept_log():
         settle(folder, patch)
@@ -97,7 +97,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture
 def place(shared: Place) -> Iterator[Place]:
-    """The same with no model in it; nothing may be run, extracted or allowed meanwhile."""
+    """The same folder without models. A test fails if it ran, imported, extracted or allowed something."""
     shutil.rmtree("models")
     Path("models").mkdir()
     allowed = torch.serialization.get_safe_globals()
@@ -115,7 +115,7 @@ def place(shared: Place) -> Iterator[Place]:
 
 
 def undo(place: Place, allowed: list[Any]) -> None:
-    """As if nothing of a hostile file had been run, for the next test."""
+    """Undoes what a hostile file did, for the next test."""
     place.mark.unlink(missing_ok=True)
     sys.modules.pop(MODULE, None)
     torch.serialization.clear_safe_globals()
@@ -124,13 +124,13 @@ def undo(place: Place, allowed: list[Any]) -> None:
 
 @dataclass
 class Watch:
-    """How files were read."""
+    """Records how files were read."""
 
     loads: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # torch.load: file, options
-    careless: list[str] = field(default_factory=list)  # calls that have no business here
+    careless: list[str] = field(default_factory=list)  # calls that could run code in a file
 
     def assert_careful(self) -> None:
-        """Every file was read once at most, and with weights_only."""
+        """Every file was read at most once, and with weights_only."""
         assert self.careless == []
         assert all(options.get("weights_only") is True for _, options in self.loads)
         assert all("pickle_module" not in options for _, options in self.loads)
@@ -139,7 +139,7 @@ class Watch:
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
-    """Notes calls of torch.load, and of what might run something."""
+    """Records calls of torch.load, and of functions that could run code in a file."""
     watch, load = Watch(), torch.load
 
     def watched(file: Any, *arguments: Any, **options: Any) -> Any:
@@ -152,7 +152,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
         called = f"{module.__name__}.{function}"
         monkeypatch.setattr(module, function, lambda *_, called=called, **__: watch.careless.append(called))
 
-    class Popen(subprocess.Popen):  # its mark would come late
+    class Popen(subprocess.Popen):  # the mark that it makes would come late
         def __init__(self, *arguments: Any, **options: Any) -> None:
             watch.careless.append("subprocess.Popen")
             super().__init__(*arguments, **options)
@@ -163,7 +163,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 @dataclass
 class Said:
-    """How a command ended, and the lines it left on stderr, with the warnings that Python shows there."""
+    """The exit code of a command, and the lines on its stderr, Python's warnings included."""
 
     code: int
     lines: list[str]
@@ -175,7 +175,7 @@ class Said:
         return [line for line in [*self.lines, *self.out.split("\n")] if not line.isprintable()]
 
     def assert_refused(self, *words: str) -> None:
-        """One sentence, with these words in it."""
+        """The output is one sentence that contains these words."""
         assert self.code == 1
         assert len(self.lines) == 1, self.lines
         assert self.lines[0].startswith("error: ") and self.lines[0].endswith(".") and self.lines[0].isprintable()
@@ -183,7 +183,7 @@ class Said:
             assert word in self.lines[0]
 
     def assert_explained(self, *words: str) -> None:
-        """Warnings, or none, and then an error: each a line for people; with these words somewhere in them."""
+        """The output is some warnings, or none, and then an error. These words are in it."""
         assert self.code == 1
         assert [line.partition(": ")[0] for line in self.lines] == ["warning"] * (len(self.lines) - 1) + ["error"]
         assert all(line.isprintable() and len(line) < 500 for line in self.lines)
@@ -192,10 +192,10 @@ class Said:
 
 
 def run(capsys: Capsys, main: Main, *arguments: str) -> Said:
-    """A verb as the command line runs it; what is not a sentence for the user (a bug's traceback) comes out as it is."""
+    """Runs a command as the command line does. An exception that is not meant for the user (a bug) is raised."""
     capsys.readouterr()
     with kept_log(), warnings.catch_warnings(record=True) as warned, pytest.raises(SystemExit) as stopped:
-        warnings.resetwarnings()  # as Python starts: shown, but for these
+        warnings.resetwarnings()  # Python's default: all are shown except for these
         for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)
         run_command(main, list(arguments))
@@ -204,7 +204,7 @@ def run(capsys: Capsys, main: Main, *arguments: str) -> Said:
     return Said(stopped.value.code, (err + "".join(shown)).splitlines(), out)
 
 
-# --- ways in for a checkpoint ---------------------------------------------------------------------------------------------
+# --- commands that read a checkpoint --------------------------------------------------------------------------------------
 
 
 WAYS_IN: dict[str, tuple[Main, list[str]]] = {
@@ -219,7 +219,7 @@ WAYS_IN: dict[str, tuple[Main, list[str]]] = {
 
 @pytest.mark.parametrize("way", WAYS_IN)
 def test_the_good_checkpoint_that_hostile_ones_start_from_is_accepted(place: Place, capsys: Capsys, way: str) -> None:
-    """Otherwise the refusals below would prove nothing."""
+    """Otherwise the errors in the tests below would prove nothing."""
     Path(FILE).write_bytes(stamped(place.good.file, place.run_id, 2))
     main, arguments = WAYS_IN[way]
     assert run(capsys, main, *arguments).code == 0
@@ -265,18 +265,18 @@ def test_a_run_that_skipped_a_hostile_checkpoint_ends_with_the_same_weights(plac
         assert torch.equal(tensor, place.good.state["model"][weight])
 
 
-# --- the files do what they are made for ------------------------------------------------------------------------------------
+# --- the hostile files are hostile ------------------------------------------------------------------------------------------
 
 
 class Careless(pickle.Unpickler):
-    """Python's own unpickler, with something in the place of every storage."""
+    """Python's own unpickler, with zeros in place of every storage."""
 
     def persistent_load(self, pid: Any) -> Any:
         return torch.zeros(pid[4])._typed_storage()
 
 
 def unpickle(stream: bytes) -> None:
-    """Unpickle one pickle after another, as far as it goes, without any care."""
+    """Unpickles one pickle after another without any checks, until one fails."""
     file = io.BytesIO(stream)
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -288,7 +288,7 @@ def unpickle(stream: bytes) -> None:
 
 
 def pickles_in(content: bytes) -> Iterator[bytes]:
-    """Every pickle in a file, whatever its container."""
+    """Every pickle in a file of any format."""
     if content.startswith(b"PK"):
         yield from (data for member, data in members(content) if member.endswith(".pkl"))
     elif content.startswith(b"\x93NUMPY"):
@@ -305,7 +305,7 @@ def pickles_in(content: bytes) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
 def test_a_hostile_checkpoint_runs_its_code_if_it_is_unpickled_without_checks(shared: Place, kind: str) -> None:
-    """Otherwise the absence of harm elsewhere would prove nothing."""
+    """Otherwise it would prove nothing that no code is run in the other tests."""
     content, allowed = shared.contents[kind], torch.serialization.get_safe_globals()
     for file in (content, stamped(content, shared.run_id, 2)):
         try:
@@ -328,7 +328,7 @@ def test_a_hostile_cache_or_config_runs_its_code_if_it_is_read_without_checks(sh
     shared.mark.unlink()
 
 
-# --- what a refusal shows ---------------------------------------------------------------------------------------------------
+# --- text in error messages -------------------------------------------------------------------------------------------------
 
 PAINT = "\x1b]0;owned\x07\x1b[2J\x1b[32m"  # a terminal's title, an empty screen, green
 EVIL_TEXT = f"fine\n{PAINT}error: everything is fine"
@@ -378,7 +378,7 @@ def test_names_inside_a_checkpoint_cannot_control_the_terminal(
 
 
 def texts(value: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Where there is text in nested dictionaries; at the end of a way that leads to none stands a key to be added."""
+    """The keys that lead to every text in nested dictionaries, and to a new key in every dictionary."""
     if isinstance(value, dict):
         yield (*where, EVIL_TEXT)
         for key, entry in value.items():
@@ -396,7 +396,7 @@ def with_text(place: Place, where: tuple[str, ...]) -> bytes:
 
 
 def test_no_text_in_a_checkpoint_can_control_the_terminal(place: Place, capsys: Capsys) -> None:
-    """Every one, and a new name in every part, before anything that is said of it: refused or taken, but never shown."""
+    """Every text, and a new key in every dictionary: refused or accepted, it is never printed as it is."""
     ways = list(texts({key: value for key, value in place.good.state.items() if key not in ("model", "optimizer")}))
     assert {("metadata", "run"), ("config", "data", "data_dir"), ("config", "model", EVIL_TEXT)} <= set(ways)
     shown = []
@@ -405,7 +405,7 @@ def test_no_text_in_a_checkpoint_can_control_the_terminal(place: Place, capsys: 
         for command_line in (["--resume", FILE], [*FLAGS, "--load_model_only", FILE]):
             said = run(capsys, train.main, *command_line, "--show_config")
             shown += [f"{command_line[0]}, {'/'.join(map(repr, where))}: {line!r}" for line in said.unprintable]
-    for folder in Path().glob("fine*"):  # as data.cache_dir asked for
+    for folder in Path().glob("fine*"):  # from data.cache_dir
         shutil.rmtree(folder)
     assert not shown, "\n".join(shown)
 
@@ -415,7 +415,7 @@ def test_no_text_in_a_checkpoint_can_control_the_terminal(place: Place, capsys: 
 
 @pytest.mark.parametrize("run_name", ["../../escaped", "/absolute/escaped", "sub/escaped", "", ".", "a\0b"])
 def test_a_checkpoint_cannot_choose_where_its_run_is_written(place: Place, capsys: Capsys, run_name: str) -> None:
-    """The run's name in it becomes the name of files."""
+    """The name of the run in a checkpoint becomes part of file names."""
     above = place.folder.parents[1]
     if run_name.startswith("/"):
         run_name = str(above / "absolute" / "escaped")
@@ -437,7 +437,7 @@ def test_a_checkpoint_cannot_choose_where_its_run_is_written(place: Place, capsy
 def test_a_model_is_compared_with_the_files_weights_before_it_is_built(
     place: Place, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thousand million layers would take all memory before the first weight is found missing."""
+    """A model of a billion layers would take all memory before the first missing weight is noticed."""
     import model
 
     built, plain = [], model.Block.__init__
@@ -456,7 +456,7 @@ def test_a_model_is_compared_with_the_files_weights_before_it_is_built(
 
 
 def test_a_deeply_nested_option_is_refused(place: Place, capsys: Capsys) -> None:
-    """Unpickling it needs no recursion, so it arrives; what looks at it must not recurse either."""
+    """Unpickling it needs no recursion, so it is loaded; the code that checks it must not recurse either."""
     config = {section: entries for section, entries in place.good.state["config"].items() if section != "model"}
     shape = {key: value for key, value in place.good.state["config"]["model"].items() if key != "n_layer"}
     deep = b"]" * 100_000 + b"a" * 99_999
@@ -472,8 +472,8 @@ def test_a_deeply_nested_option_is_refused(place: Place, capsys: Capsys) -> None
 
 @pytest.fixture
 def caches(place: Place) -> Iterator[Path]:
-    """The good run's token caches as they were; yields the path of the training split's facts."""
-    cache_builder.warn_once.cache_clear()  # every test's damage is new
+    """Restores the good run's token caches, and yields the path of the training split's manifest."""
+    cache_builder.warn_once.cache_clear()  # so that every test warns again
     yield lay_caches(place)
     lay_caches(place)
 
@@ -492,7 +492,7 @@ WITH_ITS_DATA = [True, False]
 
 @contextlib.contextmanager
 def hidden(path: Path, really: bool = True) -> Iterator[None]:
-    """Without this file meanwhile."""
+    """Moves this file away for a while."""
     aside = path.with_suffix(".aside")
     if really:
         path.rename(aside)
@@ -503,8 +503,8 @@ def hidden(path: Path, really: bool = True) -> Iterator[None]:
             aside.rename(path)
 
 
-def assert_cache_is_not_believed(place: Place, capsys: Capsys, path: Path, has_data: bool) -> None:
-    """Training names it, builds it again from its data, and ends without them."""
+def assert_cache_is_rejected(place: Place, capsys: Capsys, path: Path, has_data: bool) -> None:
+    """Training names the cache in a message, and builds it again or, without its data, fails."""
     with hidden(Path("data/mine-train.jsonl"), not has_data):
         said = run(capsys, train.main, *ONE_BATCH)
     if has_data and not said.code:
@@ -526,12 +526,12 @@ def test_a_hostile_cache_is_rejected_and_nothing_is_run(
     size = len(place.caches[path.name])
     path.write_bytes(content.ljust(size, b"\n")[:size] if as_long else content)
     run(capsys, prepare.main, "--verify").assert_explained(caches.stem)
-    assert_cache_is_not_believed(place, capsys, path, has_data)
+    assert_cache_is_rejected(place, capsys, path, has_data)
     watch.assert_careful()
 
 
 def signed(facts: Path, **changes: Any) -> None:
-    """Change a manifest, and give it the right checksum, which anybody can compute."""
+    """Changes a manifest, and gives it a valid checksum, which anybody can compute."""
     values = CacheManifest.from_json(facts.read_text(encoding="utf-8"))
     for key, value in changes.items():
         setattr(values, key, value)
@@ -564,11 +564,11 @@ def test_a_manifest_with_a_valid_checksum_and_impossible_values_is_rejected(
 ) -> None:
     signed(caches, **EVIL_FACTS[kind])
     run(capsys, prepare.main, "--verify").assert_explained(caches.stem)
-    assert_cache_is_not_believed(place, capsys, caches, has_data)
+    assert_cache_is_rejected(place, capsys, caches, has_data)
 
 
-def believable(facts: Path, suffix: str, content: bytes) -> None:
-    """Put contents into a cache, and their checksums into its facts."""
+def with_valid_checksum(facts: Path, suffix: str, content: bytes) -> None:
+    """Writes contents into a cache, and their checksums into its manifest."""
     path = facts.with_suffix(suffix)
     path.write_bytes(content)
     signed(facts, **{f"{suffix[1:]}_crc32": checksums(path)})
@@ -588,15 +588,15 @@ def test_impossible_contents_with_valid_checksums_are_rejected(
     place: Place, capsys: Capsys, caches: Path, kind: str, has_data: bool
 ) -> None:
     suffix, contents = EVIL_CONTENTS[kind]
-    believable(caches, suffix, contents(len(place.caches[caches.with_suffix(suffix).name])))
-    assert_cache_is_not_believed(place, capsys, caches, has_data)
+    with_valid_checksum(caches, suffix, contents(len(place.caches[caches.with_suffix(suffix).name])))
+    assert_cache_is_rejected(place, capsys, caches, has_data)
 
 
 @pytest.mark.parametrize("has_data", WITH_ITS_DATA, ids=["with its data", "alone"])
 def test_a_deeply_nested_manifest_is_rejected(place: Place, capsys: Capsys, caches: Path, has_data: bool) -> None:
     caches.write_text("[" * 200_000, encoding="utf-8")
     run(capsys, prepare.main, "--verify").assert_explained(caches.stem)
-    assert_cache_is_not_believed(place, capsys, caches, has_data)
+    assert_cache_is_rejected(place, capsys, caches, has_data)
 
 
 @pytest.mark.parametrize("kind", OTHER_FILES)
@@ -648,7 +648,7 @@ def test_no_text_in_a_manifest_can_control_the_terminal(capsys: Capsys, caches: 
 def test_text_to_prepare_that_is_code_is_not_run(
     place: Place, watch: Watch, capsys: Capsys, kind: str, suffix: str
 ) -> None:
-    """Python code is good text; everything else is refused."""
+    """Python code is valid text; everything else is refused."""
     path = Path("evil").with_suffix(suffix)
     path.write_bytes(OTHER_FILES[kind](place.mark) * 20)
     said = run(capsys, prepare.main, "--input", str(path), "--name", "evil", "--data.data_dir", "made", "--force")
@@ -707,13 +707,13 @@ def test_no_text_in_a_config_can_control_the_terminal(place: Place, capsys: Caps
     assert said.unprintable == []
 
 
-# --- the project's own code ---------------------------------------------------------------------------------------------------
+# --- the project's code -------------------------------------------------------------------------------------------------------
 
 FORBIDDEN_CALLS = {
     "eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads", "pickle.Unpickler",
     "marshal.loads", "marshal.load", "torch.jit.load", "torch.hub.load", "shelve.open", "yaml.load", "dill.load",
 }  # fmt: skip
-FORBIDDEN_KEYWORDS = {"weights_only": True, "allow_pickle": False, "shell": False}  # and what they must be
+FORBIDDEN_KEYWORDS = {"weights_only": True, "allow_pickle": False, "shell": False}  # and the values that they must have
 
 
 def careless_code(source: str) -> list[str]:
@@ -738,7 +738,7 @@ FORBIDDEN_TEXT = re.compile(
 
 
 def own_sources() -> list[Path]:
-    """The project's Python files, without its tests (and without an environment someone keeps in the folder)."""
+    """The project's Python files, without its tests and without virtual environments in the folder."""
     folders = [p for p in ROOT.iterdir() if p.is_dir() and p.name[0] not in "._" and p.name != "tests"]
     own = [p for p in folders if not (p / "pyvenv.cfg").exists()]
     return sorted([*ROOT.glob("*.py"), *(file for folder in own for file in folder.rglob("*.py"))])

@@ -1,4 +1,4 @@
-"""Tests of docs/migration.md against the code it speaks of, and of tools/improvements_guide.py, which prints it."""
+"""Compares docs/migration.md with the code, and tests tools/improvements_guide.py, which prints the page."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ PARSERS: dict[str, Callable[[], Parser]] = {
 }
 WEIGHTS = {"transformer.wte.weight": torch.zeros(2, 2)}
 SHAPE = {"n_layer": 1, "n_head": 1, "n_embd": 2, "block_size": 2, "bias": False, "vocab_size": 2, "dropout": 0.0}
-MODULES = ("run_files.py", "plotting.py")  # named on the page, and no commands
+MODULES = ("run_files.py", "plotting.py")  # named on the page, but not as commands
 FLAT = {"learning_rate": 6e-4, "device": "cuda", "block_size": 2}
 
-# Keys of the files that each version wrote; of 2.x's config, those whose meaning or default is another one here.
+# Keys of the files that each version wrote. Of 2.x's config: only keys with another meaning or default today.
 SHARED = """learning_rate weight_decay beta1 beta2 grad_clip decay_lr warmup_iters lr_decay_iters min_lr batch_size
     gradient_accumulation_steps eval_iters eval_interval log_interval device dtype n_layer n_head n_embd block_size dropout
     bias"""
@@ -63,12 +63,12 @@ KEYS = [
 
 
 def code(text: str) -> list[str]:
-    """What stands between backticks."""
+    """The texts between backticks."""
     return re.findall(r"`([^`]+)`", text)
 
 
 def tables(title: str) -> dict[str, list[list[str]]]:
-    """The rows of a section's tables by the first header cell, headers included."""
+    """The rows of each table of a section, header included, by the table's first header cell."""
     blocks = re.findall(r"(?:^\|.*\n?)+", PAGE[title], flags=re.MULTILINE)
     found = [[[c.strip() for c in row.strip("|").split("|")] for row in block.splitlines()] for block in blocks]
     assert all(len(row) == 2 for rows in found for row in rows), title
@@ -76,18 +76,18 @@ def tables(title: str) -> dict[str, list[list[str]]]:
 
 
 def commands() -> list[str]:
-    """Everything this page tells people to type here: all code but that of the tables' first columns."""
+    """All commands and flags on the page, except for the first columns of tables, which hold those of other versions."""
     words = code(re.sub(r"^\|[^|\n]*\|", "", TEXT, flags=re.MULTILINE))
     return list(dict.fromkeys(w for w in words if re.match(r"--|(python )?\S+\.py\b", w) and w not in MODULES))
 
 
 def parsed(command: str) -> argparse.Namespace:
-    """The command read by the parser of its script; flags alone are train.py's. Exits where they do not fit."""
+    """The command as the parser of its script reads it; flags alone are train.py's. Exits if they are wrong."""
     words = shlex.split(command.removeprefix("python "))
     script = words.pop(0) if words[0].endswith(".py") else "train.py"
     args = PARSERS[script]().parse_args(words)
     if script == "train.py":
-        resolve(config_layers(None, overrides(args, words)), partial=True)  # values, too, are of the right type
+        resolve(config_layers(None, overrides(args, words)), partial=True)  # checks the types of values too
     return args
 
 
@@ -106,7 +106,7 @@ def test_the_search_finds_the_commands_on_the_page() -> None:
     assert len(found) > 30
     for word in ("train.py", "gen.py", "prepare.py", "improvements_guide.py", "--reset_epoch", "--from_checkpoint"):
         assert any(word in command for command in found), word
-    assert not any("sample.py" in command for command in found)  # those of the other side are left out
+    assert not any("sample.py" in command for command in found)  # the tables' first columns are left out
 
 
 @pytest.mark.parametrize("command", ["--from_checkpont x.pt", "python gen.py --begin x", "--epochs two", "--config"])
@@ -140,7 +140,7 @@ def test_every_key_of_the_older_versions_is_listed(title: str, config_keys: str,
 
 
 def same_names(title: str) -> dict[str, str]:
-    """Keys that the page says have the same name in a section here, with their dotted names."""
+    """The keys that have the same name today, as the page says, with their dotted names."""
     rows = [
         (code(there), m[1])
         for there, here in tables(title)["config key there"]
@@ -184,7 +184,7 @@ def test_the_page_names_exactly_the_metrics_that_are_taken_over(title: str) -> N
 
 
 def run_guide(capsys: Capsys, *arguments: str) -> Outcome:
-    """improvements_guide.py with these arguments, in this process and the current folder."""
+    """Runs improvements_guide.py with these arguments, in this process and the current folder."""
     capsys.readouterr()
     with kept_log(), pytest.raises(SystemExit) as stopped:
         run_command(guide.main, list(arguments))
@@ -205,11 +205,11 @@ def test_from_prints_the_section_of_the_version_and_the_common_one(version: str,
     assert all(PAGE[heading] in result.out for heading in (title, guide.COMMON))
 
 
-# --- whose file it is -------------------------------------------------------------------------------------------------
+# --- which version wrote a file ---------------------------------------------------------------------------------------
 
 
 def written_by(trainer_version: str) -> dict[str, Any]:
-    """What 2.x wrote, without the bulk."""
+    """A small checkpoint of 2.x."""
     return {
         "model": WEIGHTS, "optimizer": {}, "lr_scheduler": {}, "epoch": 0, "batch_counter": 1, "best_val_loss": 2.5,
         "config": {"model": SHAPE}, "metrics": {},
@@ -223,7 +223,7 @@ NANOGPT = {"model": WEIGHTS, "optimizer": {}, "model_args": SHAPE, "config": FLA
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """An empty folder as the current one."""
+    """A new, empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

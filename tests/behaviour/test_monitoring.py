@@ -1,4 +1,4 @@
-"""What a person sees of a run: pictures and milestones, samples, the record, the log file, TensorBoard, honest numbers."""
+"""Tests of what a person sees of a run: plots, samples, the metrics file, the log file, TensorBoard, the console."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ FEW = ("--eval_interval", "0", "--training.eval_iters", "1")
 
 
 @pytest.fixture(autouse=True)
-def workshop(tmp_path, monkeypatch):
+def folder_with_data(tmp_path, monkeypatch):
     settle(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The pictures that are drawn, without drawing them: (batch, milestone's name or None)."""
+    """Records every plot instead of drawing it: (batch, file name of a numbered plot or None)."""
     calls = []
 
     def draw(self, metrics, milestone=None):
@@ -54,7 +54,7 @@ def drawn(monkeypatch):
     return calls
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------
+# --- plots ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_numbered_plot_is_drawn_every_plot_interval_and_the_current_plot_at_the_end(drawn):
@@ -125,7 +125,7 @@ def test_a_single_validation_loss_is_plotted_at_the_last_training_step():
 
 
 def legend_of(figure):
-    """The legend's labels; its box stands inside the picture, above the axes and so above every curve."""
+    """The legend's labels. Its box must be inside the figure and above the axes, where it hides no curve."""
     figure.draw_without_rendering()
     legend = figure.legends[0]
     box, axes, whole = (part.get_window_extent() for part in (legend, figure.axes[0], figure))
@@ -219,7 +219,7 @@ def test_a_prompt_longer_than_the_context_is_continued_too():
     assert trainer.samples()[0]["text"]
 
 
-# --- what a run leaves behind ---------------------------------------------------------------------------------------------
+# --- the files of a run ---------------------------------------------------------------------------------------------------
 
 
 def test_the_config_file_of_a_run_starts_the_same_run_again(monkeypatch):
@@ -263,7 +263,7 @@ def test_errors_are_written_to_the_log_file_too(monkeypatch):
 
 
 def scalars(folder):
-    """Everything TensorBoard would show of a run: {name: [(step, value), ...]}."""
+    """Everything that TensorBoard would show of a run: {name: [(step, value), ...]}."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), purge_orphaned_data=True)
@@ -353,11 +353,11 @@ def test_a_terminal_shows_a_progress_bar_and_colours_only_if_they_are_wanted(fla
     assert result.code == 0, result.out + result.err
     assert "| 3/3 [" in result.out
     assert bool(re.search(r"\x1b\[3\dm", result.out)) == (environment is COLOURED)  # the worst losses, in red
-    assert "batch 3/3  loss" not in result.out  # the bar says it
+    assert "batch 3/3  loss" not in result.out  # the progress bar shows it
     assert "batch 3/3  loss" in (tmp_path / "train.log").read_text()
 
 
-# --- drawing again ------------------------------------------------------------------------------------------------------
+# --- regenerate_plot ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A run that does not fit says what to change, in its own numbers, and leaves everything as it was."""
+"""Tests of a run that does not fit into memory: it says which flags to change, and keeps its files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ERRORS = {
 
 
 @pytest.fixture(autouse=True)
-def workshop(tmp_path, monkeypatch):
+def folder_with_data(tmp_path, monkeypatch):
     settle(tmp_path, monkeypatch)
     monkeypatch.setattr(devices, "available_memory_bytes", lambda: 3_000_000_000)
     for module in ("training.summary", "jojo.machine.device"):
@@ -42,7 +42,7 @@ def workshop(tmp_path, monkeypatch):
 
 
 def full_at(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException = ERRORS["a CPU"]) -> None:
-    """From now on memory is full in the forward pass with targets of this number, counted from 1."""
+    """Raises `error` in the forward pass with targets of this number, counted from 1."""
     plain, calls = GPT.forward, []
 
     def forward(self, tokens, targets=None):
@@ -54,7 +54,7 @@ def full_at(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException =
     monkeypatch.setattr(GPT, "forward", forward)
 
 
-# --- what is said ---------------------------------------------------------------------------------------------------
+# --- the message ----------------------------------------------------------------------------------------------------
 
 
 def message(*flags: str) -> list[str]:
@@ -114,7 +114,7 @@ def test_other_errors_are_raised_unchanged(monkeypatch) -> None:
     assert not is_out_of_memory(ValueError("out of memory")) and not is_out_of_memory(RuntimeError("a bug"))
 
 
-# --- what is left ---------------------------------------------------------------------------------------------------
+# --- after the error ------------------------------------------------------------------------------------------------
 
 
 def test_out_of_memory_gives_an_exit_code_and_a_log_entry_without_a_traceback(monkeypatch, capsys) -> None:
@@ -123,7 +123,7 @@ def test_out_of_memory_gives_an_exit_code_and_a_log_entry_without_a_traceback(mo
     assert outcome.code == 1
     assert outcome.err.startswith("error: Out of memory on cpu") and "Traceback" not in outcome.err
     assert "Out of memory on cpu (9.0 GB" in Path("train.log").read_text(encoding="utf-8")
-    assert "--resume" not in outcome.err  # nothing is there to go on from
+    assert "--resume" not in outcome.err  # there is no checkpoint to resume from
 
 
 def test_after_out_of_memory_checkpoints_stay_the_lock_is_free_and_the_run_can_resume(monkeypatch, capsys) -> None:
@@ -151,7 +151,7 @@ def test_after_out_of_memory_checkpoints_stay_the_lock_is_free_and_the_run_can_r
 
 
 def test_the_checkpoint_of_another_run_is_not_suggested(monkeypatch) -> None:
-    """Full before the first batch, while an earlier run's file still has the name."""
+    """Memory is full before the first batch, while the checkpoint of that name is still an earlier run's."""
     train_tiny("--max_iters", "2")
 
     def full(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""A run with a vocabulary of its own: what it is written into, and that it is never mixed with another."""
+"""Tests of runs with their own tokenizer: the checkpoint contains it, and it is never mixed with another."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ OWN = ("--data.tokenizer", "data/mine-300.tiktoken")
 
 
 @pytest.fixture(autouse=True)
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def folder_with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(tmp_path, monkeypatch)
     assert prepare.main(["--name", "mine", "--train_tokenizer", "--vocab_size", "300", "--num_workers", "0"]) == 0
 
 
 def test_a_checkpoint_contains_its_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
-    """Training on, talking and exporting need no vocabulary file any more."""
+    """Resuming, generating and exporting do not need the vocabulary file."""
     train("--max_iters", "2", *OWN)
     own = get_tokenizer(OWN[1])
     state = state_of("models/mine_epoch1.pt")

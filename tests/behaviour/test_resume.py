@@ -1,4 +1,4 @@
-"""Stopped and resumed runs end exactly where uninterrupted ones do, and a new run loses nothing of older ones."""
+"""Tests of resuming: a resumed run ends exactly like an uninterrupted one, and new runs keep the files of older ones."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ from training.run import prepare_run
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-# 11 rows of two micro-batches: an epoch is 6 batches, the last one half empty.
+# An epoch has 11 micro-batches, so it has 6 batches, and the last one is half empty.
 HARD = ("--model.dropout", "0.1", "--training.gradient_accumulation_steps", "2", "--max_iters", "15")
 
 
 @pytest.fixture(autouse=True)
-def workshop(tmp_path, monkeypatch):
+def folder_with_data(tmp_path, monkeypatch):
     settle(tmp_path, monkeypatch)
 
 
 def left_over(path):
-    """What a run leaves behind in its checkpoint, without its name and what it was told about values that are equal."""
+    """The contents of a checkpoint, without the metadata and the config of its run."""
     state = dict(state_of(path))
     del state["metadata"], state["config"], state["derived"]
     return state
 
 
 def same_training(a, b):
-    """Whether two checkpoints hold the same training; evaluations may have happened at other times."""
+    """Asserts that two checkpoints hold the same training; evaluations may have happened at other times."""
     a, b = state_of(a), state_of(b)
     names = ("model", "optimizer", "scaler", "rng", "loader", "epoch", "batch_counter", "global_iter_num")
     assert [d for name in names for d in differences(a[name], b[name], name)] == []
@@ -66,7 +66,7 @@ def same_training(a, b):
 
 
 def test_a_run_stopped_at_any_batch_and_resumed_ends_as_if_it_never_stopped(monkeypatch):
-    """Mid-epoch, at an epoch's end (6), in the second epoch, after the first batch and before the last."""
+    """Stops after the first batch, in an epoch, at its end (6), in the second epoch and before the last batch."""
     flags = (*HARD, "--eval_interval", "4", "--output_checkpoint")
     assert train(*flags, "models/whole.pt").code == 0
     for batch in (1, 4, 6, 8, 14):
@@ -271,7 +271,7 @@ def test_resuming_a_finished_run_says_so_and_writes_nothing():
 
 
 def test_a_run_that_reached_max_iters_continues_when_more_epochs_are_asked_for():
-    """What the message of the test above suggests must work."""
+    """The message in the test above suggests this, so it must work."""
     train("--max_iters", "3")
     train_plainly("--resume", "models/mine_epoch1.pt", "--epochs", "2")
     assert state_of("models/mine_epoch1.pt")["batch_counter"] == 22
@@ -284,7 +284,7 @@ def test_resuming_into_a_longer_run_says_so_and_derives_the_rest_of_the_schedule
     assert "12 batches long instead of 6" in outcome.said
     rates = [row["lr"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl")]
     assert len(rates) == 12
-    assert rates[6] > rates[5]  # it had nearly cooled down, and is warm again
+    assert rates[6] > rates[5]  # it was nearly at its minimum, and rises again
     assert rates[6:] == sorted(rates[6:], reverse=True)
     assert rates[11] < rates[5]
 
@@ -296,7 +296,7 @@ def test_resuming_with_the_same_length_reports_no_change_of_length(monkeypatch):
     assert "instead of" not in train_plainly("--resume", "models/mine_epoch1.pt").said
 
 
-# --- what must not change ---------------------------------------------------------------------------------------------
+# --- options that must not change -------------------------------------------------------------------------------------
 
 DECISIVE = [
     ("--batch_size", "training.batch_size 2 -> 4", "4"),
@@ -322,7 +322,7 @@ def test_changes_of_options_that_affect_training_are_refused_by_name(monkeypatch
         assert words in str(error.value) and "--allow_changes" in str(error.value)
     with pytest.raises(UserError) as error:
         train_plainly("--resume", "models/mine_epoch1.pt", "--seed", "7", "--batch_size", "4")
-    assert "system.seed" in str(error.value) and "training.batch_size" in str(error.value)  # all of them at once
+    assert "system.seed" in str(error.value) and "training.batch_size" in str(error.value)  # both in one message
     assert snapshot("models") == before
 
 
@@ -447,7 +447,7 @@ def test_three_new_runs_of_one_name_within_a_second_are_all_kept(monkeypatch):
 
 
 def test_runs_with_similar_names_are_never_touched(monkeypatch):
-    """Whether a run starts afresh, resumes or saves: what other names own stays as it is, byte for byte."""
+    """Starting, resuming and saving a run leave the files of other names unchanged, byte for byte."""
     times = itertools.count()
     monkeypatch.setattr("time.strftime", lambda *args: f"time{next(times)}")
     names = ["a_b", "a_batchX", "a_batchX_batch5", "a_batch", "a_best_b", "ab", "a.b", "a_bestest", "[a]"]
@@ -489,7 +489,7 @@ def test_resuming_under_another_name_does_not_overwrite_an_existing_run():
 
 
 def test_resuming_a_renamed_checkpoint_does_not_overwrite_the_run_that_has_its_old_name(monkeypatch):
-    """mv models/a.pt models/good.pt, train another `a`, continue `good`: both must survive."""
+    """After `mv models/a.pt models/good.pt`, another run `a` and a resumed `good`, both must exist."""
     stop_after(monkeypatch, 2)
     train("--max_iters", "4", "--output_checkpoint", "models/a.pt")
     Path("models/a.pt").rename("models/good.pt")

@@ -1,6 +1,6 @@
-"""A run that the code of before the wings wrote: data, token caches, metrics, and a checkpoint after 6 of 12 batches.
+"""Resumes a run of older code: its data, token caches and metrics, and a checkpoint after 6 of 12 batches.
 
-Its processor may round otherwise than this one, so losses are compared to a millionth and not bit for bit.
+It ran on a processor that may round differently, so losses are compared to a millionth and not bit for bit.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ def rows(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_run_of_older_code_resumes_and_ends_with_equal_losses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_old_code_resumes_and_ends_with_equal_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for file in WRITTEN.iterdir():
         folder = FOLDERS.get(file.suffix) or ("models" if "metrics" in file.name else "data")
