@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median
@@ -162,14 +162,10 @@ def ranges(trainer: Trainer) -> Iterator[None]:
 
         return wrapped
 
-    patches = [patch.object(owner, name, inside(part, getattr(owner, name))) for owner, name, part in places]
-    for one in patches:
-        one.start()
-    try:
+    with ExitStack() as stack:
+        for owner, name, part in places:
+            stack.enter_context(patch.object(owner, name, inside(part, getattr(owner, name))))
         yield
-    finally:
-        for one in patches:
-            one.stop()
 
 
 def profiled_step(trainer: Trainer) -> tuple[float, Any]:
@@ -222,8 +218,7 @@ def read_ops(events: Iterable[Any], cuda: bool, cost_ms: float) -> list[Op]:
 
 def part_flops(config: Config) -> dict[str, float]:
     """FLOPs of a step by part."""
-    by_part = model.formulas(config.model).flops_by_part
-    return {name: flops * config.tokens_per_batch for name, flops in by_part.items()}
+    return {name: flops * config.tokens_per_batch for name, flops in model.formulas(config.model).flops_by_part.items()}
 
 
 def add_up(profiles: Sequence[tuple[float, Sequence[Op]]], step_ms: float) -> tuple[dict[str, Part], dict[str, float]]:
@@ -309,9 +304,8 @@ def measure(trainer: Trainer, batches: int, try_compile: bool = False) -> Findin
         plain.append(timed_step(trainer))
         if number * PROFILED // batches == len(profiles):
             profiles.append(profiled_step(trainer))
-    times, targets = [ms for ms, _ in plain], round(mean(n for _, n in plain))
+    times, targets, read = [ms for ms, _ in plain], round(mean(n for _, n in plain)), list[tuple[float, list[Op]]]()
     step_ms, cost_ms, cuda = median(times), profiler_cost_ms(), run.device.startswith("cuda")
-    read = []
     for ms, recorded in profiles:
         ops = read_ops(recorded.events(), cuda, cost_ms)
         read.append((step_ms if cuda else max(ms / 2, ms - cost_ms * len(ops)), ops))  # no kernel is slower
@@ -357,8 +351,8 @@ def advise(found: Findings, config: Config, new_model: bool = True) -> list[Advi
         products_ms = sum(part.products_ms for part in parts.values())
         saved.append((f"--dtype bfloat16: products run {times:.1f} times as fast", products_ms * (1 - 1 / times)))
     if found.other_ms is not None:
-        wanted = "false" if found.compiled else "true"
-        saved.append((f"--training.compile_model {wanted}: measured", step_ms - found.other_ms))
+        change = f"--training.compile_model {'false' if found.compiled else 'true'}: measured"
+        saved.append((change, step_ms - found.other_ms))
     advice = [Advice(change, ms, ms / step_ms) for change, ms in saved]
     if not any(one.gain > MIN_GAIN for one in advice):
         return []
