@@ -241,9 +241,11 @@ class GPT2Formulas:
         mlp = 4 * size * C  # the input of GELU
         attention = 4 * size * C + 4 * H  # q, k, v, the output y, and the log-sum-exp of each row of scores
         masks = 2 * C if self.config.dropout else 0  # dropout's: a byte per channel, after attention and the MLP
-        if device == "cpu" and self.config.dropout:  # not fused: float32 q, k, v and three T x T matrices; y
+        if (
+            device == "cpu" and self.config.dropout
+        ):  # not fused: q, k, v and three T x T matrices in float32, y in `dtype`
             attention, masks = (3 * 4 + size) * C + 3 * 4 * H * T, 2 * size * C
-        elif device == "cpu" and dtype != "float32":  # BlockedAttention: q, k, v, y by heads, and y again by tokens
+        elif device == "cpu" and dtype != "float32":  # kernels/attention.py: q, k, v, y (B, H, T, D), y again (B, T, C)
             attention = 5 * size * C
         return residuals + norms + mlp + attention + masks
 

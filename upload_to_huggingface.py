@@ -18,8 +18,11 @@ from utils import UserError, __version__, log, one_line, user_path
 
 REPOSITORY = r"(?!.*(\.git|[-.])$)[A-Za-z0-9_](?:[A-Za-z0-9_]|[-.](?![-.]))*"
 NAMES = {  # flag: (pattern of the names that the Hub accepts, hint for the error message)
-    "repo_name": (REPOSITORY, "with letters, digits, '_', single '-' and '.'; the owner goes into --organization"),
-    "organization": (REPOSITORY, "with letters, digits, '_', single '-' and '.'"),
+    "repo_name": (
+        REPOSITORY,
+        "with letters, digits, '_', '-' and '.' (not '--' or '..'); the owner goes into --organization",
+    ),
+    "organization": (REPOSITORY, "with letters, digits, '_', '-' and '.' (not '--' or '..')"),
     "dataset": (r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", "like 'fairytales' or 'owner/fairytales'"),
     "license": (r"[a-z0-9][a-z0-9.-]*", "like 'mit' or 'cc-by-4.0'"),
     "language": (r"[a-z]{2,3}(-[A-Za-z]+)?", "like 'en'"),
@@ -35,10 +38,10 @@ def build_parser() -> Parser:
     add("--dataset", required=True, metavar="NAME", help="what the model was trained on, for the model card")
     add("--organization", metavar="ORG", help="owner of the repository; default: you")
     add("--private", action="store_true", help="create a repository that only its owner can see")
-    add("--tokenizer", choices=("gpt2", "extended"), help="without or with ChatML's tokens; default: the checkpoint's")
+    add("--tokenizer", choices=("gpt2", "extended"), help="extended has the chat tokens; default: the checkpoint's")
     add("--license", default="mit", metavar="ID", help="licence, as the Hub calls it [%(default)s]")
     add("--language", default="en", metavar="CODE", help="language of the texts [%(default)s]")
-    add("--output-dir", default="./hf_model", metavar="DIR", help="where the folder goes [%(default)s]")
+    add("--output-dir", default="./hf_model", metavar="DIR", help="the folder to write [%(default)s]")
     add("--commit-message", metavar="TEXT", help="message of the commit; default: Upload NAME (Jojo VERSION)")
     add("--dry-run", action="store_true", help="make and check the folder, but do not use the network")
     add("--no_color", "--no-color", action="store_true", help="no colours, even on a terminal")
@@ -67,11 +70,11 @@ def main(arguments: Sequence[str]) -> int:
 
     check_endpoint()
     from hf.card import CardRequest, write_card
-    from hf.export import export, export_tokenizer, refuse_foreign
+    from hf.export import export, export_tokenizer, refuse_to_overwrite
     from jojo.checkpoints.checkpoint import load_checkpoint
 
     folder = user_path(args.output_dir).resolve()
-    refuse_foreign(folder)
+    refuse_to_overwrite(folder)
     checkpoint = load_checkpoint(user_path(args.checkpoint))
     tokenizer = export_tokenizer(checkpoint, args.tokenizer)
     hub = None if args.dry_run else Hub()

@@ -21,7 +21,7 @@ import torch
 
 from generation import model_of
 from hf.families import EMBEDDING, GPT2, OUTPUT
-from hf.folder import CARD_FILE, FILES, MARK, PADDING_FILE, WEIGHTS_FILE, sealed_files
+from hf.folder import CARD_FILE, FILES, MARK, PADDING_FILE, WEIGHTS_FILE, exported_hashes
 from hf.parity import check_parity
 from hf.tokenizer_files import write_tokenizer
 from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer
@@ -49,7 +49,7 @@ def export(
     Raises UserError if the checkpoint is unusable, the export differs from it, or the folder holds other files.
     """
     remove_leftovers(folder)
-    refuse_foreign(folder)
+    refuse_to_overwrite(folder)
     refuse_unusable(checkpoint)
     model = model_of(checkpoint, tokenizer)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -61,9 +61,9 @@ def export(
             write_card(temporary, model)
         seal(temporary)
         check_parity(model, tokenizer, temporary)
-        refuse_foreign(folder)  # again, because minutes may have passed
+        refuse_to_overwrite(folder)  # again, because minutes may have passed
         card = folder / CARD_FILE
-        if card.is_file() and fingerprint(card) != (sealed_files(folder) or {}).get(CARD_FILE):
+        if card.is_file() and fingerprint(card) != (exported_hashes(folder) or {}).get(CARD_FILE):
             shutil.copyfile(card, temporary / CARD_FILE)
             log.info("'%s' was edited and stays as it is; delete it to get a new one.", card)
         replace_folder(temporary, folder)
@@ -90,7 +90,7 @@ def remove_leftovers(folder: Path) -> None:
                     shutil.rmtree(path, ignore_errors=True)
 
 
-def refuse_foreign(folder: Path) -> None:
+def refuse_to_overwrite(folder: Path) -> None:
     """Raises UserError if the folder holds anything but an unchanged export of ours. The model card may be edited."""
     if not folder.exists():
         return
@@ -102,7 +102,7 @@ def refuse_foreign(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
     if other := next((name for name in names if name not in FILES), None):
         raise UserError(f"'{folder}' holds '{one_line(other)}', which is not part of an export; {hint}.")
-    sealed = sealed_files(folder) if names else {}
+    sealed = exported_hashes(folder) if names else {}
     if sealed is None:
         raise UserError(f"'{folder}' holds a model that was not exported from here; {hint}.")
     for name in names:

@@ -1,7 +1,7 @@
 """A Hugging Face folder: which files are in it, and how it becomes a checkpoint. hf/export.py writes one.
 
-transformers loads such a folder without our code, and nothing in it is pickled. Embedding rows beyond the tokenizer's
-are cut off, so that nothing can sample them. PADDING_FILE keeps them, so that import is exact.
+transformers loads such a folder without our code, and nothing in it is pickled. Embedding rows that belong
+to no token are cut off, so that nothing can sample them. PADDING_FILE keeps them, so that import is exact.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from utils import UserError, one_line, read_object
 
 MARK = "jojo"  # the key of config.json that only our folders have
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-PADDING_FILE = "padding_rows.jojo"  # in safetensors format; named .safetensors, other programs would load it as weights
+PADDING_FILE = "padding_rows.jojo"  # a safetensors file; other programs would load *.safetensors as weights
 CARD_FILE = "README.md"
 FILES = ("config.json", "generation_config.json", WEIGHTS_FILE, PADDING_FILE, CARD_FILE, "loss.png", *TOKENIZER_FILES)
 
@@ -72,7 +72,7 @@ def load_any(path: Path) -> Checkpoint:
     return load_hf(path) if (path / "config.json").is_file() else load_checkpoint(path)
 
 
-def sealed_files(folder: Path) -> dict[str, Any] | None:
+def exported_hashes(folder: Path) -> dict[str, Any] | None:
     """SHA-256 of each file when the folder was exported; None if it is not an export of ours."""
     try:
         mark = read_object(folder / "config.json").get(MARK)
@@ -90,8 +90,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name in weight_files(folder):
         weights |= read_tensors(folder / name)
-    plain = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}  # masks may be bytes
-    if odd := next((name for name, tensor in plain.items() if not tensor.is_floating_point()), None):
+    used = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}  # a causal mask may be uint8
+    if odd := next((name for name, tensor in used.items() if not tensor.is_floating_point()), None):
         raise UserError(f"The weight '{one_line(odd)}' in '{folder}' does not hold floating-point numbers.")
     return {name: tensor.float() for name, tensor in weights.items()}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from hf.folder import CARD_FILE, FILES, INDEX_FILE, WEIGHTS_FILE, sealed_files
+from hf.folder import CARD_FILE, FILES, INDEX_FILE, WEIGHTS_FILE, exported_hashes
 from utils import UserError, log, one_line, sha256_of, user_path
 
 REASONS = {
@@ -70,7 +70,7 @@ class Hub:
         with tempfile.TemporaryDirectory(prefix="jojo-hub-") as copy:
             small = ["config.json", CARD_FILE]
             self.api.snapshot_download(repo_id, revision=info.sha, allow_patterns=small, local_dir=copy)
-            sealed, card = sealed_files(Path(copy)), Path(copy, CARD_FILE)
+            sealed, card = exported_hashes(Path(copy)), Path(copy, CARD_FILE)
             card_was_edited = card.exists() and sha256_of(card) != (sealed or {}).get(CARD_FILE)
         weights = getattr(getattr(existing.get(WEIGHTS_FILE), "lfs", None), "sha256", None)
         if sealed is None or weights not in (None, sealed.get(WEIGHTS_FILE)) or INDEX_FILE in existing:

@@ -21,7 +21,7 @@ from utils import OUT_OF_MEMORY, UserError, is_out_of_memory, log, set_up_consol
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser without abbreviations. An error is one sentence, and suggests a flag for an unknown one."""
+    """An ArgumentParser without abbreviations. An error is one sentence; for an unknown flag it names a similar one."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
             words = message.removeprefix("unrecognized arguments: ").split() or [""]
             word = words[0].split("=")[0]
             known = self._option_string_actions
-            close = [flag for flag in known if flag.endswith("." + word.lstrip("-"))]  # --eval_iters lacks its section
+            close = [flag for flag in known if flag.endswith("." + word.lstrip("-"))]  # its section is missing
             close = close or difflib.get_close_matches(word, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; see --help."
             message = f"unknown flag {word}{hint}" if word.startswith("-") else f"unexpected '{word}'; see --help."

@@ -39,10 +39,14 @@ def decide(resolved: ResolvedRequest, tokenizer: Tokenizer, ranks: Ranks) -> Rea
     config, reasons = resolved.config, Reasons(resolved.sources)
     n_vocab, padded = tokenizer.n_vocab, tokenizer.padded_vocab_size
     if config.model.vocab_size is None:
-        reasons.derive(config, "model.vocab_size", padded, f"{tokenizer.name} has {n_vocab:,} tokens, rounded up to 64")
+        reasons.derive(config, "model.vocab_size", padded, f"{tokenizer.name} has {n_vocab:,} tokens; a multiple of 64")
     elif config.model.vocab_size < n_vocab:
         loaded, size = resolved.start.checkpoint is not None, f"{config.model.vocab_size:,}"
-        advice = "its model needs a tokenizer that Jojo does not have" if loaded else f"set it to null or to {padded:,}"
+        advice = (
+            "the loaded model needs a tokenizer that Jojo does not have"
+            if loaded
+            else f"set it to null or to {padded:,}"
+        )
         raise UserError(f"model.vocab_size {size} is smaller than the tokenizer's {n_vocab:,} tokens; {advice}.")
     derive_system(config, reasons, ranks)
     if ranks.is_single and config.system.parallel == "fsdp" and reasons.by_flag("system.parallel"):
@@ -80,7 +84,7 @@ def derive_system(config: Config, reasons: Reasons, ranks: Ranks = SINGLE) -> No
         here = (ranks.local_rank, ranks.local_world_size, ranks.by_torchrun)
         device = devices.choose_rank_device(wanted, by_flag, *here)
     reasons.derive(config, "system.device", device.value, device.reason)
-    # A config file may name a dtype for its GPU. If there is only a CPU here, choose_dtype may replace it with a warning.
+    # A config file may name a dtype for a GPU. If there is only a CPU here, choose_dtype may warn and choose another one.
     fell_back = wanted.startswith(("cuda", "mps")) and system.device == "cpu"
     dtype = devices.choose_dtype(system.dtype, system.device, reasons.by_flag("system.dtype") or not fell_back)
     reasons.derive(config, "system.dtype", dtype.value, dtype.reason)

@@ -269,7 +269,7 @@ def note_other_machine(checkpoint: Checkpoint, device: str) -> None:
 # --- where training begins --------------------------------------------------------------------------------------------
 
 
-def locate(start: Start, config: Config, batches_per_epoch: int) -> int:
+def set_position(start: Start, config: Config, batches_per_epoch: int) -> int:
     """Fill in where training begins, and return the number of batches of the whole run.
 
     If the batch size changed, the position in the data is kept, rounded down to a whole batch.

@@ -16,7 +16,7 @@ from jojo.schedule import Schedule
 from training.dataset import Data, open_data
 from training.decisions import Reasons, decide, decide_schedule, decide_tokenizer, derive_batch_size
 from training.flags import Request
-from training.resume import Start, check_changes, locate, note_other_machine, resolve_request
+from training.resume import Start, check_changes, note_other_machine, resolve_request, set_position
 from utils import UserError, __version__, log
 
 
@@ -63,7 +63,7 @@ class Run:
         return training_loader(self.config, self.data.train, self.data.tokenizer, self.ranks)
 
     def evaluation_loader(self, split: str) -> PackedLoader:
-        """Fixed micro-batches for evaluation: the same for every run over the same data and shape."""
+        """Fixed micro-batches for evaluation: the same in every run with the same data, batch_size and block_size."""
         return evaluation_loader(self.config, split, getattr(self.data, split), self.data.tokenizer)
 
 
@@ -82,7 +82,7 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
     if loader.whole and loader.whole.n_cut:
         numbers = (loader.whole.n_cut, data.train.n_documents, config.model.block_size)
         log.info("%s of %s documents are longer than %s tokens and are cut (data.pack).", *map("{:,}".format, numbers))
-    total_batches = locate(start, config, loader.batches_per_epoch)
+    total_batches = set_position(start, config, loader.batches_per_epoch)
     start.run_id = ranks.broadcast_text("run_id", start.run_id)
     plan = Plan(decide_schedule(resolved, total_batches, reasons), loader.batches_per_epoch, total_batches)
     run = Run(config, reasons, data, resolved.files, plan, start, ranks, request.tensorboard)
@@ -104,7 +104,7 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
 
 def facts_of(run: Run) -> dict[str, str]:
     """What must be the same on all ranks."""
-    differing = ("system.device", "system.num_workers", "data.data_dir", "data.cache_dir")
+    may_differ = ("system.device", "system.num_workers", "data.data_dir", "data.cache_dir")
     fingerprints, checkpoint = run.data.fingerprints, run.start.checkpoint
     return {
         "the code": f"{__version__} {git_commit()}",
@@ -112,4 +112,4 @@ def facts_of(run: Run) -> dict[str, str]:
         "the training data": fingerprints["train"],
         "the validation data": fingerprints["val"],
         "the checkpoint": f"{checkpoint.run_id} {run.start.batches_done}" if checkpoint else "",
-    } | {name: json.dumps(run.config.get(name)) for name in OPTIONS if name not in differing}
+    } | {name: json.dumps(run.config.get(name)) for name in OPTIONS if name not in may_differ}

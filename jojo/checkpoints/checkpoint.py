@@ -31,8 +31,8 @@ from utils import UserError, __version__, one_line
 COUNT, POSITIVE = range(2**62), range(1, 2**62)
 NUMBER, SECONDS, POINTS = "a number", "seconds", "points"  # see _fits
 NAMES, LINE, FILE_NAME = "names", "a line", "a file name"
-WEIGHTS_ONLY: dict[str, Any] = {"config": dict, "tokenizer": dict}  # every file of format 3 has these and the weights
-LAYOUT: dict[str, Any] = WEIGHTS_ONLY | {  # needed to continue training; docs/checkpoints.md explains each key
+ALWAYS: dict[str, Any] = {"config": dict, "tokenizer": dict}  # every file of format 3 has these and the weights
+LAYOUT: dict[str, Any] = ALWAYS | {  # needed to continue training; docs/checkpoints.md explains each key
     "derived": NAMES,
     "optimizer": dict,
     "lr_scheduler": {"schedule": dict, "total_batches": COUNT},
@@ -70,13 +70,13 @@ class Checkpoint:
     model: dict[str, Tensor]
     config: Values  # nested, as in a JSON file; only options that this version knows
     tokenizer: dict[str, Any] | None  # None: an older format; see checkpoint_tokenizer
-    state: dict[str, Any] = field(repr=False)  # the training state; in format 3, the whole file
+    state: dict[str, Any] = field(repr=False)  # the file's contents; for an older format, a training state made from it
     other_options: list[str] = field(default_factory=list)  # options in the file that this version does not know
     shards: Shards | None = None  # files of the large tensors that are still on the device "meta"
 
     @property
     def has_training_state(self) -> bool:
-        """Whether training can continue from it. It continues exactly if the format is 3."""
+        """Whether training can continue from it: bit for bit from format 3, approximately from older formats."""
         return "optimizer" in self.state
 
     @property
@@ -102,8 +102,8 @@ class Checkpoint:
 def load_checkpoint(path: Path, ranks: Ranks = SINGLE) -> Checkpoint:
     """Read a checkpoint of any version. Raises UserError if the file is not one or contradicts itself.
 
-    If it has shards, the optimizer's tensors are read only by `complete()`; with several ranks, the weights too. The ranks
-    share the work of verifying the shards.
+    If it has shards, `complete()` must be called to read the optimizer's tensors and, with several ranks, the weights. The
+    ranks share the work of verifying the shards.
     """
     state = read_file(path, mapped=not ranks.is_single)
     if "format_version" in state and not has_present_format(state):
@@ -112,7 +112,7 @@ def load_checkpoint(path: Path, ranks: Ranks = SINGLE) -> Checkpoint:
     weights, shards = state.get("model"), None
     if not isinstance(weights, dict):
         there = ", ".join(map(one_line, state)) or "nothing"
-        raise UserError(f"'{path}' is not a checkpoint: Missing 'model' (it has: {there}).")
+        raise UserError(f"'{path}' is not a checkpoint. Missing 'model' (it has: {there}).")
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
         raise UserError(f"'{path}' is not a checkpoint: its 'model' holds something other than named tensors.")
     if "shards" in state and has_present_format(state) and isinstance(state.get("optimizer"), dict):
@@ -130,10 +130,10 @@ def load_checkpoint(path: Path, ranks: Ranks = SINGLE) -> Checkpoint:
         shape = {k: v for k, v in state["model_args"].items() if f"model.{k}" in OPTIONS}
         known, other = {"model": shape} | flat_config(config, version == "1"), []
     else:
-        raise UserError(f"'{path}' has an unknown format: Missing 'model_args' or 'config.model'.")
+        raise UserError(f"'{path}' has an unknown format. Missing 'model_args' or 'config.model'.")
     if version != "3":
         state = training_state(state, weights)
-    elif problem := _misfit(state, LAYOUT if "optimizer" in state else WEIGHTS_ONLY):
+    elif problem := _misfit(state, LAYOUT if "optimizer" in state else ALWAYS):
         raise UserError(f"'{path}' is not a valid checkpoint: {problem}.")
     checkpoint = Checkpoint(path, version, weights, known, state.get("tokenizer"), state, other, shards)
     complete_shape(checkpoint)
@@ -171,7 +171,7 @@ def complete_shape(checkpoint: Checkpoint) -> None:
     """Fill in what the config lacks of the model's shape, from the weights. Raises UserError if config and weights differ."""
     model, weights = checkpoint.config.setdefault("model", {}), checkpoint.model
     if "n_head" not in model:
-        raise UserError(f"'{checkpoint.path}' does not say how many heads its model has: Missing 'n_head'.")
+        raise UserError(f"'{checkpoint.path}' does not say how many heads its model has. Missing 'n_head'.")
     model.setdefault("bias", any(name.endswith(".c_attn.bias") for name in weights))
     blocks = {name.split(".")[2] for name in weights if name.startswith("transformer.h.")}
     sizes = [("n_layer", len(blocks))]

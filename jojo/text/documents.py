@@ -115,7 +115,7 @@ def render(record: Record, tokenizer: Tokenizer, rendering: Rendering) -> tuple[
     if messages is not None:
         return np.array(tokenizer.encode_chat(messages), np.uint32), False
     text = plain_text(record)
-    lookalike = tokenizer.looks_controlled(text)
+    lookalike = tokenizer.contains_control_text(text)
     if not (lookalike and rendering.parse_special):
         return tokenizer.encode_array(text), lookalike
     ids = tokenizer.encode_parsed(text)

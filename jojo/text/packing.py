@@ -38,7 +38,7 @@ class Piece:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's finalizer (Steele, Lea & Flood 2014): every input bit moves every output bit. uint64."""
+    """SplitMix64's finalizer (Steele, Lea & Flood 2014): every bit of the result depends on every bit of x (uint64)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -95,9 +95,9 @@ class EpochStream:
                 self._starts[first + 1 : first + 1 + len(documents)] = index[documents + 1] - index[documents]
             np.cumsum(self._starts, out=self._starts)
 
-    def _documents(self, first: int, last: int) -> np.ndarray:
-        """The documents at places `first` to `last` of the stream."""
-        places = np.arange(first, last)
+    def _documents(self, first: int, stop: int) -> np.ndarray:
+        """The documents at places `first` to `stop` - 1 of the stream."""
+        places = np.arange(first, stop)
         return places if self.key is None else permute(places, self.cache.n_documents, self.key)
 
     def _pieces(self, start: int, stop: int) -> list[Piece]:
@@ -132,7 +132,7 @@ class WholeRows:
     """
 
     def __init__(self, cache: TokenCache, block_size: int, roles: AssistantTargets | None) -> None:
-        """`roles` finds the turns of conversations; None: treat every document as plain text."""
+        """`roles` finds where the turns of conversations begin; None: treat every document as plain text."""
         self.n_cut = 0
         parts = self._parts(cache, block_size, roles)
         order, self._firsts = fill_rows(parts[:, 2], block_size)
@@ -140,7 +140,7 @@ class WholeRows:
         self.n_rows = len(self._firsts) - 1
 
     def _parts(self, cache: TokenCache, block_size: int, roles: AssistantTargets | None) -> np.ndarray:
-        """All documents as parts (document, begin, count), long documents as several: uint32 (n, 3)."""
+        """All documents as pieces (document, begin, count), long documents as several: uint32 (n, 3)."""
         index, whole = cache.index(), [np.empty((0, 3), np.uint32)]
         cut: list[tuple[int, int, int]] = []
         for first in range(0, cache.n_documents, CHUNK):
@@ -182,14 +182,14 @@ def cut_at_turns(ids: np.ndarray, longest: int, roles: AssistantTargets | None) 
 
 
 def fill_rows(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fill rows of `size` with parts: each takes the longest part that is left, then the longest that still fits, ...
+    """Fill rows of `size` with pieces: each takes the longest piece that is left, then the longest that still fits, ...
 
     Returns:
-        The parts' indices in row order, (n,), and where each row begins in them, with the end as the last, (rows + 1,).
-        Parts of the same length are in a random order, the same every time.
+        order, (n,): the pieces' indices, row after row; firsts, (rows + 1,): row i has order[firsts[i] : firsts[i + 1]].
+        Pieces of the same length are in a random order, the same every time.
     """
-    left = np.bincount(lengths, minlength=size + 1).tolist()  # parts by length
-    shorter = [0, *range(size)]  # the length to try next if no part of this length is left
+    left = np.bincount(lengths, minlength=size + 1).tolist()  # number of pieces by length
+    shorter = [0, *range(size)]  # the length to try next if no piece of this length is left
 
     def longest(room: int) -> int:
         """The longest length that is left and fits, or 0."""
@@ -208,7 +208,7 @@ def fill_rows(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
             room -= length
             length = longest(room)
         firsts.append(len(chosen))
-    drawn = permute(np.arange(len(lengths)), len(lengths), mix_key(0, 3))
+    drawn = permute(np.arange(len(lengths)), len(lengths), mix_key(0, 3))  # a fixed key
     order = np.empty(len(lengths), np.int64)
     places = np.argsort(np.frombuffer(chosen, np.int64), kind="stable")
     order[places] = drawn[np.argsort(lengths[drawn], kind="stable")]

@@ -6,8 +6,8 @@
 
 (These ids are GPT-2's. In any vocabulary the control tokens follow the last token that is text.)
 
-Only roles and document ends become control tokens. Text that contains `<|im_start|>` is encoded as plain text and cannot forge one.
-`encode_parsed` is the only exception, for documents that were rendered as ChatML beforehand.
+Jojo puts control tokens at turns and document ends only. If a text contains `<|im_start|>`, it is
+encoded as ordinary characters. `encode_parsed` is the only exception, for documents that were rendered as ChatML beforehand.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPLIT_PATTERN = r"(?: ?\p{L}+| ?\p{N}+|'(?:[sdmt]|ll|ve|re)| ?[^\s\p{L}\p{N}]+)|
 
 # A million white-space characters in a row overflow the regular expression engine. If a word follows, GPT-2 always cuts
 # before the last of them, so cutting there first changes no id. White space is Unicode's (Python's \s also has \x1c to \x1f).
-# If a text has a thousand in a row, text[::100] has at least nine in a row (SPARSE_SPACE).
+# If a text has a thousand in a row, every hundredth character has at least nine in a row (SPARSE_SPACE).
 SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 LONG_SPACE = re.compile(rf"(?=[{SPACE}][^{SPACE}])(?<=[{SPACE}]{{1000}})")
 SPARSE_SPACE = re.compile(rf"[{SPACE}]{{9}}")
@@ -42,7 +42,7 @@ Message = Mapping[str, str]  # {"role": "user", "content": "Hello"}
 
 
 def _parts(text: str) -> list[str]:
-    """The text, cut at LONG_SPACE. SPARSE_SPACE is a fast test that most texts have nothing to cut."""
+    """The text, cut at LONG_SPACE. With SPARSE_SPACE, most texts skip the slow search."""
     return LONG_SPACE.split(text) if SPARSE_SPACE.search(text[::100]) else [text]
 
 
@@ -127,7 +127,7 @@ class Tokenizer:
         parts = (part for piece in pieces for part in _parts(piece))
         return [i for part in parts for i in self._encoding.encode(part, allowed_special="all")]
 
-    def looks_controlled(self, text: str) -> bool:
+    def contains_control_text(self, text: str) -> bool:
         """Whether text contains something written like a control token."""
         return "<|" in text and any(token in text for token in self.special_tokens)
 

@@ -174,8 +174,8 @@ def test_lookalikes_in_roles_and_contents_never_become_control_tokens(turns: lis
 
 
 def test_lookalikes_are_noticed() -> None:
-    assert all(GPT2.looks_controlled(f"x{token}y") for token in LOOKALIKES)
-    assert not any(GPT2.looks_controlled(text) for text in ("", "<|", "<|im_start>", "im_end", "<| im_end |>"))
+    assert all(GPT2.contains_control_text(f"x{token}y") for token in LOOKALIKES)
+    assert not any(GPT2.contains_control_text(text) for text in ("", "<|", "<|im_start>", "im_end", "<| im_end |>"))
 
 
 def test_parsed_text_holds_the_control_tokens_that_are_written_in_it() -> None:
