@@ -269,7 +269,10 @@ def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Sourc
     log.info("Training a tokenizer of %s tokens on %s", f"{args.vocab_size:,}", source.label)
     vocabulary = train_vocabulary((text for line in source.lines() for text in line_texts(line)), args.vocab_size)
     replace_text(path, vocabulary.content.decode("ascii"))
-    log.info("Wrote %s (%s tokens and 3 control tokens)", path, f"{len(vocabulary.tokens):,}")
+    size = len(vocabulary.tokens) + 3
+    log.info("Wrote %s (%s tokens, 3 of them control tokens)", path, f"{size:,}")
+    if size < args.vocab_size:
+        log.info("The name says %s, but this text has no more tokens that occur twice.", args.vocab_size)
     return path
 
 

@@ -21,6 +21,8 @@ __version__ = "3.0.0"
 
 log = logging.getLogger("jojo")
 
+LARGEST_JSON = 1 << 27  # bytes that read_object reads; the files of a tokenizer with a million tokens have 100 million
+
 OUT_OF_MEMORY = (
     "Out of memory: halve --batch_size and double --training.gradient_accumulation_steps (the result stays the same), "
     "or take a shorter --model.block_size or a smaller model."
@@ -249,7 +251,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises UserError if it holds something else."""
+    """The object in a JSON file. Raises UserError if it holds something else, or is larger than any that a model needs."""
+    if path.stat().st_size > LARGEST_JSON:
+        raise UserError(f"'{path}' is larger than {LARGEST_JSON >> 20} MiB, so it is not read.")
     try:
         values = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:  # UnicodeDecodeError is a ValueError

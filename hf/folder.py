@@ -15,6 +15,7 @@ from torch import Tensor
 from hf.families import EMBEDDING, OUTPUT, family_of
 from hf.tokenizer_files import TOKENIZER_FILES, read_tokenizer
 from jojo.checkpoints.checkpoint import MASKS, Checkpoint, complete_shape, load_checkpoint
+from jojo.checkpoints.shards import check_header
 from utils import UserError, one_line, read_object
 
 MARK = "jojo"  # the key of config.json that only our folders have
@@ -102,6 +103,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
+        check_header(path)
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"'{path}' is damaged, or not a safetensors file ({one_line(str(error))}).") from None

@@ -19,6 +19,8 @@ from utils import UserError, log, one_line, read_object
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
 
+LARGEST_VOCABULARY = 1 << 24  # bytes of its tokens together: 16 for each of the most tokens that prepare.py learns
+
 # What gen.py --chat gives to the model: <|endoftext|>, the turns, and the beginning of the answer.
 CHAT_TEMPLATE = (
     "{{- '<|endoftext|>' }}"
@@ -43,7 +45,10 @@ def ids_and_merges(vocabulary: Vocabulary) -> tuple[dict[str, int], list[str]]:
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None:
     """Write everything `AutoTokenizer.from_pretrained(folder)` needs."""
-    text, pairs = ids_and_merges(tokenizer.vocabulary)
+    try:
+        text, pairs = ids_and_merges(tokenizer.vocabulary)
+    except ValueError as error:
+        raise UserError(f"The vocabulary cannot be exported: {error}.") from None
     vocabulary = text | {END_OF_TEXT: tokenizer.eot_id}
     plain: dict[str, Any] = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     added = {i: {"content": name} | plain | {"special": True} for name, i in tokenizer.special_tokens.items()}
@@ -151,10 +156,12 @@ def _vocabulary_in(whole: Mapping[str, Any]) -> Vocabulary | None:
         if (tokens, pairs) == ids_and_merges(gpt2_vocabulary()):
             return gpt2_vocabulary()
         in_order = [bytes(bytes_of[c] for c in name) for name in sorted(tokens, key=tokens.__getitem__)]
+        if sum(map(len, in_order)) > LARGEST_VOCABULARY:
+            return None
         vocabulary = Vocabulary(b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(in_order)))
+        return vocabulary if (tokens, pairs) == ids_and_merges(vocabulary) else None
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
-    return vocabulary if (tokens, pairs) == ids_and_merges(vocabulary) else None
 
 
 def _object_in(path: Path) -> dict[str, Any]:

@@ -374,6 +374,9 @@ def test_a_tokenizer_is_trained_once_and_the_printed_training_command_names_it()
     assert tokenizer.n_vocab == 300
     (facts,) = [json.loads(path.read_text()) for path in Path("cache").glob("set-train-*.json")]
     assert facts["tokenizer"] == tokenizer.identity()
+    said = run_prepare("--train_tokenizer", "--vocab_size", "5000")
+    size = get_tokenizer("data/set-5000.tiktoken").n_vocab
+    assert f"({size:,} tokens, 3 of them control tokens)\nThe name says 5000, but this text has no more tokens" in said
     before = Path("data/set-300.tiktoken").read_bytes()
     write_lines(Path("b.jsonl"), [{"text": text} for text in sentences(60, first=500)])
     assert "exists already" in run_prepare("--train_tokenizer", "--vocab_size", "300")

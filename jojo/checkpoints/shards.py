@@ -37,7 +37,16 @@ FILE_NAME = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 FOLDER_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")  # run id, batch, random digits
 LISTED_FOLDER = re.compile(rf"[^/\\]{{1,250}}\.shards/{FOLDER_NAME.pattern}")  # beside the `.pt`, and nowhere else
 SHA256 = re.compile("[0-9a-f]{64}")
+LARGEST_HEADER = 1 << 24  # bytes; the most blocks that a model may have, 10,000, need less
 TIED = {"lm_head.weight": "transformer.wte.weight"}  # one matrix under two names
+
+
+def check_header(path: Path) -> None:
+    """Raises ValueError if the header of a safetensors file is so large that reading it would take minutes."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > LARGEST_HEADER:
+        raise ValueError(f"its header has {size:,} bytes, more than {LARGEST_HEADER:,}")
 
 
 def flat_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -145,6 +154,8 @@ class Shards:
         import torch.distributed.checkpoint as dcp
 
         try:
+            for name in self.files:
+                check_header(self.folder / name)
             found: Any = dcp.HuggingFaceStorageReader(str(self.folder)).read_metadata().state_dict_metadata
             for name, shape in self.shapes.items():
                 row = 0

@@ -9,16 +9,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
-from utils import UserError
+from utils import UserError, one_line
 
 VOCABULARY_FILE = Path(__file__).resolve().parents[2] / "assets" / "gpt2.tiktoken"
 VOCABULARY_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
 SMALLEST, LARGEST = 256 + 3, 1 << 20  # tokens: at least all bytes, and the control tokens
+MOST_TOKEN_BYTES = 128  # as in GPT-2's vocabulary
+
+# SPLIT_PATTERN of tokenizer.py, but longer words are cut, because the time to learn grows with the square of their length.
+LEARNED_WORDS = (
+    r" ?\p{L}{1,1000}| ?\p{N}{1,1000}|'(?:[sdmt]|ll|ve|re)| ?[^\s\p{L}\p{N}]{1,1000}|\s{1,1000}(?!\S)|\s{1,1000}"
+)
 
 
 def train_vocabulary(texts: Iterable[str], vocab_size: int) -> Vocabulary:
@@ -26,15 +34,19 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int) -> Vocabulary:
 
     It is smaller if no more pairs of tokens occur twice in the texts.
     """
+    from tokenizers import Regex
     from tokenizers import Tokenizer as Learner
     from tokenizers.models import BPE
-    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
     from tokenizers.trainers import BpeTrainer
 
-    letters = ByteLevel.alphabet()
-    trainer = BpeTrainer(vocab_size=vocab_size - 3, min_frequency=2, show_progress=False, initial_alphabet=letters)
+    trainer = BpeTrainer(
+        vocab_size=vocab_size - 3, min_frequency=2, initial_alphabet=ByteLevel.alphabet(),
+        show_progress=sys.stderr.isatty(), max_token_length=MOST_TOKEN_BYTES + 1,  # the library keeps tokens shorter than this
+    )  # fmt: skip
     learner: Any = Learner(BPE())
-    learner.pre_tokenizer = ByteLevel(add_prefix_space=False)  # cuts text like GPT-2
+    byte_level = ByteLevel(add_prefix_space=False, use_regex=False)
+    learner.pre_tokenizer = Sequence([Split(Regex(LEARNED_WORDS), "isolated"), byte_level])
     valid = (text.encode("utf-8", "replace").decode() for text in texts)  # without half surrogate pairs
     learner.train_from_iterator(valid, trainer)
     bytes_of = {letter: byte for byte, letter in enumerate(byte_letters())}
@@ -51,16 +63,41 @@ def byte_letters() -> list[str]:
 
 
 def merges(tokens: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """The pair of parts that is merged into each token of several bytes, in the order of the merges."""
+    """The merge that makes each token of several bytes, in the order in which they apply."""
     ranks = {token: rank for rank, token in enumerate(tokens)}
-    never = len(tokens)
     for token in tokens:
         if len(token) > 1:
-            parts = [token[i : i + 1] for i in range(len(token))]
-            while len(parts) > 2:
-                at = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], never))
-                parts[at : at + 2] = [parts[at] + parts[at + 1]]
-            yield parts[0], parts[1]
+            cut = last_cut(token, ranks)
+            yield token[:cut], token[cut:]
+
+
+def last_cut(token: bytes, ranks: dict[bytes, int]) -> int:
+    """Where the last merge of a token joins two parts, as a position in its bytes.
+
+    A heap holds the possible merges: looking at all parts after each merge would take hours for a token of many thousand bytes.
+    Raises ValueError if smaller tokens do not make up the token.
+    """
+    n = len(token)
+    before, after = list(range(-1, n)), list(range(1, n + 2))  # where the parts beside the part at a position begin
+    possible: list[tuple[int, int, int, int]] = []
+
+    def offer(start: int, middle: int, end: int) -> None:
+        if start >= 0 and end <= n and (rank := ranks.get(token[start:end])) is not None:
+            heappush(possible, (rank, start, middle, end))
+
+    for i in range(n - 1):
+        offer(i, i + 1, i + 2)
+    for _ in range(n - 2):
+        while possible:
+            _, start, middle, end = heappop(possible)
+            if after[start] == middle and after[middle] == end:  # no other merge took one of the parts
+                break
+        else:
+            raise ValueError(f"it has no tokens that make up its token {one_line(token)}")
+        after[start], after[middle], before[end] = end, n + 1, start
+        offer(before[start], start, end)
+        offer(start, end, after[end])
+    return after[0]
 
 
 class Vocabulary:

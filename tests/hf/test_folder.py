@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,9 @@ def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
     weights.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="is damaged, or not a safetensors file"):
         load_hf(folder)
+    weights.write_bytes((90_000_000).to_bytes(8, "little") + b"{}")  # so large a header takes minutes to read
+    with pytest.raises(UserError, match="its header has 90,000,000 bytes"):
+        load_hf(folder)
     weights.rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match="in a pickle, which can run code"):
         load_hf(folder)
@@ -125,6 +129,9 @@ def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
         load_hf(folder)
     (folder / "config.json").write_text("[]")
     with pytest.raises(UserError, match="must hold a JSON object"):
+        load_hf(folder)
+    os.truncate(folder / "config.json", (1 << 27) + 1)
+    with pytest.raises(UserError, match=r"config.json' is larger than 128 MiB"):
         load_hf(folder)
     with pytest.raises(UserError, match=r"no config\.json"):
         load_hf(tmp_path)

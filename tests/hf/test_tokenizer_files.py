@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from hf import parity as hf_parity
 from hf import tokenizer_files as hf_tokenizer
 from hf.folder import EMBEDDING, load_hf
 from jojo.text.tokenizer import Tokenizer
+from jojo.text.vocabulary import Vocabulary, train_vocabulary
 from utils import UserError
 
 
@@ -61,6 +63,22 @@ def test_another_tokenizer_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
     with pytest.raises(UserError, match="neither GPT-2's"):
         load_hf(folder)
+
+
+def test_a_vocabulary_whose_tokens_are_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Tokenizer(vocabulary=train_vocabulary(["Once upon a time. " * 9], 300))
+    hf_tokenizer.write_tokenizer(own, tmp_path, 16)
+    assert hf_tokenizer.read_tokenizer(tmp_path, own.n_vocab).identity() == own.identity()
+    monkeypatch.setattr(hf_tokenizer, "LARGEST_VOCABULARY", 200)
+    with pytest.raises(UserError, match="neither GPT-2's nor made here"):
+        hf_tokenizer.read_tokenizer(tmp_path, own.n_vocab)
+
+
+def test_a_vocabulary_that_merges_cannot_make_is_not_exported(tmp_path: Path) -> None:
+    tokens = [*(bytes([byte]) for byte in range(256)), b"fox"]
+    vocabulary = Vocabulary(b"".join(base64.b64encode(token) + b" %d\n" % i for i, token in enumerate(tokens)))
+    with pytest.raises(UserError, match="cannot be exported: it has no tokens that make up its token b'fox'"):
+        hf_tokenizer.write_tokenizer(Tokenizer(vocabulary=vocabulary), tmp_path, 16)
 
 
 def resaved(folder: Path, place: Path, tokenizer: bool = True, resize: int = 0, add: tuple[str, ...] = ()) -> Path:

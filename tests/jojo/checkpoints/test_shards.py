@@ -225,6 +225,9 @@ def test_shards_that_hold_anything_but_safetensors_are_refused(sharded: Path) ->
         forged(sharded, content)
         with pytest.raises(UserError, match="cannot be read"):
             load_checkpoint(sharded)
+    forged(sharded, (1 << 25).to_bytes(8, "little") + b"\0" * size)
+    with pytest.raises(UserError, match="its header has 33,554,432 bytes, more than 16,777,216"):
+        load_checkpoint(sharded)
 
 
 @pytest.mark.parametrize(

@@ -348,6 +348,39 @@ def own_reference() -> Any:
     return reference_tokenizer(OWN.vocabulary.ranks)
 
 
+def test_long_runs_are_cut_and_give_no_long_tokens() -> None:
+    lengths = [1, 999, 1000, 1001, 2500, 40_000]
+    texts = [f"x{letter * n} fox" for letter in ("=", "a", " ", "7", "日") for n in lengths]
+    tokens = train_vocabulary(texts * 2, 700).tokens
+    assert 64 <= max(map(len, tokens)) <= vocabulary.MOST_TOKEN_BYTES
+
+
+@examples(200)
+@given(texts)
+def test_shorter_words_are_learned_as_gpt2_cuts_them(text: str) -> None:
+    from tokenizers import Regex
+    from tokenizers.pre_tokenizers import ByteLevel, Split
+
+    cut = Split(Regex(vocabulary.LEARNED_WORDS), "isolated").pre_tokenize_str(text)
+    assert [span for _, span in cut] == [span for _, span in ByteLevel(add_prefix_space=False).pre_tokenize_str(text)]
+
+
+def test_the_merges_of_a_long_token_need_few_steps() -> None:
+    class Counted(dict[bytes, int]):
+        asked = 0
+
+        def get(self, key: bytes, default: Any = None) -> Any:
+            self.asked += 1
+            return super().get(key, default)
+
+    single = [bytes([byte]) for byte in range(256)]
+    runs = [*(2**power for power in range(1, 13)), 6144, 7168, 7680, 7936, 8000]
+    ranks = Counted({token: rank for rank, token in enumerate([*single, *(b"=" * length for length in runs)])})
+    assert vocabulary.last_cut(b"=" * 8000, ranks) == 7936 and ranks.asked < 4 * 8000
+    with pytest.raises(ValueError, match="no tokens that make up its token b'fox'"):
+        list(vocabulary.merges([*single, b"fox"]))
+
+
 def test_control_tokens_follow_the_text_and_never_come_from_it() -> None:
     n = len(OWN.vocabulary.tokens)
     assert OWN.special_tokens == {"<|endoftext|>": n, "<|im_start|>": n + 1, "<|im_end|>": n + 2}
