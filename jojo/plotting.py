@@ -6,8 +6,11 @@ smoothed to about 100 points, as in 2.0.2.
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +50,11 @@ def choose_losses(metrics: MetricsTracker) -> Losses:
     if len(validations) == 1 and batches:  # a single validation loss is drawn at the curve's end
         validations = [(max(batches[-1][0], validations[0][0]), validations[0][1])]
     if len(evaluations) > 2 or not batches:
-        return Losses(evaluations, validations, batches, "Step", f"{len(evaluations)} evaluations")
+        return Losses(evaluations, validations, batches, "batch", f"{len(evaluations)} evaluations")
     curve = smooth(batches)
     reason = f"{len(batches)} batch losses in {len(curve)} groups, because there are {len(evaluations)} evaluations"
     behind = batches if len(curve) < len(batches) else []
-    return Losses(curve, validations, behind, "Training Step (Smoothed)", reason)
+    return Losses(curve, validations, behind, "batch (training loss smoothed)", reason)
 
 
 def finite(points: Sequence[Point]) -> list[Point]:
@@ -108,7 +111,7 @@ def plot_run(title: str, losses: Losses, learning_rate: Sequence[Point]) -> Figu
     for name, points, color in (("training", losses.train, TRAIN_COLOR), ("validation", losses.val, VAL_COLOR)):
         if points:
             step, value = min(points, key=lambda point: point[1])
-            label = f"{name} loss, lowest {value:.4f} at {step:,}"
+            label = f"{name} loss, lowest {value:.4f} at batch {step:,}"
             axes.plot(*zip(*points, strict=True), color=color, label=label, **marks(points))
             axes.plot([step], [value], marker="o", markersize=10, fillstyle="none", color=color)
     draw_rates(below, learning_rate, LR_COLOR)
@@ -137,12 +140,11 @@ def plot_runs(title: str, runs: Sequence[tuple[str, MetricsTracker]]) -> Figure:
 
 def panels(title: str) -> tuple[Figure, Axes, Axes]:
     """An empty plot: losses above, learning rate below, with one axis of batches."""
-    from matplotlib.figure import Figure  # not pyplot, which would look for a window system
+    figure = new_figure(9, 6)
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9, 6), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    axes.set_title(title, parse_math=False)
+    axes.set_title(title)
     axes.set_ylabel("loss (nats per token)")
     below.set_ylabel("learning rate")
     below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
@@ -171,14 +173,30 @@ def marks(points: Sequence[Point]) -> dict[str, Any]:
 def add_legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
     """A legend above the axes, where it hides no curve."""
     if handles := axes.get_legend_handles_labels()[0]:
-        legend = figure.legend(
-            handles=handles, fontsize=9, loc="outside upper right", ncols=2, title=title, frameon=False
-        )
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        figure.legend(handles=handles, fontsize=9, loc="outside upper right", ncols=2, title=title, frameon=False)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches. Call it before importing anything else from matplotlib."""
+    os.environ.pop("MPLBACKEND", None)  # a notebook's backend is an error where it is not installed
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would warn of its caches and fonts
+    from matplotlib.figure import Figure  # not pyplot, which would look for a window system
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
-    with new_file(path) as file:
+    """Write a PNG, whole or not at all. Characters that cannot be drawn become escapes such as \\u65e5."""
+    from matplotlib.font_manager import findfont, get_font
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a name may have a "$"
+        font = get_font(findfont(text.get_fontproperties()))
+        text.set_text("".join(
+            c if c.isprintable() and font.get_char_index(ord(c)) else c.encode("unicode_escape").decode()
+            for c in text.get_text()
+        ))  # fmt: skip
+    with warnings.catch_warnings(), new_file(path) as file:
+        warnings.simplefilter("ignore", UserWarning)  # long names leave no room for the curves
         figure.savefig(file, format="png", dpi=110)

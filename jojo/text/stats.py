@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,14 +54,13 @@ def digest(texts: list[str]) -> int:
 
 def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None:
     """Save a histogram of document lengths, with an outline for each split."""
-    from matplotlib.figure import Figure
+    from jojo.plotting import new_figure, save_figure
+
+    figure = new_figure(8, 4.5)
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    from jojo.plotting import save_figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(xscale="log", xlabel="tokens per document", ylabel="share of documents")
-    axes.set_title(title, parse_math=False)
+    axes.set_title(title)
     everything = np.concatenate(list(lengths.values()))
     edges = np.unique(np.geomspace(everything.min(), everything.max() + 1, 40).round()).tolist()
     for (split, length), color in zip(lengths.items(), ("tab:blue", "tab:orange"), strict=False):
@@ -76,9 +74,7 @@ def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # characters that the font does not have
-        save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def statistics(cache: TokenCache) -> str:

@@ -105,14 +105,14 @@ def test_the_plot_shows_grouped_batch_losses_until_there_are_three_evaluations(t
     for step in range(1, 301):
         metrics.add_batch({"step": step, "loss": 3.0, "lr": 0.1})
     chosen = plotting.choose_losses(metrics)
-    assert (chosen.x_label, len(chosen.train)) == ("Training Step (Smoothed)", 100)
+    assert (chosen.x_label, len(chosen.train)) == ("batch (training loss smoothed)", 100)
     assert chosen.reason == "300 batch losses in 100 groups, because there are 0 evaluations"
     for step in (100, 200):
         metrics.add_evaluation(step, {"train_loss_eval": 2.0, "val_loss": 2.5, "bpb": 1.0})
-    assert plotting.choose_losses(metrics).x_label == "Training Step (Smoothed)"  # two are not enough
+    assert plotting.choose_losses(metrics).x_label == "batch (training loss smoothed)"  # two are not enough
     metrics.add_evaluation(300, {"train_loss_eval": 2.0, "val_loss": float("nan"), "bpb": 1.0})
     chosen = plotting.choose_losses(metrics)
-    assert chosen.x_label == "Step"
+    assert chosen.x_label == "batch"
     assert chosen.train == [(100, 2.0), (200, 2.0), (300, 2.0)] and chosen.val == [(100, 2.5), (200, 2.5)]
 
 
@@ -147,8 +147,8 @@ def test_the_legend_shows_the_lowest_losses_and_hides_no_curve(shape):
     figure = plotting.plot_run("a run", plotting.choose_losses(metrics), metrics.learning_rate.points)
     lowest = {"falls": (0.025, 400), "rises": (4.0, 40), "flat": (3.0, 40), "spike": (1.0, 40)}.get(shape, (3.0, 1))
     assert legend_of(figure) == [
-        f"training loss, lowest {lowest[0]:.4f} at {lowest[1]}",
-        f"validation loss, lowest {lowest[0] + 1:.4f} at {lowest[1]}",
+        f"training loss, lowest {lowest[0]:.4f} at batch {lowest[1]}",
+        f"validation loss, lowest {lowest[0] + 1:.4f} at batch {lowest[1]}",
     ]
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
+import warnings
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from helpers_run import listening
 from pictures import png_size
 
 from jojo.metrics import MetricsTracker
-from jojo.plotting import SMOOTH_TO, PlotManager, smooth
+from jojo.plotting import SMOOTH_TO, PlotManager, plot_runs, save_figure, smooth
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = "module://matplotlib_inline.backend_inline"
 
 
 def tracker(n_batches, evaluations=True, nan_every=0):
@@ -57,6 +63,49 @@ def test_a_title_is_never_parsed_as_a_formula(tmp_path):
     with listening() as said:
         PlotManager(tmp_path / "run.png", "a$b_{ $x^ \\frac").draw(tracker(3))
     assert said == [] and png_size(tmp_path / "run.png")
+
+
+def test_a_backend_of_the_environment_is_ignored_and_a_missing_cache_is_not_mentioned(tmp_path):
+    script = (
+        "import sys, pathlib, numpy; from jojo.text.stats import draw_lengths; "
+        "draw_lengths({'train': numpy.array([1, 2, 300])}, 'x', pathlib.Path(sys.argv[1]))"
+    )
+    environment = {"PYTHONPATH": str(ROOT), "MPLBACKEND": NOTEBOOK, "MPLCONFIGDIR": "/dev/null/none"}
+    command = [sys.executable, "-c", script, str(tmp_path / "x.png")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert png_size(tmp_path / "x.png")
+
+
+def test_only_one_place_makes_figures():
+    """So that every plot is drawn without a window system, whatever the environment says."""
+    files = [
+        *ROOT.glob("*.py"),
+        *(p for top in ("jojo", "training", "hf", "tools") for p in (ROOT / top).rglob("*.py")),
+    ]
+    makers = {p.name for p in files if "matplotlib.figure" in p.read_text() or "pyplot" in p.read_text()}
+    assert makers == {"plotting.py"}
+
+
+@pytest.mark.parametrize(
+    "name, drawn",
+    [
+        ("日本", "\\u65e5\\u672c"),
+        ("a\u200cb", "a\\u200cb"),
+        ("\udce9", "\\udce9"),
+        ("🤖", "\\U0001f916"),
+        ("a\nb\x1b[31m", "a\\nb\\x1b[31m"),
+        ("Größe Ωж $x^ a_b", "Größe Ωж $x^ a_b"),
+    ],
+)
+def test_a_name_that_the_font_lacks_is_written_in_escapes_without_a_warning(tmp_path, name, drawn):
+    figure = plot_runs(name, [(name, tracker(3)), ("b", tracker(3))])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        save_figure(figure, tmp_path / "x.png")
+    assert warned == [] and png_size(tmp_path / "x.png")
+    assert figure.axes[0].get_title() == drawn
+    assert figure.legends[0].get_texts()[0].get_text().startswith(drawn + ", lowest")
 
 
 def test_drawing_again_replaces_the_plot(tmp_path):

@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from jojo.machine import estimate
-from jojo.plotting import LR_COLOR, TRAIN_COLOR, VAL_COLOR, save_figure
+from jojo.plotting import LR_COLOR, TRAIN_COLOR, VAL_COLOR, new_figure, save_figure
 from utils import replace_text
 
 if TYPE_CHECKING:
@@ -166,13 +166,11 @@ def cpu_name() -> str:
 
 def draw(path: Path, title: str, parts: Mapping[str, Part]) -> None:
     """Draw the parts as bars in two columns. Each bar has its value beside it, because there is no axis."""
-    from matplotlib.figure import Figure  # not pyplot, which keeps state and may need a display
-
     panels, half = list(parts.values()), -(-len(parts) // 2)
     columns = [column for column in (panels[:half], panels[half:]) if column]
     lines = max(sum(map(lines_of, column)) for column in columns)
-    figure = Figure((6.8 * len(columns), 0.6 + 0.25 * lines), layout="constrained")
-    figure.suptitle(title, fontsize=12, parse_math=False)
+    figure = new_figure(6.8 * len(columns), 0.6 + 0.25 * lines)
+    figure.suptitle(title, fontsize=12)
     for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
         axes.set(xlim=(-0.75, 1.4), ylim=(lines, 0))
         axes.set_axis_off()
@@ -190,17 +188,17 @@ def lines_of(part: Part) -> float:
 
 def draw_part(axes: Axes, part: Part, line: float) -> None:
     """Draw a part from this line downwards. The longest bar of each quantity takes the whole width."""
-    axes.text(-0.75, line + 0.5, part.title, fontsize=10, va="center", fontweight="bold", parse_math=False)
+    axes.text(-0.75, line + 0.5, part.title, fontsize=10, va="center", fontweight="bold")
     line += 1.75
     for measure in part.measures.values():
         better = "more" if measure.unit == "tokens/s" else "less"
         compared = f"; × of {measure.compared}" if measure.compared else ""
         heading = f"{measure.heading} ({better} is better{compared})"
-        axes.text(-0.75, line, heading, fontsize=9, va="center", color="#444444", parse_math=False)
+        axes.text(-0.75, line, heading, fontsize=9, va="center", color="#444444")
         longest = max(map(measure.median, measure.values)) or 1.0
         for below, name in enumerate(measure.values, start=1):
             length, text = measure.median(name) / longest, measure.text(name)
             axes.barh(line + below, length, height=0.72, color=COLORS[name.split()[0]])
-            axes.text(-0.02, line + below, name, fontsize=8.5, ha="right", va="center", parse_math=False)
-            axes.text(length + 0.02, line + below, text, fontsize=8.5, va="center", parse_math=False)
+            axes.text(-0.02, line + below, name, fontsize=8.5, ha="right", va="center")
+            axes.text(length + 0.02, line + below, text, fontsize=8.5, va="center")
         line += 1.5 + len(measure.values)

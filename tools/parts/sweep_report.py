@@ -13,7 +13,7 @@ from typing import Any
 
 from config import SECTIONS, Config, Value, Values, resolve
 from jojo.config_file import file_layers
-from jojo.plotting import LR_COLOR, TRAIN_COLOR, save_figure
+from jojo.plotting import LR_COLOR, TRAIN_COLOR, new_figure, save_figure
 from tools.parts.sweep_search import MIN_GAIN, Row, Settings, Sweep
 from utils import __version__, byte_count, one_line, short_count
 
@@ -146,11 +146,9 @@ def row_values(found: Found, row: Row) -> dict[str, Any]:
 
 def draw(path: Path, found: Found, title: str) -> None:
     """Draw a bar of tokens/s for each of the settings, the fastest on top."""
-    from matplotlib.figure import Figure  # not pyplot, which keeps state and may need a display
-
     rows, own = found.sweep.ranked, found.sweep.own
     longest = max(row.tokens_per_s for row in rows if row.works)
-    figure = Figure((9.0, 1.3 + 0.32 * len(rows)), layout="constrained")
+    figure = new_figure(9.0, 1.3 + 0.32 * len(rows))
     axes = figure.add_subplot()
     for line, row in enumerate(rows):
         if row.works:
@@ -161,12 +159,12 @@ def draw(path: Path, found: Found, title: str) -> None:
         text += f"   {ratio:.2f}×" if ratio is not None and row.settings != own else ""
         text = "   ".join([text, *remarks(found, row)])
         axes.text(
-            end + 0.01 * longest, line, text, fontsize=9, va="center", parse_math=False,
+            end + 0.01 * longest, line, text, fontsize=9, va="center",
             color="black" if row.works else FAILED_COLOR,
         )  # fmt: skip
     axes.set_yticks(range(len(rows)), [str(row.settings) for row in rows], fontsize=9)
     axes.set(xlim=(0, 1.45 * longest), ylim=(len(rows) - 0.4, -0.6), xlabel=AXIS)
-    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
+    axes.set_title(title, fontsize=10, loc="left")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
