@@ -22,7 +22,9 @@ from jojo.command import Parser, run_command
 from utils import UserError, log, one_line, user_path
 
 if TYPE_CHECKING:
+    from config import Config, Values
     from data_loader import PackedLoader
+    from jojo.checkpoints.checkpoint import Checkpoint
     from model import GPT
 
 DTYPES = ("float32", "bfloat16", "int8")
@@ -45,7 +47,23 @@ def mean_loss(model: GPT, loader: PackedLoader) -> tuple[float, int]:
                 logits = model.lm_head(hidden[rows])[:, : model.n_vocab].float()
                 nats += F.cross_entropy(logits, targets.flatten()[rows], ignore_index=-1, reduction="sum").item()
             tokens += batch.n_targets
+    if not tokens:
+        raise UserError("This validation data has no words of an assistant to predict; name other data with --dataset.")
     return nats / tokens, tokens
+
+
+def data_config(checkpoint: Checkpoint, dataset: str | None, batches: int | None) -> Config:
+    """The checkpoint's config, to read `batches` batches of validation data (None: all) of a data set (None: its own)."""
+    from config import resolve
+
+    if dataset is None and "dataset_name" not in checkpoint.config.get("data", {}):
+        raise UserError(
+            f"'{checkpoint.path}' does not say which data it was trained on; name a data set with --dataset."
+        )
+    given: Values = {} if dataset is None else {"data": {"dataset_name": dataset}}
+    config, _ = resolve([(f"checkpoint {checkpoint.path}", checkpoint.config), ("--dataset", given)])
+    config.training.eval_iters, config.training.val_batches = batches or 10**9, None
+    return config
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,23 +83,25 @@ def main(arguments: Sequence[str]) -> int:
     if args.batches is not None and args.batches < 1:
         raise UserError("--batches must be at least 1.")
 
+    from data_loader import evaluation_loader
     from generation import load_model
-    from training.flags import Request
-    from training.run import prepare_run
+    from jojo.checkpoints.checkpoint import load_checkpoint
+    from jojo.machine.ranks import SINGLE
+    from training.dataset import open_data
 
-    path = user_path(args.checkpoint)
-    given = [("--batches", "training.eval_iters", args.batches or 10**9), ("--batches", "training.val_batches", None)]
-    if args.dataset:
-        given.append(("--dataset", "data.dataset_name", args.dataset))
-    request = Request(overrides=given, continue_from=str(path), allow_changes=True)
-    with closing(prepare_run(request)) as run:
-        loader, first = run.evaluation_loader("val"), None
+    checkpoint = load_checkpoint(user_path(args.checkpoint))
+    config = data_config(checkpoint, args.dataset, args.batches)
+    model, tokenizer, _ = load_model(checkpoint, dtype=dtypes[0])
+    config.model = model.config
+    with closing(open_data(config, tokenizer, SINGLE)) as data:
+        loader, first = evaluation_loader(config, "val", data.val, tokenizer), None
         for dtype in dtypes:
-            model, _, _ = load_model(path, dtype=dtype)
+            if dtype != dtypes[0]:
+                model, _, _ = load_model(checkpoint, dtype=dtype)
             loss, tokens = mean_loss(model, loader)
             first = loss if first is None else first
             if dtype == dtypes[0]:
-                log.info("%s, validation data, %s tokens", run.config.data.dataset_name, f"{tokens:,}")
+                log.info("%s, validation data, %s tokens", config.data.dataset_name, f"{tokens:,}")
                 log.info("%-10s %10s %12s %10s", "weights", "loss", "perplexity", f"to {dtype}")
             log.info("%-10s %10.5f %12.4f %+9.3f%%", dtype, loss, math.exp(loss), 100 * math.expm1(loss - first))
     return 0

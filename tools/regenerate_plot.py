@@ -74,7 +74,9 @@ def main(arguments: Sequence[str]) -> int:
     if len(paths) > 1 and args.output is None:
         raise UserError("Name the plot of several runs with -o FILE.png.")
     runs = [load(path) for path in paths]
-    output = user_path(args.output) if args.output else paths[0].with_name(f"{runs[0][0]}.png")
+    if len({name for name, _ in runs}) < len(runs):  # runs of the same name from different folders
+        runs = [(str(path), metrics) for path, (_, metrics) in zip(paths, runs, strict=True)]
+    output = user_path(args.output) if args.output is not None else paths[0].with_name(f"{runs[0][0]}.png")
     if not output.parent.is_dir():
         raise UserError(f"There is no folder '{output.parent}' for the plot; create it first.")
     if len(runs) == 1:

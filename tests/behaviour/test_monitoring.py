@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -391,6 +392,17 @@ def test_regenerate_plot_draws_several_runs_in_one_plot(regenerate):
     assert Path("both.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UserError, match="-o FILE"):
         regenerate(*files)
+
+
+def test_regenerate_plot_tells_runs_of_one_name_apart(regenerate, monkeypatch):
+    train("--max_iters", "2", "--eval_interval", "1")
+    Path("other").mkdir()
+    shutil.copy("models/mine_epoch1.pt", "other/mine_epoch1.pt")
+    names = []
+    monkeypatch.setattr("regenerate_plot.plot_runs", lambda title, runs: names.extend(name for name, _ in runs))
+    monkeypatch.setattr("regenerate_plot.save_figure", lambda figure, path: None)
+    regenerate("models/mine_epoch1.pt", "other/mine_epoch1.pt", "-o", "both.png")
+    assert names == ["models/mine_epoch1.pt", "other/mine_epoch1.pt"]
 
 
 def test_regenerate_plot_refuses_files_without_losses(regenerate):

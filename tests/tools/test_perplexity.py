@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers_run import listening, settle, train
 
+from jojo.checkpoints.file import read_file, write_file
 from tools import perplexity
 from utils import UserError
 
@@ -20,10 +21,10 @@ def workshop(tmp_path, monkeypatch):
     settle(tmp_path, monkeypatch)
 
 
-def rows(*arguments: str) -> dict[str, tuple[float, float, float]]:
+def rows(*arguments: str, model: str = "models/mine_epoch1.pt") -> dict[str, tuple[float, float, float]]:
     """Loss, perplexity and its change in percent, by kind of weights."""
     with listening() as said:
-        assert perplexity.main(["models/mine_epoch1.pt", *arguments]) == 0
+        assert perplexity.main([model, *arguments]) == 0
     found = re.findall(r"^(\w+) +([\d.]+) +([\d.]+) +([-+][\d.]+)%$", "\n".join(said), re.MULTILINE)
     return {kind: (float(loss), float(value), float(change)) for kind, loss, value, change in found}
 
@@ -41,6 +42,17 @@ def test_it_finds_the_loss_of_all_validation_data_and_the_cost_of_rounding():
     assert 0 < abs(found["int8"][2]) < 1
 
 
+def test_weights_alone_are_enough_if_the_data_is_named():
+    train("--max_iters", "2")
+    state = read_file(Path("models/mine_epoch1.pt"))
+    weights = {name: state[name] for name in ("format_version", "model", "tokenizer")}
+    write_file(weights | {"config": {"model": state["config"]["model"]}}, Path("models/weights.pt"))
+    found = rows("--dataset", "mine", model="models/weights.pt")
+    assert found["float32"][0] == pytest.approx(rows()["float32"][0], abs=1e-5)
+    with pytest.raises(UserError, match="does not say which data it was trained on; name a data set with --dataset"):
+        rows(model="models/weights.pt")
+
+
 def test_fewer_batches_read_less():
     train("--max_iters", "2")
     assert rows("--batches", "1", "--dtypes", "float32") != rows("--dtypes", "float32")
@@ -52,6 +64,7 @@ def test_fewer_batches_read_less():
         (("--dtypes", "float32,int4"), "unknown 'int4'; choose from float32, bfloat16, int8"),
         (("--batches", "0"), "--batches must be at least 1"),
         (("--dataset", "nowhere"), "nowhere"),
+        (("--dataset", ""), "dataset_name"),
     ],
 )
 def test_errors_are_one_sentence(flags, said):
