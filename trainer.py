@@ -98,7 +98,7 @@ class Trainer:
             "skipped_updates": self.skipped_updates,
             "metadata": metadata(run.data.fingerprints, run.device)
             | {"run": run.files.run, "run_id": run.start.run_id}
-            | ({"init_from": run.start.init_from} if run.start.init_from else {}),
+            | ({"base_model": run.start.base_model} if run.start.base_model else {}),
             **self.metrics.state_dict(),
         }
 

@@ -69,7 +69,7 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
     evaluation, figures = evaluate(state.get("batch_counter"), metrics)
     room = min(100, model.config.block_size // 2)
     card = ModelCard.from_template(
-        hub_metadata(request, title, figures, metadata.get("init_from")),
+        hub_metadata(request, title, figures, metadata.get("base_model")),
         template_path=str(Path(__file__).with_name("card.md")),
         title=title,
         repo_id=request.repo_id,
@@ -90,7 +90,7 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
     (folder / "README.md").write_text(str(card).rstrip() + "\n", encoding="utf-8", newline="\n")
 
 
-def hub_metadata(request: CardRequest, title: str, figures: dict[str, Row], init_from: Any) -> ModelCardData:
+def hub_metadata(request: CardRequest, title: str, figures: dict[str, Row], base_model: Any) -> ModelCardData:
     """The card's header for the Hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -99,7 +99,7 @@ def hub_metadata(request: CardRequest, title: str, figures: dict[str, Row], init
         EvalResult("text-generation", metric_type=kind, metric_name=name, metric_value=float(value), **data)
         for kind, (name, value) in figures.items()
     ]
-    on_hub = isinstance(init_from, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", init_from, re.ASCII)
+    is_name = isinstance(base_model, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", base_model, re.ASCII)
     return ModelCardData(
         license=request.license,
         language=request.language,
@@ -107,7 +107,7 @@ def hub_metadata(request: CardRequest, title: str, figures: dict[str, Row], init
         pipeline_tag="text-generation",
         tags=["gpt2", "jojo"],
         datasets=[request.dataset],
-        base_model=init_from if on_hub else None,
+        base_model=base_model if is_name else None,
         model_name=title if results else None,
         eval_results=results or None,
     )

@@ -73,7 +73,7 @@ class Start:
 
     mode: Mode
     checkpoint: Checkpoint | None
-    init_from: str | None  # the Hugging Face model that training began with, in this run or an earlier one
+    base_model: str | None  # the name on the Hub of the model that training began with, in this run or an earlier one
     run_id: str  # 16 hex digits; a resumed run keeps it
     epoch: int = 0
     position: int = 0  # batches of that epoch that are done
@@ -110,7 +110,8 @@ def read_layers(request: Request, ranks: Ranks) -> ResolvedRequest:
     auto = asks_for_auto(layers, "training.batch_size")
     config, sources = resolve(layers, partial=mode is not Mode.FRESH)
     files = RunFiles(run_path(request.output, config.data.dataset_name, config.training.max_epochs))
-    start = Start(mode, open_checkpoint(request, mode, files, ranks), request.init_from, secrets.token_hex(8))
+    base_model = request.init_from if request.init_from and not user_path(request.init_from).is_dir() else None
+    start = Start(mode, open_checkpoint(request, mode, files, ranks), base_model, secrets.token_hex(8))
     if (checkpoint := start.checkpoint) is None:
         return ResolvedRequest(config, sources, files, start, auto)
     rows_without_checkpoint = config.rows_per_batch
@@ -127,8 +128,8 @@ def read_layers(request: Request, ranks: Ranks) -> ResolvedRequest:
         start.run_id = checkpoint.run_id
     elif mode is Mode.RESUME:
         start.mode = Mode.CONTINUE
-    if start.init_from is None and isinstance(recorded.get("init_from"), str):
-        start.init_from = recorded["init_from"]
+    if request.init_from is None and isinstance(recorded.get("base_model"), str):
+        start.base_model = recorded["base_model"]
     return ResolvedRequest(config, sources, files, start, auto)
 
 

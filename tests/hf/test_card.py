@@ -10,7 +10,7 @@ from typing import Any
 import helpers_run
 import pytest
 import torch
-from helpers_hf import foreign
+from helpers_hf import dry_run, foreign
 from helpers_model import random_model, tiny_config
 
 from hf import card as hf_card
@@ -27,9 +27,18 @@ def test_the_base_model_is_kept_when_a_run_is_resumed(tmp_path: Path, monkeypatc
     helpers_run.train_plainly("--init_from", "lab/base", *flags, "--max_iters", "1")
     helpers_run.train_plainly("--resume", "models/mine_epoch1.pt", "--max_iters", "2")
     checkpoint = load_checkpoint(Path("models/mine_epoch1.pt"))
-    assert checkpoint.state["metadata"]["init_from"] == "lab/base"
     _, data = card_of(checkpoint.state, checkpoint.config, tmp_path)
     assert data.base_model == "lab/base"
+
+
+def test_a_local_folder_is_nowhere_in_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    helpers_run.settle(tmp_path, monkeypatch)
+    foreign(tmp_path / "clients" / "acme-secret")
+    flags = ["--dataset", "mine", "--device", "cpu", "--dtype", "float32", "--batch_size", "2", "--max_iters", "1"]
+    helpers_run.train_plainly("--init_from", "clients/acme-secret", *flags, "--output_checkpoint", "secret_run/x.pt")
+    folder = dry_run(Path("secret_run/x.pt"), tmp_path / "secret_out")
+    for private in (b"acme-secret", b"secret_run", str(tmp_path).encode()):
+        assert [path.name for path in folder.iterdir() if private in path.read_bytes()] == []
 
 
 STATE: dict[str, Any] = {
