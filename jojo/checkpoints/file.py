@@ -7,14 +7,9 @@ wrote it, after how many batches), then a trailer with the SHA-256 of everything
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
-import pickle
-import pickletools
 import re
 import shutil
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,8 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor, nn
 
+from jojo.checkpoints.unpickler import NotPlainError, read_plain
 from utils import UserError, new_file, one_line, sha256_of
 
 FORMAT_VERSION = 3
@@ -32,7 +27,6 @@ TRAILER_BYTES = len(TRAILER_MARK) + 64
 STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "
 WITH_SHARDS = "+"  # the stamp's last character if the checkpoint has shards (shards.py)
 STAMP_BYTES = len(STAMP.format(run="", batch=0))
-LONGEST_NAME = 1000  # of a function in a pickle: torch takes minutes to refuse 50,000 letters
 
 
 class _HashingFile:
@@ -139,24 +133,17 @@ def read_file(path: Path, mapped: bool = False) -> dict[str, Any]:
         there = ", ".join(sorted(p.name for p in path.parent.glob("*.pt"))[:8]) or "no checkpoint"
         raise UserError(f"No checkpoint '{path}' ('{path.parent}' holds: {there}).")
     has_trailer = verify_file(path)
-    if not _is_plain_zip(path):
-        raise UserError(f"'{path}' is not a checkpoint, or was cut short.")
     try:
-        # The metadata of 2.x holds a TorchVersion. What torch warns about is harmless, or refused below.
-        with torch.serialization.safe_globals([torch.torch_version.TorchVersion]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # a damaged or hostile file can raise anything; there is no less strict way to read it
-        what = "is not a checkpoint, or is damaged"
-        if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL (\S+)", str(error))):
-            what = f"holds something other than plain data ({one_line(found[1])}); refused, and nothing was run"
+        state = read_plain(path, mapped)
+    except NotPlainError as error:
+        what = f"holds something other than plain data ({one_line(str(error))}); refused, and nothing was run"
         raise UserError(f"'{path}' {what}.") from error
+    except Exception as error:  # a damaged or hostile file can raise anything
+        raise UserError(f"'{path}' is not a checkpoint, or is damaged.") from error
     if not isinstance(state, dict):
         raise UserError(f"'{path}' is not a checkpoint: it holds a {type(state).__name__}, not a dictionary.")
     if has_present_format(state) and not has_trailer:
         raise UserError(f"The checkpoint '{path}' is damaged (its SHA-256 is missing); use another one of the run.")
-    if odd := _odd_tensor(state):
-        raise UserError(f"'{path}' holds a tensor that no checkpoint has ({odd}); refused.")
     return state
 
 
@@ -164,36 +151,3 @@ def has_present_format(state: Mapping[str, Any]) -> bool:
     """Whether a file says that it has the present format."""
     version = state.get("format_version")
     return type(version) is int and version == FORMAT_VERSION
-
-
-def _is_plain_zip(path: Path) -> bool:
-    """Whether a file is a zip like torch.save's: not compressed (no zip bomb), no name twice, no very long names."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            names = {member.filename for member in members}
-            if len(names) < len(members) or any(m.compress_type != zipfile.ZIP_STORED for m in members):
-                return False
-            pickles = [archive.read(name) for name in names if name.endswith(".pkl")]
-            steps = itertools.chain.from_iterable(map(pickletools.genops, pickles))
-            return all(len(str(name)) <= LONGEST_NAME for step, name, _ in steps if step.name in ("GLOBAL", "INST"))
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError):  # OSError: an offset before 0
-        return False
-
-
-def _odd_tensor(state: Any) -> str | None:
-    """Describes the first tensor in nested values that is not dense, real and in memory; None if all are."""
-    seen: set[int] = set()  # a list may contain itself
-    to_check = [state]
-    while to_check:
-        value = to_check.pop()
-        if isinstance(value, Tensor):
-            stored = value.untyped_storage().nbytes() if value.layout == torch.strided and not value.is_meta else 0
-            if type(value) not in (Tensor, nn.Parameter) or value.is_quantized or value.is_complex():
-                return f"{type(value).__name__}, {value.dtype}"
-            if stored < value.numel() * value.element_size():  # sparse, meta, or expanded from a few numbers
-                return f"{tuple(value.shape)} in {stored} bytes"
-        elif isinstance(value, (dict, list, tuple, set, frozenset)) and id(value) not in seen:
-            seen.add(id(value))
-            to_check += [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
-    return None

@@ -44,6 +44,7 @@ from hostile_files import (
 import gen
 import prepare
 import train
+from jojo.checkpoints import file as checkpoint_file
 from jojo.checkpoints.file import read_stamp
 from jojo.command import run_command
 from jojo.text import cache_builder
@@ -126,29 +127,26 @@ def undo(place: Place, allowed: list[Any]) -> None:
 class Watch:
     """Records how files were read."""
 
-    loads: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # torch.load: file, options
+    reads: list[Path] = field(default_factory=list)  # checkpoints
     careless: list[str] = field(default_factory=list)  # calls that could run code in a file
 
     def assert_careful(self) -> None:
-        """Every file was read at most once, and with weights_only."""
+        """Every checkpoint was read at most once, and nothing was unpickled by anybody else."""
         assert self.careless == []
-        assert all(options.get("weights_only") is True for _, options in self.loads)
-        assert all("pickle_module" not in options for _, options in self.loads)
-        assert max(Counter(path for path, _ in self.loads).values(), default=0) <= 1
+        assert max(Counter(self.reads).values(), default=0) <= 1
 
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
-    """Records calls of torch.load, and of functions that could run code in a file."""
-    watch, load = Watch(), torch.load
+    """Records which checkpoints are read, and calls of functions that could run code in a file."""
+    watch, read = Watch(), checkpoint_file.read_plain
 
-    def watched(file: Any, *arguments: Any, **options: Any) -> Any:
-        names = ("map_location", "pickle_module")
-        watch.loads.append((str(getattr(file, "name", file)), dict(zip(names, arguments, strict=False)) | options))
-        return load(file, *arguments, **options)
+    def watched(path: Path, mapped: bool) -> Any:
+        watch.reads.append(path)
+        return read(path, mapped)
 
-    monkeypatch.setattr(torch, "load", watched)
-    for module, function in ((pickle, "load"), (pickle, "loads"), (torch.jit, "load"), (np, "load")):
+    monkeypatch.setattr(checkpoint_file, "read_plain", watched)
+    for module, function in ((pickle, "load"), (pickle, "loads"), (torch, "load"), (torch.jit, "load"), (np, "load")):
         called = f"{module.__name__}.{function}"
         monkeypatch.setattr(module, function, lambda *_, called=called, **__: watch.careless.append(called))
 
@@ -233,7 +231,7 @@ def test_a_hostile_checkpoint_is_refused_in_one_sentence_and_nothing_is_run(
     main, arguments = WAYS_IN[way]
     for with_stamp in (True, False):
         place.lay(kind, with_stamp)
-        watch.loads.clear()
+        watch.reads.clear()
         said = run(capsys, main, *arguments)
         watch.assert_careful()
         said.assert_refused(FILE, CHECKPOINTS[kind].culprit or "")
@@ -711,9 +709,9 @@ def test_no_text_in_a_config_can_control_the_terminal(place: Place, capsys: Caps
 
 FORBIDDEN_CALLS = {
     "eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads", "pickle.Unpickler",
-    "marshal.loads", "marshal.load", "torch.jit.load", "torch.hub.load", "shelve.open", "yaml.load", "dill.load",
+    "marshal.loads", "marshal.load", "torch.load", "torch.jit.load", "torch.hub.load", "shelve.open", "yaml.load", "dill.load",
 }  # fmt: skip
-FORBIDDEN_KEYWORDS = {"weights_only": True, "allow_pickle": False, "shell": False}  # and the values that they must have
+FORBIDDEN_KEYWORDS = {"allow_pickle": False, "shell": False}  # and the values that they must have
 
 
 def careless_code(source: str) -> list[str]:
@@ -723,7 +721,7 @@ def careless_code(source: str) -> list[str]:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             given = {k.arg: k.value for k in node.keywords}
-            wrong = called in FORBIDDEN_CALLS or (called == "torch.load" and "weights_only" not in given)
+            wrong = called in FORBIDDEN_CALLS
             for keyword, must_be in FORBIDDEN_KEYWORDS.items():
                 value = given.get(keyword)
                 wrong |= value is not None and not (isinstance(value, ast.Constant) and value.value is must_be)
@@ -758,9 +756,7 @@ def test_the_projects_code_has_no_call_that_could_run_code_from_a_file() -> None
 @pytest.mark.parametrize(
     "source",
     [
-        f"torch.load(path, weights_only={False})",
-        "torch.load(path)",
-        "torch.load(path, weights_only=careful)",
+        "torch.load(path, weights_only=True)",
         "pickle.load(file)",
         "state = pickle.Unpickler(file).load()",
         "x = [eval('1')]",
@@ -774,7 +770,5 @@ def test_the_search_finds_calls_that_could_run_code_from_a_file(source: str) -> 
 
 
 def test_the_search_accepts_harmless_calls() -> None:
-    good = (
-        "model.eval()\ntorch.load(path, weights_only=True)\nrun(words, shell=False)\nre.compile('x')\nhistory.exec(1)\n"
-    )
+    good = "model.eval()\nrun(words, shell=False)\nre.compile('x')\nhistory.exec(1)\n"
     assert careless_code(good) == [] and FORBIDDEN_TEXT.findall(good) == []

@@ -238,7 +238,7 @@ MISFITS = {
     "metrics.bpb": NO_POINTS,
     "metrics.stride": NO_COUNT,
     "metrics.elapsed_s": NO_NUMBER,
-    "metadata.run_id": (None, 7, b"0"),
+    "metadata.run_id": (None, 7, ["0"]),
     "metadata.dataset.train": (None, 7),
     "metadata.machine": (None, "cpu"),
 }

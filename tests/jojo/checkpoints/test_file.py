@@ -14,6 +14,7 @@ import torch
 from helpers_model import random_model, tiny_config
 from helpers_run import differences
 
+from jojo.checkpoints import file as checkpoint_file
 from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.checkpoints.file import read_file, read_stamp, verify_file, write_file
 from utils import UserError
@@ -156,7 +157,7 @@ def test_nothing_is_unpickled_before_the_sha256_is_compared(good, monkeypatch):
     content = bytearray(good.read_bytes())
     content[len(content) // 2] ^= 4
     good.write_bytes(content)
-    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("was unpickled"))
+    monkeypatch.setattr(checkpoint_file, "read_plain", lambda *args: pytest.fail("was unpickled"))
     with pytest.raises(UserError, match="SHA-256 does not match"):
         read_file(good)
 
@@ -224,7 +225,7 @@ def test_the_error_for_a_folder_or_a_missing_file_lists_checkpoints(good):
 def test_tensors_that_are_not_dense_real_and_in_memory_are_refused(tmp_path, tensor):
     for odd in (state(nothing=[{"deep": (tensor,)}]), state(model={"weight": tensor})):
         write_file(odd, tmp_path / "odd.pt")
-        with pytest.raises(UserError, match="tensor that no checkpoint has"):
+        with pytest.raises(UserError, match=r"holds something other than plain data \(.+\); refused"):
             read_file(tmp_path / "odd.pt")
 
 
@@ -233,13 +234,3 @@ def test_a_list_that_contains_itself_is_read_without_a_hang(tmp_path):
     loop.append(loop)
     write_file(state(nothing=loop), tmp_path / "x.pt")
     assert read_file(tmp_path / "x.pt")["format_version"] == 3
-
-
-def test_a_compressed_archive_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x/data.pkl", b"\0" * (1 << 20))
-    (tmp_path / "x.pt").write_bytes(content.getvalue())
-    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("was read"))
-    with pytest.raises(UserError, match="not a checkpoint"):
-        read_file(tmp_path / "x.pt")
