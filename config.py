@@ -107,7 +107,9 @@ class TrainingConfig:
     log_interval: int = option(10, "how often to print, if not on a terminal; 0 = never", unit="batches", at_least=0)
     plot_interval: int = option(100, "how often to keep a plot; 0 = only the last", unit="batches", at_least=0)
     sample_interval: int = option(0, "how often to continue sample_prompts; 0 = never", unit="batches", at_least=0)
-    sample_prompts: str = option("Once upon a time", "what samples continue; separate several with |")
+    sample_prompts: str | None = option(
+        None, 'what samples continue; separate several with |; null = "Once upon a time", in chats "Hello!"'
+    )
     sample_tokens: int = option(40, "length of a sample", unit="tokens", at_least=1)
     save_checkpoints: bool = option(True, "write checkpoints; false = keep nothing but the metrics")
     checkpoint_interval: int = option(0, "batches between numbered checkpoints; 0 = none", unit="batches", at_least=0)

@@ -137,15 +137,19 @@ def sample_texts(
     max_tokens: int,
     seed: int,
     agree: Callable[[Tensor], Tensor] | None = None,
+    chat: bool = False,
 ) -> list[dict[str, str]]:
     """What the model writes after each prompt: [{"prompt": ..., "text": ...}, ...]. `agree` is that of generate().
 
+    With `chat`, a prompt is the first turn of a conversation and the text answers it.
     The text after prompt number n is drawn with seed + n, so the same weights write the same texts.
     """
     model.eval()
     samples, stop = [], set(tokenizer.special_tokens.values())
     for number, prompt in enumerate(prompts):
         ids, generator = [tokenizer.eot_id, *tokenizer.encode(prompt)], torch.Generator().manual_seed(seed + number)
+        if chat:
+            ids, _ = chat_prompt(tokenizer, [{"role": "user", "content": prompt}], model.config.block_size)
         steps = generate(model, ids, max_tokens=max_tokens, stop=stop, generator=generator, agree=agree)
         samples.append({"prompt": prompt, "text": tokenizer.decode(t for (t,) in steps if t is not None)})
     return samples

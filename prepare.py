@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -27,7 +26,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jojo.command import Parser, run_command
-from utils import UserError, __version__, check_folder, locked, log, one_line, plural, replace_text, user_path
+from utils import (
+    UserError,
+    __version__,
+    check_folder,
+    locked,
+    log,
+    one_line,
+    plural,
+    replace_text,
+    usable_cores,
+    user_path,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from jojo.text.cache_builder import Source
@@ -236,7 +246,7 @@ def prepare(args: argparse.Namespace, name: str) -> None:
         args.tokenizer = str(train_tokenizer(args, files, sources[0]))
         args.given.append("tokenizer")
     tokenizer = get_tokenizer(args.tokenizer)
-    workers = args.num_workers if args.num_workers is not None else os.cpu_count() or 1
+    workers = args.num_workers if args.num_workers is not None else usable_cores()
     rendering = Rendering(parse_special=args.parse_special == "true")
     folder, caches = user_path(args.cache_dir), []
     for source in sources:

@@ -10,11 +10,11 @@ Every config field is a flag (--model.n_layer 8); docs/configuration.md explains
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 from jojo.command import run_command
 from training.flags import build_parser, read_request
-from utils import log, user_path
+from utils import UserError, log, user_path
 
 
 def main(arguments: list[str]) -> int:
@@ -25,12 +25,21 @@ def main(arguments: list[str]) -> int:
     from jojo.config_file import save_config
     from jojo.machine.launch import joined
     from jojo.metrics import require_tensorboard
+    from training.decisions import Reasons
+    from training.resume import resolve_request
     from training.run import prepare_run
-    from training.summary import memory_explained, show_config
+    from training.summary import memory_explained, show_config, show_options
 
     if args.tensorboard:
         require_tensorboard()
-    with joined() as ranks, closing(prepare_run(request, ranks)) as run:
+    with joined() as ranks, ExitStack() as opened:
+        try:
+            run = opened.enter_context(closing(prepare_run(request, ranks)))
+        except UserError:  # for example, the data are not prepared yet
+            if args.show_config:
+                resolved = resolve_request(request, ranks)
+                log.info(show_options(resolved.config, Reasons(resolved.sources)))
+            raise
         if args.save_config and ranks.is_main:
             save_config(run.config, user_path(args.save_config))
         if args.show_config:

@@ -240,9 +240,10 @@ class Trainer:
         """What the model writes after each of sample_prompts; with FSDP all ranks write it. Leaves torch's random state alone."""
         training, tokenizer, seed = self.config.training, self.run.data.tokenizer, self.config.system.seed
         dtype, agree = (self.run.dtype, self.ranks.broadcast) if self.run.sharded else ("float32", None)
-        prompts, n_tokens = training.sample_prompts.split("|"), training.sample_tokens
+        prompts, n_tokens = (training.sample_prompts or "").split("|"), training.sample_tokens
         with devices.uncompiled(), devices.autocast(self.run.device, dtype):
-            return sample_texts(self.model, tokenizer, prompts, n_tokens, seed=seed, agree=agree)
+            chat = self.run.data.is_chat
+            return sample_texts(self.model, tokenizer, prompts, n_tokens, seed=seed, agree=agree, chat=chat)
 
     # === the loop ===================================================================================================
 

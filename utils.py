@@ -123,6 +123,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(re.search(words, str(error))))
 
 
+def usable_cores() -> int:
+    """The number of cores that this process may use. The machine may have more (taskset, batch systems)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def divisors(number: int) -> list[int]:
     """All divisors, from 1 up to the number itself."""
     small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]

@@ -460,6 +460,19 @@ def test_show_config_shows_the_values_that_follow_from_the_config(folder: pathli
     assert f"at batch {2 * batches:,}" in figures["learning rate"]
 
 
+def test_show_config_shows_the_options_before_the_data_are_prepared(folder: pathlib.Path, capsys: Capsys) -> None:
+    result = run_train(capsys, *TINY, "--dataset", "other", "--show_config", "--model.n_layer", "3")
+    assert re.search(r"n_layer +3 +--model\.n_layer", result.out) and "[data]" in result.out
+    assert result.code == 1 and "other-train.jsonl" in result.err
+
+
+def test_an_epoch_of_few_batches_is_reported_with_what_to_change(folder: pathlib.Path, capsys: Capsys) -> None:
+    accumulate = ("--training.gradient_accumulation_steps", "4")
+    warned = run_train(capsys, *TINY, *accumulate, "--max_iters", "1").err
+    assert re.search(r"An epoch has only \d batch(es)?; .*--training\.gradient_accumulation_steps 1", warned)
+    assert "An epoch has" not in run_train(capsys, *TINY, "--max_iters", "1").err
+
+
 def test_show_config_does_not_train(folder: pathlib.Path, capsys: Capsys) -> None:
     show(capsys, *TINY)
     assert not (folder / "models").exists()

@@ -27,6 +27,16 @@ def own_log() -> Iterator[None]:
         yield
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can limit the cores of a process")
+def test_only_the_cores_that_the_process_may_use_count() -> None:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert utils.usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 # --- console --------------------------------------------------------------------------------------------------------
 
 

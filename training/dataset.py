@@ -34,6 +34,11 @@ class Data:
         train, val = self.train.manifest, self.val.manifest
         return {"name": train.name, "train": train.fingerprint, "val": val.fingerprint}
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether the training text is conversations: every document ends with a control token, and these have more."""
+        return self.train.manifest.n_control_tokens > self.train.n_documents
+
     def close(self) -> None:
         """Close the files and remove the temporary folder."""
         self.train.close()
@@ -70,9 +75,9 @@ def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path) -> tuple
     if train is not None:
         val = opened(file_source(files, "val"))
     elif data.dataset_name == "story":
-        missing = files.split("train")
-        log.info("No %s: using the built-in sample. For yours: python prepare.py --input FILES --name story", missing)
         train, val = opened(story_sample("train")), opened(story_sample("val"))
+        if train and val:
+            log.info("Using the built-in sample of %s short stories.", f"{train.n_documents + val.n_documents:,}")
     if train is None or val is None:
         missing = files.split("train" if train is None else "val")
         known = sorted(path.name.removesuffix("-train.jsonl") for path in files.folder.glob("*-train.jsonl"))

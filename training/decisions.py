@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 
 from config import Config, Value
@@ -13,7 +12,7 @@ from jojo.schedule import Schedule, derive_schedule
 from jojo.text.tokenizer import Tokenizer, get_tokenizer
 from training.micro_batch import choose_batch_size
 from training.resume import ResolvedRequest
-from utils import UserError, log
+from utils import UserError, log, usable_cores
 
 
 @dataclass
@@ -91,7 +90,7 @@ def derive_system(config: Config, reasons: Reasons, ranks: Ranks = SINGLE) -> No
     compiles = devices.choose_compile(config.training.compile_model, system.device)
     reasons.derive(config, "training.compile_model", compiles.value == "yes", compiles.reason)
     if system.num_workers is None:
-        reasons.derive(config, "system.num_workers", os.cpu_count() or 1, "one per core")
+        reasons.derive(config, "system.num_workers", usable_cores(), "one per core")
 
 
 def derive_batch_size(config: Config, tokenizer: Tokenizer, reasons: Reasons, ranks: Ranks) -> None:

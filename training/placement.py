@@ -57,14 +57,13 @@ def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool
     """Compile every transformer block (they share one compilation) and try one. False, with a warning, if that fails."""
     config = model.config
     example = torch.zeros(batch_size, config.block_size, config.n_embd, device=device, requires_grad=True)  # (B, T, C)
-    for block in model.transformer.h:
-        block.compile()
     first = model.transformer.h[0]
     if model.device.type == "meta":  # try another block of the same shape
         first = Block(config, 0)
-        first.compile()
     first.to(device)  # place() moves the others
     try:
+        for block in {*model.transformer.h, first}:
+            block.compile()
         with devices.autocast(device, dtype):
             first(example).sum().backward()
         return True

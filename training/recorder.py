@@ -59,7 +59,7 @@ class Record:
         metrics.elapsed_s = metrics.read_clock()
         metrics.tokens += n_targets
         tokens_per_s, rows_per_s = n_targets / seconds, config.rows_per_batch / seconds
-        flops_per_s = tokens_per_s * formulas(config.model).flops_per_token
+        flops_per_s = config.tokens_per_batch / seconds * formulas(config.model).flops_per_token
         peak = self.run.ranks.world_size * (self.peak_flops or 0)
         mfu = round(flops_per_s / peak, 5) if peak else None
         lr = self.run.plan.schedule.lr(step - 1)
@@ -77,7 +77,9 @@ class Record:
         }
         metrics.add_batch(self.row)
         mfu_text = "n/a" if mfu is None else f"{mfu:.0%}"
-        speed = f"{rows_per_s:.1f} seq/s, {short_count(tokens_per_s)} tok/s, MFU {mfu_text}"
+        share = n_targets / config.tokens_per_batch  # below 1 in chats, where only answers are predicted
+        predicted = f" ({share:.0%} of all)" if share < 0.99 else ""
+        speed = f"{rows_per_s:.1f} seq/s, {short_count(tokens_per_s)} tok/s{predicted}, MFU {mfu_text}"
         self.bar.set_postfix_str(f"loss {loss:.3f}, {speed}, lr {lr:.1e}", refresh=False)
         self.bar.update()
         interval = config.training.log_interval

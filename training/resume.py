@@ -262,9 +262,14 @@ def check_changes(
 def note_other_machine(checkpoint: Checkpoint, device: str) -> None:
     """Log what affects rounding and differs from the machine of the checkpoint."""
     before, now = checkpoint.state["metadata"].get("machine", {}), machine(device)
-    changes = [f"{name} {before[name]} -> {value}" for name, value in now.items() if before.get(name, value) != value]
+    words = {"device": "device {}", "name": "{}", "threads": "{} threads", "pytorch": "PyTorch {}"}
+    changes = [
+        f"{'1 thread' if (name, now[name]) == ('threads', 1) else text.format(now[name])} instead of {before[name]}"
+        for name, text in words.items()
+        if before.get(name, now[name]) != now[name]
+    ]
     if changes:
-        log.info("Results may differ in the last bits from here on: %s.", "; ".join(changes))
+        log.info("Resumed with %s: results may differ in the last digits.", ", ".join(changes))
 
 
 # --- where training begins --------------------------------------------------------------------------------------------

@@ -16,8 +16,10 @@ from jojo.schedule import Schedule
 from training.dataset import Data, open_data
 from training.decisions import Reasons, decide, decide_schedule, decide_tokenizer, derive_batch_size
 from training.flags import Request
-from training.resume import Start, check_changes, note_other_machine, resolve_request, set_position
-from utils import UserError, __version__, log
+from training.resume import Mode, Start, check_changes, note_other_machine, resolve_request, set_position
+from utils import UserError, __version__, log, plural
+
+FEW_BATCHES = 10  # an epoch of fewer batches is worth a warning
 
 
 @dataclass
@@ -75,6 +77,9 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
     config, start, system = resolved.config, resolved.start, resolved.config.system
     data = open_data(config, tokenizer, ranks)
     ranks.connect(system.device, 60 * system.timeout_minutes)
+    if config.training.sample_prompts is None:
+        prompt, kind = ("Hello!", "conversations") if data.is_chat else ("Once upon a time", "text")
+        reasons.derive(config, "training.sample_prompts", prompt, f"the data are {kind}")
     if resolved.auto_batch_size:
         derive_batch_size(config, tokenizer, reasons, ranks)
 
@@ -86,6 +91,13 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
     start.run_id = ranks.broadcast_text("run_id", start.run_id)
     plan = Plan(decide_schedule(resolved, total_batches, reasons), loader.batches_per_epoch, total_batches)
     run = Run(config, reasons, data, resolved.files, plan, start, ranks, request.tensorboard)
+
+    if plan.batches_per_epoch < FEW_BATCHES and start.mode is not Mode.RESUME:
+        accumulates = config.training.gradient_accumulation_steps > ranks.world_size
+        how = "--training.gradient_accumulation_steps 1" if accumulates else "a smaller --batch_size, or more --epochs"
+        log.warning(
+            "An epoch has only %s; to learn more from it, use %s.", plural(plan.batches_per_epoch, "batch"), how
+        )
 
     for split in ("train", "val") if config.data.predict != "all" else ():
         evaluated = run.evaluation_loader(split)

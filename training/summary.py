@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from config import OPTIONS, SECTIONS
+from config import OPTIONS, SECTIONS, Config
 from jojo.checkpoints.file import read_stamp
 from jojo.machine import estimate
 from jojo.machine.device import describe_device, memory_in_use_bytes, total_memory_bytes
-from jojo.metrics import Extremes, MetricsTracker, Point
+from jojo.metrics import MetricsTracker
 from model import formulas
+from training.decisions import Reasons
 from training.memory import memory_bytes
-from training.run import Run
+from training.recorder import FORECAST_AFTER
+from training.run import Plan, Run
 from utils import UserError, byte_count, divisors, duration, is_out_of_memory, log, paint, plural, use_color
 
 WIDTH = 78
+OPTION_WIDTH = max(len(name.split(".")[1]) for name in OPTIONS)
 
 
 def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
@@ -37,8 +42,7 @@ def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
         ("data", f"{train.manifest.source['label']}, cached in {train.path.parent}/\n"
                  f"{plural(train.n_documents, 'document')}, {train.n_tokens:,} tokens; "
                  f"validation {plural(val.n_documents, 'document')}, {val.n_tokens:,} tokens"),
-        ("batches", f"{plan.total_batches:,} of {config.tokens_per_batch:,} tokens ({split})\n"
-                    f"{plan.total_batches / plan.batches_per_epoch:.2f} epochs of {plural(plan.batches_per_epoch, 'batch')}"),
+        ("batches", f"{plan.total_batches:,} of {config.tokens_per_batch:,} tokens ({split})\n{_passes(plan)}"),
         ("intervals", _intervals(run)),
         ("learning rate", plan.schedule.describe(plan.total_batches)),
         ("system", f"{describe_device(run.device)}, {run.dtype}, compile {'on' if compiled else 'off'}, seed {system.seed}"),
@@ -49,6 +53,15 @@ def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
         ("writes", writes if training.save_checkpoints else "no checkpoint (save_checkpoints is false)"),
     ]  # fmt: skip
     return _box("TRAINING", rows)
+
+
+def _passes(plan: Plan) -> str:
+    passes, of = plan.total_batches / plan.batches_per_epoch, f"of {plural(plan.batches_per_epoch, 'batch')}"
+    return (
+        f"{passes:.0%} of one pass over the data ({of})"
+        if passes < 1
+        else f"{passes:.2f} passes over the data, each {of}"
+    )
 
 
 def _intervals(run: Run) -> str:
@@ -85,7 +98,7 @@ def _time(run: Run, peak_flops: float | None) -> str:
         return "estimated after the first batches"
     tokens = run.config.tokens_per_batch * (run.plan.total_batches - run.start.batches_done)
     seconds = formulas(run.config.model).flops_per_token * tokens / (estimate.USUAL_MFU * peak_flops)
-    return f"about {duration(seconds)} at {estimate.USUAL_MFU:.0%} MFU; estimated again after the first batches"
+    return f"about {duration(seconds)} (a guess until {FORECAST_AFTER} batches are done)"
 
 
 def _origin(run: Run) -> str:
@@ -100,17 +113,8 @@ def _origin(run: Run) -> str:
 
 
 def show_config(run: Run) -> str:
-    """Every section with its values and where each came from, then what follows from them."""
-    config, plan, reasons = run.config, run.plan, run.reasons
-    width = max(len(name.split(".")[1]) for name in OPTIONS)
-    blocks = {section: [f"[{section}]"] for section in SECTIONS}
-    for name, opt in OPTIONS.items():
-        section, key = name.split(".")
-        value = config.get(name)
-        shown = value if isinstance(value, str) else json.dumps(value)
-        unit = f" {opt.unit}" if opt.unit and value is not None else ""
-        source = f"derived: {reasons.derived[name]}" if name in reasons.derived else reasons.sources[name]
-        blocks[section].append(f"  {key:<{width}}  {shown + unit:<22} {source}")
+    """Every option, then what follows from them."""
+    config, plan = run.config, run.plan
     follows = {
         "parameters": f"{formulas(config.model).n_parameters:,}",
         "tokens per batch": f"{config.tokens_per_batch:,}",
@@ -121,7 +125,20 @@ def show_config(run: Run) -> str:
         "dtype": run.dtype,
         "checkpoint": run.files.last,
     }
-    blocks[""] = ["[what follows]", *(f"  {name:<{width}}  {value}" for name, value in follows.items())]
+    lines = (f"  {name:<{OPTION_WIDTH}}  {value}" for name, value in follows.items())
+    return "\n".join([show_options(config, run.reasons), "", "[what follows]", *lines])
+
+
+def show_options(config: Config, reasons: Reasons) -> str:
+    """Every section with its values and where each came from."""
+    blocks = {section: [f"[{section}]"] for section in SECTIONS}
+    for name, opt in OPTIONS.items():
+        section, key = name.split(".")
+        value = config.get(name)
+        shown = value if isinstance(value, str) else json.dumps(value)
+        unit = f" {opt.unit}" if opt.unit and value is not None else ""
+        source = f"derived: {reasons.derived[name]}" if name in reasons.derived else reasons.sources[name]
+        blocks[section].append(f"  {key:<{OPTION_WIDTH}}  {shown + unit:<22} {source}")
     return "\n\n".join("\n".join(lines) for lines in blocks.values())
 
 
@@ -153,40 +170,48 @@ def resume_command(run: Run) -> str:
 
 def completed(run: Run, metrics: MetricsTracker) -> str:
     """The box after the last batch: losses, time, the files, and how to talk to the model."""
-    files, saves, manifest = run.files, run.config.training.save_checkpoints, run.data.train.manifest
+    files, saves = run.files, run.config.training.save_checkpoints
+    final = {
+        "train": metrics.train_loss_eval[-1][1] if metrics.train_loss_eval else math.nan,
+        "val": metrics.val_loss_eval[-1][1] if metrics.val_loss_eval else math.nan,
+    }
     bpb = metrics.bpb[-1][1] if metrics.bpb else math.nan
-    is_chat = manifest.n_control_tokens > manifest.n_documents  # every document ends with one; chats have more
-    prompt = "--chat" if is_chat else '--prompt "Once upon a time"'
+    prompt = "--chat" if run.data.is_chat else '--prompt "Once upon a time"'
     rows = [
-        ("total time", duration(metrics.read_clock())),
-        ("training loss", _losses(metrics.train_loss_eval, metrics.train)),
-        ("validation loss", _losses(metrics.val_loss_eval, metrics.val)),
-        ("bits per byte", f"{bpb:.4f} (validation)" if math.isfinite(bpb) else ""),
-        ("model", str(files.last) if saves else ""),
-        ("best model", str(files.best) if saves and files.best.exists() else ""),
-        ("metrics", str(files.metrics)),
-        ("loss curve", str(files.plot) if files.plot.exists() else ""),
-        ("talk to it", f"python gen.py {shlex.quote(str(files.last))} {prompt}" if saves else ""),
+        ("Total training time:", duration(metrics.read_clock())),  # scripts for Jojo 2.1 look for these seven names
+        *((f"Final {split} loss:", _number(value)) for split, value in final.items()),
+        ("Best train loss:", _number(metrics.train.best)),
+        ("Best val loss:", _number(metrics.val.best)),
+        ("Worst train loss:", _number(metrics.train.worst, "31")),
+        ("Worst val loss:", _number(metrics.val.worst, "31")),
+        ("Bits per byte:", f"{bpb:.4f} (validation)" if math.isfinite(bpb) else ""),
+        ("Model:", str(files.last) if saves else ""),
+        ("Best model:", str(files.best) if saves and files.best.exists() else ""),
+        ("Metrics:", str(files.metrics)),
+        ("Loss curve:", str(files.plot) if files.plot.exists() else ""),
+        ("Talk to it:", f"python gen.py {shlex.quote(str(files.last))} {prompt}" if saves else ""),
     ]
     return _box("TRAINING COMPLETED", rows)
 
 
-def _losses(points: Sequence[Point], extremes: Extremes) -> str:
-    values = (points[-1][1] if points else math.nan, extremes.best, extremes.worst)
-    final, best, worst = (f"{value:.4f}" if math.isfinite(value) else "-" for value in values)
-    if use_color(sys.stdout) and worst != "-":
-        worst = paint(worst, "31")
-    return f"final {final}, best {best}, worst {worst}"
+def _number(value: float, color: str = "") -> str:
+    text = f"{value:.4f}" if math.isfinite(value) else "-"
+    return paint(text, color) if color and use_color(sys.stdout) else text
 
 
 def _box(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    """Rows of (name, value) in a frame. A value may have several lines; rows with an empty value are left out."""
-    lines = [f"--- {title} ".ljust(WIDTH, "-")]
+    """Rows of (name, value) in a frame, wrapped at words on a narrow terminal. Leaves out rows with an empty value."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    indent = max(len(name) for name, _ in rows) + 3
+    lines = [f"--- {title} ".ljust(min(WIDTH, columns), "-")]
     for name, value in rows:
-        if value:
-            first, *more = value.splitlines()
-            lines += [f"  {name:<16} {first}", *(f"  {'':<16} {line}" for line in more)]
-    return "\n".join([*lines, "-" * WIDTH])
+        beside = name
+        for line in value.splitlines():
+            parts = textwrap.wrap(line, max(20, columns - indent), break_long_words=False, break_on_hyphens=False)
+            for part in [line] if line.startswith("python ") else parts:  # a command stays on one line, to be copied
+                lines.append(f"  {beside}".ljust(indent) + part)
+                beside = ""
+    return "\n".join([*lines, "-" * min(WIDTH, columns)])
 
 
 @contextmanager

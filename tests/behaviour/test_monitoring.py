@@ -8,10 +8,12 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from helpers_cli import finish, start_python
+from helpers_data import write_lines
 from helpers_run import (
     TINY,
     differences,
@@ -26,12 +28,14 @@ from helpers_run import (
     train_plainly,
 )
 
+import generation
 import trainer as trainer_module
 from config import Config
 from jojo import plotting
 from jojo.machine import estimate
 from jojo.metrics import MetricsTracker
 from model import formulas
+from training import summary
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,8 +188,12 @@ def test_best_and_worst_losses_equal_the_metrics_file_even_if_the_loss_rises_at_
     for name, key in (("val", "val_loss"), ("train", "train_loss_eval")):
         values = [row[key] for row in rows]
         assert (state[f"best_{name}_loss"], state[f"worst_{name}_loss"]) == (min(values), max(values))
-    assert "validation loss  final 9.0000, best 2.0000, worst 9.0000" in said
-    assert "training loss    final 8.5000, best 1.5000, worst 8.5000" in said
+    shown = dict(re.findall(r"((?:Final|Best|Worst) (?:train|val) loss:) +([\d.]+)", said))
+    assert shown == {
+        "Final train loss:": "8.5000", "Best train loss:": "1.5000", "Worst train loss:": "8.5000",
+        "Final val loss:": "9.0000", "Best val loss:": "2.0000", "Worst val loss:": "9.0000",
+    }  # fmt: skip
+    assert "Total training time:" in said.partition("TRAINING COMPLETED")[2]
     assert state_of("models/mine_epoch1_best.pt")["batch_counter"] == 3
 
 
@@ -301,24 +309,49 @@ def test_tensorboard_that_is_not_installed_is_refused_before_anything_is_written
 def test_the_summary_estimates_the_memory_and_the_time_of_the_run():
     said = train("--max_iters", "3", "--training.sample_interval", "2").said
     assert re.search(r"memory +about [\d.]+ MB at the peak, of [\d.]+ GB", said)
-    assert re.search(r"time +about .* at 30% MFU; estimated again after the first batches", said)
+    assert re.search(r"time +about .* \(a guess until 5 batches are done\)", said)
     assert "sample every 2 batches" in said and "cached in cache/" in said
-    assert "metrics          models/mine_epoch1.metrics.jsonl" in said
+    assert re.search(r"Metrics: +models/mine_epoch1\.metrics\.jsonl", said)
+
+
+def test_on_a_narrow_terminal_the_summary_is_wrapped_at_words_but_commands_are_not(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "44")
+    monkeypatch.setattr(summary.sys.stdout, "isatty", lambda: True, raising=False)
+    said = train("--max_iters", "2", "--no_color").said
+    for line in said[said.index("--- TRAINING ") :].splitlines():
+        assert len(line) <= 44 or "python " in line or "models/" in line or line.startswith("batch")
+    assert 'python gen.py models/mine_epoch1.pt --prompt "Once upon a time"\n' in said
+
+
+def test_samples_of_a_run_on_conversations_answer_a_greeting():
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello, I am a fox."}]
+    for split in ("train", "val"):
+        write_lines(Path(f"data/mine-{split}.jsonl"), [{"messages": messages}] * 8)
+    trainer = make_trainer("--training.sample_tokens", "3")
+    with patch.object(generation, "generate", wraps=generation.generate) as called:
+        assert [sample["prompt"] for sample in trainer.samples()] == ["Hello!"]
+    prompt = trainer.run.data.tokenizer.decode(called.call_args.args[1], show_control=True)
+    assert prompt == "<|endoftext|><|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_without_a_known_peak_of_the_device_mfu_is_not_available(monkeypatch):
     monkeypatch.setattr(estimate, "peak_flops", lambda system: None)
     said = train("--max_iters", "2", "--log_interval", "1").said
-    assert "MFU n/a" in said and "time             estimated after the first batches" in said
+    assert "MFU n/a" in said and re.search("time +estimated after the first batches", said)
     assert {row["mfu"] for row in metrics_rows("models/mine_epoch1.metrics.jsonl", clock=True)} == {None}
 
 
-def test_mfu_is_flops_per_second_divided_by_the_peak():
-    train("--max_iters", "5", "--system.peak_flops", "2.5e9")
-    trainer = make_trainer()
-    flops = formulas(trainer.config.model).flops_per_token
-    for row in metrics_rows("models/mine_epoch1.metrics.jsonl", clock=True):
-        assert row["mfu"] == pytest.approx(row["tokens_per_s"] * flops / 2.5e9, rel=1e-3)
+def test_mfu_counts_every_processed_token_and_the_line_shows_the_share_that_was_predicted():
+    """The last batch of the epoch has ignored rows, which the model processes as well."""
+    said = train("--epochs", "1", "--system.peak_flops", "2.5e9", "--log_interval", "1").said
+    config = make_trainer().config
+    rows = metrics_rows("models/mine_epoch1.metrics.jsonl", clock=True)
+    for row in rows:
+        flops_per_s = row["samples_per_s"] * config.model.block_size * formulas(config.model).flops_per_token
+        assert row["mfu"] == pytest.approx(flops_per_s / 2.5e9, rel=1e-3)
+    share = (rows[-1]["tokens"] - rows[-2]["tokens"]) / config.tokens_per_batch
+    *_, last = re.findall(r"^batch \d+/\d+  loss.*", said, re.MULTILINE)
+    assert 0 < share < 0.9 and f"tok/s ({share:.0%} of all), MFU" in last
 
 
 COLOURED = {"NO_COLOR": "", "TERM": "xterm"}
