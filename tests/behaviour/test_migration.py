@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import pathlib
+import pydoc
 import re
-import shlex
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from helpers_cli import ROOT, Outcome, kept_log
+from helpers_docs import configs_in, parsed
 
-import gen
-import prepare
-from config import OPTIONS, SECTIONS, resolve
+from config import OPTIONS, SECTIONS
 from jojo.checkpoints.file import FORMAT_VERSION, write_file
 from jojo.checkpoints.older_formats import flat_config, training_state
-from jojo.command import Parser, run_command
-from jojo.config_file import config_layers
+from jojo.command import run_command
 from tools import improvements_guide as guide
-from training.flags import build_parser, overrides
 from utils import UserError
 
 Capsys = pytest.CaptureFixture[str]
@@ -30,12 +25,7 @@ Capsys = pytest.CaptureFixture[str]
 TEXT = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
 PAGE = guide.sections()
 HEADERS = [["command there", "here"], ["config key there", "here"], ["checkpoint key there", "what is taken over"]]
-PARSERS: dict[str, Callable[[], Parser]] = {
-    "train.py": build_parser,
-    "gen.py": gen.build_parser,
-    "prepare.py": prepare.build_parser,
-    "tools/improvements_guide.py": guide.build_parser,
-}
+NAMES = ["Python name there", "here"]
 WEIGHTS = {"transformer.wte.weight": torch.zeros(2, 2)}
 SHAPE = {"n_layer": 1, "n_head": 1, "n_embd": 2, "block_size": 2, "bias": False, "vocab_size": 2, "dropout": 0.0}
 MODULES = ("run_files.py", "plotting.py")  # named on the page, but not as commands
@@ -81,24 +71,13 @@ def commands() -> list[str]:
     return list(dict.fromkeys(w for w in words if re.match(r"--|(python )?\S+\.py\b", w) and w not in MODULES))
 
 
-def parsed(command: str) -> argparse.Namespace:
-    """The command as the parser of its script reads it; flags alone are train.py's. Exits if they are wrong."""
-    words = shlex.split(command.removeprefix("python "))
-    script = words.pop(0) if words[0].endswith(".py") else "train.py"
-    args = PARSERS[script]().parse_args(words)
-    if script == "train.py":
-        resolve(config_layers(None, overrides(args, words)), partial=True)  # checks the types of values too
-    return args
-
-
 # --- what the page says -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", commands())
 def test_every_command_on_the_page_parses(command: str) -> None:
-    args = parsed(command)
-    if "configs/" in command:
-        assert (ROOT / args.config).is_file()
+    parsed(command)
+    assert all((ROOT / file).is_file() for file in configs_in(command))
 
 
 def test_the_search_finds_the_commands_on_the_page() -> None:
@@ -116,7 +95,8 @@ def test_a_wrong_command_does_not_parse(command: str, capsys: Capsys) -> None:
 
 
 def test_every_dotted_option_on_the_page_exists() -> None:
-    names = set(re.findall(rf"\b(?:{'|'.join(SECTIONS)})\.[a-z]\w*", TEXT)) - {"train.py"}
+    options = re.sub(r"^\| Python name there.*?\n\n", "", TEXT, flags=re.MULTILINE | re.DOTALL)
+    names = set(re.findall(rf"\b(?:{'|'.join(SECTIONS)})\.[a-z]\w*", options)) - {"train.py"}
     assert len(names) > 8 and names <= set(OPTIONS)
 
 
@@ -126,7 +106,8 @@ def test_the_page_has_a_section_for_every_version() -> None:
 
 @pytest.mark.parametrize("title", guide.GUIDES.values())
 def test_a_section_has_three_tables_and_says_what_differs(title: str) -> None:
-    assert [rows[0] for rows in tables(title).values()] == HEADERS
+    headers = [*HEADERS, NAMES] if title == "From Jojo 2.1" else HEADERS
+    assert [rows[0] for rows in tables(title).values()] == headers
     assert all(len(rows) > 4 for rows in tables(title).values())
     points = PAGE[title].split("\n\nBehaves differently:\n\n")[1]
     assert len(re.findall(r"^- \*\*", points, re.MULTILINE)) >= 2
@@ -178,6 +159,19 @@ def test_the_page_names_exactly_the_metrics_that_are_taken_over(title: str) -> N
     assert taken
     said = next(here for key, here in tables(title)["checkpoint key there"] if key == "`metrics`")
     assert code(said) == [name for name in there if taken["metrics"].get(name) == [(1, 2.5)]]
+
+
+def test_every_python_name_that_is_named_as_a_replacement_exists() -> None:
+    rows = tables("From Jojo 2.1")["Python name there"][1:]
+    replacements = [text for _, here in rows for text in code(here) if not re.match(r"--|python |models/", text)]
+    for path in re.findall(r"[a-z_]+(?:\.\w+)+", " ".join(replacements)):
+        assert pydoc.locate(path) is not None, path
+    there = " ".join(names for names, _ in rows)
+    for name in (
+        *("GPTConfig", "Config.from_file", "get_default_config", "ProgressTracker", "DeviceManager"),
+        *("simple_packed_loader", "setup_tokenizer"),
+    ):
+        assert name in there
 
 
 # --- printing ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,13 @@
-"""GPT-2 and its training loop in plain PyTorch and float32, without optimizations.
+"""GPT-2 and its training step in plain PyTorch, in float32: the whole idea of train.py on one page.
 
-Read it beside model.py, jojo/kernels/loss.py and trainer.py, which compute the same. tools/benchmark.py measures both.
+Read it from top to bottom: a block, the model, the step. To train is then to call the step with one batch after another:
+
+    model = PlainGPT(layers=4, heads=4, width=192, context=128, vocabulary=50_304)
+    step = plain_loop(model, model.loss)
+    for inputs, targets in batches:  # token ids, int64 (B, T); the target of each token is the token after it
+        print(step(inputs, targets))
+
+model.py, jojo/kernels/loss.py and trainer.py compute the same, faster. tools/benchmark.py measures how much faster.
 
 Shape letters: B sequences, T tokens per sequence, C channels, H heads, D head size, V vocabulary rows.
 """
@@ -33,7 +40,7 @@ class PlainBlock(nn.Module):
         B, T, C = x.shape
         qkv = self.attn["c_attn"](self.ln_1(x)).view(B, T, 3, self.heads, C // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, H, T, D)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, H, T, D); no token sees a later one
         x = x + self.attn["c_proj"](y.transpose(1, 2).reshape(B, T, C))
         return x + self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x)), approximate="tanh"))
 
@@ -57,7 +64,7 @@ class PlainGPT(nn.Module):
         x = self.wte(tokens) + self.wpe(torch.arange(tokens.size(1)))  # (B, T, C)
         for block in self.h:
             x = block(x)
-        return self.ln_f(x) @ self.wte.weight.T
+        return self.ln_f(x) @ self.wte.weight.T  # the embedding again: its rows are compared with x
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of targets (B, T), in nats."""
@@ -75,7 +82,7 @@ def plain_loop(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) ->
 
     def step(inputs: np.ndarray, targets: np.ndarray) -> float:
         loss = loss_of(torch.from_numpy(inputs), torch.from_numpy(targets))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # adds a gradient to each weight
         nn.utils.clip_grad_norm_(weights, GRAD_CLIP)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
