@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ def first_difference(model: GPT, theirs: Any, prompts: list[list[int]]) -> str |
     for prompt in prompts:
         ids = torch.tensor([prompt])  # (1, T)
         difference = (model(ids)[..., : model.n_vocab] - theirs(ids).logits).abs().max().item()
-        if not difference <= TOLERANCE:  # true for NaN too
+        if not math.isfinite(difference):
+            raise UserError("The model's logits are not finite, so nothing was exported; use an earlier checkpoint.")
+        if difference > TOLERANCE:
             return f"logits by {difference:.2g} (at most {TOLERANCE:g}) after a prompt of {len(prompt)} tokens"
     for prompt in prompts[:2]:  # the long one leaves little room and takes longest
         room = min(GREEDY_TOKENS, model.config.block_size - len(prompt))
@@ -147,15 +150,16 @@ def greedy(theirs: Any, prompt: Tensor, room: int) -> list[int]:
 def compare_tokenizers(ours: Tokenizer, theirs: Any) -> None:
     """Compare the ids of HARD_STRINGS, the text decoded from them, and the ids that gen.py --chat has for MESSAGES.
 
+    Their tokenizer begins every text with <|endoftext|>, as gen.py does.
     By default transformers reads control tokens in any text. With `split_special_tokens=True` look-alikes stay text, as
     they always do in `Tokenizer.encode`.
     """
     if len(theirs) != ours.n_vocab:
         raise UserError(f"{STEM} the tokenizer has {len(theirs)} tokens instead of {ours.n_vocab}.")
     for text in HARD_STRINGS:
-        plain, parsed = ours.encode(text), ours.encode_parsed(text)
+        plain, parsed = [ours.eot_id, *ours.encode(text)], [ours.eot_id, *ours.encode_parsed(text)]
         same = theirs.encode(text, split_special_tokens=True) == plain and theirs.encode(text) == parsed
-        if not (same and theirs.decode(plain) == text and theirs.decode(parsed) == text):
+        if not (same and theirs.decode(plain[1:]) == text and theirs.decode(parsed[1:]) == text):
             raise UserError(f"{STEM} the tokenizer encodes {text[:40]!r} to other ids.")
     for messages in MESSAGES if ours.has_chatml else ():
         ids, _ = chat_prompt(ours, messages, room=1 << 30)

@@ -148,9 +148,8 @@ def test_cards_of_older_files_have_date_and_versions(
 def test_the_card_names_jojo_only_if_jojo_trained_the_model(tmp_path: Path) -> None:
     text, data = card_of({}, {}, tmp_path, version="nanoGPT")
     assert "with Jojo" not in text.split("## Use")[0] and "Trained with Jojo" not in text
-    assert "every document followed" not in text
     text, data = card_of(STATE, CONFIG, tmp_path)
-    assert "with Jojo" in text.split("## Use")[0] and "every document followed" in text
+    assert "with Jojo" in text.split("## Use")[0]
     assert data.tags == ["gpt2", "jojo"]
 
 
@@ -161,8 +160,8 @@ def test_the_cards_code_runs(exported: tuple[Path, Path], capsys: pytest.Capture
     text = (exported[1] / "README.md").read_text()
     assert "max_new_tokens=16" in text and "max_new_tokens=100" not in text
     generator = pipeline("text-generation", str(exported[1]))
-    out = generator("<|endoftext|>Once upon a time", max_new_tokens=16, do_sample=True, temperature=0.7, top_k=50)
-    assert out[0]["generated_text"].startswith("<|endoftext|>Once upon a time")
+    out = generator("Once upon a time", max_new_tokens=16, do_sample=True, temperature=0.7, top_k=50)
+    assert out[0]["generated_text"].startswith("Once upon a time")
     messages = [{"role": "user", "content": "Hello"}]
     assert generator(messages, max_new_tokens=16)[0]["generated_text"][-1]["role"] == "assistant"
 

@@ -65,8 +65,8 @@ def test_export_and_import_restore_a_checkpoint_of_every_version(
         prompt = their_tokenizer("Once upon a time", return_tensors="pt")
         out = theirs.generate(**prompt, do_sample=False, max_new_tokens=20)[0]
     stop = {50256, 50258}
-    written = [t for (t,) in generate(ours, out[:4].tolist(), max_tokens=20, sampling=Sampling(0), stop=stop)]
-    assert out[4:].tolist()[: len(written)] == written
+    written = [t for (t,) in generate(ours, out[:5].tolist(), max_tokens=20, sampling=Sampling(0), stop=stop)]
+    assert out[5:].tolist()[: len(written)] == written
 
     back = load_hf(place)
     before = load_checkpoint(path)
@@ -248,7 +248,7 @@ def test_the_pipeline_answers_messages_and_stops(tmp_path: Path) -> None:
     generator = pipeline("text-generation", str(place))
     answer = generator(messages, max_new_tokens=20)[0]["generated_text"]
     assert answer == [*messages, {"role": "assistant", "content": " Hi Hi Hi"}]
-    assert generator("<|endoftext|>Hello", max_new_tokens=3, return_full_text=False)[0]["generated_text"] == " Hi Hi Hi"
+    assert generator("Hello", max_new_tokens=3, return_full_text=False)[0]["generated_text"] == " Hi Hi Hi"
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ def test_export_and_import_restore_a_vocabulary_of_its_own(tmp_path: Path) -> No
     theirs, their_tokenizer = load_plainly(place)
     assert theirs.config.vocab_size == len(their_tokenizer) == own.n_vocab
     for text in hf_parity.HARD_STRINGS:
-        assert their_tokenizer.encode(text, split_special_tokens=True) == own.encode(text)
+        assert their_tokenizer.encode(text, split_special_tokens=True) == [own.eot_id, *own.encode(text)]
     back = load_hf(place, chatml=True)
     assert back.tokenizer == own.definition()
     assert all(torch.equal(back.model[name], tensor) for name, tensor in load_checkpoint(path).model.items())

@@ -73,6 +73,15 @@ def test_large_logits_are_compared_in_double_precision(tmp_path: Path) -> None:
     assert any("comparing in float64" in line for line in said)
 
 
+def test_a_model_whose_logits_overflow_is_not_exported(tmp_path: Path) -> None:
+    model = random_model(tiny_config(vocab_size=50304), 50259)
+    with torch.no_grad():
+        model.transformer.ln_f.weight.mul_(1e38)
+    with pytest.raises(UserError, match="logits are not finite, so nothing was exported; use an earlier checkpoint"):
+        dry_run(save_format3(model, tmp_path / "x.pt"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_tokenizers_and_templates_that_differ_are_named(exported: tuple[Path, Path], folder: Path) -> None:
     template = folder / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|endoftext|>", ""))

@@ -8,16 +8,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers_cli import messages
 from helpers_data import merges_of
-from helpers_hf import change_json, change_weights, foreign, load_plainly
+from helpers_hf import change_json, change_weights, foreign, load_plainly, nothing_said
 
 from generation import chat_prompt
 from hf import parity as hf_parity
 from hf import tokenizer_files as hf_tokenizer
 from hf.folder import EMBEDDING, load_hf
+from jojo.text.chat_targets import AssistantTargets
 from jojo.text.tokenizer import Tokenizer
 from jojo.text.vocabulary import Vocabulary, train_vocabulary
 from utils import UserError
@@ -39,7 +41,50 @@ def test_only_vocab_and_merges_give_the_same_ids(exported: tuple[Path, Path], tm
         shutil.copy(exported[1] / name, tmp_path / name)
     theirs = GPT2Tokenizer.from_pretrained(tmp_path)
     for text in hf_parity.HARD_STRINGS:
-        assert theirs.encode(text, split_special_tokens=True) == Tokenizer().encode(text)
+        assert theirs.encode(text, split_special_tokens=True) == [50256, *Tokenizer().encode(text)]
+
+
+def test_every_text_and_conversation_begins_with_one_end_of_text(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    for place in (exported[1], resaved(exported[1], tmp_path / "again")):
+        theirs = AutoTokenizer.from_pretrained(place)
+        assert theirs(["Hello", ""]).input_ids == [[50256, 15496], [50256]]
+        assert theirs("Hello", add_special_tokens=False).input_ids == [15496]
+        ids = theirs.apply_chat_template([{"role": "user", "content": "Hello"}], return_dict=True)["input_ids"]
+        assert ids.count(50256) == 1 and ids[0] == 50256
+
+
+def test_a_batch_of_texts_is_continued_like_each_text(exported: tuple[Path, Path]) -> None:
+    model, theirs = load_plainly(exported[1])
+    texts = ["Hello", "Once upon a time there"]
+    with nothing_said():
+        out = model.generate(
+            **theirs(texts, return_tensors="pt", padding=True), do_sample=False, max_new_tokens=5, eos_token_id=None
+        )
+        for text, row in zip(texts, out, strict=True):
+            alone = model.generate(
+                **theirs(text, return_tensors="pt"), do_sample=False, max_new_tokens=5, eos_token_id=None
+            )
+            assert row[-5:].tolist() == alone[0, -5:].tolist()
+
+
+def test_contents_of_parts_and_null_and_the_mask_of_the_assistant(exported: tuple[Path, Path]) -> None:
+    from jinja2 import TemplateError
+
+    _, theirs = load_plainly(exported[1])
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": ""}, {"type": "text", "text": "lo 日"}]
+    plain = [{"role": "user", "content": "Hello 日"}, {"role": "assistant", "content": "Hello 日"}]
+    whole = theirs.apply_chat_template(plain, return_dict=True, return_assistant_tokens_mask=True)
+    ours = np.array(Tokenizer().encode_chat(plain))
+    assert whole["input_ids"] == [50256, *ours.tolist()]
+    assert whole["assistant_masks"] == [0, *AssistantTargets.of(Tokenizer()).mask(ours).astype(int).tolist()]
+    cut = [{"role": turn["role"], "content": parts} for turn in plain]
+    assert theirs.apply_chat_template(cut, return_dict=False) == whole["input_ids"]
+    null = theirs.apply_chat_template([{"role": "assistant", "content": None}], tokenize=False)
+    assert null == "<|endoftext|><|im_start|>assistant\n<|im_end|>\n"
+    with pytest.raises(TemplateError, match="only text"):
+        theirs.apply_chat_template([{"role": "user", "content": [{"type": "image", "url": "x"}]}], tokenize=False)
 
 
 def test_sanitize_control_tokens_keeps_a_forged_turn_text(exported: tuple[Path, Path]) -> None:
