@@ -34,6 +34,7 @@ from jojo.command import Parser, run_command
 from utils import UserError, log, one_line, user_path
 
 REFRESH_SECONDS = 1.0
+BUSY_SECONDS = 0.5  # before accepting a connection again
 IDLE_SECONDS = 60.0  # an idle connection of a browser is closed after this time
 MIN_POINTS, MAX_POINTS = 50, 2000  # points of a curve in an answer
 MAX_WINDOW = 10**9  # the most rows to average over
@@ -79,6 +80,14 @@ class Server(ThreadingHTTPServer):
         """Bind without looking up the machine's name, which may use the network."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[0], self.server_address[1]  # type: ignore[assignment]
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection. If that fails, as with too many open files, it waits in the queue: do not spin until then."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(BUSY_SECONDS)
+            raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore a browser that leaves in the middle of an answer; log anything else, which is a bug."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import itertools
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from helpers_run import listening
 from hypothesis import given
 from hypothesis import strategies as st
@@ -279,6 +281,72 @@ def test_a_run_is_running_if_its_file_was_written_recently(path: Path, run: RunF
     assert run.summary()["running"]
 
 
+def with_config(run: RunFile, **options: Any) -> RunFile:
+    """The run with these options (double underscores for the dots), read again."""
+    run.config = {name.replace("__", "."): value for name, value in options.items()}
+    return run
+
+
+def test_a_run_that_is_complete_is_not_running(path: Path, run: RunFile) -> None:
+    os.utime(path)
+    read(run)
+    assert with_config(run, training__max_iters=4).progress() == {"running": True, "done": 0.75, "left_s": 0.5}
+    assert with_config(run, training__max_iters=3).progress() == {"running": False, "done": 1, "left_s": None}
+
+
+def test_the_length_of_a_run_in_epochs_is_that_of_its_learning_rates(run: RunFile) -> None:
+    config = {"training__max_iters": None, "scheduler__lr_decay_iters": 12}
+    assert with_config(run, **config).progress()["done"] == 0.25
+    config["scheduler__lr_decay_iters"] = 2  # the run is longer than that, so its length is unknown
+    assert with_config(run, **config).progress()["done"] is None
+    assert with_config(run).progress()["done"] is None
+
+
+def test_a_limit_in_minutes_limits_the_time_left(path: Path, run: RunFile) -> None:
+    os.utime(path)
+    read(run)
+    limited = with_config(run, training__max_iters=1000, training__max_minutes=0.05)
+    assert limited.progress()["left_s"] == 1.5
+
+
+def test_a_run_ends_when_its_lock_is_released_and_runs_as_long_as_it_is_held(path: Path, run: RunFile) -> None:
+    lock = FileLock(path.with_name(".a.lock"))
+    run.read_lock(follower.held_locks())
+    assert run.locked is None  # the time of the file decides
+    with lock:
+        held = follower.held_locks()
+        if not held:
+            pytest.skip("this system does not list its locks")
+        run.read_lock(held)
+        assert run.progress()["running"]  # though the file is old: a batch may take minutes
+    os.utime(path)
+    read(run)
+    run.read_lock(follower.held_locks())
+    assert not run.progress()["running"]
+
+
+def test_seeds_of_a_config_belong_together_and_other_data_apart(run: RunFile) -> None:
+    first = with_config(run, system__seed=1, data__dataset_name="a", data__predict="all").kind()
+    assert first == with_config(run, system__seed=2, data__dataset_name="a", data__predict="all").kind()
+    other = with_config(run, system__seed=1, data__dataset_name="b", data__predict="assistant").kind()
+    assert (first["data"], other["data"]) == ("a", "b assistant") and first["repeats"] != other["repeats"]
+    run.config = None
+    assert run.kind() == {"data": None, "tokenizer": None, "repeats": None}
+
+
+def test_escape_sequences_and_invisible_characters_are_written_out(tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[31m\u202eb.metrics.jsonl"
+    text = "red \x1b[31m\n\ttab\xa0\u3000 \u202e \u0645\u06cc\u200c\u062e \ud800"
+    write(path, lines(1, samples=[{"prompt": "\x07", "text": text}]))
+    (tmp_path / (path.name.removesuffix(".metrics.jsonl") + ".config.json")).write_text('{"a\\u001b": "\\u001b]0;x"}')
+    folder = Folder(tmp_path)
+    assert names(folder) == ["a\\x1b[31m\\u202eb"]
+    run = folder.runs[1]
+    shown = "red \\x1b[31m\n\ttab\xa0\u3000 \\u202e \u0645\u06cc\u200c\u062e \\ud800"
+    assert run.samples[0][2] == [{"prompt": "\\x07", "text": shown}]
+    assert differences([run.config or {}, {}]) == [{"name": "a\\x1b", "values": ["\\x1b]0;x", None]}]
+
+
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +373,44 @@ def test_runs_come_and_go(tmp_path: Path) -> None:
     assert names(folder) == ["b", "a"]
     again = folder.overview()["runs"][1]
     assert again["step"] == 5 and again["id"] != first  # so the page asks for its curves again
+
+
+def test_links_that_lead_nowhere_or_back_to_themselves_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "a.metrics.jsonl", lines(1))
+    (tmp_path / "loop.metrics.jsonl").symlink_to("loop.metrics.jsonl")
+    (tmp_path / "nowhere.metrics.jsonl").symlink_to("nowhere")
+    (tmp_path / "a.config.json").symlink_to("a.config.json")
+    folder = Folder(tmp_path)
+    assert names(folder) == ["a"] and folder.overview()["problem"] == ""
+
+
+def test_runs_stay_if_the_folder_cannot_be_read_for_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.metrics.jsonl", lines(1))
+    write(tmp_path / "a.config.json", b'{"model": {"n_layer": 2}}')
+    folder = Folder(tmp_path)
+    assert names(folder) == ["a"]
+    write(tmp_path / "a.config.json", b'{"model": {"n_layer": 3}}')
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(follower.os, "scandir", refuse)
+        patch.setattr(Path, "read_bytes", refuse)
+        assert names(folder) == ["a"] and folder.overview()["problem"] == "Too many open files"
+        assert folder.runs[1].config == {"model.n_layer": 2}
+    assert names(folder) == ["a"] and folder.overview()["problem"] == ""
+    assert folder.runs[1].config == {"model.n_layer": 3}
+
+
+def test_the_server_waits_if_no_connection_can_be_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(dashboard.time, "sleep", waited.append)
+    with dashboard.listen("127.0.0.1", 0, Folder(tmp_path), allow_remote=False) as server:
+        server.socket.setblocking(False)  # nobody asks, so accepting fails as it does with too many open files
+        with pytest.raises(OSError):
+            server.get_request()
+    assert waited == [dashboard.BUSY_SECONDS]
 
 
 def test_a_missing_folder_is_reported_and_read_once_it_exists(tmp_path: Path) -> None:

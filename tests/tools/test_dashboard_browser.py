@@ -357,6 +357,31 @@ def test_runs_can_be_hidden_and_shown(page: Page) -> None:
     page.wait("!known.get('two').shown && known.get('one').shown")
 
 
+def config(name: str, seed: int, **options: object) -> bytes:
+    """A run's config file."""
+    data = {"dataset_name": name, "tokenizer": "gpt2"}
+    return json.dumps({"data": data, "system": {"seed": seed}, "training": {"max_iters": 200}, **options}).encode()
+
+
+def test_seeds_of_a_config_are_grouped_and_only_runs_of_the_same_data_are_compared(page: Page) -> None:
+    for name, seed, data, loss in (("two", 1, "a", 3.0), ("three", 2, "a", 2.0), ("four", 1, "b", 1.0)):
+        page.write(f"{name}.config.json", config(data, seed))
+        page.write(f"{name}.metrics.jsonl", lines(*range(1, 100)) + lines(100, val_loss=loss, bpb=loss))
+    page.write("five.metrics.jsonl", lines(1, val_loss=0.1, bpb=0.1))  # without a config, so nobody knows its data
+    names = "[...document.querySelectorAll('#runs-body tr')].map((row) => row.querySelector('.name')?.innerText ?? 'mean').join()"
+    page.wait(f"{names} == 'one,two,three,mean,four,five'")
+    assert page.evaluate(
+        "known.get('two').color == known.get('three').color && known.get('two').dash != known.get('three').dash"
+    )
+    assert "2.5000 ± 0.7071" in page.text("#runs-body tr.mean")
+    assert (
+        page.evaluate("[...document.querySelectorAll('#runs-body .best')].map((cell) => cell.innerText).join()")
+        == "2.0000,2.0000"
+    )
+    assert page.evaluate("known.get('two').row.cells[1].innerText") == "stopped, 50 %"
+    assert page.evaluate("known.get('two').row.cells[9].innerText") == "a"
+
+
 def test_the_table_sorts(page: Page) -> None:
     names = "[...document.querySelectorAll('#runs-body .name')].map((e) => e.innerText).join()"
     assert page.evaluate(names) == "one,two"

@@ -18,15 +18,25 @@ const CHARTS = [
 
 const COLUMNS = [
   { key: "name", label: "run", left: true },
-  { key: "running", label: "", text: (run) => run.problem || (run.running ? "running" : ""), left: true },
-  { key: "step", label: "step", text: (run) => whole(run.step) },
+  { key: "done", label: "progress", text: state, left: true },
+  { key: "step", label: "batch", text: (run) => whole(run.step) },
   { key: "tokens", label: "tokens", text: (run) => short(run.tokens) },
   { key: "loss", label: "loss", text: (run) => run.loss.toFixed(4) },
-  { key: "best_val_loss", label: "best val loss", text: (run) => run.best_val_loss.toFixed(4), lowest: true },
-  { key: "bpb", label: "bpb", text: (run) => run.bpb.toFixed(4), lowest: true },
+  { key: "best_val_loss", label: "best val loss", text: (run) => run.best_val_loss.toFixed(4), lowest: (run) => run.data && `${run.data} ${run.tokenizer}` },
+  { key: "bpb", label: "bpb", text: (run) => run.bpb.toFixed(4), lowest: (run) => run.data },
   { key: "tokens_per_s", label: "tokens/s", text: (run) => whole(run.tokens_per_s) },
   { key: "elapsed_s", label: "elapsed", text: (run) => duration(run.elapsed_s) },
+  { key: "data", label: "data", text: (run) => run.data, left: true },
 ];
+
+/** Whether a run trains, how far it is, and the time that is left. */
+function state(run) {
+  if (run.problem) return run.problem;
+  const share = run.done == null ? "" : run.done === 1 ? "done" : `${Math.floor(run.done * 100)} %`;
+  const left = run.left_s == null ? "" : `${duration(run.left_s)} left`;
+  const word = run.running ? "running" : share && share !== "done" ? "stopped" : "";
+  return [word, share, left].filter(Boolean).join(", ");
+}
 
 const $ = (id) => document.getElementById(id);
 const whole = (value) => Math.round(value).toLocaleString("en");
@@ -35,7 +45,8 @@ const whole = (value) => Math.round(value).toLocaleString("en");
 
 const view = { axis: "step", log: false, window: 0, zoom: null, range: [0, 1], theme: "" };
 const known = new Map(); // run name -> what the page remembers of it: colour, dash, whether it is shown, its curves and its row
-let runs = []; // in the server's order; each is also in `known`
+const groups = new Map(); // runs that repeat one config with other seeds share a colour: key -> how many, and the colour
+let runs = []; // in the order of the table; each is also in `known`
 let instance = null; // the server's; another one after a restart
 let sorted = { key: null, down: false };
 let samplesOf = { key: "", rows: [], pinned: null }; // pinned: the step that someone chose to look at
@@ -125,8 +136,12 @@ function takeOverview(overview) {
   }
   runs = overview.runs.map((summary) => {
     const run = known.get(summary.name) ?? newRun(summary.name);
-    return Object.assign(run, summary);
+    Object.assign(run, summary);
+    setStyle(run);
+    return run;
   });
+  const first = new Map(runs.map((run, i) => [run.group, i]).reverse());
+  runs.sort((a, b) => first.get(a.group) - first.get(b.group)); // the seeds of a config are neighbours
   $("folder").textContent = overview.folder;
   const empty = runs.length === 0;
   $("empty").hidden = !empty;
@@ -138,12 +153,30 @@ function takeOverview(overview) {
   drawTable();
 }
 
-/** A run that the page has not seen before takes the next colour; after all colours, the next dash. */
 function newRun(name) {
-  const number = known.size;
-  const run = { name, shown: true, curves: {}, curvesKey: "", color: number % COLORS, dash: Math.floor(number / COLORS) % DASHES.length };
+  const run = { name, shown: true, curves: {}, curvesKey: "", group: null };
   known.set(name, run);
   return run;
+}
+
+/** A run takes the next colour, and after all colours the next dash. If it repeats a config with another seed, only the dash. */
+function setStyle(run) {
+  const key = run.repeats ?? `run ${run.name}`;
+  if (run.group === key) return;
+  const old = groups.get(run.group);
+  if (old && !run.repeats) return; // its config is gone
+  if (old?.count === 1 && !groups.has(key)) { // its config has come or changed: the run keeps its colour
+    groups.delete(run.group);
+    groups.set(key, old);
+    run.group = key;
+    return;
+  }
+  const group = groups.get(key) ?? { count: 0, number: groups.size };
+  groups.set(key, group);
+  run.group = key;
+  run.color = group.number % COLORS;
+  run.dash = (Math.floor(group.number / COLORS) + group.count++) % DASHES.length;
+  run.row = null; // made again, with the new colour
 }
 
 /** Show the status; returns true while files are still being read. */
@@ -152,6 +185,10 @@ function showStatus() {
   if (overviewNow.read != null) {
     status("wait", `Reading the files: ${Math.round(overviewNow.read * 100)} %`);
     return true;
+  }
+  if (overviewNow.problem && runs.length) {
+    status("lost", `${overviewNow.folder}: ${overviewNow.problem}`);
+    return false;
   }
   const running = runs.filter((run) => run.running).length;
   status("live", `Live, ${running ? `${running} running` : "none running"}, ${new Date().toLocaleTimeString()}`);
@@ -205,10 +242,6 @@ function makeRow(run) {
 /** Write the table's cells. Rows stay the same elements, so that the keyboard's focus is kept. */
 function drawTable() {
   const find = $("find").value.trim().toLowerCase();
-  const least = {};
-  for (const { key } of COLUMNS.filter((column) => column.lowest)) {
-    least[key] = Math.min(...shownRuns().map((run) => run[key] ?? Infinity));
-  }
   for (const run of runs) {
     if (!run.row) makeRow(run);
     run.box.checked = run.shown;
@@ -217,20 +250,20 @@ function drawTable() {
     COLUMNS.forEach((column, i) => {
       const cell = run.row.cells[i];
       if (column.key === "name") return;
-      const text = run[column.key] == null ? "–" : column.text(run);
+      const text = run[column.key] == null && column.text !== state ? "–" : column.text(run);
       if (cell.dataset.text !== text) {
         cell.dataset.text = text;
         cell.replaceChildren(text);
-        if (column.key === "running") {
+        if (column.key === "done") {
           cell.classList.toggle("running", run.running && !run.problem);
           cell.classList.toggle("problem", Boolean(run.problem));
-          if (text === "running") cell.prepend(element("span", { className: "dot" }));
+          if (run.running && !run.problem) cell.prepend(element("span", { className: "dot" }));
         }
       }
-      cell.classList.toggle("best", Boolean(column.lowest) && run.shown && shownRuns().length > 1 && run[column.key] === least[column.key]);
+      if (column.lowest) cell.classList.toggle("best", isLowest(run, column));
     });
   }
-  const rows = inOrder(runs).map((run) => run.row);
+  const rows = sorted.key ? inOrder(runs).map((run) => run.row) : withMeans();
   const body = $("runs-body");
   if (rows.length !== body.children.length || rows.some((row, i) => body.children[i] !== row)) {
     const focused = document.activeElement;
@@ -246,6 +279,37 @@ function drawTable() {
   const listed = runs.filter((run) => !run.row.hidden);
   $("all").checked = listed.every((run) => run.shown);
   $("all").indeterminate = !$("all").checked && listed.some((run) => run.shown);
+}
+
+/** Whether a run has the lowest value of all shown runs that it can be compared with: those with the same data. */
+function isLowest(run, { key, lowest }) {
+  const others = shownRuns().filter((other) => lowest(other) === lowest(run) && other[key] != null);
+  return Boolean(lowest(run)) && run.shown && others.length > 1 && others.every((other) => run[key] <= other[key]);
+}
+
+/** The rows of all runs; below the seeds of one config, a row with their means. */
+function withMeans() {
+  return runs.flatMap((run, i) => {
+    if (runs[i + 1]?.group === run.group) return [run.row];
+    const seeds = runs.filter((other) => other.group === run.group && other.shown && !other.row.hidden);
+    return seeds.length > 1 ? [run.row, meanRow(seeds)] : [run.row];
+  });
+}
+
+function meanRow(seeds) {
+  const text = ({ key, lowest }) => {
+    const values = seeds.map((run) => run[key]).filter((value) => value != null);
+    if (!lowest || values.length < 2) return "";
+    const mean = values.reduce((a, b) => a + b) / values.length;
+    const deviation = Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1));
+    return `${mean.toFixed(4)} ± ${deviation.toFixed(4)}`;
+  };
+  const group = groups.get(seeds[0].group);
+  group.row ??= element("tr", { className: "mean" }, ...COLUMNS.map((column) => element("td", { className: column.left ? "left" : "" })));
+  COLUMNS.forEach((column, i) => {
+    group.row.cells[i].textContent = column.key === "name" ? `mean of ${seeds.length} seeds ± standard deviation` : text(column);
+  });
+  return group.row;
 }
 
 function inOrder(list) {
@@ -316,7 +380,7 @@ function drawSamples() {
   Object.assign(range, { max: Math.max(0, rows.length - 1), value: Math.max(0, at) });
   $("samples-range-label").hidden = rows.length === 0;
   range.hidden = rows.length < 2;
-  $("samples-step").textContent = rows.length ? `step ${whole(rows[at].step)}${at === rows.length - 1 ? ", the latest" : ""}` : "";
+  $("samples-step").textContent = rows.length ? `batch ${whole(rows[at].step)}${at === rows.length - 1 ? ", the latest" : ""}` : "";
   if (!rows.length) {
     $("samples-body").replaceChildren(element("div", { className: "quiet" }, "No run here has written samples yet."));
     return;

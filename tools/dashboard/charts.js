@@ -14,7 +14,7 @@ const TIP_ROWS = 12; // the most runs in a tooltip; if there are more, the neare
 /* --- numbers as people read them --- */
 
 const AXES = {
-  step: { label: "step", text: (v) => `step ${Math.round(v).toLocaleString("en")}` },
+  step: { label: "batch", text: (v) => `batch ${Math.round(v).toLocaleString("en")}` },
   tokens: { label: "tokens", text: (v) => `${short(v)} tokens` },
   elapsed_s: { label: "elapsed time", text: (v) => duration(v) },
 };

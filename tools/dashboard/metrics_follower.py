@@ -1,24 +1,27 @@
-"""Follow the metrics files of runs while they grow: read new rows, and thin curves for a screen.
+"""Follow the metrics files of runs while they grow.
 
 This is the part of tools/dashboard.py without the web server. It never writes a file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
 import os
+import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from thinning import Floats, as_curve, as_json, downsample, in_order, last, smooth, visible
 
 from utils import log, parse_json
 
@@ -27,17 +30,20 @@ X = ("step", "tokens", "elapsed_s")  # what the x axis can be
 Y = ("loss", "grad_norm", "lr", "tokens_per_s", "mfu", "peak_memory_bytes")
 EVALUATION = ("val_loss", "bpb")
 SMOOTHED = ("loss", "grad_norm", "tokens_per_s", "mfu")  # noisy from batch to batch
-RUNNING_SECONDS = 60.0  # a run counts as running if its file changed within this time
+RUNNING_SECONDS = 60.0  # without a lock to look at, a run counts as running if its file changed within this time
+SPEED_ROWS = 50  # the time left is estimated from the speed of this many rows
 BLOCK_BYTES = 1 << 22  # read and parsed at a time
 TAIL_BYTES = 256  # compared at every mark, to notice that a file was replaced or cut back
 MAX_CONFIG_BYTES, MAX_VALUE_CHARS = 1 << 20, 200
 MAX_SAMPLE_ROWS, MAX_SAMPLES, MAX_SAMPLE_CHARS = 50, 8, 4000  # rows of a run, samples of a row, characters of a text
 
+IN_TEXTS = (
+    "\n\t\xa0\u3000\u200c\u200d"  # usual in texts though "not printable": spaces, and joiners of Persian and emoji
+)
+
 numbers_of = itemgetter(*X, *Y)  # faster than row.get()
 
 Row = dict[str, Any]
-Floats = NDArray[np.floating[Any]]
-Indices = NDArray[np.intp]
 
 
 # --- one row, many rows ---------------------------------------------------------------------------------------------
@@ -85,11 +91,21 @@ def number(value: object) -> float:
         return math.nan
 
 
+def printable(text: str, keep: Container[str] = "") -> str:
+    """A text from a file for the page: escapes instead of characters that are invisible or control a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
 def clean_samples(samples: object) -> list[dict[str, str]]:
     """Prompts and texts of a row's samples, as many as the page shows."""
     items = [sample for sample in samples if isinstance(sample, dict)] if isinstance(samples, list) else []
     texts = [{key: item.get(key) for key in ("prompt", "text")} for item in items[:MAX_SAMPLES]]
-    return [{k: v[:MAX_SAMPLE_CHARS] if isinstance(v, str) else "" for k, v in item.items()} for item in texts]
+    return [
+        {k: printable(v[:MAX_SAMPLE_CHARS], IN_TEXTS) if isinstance(v, str) else "" for k, v in item.items()}
+        for item in texts
+    ]
 
 
 class Columns:
@@ -138,6 +154,7 @@ class RunFile:
 
     def __init__(self, path: Path, run_id: int) -> None:
         self.path, self.id, self.name = path, run_id, path.name.removesuffix(SUFFIX)
+        self.locked: bool | None = None  # whether a trainer on this machine holds the run's lock; None: never seen held
         self.version = 0  # grows whenever something on the page changes
         self.size, self.modified, self.problem = 0, 0.0, ""
         self.x, self.y = Columns(X, np.float64), Columns(Y, np.float32)
@@ -208,35 +225,77 @@ class RunFile:
 
     def read_config(self) -> None:
         """Read <run>.config.json if it changed. A file that cannot be read counts as missing."""
-        path = self.path.with_name(self.name + ".config.json")
+        path, content = self.path.with_name(self.name + ".config.json"), b""
         try:
             stat = path.stat() if path.is_file() else None
             stamp = stat and (stat.st_size, stat.st_mtime_ns, stat.st_ino)
             if stamp == self._config_stamp:
                 return
-            self._config_stamp, self.config, self.config_version = stamp, None, self.config_version + 1
             if stat and stat.st_size <= MAX_CONFIG_BYTES:
-                self.config = dict(flatten(parse_json(path.read_bytes())))
-        except (OSError, ValueError) as error:
-            log.debug("'%s' is not a config: %s", path, error)
+                content = path.read_bytes()
+        except OSError as error:  # perhaps only for now, so it is tried again
+            log.debug("Cannot read '%s': %s", path, error.strerror)
+            return
+        self._config_stamp, self.config, self.config_version = stamp, None, self.config_version + 1
+        with suppress(ValueError):
+            self.config = dict(flatten(parse_json(content)))
+
+    def read_lock(self, held: Container[str]) -> None:
+        """Whether a trainer holds the run's lock, once it was seen held. `held` is from held_locks()."""
+        with suppress(OSError):
+            stat = self.path.with_name(f".{self.name}.lock").stat()
+            now = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}:{stat.st_ino}" in held
+            self.locked = now if now or self.locked is not None else None
+
+    @property
+    def total_batches(self) -> int | None:
+        """The run's length by its config: max_iters, or else the end of the learning rate's decay; None: unknown."""
+        config = self.config or {}
+        total = config.get("training.max_iters") or config.get("scheduler.lr_decay_iters")
+        step = last(self.x["step"])
+        return total if isinstance(total, int) and step <= total else None
+
+    def progress(self) -> dict[str, Any]:
+        """Whether the run is running, the share that is done, and the seconds that are left; None: unknown."""
+        total, step, seconds = self.total_batches, self.x["step"][-SPEED_ROWS:], self.x["elapsed_s"][-SPEED_ROWS:]
+        recent = self.size > 0 and abs(time.time() - self.modified) < RUNNING_SECONDS
+        running = (recent and not (total and step[-1] >= total)) if self.locked is None else self.locked
+        done = float(step[-1] / total) if total else math.nan
+        left = (total - step[-1]) * (seconds[-1] - seconds[0]) / max(1.0, step[-1] - step[0]) if total else math.nan
+        minutes = (self.config or {}).get("training.max_minutes")
+        if isinstance(minutes, (int, float)) and total and 60 * minutes > seconds[-1]:
+            left = min(left, 60 * minutes - seconds[-1])
+        known = running and len(step) > 1
+        return {"running": running, "done": as_json(done), "left_s": as_json(float(left), 3) if known else None}
 
     def summary(self) -> dict[str, Any]:
         """What the table of runs shows."""
         val_loss = self.evaluations["val_loss"]
         return {
             "id": self.id,
-            "name": self.name,
+            "name": printable(self.name),
             "version": self.version,
             "rows": self.x.length,
             **{name: as_json(last(self.x[name]), digits=15) for name in X},
             **{name: as_json(last(self.y[name])) for name in ("loss", "tokens_per_s")},
             "best_val_loss": as_json(float(np.nanmin(val_loss)) if np.isfinite(val_loss).any() else math.nan),
             "bpb": as_json(last(self.evaluations["bpb"])),
-            "running": self.size > 0 and abs(time.time() - self.modified) < RUNNING_SECONDS,
+            **self.progress(),
+            **self.kind(),
             "newest_samples": self.samples[-1][1] if self.samples else None,  # their step
             "config": self.config_version if self.config is not None else 0,
             "problem": self.problem,
         }
+
+    def kind(self) -> dict[str, str | None]:
+        """What the run may be compared with: its data, its tokenizer, and its config without the seed (runs that repeat it)."""
+        config = self.config
+        if config is None:
+            return dict.fromkeys(("data", "tokenizer", "repeats"))
+        data = " ".join(as_text(config[name]) for name in ("data.dataset_name", "data.predict") if name in config)
+        repeats = sorted((name, as_text(value)) for name, value in config.items() if name != "system.seed")
+        return {"data": data.removesuffix(" all"), "tokenizer": as_text(config.get("data.tokenizer")),
+                "repeats": hashlib.sha256(repr(repeats).encode()).hexdigest()[:16]}  # fmt: skip
 
     def curves(
         self, axis: str, low: float, high: float, points: int, window: int, raw: bool = True
@@ -289,10 +348,13 @@ class Folder:
         """Find new and deleted runs, and read new rows, the newest run first."""
         try:
             with os.scandir(self.path) as entries:
-                found = {entry.name for entry in entries if entry.name.endswith(SUFFIX) and entry.is_file()}
+                found = {entry.name for entry in entries if entry.name.endswith(SUFFIX) and is_file(entry)}
             problem = ""
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             found, problem = set(), error.strerror or str(error)
+        except OSError as error:  # such as too many open files: the runs are still there
+            found, problem = {run.path.name for run in self.runs.values()}, error.strerror or str(error)
+        locks = held_locks()
         with self.lock:
             self.problem = problem
             known = {run.path.name for run in self.runs.values()}
@@ -302,6 +364,7 @@ class Folder:
         for run in sorted(self.runs.values(), key=lambda run: run.modified, reverse=True):
             try:
                 run.read_config()
+                run.read_lock(locks)
                 run.read(self.lock)
                 run.problem = ""
             except OSError as error:
@@ -312,11 +375,26 @@ class Folder:
         with self.lock:
             unread, total = sum(run.unread_bytes for run in self.runs.values()), sum(r.size for r in self.runs.values())
             return {
-                "folder": str(self.path),
+                "folder": printable(str(self.path)),
                 "problem": self.problem,
                 "read": round(1 - unread / total, 2) if unread > BLOCK_BYTES else None,
                 "runs": [run.summary() for run in self.runs.values()],
             }
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file or a link to one; a link that leads back to itself is an error to the system."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def held_locks() -> set[str]:
+    """The locked files of this machine as device:inode; empty on systems other than Linux."""
+    with suppress(OSError):
+        return set(re.findall(r" ([0-9a-f]+:[0-9a-f]+:[0-9]+) ", Path("/proc/locks").read_text()))
+    return set()
 
 
 # --- configs --------------------------------------------------------------------------------------------------------
@@ -330,7 +408,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
+            yield printable(prefix + name), value
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -347,74 +425,4 @@ def as_text(value: object) -> str:
     """Format a config's value: 1.0 as 1, texts without quotes."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
-    return (value if isinstance(value, str) else json.dumps(value))[:MAX_VALUE_CHARS]
-
-
-# --- curves ---------------------------------------------------------------------------------------------------------
-
-
-def downsample(y: Floats, most: int) -> Indices:
-    """Choose the values that show the shape of a curve.
-
-    Args:
-        y: the values; NaN is a gap.
-        most: how many to choose, at least 4.
-
-    Returns:
-        Indices in ascending order: all of them if there are at most `most`; else the first, the last, and the lowest and
-        highest of every bucket of neighbours, so that no peak is lost.
-    """
-    if len(y) <= most:
-        return np.arange(len(y))
-    buckets = (most - 2) // 2
-    size = -(-len(y) // buckets)
-    padded = np.full(buckets * size, np.nan)
-    padded[: len(y)] = y
-    grid = padded.reshape(buckets, size)
-    gap, starts = np.isnan(grid), np.arange(buckets) * size
-    lowest = starts + np.where(gap, np.inf, grid).argmin(axis=1)
-    highest = starts + np.where(gap, -np.inf, grid).argmax(axis=1)
-    chosen = np.unique(np.concatenate([[0, len(y) - 1], lowest, highest]))
-    return chosen[chosen < len(y)]
-
-
-def smooth(y: Floats, window: int, at: Indices) -> Floats:
-    """Means over the `window` values around each index of `at` (ascending), fewer at the ends; NaN is left out."""
-    low, high = np.maximum(at - window // 2, 0), np.minimum(at + window // 2 + 1, len(y))
-    there = np.isfinite(y)
-    pairs = np.stack(
-        [low, high], axis=1
-    ).ravel()  # reduceat sums from each index to the next; every second sum is not needed
-    total = np.add.reduceat(np.append(np.where(there, y, 0.0), 0.0), pairs)[::2]
-    count = np.add.reduceat(np.append(there, False).astype(np.int64), pairs)[::2]
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def in_order(x: Floats) -> tuple[Floats, Indices | slice]:
-    """Values in ascending order without NaN, and the index that sorts other values in the same way."""
-    if np.isfinite(x).all() and (x[1:] >= x[:-1]).all():
-        return x, slice(None)
-    order = np.argsort(x, kind="stable")[: np.isfinite(x).sum()]  # NaN comes last
-    return x[order], order
-
-
-def visible(x: Floats, low: float, high: float) -> tuple[int, int]:
-    """Where the values between `low` and `high` begin and end in an ascending array, with one more on both sides."""
-    first, end = int(np.searchsorted(x, low)) - 1, int(np.searchsorted(x, high, side="right")) + 1
-    return max(first, 0), min(end, len(x))
-
-
-def as_curve(x: Floats, y: Floats, keep: Indices | slice) -> dict[str, list[float | None]]:
-    """The chosen points for the page; an empty curve if no point has a value."""
-    values = [as_json(value) for value in y[keep].tolist()]
-    return {"x": x[keep].tolist(), "y": values} if values.count(None) < len(values) else {"x": [], "y": []}
-
-
-def as_json(value: float, digits: int = 6) -> float | None:
-    """A number with as many digits as a screen shows; None for NaN, which JSON does not have."""
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
-
-
-def last(values: Floats) -> float:
-    """The last value; NaN if there is none."""
-    return float(values[-1]) if len(values) else math.nan
+    return printable((value if isinstance(value, str) else json.dumps(value))[:MAX_VALUE_CHARS])
