@@ -1,9 +1,9 @@
-"""Show where the time of a training step goes, and what to change.
+"""Show where the time of a batch goes, and what to change.
 
     python tools/analyze_mfu.py --config configs/story-small.json
     python tools/analyze_mfu.py --config configs/gpt2.json --batch_size 8 --batches 20 --json parts.json
 
-It takes the flags of train.py that describe a run, trains some batches in memory and keeps nothing. It times plain steps, and
+It takes the flags of train.py that describe a run, trains some batches in memory and keeps nothing. It times plain batches, and
 profiles a few more. The time of every operator, without the operators that it calls, is added to one of these parts:
 
     matrix products   of the blocks: c_attn, c_proj and the MLP, forward and backward
@@ -13,11 +13,11 @@ profiles a few more. The time of every operator, without the operators that it c
     data              making the batch and copying it to the device
     overhead          everything else: norms, activations, residuals, casts, embeddings, Python
 
-The profiler's own cost is measured and subtracted, and the parts are scaled to the time of a plain step. On CUDA the parts are
+The profiler's own cost is measured and subtracted, and the parts are scaled to the time of a plain batch. On CUDA the parts are
 kernel times, and the time that is not accounted for is mostly the device waiting for Python or for data.
 
-FLOPs are counted as in MFU: attention over the whole context, although half of it is masked and never computed, and recomputed
-activations only once. Stop other programs first, because they would be measured too.
+FLOPs are counted as in MFU: of every token that the model processes, and of attention to masked positions, but not of
+recomputed activations. Stop other programs first, because they would be measured too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from config import Config
 from jojo.command import Parser, run_command
 from jojo.machine import device as devices
 from jojo.machine import estimate
-from tools.parts.runs import FLAGS_OF_TRAIN, measured_request, synchronize, timed_step
+from tools.parts.runs import FLAGS_OF_TRAIN, measured_request, predicted_note, synchronize, timed_step
 from trainer import Trainer
 from training import memory
 from training.placement import compile_blocks, is_compiled
@@ -115,7 +115,8 @@ class Findings:
     fastest_ms: float
     slowest_ms: float
     profiled_ms: float
-    targets: int  # predicted tokens of a step; speed and MFU count these
+    tokens: int  # that the model processes in a batch; speed and MFU count these
+    targets: int  # those of them that are predicted
     peak_flops: float | None
     mfu: float | None
     parts: dict[str, Part]
@@ -312,10 +313,10 @@ def measure(trainer: Trainer, batches: int, try_compile: bool = False) -> Findin
     parts, overhead = add_up(read, step_ms)
     for name, flops in part_flops(run.config).items():
         parts[name].flops = flops
-    peak = estimate.peak_flops(run.config.system)
+    peak, tokens = estimate.peak_flops(run.config.system), run.config.tokens_per_batch
     return Findings(
-        step_ms, min(times), max(times), median(ms for ms, _ in profiles), targets, peak,
-        model.formulas(run.config.model).flops_per_token * targets / step_ms * 1e3 / peak if peak else None,
+        step_ms, min(times), max(times), median(ms for ms, _ in profiles), tokens, targets, peak,
+        model.formulas(run.config.model).flops_per_token * tokens / step_ms * 1e3 / peak if peak else None,
         parts, overhead, product_rates(run.config), batch_again_ms(trainer), is_compiled(trainer.model),
         other_way_ms(trainer, batches, step_ms) if is_compiled(trainer.model) or try_compile else None,
     )  # fmt: skip
@@ -337,7 +338,7 @@ def advise(found: Findings, config: Config, new_model: bool = True) -> list[Advi
     saved = [
         (
             f"--training.gradient_accumulation_steps {2 * config.training.gradient_accumulation_steps}: the optimizer, "
-            f"{update_ms / step_ms:.0%} of the step, runs half as often; batches become twice as large",
+            f"{update_ms / step_ms:.0%} of the time, runs half as often; batches become twice as large",
             update_ms / 2,
         ),
         (f"--data.cache_dir on a faster disk: tokens are read for {reading_ms:.1f} ms", reading_ms),
@@ -390,11 +391,16 @@ def larger_micro_batch(found: Findings, config: Config, peak: float) -> tuple[st
 
 def table(found: Findings, advice: Sequence[Advice]) -> str:
     """The measurements and the advice as text."""
-    peak, step, rest = found.peak_flops, found.step_ms, found.not_accounted_ms
+    peak, step, rest, note = (
+        found.peak_flops,
+        found.step_ms,
+        found.not_accounted_ms,
+        predicted_note(found.targets / found.tokens),
+    )
     mfu = f", MFU {found.mfu:.1%} of {peak / 1e9:,.0f} GFLOP/s" if found.mfu is not None and peak else ""
     lines = [
-        f"A step takes {step:.1f} ms ({found.fastest_ms:.1f} to {found.slowest_ms:.1f}; {found.profiled_ms:.1f} under the "
-        f"profiler): {found.targets:,} tokens, {short_count(found.targets / step * 1e3)} a second{mfu}.\n",
+        f"A batch takes {step:.1f} ms ({found.fastest_ms:.1f} to {found.slowest_ms:.1f}; {found.profiled_ms:.1f} under the "
+        f"profiler): {found.tokens:,} tokens, {short_count(found.tokens / step * 1e3)} a second{mfu}{note}.\n",
         f"{'':<18}{'ms':>10}{'share':>8}{'GFLOP':>10}{'GFLOP/s':>10}{'of peak':>9}",
     ]
     for name, part in found.parts.items():
@@ -402,12 +408,11 @@ def table(found: Findings, advice: Sequence[Advice]) -> str:
         if rate := part.flops_per_s:
             line += f"{part.flops / 1e9:>10,.2f}{rate / 1e9:>10,.1f}{f'{rate / peak:.1%}' if peak else '-':>9}"
         lines.append(line)
-    lines += [f"{'not accounted for':<18}{rest:>10.2f}{rest / step:>8.1%}", f"{'the step':<18}{step:>10.2f}{1:>8.1%}"]
-    largest = list(found.overhead_ops.items())[:5]
-    lines.append("\nMost of the overhead: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in largest) + ".\n")
-    if not advice:
-        return "\n".join([*lines, f"Nothing that this tool knows of would gain more than {MIN_GAIN:.0%}."])
-    lines.append("What to change, with the expected gain in time per token, each by itself:")
+    lines += [f"{'not accounted for':<18}{rest:>10.2f}{rest / step:>8.1%}", f"{'the batch':<18}{step:>10.2f}{1:>8.1%}"]
+    largest = [f"{name} {ms:.1f} ms" for name, ms in [*found.overhead_ops.items()][:5]]
+    lines.append("\nMost of the overhead: " + ", ".join(largest) + ".\n")
+    nothing = f"Nothing that this tool knows of would gain more than {MIN_GAIN:.0%}."
+    lines.append("What to change, with the expected gain in time per token, each by itself:" if advice else nothing)
     return "\n".join(lines + [f"  {-one.gain:>5.0%}, to {step - one.saves_ms:.1f} ms: {one.change}" for one in advice])
 
 
@@ -424,9 +429,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
     parser = Parser(prog="analyze_mfu.py", description=__doc__, epilog=FLAGS_OF_TRAIN)
     add = parser.add_argument
-    add("--batches", type=int, default=10, metavar="N", help="number of plain steps to time [%(default)s]")
+    add("--batches", type=int, default=10, metavar="N", help="number of batches to time [%(default)s]")
     add("--json", metavar="FILE", help="also write all results to this file")
-    add("--try_compile", action="store_true", help="measure the step with torch.compile too (up to minutes)")
+    add("--try_compile", action="store_true", help="measure batches with torch.compile too (up to minutes)")
     own, train_flags = parser.parse_known_args(arguments)
     if own.batches < 1:
         raise UserError(f"--batches must be at least 1, not {own.batches}.")
@@ -442,7 +447,7 @@ def main(arguments: Sequence[str]) -> int:
         if own.json:
             replace_text(user_path(own.json), as_json(found, advice, run.config))
     if found.slowest_ms > 1.5 * found.step_ms:
-        log.warning("Some steps took much longer than others. Stop other programs and measure again.")
+        log.warning("Some batches took much longer than others. Stop other programs and measure again.")
     return 0
 
 

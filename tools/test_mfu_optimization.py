@@ -36,7 +36,7 @@ from config import OPTIONS, Config, Value
 from jojo.command import Parser, run_command
 from jojo.config_file import file_layers
 from tools.parts.runs import FLAGS_OF_TRAIN, measured_request, timed_step
-from tools.parts.sweep_report import Found, as_json, best_config, draw, summary, table
+from tools.parts.sweep_report import SweepResult, as_json, best_config, draw, summary, table
 from tools.parts.sweep_search import DOES_NOT_FIT, Answer, Settings, Sweep, coordinate_search, full_search, sizes_to_try
 from utils import UserError, byte_count, divisors, is_out_of_memory, log, one_line, replace_text, user_path
 
@@ -91,8 +91,9 @@ def measure_here(settings: Settings, arguments: Sequence[str], device: str, batc
             raise UserError(f"torch.compile does not work here ({reason})")
         timed_step(trainer)
         steps = [timed_step(trainer) for _ in range(batches)]
-        ms, targets = median(ms for ms, _ in steps), mean(n for _, n in steps)
-        return Answer(ms, targets / ms * 1e3, devices.peak_memory_bytes(run.device))
+        ms, tokens = median(ms for ms, _ in steps), run.config.tokens_per_batch
+        memory, predicted = devices.peak_memory_bytes(run.device), mean(n for _, n in steps) / tokens
+        return Answer(ms, tokens / ms * 1e3, memory, predicted=predicted)
 
 
 def measure_once() -> None:
@@ -311,7 +312,7 @@ def sweep_run(run: Run, args: argparse.Namespace, measure: Callable[[Settings], 
     return sweep
 
 
-def found_of(run: Run, sweep: Sweep, command: Sequence[str]) -> Found:
+def result_of(run: Run, sweep: Sweep, command: Sequence[str]) -> SweepResult:
     """The measurements, and what the report compares them with."""
     from jojo.machine import device as devices
     from jojo.machine import estimate
@@ -322,21 +323,21 @@ def found_of(run: Run, sweep: Sweep, command: Sequence[str]) -> Found:
     dtypes = dict.fromkeys(row.settings.dtype for row in sweep.rows.values() if row.works)
     peaks = {dtype: estimate.peak_flops(replace(system, dtype=dtype)) for dtype in dtypes}
     machine = machine_names() | {"device": devices.describe_device(run.device)}
-    return Found(sweep, run.config, command, machine, formulas(run.config.model).flops_per_token, peaks)
+    return SweepResult(sweep, run.config, command, machine, formulas(run.config.model).flops_per_token, peaks)
 
 
-def write_files(found: Found, files: tuple[Path, Path, Path], request: Request) -> None:
+def write_files(result: SweepResult, files: tuple[Path, Path, Path], request: Request) -> None:
     """Write JSON, config and plot."""
     output, json_file, plot = files
-    replace_text(json_file, as_json(found))
+    replace_text(json_file, as_json(result))
     flags = {name: value for _, name, value in request.overrides}
     config_file = user_path(request.config_file) if request.config_file is not None else None
     of_checkpoint = request.continue_from is not None or request.init_from is not None
-    replace_text(output, best_config(found, output, config_file, flags, of_checkpoint))
-    config = found.config
-    where = found.machine["cpu" if config.system.device == "cpu" else "device"]
+    replace_text(output, best_config(result, output, config_file, flags, of_checkpoint))
+    config = result.config
+    where = result.machine["cpu" if config.system.device == "cpu" else "device"]
     what = Path(request.config_file).name if request.config_file else config.data.dataset_name
-    draw(plot, found, f"{one_line(what, 40)}, {config.tokens_per_batch:,} tokens a batch, on {where}")
+    draw(plot, result, f"{one_line(what, 40)}, {config.tokens_per_batch:,} tokens a batch, on {where}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -355,10 +356,10 @@ def main(arguments: Sequence[str]) -> int:
         with closing(prepare_run(request)) as run:
             task = {"arguments": train_flags, "device": run.device, "batches": args.batches, "folder": folder}
             sweep = sweep_run(run, args, lambda settings: measure_in_process(settings, **task))
-            found = found_of(run, sweep, arguments)
-    log.info("\n%s\n", table(found))
-    write_files(found, files, request)
-    log.info("%s", summary(found, files[0], request.continue_from, request.init_from))
+            result = result_of(run, sweep, arguments)
+    log.info("\n%s\n", table(result))
+    write_files(result, files, request)
+    log.info("%s", summary(result, files[0], request.continue_from, request.init_from))
     log.info("Wrote %s, %s and %s", *files)
     return 0
 

@@ -161,14 +161,14 @@ def test_an_apple_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- advice ---------------------------------------------------------------------------------------------------------
 
 
-def found(other_ms: float | None = None, compiled: bool = False, **ms: float) -> Any:
+def found(other_ms: float | None = None, compiled: bool = False, targets: int = 3072, **ms: float) -> Any:
     """Findings of a step of 100 ms on a device that is used well; the time of no other part is matrix products."""
     parts = {name: tool.Part(ms.get(name, 0.0), 0.0) for name in tool.PARTS}
     rest = 100.0 - sum(part.ms for part in parts.values())
     parts["matrix products"] = tool.Part(rest, rest)
     rates = {"now": 9e11, "twice the rows": 9e11}
     return tool.Findings(
-        100.0, 99.0, 101.0, 102.0, 3072, 1e12, 0.5, parts, {}, rates, compiled=compiled, other_ms=other_ms
+        100.0, 99.0, 101.0, 102.0, 3072, targets, 1e12, 0.5, parts, {}, rates, compiled=compiled, other_ms=other_ms
     )
 
 
@@ -187,6 +187,12 @@ def test_nothing_is_advised_if_nothing_gains() -> None:
     measured = found(optimizer=5, data=2.9, loss=40, other_ms=98.0)
     assert gains(measured, config()) == {}
     assert "Nothing that this tool knows of" in tool.table(measured, [])
+
+
+def test_all_tokens_count_and_the_share_of_predicted_ones_is_shown_if_it_is_low() -> None:
+    few, all_of_them = (tool.table(found(targets=targets), []).splitlines()[0] for targets in (522, 3060))
+    assert "3,072 tokens, 30.7k a second, MFU 50.0% of 1,000 GFLOP/s; 17% of the tokens were predicted." in few
+    assert "3,072 tokens" in all_of_them and "predicted" not in all_of_them
 
 
 def test_a_vocabulary_of_its_own_takes_flops_off_the_loss() -> None:

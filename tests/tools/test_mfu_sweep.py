@@ -164,7 +164,7 @@ def found(fails: Callable[[Any], bool] = lambda settings: False, **changes: int)
     config.training.compile_model = False
     for name, value in changes.items():
         setattr(config.training, name, value)
-    return report.Found(
+    return report.SweepResult(
         swept(Machine(fails=fails)), config, ["--config", "mine.json"], {"cpu": "A", "device": "cpu"}, 1e6,
         {"bfloat16": 4.68e9, "float32": None},
     )  # fmt: skip
@@ -213,7 +213,7 @@ def test_without_a_config_file_the_best_one_extends_nothing(tmp_path: Path) -> N
 
 def test_a_command_cannot_break_out_of_the_comment(tmp_path: Path) -> None:
     best = tmp_path / "best.json"
-    best.write_text(report.best_config(replace(found(), command=["--x", 'a\n{"b": 1}']), best, None, {}))
+    best.write_text(report.best_config(replace(found(), tool_flags=["--x", 'a\n{"b": 1}']), best, None, {}))
     assert resolve(file_layers(best))[0].training.batch_size == 6
 
 
@@ -274,7 +274,8 @@ def test_a_measurement_is_the_median_after_a_warm_up(workshop: None, monkeypatch
 
     monkeypatch.setattr(tool, "timed_step", step)
     answer = tool.measure_here(Settings(1, 4, "bfloat16", False, 3), **task())
-    assert (answer.ms, answer.tokens_per_s) == (20.0, pytest.approx(1500.0)) and answer.peak_memory_bytes > 1e6
+    assert (answer.ms, answer.tokens_per_s) == (20.0, pytest.approx(3200.0)) and answer.peak_memory_bytes > 1e6
+    assert answer.predicted == pytest.approx(90 / 192)  # of 3 batches; the speed counts all tokens
     assert threads == [3] and next(times, None) is None
     training, system = seen[0].training, seen[0].system
     assert (training.batch_size, training.gradient_accumulation_steps, system.dtype) == (1, 4, "bfloat16")

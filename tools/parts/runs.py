@@ -78,6 +78,11 @@ def measured_request(
     )  # fmt: skip
 
 
+def predicted_note(share: float) -> str:
+    """The share of the tokens that were predicted, in words; empty if it is practically all of them."""
+    return f"; {share:.0%} of the tokens were predicted" if share < 0.99 else ""
+
+
 def synchronize(device: str) -> None:
     """Wait until the device has finished its work; on a CPU there is nothing to wait for."""
     import torch

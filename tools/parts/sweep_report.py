@@ -14,6 +14,7 @@ from typing import Any
 from config import SECTIONS, Config, Value, Values, resolve
 from jojo.config_file import file_layers
 from jojo.plotting import LR_COLOR, TRAIN_COLOR, new_figure, save_figure
+from tools.parts.runs import predicted_note
 from tools.parts.sweep_search import MIN_GAIN, Row, Settings, Sweep
 from utils import __version__, byte_count, one_line, short_count
 
@@ -21,17 +22,18 @@ OTHER_COLOR, FAILED_COLOR = "#9ab8c8", "#a04000"
 HEADINGS = (
     "batch size", "accumulation", "dtype", "compile", "threads", "ms", "tokens/s", "MFU", "peak memory", "ratio",
 )  # fmt: skip
-AXIS = "tokens/s (more is better) by micro-batch size x accumulation, dtype, threads"
+AXIS = "tokens/s (more is better); labels: micro-batch size x accumulation, dtype, threads"
 TEXT_COLUMNS = ("dtype", "compile")
 
 
 @dataclass(frozen=True)
-class Found:
+class SweepResult:
     """Everything that is reported.
 
     sweep: the measurements.
-    config: the run's resolved config, with its own settings.
-    command: the tool's flags.
+    config: the config that was measured, resolved. Its batch size, dtype, compile and threads are "the config's own
+        settings"; the sweep tries others.
+    tool_flags: the flags of the command that measured it.
     machine: facts about the machine, by name.
     flops_per_token: FLOPs as MFU counts them.
     peaks: the device's peak FLOP/s by dtype; None: unknown.
@@ -39,7 +41,7 @@ class Found:
 
     sweep: Sweep
     config: Config
-    command: Sequence[str]
+    tool_flags: Sequence[str]
     machine: Mapping[str, Any]
     flops_per_token: float
     peaks: Mapping[str, float | None]
@@ -64,11 +66,11 @@ class Found:
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
-def table(found: Found) -> str:
-    """A line for each of the settings, fastest first."""
-    ranked = found.sweep.ranked
-    lines = [list(HEADINGS), *(cells(found, row) for row in ranked)]
-    widths = [max(len(cells[column]) for cells in lines if column < len(cells)) for column in range(len(HEADINGS))]
+def table(result: SweepResult) -> str:
+    """One line per combination of settings, fastest first."""
+    ranked = result.sweep.ranked
+    lines = [list(HEADINGS), *(cells(result, row) for row in ranked)]
+    widths = [max(len(line[column]) for line in lines if column < len(line)) for column in range(len(HEADINGS))]
     texts = []
     for cells_of_line, row in zip(lines, [None, *ranked], strict=True):
         aligned = [
@@ -76,66 +78,67 @@ def table(found: Found) -> str:
             for cell, width, heading in zip(cells_of_line, widths, HEADINGS, strict=False)
         ]
         failed = [row.failed] if row and row.failed else []
-        notes = [f" <- {', '.join(remarks(found, row))}"] if row and remarks(found, row) else []
+        notes = [f" <- {', '.join(remarks(result, row))}"] if row and remarks(result, row) else []
         texts.append("  ".join([*aligned, *failed, *notes]).rstrip())
-    note = "medians; ratio: tokens/s divided by those of the config's own settings in the same rounds"
+    note = "medians over rounds, and each round times all settings once; ratio: speed relative to the config's own settings"
+    note += predicted_note(result.best.predicted)
     return "\n".join([*texts, f"({note})"])
 
 
-def remarks(found: Found, row: Row) -> list[str]:
+def remarks(result: SweepResult, row: Row) -> list[str]:
     """Words that mark the best settings and the config's own."""
-    return ["best"] * (row is found.best) + ["the config's own"] * (row.settings == found.sweep.own)
+    return ["best"] * (row is result.best) + ["the config's own"] * (row.settings == result.sweep.own)
 
 
-def cells(found: Found, row: Row) -> list[str]:
+def cells(result: SweepResult, row: Row) -> list[str]:
     """The cells of a row, without measurements if the settings do not work."""
     settings = row.settings
     first = [str(settings.batch_size), str(settings.accumulation), settings.dtype, "yes" if settings.compiled else "no"]
     first.append(str(settings.threads))
     if not row.works:
         return first
-    mfu, ratio, memory = found.mfu(row), found.ratio(row), row.peak_memory_bytes
+    mfu, ratio, memory = result.mfu(row), result.ratio(row), row.peak_memory_bytes
     return [
         *first, f"{row.ms:,.1f}", f"{row.tokens_per_s:,.0f}", "-" if mfu is None else f"{mfu:.1%}",
         "-" if memory is None else byte_count(memory), "-" if ratio is None else f"{ratio:.2f}",
     ]  # fmt: skip
 
 
-def speed(found: Found, row: Row) -> str:
+def speed(result: SweepResult, row: Row) -> str:
     """Tokens per second, also relative to the config's own settings."""
-    ratio = found.ratio(row)
-    compared = "" if ratio is None or row.settings == found.sweep.own else f", {ratio:.2f} times the config's own"
+    ratio = result.ratio(row)
+    compared = "" if ratio is None or row.settings == result.sweep.own else f", {ratio:.2f} times the config's own"
     return f"{short_count(row.tokens_per_s)} tokens/s{compared}"
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
 
-def as_json(found: Found) -> str:
+def as_json(result: SweepResult) -> str:
     """All results and every round as JSON."""
     values = {
         "jojo": __version__,
         "measured": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "arguments": list(found.command),
-        "machine": dict(found.machine),
-        "peak_flops": dict(found.peaks),
-        "tokens_per_batch": found.config.tokens_per_batch,
-        "own": asdict(found.sweep.own),
-        "best": asdict(found.best.settings),
-        "rows": [row_values(found, row) for row in found.sweep.ranked],
+        "arguments": list(result.tool_flags),
+        "machine": dict(result.machine),
+        "peak_flops": dict(result.peaks),
+        "tokens_per_batch": result.config.tokens_per_batch,
+        "own": asdict(result.sweep.own),
+        "best": asdict(result.best.settings),
+        "rows": [row_values(result, row) for row in result.sweep.ranked],
     }
     return json.dumps(values, indent=2) + "\n"
 
 
-def row_values(found: Found, row: Row) -> dict[str, Any]:
+def row_values(result: SweepResult, row: Row) -> dict[str, Any]:
     """A row as plain values; None: not measured."""
     works = row.works
     return asdict(row.settings) | {
         "ms": row.ms if works else None,
         "tokens_per_s": row.tokens_per_s if works else None,
-        "mfu": found.mfu(row) if works else None,
+        "mfu": result.mfu(row) if works else None,
         "peak_memory_bytes": row.peak_memory_bytes,
-        "ratio": found.ratio(row),
+        "ratio": result.ratio(row),
         "failed": row.failed,
         "rounds": [{"ms": row.ms_of[n], "tokens_per_s": row.tokens_per_s_of[n], "round": n} for n in sorted(row.ms_of)],
     }
@@ -144,20 +147,20 @@ def row_values(found: Found, row: Row) -> dict[str, Any]:
 # --- the plot -------------------------------------------------------------------------------------------------------
 
 
-def draw(path: Path, found: Found, title: str) -> None:
-    """Draw a bar of tokens/s for each of the settings, the fastest on top."""
-    rows, own = found.sweep.ranked, found.sweep.own
+def draw(path: Path, result: SweepResult, title: str) -> None:
+    """Draw a bar of tokens/s for each combination of settings, the fastest on top."""
+    rows, own = result.sweep.ranked, result.sweep.own
     longest = max(row.tokens_per_s for row in rows if row.works)
     figure = new_figure(9.0, 1.3 + 0.32 * len(rows))
     axes = figure.add_subplot()
     for line, row in enumerate(rows):
         if row.works:
-            color = TRAIN_COLOR if row is found.best else LR_COLOR if row.settings == own else OTHER_COLOR
+            color = TRAIN_COLOR if row is result.best else LR_COLOR if row.settings == own else OTHER_COLOR
             axes.barh(line, row.tokens_per_s, height=0.72, color=color)
-        ratio, end = found.ratio(row), row.tokens_per_s if row.works else 0.0
+        ratio, end = result.ratio(row), row.tokens_per_s if row.works else 0.0
         text = f"{end:,.0f}" if row.works else one_line(row.failed or "", 70)
         text += f"   {ratio:.2f}×" if ratio is not None and row.settings != own else ""
-        text = "   ".join([text, *remarks(found, row)])
+        text = "   ".join([text, *remarks(result, row)])
         axes.text(
             end + 0.01 * longest, line, text, fontsize=9, va="center",
             color="black" if row.works else FAILED_COLOR,
@@ -176,7 +179,8 @@ def draw(path: Path, found: Found, title: str) -> None:
 
 
 def changed_options(config: Config, own: Settings, best: Settings) -> dict[str, Value]:
-    """The options, by dotted name, that turn a config's settings into the best ones. Threads are not an option.
+    """The options, by dotted name, that turn a config's settings into the best ones. Not the threads: the config has no
+    option for their number.
 
     Evaluations are counted in micro-batches. Their number changes too, so that they read as much text as before.
     """
@@ -195,27 +199,29 @@ def changed_options(config: Config, own: Settings, best: Settings) -> dict[str, 
 
 
 def best_config(
-    found: Found, path: Path, config_file: Path | None, flags: Mapping[str, Value], of_checkpoint: bool = False
+    result: SweepResult, path: Path, config_file: Path | None, flags: Mapping[str, Value], of_checkpoint: bool = False
 ) -> str:
-    """The text of a config file with the best settings: it extends the measured file and has only what differs.
+    """The text of a config file with the best settings: it extends the file that the sweep started from, and has only what
+    differs.
 
     Args:
-        found: the measurements.
+        result: the measurements.
         path: where the text will be written.
-        config_file: the measured file; None: the defaults.
+        config_file: the file that the sweep started from; None: the defaults.
         flags: options from the command line, by dotted name.
-        of_checkpoint: the run starts from a checkpoint or model, whose options may differ from the flags.
+        of_checkpoint: the run starts from a checkpoint or model. Its options may differ from the config file's, so all flags
+            are written, not only those that change the file.
     """
     base = resolve(file_layers(config_file), partial=True)[0] if config_file else Config()
-    changes = changed_options(found.config, found.sweep.own, found.best.settings)
+    changes = changed_options(result.config, result.sweep.own, result.best.settings)
     differs = {name: value for name, value in flags.items() if of_checkpoint or value != base.get(name)} | changes
     sections: Values = {}
     for section in SECTIONS:
         own = {name.partition(".")[2]: value for name, value in differs.items() if name.startswith(f"{section}.")}
         sections |= {section: own} if own else {}
     extends = {"extends": relative(config_file, path.parent)} if config_file else {}
-    command = one_line(shlex.join(["python", "tools/test_mfu_optimization.py", *found.command]), 2000)
-    comment = f"// {speed(found, found.best)}; found by: {command}"
+    command = one_line(shlex.join(["python", "tools/test_mfu_optimization.py", *result.tool_flags]), 2000)
+    comment = f"// {speed(result, result.best)}; found by: {command}"
     return f"{comment}\n{json.dumps(extends | sections, indent=2)}\n"
 
 
@@ -227,24 +233,24 @@ def relative(file: Path, folder: Path) -> str:
         return file.resolve().as_posix()
 
 
-def how_to_train(found: Found, path: Path, checkpoint: str | None, init_from: str | None) -> str:
+def how_to_train(result: SweepResult, path: Path, checkpoint: str | None, init_from: str | None) -> str:
     """The command that trains with the best settings; OMP_NUM_THREADS sets the threads."""
     command = ["python", "train.py", "--config", str(path)]
     command += ["--checkpoint", checkpoint, "--allow_changes"] if checkpoint else []
     command += ["--init_from", init_from] if init_from else []
-    threads = found.best.settings.threads
-    variable = f"OMP_NUM_THREADS={threads} " if threads != found.sweep.own.threads else ""
+    threads = result.best.settings.threads
+    variable = f"OMP_NUM_THREADS={threads} " if threads != result.sweep.own.threads else ""
     return variable + shlex.join(command)
 
 
-def summary(found: Found, path: Path, checkpoint: str | None = None, init_from: str | None = None) -> str:
+def summary(result: SweepResult, path: Path, checkpoint: str | None = None, init_from: str | None = None) -> str:
     """The best settings, and how to train with them."""
-    best, own = found.best, found.sweep.rows[found.sweep.own]
+    best, own = result.best, result.sweep.rows[result.sweep.own]
     if best is own:
         lead = f"The config's own settings are the fastest, to within {MIN_GAIN:.0%}"
     elif own.failed:
-        lead = f"The config's own settings cannot be measured here ({own.settings}: {own.failed}). The fastest others"
+        lead = f"The config's own settings cannot be measured here ({own.settings}: {own.failed}). The fastest settings that work"
     else:
         lead = "Fastest"
-    how = how_to_train(found, path, checkpoint, init_from)
-    return f"{lead}: {best.settings}: {speed(found, best)}. Train with it:\n  {how}"
+    how = how_to_train(result, path, checkpoint, init_from)
+    return f"{lead}: {best.settings}: {speed(result, best)}. Train with it:\n  {how}"

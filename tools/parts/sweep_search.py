@@ -38,9 +38,10 @@ class Answer:
     """What one process measured: medians over its batches, or why it failed."""
 
     ms: float = 0.0
-    tokens_per_s: float = 0.0
+    tokens_per_s: float = 0.0  # all tokens that the model processed
     peak_memory_bytes: int | None = None
     failed: str | None = None
+    predicted: float = 1.0  # the share of these tokens that were predicted
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Row:
     tokens_per_s_of: dict[int, float] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     failed: str | None = None
+    predicted: float = 1.0
 
     def add(self, number: int, answer: Answer) -> None:
         """Add a round. Settings that fail once are not measured again."""
@@ -59,6 +61,7 @@ class Row:
             self.failed = answer.failed
             return
         self.ms_of[number], self.tokens_per_s_of[number] = answer.ms, answer.tokens_per_s
+        self.predicted = answer.predicted
         if answer.peak_memory_bytes is not None:
             self.peak_memory_bytes = max(self.peak_memory_bytes or 0, answer.peak_memory_bytes)
 
