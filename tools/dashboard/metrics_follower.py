@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from thinning import Floats, as_curve, as_json, downsample, in_order, last, smooth, visible
 
+from tools.parts.thinning import Floats, as_curve, as_json, downsample, in_order, last, smooth, visible
 from utils import log, parse_json
 
 SUFFIX = ".metrics.jsonl"
