@@ -330,6 +330,8 @@ def check_value(opt: Option, value: Value) -> tuple[Value, str]:
         return value, f"must be {kind}, not {one_line(json.dumps(value, ensure_ascii=False) if simple else value, 60)}"
     if opt.type is str and not is_printable(value):
         return value, f"must be printable Unicode text, not '{one_line(value)}'"
+    if value == "" and opt.name != "training.sample_prompts":
+        return value, "must not be empty"
     if opt.choices and value not in opt.choices:
         hint = nearest(value, list(opt.choices))
         return value, f"must be one of {', '.join(opt.choices)}, not '{one_line(value)}'{hint}"

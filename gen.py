@@ -14,19 +14,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jojo.command import Parser, run_command
-from utils import UserError, __version__, log, one_line, replace_text, user_path
+from jojo.command import Parser, Stopped, run_command
+from utils import UserError, __version__, log, one_line, output_path, printable, replace_text, user_path
 
 
 def build_parser() -> Parser:
     """Flags of gen.py."""
-    parser = Parser(prog="gen.py", description=__doc__)
+    parser = Parser("[MODEL] ", prog="gen.py", description=__doc__)
     add = parser.add_argument
     add("model", nargs="?", metavar="MODEL", help="checkpoint or Hugging Face folder [the newest in models/]")
     add("--prompt", metavar="TEXT", help="text to continue; without one, a new document begins")
     add("--prompt_file", metavar="FILE", help="read the prompt from a UTF-8 file")
     add("--interactive", action="store_true", help="ask for one prompt after another; Ctrl-D ends it")
-    add("--chat", action="store_true", help="hold a conversation; with --prompt, answer it and exit")
+    add("--chat", action="store_true", help="hold a conversation until you type exit; with --prompt, answer only that")
     add("--system", metavar="TEXT", help="system message of the conversation")
     add("--nonstop", action="store_true", help="continue after the end of a document or turn, up to --max_tokens")
     add("--max_tokens", type=int, default=300, metavar="N", help="write at most N tokens [%(default)s]")
@@ -38,7 +38,7 @@ def build_parser() -> Parser:
     add("--repetition_penalty", type=float, default=1.0, metavar="X", help=penalty)
     add("--seed", type=int, metavar="N", help="the same seed gives the same text [a new one each time]")
     add("--num_samples", type=int, default=1, metavar="N", help="write N texts at once [%(default)s]")
-    add("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda, cuda:N or mps [%(default)s]")
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps [%(default)s]")
     dtypes = ("auto", "float32", "bfloat16", "float16", "int8")
     add("--dtype", default="auto", choices=dtypes, help="type of the weights; int8 is the fastest [%(default)s]")
     add("--output", metavar="FILE", help="also write the text to a file")
@@ -69,16 +69,14 @@ def check_flags(args: argparse.Namespace) -> None:
     ):
         if excluded:
             raise UserError(message)
-    if args.output and not (folder := user_path(args.output).parent).is_dir():
-        raise UserError(f"--output: there is no folder '{folder}'; create it first.")
 
 
 def read_prompt(args: argparse.Namespace) -> str | None:
-    """The prompt from --prompt or --prompt_file. Raises UserError or OSError for a file that cannot be read."""
+    """The prompt from --prompt or --prompt_file, without the newline at the file's end. Raises UserError or OSError."""
     if args.prompt_file is None:
         return args.prompt
     try:
-        return user_path(args.prompt_file).read_text(encoding="utf-8-sig")
+        return user_path(args.prompt_file).read_text(encoding="utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"'{args.prompt_file}' is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
 
@@ -105,18 +103,18 @@ class Session:
         self.generator = torch.Generator()
         seed = self.generator.seed() % 2**32 if args.seed is None else args.seed
         self.generator.manual_seed(seed)
-        if not args.model or args.verbose:
-            print(f"[{path}]", file=sys.stderr)
+        self.unfinished: list[str] = []  # what write() has printed so far, for --output after Ctrl-C
+        self.note(str(path), always=not args.model)
         shape = self.model.config
         self.note(
             f"{formulas(shape).n_parameters:,} parameters: {shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embd}, "
             f"context {shape.block_size}; format {checkpoint.version}; {device}, {dtype}; seed {seed}"
         )
 
-    def note(self, text: str) -> None:
-        """Print a line on stderr, if --verbose was given."""
-        if self.args.verbose:
-            print(f"[{text}]", file=sys.stderr)
+    def note(self, text: str, always: bool = False) -> None:
+        """Print a line on stderr, if --verbose was given or `always`."""
+        if self.args.verbose or always:
+            print(f"[{printable(text)}]", file=sys.stderr)
 
     def encode(self, text: str | None) -> list[int]:
         """A prompt's ids. <|endoftext|> comes first, as before every document in training."""
@@ -134,10 +132,11 @@ class Session:
         args, started, n_tokens = self.args, time.perf_counter(), 0
         stop = {i for name, i in self.tokenizer.special_tokens.items() if name != IM_START and not args.nonstop}
         streams = [TextStream(self.tokenizer) for _ in range(args.num_samples)]
-        texts = [before] * args.num_samples
+        texts = self.unfinished = [before] * args.num_samples
         is_live = args.num_samples == 1 and not args.no_delay
+        shown = printable if sys.stdout.isatty() else str
         if is_live:
-            print(before, end="", flush=True)
+            print(shown(before), end="", flush=True)
         for step in generate(
             self.model, prompt, max_tokens=args.max_tokens, sampling=self.sampling, stop=stop,
             num_samples=args.num_samples, generator=self.generator,
@@ -148,21 +147,24 @@ class Session:
                     piece = streams[sample].push(token)  # "" until a character is complete
                     texts[sample] += piece
                     if is_live:
-                        print(piece, end="", flush=True)
+                        print(shown(piece), end="", flush=True)
         for number, text in enumerate(texts, 1):
             heading = [f"--- {number} ---"] if args.num_samples > 1 else []
-            print(*heading, "" if is_live else text, sep="\n", flush=True)
+            print(*heading, "" if is_live else shown(text), sep="\n", flush=True)
+        self.unfinished = []
         seconds = time.perf_counter() - started
         self.note(f"{n_tokens} tokens in {seconds:.2f} s: {n_tokens / seconds:.1f} tokens/s")
         return texts
 
 
 def ask(question: str) -> str | None:
-    """A line from the user; None at the end of the input."""
+    """A line from the user; None at the end of the input. Raises UserError if it cannot be decoded."""
     try:
-        return input(question if sys.stdin.isatty() else "")
+        return input(question if sys.stdin.isatty() else "").removeprefix("\ufeff").removesuffix("\r")
     except EOFError:
         return None
+    except UnicodeDecodeError as error:
+        raise UserError(f"The input is not {error.encoding.upper()} text; convert it first.") from None
 
 
 def interactive(session: Session, record: list[str]) -> None:
@@ -173,14 +175,19 @@ def interactive(session: Session, record: list[str]) -> None:
 
 def chat(session: Session, first: str | None, record: list[str]) -> None:
     """Hold a conversation, or answer one question. Its oldest turns are dropped when the context is full."""
-    from generation import chat_prompt
+    from generation import chat_prompt, ends_turns
 
     session.tokenizer.require_chatml()
+    if not ends_turns(session.model, session.tokenizer):
+        log.warning("This model was not trained on conversations, or not for long; its answers may make no sense.")
+    if first is None:
+        session.note("exit, quit, Ctrl-D or Ctrl-C ends the conversation", always=sys.stdin.isatty())
     system, block_size = session.args.system, session.model.config.block_size
     room = max(block_size // 2, block_size - session.args.max_tokens)  # the rest is for the answer
     messages = [{"role": "system", "content": system}] if system else []
-    question = first if first is not None else ask("you> ")
-    while question is not None:
+    for question in iter(lambda: ask("you> "), None) if first is None else [first]:
+        if first is None and question.strip().lower() in ("exit", "quit"):
+            return
         messages.append({"role": "user", "content": question})
         ids, dropped = chat_prompt(session.tokenizer, messages, room)
         if len(ids) > block_size:
@@ -191,7 +198,6 @@ def chat(session: Session, first: str | None, record: list[str]) -> None:
         answer = session.write(ids)[0].strip()
         messages.append({"role": "assistant", "content": answer})
         record += [f"user: {question}", f"assistant: {answer}"]
-        question = ask("you> ") if first is None else None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -199,6 +205,7 @@ def main(arguments: Sequence[str]) -> int:
     args = build_parser().parse_args(arguments)
     check_flags(args)
     prompt = read_prompt(args)
+    output = output_path(args.output) if args.output else None
     session = Session(args)
     record: list[str] = []
     try:
@@ -208,11 +215,19 @@ def main(arguments: Sequence[str]) -> int:
             interactive(session, record)
         else:
             record += session.write(session.encode(prompt), prompt or "")
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if interrupted or session.unfinished:
+            print()  # the message about the error gets a line of its own
+        record += session.unfinished if interrupted else []
+        asks = prompt is None and (args.chat or args.interactive)
+        if not (interrupted and asks) or isinstance(error, Stopped):
+            raise
     finally:
-        if args.output and record:  # if nothing was written, an older file stays
-            replace_text(user_path(args.output), "\n".join(record) + "\n")
+        if output and record:  # if nothing was written, an older file stays
+            replace_text(output, "\n".join(record) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, if_full="use fewer --num_samples, --dtype bfloat16 or int8, or a smaller model")

@@ -9,6 +9,7 @@ Shape letters: B samples decoded together, V tokens of the vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 from config import Config
 from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint, load_weights
 from jojo.kernels.int8 import quantize
-from jojo.text.tokenizer import Message, Tokenizer
+from jojo.text.tokenizer import IM_END, Message, Tokenizer
 from model import GPT, KVCache
 from utils import UserError
 
@@ -36,7 +37,7 @@ class Sampling:
     repetition_penalty: float = 1.0  # above 1: tokens of the context are less likely (Keskar et al. 2019); 1 = off
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:  # refuses NaN too
+        if not 0 <= self.temperature < math.inf:  # refuses NaN too
             raise UserError(f"--temp must be 0 (greedy) or more, not {self.temperature:g}.")
         if self.top_k < 0:
             raise UserError(f"--top_k must be 0 (off) or more, not {self.top_k}.")
@@ -56,8 +57,13 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
         context: int64 (B, n), the tokens that the repetition penalty applies to.
         sampling: how to draw.
         generator: source of random numbers; None: torch's default.
+
+    Raises:
+        UserError: a logit is NaN or infinite.
     """
     logits = logits.float().cpu()
+    if not logits.isfinite().all():
+        raise UserError("The model's logits are not finite numbers; use an earlier checkpoint, or --dtype float32.")
     if sampling.repetition_penalty != 1:
         seen = logits.gather(1, context)
         penalty = sampling.repetition_penalty
@@ -194,6 +200,14 @@ def model_of(checkpoint: Checkpoint, tokenizer: Tokenizer) -> GPT:
 
 
 # --- chat -----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def ends_turns(model: GPT, tokenizer: Tokenizer) -> bool:
+    """Whether the end of a turn is likely after an answer, as in a model trained on conversations."""
+    answered = [*chat_prompt(tokenizer, [{"role": "user", "content": "Hello"}], 0)[0], *tokenizer.encode("Hello.")]
+    logits = model.next_logits(torch.tensor([answered[-model.config.block_size :]], device=model.device))[0]
+    return int((logits >= logits[tokenizer.special_tokens[IM_END]]).sum()) <= Sampling.top_k
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) -> tuple[list[int], int]:

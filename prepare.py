@@ -120,7 +120,7 @@ def check_values(args: argparse.Namespace) -> None:
     from jojo.text.vocabulary import LARGEST, SMALLEST
 
     name = args.name if args.name is not None else args.dataset
-    if name is not None and (name in ("", "..") or name[0] == "-" or Path(name).name != name or not name.isprintable()):
+    if name is not None and (name == ".." or name[0] == "-" or Path(name).name != name or not name.isprintable()):
         raise UserError(f"--name '{one_line(name)}' must be a plain name, without folders.")
     for option in ("data_dir", "cache_dir"):
         check_folder(f"--data.{option}", user_path(getattr(args, option)))
@@ -356,4 +356,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, if_full="close other programs, or use fewer --num_workers")

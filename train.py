@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 
-from jojo.command import run_command
+from jojo.command import TRAINED_MODEL, run_command
 from training.flags import build_parser, read_request
 from utils import UserError, log, user_path
 
@@ -58,4 +58,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, if_full=TRAINED_MODEL, has_ranks=True)

@@ -241,9 +241,13 @@ class Trainer:
         training, tokenizer, seed = self.config.training, self.run.data.tokenizer, self.config.system.seed
         dtype, agree = (self.run.dtype, self.ranks.broadcast) if self.run.sharded else ("float32", None)
         prompts, n_tokens = (training.sample_prompts or "").split("|"), training.sample_tokens
-        with devices.uncompiled(), devices.autocast(self.run.device, dtype):
-            chat = self.run.data.is_chat
-            return sample_texts(self.model, tokenizer, prompts, n_tokens, seed=seed, agree=agree, chat=chat)
+        chat = self.run.data.is_chat
+        try:
+            with devices.uncompiled(), devices.autocast(self.run.device, dtype):
+                return sample_texts(self.model, tokenizer, prompts, n_tokens, seed=seed, agree=agree, chat=chat)
+        except UserError as error:  # the logits are not finite; if the loss is not either, training stops there
+            log.warning("No samples: %s", error)
+            return []
 
     # === the loop ===================================================================================================
 

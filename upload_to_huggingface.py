@@ -31,7 +31,7 @@ NAMES = {  # flag: (pattern of the names that the Hub accepts, hint for the erro
 
 def build_parser() -> Parser:
     """Flags of upload_to_huggingface.py."""
-    parser = Parser(prog="upload_to_huggingface.py", description=__doc__)
+    parser = Parser("CHECKPOINT --repo-name NAME --dataset NAME ", prog="upload_to_huggingface.py", description=__doc__)
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="checkpoint of any version")
     add("--repo-name", required=True, metavar="NAME", help="name of the repository, without its owner")
@@ -42,7 +42,7 @@ def build_parser() -> Parser:
     add("--license", default="mit", metavar="ID", help="licence, as the Hub calls it [%(default)s]")
     add("--language", default="en", metavar="CODE", help="language of the texts [%(default)s]")
     add("--output-dir", default="./hf_model", metavar="DIR", help="the folder to write [%(default)s]")
-    add("--commit-message", metavar="TEXT", help="message of the commit; default: Upload NAME (Jojo VERSION)")
+    add("--commit-message", metavar="MESSAGE", help="message of the commit; default: Upload NAME (Jojo VERSION)")
     add("--dry-run", action="store_true", help="make and check the folder, but do not use the network")
     add("--no_color", "--no-color", action="store_true", help="no colours, even on a terminal")
     add("--debug", action="store_true", help="more detail, and tracebacks with errors")
@@ -57,8 +57,6 @@ def refuse_names(args: argparse.Namespace) -> None:
         if value is not None and (len(value) > 96 or not re.fullmatch(pattern, value, re.ASCII)):
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} '{one_line(value, 40)}' is not a name that the Hub accepts; write it {hint}.")
-    if args.commit_message is not None and not args.commit_message.strip():
-        raise UserError("--commit-message is empty; leave it out to get the default.")
 
 
 def main(arguments: Sequence[str]) -> int:

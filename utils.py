@@ -23,10 +23,8 @@ log = logging.getLogger("jojo")
 
 LARGEST_JSON = 1 << 27  # bytes that read_object reads; the files of a tokenizer with a million tokens have 100 million
 
-OUT_OF_MEMORY = (
-    "Out of memory: halve --batch_size and double --training.gradient_accumulation_steps (the result stays the same), "
-    "or take a shorter --model.block_size or a smaller model."
-)
+# Control characters except newline and tab, line separators, and characters that change the direction of the text after them.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class UserError(ValueError):
@@ -46,19 +44,36 @@ def one_line(value: object, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def printable(text: str) -> str:
+    """Text from outside, safe for a terminal: what would control it is written out, like \\x1b and \\u202e."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class LogFormatter(logging.Formatter):
+    """Formats log records as printable text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 STYLES = {logging.DEBUG: ("debug: ", ""), logging.WARNING: ("warning: ", "33"), logging.ERROR: ("error: ", "31")}
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints above a live progress bar. Warnings (yellow) and errors (red) go to stderr, the rest to stdout."""
+    """Prints above a live progress bar. Warnings (yellow) and errors (red) go to stderr, the rest to stdout.
+
+    What matches the pattern `record.red` is red too.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "file_only", False):
             return
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         prefix, code = STYLES.get(record.levelno, ("", ""))
-        text = prefix + self.format(record)
-        text = paint(text, code) if code and use_color(stream) else text
+        text = prefix + LogFormatter().format(record)
+        if use_color(stream):
+            red = getattr(record, "red", r"\Z.")  # by default a pattern that matches nothing
+            text = paint(text, code) if code else re.sub(red, lambda found: paint(found[0], "31"), text)
         with contextlib.suppress(OSError):  # a closed pipe (| head) or a full disk must not stop training
             if "tqdm" in sys.modules:
                 sys.modules["tqdm"].tqdm.write(text, file=stream)
@@ -85,6 +100,9 @@ def set_up_console(debug: bool = False, no_color: bool = False) -> None:
     """Send the log to the console: INFO and above, with `--debug` also DEBUG."""
     global _plain
     _plain = no_color
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller: else the next opened file would get its number
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # print "?" for characters that the console lacks
             stream.reconfigure(errors="replace")
@@ -103,7 +121,7 @@ def log_to_file(path: Path, run: str) -> Iterator[None]:
         yield
         return
     prefix = f"%(asctime)s %(levelname)-7s {run.replace('%', '%%')}: "
-    handler.setFormatter(logging.Formatter(prefix + "%(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(LogFormatter(prefix + "%(message)s", "%Y-%m-%d %H:%M:%S"))
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk must not end training
     log.addHandler(handler)
     try:
@@ -191,10 +209,10 @@ def make_durable(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
+def new_file(path: Path, durable: bool = False, replace: bool = True) -> Iterator[BinaryIO]:
     """A file to write in the block. It gets its name only when complete; an error leaves the old file as it was.
 
-    `durable`: also wait until the file and its name are on the disk.
+    `durable`: also wait until the file and its name are on the disk. Without `replace` the new file is deleted again.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -203,18 +221,35 @@ def new_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
         if durable:
             make_durable(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def output_path(text: str) -> Path:
+    """The path of a file to write later, as typed. Makes its folder. Raises UserError if the file cannot be written."""
+    path = user_path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or path.is_file():
+            open(path, "ab").close()  # fails for a folder and for a file without write permission
+        if path.is_file() or not path.exists():
+            with new_file(Path(os.path.realpath(path)), replace=False):
+                pass
+    except OSError as error:
+        raise UserError(f"Could not write '{path}' ({error.strerror}); check the path and its permissions.") from error
+    return path
+
+
 def replace_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file completely or not at all. Raises UserError if it cannot be written."""
     try:
         special = path.exists() and not path.is_file()  # a pipe or a terminal (opening a folder fails)
-        with open(path, "wb") if special else new_file(path.resolve()) as file:  # resolve(): a symbolic link stays one
+        target = Path(os.path.realpath(path))  # a symbolic link stays one
+        with open(path, "wb") if special else new_file(target) as file:
             file.write(text.encode("utf-8", errors="replace"))
     except OSError as error:
         raise UserError(f"Could not write '{path}' ({error.strerror}); check the path and the free space.") from error

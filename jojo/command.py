@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import difflib
 import itertools
+import math
 import os
 import re
 import shlex
@@ -14,17 +15,50 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-from utils import OUT_OF_MEMORY, UserError, is_out_of_memory, log, set_up_console
+from utils import UserError, is_out_of_memory, log, printable, set_up_console
+
+NAMES_ELSEWHERE = {  # our flags, and their names in other projects
+    "learning_rate": "lr max_lr", "epochs": "num_epochs n_epochs num_train_epochs", "max_iters": "steps max_steps num_steps iters",
+    "batch_size": "bs micro_batch_size device_batch_size per_device_train_batch_size", "weight_decay": "wd", "device": "gpu",
+    "gradient_accumulation_steps": "grad_accum grad_accum_steps", "grad_clip": "max_grad_norm", "warmup_iters": "warmup_steps",
+    "n_layer": "layers num_layers n_layers depth", "n_head": "heads num_heads n_heads", "n_embd": "dim d_model hidden_size width",
+    "block_size": "context context_length n_ctx seq_len max_seq_len sequence_length", "dataset": "data", "resume": "continue",
+    "eval_interval": "eval_steps", "checkpoint_interval": "save_steps", "output_checkpoint": "out output out_dir output_dir",
+    "temp": "temperature", "max_tokens": "max_new_tokens n_predict max_length length n", "prompt": "start text p",
+}  # fmt: skip
+ANY_MODEL = "close other programs, or use a smaller model"  # what to do if memory is full
+TRAINED_MODEL = (  # the same, for commands with the flags of train.py
+    "halve --batch_size and double --training.gradient_accumulation_steps (the result stays the same), "
+    "or use a shorter --model.block_size or a smaller model"
+)
+Main = Callable[[list[str]], int]  # gets a command's arguments, returns its exit code
+_has_ranks = False  # set by run_command
+
+
+def bare_name(flag: str) -> str:
+    """A flag without dashes and its section: learning_rate for --optimizer.learning_rate and --learning-rate."""
+    return flag.lstrip("-").split(".")[-1].replace("-", "_").lower()
 
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser without abbreviations. An error is one sentence; for an unknown flag it names a similar one."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+    def __init__(self, needs: str = "", **options: Any) -> None:
+        """`needs`: what the usage line shows before [flags]; the rest of the help explains all flags."""
+        formatter, usage = argparse.RawDescriptionHelpFormatter, f"%(prog)s {needs}[flags]"
+        super().__init__(formatter_class=formatter, allow_abbrev=False, usage=usage, **options)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Convert one value. Only free text (TEXT in the help) may be empty, and numbers are finite."""
+        if not arg_string.strip() and action.metavar != "TEXT":  # an unset variable of the shell, for example
+            raise argparse.ArgumentError(action, "the value is empty; write one, or leave it out.")
+        value = super()._get_value(action, arg_string)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise argparse.ArgumentError(action, f"must be a finite number, not {arg_string}.")
+        return value
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse like argparse, but report `--flag=--` as an error: argparse would drop the value."""
@@ -45,12 +79,14 @@ class Parser(argparse.ArgumentParser):
             words = message.removeprefix("unrecognized arguments: ").split() or [""]
             word = words[0].split("=")[0]
             known = self._option_string_actions
-            close = [flag for flag in known if flag.endswith("." + word.lstrip("-"))]  # its section is missing
+            named = {bare_name(flag): flag for flag in reversed(known)}
+            names = [ours for ours, others in NAMES_ELSEWHERE.items() if bare_name(word) in others.split()]
+            close = [named[name] for name in (bare_name(word), *names) if name in named]
             close = close or difflib.get_close_matches(word, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; see --help."
             message = f"unknown flag {word}{hint}" if word.startswith("-") else f"unexpected '{word}'; see --help."
         if prints_errors():
-            print(f"error: {message}", file=sys.stderr)
+            print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -84,11 +120,14 @@ def signals_raised() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None) -> None:
+def run_command(main: Main, argv: list[str] | None = None, if_full: str = ANY_MODEL, has_ranks: bool = False) -> None:
     """Run a command's main() and exit with its code. A user's error becomes one sentence and a non-zero code.
 
     With `--debug` the traceback is printed too. Any other exception is a bug of ours and keeps its traceback.
+    `if_full`: what to do if memory is full. `has_ranks`: several processes may run the command as the ranks of one run.
     """
+    global _has_ranks
+    _has_ranks = has_ranks
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
     # Threads that wait sleep instead of spinning; spinning is up to ten times slower beside other programs. OpenMP reads
@@ -113,18 +152,32 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        problem, failure = OUT_OF_MEMORY, error
+        problem, failure = f"Out of memory: {if_full}.", error
     if problem and prints_errors():
         log.error(problem, exc_info=failure if debug else None)
     sys.exit(code)
 
 
 def prints_errors() -> bool:
-    """Whether this process prints errors: only rank 0 does. Any other rank waits here until rank 0 has printed its error."""
-    if os.environ.get("RANK", "0") == "0":
+    """Whether this process prints errors: of several ranks, only rank 0 does. The others wait here until it has done so."""
+    rank, world_size, *address = map(os.environ.get, ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    launched = _has_ranks and all(address) and f"{rank}{world_size}".isdecimal()  # other programs set RANK alone
+    if not launched or not 0 < int(rank or 0) < int(world_size or 0):
         return True
     time.sleep(RANK_0_FIRST_S)
     return False
+
+
+def explain_missing_package(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Print one sentence for a package that is not installed, instead of a traceback. For sys.excepthook."""
+    if isinstance(error, ModuleNotFoundError) and "--debug" not in sys.argv:
+        set_up_console()
+        log.error("%s; install the packages: python -m pip install -r requirements.txt", str(error))
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = explain_missing_package  # tools import packages before run_command
 
 
 def explain_os_error(error: OSError) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers_cli import kept_log, terminal
 from helpers_model import random_model, save_2x, save_format3, save_v1, tiny_config, unigram_model
 
 import gen
@@ -143,7 +144,7 @@ def test_text_that_looks_like_control_tokens_stays_text(say: Say, cat: Path) -> 
 
 def test_parse_special_reads_control_tokens(say: Say, cat: Path, tmp_path: Path) -> None:
     text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    (tmp_path / "chat.txt").write_text(text)
+    (tmp_path / "chat.txt").write_text(text + "\n")  # editors end a file with a newline; one is dropped
     said = say(cat, "--prompt_file", tmp_path / "chat.txt", "--parse_special", "--max_tokens", 1)
     assert said.prompts == [[EOT, *TOKENIZER.encode_parsed(text)]]
     assert [said.prompts[0].count(i) for i in (IM_START, IM_END)] == [2, 1]
@@ -410,6 +411,72 @@ def test_an_empty_stdin_ends_a_conversation_at_once(say: Say, cat: Path, flag: s
     assert said.prompts == [] and said.out == ""
 
 
+def test_lines_may_end_as_on_windows_and_begin_with_a_byte_order_mark(say: Say, cat: Path) -> None:
+    said = say(cat, "--interactive", "--max_tokens", 1, stdin="\ufeffThe black\r\nA\r\n")
+    assert said.prompts == [[EOT, *TOKENIZER.encode("The black")], [EOT, *TOKENIZER.encode("A")]]
+
+
+def test_input_that_is_not_utf8_is_refused_in_one_sentence(cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
+    assert "not UTF-8 text" in refused(cat, "--interactive", *CPU)
+
+
+@pytest.mark.parametrize("word", ["exit", " Quit "])
+def test_a_conversation_ends_with_exit_or_quit(say: Say, cat: Path, word: str) -> None:
+    assert len(say(cat, "--chat", "--max_tokens", 1, stdin=f"Hi\n{word}\nHi\n").prompts) == 1
+    assert len(say(cat, "--chat", "--max_tokens", 1, "--prompt", word).prompts) == 1
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, error: type[BaseException] = KeyboardInterrupt) -> None:
+    """Makes generate() stop with this error after one token."""
+
+    def interrupted(*_: object, **__: object) -> Iterator[list[int | None]]:
+        yield [3797]
+        raise error
+
+    monkeypatch.setattr(generation, "generate", interrupted)
+
+
+@pytest.mark.parametrize("flag", ["--chat", "--interactive"])
+def test_ctrl_c_ends_a_conversation_without_an_error_and_keeps_the_text(
+    cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    interrupt(monkeypatch)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\n"))
+    assert gen.main([str(cat), flag, "--output", str(tmp_path / "text.txt"), *CPU]) == 0
+    assert " cat" in (tmp_path / "text.txt").read_text()
+
+
+def test_ctrl_c_in_a_single_text_is_an_error_that_keeps_the_text(
+    cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        gen.main([str(cat), "--prompt", "The", "--output", str(tmp_path / "text.txt"), *CPU])
+    assert (tmp_path / "text.txt").read_text() == "The cat\n"
+
+
+def test_only_a_model_that_ends_its_turns_holds_a_conversation_without_a_warning(
+    say: Say, cat: Path, controls: Path, warnings: list[str]
+) -> None:
+    say(controls, "--chat", "--prompt", "Hi", "--max_tokens", 1)
+    assert warnings == []
+    say(cat, "--chat", "--prompt", "Hi", "--max_tokens", 1)
+    assert len(warnings) == 1 and "not trained on conversations" in warnings[0]
+
+
+def test_a_terminal_never_gets_control_characters_but_a_file_does(
+    cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = [i for c in "\x1b]0;owned\x07\r\u202e\x9bé\t" for i in TOKENIZER.encode(c)]
+    script(monkeypatch, tokens)
+    with kept_log():
+        out, _ = terminal(monkeypatch)
+        gen.main([str(cat), "--prompt", "\x1b[2J", "--output", str(tmp_path / "text.txt"), *CPU])
+    assert out.getvalue() == "\\x1b[2J\\x1b]0;owned\\x07\\r\\u202e\\x9bé\t\n"
+    assert (tmp_path / "text.txt").read_bytes().decode() == "\x1b[2J\x1b]0;owned\x07\r\u202e\x9bé\t\n"
+
+
 # --- which model ----------------------------------------------------------------------------------------------------
 
 
@@ -511,12 +578,10 @@ def test_a_damaged_checkpoint_is_refused(cat: Path, tmp_path: Path) -> None:
         ("--seed", "-1"),
         ("--seed", str(2**63)),
         ("--temp", "-1"),
-        ("--temp", "nan"),
         ("--top_k", "-1"),
         ("--top_p", "0"),
         ("--top_p", "1.5"),
         ("--repetition_penalty", "0"),
-        ("--repetition_penalty", "nan"),
     ],
 )
 def test_numbers_outside_their_limits_are_refused_with_their_flags_name(cat: Path, flags: tuple[str, str]) -> None:
@@ -524,7 +589,11 @@ def test_numbers_outside_their_limits_are_refused_with_their_flags_name(cat: Pat
 
 
 @pytest.mark.parametrize(
-    "flags", [("--max_tokens", "many"), ("--temp", "hot"), ("--temperature", "1"), ("--dtype", "int4")]
+    "flags",
+    [
+        *(("--max_tokens", "many"), ("--temp", "hot"), ("--temperature", "1"), ("--dtype", "int4")),
+        *(("--temp", "nan"), ("--temp", "inf"), ("--repetition_penalty", "nan"), ("--top_p", "1e999")),
+    ],
 )
 def test_flags_that_cannot_be_read_give_one_line_and_exit_code_2(
     cat: Path, flags: tuple[str, str], capsys: pytest.CaptureFixture[str]
@@ -554,12 +623,36 @@ def test_a_failed_run_does_not_change_an_existing_output_file(cat: Path, tmp_pat
     assert path.read_text() == "My favourite story.\n"
 
 
+@pytest.mark.parametrize("name", ["", "file/text.txt", "n" * 250])
 def test_an_output_file_that_cannot_be_written_is_refused_before_anything_is_decoded(
-    cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    with pytest.raises((UserError, OSError), match="nowhere"):
-        gen.main([str(cat), "--prompt", "The", "--output", str(tmp_path / "nowhere" / "text.txt"), *CPU])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Could not write"):
+        gen.main([str(cat), "--prompt", "The", "--output", str(tmp_path / name), *CPU])
     assert capsys.readouterr().out == ""
+
+
+def test_the_folder_of_the_output_file_is_made_and_an_older_file_stays_until_there_is_text(
+    say: Say, cat: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "stories" / "today" / "text.txt"
+    assert path.parent.exists() is False
+    said = say(cat, "--prompt", "The", "--max_tokens", 1, "--output", path)
+    assert path.read_text() == said.out and [p.name for p in path.parent.iterdir()] == ["text.txt"]
+
+
+def test_a_diverged_model_is_refused_in_one_sentence_at_every_temperature(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kept.txt").write_text("older text")
+    for logit in (float("nan"), float("inf")):
+        model = save_format3(unigram_model(narrow(), {262: logit}), folder / "diverged.pt")
+        for temperature in (0, 1):
+            flags = ("--prompt", "The", "--temp", temperature, "--output", tmp_path / "kept.txt", *CPU)
+            assert "not finite" in refused(model, *flags)
+            assert capsys.readouterr().out == "The\n"  # the error is on a line of its own
+    assert (tmp_path / "kept.txt").read_text() == "older text"
 
 
 def test_version_prints_the_version_and_help_the_flags(capsys: pytest.CaptureFixture[str]) -> None:

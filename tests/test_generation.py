@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,13 @@ def test_huge_logits_and_extreme_temperatures_do_not_fail() -> None:
     for temperature in (1e-3, 1.0, 1e3):
         choose(logits, NOTHING_SEEN, Sampling(temperature, top_p=0.9))
     assert choose(logits, NOTHING_SEEN, Sampling(1e-3)).item() == 0
+
+
+@pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_refused(logit: float) -> None:
+    for temperature in (0.0, 1.0):
+        with pytest.raises(UserError, match="not finite"):
+            choose(torch.tensor([[0.0, logit]]), torch.zeros(1, 0, dtype=torch.int64), Sampling(temperature))
 
 
 @pytest.mark.parametrize("temperature", [1e-30, 1e-39])

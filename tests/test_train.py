@@ -181,7 +181,6 @@ def test_the_text_of_a_flag_is_converted_to_the_fields_type(name: str, text: str
     [
         ("model.n_layer", "six", 'a whole number, not "six"'),
         ("model.n_layer", "6.5", "a whole number"),
-        ("model.n_layer", "", "a whole number"),
         ("model.n_layer", "null", "a whole number"),
         ("training.max_iters", "x", "a whole number or null"),
         ("optimizer.beta1", "high", "a number"),

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers_cli import messages
 from helpers_run import (
     differences,
     make_run,
@@ -511,3 +512,14 @@ def test_a_stopped_run_without_checkpoints_says_that_nothing_was_saved(monkeypat
     stop_after(monkeypatch, 2)
     outcome = train("--training.save_checkpoints", "false", "--eval_interval", "0")
     assert outcome.code == 130 and "not saved" in outcome.said and "--resume" not in outcome.said
+
+
+def test_a_model_that_cannot_write_a_sample_still_ends_with_the_error_about_its_loss():
+    trainer = make_trainer("--training.sample_interval", "1", "--max_iters", "3")
+    with torch.no_grad():
+        trainer.model.lm_head.weight.fill_(math.nan)
+    with messages() as said:
+        assert trainer.samples() == []
+    assert "No samples: The model's logits are not finite" in said[0]
+    with pytest.raises(UserError, match="The loss of batch 1 is not finite"):
+        trainer.train()

@@ -435,7 +435,6 @@ def test_a_commit_by_somebody_else_during_the_upload_is_not_overwritten(
         (("--organization", "../x"), "is not a name that the Hub accepts"),
         (("--license", "MIT licence"), "--license 'MIT licence' is not a name that the Hub accepts"),
         (("--dataset", "[x](http://y)"), "--dataset '[x](http://y)' is not a name that the Hub accepts"),
-        (("--commit-message", " "), "--commit-message is empty"),
     ],
 )
 def test_names_that_the_hub_does_not_allow_are_refused(

@@ -89,6 +89,27 @@ def test_characters_that_the_console_cannot_encode_are_replaced(tmp_path: pathli
     assert (result.code, result.out) == (0, "caf? ?\n")
 
 
+def test_what_would_control_a_terminal_is_written_out_on_the_console_and_in_the_log_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, err = terminal(monkeypatch)
+    with utils.log_to_file(tmp_path / "train.log", "a\x1b[2Jrun"):
+        log.info("data '%s'", "\x1b]0;owned\x07\x9b31m\r\b\u202e\u2066")
+        log.warning("two lines\nand a\ttab, é 猫 \u200d \u200c")
+    assert out.getvalue() == "data '\\x1b]0;owned\\x07\\x9b31m\\r\\x08\\u202e\\u2066'\n"
+    assert err.getvalue() == "\033[33mwarning: two lines\nand a\ttab, é 猫 \u200d \u200c\033[0m\n"
+    text = (tmp_path / "train.log").read_text()
+    assert "\\x1b[2Jrun: data '\\x1b]0" in text and not set("\x1b\x07\x9b\r\b\u202e") & set(text)
+
+
+def test_only_a_terminal_shows_a_part_of_a_message_in_red(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    out, _ = terminal(monkeypatch)
+    with utils.log_to_file(tmp_path / "train.log", "run"):
+        log.info("best 1, worst 3", extra={"red": r"(?<=worst )\d"})
+    assert out.getvalue() == "best 1, worst \033[31m3\033[0m\n"
+    assert (tmp_path / "train.log").read_text().endswith("best 1, worst 3\n")
+
+
 # --- writing text ---------------------------------------------------------------------------------------------------
 
 

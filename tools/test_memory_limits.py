@@ -31,8 +31,8 @@ sys.path.insert(0, str(ROOT))
 
 from config import Config
 from jojo.command import Parser, run_command
-from jojo.machine.gpus import SHORT_NAMES, find_gpu, short_name
 from model import formulas
+from tools.parts.gpu_names import SHORT_NAMES, find_gpu, short_name
 from tools.parts.runs import FLAGS_OF_TRAIN, USABLE, config_of, parse_train_flags
 from training.memory import CUDA_CONTEXT_BYTES, Parts, memory_bytes, peak_parts
 from utils import UserError, byte_count, log, one_line, replace_text, user_path

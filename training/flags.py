@@ -53,13 +53,15 @@ def build_parser(description: str | None = None) -> Parser:
         group.add_argument(*names.split(), metavar=metavar.strip("[]"), help=text, **path)  # type: ignore[arg-type]
     for names, text in SWITCHES:
         group.add_argument(*names.split(), action="store_true", help=text)
+    most_used = parser.add_argument_group("most used", "Options with a short name; the groups below have all others.")
     for section, cls in SECTIONS.items():
         group = parser.add_argument_group(section, (cls.__doc__ or "").strip().splitlines()[0])
         for name, opt in OPTIONS.items():
             if name.startswith(section + "."):
-                flags = [f"--{name}", *(alias for alias, target in ALIASES.items() if target == name)]
+                short = [alias for alias, target in ALIASES.items() if target == name]
                 keywords: dict[str, Any] = {"nargs": "?", "const": "true"} if opt.type is bool else {}
-                group.add_argument(*flags, dest=name, metavar=_metavar(opt), help=_help(opt), **keywords)
+                keywords |= {"dest": name, "metavar": _metavar(opt), "help": _help(opt)}
+                (most_used if short else group).add_argument(*short, f"--{name}", **keywords)
     return parser
 
 

@@ -22,7 +22,7 @@ from training.decisions import Reasons
 from training.memory import memory_bytes
 from training.recorder import FORECAST_AFTER
 from training.run import Plan, Run
-from utils import UserError, byte_count, divisors, duration, is_out_of_memory, log, paint, plural, use_color
+from utils import UserError, byte_count, divisors, duration, is_out_of_memory, log, plural
 
 WIDTH = 78
 OPTION_WIDTH = max(len(name.split(".")[1]) for name in OPTIONS)
@@ -151,7 +151,7 @@ def report_end(run: Run, metrics: MetricsTracker, batches_done: int, unsaved: Se
         )  # fmt: skip
         return 1
     if batches_done == run.plan.total_batches:
-        log.info(completed(run, metrics))
+        log.info(completed(run, metrics), extra={"red": r"Worst \w+ loss: +[\d.]+"})
         return exit_code
     saved = f"saved to {run.files.last}. Continue with:\n  {resume_command(run)}"
     where = saved if run.config.training.save_checkpoints else "not saved."
@@ -161,7 +161,7 @@ def report_end(run: Run, metrics: MetricsTracker, batches_done: int, unsaved: Se
 
 def resume_command(run: Run) -> str:
     """The command that continues from the run's last checkpoint, on the same number of ranks."""
-    ranks, flags = run.ranks, f"train.py --resume {shlex.quote(str(run.files.last))}"
+    ranks, flags = run.ranks, shlex.join(["train.py", "--resume", str(run.files.last)])
     if ranks.is_single or not ranks.by_torchrun:
         return f"python {flags}"
     here = f"--nproc_per_node {ranks.local_world_size}" if ranks.local_world_size == ranks.world_size else "..."
@@ -182,8 +182,8 @@ def completed(run: Run, metrics: MetricsTracker) -> str:
         *((f"Final {split} loss:", _number(value)) for split, value in final.items()),
         ("Best train loss:", _number(metrics.train.best)),
         ("Best val loss:", _number(metrics.val.best)),
-        ("Worst train loss:", _number(metrics.train.worst, "31")),
-        ("Worst val loss:", _number(metrics.val.worst, "31")),
+        ("Worst train loss:", _number(metrics.train.worst)),
+        ("Worst val loss:", _number(metrics.val.worst)),
         ("Bits per byte:", f"{bpb:.4f} (validation)" if math.isfinite(bpb) else ""),
         ("Model:", str(files.last) if saves else ""),
         ("Best model:", str(files.best) if saves and files.best.exists() else ""),
@@ -194,9 +194,8 @@ def completed(run: Run, metrics: MetricsTracker) -> str:
     return _box("TRAINING COMPLETED", rows)
 
 
-def _number(value: float, color: str = "") -> str:
-    text = f"{value:.4f}" if math.isfinite(value) else "-"
-    return paint(text, color) if color and use_color(sys.stdout) else text
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "-"
 
 
 def _box(title: str, rows: Sequence[tuple[str, str]]) -> str:

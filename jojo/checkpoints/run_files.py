@@ -17,6 +17,7 @@ import glob
 import json
 import os
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -201,7 +202,8 @@ class RunFiles:
         if problems:
             raise UserError(f"No checkpoint of the run '{self.run}' can be read: {' '.join(problems)}")
         near = sorted(str(p) for p in self.folder.glob(f"{glob.escape(self.run.rsplit('_epoch', 1)[0])}_epoch*.pt"))
-        other = f"--resume {near[-1]} continues from another one" if near else "start the run without --resume"
+        resume = shlex.join(["--resume", *near[-1:]])
+        other = f"{resume} continues from another one" if near else "start the run without --resume"
         raise UserError(f"Nothing to resume: '{self.last}' does not exist; {other}.")
 
     # --- keeping ----------------------------------------------------------------------------------------------------
@@ -267,7 +269,7 @@ def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
 
 def newest_checkpoint(folder: Path) -> Path:
     """The checkpoint written last in a folder; gen.py uses it if no model is named."""
-    found = [p for p in folder.glob("*.pt") if not p.name.startswith(".")]
+    found = [p for p in folder.glob("*.pt") if p.is_file() and not p.name.startswith(".")]
     if not found:
         raise UserError(f"No model in '{folder}/'; train one first: python train.py --config configs/story-small.json")
     return max(found, key=lambda p: p.stat().st_mtime)

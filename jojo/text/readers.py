@@ -93,8 +93,6 @@ def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Pa
     files: dict[Path, Path] = {}
     left_out = {path.resolve() for path in leave_out}
     for name in inputs:
-        if not name:
-            raise UserError("One --input is empty (a shell variable that is not set?); name files or folders.")
         path = user_path(name)
         if path.is_file():
             paths = [path]

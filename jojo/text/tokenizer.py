@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import shlex
 import threading
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -186,9 +187,10 @@ def get_tokenizer(name: str) -> Tokenizer:
         return Tokenizer()
     path = user_path(name)
     if not path.is_file():
-        named = re.fullmatch(r"data/([\w.-]+)-(\d+)\.tiktoken", path.as_posix())  # as prepare.py names it
-        flags = f"--name {named[1]} --train_tokenizer --vocab_size {named[2]}" if named else "--train_tokenizer"
-        raise UserError(f"No tokenizer '{name}' (data.tokenizer); use gpt2, or make one: python prepare.py {flags}.")
+        named = re.fullmatch(r"data/([^/]+)-(\d+)\.tiktoken", path.as_posix())  # as prepare.py names it
+        flags = ["--name", named[1], "--train_tokenizer", "--vocab_size", named[2]] if named else ["--train_tokenizer"]
+        make = f"make one: python prepare.py {shlex.join(flags)}"
+        raise UserError(f"No tokenizer '{name}' (data.tokenizer); use gpt2, or {make}.")
     try:
         return Tokenizer(vocabulary=Vocabulary(path.read_bytes()))
     except ValueError as error:

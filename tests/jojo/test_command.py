@@ -9,8 +9,19 @@ from collections.abc import Callable, Iterator
 import pytest
 from helpers_cli import kept_log, start_python, terminal
 
-from jojo.command import explain_os_error, run_command
+import gen
+import prepare
+import upload_to_huggingface
+from jojo.command import Parser, explain_missing_package, explain_os_error, run_command
+from training.flags import build_parser
 from utils import UserError
+
+COMMANDS: dict[str, Callable[[], Parser]] = {
+    "train.py": build_parser,
+    "gen.py": gen.build_parser,
+    "prepare.py": prepare.build_parser,
+    "upload_to_huggingface.py": upload_to_huggingface.build_parser,
+}
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -85,6 +96,125 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 def test_argparse_keeps_its_exit_code() -> None:
     assert exit_code(raising(SystemExit(2))) == 2
+
+
+def test_a_full_memory_gives_the_commands_own_advice(capsys: Capsys) -> None:
+    with pytest.raises(SystemExit):
+        run_command(raising(MemoryError()), [], if_full="use fewer --num_samples")
+    assert capsys.readouterr().err == "error: Out of memory: use fewer --num_samples.\n"
+    assert exit_code(raising(RuntimeError("CUDA out of memory. Tried"))) == 1
+    assert capsys.readouterr().err.startswith("error: Out of memory: close other programs")
+
+
+LAUNCHED = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize("kept", [["RANK"], ["RANK", "WORLD_SIZE"], list(LAUNCHED)])
+@pytest.mark.parametrize("has_ranks", [False, True])
+def test_only_ranks_of_a_launcher_leave_errors_to_rank_0(
+    kept: list[str], has_ranks: bool, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
+) -> None:
+    monkeypatch.setattr("jojo.command.RANK_0_FIRST_S", 0)
+    for name in kept:
+        monkeypatch.setenv(name, LAUNCHED[name])
+    silent = has_ranks and kept == list(LAUNCHED)
+    for main in (raising(UserError("Fix it.")), lambda _: Parser(prog="x").parse_args(["--nonsense"])):
+        with pytest.raises(SystemExit):
+            run_command(main, [], has_ranks=has_ranks)
+        assert (capsys.readouterr().err == "") == silent
+    monkeypatch.setenv("RANK", "2")  # not a rank of two
+    with pytest.raises(SystemExit):
+        run_command(raising(UserError("Fix it.")), [], has_ranks=has_ranks)
+    assert capsys.readouterr().err == "error: Fix it.\n"
+
+
+def test_a_missing_package_is_one_sentence_and_other_bugs_keep_their_traceback(capsys: Capsys) -> None:
+    explain_missing_package(ModuleNotFoundError, ModuleNotFoundError("No module named 'torch'"), None)
+    error = capsys.readouterr().err
+    assert "'torch'" in error and "pip install -r requirements.txt" in error and error.count("\n") == 1
+    explain_missing_package(KeyError, KeyError("x"), None)
+    assert "KeyError" in capsys.readouterr().err
+
+
+TALK = """
+import os, sys
+from jojo.command import run_command
+def main(arguments):
+    print("out"); print("err", file=sys.stderr); assert sys.stdin.read() == ""
+    assert min(os.open("file", os.O_CREAT | os.O_WRONLY) for _ in "12") > 2
+    return 0
+run_command(main)
+"""
+
+
+def test_a_command_works_with_closed_standard_streams_and_never_prints_into_a_file(tmp_path: pathlib.Path) -> None:
+    for closed in ("<&-", "</dev/null >&-", "</dev/null 2>&-", "<&- >&- 2>&-"):
+        shell = f'exec "{sys.executable}" -c "$TALK" {closed}'
+        process = start_python("-c", "import os; os.execvp('sh', ['sh', '-c', os.environ['SHELL_LINE']])",
+                               cwd=tmp_path, TALK=TALK, SHELL_LINE=shell)  # fmt: skip
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, out + err
+        assert (out == "out\n") == (">&- 2" not in closed and not closed.endswith(" >&-"))
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+# --- flags ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_value_is_refused_except_for_free_text(command: str, empty: str, capsys: Capsys) -> None:
+    parser = COMMANDS[command]()
+    for action in parser._actions:
+        if action.nargs == 0 or action.metavar == "TEXT":
+            continue
+        words = [f"{action.option_strings[0]}={empty}"] if action.option_strings else [empty]
+        with pytest.raises(SystemExit) as stopped:
+            parser.parse_args(words)
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and error.count("\n") == 1
+        assert "the value is empty" in error and (action.option_strings or [action.metavar])[0] in error
+    assert gen.build_parser().parse_args(["--prompt", empty]).prompt == empty
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "meant"),
+    [
+        ("train.py", "--lr", "--learning_rate"),
+        ("train.py", "--n-layer", "--model.n_layer"),
+        ("train.py", "--steps=3", "--max_iters"),
+        ("train.py", "--eval_iters", "--training.eval_iters"),
+        ("train.py", "--LR", "--learning_rate"),
+        ("gen.py", "--temperature", "--temp"),
+        ("gen.py", "-n", "--max_tokens"),
+        ("gen.py", "--max-new-tokens", "--max_tokens"),
+    ],
+)
+def test_the_name_of_a_flag_in_other_projects_leads_to_ours(
+    command: str, flag: str, meant: str, capsys: Capsys
+) -> None:
+    with pytest.raises(SystemExit):
+        COMMANDS[command]().parse_args([flag])
+    assert capsys.readouterr().err == f"error: unknown flag {flag.split('=')[0]}; did you mean {meant}?\n"
+
+
+def test_an_unknown_flag_cannot_control_the_terminal(capsys: Capsys) -> None:
+    with pytest.raises(SystemExit):
+        gen.build_parser().parse_args(["--x\x1b[2J"])
+    assert "--x\\x1b[2J" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_begins_with_one_line_of_usage_and_the_flags_that_people_need_first(command: str) -> None:
+    text = COMMANDS[command]().format_help()
+    assert text.startswith(f"usage: {command} ") and text.splitlines()[0].endswith("[flags]")
+    assert text.splitlines()[1] == ""
+    if command == "train.py":
+        places = [text.index(f"  --{name} ") for name in ("config", "learning_rate", "batch_size", "dataset")]
+        assert places == sorted(places) and places[-1] < text.index("\nmodel:")
+
+
+# --- the end of a command -------------------------------------------------------------------------------------------
 
 
 def test_a_closed_pipe_causes_no_error_message(tmp_path: pathlib.Path) -> None:

@@ -66,6 +66,8 @@ def test_the_newest_checkpoint_of_a_folder_is_the_one_written_last(tmp_path):
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
     (tmp_path / ".unfinished.pt").write_bytes(b"")
     (tmp_path / "newer.metrics.jsonl").write_bytes(b"")
+    (tmp_path / "folder.pt").mkdir()
+    (tmp_path / "dangling.pt").symlink_to("nowhere")
     assert newest_checkpoint(tmp_path).name == "new.pt"
 
 

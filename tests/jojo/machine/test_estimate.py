@@ -7,7 +7,8 @@ import torch
 
 from config import SystemConfig
 from jojo.machine import estimate
-from jojo.machine.gpus import GPUS, find_gpu, gpu_peak_flops, short_name
+from jojo.machine.gpus import GPUS, gpu_peak_flops
+from tools.parts.gpu_names import ALL_GPUS, find_gpu, short_name
 
 
 # Dense TFLOP/s in the data sheets; float32 is TF32 if the hardware has it.
@@ -85,7 +86,7 @@ def test_a_gpus_peak_is_found_by_the_name_in_its_driver(monkeypatch: pytest.Monk
 
 
 def test_every_gpu_is_found_by_its_name_and_by_name_and_memory() -> None:
-    known = [gpu for gpu in GPUS if gpu.memory_gb]
+    known = [gpu for gpu in ALL_GPUS if gpu.memory_gb]
     assert len({short_name(gpu.name) for gpu in known}) == len(known)
     for gpu in known:
         assert find_gpu(gpu.name) is find_gpu(f"NVIDIA GeForce {gpu.name.lower()}") is gpu
