@@ -21,27 +21,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "mer
 
 LARGEST_VOCABULARY = 1 << 24  # bytes of its tokens together: 16 for each of the most tokens that prepare.py learns
 
-# What gen.py --chat gives to the model: <|endoftext|>, the turns, and the beginning of the answer. `generation` marks what
-# data.predict "assistant" trains on. A content may also be null, or a list of parts with text.
-CHAT_TEMPLATE = """
-{%- macro text(content) %}
-    {%- for part in ([content] if content is string else content or []) %}
-        {%- set part = part if part is string else part.text %}
-        {{- part if part is string else raise_exception('This model reads only text.') }}
-    {%- endfor %}
-    {{- '<|im_end|>' }}
-{%- endmacro %}
-{{- '<|endoftext|>' }}
-{%- for message in messages %}
-    {{- '<|im_start|>' + message.role + '\n' }}
-    {%- if message.role == 'assistant' %}
-        {%- generation %}{{- text(message.content) }}{%- endgeneration %}
-    {%- else %}
-        {{- text(message.content) }}
-    {%- endif %}
-    {{- '\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"""
+CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 
 
 @lru_cache(maxsize=2)
@@ -58,39 +38,26 @@ def ids_and_merges(vocabulary: Vocabulary) -> tuple[dict[str, int], list[str]]:
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None:
     """Write everything `AutoTokenizer.from_pretrained(folder)` needs."""
+    from tokenizers import Tokenizer as Writer
+    from tokenizers import decoders, models, pre_tokenizers, processors
+
     try:
         text, pairs = ids_and_merges(tokenizer.vocabulary)
     except ValueError as error:
         raise UserError(f"The vocabulary cannot be exported: {error}.") from None
     vocabulary = text | {END_OF_TEXT: tokenizer.eot_id}
-    plain: dict[str, Any] = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    added = {i: {"content": name} | plain | {"special": True} for name, i in tokenizer.special_tokens.items()}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    begin = {"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}
-    whole = {
-        "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": [{"id": i} | entry for i, entry in added.items()],
-        "normalizer": None,
-        "pre_tokenizer": byte_level,
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [begin, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [begin, {"Sequence": {"id": "A", "type_id": 0}}, begin, {"Sequence": {"id": "B", "type_id": 0}}],
-            "special_tokens": {END_OF_TEXT: {"id": END_OF_TEXT, "ids": [tokenizer.eot_id], "tokens": [END_OF_TEXT]}},
-        },
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
-            "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-            "vocab": vocabulary, "merges": pairs,
-        },
-    }  # fmt: skip
+    whole: Any = Writer(models.BPE(vocabulary, [(a, b) for a, b in map(str.split, pairs)]))
+    whole.pre_tokenizer, whole.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    begin = END_OF_TEXT  # as gen.py begins every prompt
+    whole.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", pair=f"{begin} $A {begin} $B", special_tokens=[(begin, tokenizer.eot_id)]
+    )
+    whole.add_special_tokens([*tokenizer.special_tokens])
     settings: dict[str, Any] = {
         "tokenizer_class": "GPT2Tokenizer",
         "add_bos_token": True,  # for programs that read only vocab.json and merges.txt
         "add_prefix_space": False,
         "padding_side": "left",  # so that `generate` continues each text of a batch
-        "added_tokens_decoder": {str(i): entry for i, entry in added.items()},
         **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT),
         "clean_up_tokenization_spaces": False,
         "errors": "replace",
@@ -99,8 +66,8 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None
     texts = {}
     if tokenizer.has_chatml:
         settings["additional_special_tokens"] = [IM_START, IM_END]
-        texts["chat_template.jinja"] = CHAT_TEMPLATE
-    texts["tokenizer.json"] = json.dumps(whole, ensure_ascii=False)
+        texts["chat_template.jinja"] = CHAT_TEMPLATE.read_text(encoding="utf-8")
+    texts["tokenizer.json"] = whole.to_str()
     texts["tokenizer_config.json"] = json.dumps(settings, indent=2) + "\n"
     texts["vocab.json"] = json.dumps(vocabulary, ensure_ascii=False)
     texts["merges.txt"] = "\n".join(["#version: 0.2", *pairs, ""])

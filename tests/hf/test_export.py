@@ -114,7 +114,7 @@ def test_half_precision(exported: tuple[Path, Path], dtype: torch.dtype) -> None
 
 def test_a_failed_export_changes_nothing(exported: tuple[Path, Path], folder: Path, monkeypatch: Any) -> None:
     before = helpers_run.snapshot(folder)
-    monkeypatch.setattr(hf_tokenizer, "CHAT_TEMPLATE", "wrong")
+    monkeypatch.setattr(hf_tokenizer, "CHAT_TEMPLATE", folder / "merges.txt")  # no template
     for place in (folder, folder.parent / "new"):
         with pytest.raises(UserError, match="chat template"):
             dry_run(exported[0], place)
