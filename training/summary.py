@@ -58,7 +58,7 @@ def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
 def _passes(plan: Plan) -> str:
     passes, of = plan.total_batches / plan.batches_per_epoch, f"of {plural(plan.batches_per_epoch, 'batch')}"
     return (
-        f"{passes:.0%} of one pass over the data ({of})"
+        f"{100 * passes:.2g}% of one pass over the data ({of})"
         if passes < 1
         else f"{passes:.2f} passes over the data, each {of}"
     )
