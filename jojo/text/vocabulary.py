@@ -34,19 +34,17 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int) -> Vocabulary:
 
     It is smaller if no more pairs of tokens occur twice in the texts.
     """
-    from tokenizers import Regex
+    from tokenizers import Regex, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Learner
-    from tokenizers.models import BPE
-    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
-    from tokenizers.trainers import BpeTrainer
 
-    trainer = BpeTrainer(
-        vocab_size=vocab_size - 3, min_frequency=2, initial_alphabet=ByteLevel.alphabet(),
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    cut = pre_tokenizers.Split(Regex(LEARNED_WORDS), "isolated")
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 3, min_frequency=2, initial_alphabet=byte_level.alphabet(),
         show_progress=sys.stderr.isatty(), max_token_length=MOST_TOKEN_BYTES + 1,  # the library keeps tokens shorter than this
     )  # fmt: skip
-    learner: Any = Learner(BPE())
-    byte_level = ByteLevel(add_prefix_space=False, use_regex=False)
-    learner.pre_tokenizer = Sequence([Split(Regex(LEARNED_WORDS), "isolated"), byte_level])
+    learner: Any = Learner(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.Sequence([cut, byte_level])
     valid = (text.encode("utf-8", "replace").decode() for text in texts)  # without half surrogate pairs
     learner.train_from_iterator(valid, trainer)
     bytes_of = {letter: byte for byte, letter in enumerate(byte_letters())}
@@ -74,29 +72,27 @@ def merges(tokens: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
 def last_cut(token: bytes, ranks: dict[bytes, int]) -> int:
     """Where the last merge of a token joins two parts, as a position in its bytes.
 
-    A heap holds the possible merges: looking at all parts after each merge would take hours for a token of many thousand bytes.
-    Raises ValueError if smaller tokens do not make up the token.
+    Only earlier tokens are merged. A heap holds the possible merges: a list of all parts would take hours for long tokens.
+    Raises ValueError if earlier tokens do not make up the token.
     """
-    n = len(token)
+    n, own = len(token), ranks[token]
     before, after = list(range(-1, n)), list(range(1, n + 2))  # where the parts beside the part at a position begin
     possible: list[tuple[int, int, int, int]] = []
 
     def offer(start: int, middle: int, end: int) -> None:
-        if start >= 0 and end <= n and (rank := ranks.get(token[start:end])) is not None:
+        if start >= 0 and end <= n and (rank := ranks.get(token[start:end], own)) < own:
             heappush(possible, (rank, start, middle, end))
 
     for i in range(n - 1):
         offer(i, i + 1, i + 2)
-    for _ in range(n - 2):
-        while possible:
-            _, start, middle, end = heappop(possible)
-            if after[start] == middle and after[middle] == end:  # no other merge took one of the parts
-                break
-        else:
-            raise ValueError(f"it has no tokens that make up its token {one_line(token)}")
-        after[start], after[middle], before[end] = end, n + 1, start
-        offer(before[start], start, end)
-        offer(start, end, after[end])
+    while possible:
+        _, start, middle, end = heappop(possible)
+        if after[start] == middle and after[middle] == end:  # no other merge took one of the parts
+            after[start], after[middle], before[end] = end, n + 1, start
+            offer(before[start], start, end)
+            offer(start, end, after[end])
+    if after[after[0]] != n:
+        raise ValueError(f"it has no earlier tokens that make up its token {one_line(token)}")
     return after[0]
 
 
