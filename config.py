@@ -27,6 +27,7 @@ from utils import UserError, one_line
 MOST_PROBLEMS = 20  # in one message
 AUTO = "auto"  # instead of a number, in a file or flag: find one that fits this machine (training/micro_batch.py)
 LARGEST = 2**63 - 1  # for integer options without an upper limit of their own: what 64 bits hold
+LONGEST_TEXT = 10_000  # for text options
 LIMITS = {"at_least": operator.ge, "above": operator.gt, "below": operator.lt, "at_most": operator.le}
 Value = Any  # what a field may hold: bool, int, float, str or None
 Values = dict[str, dict[str, Value]]  # {"model": {"n_layer": 6}, ...}, as in a JSON file
@@ -306,6 +307,7 @@ def _entries(values: Values) -> Iterator[tuple[str, Value, str]]:
 
 def nearest(name: str, known: list[str]) -> str:
     """The hint " (did you mean 'x'?)" with the same name in another section or the closest known name, or ""."""
+    name = name[:100]  # difflib takes a second for a name of megabytes
     found = [n for n in OPTIONS if n.endswith("." + name)] or difflib.get_close_matches(name, known, 1, cutoff=0.5)
     return f" (did you mean '{found[0]}'?)" if found else ""
 
@@ -328,8 +330,8 @@ def check_value(opt: Option, value: Value) -> tuple[Value, str]:
     if type(value) is not opt.type:
         simple = isinstance(value, (bool, int, float, str))
         return value, f"must be {kind}, not {one_line(json.dumps(value, ensure_ascii=False) if simple else value, 60)}"
-    if opt.type is str and not is_printable(value):
-        return value, f"must be printable Unicode text, not '{one_line(value)}'"
+    if opt.type is str and not is_short_text(value):
+        return value, f"must be printable Unicode text of at most {LONGEST_TEXT:,} characters, not '{one_line(value)}'"
     if value == "" and opt.name != "training.sample_prompts":
         return value, "must not be empty"
     if opt.choices and value not in opt.choices:
@@ -343,9 +345,9 @@ def check_value(opt: Option, value: Value) -> tuple[Value, str]:
     return value, ""
 
 
-def is_printable(text: str) -> bool:
+def is_short_text(text: str) -> bool:
     """Whether text has no control characters or lone surrogates, except U+DC80-DCFF (bytes of a path, os.fsdecode)."""
-    return not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]", text)
+    return len(text) <= LONGEST_TEXT and not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]", text)
 
 
 def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:

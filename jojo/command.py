@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-from utils import UserError, is_out_of_memory, log, printable, set_up_console
+from utils import UserError, is_out_of_memory, log, one_line, printable, set_up_console
 
 NAMES_ELSEWHERE = {  # our flags, and their names in other projects
     "learning_rate": "lr max_lr", "epochs": "num_epochs n_epochs num_train_epochs", "max_iters": "steps max_steps num_steps iters",
@@ -182,5 +182,5 @@ sys.excepthook = explain_missing_package  # tools import packages before run_com
 
 def explain_os_error(error: OSError) -> str:
     """One sentence for a failed file operation: what happened, to which file, and what to check."""
-    name = f"'{error.filename}'" if error.filename else "(no file name)"
+    name = f"'{one_line(str(error.filename), 300)}'" if error.filename else "(no file name)"
     return f"{error.strerror or error}: {name} - check the path, its permissions and the free space."

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from config import SECTIONS, Config, Value, Values, is_printable
+from config import SECTIONS, Config, Value, Values, is_short_text
 from utils import UserError, one_line, parse_json, replace_text, user_path
 
+MOST_FILES = 20  # that extend each other
 STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"?|//[^\n]*', re.DOTALL)
 
 
@@ -49,14 +50,16 @@ def file_layers(path: Path, extended_by: tuple[Path, ...] = ()) -> list[tuple[st
 
     `extended_by` are the files that led to this one. Raises UserError if a file is missing, malformed, or extends itself.
     """
-    if path.resolve() in extended_by:
+    if path.resolve() in extended_by or len(extended_by) == MOST_FILES:
         chain = " -> ".join(p.name for p in (*extended_by, path))
-        raise UserError(f'The configs extend each other in a circle: {chain}; remove one "extends".')
+        raise UserError(
+            f'The configs extend each other in a circle or too deeply: {one_line(chain, 200)}; remove one "extends".'
+        )
     values = read_json(path)
     if not isinstance(values, dict):
         raise UserError(f"'{path}' must hold a JSON object with the sections {', '.join(SECTIONS)}.")
     base = values.pop("extends", None)
-    if base is not None and not (isinstance(base, str) and is_printable(base)):
+    if base is not None and not (isinstance(base, str) and is_short_text(base)):
         raise UserError(f"'{path}': \"extends\" must be the name of one JSON file.")
     base_layers = file_layers(path.parent / base, (*extended_by, path.resolve())) if base else []
     return [*base_layers, (str(path), values)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import pathlib
 from typing import Any
@@ -269,9 +270,17 @@ def test_a_layer_that_is_not_a_json_object_is_refused(values: Any) -> None:
     assert "JSON object" in problem_of(values)
 
 
-@pytest.mark.parametrize("text", ["a\0b", "a\nb", "\x1b[2J", "\ud800", "\udfff"])
-def test_text_that_is_not_printable_unicode_is_refused(text: str) -> None:
+@pytest.mark.parametrize("text", ["a\0b", "a\nb", "\x1b[2J", "\ud800", "\udfff", "a" * 10_001])
+def test_text_that_is_endless_or_not_printable_unicode_is_refused(text: str) -> None:
     assert "'data.data_dir' must be printable Unicode text" in problem_of({"data": {"data_dir": text}})
+
+
+def test_only_the_beginning_of_an_endless_name_is_compared_with_known_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+    monkeypatch.setattr(difflib, "get_close_matches", lambda name, *_, **__: compared.append(name) or [])
+    for values in ({"model": {"n" * 10**6: 1}}, {"m" * 10**6: {}}, {"optimizer": {"kind": "a" * 9_000}}):
+        problem_of(values)
+    assert [len(name) for name in compared] == [100] * 3
 
 
 @pytest.mark.parametrize("text", ["\udcff", "\u3000", "👩\u200d💻", "\xa0"])

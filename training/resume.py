@@ -13,7 +13,7 @@ from jojo.checkpoints.run_files import RunFiles, run_path
 from jojo.config_file import config_layers
 from jojo.machine.ranks import SINGLE, Ranks
 from training.flags import Request
-from utils import UserError, log, user_path
+from utils import UserError, log, one_line, user_path
 
 # Options that affect the result: beginning of the name -> what a change means for the rest of the run.
 DECISIVE = {
@@ -172,7 +172,8 @@ def open_checkpoint(request: Request, mode: Mode, files: RunFiles, ranks: Ranks)
         done = f"{checkpoint.state['batch_counter']:,}"
         log.info("'%s' does not store the position in the data; batch %s is followed by a new epoch.", name, done)
     if checkpoint.other_options:
-        log.warning("Options of '%s' that Jojo does not have: %s.", name, ", ".join(checkpoint.other_options))
+        other = one_line(", ".join(checkpoint.other_options), 300)
+        log.warning("Options of '%s' that Jojo does not have: %s.", name, other)
     return checkpoint
 
 

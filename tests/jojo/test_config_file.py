@@ -190,11 +190,17 @@ def test_a_cycle_through_another_spelling_of_the_path_is_found(tmp_path: pathlib
     assert "circle" in problem_of_file(tmp_path / "x" / "a.json")
 
 
+def test_a_thousand_files_that_extend_each_other_are_refused(tmp_path: pathlib.Path) -> None:
+    for number in range(1_000):
+        write(tmp_path / f"{number}.json", {"extends": f"{number + 1}.json"})
+    assert "too deeply" in problem_of_file(tmp_path / "0.json")
+
+
 def test_a_missing_file_that_is_extended_is_named(tmp_path: pathlib.Path) -> None:
     assert "gone.json" in problem_of_file(write(tmp_path / "a.json", {"extends": "gone.json"}))
 
 
-@pytest.mark.parametrize("base", [3, ["a.json"], {}, True, "a\0b"])
+@pytest.mark.parametrize("base", [3, ["a.json"], {}, True, "a\0b", "a" * 10_001])
 def test_extends_must_name_one_file(tmp_path: pathlib.Path, base: Any) -> None:
     assert "extends" in problem_of_file(write(tmp_path / "a.json", {"extends": base}))
 
