@@ -43,11 +43,15 @@ def dead_links(page: pathlib.Path, text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_command_of_a_page_is_one_that_its_program_takes(page: pathlib.Path) -> None:
-    for command in commands(page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    if page.name == "migration.md":  # the first columns of its tables hold commands of other programs
+        text = re.sub(r"^\|[^|\n]*\|", "", text, flags=re.MULTILINE)
+    for command in commands(text):
         try:
             parsed(command)
         except (SystemExit, UserError) as error:
-            pytest.fail(f"{command}: {error}")
+            if not command.endswith("--help"):
+                pytest.fail(f"{command}: {error}")
         assert all((ROOT / file).is_file() for file in configs_in(command)), command
 
 

@@ -67,9 +67,10 @@ def parsed(command: str) -> argparse.Namespace:
 
 
 def commands(text: str) -> list[str]:
-    """The commands in the fenced blocks of a page that run a program of this project, without pip and torchrun."""
+    """The commands of a page, in fenced blocks and between backticks, that run a program of this project."""
     blocks = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    inline = re.findall(r"`(python [^`\n]+)`", text)
+    lines = "\n".join([*blocks, *inline]).replace("\\\n", " ").splitlines()
     parts = [part.strip() for line in lines for part in line.split("&&")]
     return [
         re.sub(r"^torchrun .*?(?=train\.py)", "", part) for part in parts if re.match(r"python \S+\.py|torchrun ", part)
