@@ -46,7 +46,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 import model
 from config import Config
-from jojo.command import Parser, run_command
+from jojo.command import TRAINED_MODEL, Parser, run_command
 from jojo.machine import device as devices
 from jojo.machine import estimate
 from tools.parts.runs import FLAGS_OF_TRAIN, measured_request, predicted_note, synchronize, timed_step
@@ -54,7 +54,7 @@ from trainer import Trainer
 from training import memory
 from training.placement import compile_blocks, is_compiled
 from training.run import prepare_run
-from utils import UserError, byte_count, log, replace_text, short_count, user_path
+from utils import UserError, byte_count, log, output_path, replace_text, short_count
 
 PARTS = ("matrix products", "attention", "loss", "optimizer", "data", "overhead")
 RANGE = "part: "  # prefix of the names of this tool's profiler ranges
@@ -64,10 +64,8 @@ NODES = {  # word in the name of an operator or autograd node -> part
     "LinearCrossEntropy": "loss",
 }  # fmt: skip
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
-PROFILED = 3  # steps under the profiler
-OWN_VOCABULARY = 8192  # the default of prepare.py --train_tokenizer
-MIN_GAIN = 0.03  # share of the step; advice that saves less is left out
-MIN_DATA_GAIN = 0.01  # lower, because data should cost nothing
+PROFILED, OWN_VOCABULARY = 3, 8192  # batches under the profiler; the default of prepare.py --train_tokenizer
+MIN_GAIN, MIN_DATA_GAIN = 0.03, 0.01  # advice that saves a smaller share is left out; data should cost nothing
 BUSY = 0.8  # at this share of the peak or above, larger products gain nothing
 
 
@@ -391,16 +389,12 @@ def larger_micro_batch(found: Findings, config: Config, peak: float) -> tuple[st
 
 def table(found: Findings, advice: Sequence[Advice]) -> str:
     """The measurements and the advice as text."""
-    peak, step, rest, note = (
-        found.peak_flops,
-        found.step_ms,
-        found.not_accounted_ms,
-        predicted_note(found.targets / found.tokens),
-    )
+    peak, step, rest = found.peak_flops, found.step_ms, found.not_accounted_ms
     mfu = f", MFU {found.mfu:.1%} of {peak / 1e9:,.0f} GFLOP/s" if found.mfu is not None and peak else ""
+    mfu += predicted_note(found.targets / found.tokens)
     lines = [
         f"A batch takes {step:.1f} ms ({found.fastest_ms:.1f} to {found.slowest_ms:.1f}; {found.profiled_ms:.1f} under the "
-        f"profiler): {found.tokens:,} tokens, {short_count(found.tokens / step * 1e3)} a second{mfu}{note}.\n",
+        f"profiler): {found.tokens:,} tokens, {short_count(found.tokens / step * 1e3)} a second{mfu}.\n",
         f"{'':<18}{'ms':>10}{'share':>8}{'GFLOP':>10}{'GFLOP/s':>10}{'of peak':>9}",
     ]
     for name, part in found.parts.items():
@@ -409,8 +403,8 @@ def table(found: Findings, advice: Sequence[Advice]) -> str:
             line += f"{part.flops / 1e9:>10,.2f}{rate / 1e9:>10,.1f}{f'{rate / peak:.1%}' if peak else '-':>9}"
         lines.append(line)
     lines += [f"{'not accounted for':<18}{rest:>10.2f}{rest / step:>8.1%}", f"{'the batch':<18}{step:>10.2f}{1:>8.1%}"]
-    largest = [f"{name} {ms:.1f} ms" for name, ms in [*found.overhead_ops.items()][:5]]
-    lines.append("\nMost of the overhead: " + ", ".join(largest) + ".\n")
+    largest = ", ".join(f"{name} {ms:.1f} ms" for name, ms in [*found.overhead_ops.items()][:5])
+    lines.append(f"\nMost of the overhead: {largest}.\n")
     nothing = f"Nothing that this tool knows of would gain more than {MIN_GAIN:.0%}."
     lines.append("What to change, with the expected gain in time per token, each by itself:" if advice else nothing)
     return "\n".join(lines + [f"  {-one.gain:>5.0%}, to {step - one.saves_ms:.1f} ms: {one.change}" for one in advice])
@@ -435,6 +429,7 @@ def main(arguments: Sequence[str]) -> int:
     own, train_flags = parser.parse_known_args(arguments)
     if own.batches < 1:
         raise UserError(f"--batches must be at least 1, not {own.batches}.")
+    output = output_path(own.json) if own.json else None
     with (
         tempfile.TemporaryDirectory(prefix="jojo-mfu-") as folder,
         closing(prepare_run(measured_request(train_flags, Path(folder)))) as run,
@@ -444,12 +439,12 @@ def main(arguments: Sequence[str]) -> int:
         found = measure(Trainer(run), own.batches, own.try_compile)
         advice = advise(found, run.config, new_model=run.start.checkpoint is None)
         log.info("%s", table(found, advice))
-        if own.json:
-            replace_text(user_path(own.json), as_json(found, advice, run.config))
+        if output:
+            replace_text(output, as_json(found, advice, run.config))
     if found.slowest_ms > 1.5 * found.step_ms:
         log.warning("Some batches took much longer than others. Stop other programs and measure again.")
     return 0
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, if_full=TRAINED_MODEL)

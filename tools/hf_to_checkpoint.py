@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from jojo.command import Parser, run_command
-from utils import UserError, log, user_path
+from utils import UserError, log, output_path, user_path
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     output = user_path(args.output)
     if output.exists():
         raise UserError(f"'{output}' exists already; name another file with -o.")
+    output_path(args.output)  # an error now, and not after reading
 
     from generation import model_of
     from hf.folder import load_hf

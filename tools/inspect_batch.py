@@ -30,6 +30,7 @@ from config import OPTIONS, Value
 from data_loader import IGNORED, Batch, PackedLoader
 from jojo.command import Parser, run_command
 from jojo.text.tokenizer import Tokenizer
+from tools.parts.runs import has_training_state
 from training.flags import Request, parse_value
 from training.run import prepare_run
 from utils import UserError, log, paint, use_color
@@ -121,6 +122,8 @@ def main(arguments: Sequence[str]) -> int:
     for name in FLAGS:
         if (text := getattr(args, name)) is not None:
             overrides.append((f"--{name}", name, parse_value(OPTIONS[name], text)))
+    if args.checkpoint is not None and not has_training_state(args.checkpoint):
+        raise UserError(f"'{args.checkpoint}' has only weights, no run; leave --checkpoint out and name --dataset.")
     run = prepare_run(
         Request(args.config, overrides, continue_from=args.checkpoint, allow_changes=True, output="models/inspected.pt")
     )

@@ -39,7 +39,7 @@ from model import formulas
 from tools.parts.runs import FLAGS_OF_TRAIN, config_of, parse_train_flags
 from tools.parts.scaling import COMPUTE_SHARE, LINKED, Cluster, Plan, linked_gpu, no_fsdp, plans
 from training.flags import overrides
-from utils import UserError, byte_count, duration, log, one_line, replace_text, short_count, user_path
+from utils import UserError, byte_count, duration, log, one_line, output_path, replace_text, short_count
 
 GPU_COUNTS = tuple(2**power for power in range(13))  # 1 to 4,096
 MOST_GPUS = 1 << 20
@@ -287,6 +287,7 @@ def main(arguments: Sequence[str]) -> int:
     gpu = linked_gpu(own.gpu)
     per_node = int(positive("--gpus_per_node", own.gpus_per_node, 1024, whole=True))
     network = gpu.network_gb_s if own.network is None else positive("--network", own.network, 1e6)
+    output = output_path(own.json) if own.json else None
     cluster = Cluster(gpu, per_node, network, positive("--efficiency", own.efficiency, 1.0))
     config = decide_config(parse_train_flags(train_flags), train_flags)
     sequences = config.rows_per_batch
@@ -310,8 +311,8 @@ def main(arguments: Sequence[str]) -> int:
     log.info("%s", "\n".join(verdict(table, one, skipped, sequences)))
     if unsupported := no_fsdp(config):
         log.info("fsdp and n x 8 are left out: %s.", unsupported)
-    if own.json:
-        replace_text(user_path(own.json), as_json(table, one, cluster))
+    if output:
+        replace_text(output, as_json(table, one, cluster))
     return 0
 
 

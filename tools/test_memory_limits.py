@@ -35,7 +35,7 @@ from model import formulas
 from tools.parts.gpu_names import SHORT_NAMES, find_gpu, short_name
 from tools.parts.runs import FLAGS_OF_TRAIN, USABLE, config_of, parse_train_flags
 from training.memory import CUDA_CONTEXT_BYTES, Parts, memory_bytes, peak_parts
-from utils import UserError, byte_count, log, one_line, replace_text, user_path
+from utils import UserError, byte_count, log, one_line, output_path, replace_text, user_path
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)  # rows of the table; the config's own is added
 BLOCK_SIZES = (128, 256, 512, 1024, 2048)  # columns; the config's own is added
@@ -260,6 +260,7 @@ def main(arguments: Sequence[str]) -> int:
     add("--json", metavar="FILE", help="also write all results to this file")
     own, train_flags = parser.parse_known_args(arguments)
     args = parse_train_flags(train_flags)
+    output = output_path(own.json) if own.json else None
     if own.measure and own.gpu is not None:
         raise UserError("--measure runs on this machine, and --gpu names another GPU; use one of them.")
     gpu = None if own.gpu is None else place_of(own.gpu)
@@ -281,8 +282,8 @@ def main(arguments: Sequence[str]) -> int:
             "Measured: %s; the estimate is %.1f %% %s it.",
             byte_count(found.measured_bytes), 100 * abs(ratio), "above" if ratio > 0 else "below",
         )  # fmt: skip
-    if own.json:
-        replace_text(user_path(own.json), json.dumps(asdict(found), indent=2) + "\n")
+    if output:
+        replace_text(output, json.dumps(asdict(found), indent=2) + "\n")
     return 0
 
 

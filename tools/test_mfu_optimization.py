@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from config import OPTIONS, Config, Value
-from jojo.command import Parser, run_command
+from jojo.command import TRAINED_MODEL, Parser, run_command
 from jojo.config_file import file_layers
 from tools.parts.runs import FLAGS_OF_TRAIN, measured_request, timed_step
 from tools.parts.sweep_report import SweepResult, as_json, best_config, draw, summary, table
@@ -368,4 +368,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == [WORKER]:
         measure_once()
     else:
-        run_command(main)
+        run_command(main, if_full=TRAINED_MODEL)

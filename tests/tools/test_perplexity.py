@@ -64,7 +64,7 @@ def test_fewer_batches_read_less():
         (("--dtypes", "float32,int4"), "unknown 'int4'; choose from float32, bfloat16, int8"),
         (("--batches", "0"), "--batches must be at least 1"),
         (("--dataset", "nowhere"), "nowhere"),
-        (("--dataset", ""), "dataset_name"),
+        (("--dataset", "../x"), "dataset_name"),
     ],
 )
 def test_errors_are_one_sentence(flags, said):

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from tools.parts.thinning import Floats, as_curve, as_json, downsample, in_order, last, smooth, visible
-from utils import log, parse_json
+from utils import log, parse_json, printable
 
 SUFFIX = ".metrics.jsonl"
 X = ("step", "tokens", "elapsed_s")  # what the x axis can be
@@ -36,10 +36,6 @@ BLOCK_BYTES = 1 << 22  # read and parsed at a time
 TAIL_BYTES = 256  # compared at every mark, to notice that a file was replaced or cut back
 MAX_CONFIG_BYTES, MAX_VALUE_CHARS = 1 << 20, 200
 MAX_SAMPLE_ROWS, MAX_SAMPLES, MAX_SAMPLE_CHARS = 50, 8, 4000  # rows of a run, samples of a row, characters of a text
-
-IN_TEXTS = (
-    "\n\t\xa0\u3000\u200c\u200d"  # usual in texts though "not printable": spaces, and joiners of Persian and emoji
-)
 
 numbers_of = itemgetter(*X, *Y)  # faster than row.get()
 
@@ -91,20 +87,12 @@ def number(value: object) -> float:
         return math.nan
 
 
-def printable(text: str, keep: Container[str] = "") -> str:
-    """A text from a file for the page: escapes instead of characters that are invisible or control a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
-
-
 def clean_samples(samples: object) -> list[dict[str, str]]:
     """Prompts and texts of a row's samples, as many as the page shows."""
     items = [sample for sample in samples if isinstance(sample, dict)] if isinstance(samples, list) else []
     texts = [{key: item.get(key) for key in ("prompt", "text")} for item in items[:MAX_SAMPLES]]
     return [
-        {k: printable(v[:MAX_SAMPLE_CHARS], IN_TEXTS) if isinstance(v, str) else "" for k, v in item.items()}
-        for item in texts
+        {k: printable(v[:MAX_SAMPLE_CHARS]) if isinstance(v, str) else "" for k, v in item.items()} for item in texts
     ]
 
 

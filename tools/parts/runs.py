@@ -12,7 +12,7 @@ from config import Config, Value, resolve
 from jojo.config_file import config_layers
 from jojo.text.tokenizer import get_tokenizer
 from training.flags import Request, build_parser, overrides
-from utils import UserError
+from utils import UserError, user_path
 
 if TYPE_CHECKING:
     from trainer import Trainer
@@ -72,10 +72,19 @@ def measured_request(
     if args.checkpoint and args.init_from is not None:
         raise UserError("--checkpoint and --init_from both name a model; use one of them.")
     given = [*overrides(args, list(arguments)), *settings]
+    whole = args.checkpoint is None or has_training_state(args.checkpoint)
+    start = {"continue_from" if whole else "weights_from": args.checkpoint}
     return Request(
-        args.config, given, continue_from=args.checkpoint, init_from=args.init_from,
+        args.config, given, **start, init_from=args.init_from,
         output=str(folder / "measured.pt"), allow_changes=True,
     )  # fmt: skip
+
+
+def has_training_state(path: str) -> bool:
+    """Whether a checkpoint has more than weights. Raises UserError if it cannot be read."""
+    from jojo.checkpoints.checkpoint import load_checkpoint
+
+    return load_checkpoint(user_path(path)).has_training_state
 
 
 def predicted_note(share: float) -> str:
