@@ -31,6 +31,7 @@ from jojo.text.documents import Record, UnknownForm, describe_error, describe_fi
 from utils import UserError, one_line, user_path
 
 SEPARATOR = "<|endoftext|>"
+BLANKS = " \t"
 FORMATS = (".txt", ".jsonl", ".md", ".csv", ".parquet")
 KNOWN = f"{', '.join(FORMATS)} (all but the last also as .gz or .zst)"
 PIECE_CHARACTERS = 32_000  # a longer text is cut near this length, which is far longer than any context
@@ -99,7 +100,7 @@ def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Pa
             if not _format(path):
                 raise UserError(f"'{path}' has an unknown format; convert it to one of {KNOWN}.")
         elif path.exists() or glob.has_magic(name):
-            found = _below(path) if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
+            found = _matches(Path(glob.escape(str(path)), "**") if path.is_dir() else path)
             paths = sorted(p for p in found if p.is_file() and _format(p) and p.resolve() not in left_out)
             if not paths:
                 raise UserError(f"No file in '{path}' can be read; --input takes {KNOWN}.")
@@ -110,15 +111,31 @@ def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Pa
     return list(files.values())
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """All files in a folder and in the folders below it, without hidden ones."""
+def _matches(pattern: Path) -> Iterator[Path]:
+    """What a pattern matches, as with glob.glob, but ** enters every folder once, also through links."""
+    parts = pattern.parts
+    if "**" not in parts:
+        yield from map(Path, glob.glob(str(pattern)))
+        return
+    at = parts.index("**")
+    for top in glob.glob(str(Path(*parts[:at]))):
+        for folder in _folders(top):
+            yield from _matches(Path(glob.escape(folder), *(parts[at + 1 :] or "*")))
+
+
+def _folders(top: str) -> Iterator[str]:
+    """A folder and all folders below it, without hidden ones; each once, although links may lead to it again."""
 
     def refuse(error: OSError) -> None:  # without it, os.walk skips unreadable folders
         raise error
 
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names if not name.startswith("."))
+    entered = set()
+    for place, folders, _ in os.walk(top, onerror=refuse, followlinks=True):
+        is_new = os.path.realpath(place) not in entered
+        entered.add(os.path.realpath(place))
+        folders[:] = sorted(name for name in folders if is_new and not name.startswith("."))
+        if is_new:
+            yield place
 
 
 def _format(path: Path) -> str:
@@ -277,20 +294,22 @@ def _pieces(parts: Iterable[tuple[str, bool]]) -> Iterator[str]:
 
 def _parts(chunks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
     """Yields (part of the text without separator lines, whether a document ends after it)."""
-    line = re.compile(rf"^[ \t]*{re.escape(separator)}[ \t]*$", re.MULTILINE)
+    # (?=(x*))\1 matches like x*, but never tries fewer: a line that begins with many blanks is read once.
+    line = re.compile(rf"^(?=([ \t]*))\1{re.escape(separator.strip(BLANKS))}(?=([ \t]*))\2$", re.MULTILINE)
     longest = PIECE_CHARACTERS + len(separator)  # a longer line is no separator and need not be buffered
     held = "\n"  # the buffered text, and the character before it, which ^ needs
     for chunk in chunks:
         held += chunk
         end, done = max(0, held.rfind("\n")), 1  # up to `end`, lines are complete
         for match in line.finditer(held, 1, end) if separator in held else ():
-            yield held[done : match.start()], True
-            done = match.end()
+            if separator in match[0]:  # it may begin or end with blanks itself
+                yield held[done : match.start()], True
+                done = match.end()
         if len(held) - end > longest:
             end = len(held) - 1
         yield held[done : end + 1], False
         held = held[end:]
-    yield "" if line.fullmatch(held, 1) else held[1:], True
+    yield "" if separator in held and line.fullmatch(held, 1) else held[1:], True
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
