@@ -25,19 +25,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jojo.command import Parser, run_command
-from utils import (
-    UserError,
-    __version__,
-    check_folder,
-    locked,
-    log,
-    one_line,
-    plural,
-    replace_text,
-    usable_cores,
-    user_path,
-)  # fmt: skip
+from jojo.command import Parser, explain_os_error, run_command
+from utils import UserError, __version__, check_folder, locked, log, one_line, plural, replace_text, user_path
 
 if TYPE_CHECKING:
     from jojo.text.cache_builder import Source
@@ -45,10 +34,11 @@ if TYPE_CHECKING:
     from jojo.text.documents import Document
 
 SEPARATOR = "<|endoftext|>"
+CHAT_FLAGS = ["--data.predict", "assistant", "--data.pack", "whole"]
 SHARED = ("data_dir", "cache_dir", "tokenizer", "parse_special", "max_bad_lines")  # --data.NAME, as in train.py
 WITH_VERIFY = ("verify", "dataset", "name", "data_dir", "cache_dir", "num_workers", "no_color", "debug")
 NEEDS = (  # each of the first options needs one of the second
-    (("normalise", "text_field", "separator"), ("input",)),
+    (("normalise", "text_field", "separator", "skip_unreadable"), ("input",)),
     (("source", "endpoint", "seed"), ("dataset",)),
     (("max_documents", "val_fraction"), ("dataset", "input")),
     (("force",), ("dataset", "input", "train_tokenizer")),
@@ -73,8 +63,9 @@ def build_parser() -> Parser:
     add("--seed", type=int, default=0, metavar="N", help="with --dataset: for recipes that generate text [%(default)s]")
     add("--input", nargs="+", metavar="PATH", help="files, folders and patterns of your own text")
     add("--name", metavar="NAME", help="name of the data set, for train.py --dataset NAME [the recipe's name]")
-    add("--text_field", default="text", metavar="NAME", help="field or column that holds the text [%(default)s]")
+    add("--text_field", metavar="NAME", help="field or column that holds the text [text, or a conversation]")
     add("--separator", default=SEPARATOR, metavar="TEXT", help="line that ends a document in .txt files [%(default)s]")
+    add("--skip_unreadable", action="store_true", help="leave out the files that cannot be read")
     add("--normalise", action="store_true", help="tidy Unicode, quotes and white space (see docs/data.md)")
     add("--val_fraction", type=float, default=0.05, metavar="X", help="share of validation documents [%(default)s]")
     add("--train_tokenizer", action="store_true", help="train a tokenizer on the training split")
@@ -152,14 +143,35 @@ def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[
     options = TextOptions(args.separator, args.text_field, args.normalise)
     written = [files.split(split) for split in SPLITS]  # not read again if a folder or pattern contains them
     paths, problems = find_files(args.input, written), Problems(args.max_bad_lines)
-    request |= {"files": [file_state(path) for path in paths], **asdict(options)}
+    request |= {
+        "files": [file_state(path) for path in paths],
+        **asdict(options),
+        "text_field": args.text_field or "text",
+    }
+    if args.text_field == "text":
+        request["only_text"] = True
 
     def documents() -> Iterator[Document]:
-        found = False
+        found, n_unreadable = False, 0
         for path in paths:
-            for record in read_records(path, options, problems):
-                yield "", record  # "": a hash of the document decides its split
-                found = True
+            before = asdict(problems)
+            try:
+                for record in read_records(path, options, problems):
+                    yield "", record  # "": a hash of the document decides its split
+                    found = True
+            except (UserError, OSError) as error:
+                if len(paths) == 1:
+                    raise
+                log.warning("%s", explain_os_error(error) if isinstance(error, OSError) else error)
+                vars(problems).update(before)
+                n_unreadable += 1
+        if n_unreadable and not args.skip_unreadable:
+            count = f"{n_unreadable} of {len(paths)} files"
+            raise UserError(
+                f"{count} cannot be read (see above); correct them, or leave them out with --skip_unreadable."
+            )
+        if args.text_field and found and not problems.found_field:
+            raise UserError(f"No record has a field '{args.text_field}'; correct --text_field, or leave it out.")
         bad_lines = f"{plural(problems.count, 'unreadable line')} ({problems.shown})"
         if problems.count and not found:
             raise UserError(f"No documents in {', '.join(args.input)}, but {bad_lines}; {problems.advice}.")
@@ -219,19 +231,27 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
         if existing and not args.force:
             raise UserError(f"{existing} exist already; add --force to replace, or choose another --name.")
         source = ", ".join(args.input) if args.input else f"the recipe '{args.dataset}'"
-        provenance = write_dataset(files, documents, request, source)
+        try:
+            provenance = write_dataset(files, documents, request, source)
+        finally:
+            if not files.split("train").exists():
+                files.lock.unlink(missing_ok=True)
         if provenance.duplicates:
             log.info("Dropped %s.", plural(provenance.duplicates, "exact duplicate"))
+        if (total := sum(provenance.documents.values())) < (args.max_documents or 0):
+            log.warning("There are only %s, fewer than --max_documents asks for.", plural(total, "document"))
 
 
 def prepare(args: argparse.Namespace, name: str) -> None:
     """Make those of data set, tokenizer and token caches that do not exist yet, and print statistics."""
     from jojo.text.cache_builder import CacheBuilder
+    from jojo.text.chat_targets import AssistantTargets
     from jojo.text.dataset_files import SPLITS, DatasetFiles
     from jojo.text.documents import Rendering
     from jojo.text.stats import describe, statistics, warn_of_lookalikes
     from jojo.text.tokenizer import get_tokenizer
     from training.dataset import file_source, story_sample
+    from utils import usable_cores
 
     files = DatasetFiles(user_path(args.data_dir), name)
     if args.dataset or args.input:
@@ -258,12 +278,17 @@ def prepare(args: argparse.Namespace, name: str) -> None:
     warn_of_lookalikes(caches, rendering.parse_special)
     if args.stats:
         describe(sources, caches, files)
-    log.info("Train on it: %s", train_command(args, name))
+    first = caches[0].tokens(0, min(caches[0].n_tokens, 10_000))
+    log.info(
+        "Train on it: %s", train_command(args, name, chat=bool(AssistantTargets.of(tokenizer).turns(first)[1].any()))
+    )
 
 
 def no_data_set(source: Source) -> UserError:
     """The error if neither a split's file nor its token cache exists."""
-    return UserError(f"There is no data set '{source.name}' ({source.label}); make it with --dataset or --input.")
+    from recipes.recipe import how_to_prepare
+
+    return UserError(f"There is no data set '{source.name}' ({source.label}); make it: {how_to_prepare(source.name)}")
 
 
 def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Source) -> Path:
@@ -286,13 +311,13 @@ def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Sourc
     return path
 
 
-def train_command(args: argparse.Namespace, name: str) -> str:
+def train_command(args: argparse.Namespace, name: str, chat: bool) -> str:
     """The command that trains on the data set, with the options that it needs."""
     words = ["python", "train.py", "--dataset", name]
     for option in ("data_dir", "cache_dir", "parse_special", "tokenizer"):
         if option in args.given:
             words += [f"--data.{option}", getattr(args, option)]
-    return shlex.join(words)
+    return shlex.join(words + CHAT_FLAGS * chat)
 
 
 def list_recipes(args: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from recipes.recipe import Recipe
+from recipes.recipe import Recipe, RecipeRequest
 from recipes.word_files import entries, pairs, sections
 
 T = TypeVar("T")
@@ -357,6 +357,11 @@ def main(arguments: Sequence[str]) -> None:
         print(*(f"{turn['role']:>9}: {turn['content']}" for turn in record["messages"]), sep="\n", end="\n\n")
 
 
+def number(request: RecipeRequest) -> int:
+    """How many conversations to make: twice as many as the user wants, because some occur twice."""
+    return max(DOCUMENTS, 2 * (request.max_documents or 0))
+
+
 RECIPE = Recipe(
     name="chitchat",
     summary="small conversations: greetings, small talk, simple questions, and what was said before",
@@ -364,7 +369,7 @@ RECIPE = Recipe(
     source="made by recipes/chitchat.py",
     size="about 20,000 conversations, 9.4 MB",
     sources=("sample",),
-    documents=lambda request: (("", record) for record in conversations(DOCUMENTS, request.seed)),
+    documents=lambda request: (("", record) for record in conversations(number(request), request.seed)),
     seeded=True,
 )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,12 @@ def find_recipe(name: str) -> Recipe:
     raise UserError(
         f"No recipe '{one_line(name)}'; choose one of {', '.join(recipes())}, or use --input for your own text."
     )
+
+
+def how_to_prepare(name: str) -> str:
+    """The command that makes a data set of this name: of the recipe, or else of the user's own text."""
+    known = name in (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])) and _recipe_in(name)
+    return f"python prepare.py {f'--dataset {name}' if known else f'--input FILES --name {shlex.quote(name)}'}"
 
 
 def _recipe_in(module: str) -> Recipe | None:

@@ -65,6 +65,8 @@ def open_data(config: Config, tokenizer: Tokenizer, ranks: Ranks) -> Data:
 
 def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path) -> tuple[TokenCache, TokenCache]:
     """The token caches of both splits, built if they do not exist. Raises UserError if the data set is missing."""
+    from recipes.recipe import how_to_prepare
+
     data, files = config.data, DatasetFiles(user_path(config.data.data_dir), config.data.dataset_name)
     rendering, workers = Rendering(parse_special=data.parse_special), config.system.num_workers or 0
 
@@ -82,7 +84,7 @@ def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path) -> tuple
         missing = files.split("train" if train is None else "val")
         known = sorted(path.name.removesuffix("-train.jsonl") for path in files.folder.glob("*-train.jsonl"))
         found = f"{files.folder} holds: {', '.join(known) or 'no data set'}"
-        raise UserError(f"'{missing}' does not exist ({found}); prepare.py makes a data set from your text.")
+        raise UserError(f"'{missing}' does not exist ({found}); make it: {how_to_prepare(files.name)}")
     warn_of_lookalikes([train, val], data.parse_special)
     return train, val
 

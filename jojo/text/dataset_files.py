@@ -11,7 +11,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from jojo.text.cache_writer import OutputFile, errors_of
 from jojo.text.documents import Document, plain_text, record_messages
-from utils import UserError, log, parse_json
+from utils import UserError, log, parse_json, plural
 
 SPLITS = ("train", "val")
 RARE = bytes(set(range(32)) - set(b"\n"))  # control characters, which only json escapes correctly
@@ -107,16 +107,14 @@ def write_dataset(
             are used, and they are split again.
         source: where the documents come from, for messages.
     """
-    provenance_file, *splits = files.unfinished
+    (provenance_file, *splits), val_fraction = files.unfinished, request["val_fraction"]
     try:
-        counts, duplicates = _write_splits(files, documents, request["val_fraction"], request["max_documents"])
+        counts, duplicates, has_splits = _write_splits(files, documents, val_fraction, request["max_documents"])
         if not sum(counts.values()):
             raise UserError(f"No documents in {source}; nothing was written.")
         with errors_of(files.folder):
-            for empty, full in (("val", "train"), ("train", "val")):
-                if not counts[empty]:
-                    _fill_empty_split(empty, files.temporary(empty), files.temporary(full))
-                    counts[empty], counts[full] = 1, max(1, counts[full] - 1)
+            if not has_splits or not all(counts.values()):
+                counts = _balance(splits, counts, val_fraction)
             sizes = {split: files.temporary(split).stat().st_size for split in SPLITS}
             provenance = Provenance(request, counts, duplicates, sizes)
             for path in splits:
@@ -134,11 +132,14 @@ def write_dataset(
 
 def _write_splits(
     files: DatasetFiles, documents: Iterable[Document], val_fraction: float, max_documents: int | None
-) -> tuple[dict[str, int], int]:
-    """Write each document once, to its split. Returns how many each split has, and how many were duplicates."""
+) -> tuple[dict[str, int], int, bool]:
+    """Write each document once, to its split.
+
+    Returns how many each split has, how many were duplicates, and whether the source has splits of its own.
+    """
     from tqdm import tqdm
 
-    counts, duplicates = dict.fromkeys(SPLITS, 0), 0
+    counts, duplicates, has_splits = dict.fromkeys(SPLITS, 0), 0, False
     seen: set[int] = set()
     with ExitStack() as stack:
         places = {split: OutputFile(str(files.temporary(split)), "wb") for split in SPLITS}
@@ -154,12 +155,12 @@ def _write_splits(
             seen.add(number)
             split = "val" if number / 2**64 < val_fraction else "train"
             if own_split and not max_documents:
-                split = own_split
+                split, has_splits = own_split, True
             out[split].write(to_line(record))
             counts[split] += 1
             if sum(counts.values()) == max_documents:
                 break
-    return counts, duplicates
+    return counts, duplicates, has_splits
 
 
 def digest(record: Mapping[str, Any]) -> int:
@@ -181,28 +182,54 @@ def to_line(record: Mapping[str, Any]) -> bytes:
         if len(text.translate(None, RARE)) == len(text):
             escaped = text.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
             return b'{"text": "' + escaped + b'"}\n'
-    return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    return json.dumps(record, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"
 
 
-def _fill_empty_split(split: str, empty: Path, full: Path) -> None:
-    """Move the document whose digest is nearest into an empty split. A single document is cut; its end is for validation.
+def _balance(paths: Sequence[Path], counts: dict[str, int], val_fraction: float) -> dict[str, int]:
+    """Correct what no draw of many documents gives: an empty split, or one with nearly all of the text.
 
-    Raises UserError for a single document that is short, or a conversation.
+    Returns the new counts. Raises UserError for a single document that is short, or a conversation.
     """
-    lines = full.read_bytes().splitlines(keepends=True)
-    if len(lines) > 1:
-        digests = [digest(json.loads(line)) for line in lines]
-        moved = lines.pop(digests.index((min if split == "val" else max)(digests)))
-        log.warning("The %s split was empty, so it got one document. Add more text, or change --val_fraction.", split)
-    else:
-        record = json.loads(lines[0])
-        text = str(record.get("text") or "").strip()
-        if len(text) < SHORTEST:
+    total, (low, high) = (
+        sum(counts.values()),
+        (val_fraction / 100, (1 + val_fraction) / 2),
+    )  # of validation's share in bytes
+    wanted = min(total - 1, max(1, round(val_fraction * total)))
+    is_drawn = counts["train"] and counts["val"] >= max(
+        1, wanted / 10
+    )  # all documents of another training split are not
+    sizes = [path.stat().st_size for path in paths]
+    if is_drawn and low < sizes[1] / sum(sizes) < high:
+        return counts
+    train, val = (path.read_bytes().splitlines(keepends=True) for path in paths)
+    if not is_drawn and wanted:
+        digests = {line: digest(json.loads(line)) for line in train + val}
+        limit = sorted(digests.values())[wanted]
+        train, val = ([line for line in digests if (digests[line] < limit) is chosen] for chosen in (False, True))
+        got = plural(wanted, "document")
+        log.warning("A split was almost empty, so the val split got %s. Add text, or change --val_fraction.", got)
+    if not low < sum(map(len, val)) / sum(sizes) < high:
+        longest, shortest = (of(train + val, key=len) for of in (max, min))
+        beginning, end = _cut(longest) or (longest, shortest)
+        if beginning == end:
             raise UserError("One document cannot be split into training and validation; add more text.")
-        latest = int(0.9 * len(text))
-        cut = max(0, text.rfind("\n", len(text) // 2, latest)) or latest
-        beginning, end = (to_line({**record, "text": part.strip()}) for part in (text[:cut], text[cut:]))
-        moved, lines = (beginning, [end]) if split == "train" else (end, [beginning])
-        log.warning("There is only one document, so its end became the validation split.")
-    empty.write_bytes(moved)
-    full.write_bytes(b"".join(lines))
+        train, val = ([line for line in lines if line not in (longest, end)] for lines in (train, val))
+        train, val = [*train, beginning], [*val, end]
+        which = "There is only one document" if total == 1 else "One document has most of the text"
+        part = "the shortest one" if beginning == longest else "its end"
+        log.warning("%s, so %s became the validation split.", which, part)
+    for path, lines in zip(paths, (train, val), strict=True):
+        path.write_bytes(b"".join(lines))
+    return dict(zip(SPLITS, (len(train), len(val)), strict=True))
+
+
+def _cut(line: bytes) -> tuple[bytes, bytes] | None:
+    """Two documents, of which the second has the last tenth of the text. None for a short text or a conversation."""
+    record = json.loads(line)
+    text = "" if record_messages(record) else plain_text(record).strip()
+    if len(text) < SHORTEST:
+        return None
+    latest = int(0.9 * len(text))
+    cut = max(0, text.rfind("\n", len(text) // 2, latest)) or latest
+    beginning, end = (to_line({**record, "text": part.strip()}) for part in (text[:cut], text[cut:]))
+    return beginning, end

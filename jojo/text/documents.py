@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 from jojo.text.tokenizer import Message, Tokenizer
 from utils import one_line, parse_json
 
+ROLES = {**{name: name for name in ("system", "user", "assistant")}, "human": "user", "gpt": "assistant"}
 Record = dict[str, Any]  # {"text"}, {"messages"} or {"input", "output"}, as above
 Document = tuple[str, Record]  # its split ("train", "val", or "" if the source has no splits) and the record
 
@@ -78,6 +81,17 @@ def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
     return turns
 
 
+def with_usual_roles(record: Record) -> Record:
+    """The record. Roles that other data sets call "Assistant", "gpt" or "human" get the names that training knows."""
+    for name in ("conversation", "messages"):
+        turns = record.get(name)
+        for turn in turns if isinstance(turns, list) else ():
+            role = turn.get("role") if isinstance(turn, dict) else None
+            if isinstance(role, str):
+                turn["role"] = ROLES.get(role.strip().lower(), role)
+    return record
+
+
 def plain_text(record: Mapping[str, Any]) -> str:
     """The text of a record without a conversation; "" for an empty document (null, or white space only)."""
     text: str | None = record["text"]
@@ -97,6 +111,44 @@ def line_texts(line: bytes) -> list[str]:
         return record_texts(read_record(line))
     except ValueError:
         return []
+
+
+_CHARACTERS: dict[int, str | None] = {
+    **dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b"), "'"),
+    **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f"), '"'),
+    **dict.fromkeys([0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], " "),
+    **dict.fromkeys([0x200B, 0x2060, 0xFEFF, 0xAD]),
+}
+_JOINERS = re.compile("(?<![\u0300-\U0010ffff])[\u200c\u200d]+(?![\u0300-\U0010ffff])")
+
+
+def normalise(text: str) -> str:
+    """The text with one character in place of several that look alike. A second call changes nothing.
+
+    - Unicode NFC: a letter and its accent become one character if Unicode has it
+    - curly single and double quotes (high, low, reversed) become ' and "; dashes stay
+    - no-break and all other Unicode spaces become a space; tabs stay
+    - zero-width spaces, word joiners, byte order marks and soft hyphens are removed; zero-width joiners and non-joiners
+      too, except beside a character that is not Latin, where they matter (Persian, Hindi, emoji)
+    - CRLF and CR become LF; spaces and tabs at the ends of lines are removed; three or more empty lines become one
+    """
+    if not text.isascii():  # remove characters first: one may stand between a letter and its accent
+        text = _JOINERS.sub("", unicodedata.normalize("NFC", text.translate(_CHARACTERS)))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = "\n".join(line.rstrip(" \t") for line in text.split("\n"))
+    return re.sub(r"(\A|\n)\n{3,}", r"\1\n", text)
+
+
+def normalised(record: Record) -> Record:
+    """A record, or a turn of a conversation, with its texts normalised; everything else stays as it is."""
+    result = dict(record)
+    for name in ("text", "instruction", "input", "output", "content"):
+        if isinstance(result.get(name), str):
+            result[name] = normalise(result[name])
+    for name in ("conversation", "messages"):
+        if isinstance(result.get(name), list):
+            result[name] = [normalised(turn) if isinstance(turn, dict) else turn for turn in result[name]]
+    return result
 
 
 @dataclass(frozen=True)

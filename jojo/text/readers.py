@@ -1,12 +1,12 @@
 """Reads text files of common formats as records: one dict per document, in a form that documents.py accepts.
 
-    .txt .md    UTF-8; a line <|endoftext|> ends a document; long documents are cut at empty lines
-    .jsonl      one record a line, or the text in its field --text_field
-    .csv        with a header line; the text is in the column --text_field
-    .parquet    one record a row, or the text in its column --text_field (needs pyarrow)
+    .txt .md    a line <|endoftext|> ends a document; long documents are cut at empty lines
+    .jsonl      one record a line
+    .csv        one record a row, after a header line
+    .parquet    one record a row (needs pyarrow)
 
-All but .parquet may be compressed, as .gz or .zst. Everything is read in chunks, so memory does not grow with the file.
-An unreadable line is counted in Problems; an unreadable file is a UserError that names it.
+A record may hold its text in the field --text_field. All but .parquet may be compressed, as .gz or .zst. Everything is read in
+chunks, so memory does not grow with the file. An unreadable line is counted in Problems; an unreadable file is a UserError.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ import gzip
 import importlib
 import io
 import itertools
+import math
 import os
 import re
-import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jojo.text.documents import Record, UnknownForm, describe_error, describe_fields, read_record, record_texts
-from utils import UserError, one_line, user_path
+from jojo.text import documents
+from jojo.text.documents import Record, UnknownForm, describe_error, describe_fields, normalise
+from utils import UserError, log, one_line, user_path
 
 SEPARATOR = "<|endoftext|>"
 BLANKS = " \t"
@@ -38,9 +39,12 @@ PIECE_CHARACTERS = 32_000  # a longer text is cut near this length, which is far
 CHUNK_BYTES = 1 << 18
 COMPRESSED_BYTES = 1 << 8  # given to zstd at once; its output may be 30,000 times larger
 LONGEST_LINE = 64 << 20  # bytes of .jsonl and .csv; characters of a .csv field
+TOO_LARGE = f"a text is longer than {LONGEST_LINE >> 20} MiB"
 BATCH_ROWS = 64  # of .parquet: few, because each may be a book
-CONVERT = "convert it, for example with iconv -f latin1 -t utf-8"
+MOST_PACKED = 200  # what grows more than this when it is unpacked is no text, and could fill the memory
+CONVERT = "convert it, for example with iconv -f cp1251 -t utf-8"
 CONVERT_UTF_16 = "if it is UTF-16, convert it with iconv -f utf-16 -t utf-8"
+FORMS = ("text", "conversation", "messages", "instruction", "input", "output")  # the fields that make a record
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class TextOptions:
     """How files become records."""
 
     separator: str = SEPARATOR  # the line that ends a document in .txt and .md files
-    text_field: str = "text"  # the field or column that holds the text
+    text_field: str | None = None  # take the text from this field or column where there is one
     normalise: bool = False  # apply normalise() to every text
 
 
@@ -61,6 +65,7 @@ class Problems:
     examples: list[str] = field(default_factory=list)  # the first three, with file and line
     advice: str = ""  # what to do about the first one
     empty_documents: int = 0
+    found_field: bool = False  # whether any record has the field that the user named
 
     def add(self, place: str, error: Exception) -> None:
         """Count an unreadable line. Raises UserError for the first one beyond the limit."""
@@ -70,8 +75,7 @@ class Problems:
         self.examples = [*self.examples, place if is_known else place + reason][:3]
         if not self.advice:
             named = isinstance(error, UnknownForm) and "name the field that holds the text with --text_field"
-            encoded = isinstance(error, UnicodeDecodeError) and CONVERT
-            self.advice = named or encoded or "correct them, or raise --data.max_bad_lines"
+            self.advice = named or "correct them, or raise --data.max_bad_lines"
         if self.count > self.limit:
             raise UserError(f"More than {self.limit} unreadable lines ({self.shown}); {self.advice}.") from None
 
@@ -84,7 +88,7 @@ class Problems:
 def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Path]:
     """The files that --input names, each once, in a fixed order.
 
-    Raises UserError for an input that is missing, has no readable file, or is in an unknown format.
+    Raises UserError for inputs that are missing, have no readable file, or are in an unknown format; it names all of them.
 
     Args:
         inputs: files, folders (with all folders in them) and patterns like `books/**/*.md`. Folders and patterns skip
@@ -92,22 +96,26 @@ def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Pa
         leave_out: files that folders and patterns skip.
     """
     files: dict[Path, Path] = {}
+    wrong: list[str] = []
     left_out = {path.resolve() for path in leave_out}
     for name in inputs:
         path = user_path(name)
         if path.is_file():
             paths = [path]
             if not _format(path):
-                raise UserError(f"'{path}' has an unknown format; convert it to one of {KNOWN}.")
+                wrong.append(f"'{path}' has an unknown format; convert it to one of {KNOWN}.")
         elif path.exists() or glob.has_magic(name):
             found = _matches(Path(glob.escape(str(path)), "**") if path.is_dir() else path)
             paths = sorted(p for p in found if p.is_file() and _format(p) and p.resolve() not in left_out)
             if not paths:
-                raise UserError(f"No file in '{path}' can be read; --input takes {KNOWN}.")
+                wrong.append(f"No file in '{path}' can be read; --input takes {KNOWN}.")
         else:
-            raise UserError(f"No file or folder '{path}'; check --input.")
+            paths = []
+            wrong.append(f"No file or folder '{path}'; check --input.")
         for path in paths:
             files.setdefault(path.resolve(), path)  # a file may have several names
+    if wrong:
+        raise UserError(" ".join(wrong))
     return list(files.values())
 
 
@@ -167,8 +175,9 @@ def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterat
         try:
             if isinstance(value, Exception):
                 raise value
+            problems.found_field |= (options.text_field or "") in value
             record = _with_options(value, options)
-            if record_texts(record):
+            if documents.record_texts(record):
                 yield record
             else:
                 problems.empty_documents += 1
@@ -177,42 +186,47 @@ def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterat
 
 
 def _with_options(record: Record, options: TextOptions) -> Record:
-    """The record, or only its field `text_field`, normalised if requested. Raises UnknownForm if the field is missing."""
+    """The record, or only its field `text_field`; with the usual names of roles, and normalised if requested.
+
+    Raises UnknownForm if it has neither that field nor another that makes a record.
+    """
     name = options.text_field
-    if name != "text":
-        if name not in record:
-            raise UnknownForm(f"has no field '{name}' {describe_fields(record)}")
+    if name and name in record:
         record = {"text": record[name]}
-    return _normalised(record) if options.normalise else record
+    elif name and not record.keys() & set(FORMS):
+        raise UnknownForm(f"has no field '{name}' {describe_fields(record)}")
+    record = documents.with_usual_roles(record)
+    return documents.normalised(record) if options.normalise else record
 
 
 Rows = Iterator[tuple[str, Record | ValueError]]  # (place in the file, record or the error in its place)
 
 
-def _json_lines(path: Path, text_field: str) -> Rows:
+def _json_lines(path: Path, text_field: str | None) -> Rows:
     for number, line in _lines(path):
         try:
             if line.strip():
-                yield f"line {number}", read_record(line)
+                yield f"line {number}", documents.read_record(line)
         except ValueError as error:
             yield f"line {number}", error
 
 
-def _csv_rows(path: Path, text_field: str) -> Rows:
-    """The text column; line ends inside of it stay as they are."""
+def _csv_rows(path: Path, text_field: str | None) -> Rows:
+    """Rows with the columns that make a record; line ends inside of a cell stay as they are."""
     csv.field_size_limit(LONGEST_LINE)
-    lines = _csv_lines(path)
+    lines = (line.decode("utf-8-sig" if number == 1 else "utf-8") for number, line in _lines(path))
     header = next(lines, "")
     rows = csv.reader(itertools.chain([header], lines), delimiter=max(",;\t", key=header.count), strict=True)
     at = 1  # the line on which a row begins
     try:
         names = next(rows)
-        if header and text_field not in names:
-            raise _no_column(path, text_field, names)
+        columns = _columns(path, text_field, names, ("conversation", "messages")) if header else []
         at = rows.line_num + 1
         for row in rows:
             if len(row) == len(names):
-                yield f"line {at}", {text_field: row[names.index(text_field)]}
+                cells = dict(zip(names, row, strict=True))
+                record = {n: cells[n] for n in columns if cells[n] or n == "input"}  # an empty cell means null
+                yield f"line {at}", record if any(record.values()) else {columns[0]: ""}
             elif row:
                 yield f"line {at}", ValueError(f"must have {len(names)} columns, like the header")
             at = rows.line_num + 1
@@ -221,38 +235,49 @@ def _csv_rows(path: Path, text_field: str) -> Rows:
         raise UserError(f"'{path}', the row from line {at}, cannot be read ({error}); {how}.") from None
 
 
-def _csv_lines(path: Path) -> Iterator[str]:
-    for number, line in _lines(path):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            raise UserError(f"'{path}', line {number}, is not UTF-8 text; {CONVERT}.") from None
+def _columns(path: Path, text_field: str | None, names: Sequence[str], unread: Sequence[str] = ()) -> list[str]:
+    """The columns of a table to read: the one that the user named, or else those that make a record."""
+    found = [n for n in names if n == text_field] or [n for n in FORMS if n in names and n not in unread]
+    if not found:
+        problem = f"has no column '{text_field or 'text'}' {describe_fields(names)}"
+        raise UserError(f"'{path}' {problem}; name the column that holds the text with --text_field.")
+    return found
 
 
-def _no_column(path: Path, name: str, names: Iterable[str]) -> UserError:
-    problem = f"has no column '{name}' {describe_fields(names)}"
-    return UserError(f"'{path}' {problem}; name the column that holds the text with --text_field.")
-
-
-def _parquet_rows(path: Path, text_field: str) -> Rows:
+def _parquet_rows(path: Path, text_field: str | None) -> Rows:
     """Rows with the columns that make a record, without null values."""
     arrow, parquet = _optional("pyarrow", path), _optional("pyarrow.parquet", path)
-    names = [text_field]
-    if text_field == "text":  # as in .jsonl, any form of record is accepted
-        names += ["conversation", "messages", "instruction", "input", "output"]
     number = 0
     with open(path, "rb") as file:
         try:  # without these options it reads whole columns at once
             source = parquet.ParquetFile(file, pre_buffer=False, buffer_size=CHUNK_BYTES)
-            columns = [name for name in names if name in source.schema_arrow.names]
-            batches = source.iter_batches(BATCH_ROWS, columns=columns) if columns else ()
-            for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
-                yield f"row {number}", {n: row[n] for n in row if row[n] is not None} or {text_field: None}
-        except (arrow.ArrowException, OSError, ValueError) as error:
+            columns = _columns(path, text_field, source.schema_arrow.names)
+            for index in range(source.num_row_groups):
+                n_rows = _rows_at_once(source.metadata.row_group(index), columns)
+                for batch in source.iter_batches(n_rows, [index], columns):
+                    if batch.nbytes > 8 * LONGEST_LINE:
+                        raise ValueError(TOO_LARGE)
+                    for row in batch.to_pylist():
+                        number += 1
+                        yield f"row {number}", {n: row[n] for n in row if row[n] is not None} or {columns[0]: None}
+        except UserError:
+            raise
+        except (arrow.ArrowException, OSError, ValueError, ArithmeticError, LookupError) as error:
             reason = f"after row {number:,}: {one_line(str(error))}"
             raise UserError(f"'{path}' cannot be read as Parquet ({reason}); make or download it again.") from None
-    if not columns:
-        raise _no_column(path, text_field, source.schema_arrow.names)
+
+
+def _rows_at_once(group: Any, columns: Sequence[str]) -> int:
+    """How many rows of a row group to read together. Raises ValueError if one of them could fill the memory."""
+    size, prefixes = 1.0, tuple(f"{name}." for name in columns)
+    for chunk in map(group.column, range(group.num_columns)):
+        if f"{chunk.path_in_schema}.".startswith(prefixes):
+            unpacked, most = chunk.total_uncompressed_size, MOST_PACKED * chunk.total_compressed_size
+            is_text = unpacked < max(LONGEST_LINE >> 4, most)
+            size += max(unpacked, 100 * chunk.num_values) if is_text else math.inf  # 100 bytes: a Python object
+    if size > LONGEST_LINE * max(1, group.num_rows):
+        raise ValueError(TOO_LARGE)
+    return max(1, min(BATCH_ROWS, int(LONGEST_LINE * group.num_rows / size)))
 
 
 def _optional(module: str, path: Path) -> Any:
@@ -313,7 +338,12 @@ def _parts(chunks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """The decompressed bytes of a file. Raises UserError if it is damaged, or has NUL bytes, which no text has."""
+    """The decompressed text of a file in chunks, as UTF-8. A byte order mark tells UTF-16.
+
+    Other bytes are taken for Windows-1252, with a warning at the end. Raises UserError if most letters are such bytes, for a
+    NUL byte, which no text has, and for a damaged file.
+    """
+    n_read = n_bytes = 0
     with open(path, "rb") as file:
         if path.suffix.lower() == ".zst":
             chunks = _zstd_chunks(path, file)
@@ -321,15 +351,33 @@ def _chunks(path: Path) -> Iterator[bytes]:
             source = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
             chunks = iter(lambda: source.read(CHUNK_BYTES), b"")
         try:
-            n_bytes = 0
-            for chunk in filter(None, chunks):
-                if (at := chunk.find(b"\0")) >= 0:
+            for chunk in itertools.chain(filter(None, chunks), [b""]):  # the empty one is the end
+                if not n_read:
+                    marked = chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+                    encoding, errors = ("utf-16", "replace") if marked else ("utf-8", "windows-1252")
+                    decoder = codecs.getincrementaldecoder(encoding)(errors)
+                text = decoder.decode(chunk, not chunk).encode("utf-8", "replace")
+                if (at := text.find(b"\0")) >= 0:
                     raise UserError(f"'{path}' is not UTF-8 text (byte {n_bytes + at:,} is NUL); {CONVERT_UTF_16}.")
-                n_bytes += len(chunk)
-                yield chunk
+                n_read, n_bytes = n_read + len(chunk), n_bytes + len(text)
+                if n_read > max(LONGEST_LINE, MOST_PACKED * file.tell()):
+                    raise UserError(f"'{path}' becomes over {MOST_PACKED} times larger; unpack it first if it is text.")
+                yield text
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             reason = one_line(str(error))
             raise UserError(f"'{path}' is damaged or incomplete ({reason}); make or download it again.") from None
+    if not marked and n_bytes > 1.4 * n_read:  # every byte that is not UTF-8 became two or three
+        raise UserError(f"'{path}' is neither UTF-8 nor Windows-1252 text; {CONVERT}.")
+    if not marked and n_bytes > n_read:
+        log.warning("'%s' is not UTF-8, so it was read as Windows-1252; if words look wrong, %s.", path, CONVERT)
+
+
+def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return error.object[error.start : error.end].decode("windows-1252", "replace"), error.end
+
+
+codecs.register_error("windows-1252", _as_windows_1252)
 
 
 def _zstd_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
@@ -350,16 +398,10 @@ def _zstd_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
 
 
 def _text(path: Path) -> Iterator[str]:
-    """The text of a file in chunks; every line end becomes a newline. Raises UserError if it is not UTF-8."""
+    """The text of a file in chunks; every line end becomes a newline."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
-    n_bytes = 0
     for chunk in itertools.chain(_chunks(path), [b""]):  # the empty one is the end
-        n_bytes += len(chunk)
-        try:
-            yield decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:  # error.object also has the bytes left over from the last chunk
-            at = n_bytes - len(error.object) + error.start
-            raise UserError(f"'{path}' is not UTF-8 text (byte {at:,}); {CONVERT}.") from None
+        yield decoder.decode(chunk, final=not chunk)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -377,41 +419,3 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             held += part
     if held:
         yield number, bytes(held)
-
-
-_CHARACTERS: dict[int, str | None] = {
-    **dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b"), "'"),
-    **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f"), '"'),
-    **dict.fromkeys([0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], " "),
-    **dict.fromkeys([0x200B, 0x2060, 0xFEFF, 0xAD]),
-}
-_JOINERS = re.compile("(?<![\u0300-\U0010ffff])[\u200c\u200d]+(?![\u0300-\U0010ffff])")
-
-
-def normalise(text: str) -> str:
-    """The text with one character in place of several that look alike. A second call changes nothing.
-
-    - Unicode NFC: a letter and its accent become one character if Unicode has it
-    - curly single and double quotes (high, low, reversed) become ' and "; dashes stay
-    - no-break and all other Unicode spaces become a space; tabs stay
-    - zero-width spaces, word joiners, byte order marks and soft hyphens are removed; zero-width joiners and non-joiners
-      too, except beside a character that is not Latin, where they matter (Persian, Hindi, emoji)
-    - CRLF and CR become LF; spaces and tabs at the ends of lines are removed; three or more empty lines become one
-    """
-    if not text.isascii():  # remove characters first: one may stand between a letter and its accent
-        text = _JOINERS.sub("", unicodedata.normalize("NFC", text.translate(_CHARACTERS)))
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = "\n".join(line.rstrip(" \t") for line in text.split("\n"))
-    return re.sub(r"(\A|\n)\n{3,}", r"\1\n", text)
-
-
-def _normalised(record: Record) -> Record:
-    """A record, or a turn of a conversation, with its texts normalised; everything else stays as it is."""
-    result = dict(record)
-    for name in ("text", "instruction", "input", "output", "content"):
-        if isinstance(result.get(name), str):
-            result[name] = normalise(result[name])
-    for name in ("conversation", "messages"):
-        if isinstance(result.get(name), list):
-            result[name] = [_normalised(turn) if isinstance(turn, dict) else turn for turn in result[name]]
-    return result
