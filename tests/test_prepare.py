@@ -182,6 +182,42 @@ def test_the_last_tenth_of_a_single_document_is_the_validation_split():
     assert "only one document" in said
 
 
+def sizes():
+    """Characters of text in training and in validation."""
+    return [sum(len(record["text"]) for record in lines(split)) for split in ("train", "val")]
+
+
+@pytest.mark.parametrize("fraction", ["0.05", "0.5", "0.9"])
+@pytest.mark.parametrize("short", ["short one", "short two", "another", "a fourth"])
+def test_one_document_with_most_of_the_text_is_cut_so_that_it_is_never_all_in_one_split(short, fraction):
+    write_lines(Path("a.jsonl"), [{"text": "The fox ran over the hill. " * 9000}, {"text": short}])
+    said = run_prepare("--input", "a.jsonl", "--val_fraction", fraction)
+    train, val = sizes()
+    if val < train:
+        assert val / (train + val) == pytest.approx(0.1, abs=0.01)
+        assert "One document has most of the text, so its end became the validation split." in said
+    else:
+        assert float(fraction) > 0.05 and val / (train + val) < (1 + float(fraction)) / 2
+
+
+def test_of_conversations_the_longest_is_never_for_validation():
+    for first in ("a", "b", "c"):
+        turns = [[{"role": "user", "content": first}, {"role": "assistant", "content": "x" * n}] for n in (9000, 9)]
+        write_lines(Path("a.jsonl"), [{"messages": messages} for messages in turns])
+        run_prepare("--input", "a.jsonl", "--force")
+        assert [lines(split) for split in ("train", "val")] == [[{"messages": messages}] for messages in turns]
+
+
+def test_a_set_made_from_the_training_splits_of_others_gets_a_whole_validation_split():
+    for name, first in (("one", 0), ("two", 1000)):
+        write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(400, first=first)])
+        assert prepare.main(["--input", "a.jsonl", "--name", name, "--num_workers", "0"]) == 0
+    said = run_prepare("--input", "data/one-train.jsonl", "data/two-train.jsonl")
+    n_train, n_val = len(lines("train")), len(lines("val"))
+    assert n_val == round(0.05 * (n_train + n_val)) and f"the val split got {n_val} documents" in said
+    assert texts() == sorted(r["text"] for name in ("one", "two") for r in lines("train", name))
+
+
 def test_one_short_document_is_refused():
     Path("a.txt").write_text("Too short.")
     with pytest.raises(UserError, match="cannot be split"):
@@ -204,7 +240,7 @@ def test_if_every_document_is_drawn_for_validation_one_is_moved_to_training():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(3)])
     said = run_prepare("--input", "a.jsonl", "--val_fraction", "0.999999999")
     assert (len(lines("train")), len(lines("val"))) == (1, 2)
-    assert "train split" in said
+    assert "the val split got 2 documents" in said
 
 
 # --- existing data sets -----------------------------------------------------------------------------------------------
@@ -333,6 +369,21 @@ def test_the_data_set_of_a_recipe_can_have_another_name():
     assert prepare.main(["--dataset", "story", "--name", "few", *flags]) == 0
     assert len(lines("train", "few")) + len(lines("val", "few")) == 20
     assert not Path("data/story-train.jsonl").exists()
+
+
+def test_a_recipe_with_fewer_documents_than_asked_for_says_so(monkeypatch):
+    monkeypatch.setattr("recipes.story.STORIES", 20)
+    with listening() as said:
+        assert prepare.main(["--dataset", "story", "--source", "sample", "--max_documents", "50"]) == 0
+    assert any(re.match(r"There are only \d+ documents, fewer than --max_documents asks for\.", line) for line in said)
+
+
+def test_chitchat_makes_as_many_conversations_as_asked_for(monkeypatch):
+    monkeypatch.setattr("recipes.chitchat.DOCUMENTS", 10)
+    with listening() as said:
+        assert prepare.main(["--dataset", "chitchat", "--max_documents", "30", "--num_workers", "0"]) == 0
+    assert len(lines("train", "chitchat")) + len(lines("val", "chitchat")) == 30
+    assert said[-1] == "Train on it: python train.py --dataset chitchat --data.predict assistant --data.pack whole"
 
 
 def test_a_seed_is_refused_if_the_recipe_draws_nothing():
@@ -608,11 +659,48 @@ def test_a_file_without_documents_is_refused_and_empty_documents_are_counted():
     assert "Skipped 2 empty documents." in run_prepare("--input", "a.jsonl")
 
 
-def test_text_that_is_not_utf_8_is_refused_with_the_byte_position():
-    Path("a.txt").write_bytes("Straße".encode("latin-1"))
-    with pytest.raises(UserError, match=r"a\.txt' is not UTF-8 text \(byte 4\)"):
-        run_prepare("--input", "a.txt")
+def mixed_folder():
+    """A folder with three files that cannot be read and two that can; returns the texts of these."""
+    Path("in").mkdir()
+    Path("in/a.txt").write_text("Жили-были. " * 9, encoding="cp1251")
+    Path("in/b.txt").write_text("A tale.")
+    Path("in/c.csv").write_text("id,body\n1,x\n")
+    Path("in/d.jsonl").write_text('{"text": "Half of it."}\n' + "{]\n" * 200)
+    Path("in/e.jsonl").write_text('{"text": "Another tale."}\n{]\n')
+    return ["A tale.", "Another tale.", "Half of it."]
+
+
+def test_all_files_of_a_folder_that_cannot_be_read_are_named_together_and_can_be_left_out():
+    expected = mixed_folder()
+    with listening() as said, pytest.raises(UserError) as error:
+        prepare.main(["--input", "in", "--name", "set"])
+    count = "3 of 5 files cannot be read"
+    assert str(error.value) == f"{count} (see above); correct them, or leave them out with --skip_unreadable."
+    starts = ["'in/a.txt' is neither", "'in/c.csv' has no column 'text'", "More than 100 unreadable lines (in/d.jsonl,"]
+    assert len(said) == 3 and all(map(str.startswith, said, starts))
     assert nothing_was_left()
+    said = run_prepare("--input", "in", "--skip_unreadable", *ONE_VALIDATES)
+    assert texts() == expected and "Skipped 1 unreadable line (in/e.jsonl, line 2: not JSON" in said
+
+
+def test_a_failed_preparation_leaves_no_lock():
+    Path("a.txt").write_text("Too short.")
+    for name, flags in (("a.txt", []), ("none.txt", []), ("a.txt", ["--skip_unreadable"])):
+        with pytest.raises(UserError):
+            run_prepare("--input", name, *flags)
+        assert list(Path("data").iterdir()) == []
+
+
+def test_a_text_field_that_no_record_has_is_refused_and_text_can_be_named_too():
+    write_lines(Path("a.jsonl"), [{"text": text, "input": "a", "output": text} for text in sentences(9)])
+    with pytest.raises(UserError, match=r"No record has a field 'txt'; correct --text_field, or leave it out\."):
+        run_prepare("--input", "a.jsonl", "--text_field", "txt")
+    run_prepare("--input", "a.jsonl", *ONE_VALIDATES)
+    assert "input" in lines("val")[0]
+    with pytest.raises(UserError, match="exist already"):
+        run_prepare("--input", "a.jsonl", "--text_field", "text", *ONE_VALIDATES)
+    run_prepare("--input", "a.jsonl", "--text_field", "text", "--force", *ONE_VALIDATES)
+    assert texts() == sorted(sentences(9)) and lines("val")[0].keys() == {"text"}
 
 
 @pytest.mark.parametrize(
@@ -662,7 +750,11 @@ def test_input_without_a_name_is_refused_with_the_full_command():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--name", "x"], r"no data set 'x' \(data/x-train\.jsonl\); make it with --dataset or --input"),
+        (
+            ["--name", "x"],
+            r"no data set 'x' \(data/x-train\.jsonl\); make it: python prepare.py --input FILES --name x",
+        ),
+        (["--name", "chitchat"], r"no data set 'chitchat' .*; make it: python prepare\.py --dataset chitchat$"),
         (["--dataset", "nothing"], "No recipe 'nothing'; choose one of .*story"),
         (["--dataset", "story", "--input", "a.txt"], "leave one of them out"),
         (["--dataset", "story", "--source", "gone.txt"], r"no file or folder 'gone\.txt'; check --source"),
@@ -670,6 +762,7 @@ def test_input_without_a_name_is_refused_with_the_full_command():
         (["--dataset", "story", "--endpoint", "http://x", "--endpoint_model", "m"], "does not rewrite"),
         (["--dataset", "chitchat", "--normalise"], "--normalise needs --input"),
         (["--name", "x", "--separator", "y"], "--separator needs --input"),
+        (["--name", "x", "--skip_unreadable"], "--skip_unreadable needs --input"),
         (["--name=-q", "--stats"], "plain name"),
         (["--name", "x", "--source", "hub"], "--source needs --dataset"),
         (["--name", "x", "--max_documents", "9"], "--max_documents needs --dataset or --input"),

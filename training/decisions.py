@@ -59,7 +59,7 @@ def decide_tokenizer(resolved: ResolvedRequest) -> Tokenizer:
     config, sources, checkpoint = resolved.config, resolved.sources, resolved.start.checkpoint
     named = config.data.tokenizer
     if checkpoint is None:
-        return get_tokenizer(named)
+        return get_tokenizer(named, config.data.dataset_name)
     own = checkpoint_tokenizer(checkpoint)
     recorded = checkpoint.config.get("data", {}).get("tokenizer", "gpt2" if own.is_gpt2 else own.name)
     # A config file that says "gpt2" mostly repeats the default, so only a flag with "gpt2" counts as a choice.

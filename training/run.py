@@ -104,7 +104,7 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
         if not any(evaluated.batch(0, index).n_targets for index in range(evaluated.batches_per_epoch)):
             raise UserError(
                 f"In the {split} split, the evaluated batches have no words of an assistant to predict (data.predict); "
-                "use conversations, --data.predict all, or more --training.eval_iters."
+                "use conversations with the roles user and assistant, --data.predict all, or more --training.eval_iters."
             )
     if start.checkpoint and start.mode.keeps_counters and start.checkpoint.version == "3":
         check_changes(start.checkpoint, config, reasons.derived, data.fingerprints, request.allow_changes)

@@ -41,8 +41,11 @@ COMPRESSED_BYTES = 1 << 8  # given to zstd at once; its output may be 30,000 tim
 LONGEST_LINE = 64 << 20  # bytes of .jsonl and .csv; characters of a .csv field
 TOO_LARGE = f"a text is longer than {LONGEST_LINE >> 20} MiB"
 BATCH_ROWS = 64  # of .parquet: few, because each may be a book
-MOST_PACKED = 200  # what grows more than this when it is unpacked is no text, and could fill the memory
-CONVERT = "convert it, for example with iconv -f cp1251 -t utf-8"
+SMALL, MOST_PACKED = (
+    4 << 20,
+    200,
+)  # what unpacks to more bytes, and over 200 times its size, is no text and may fill the memory
+CONVERT = "convert it, for example with iconv -f {} -t utf-8"
 CONVERT_UTF_16 = "if it is UTF-16, convert it with iconv -f utf-16 -t utf-8"
 FORMS = ("text", "conversation", "messages", "instruction", "input", "output")  # the fields that make a record
 
@@ -75,7 +78,8 @@ class Problems:
         self.examples = [*self.examples, place if is_known else place + reason][:3]
         if not self.advice:
             named = isinstance(error, UnknownForm) and "name the field that holds the text with --text_field"
-            self.advice = named or "correct them, or raise --data.max_bad_lines"
+            encoded = isinstance(error, UnicodeDecodeError) and CONVERT.format("cp1252")
+            self.advice = named or encoded or "correct them, or raise --data.max_bad_lines"
         if self.count > self.limit:
             raise UserError(f"More than {self.limit} unreadable lines ({self.shown}); {self.advice}.") from None
 
@@ -203,7 +207,7 @@ Rows = Iterator[tuple[str, Record | ValueError]]  # (place in the file, record o
 
 
 def _json_lines(path: Path, text_field: str | None) -> Rows:
-    for number, line in _lines(path):
+    for number, line in _lines(path, "surrogateescape"):  # which keeps bytes that are not UTF-8
         try:
             if line.strip():
                 yield f"line {number}", documents.read_record(line)
@@ -273,7 +277,7 @@ def _rows_at_once(group: Any, columns: Sequence[str]) -> int:
     for chunk in map(group.column, range(group.num_columns)):
         if f"{chunk.path_in_schema}.".startswith(prefixes):
             unpacked, most = chunk.total_uncompressed_size, MOST_PACKED * chunk.total_compressed_size
-            is_text = unpacked < max(LONGEST_LINE >> 4, most)
+            is_text = unpacked < max(SMALL, most)
             size += max(unpacked, 100 * chunk.num_values) if is_text else math.inf  # 100 bytes: a Python object
     if size > LONGEST_LINE * max(1, group.num_rows):
         raise ValueError(TOO_LARGE)
@@ -337,11 +341,11 @@ def _parts(chunks: Iterable[str], separator: str) -> Iterator[tuple[str, bool]]:
     yield "" if separator in held and line.fullmatch(held, 1) else held[1:], True
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path, errors: str = "windows-1252") -> Iterator[bytes]:
     """The decompressed text of a file in chunks, as UTF-8. A byte order mark tells UTF-16.
 
-    Other bytes are taken for Windows-1252, with a warning at the end. Raises UserError if most letters are such bytes, for a
-    NUL byte, which no text has, and for a damaged file.
+    By default other bytes are taken for Windows-1252, with a warning at the end. Raises UserError if most letters are such
+    bytes, for a NUL byte, which no text has, and for a damaged file.
     """
     n_read = n_bytes = 0
     with open(path, "rb") as file:
@@ -354,22 +358,24 @@ def _chunks(path: Path) -> Iterator[bytes]:
             for chunk in itertools.chain(filter(None, chunks), [b""]):  # the empty one is the end
                 if not n_read:
                     marked = chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-                    encoding, errors = ("utf-16", "replace") if marked else ("utf-8", "windows-1252")
-                    decoder = codecs.getincrementaldecoder(encoding)(errors)
-                text = decoder.decode(chunk, not chunk).encode("utf-8", "replace")
+                    decoder = codecs.getincrementaldecoder("utf-16" if marked else "utf-8")(
+                        "replace" if marked else errors
+                    )
+                text = decoder.decode(chunk, not chunk).encode("utf-8", "surrogateescape")
                 if (at := text.find(b"\0")) >= 0:
                     raise UserError(f"'{path}' is not UTF-8 text (byte {n_bytes + at:,} is NUL); {CONVERT_UTF_16}.")
                 n_read, n_bytes = n_read + len(chunk), n_bytes + len(text)
-                if n_read > max(LONGEST_LINE, MOST_PACKED * file.tell()):
+                if n_read > max(SMALL, MOST_PACKED * file.tell()):
                     raise UserError(f"'{path}' becomes over {MOST_PACKED} times larger; unpack it first if it is text.")
                 yield text
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             reason = one_line(str(error))
             raise UserError(f"'{path}' is damaged or incomplete ({reason}); make or download it again.") from None
     if not marked and n_bytes > 1.4 * n_read:  # every byte that is not UTF-8 became two or three
-        raise UserError(f"'{path}' is neither UTF-8 nor Windows-1252 text; {CONVERT}.")
+        raise UserError(f"'{path}' is neither UTF-8 nor Windows-1252 text; {CONVERT.format('cp1251')}.")
     if not marked and n_bytes > n_read:
-        log.warning("'%s' is not UTF-8, so it was read as Windows-1252; if words look wrong, %s.", path, CONVERT)
+        how = CONVERT.format("cp1250")
+        log.warning("'%s' is not UTF-8, so it was read as Windows-1252; if words look wrong, %s.", path, how)
 
 
 def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
@@ -404,10 +410,10 @@ def _text(path: Path) -> Iterator[str]:
         yield decoder.decode(chunk, final=not chunk)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _lines(path: Path, errors: str = "windows-1252") -> Iterator[tuple[int, bytes]]:
     """Lines, each with its number and its line end. Raises UserError for a line longer than LONGEST_LINE."""
     held, number = bytearray(), 1
-    for part in itertools.chain.from_iterable(map(io.BytesIO, _chunks(path))):
+    for part in itertools.chain.from_iterable(map(io.BytesIO, _chunks(path, errors))):
         if len(held) + len(part) > LONGEST_LINE:
             raise UserError(f"'{path}', line {number}, is longer than {LONGEST_LINE >> 20} MiB; split or remove it.")
         if part.endswith(b"\n"):

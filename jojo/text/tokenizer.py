@@ -181,15 +181,21 @@ class TextStream:
         return self._decoder.decode(b"", final=True)
 
 
-def get_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer that `data.tokenizer` names: gpt2, or a vocabulary file. Raises UserError if it cannot be read."""
+def get_tokenizer(name: str, dataset: str | None = None) -> Tokenizer:
+    """The tokenizer that `data.tokenizer` names: gpt2, or a vocabulary file.
+
+    Raises UserError if it cannot be read; the message says how to make one for this data set.
+    """
     if name == "gpt2":
         return Tokenizer()
     path = user_path(name)
     if not path.is_file():
         named = re.fullmatch(r"data/([^/]+)-(\d+)\.tiktoken", path.as_posix())  # as prepare.py names it
-        flags = ["--name", named[1], "--train_tokenizer", "--vocab_size", named[2]] if named else ["--train_tokenizer"]
+        own = (dataset or named[1]) if named else ""
+        flags = ["--name", own, "--train_tokenizer", "--vocab_size", named[2]] if named else ["--train_tokenizer"]
         make = f"make one: python prepare.py {shlex.join(flags)}"
+        if named and own != named[1]:
+            make += f", and add {shlex.join(['--data.tokenizer', f'data/{own}-{named[2]}.tiktoken'])}"
         raise UserError(f"No tokenizer '{name}' (data.tokenizer); use gpt2, or {make}.")
     try:
         return Tokenizer(vocabulary=Vocabulary(path.read_bytes()))

@@ -18,6 +18,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from helpers_run import listening
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -207,6 +208,25 @@ def test_an_empty_input_is_not_the_current_folder():
         find_files(["a.txt", ""])
 
 
+@pytest.mark.parametrize("inputs", ["in", "in/**", "in/**/*.txt", "i*/**/*.txt", "**/*.txt"])
+def test_folders_and_patterns_enter_linked_folders_once_each(inputs):
+    touch("in/a.txt", "far/b.txt", "far/deep/c.txt")
+    links = {"in/far": "../far", "in/loop": ".", "far/back": "../in", "in/gone": "nowhere", "in/self": "self"}
+    for name, target in links.items():
+        Path(name).symlink_to(target)
+    found = sorted(path.resolve().name for path in find_files([inputs]))
+    assert found == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_all_inputs_that_cannot_be_read_are_named_together():
+    touch("a.pdf", "b.txt", "folder/x.py")
+    with pytest.raises(UserError) as error:
+        find_files(["a.pdf", "b.txt", "none.txt", "folder"])
+    assert re.fullmatch(
+        r"'a\.pdf' has .*\. No file or folder 'none\.txt'; .*\. No file in 'folder' .*\.", str(error.value)
+    )
+
+
 @pytest.mark.parametrize("name", ["in", "in/deep"])
 def test_a_folder_that_may_not_be_read_is_named(monkeypatch, name):
     touch("in/a.txt", "in/deep/b.txt")
@@ -360,6 +380,12 @@ def test_a_text_in_chunks_gives_the_same_documents_as_at_once(text, separator, s
             assert list(split_text(chunks_of(text, sizes), separator)) == expected
 
 
+@pytest.mark.parametrize("separator", ["", " ", "\t ", "-"])
+def test_lines_that_begin_with_many_blanks_are_read_once(separator):
+    line = " " * 60_000 + "x\n"  # trying every number of blanks would take minutes
+    assert "".join("".join(split_text(line * 9 + "\nb", separator)).split()) == "xxxxxxxxxb"
+
+
 @given(
     text=st.text(st.sampled_from("ab- \t\n\r\ufeffé漢🙂"), max_size=60),
     size=st.integers(1, 9),
@@ -428,7 +454,10 @@ def test_unreadable_lines_are_counted_up_to_the_limit_with_their_numbers():
     list(read_records(Path("a.jsonl"), TextOptions(), problems := Problems(4)))
     assert problems.count == 4 and len(problems.examples) == 3
     assert problems.examples[0].startswith("a.jsonl, line 2: not JSON: ")
-    assert problems.examples[1:] == ["a.jsonl, line 4: must be a JSON object", "a.jsonl, line 5: not UTF-8 text"]
+    assert problems.examples[1:] == [
+        "a.jsonl, line 4: must be a JSON object",
+        "a.jsonl, line 5: not UTF-8 text",
+    ]
     with pytest.raises(
         UserError,
         match=r"More than 3 unreadable lines \(a\.jsonl, line 2: .*line 4.*; \.\.\.\); correct them, or raise --data",
@@ -463,7 +492,7 @@ def test_if_too_many_lines_have_another_encoding_the_message_says_how_to_convert
     with pytest.raises(UserError) as error:
         records("a.jsonl", limit=3)
     assert str(error.value) == (
-        f"More than 3 unreadable lines ({said}; ...); convert it, for example with iconv -f latin1 -t utf-8."
+        f"More than 3 unreadable lines ({said}; ...); convert it, for example with iconv -f cp1252 -t utf-8."
     )
 
 
@@ -542,6 +571,45 @@ def test_a_missing_column_is_an_error_that_lists_the_columns():
     )
 
 
+def test_csv_rows_are_records_of_every_form_as_in_jsonl():
+    header, rows = (
+        "id,instruction,input,output,text\n",
+        "1,Add.,2+2?,4,no\n2,,Hi,Hello,\n3,Add.,,5,\n4,,,,Tale.\n5,,,,\n",
+    )
+    Path("a.csv").write_text(header + rows)
+    assert records("a.csv") == [
+        {"instruction": "Add.", "input": "2+2?", "output": "4", "text": "no"},
+        {"input": "Hi", "output": "Hello"},
+        {"instruction": "Add.", "input": "", "output": "5"},
+        {"input": "", "text": "Tale."},
+    ]
+    assert texts("a.csv", text_field="text") == ["no", "Tale."]
+    Path("b.csv").write_text("input,output\n2+2?,4\n,5\n")
+    assert records("b.csv") == [{"input": "2+2?", "output": "4"}, {"input": "", "output": "5"}]
+
+
+def test_a_named_field_is_taken_where_there_is_one_and_is_not_asked_of_other_files():
+    turns = {"messages": CONVERSATION}
+    write_csv(Path("a.csv"), DOCUMENTS, "body")
+    Path("a.jsonl").write_text(json.dumps({"text": "Plain."}) + "\n" + json.dumps(turns))
+    problems, options = Problems(0), TextOptions(text_field="body")
+    assert list(read_records(Path("a.jsonl"), options, problems)) == [{"text": "Plain."}, turns]
+    assert not problems.found_field
+    assert len(list(read_records(Path("a.csv"), options, problems))) == 4 and problems.found_field
+    Path("b.jsonl").write_text(json.dumps({"text": "This.", "input": "a", "output": "b"}))
+    assert texts("b.jsonl", text_field="text") == ["This."]
+    assert "text" in records("b.jsonl")[0] and "input" in records("b.jsonl")[0]
+
+
+def test_roles_of_other_data_sets_get_their_usual_names():
+    roles = ["System", "human", "gpt", " User ", "ASSISTANT", "Narrator"]
+    turns = [{"role": role, "content": "Hello"} for role in roles]
+    Path("a.jsonl").write_text(json.dumps({"messages": turns}) + "\n" + json.dumps({"conversation": turns}))
+    for record in records("a.jsonl"):
+        (found,) = record.values()
+        assert [t["role"] for t in found] == ["system", "user", "assistant", "user", "assistant", "Narrator"]
+
+
 def test_rows_that_do_not_fit_the_header_are_unreadable_lines():
     Path("a.csv").write_text('id,text\n\n0\n1,"a\nb"\n2,Hello, world\n4,c\n')
     said, found = problems_of("a.csv")
@@ -584,29 +652,38 @@ def test_a_nul_in_json_is_kept_where_json_allows_it():
     assert refusal("a.jsonl").startswith("'a.jsonl' is not UTF-8 text (byte 25 is NUL)")
 
 
-@given(
-    before=st.text(max_size=20),
-    bad=st.sampled_from([b"\xff", b"\xe4 ", b"\xc3", b"\xed\xa0\x80"]),
-    size=st.integers(1, 9),
-    csv_=st.booleans(),
-)
-@example(before="\ufeffa", bad=b"\xff", size=1, csv_=False)
-def test_bytes_that_are_not_utf_8_are_refused_with_their_place(before, bad, size, csv_):
-    content = b"text\n" + re.sub('[\0",;\t]', "", before).encode() + bad
-    with pytest.raises(UnicodeDecodeError) as error:
-        content.decode()
-    name = "a.csv" if csv_ else "a.txt"
-    Path(name).write_bytes(content)
-    with mock.patch.object(readers, "CHUNK_BYTES", size):
-        where = f" is not UTF-8 text (byte {error.value.start:,})"
-        if csv_:
-            where = ", line {}, is not UTF-8 text".format(content.count(b"\n", 0, error.value.start) + 1)
-        assert refusal(name) == f"'{name}'{where}; convert it, for example with iconv -f latin1 -t utf-8."
+GERMAN = "Die Straße führt „über“ fünf Brücken – für 3 €."
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("size", [2, 7, 1 << 18])
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv", ".md.gz"])
-def test_utf_16_and_utf_32_are_refused_with_a_way_to_convert_them(suffix, encoding):
+def test_windows_1252_is_read_with_a_warning_and_utf_16_by_its_mark(monkeypatch, suffix, encoding, size):
+    content = {".jsonl": json.dumps({"text": GERMAN}, ensure_ascii=False), ".csv": f'text\n"{GERMAN}"\n'}
+    raw = content.get(suffix, GERMAN).encode(encoding)
+    Path(f"a{suffix}").write_bytes(gzip.compress(raw) if suffix.endswith("gz") else raw)
+    monkeypatch.setattr(readers, "CHUNK_BYTES", size)
+    if suffix == ".jsonl" and encoding == "cp1252":  # JSON is UTF-8, so there every such line is unreadable
+        assert "not UTF-8 text); convert it" in refusal(f"a{suffix}")
+        return
+    with listening() as said:
+        assert texts(f"a{suffix}") == [GERMAN]
+    warning = f"'a{suffix}' is not UTF-8, so it was read as Windows-1252; if words look wrong, convert it, for example"
+    assert said == ([f"{warning} with iconv -f cp1250 -t utf-8."] if encoding == "cp1252" else [])
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "koi8-r", "shift_jis", "gb18030"])
+def test_an_alphabet_that_is_not_latin_is_not_taken_for_windows_1252(encoding):
+    words = "Жили-были старик со старухой. " if encoding in ("cp1251", "koi8-r") else "昔々おじいさんが住む"
+    Path("a.txt").write_bytes(words.encode(encoding) * 9)
+    assert refusal("a.txt").startswith(
+        "'a.txt' is neither UTF-8 nor Windows-1252 text; convert it, for example with iconv"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv", ".md.gz"])
+def test_utf_16_without_a_mark_and_utf_32_are_refused_with_a_way_to_convert_them(suffix, encoding):
     content = '{"text": "a"}'.encode(encoding)
     Path(f"a{suffix}").write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
     said = refusal(f"a{suffix}")
@@ -654,6 +731,14 @@ def test_a_packed_file_with_a_wrong_byte_is_refused_or_gives_the_right_text(shar
 
 
 @pytest.mark.parametrize("packing", [p for p in PACKERS if p])
+def test_a_small_file_that_unpacks_to_many_times_its_size_is_refused_before_it_fills_the_memory(packing):
+    path = Path(f"a.jsonl{packing}")
+    path.write_bytes(PACKERS[packing](b'{"text": "' + b"x" * 30_000_000 + b'"}'))
+    said = f"'{path}' becomes over 200 times larger; unpack it first if it is text."
+    assert peak_of(lambda: said == refusal(path) or pytest.fail()) < 25_000_000
+
+
+@pytest.mark.parametrize("packing", [p for p in PACKERS if p])
 def test_concatenated_packed_files_are_read_as_one(packing):
     half = len(PACKED_TEXT) // 2
     path = Path(f"a.txt{packing}")
@@ -680,7 +765,8 @@ if HAS_ZSTANDARD:
         Path("a.txt.zst").write_bytes(skipped + stream.compress(PACKED_TEXT) + stream.flush())
         assert texts("a.txt.zst") == in_memory(PACKED_TEXT.decode())
 
-    def test_a_file_that_is_a_thousand_times_larger_when_unpacked_needs_little_memory():
+    def test_chunks_stay_small_however_much_a_file_grows_when_it_is_unpacked(monkeypatch):
+        monkeypatch.setattr(readers, "SMALL", 60_000_000)
         Path("a.jsonl.zst").write_bytes(zstd(b" " * 50_000_000 + b'\n{"text": "a"}'))
         assert max(map(len, readers._chunks(Path("a.jsonl.zst")))) < 10_000_000
 
@@ -743,6 +829,29 @@ if HAS_ARROW:
         write_table({name: ["a"] for name in columns})
         assert f"'a.parquet' has no column 'text' (it has: {', '.join(columns)}); name" in refusal("a.parquet")
         assert "has no column 'x'" in refusal("a.parquet", text_field="x")
+
+    def small_and_large():
+        """Columns of a Parquet file, small when packed and large in memory."""
+        import pyarrow
+
+        text = pyarrow.array(["x" * 3_000_000])
+        turn = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
+        nulls = pyarrow.array([[None] * 20_000], pyarrow.list_(turn))
+        copies = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 90, pyarrow.int32()), text.slice(0, 1))
+        return {"cell": {"text": text}, "copies": {"text": copies}, "turns": {"messages": nulls}}
+
+    def test_a_small_parquet_file_that_would_fill_the_memory_is_refused_unread(monkeypatch):
+        import pyarrow
+
+        monkeypatch.setattr(readers, "LONGEST_LINE", 1 << 20)
+        monkeypatch.setattr(readers, "SMALL", 1 << 16)
+        for name, columns in small_and_large().items():
+            write_table(columns, compression="zstd")
+            assert Path("a.parquet").stat().st_size < 20_000
+            before = pyarrow.total_allocated_bytes()
+            assert peak_of(lambda: refusal("a.parquet")) < 1_000_000, name
+            assert pyarrow.total_allocated_bytes() - before < 1_000_000
+            assert "(after row 0: a text is longer than 64 MiB)" in refusal("a.parquet")
 
     @given(share=st.floats(0, 1, exclude_max=True), cut=st.booleans(), byte=st.binary(min_size=1, max_size=1))
     def test_a_damaged_parquet_file_is_refused_or_read(share, cut, byte):
