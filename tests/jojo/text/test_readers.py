@@ -202,12 +202,6 @@ def test_files_to_leave_out_are_read_only_if_they_are_named():
         find_files(["in/own*"], own)
 
 
-def test_an_empty_input_is_not_the_current_folder():
-    touch("a.txt")
-    with pytest.raises(UserError, match=r"One --input is empty \(a shell variable that is not set\?\); name files"):
-        find_files(["a.txt", ""])
-
-
 @pytest.mark.parametrize("inputs", ["in", "in/**", "in/**/*.txt", "i*/**/*.txt", "**/*.txt"])
 def test_folders_and_patterns_enter_linked_folders_once_each(inputs):
     touch("in/a.txt", "far/b.txt", "far/deep/c.txt")
