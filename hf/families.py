@@ -118,7 +118,5 @@ def family_of(values: Mapping[str, Any], folder: Path) -> Family:
 
 def unsupported(folder: Path, key: str, value: object, allowed: tuple[Any, ...]) -> UserError:
     """The error for a value in config.json that model.py cannot compute."""
-    return UserError(
-        f"The model in '{folder}' has {key} = {one_line(value, 40)}; this version only computes "
-        f"{' or '.join(map(str, allowed))}."
-    )
+    known = " or ".join(map(str, allowed))
+    return UserError(f"The model in '{folder}' has {key} = {one_line(value, 40)}; this version only computes {known}.")

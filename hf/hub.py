@@ -118,9 +118,6 @@ def find_model(source: str) -> Path:
     return folder
 
 
-# --- errors ---------------------------------------------------------------------------------------------------------
-
-
 def check_endpoint() -> None:
     """Raises UserError if HF_ENDPOINT is not an address. Call it first: with such a value, importing huggingface_hub can fail."""
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -173,8 +170,7 @@ def cause_of(error: Exception) -> BaseException:
 
 def status_of(error: Exception) -> int | None:
     """The HTTP status that an error reports."""
-    status = getattr(getattr(cause_of(error), "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
+    return getattr(getattr(cause_of(error), "response", None), "status_code", None)
 
 
 def is_broken_connection(error: Exception) -> bool:

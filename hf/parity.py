@@ -6,10 +6,8 @@ first difference raises a UserError that names it.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,45 +49,32 @@ MESSAGES = (
 
 def check_parity(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
     """Compare a folder with the model it was made from. Raises UserError for the first difference."""
-    with quiet():
-        theirs, their_tokenizer = load_back(folder)
-        model.eval()
-        compare_weights(model, theirs, tokenizer.n_vocab)
-        prompts = fixed_prompts(model, tokenizer)
-        if first_difference(model, theirs, prompts):
-            # Large logits can differ by more in single precision; wrong weights differ in double precision too.
-            log.debug("Logits differ by more than %g in float32; comparing in float64.", TOLERANCE)
-            if problem := first_difference(copy.deepcopy(model).double(), theirs.double(), prompts):
-                raise UserError(f"{STEM} {problem}.")
-        compare_tokenizers(tokenizer, their_tokenizer)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silences progress bars and log messages of transformers in the block."""
-    import transformers.utils
-
-    logging: Any = transformers.utils.logging
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
+    theirs, their_tokenizer = load_back(folder)
+    model.eval()
+    compare_weights(model, theirs, tokenizer.n_vocab)
+    prompts = fixed_prompts(model, tokenizer)
+    if first_difference(model, theirs, prompts):
+        # Large logits can differ by more in single precision; wrong weights differ in double precision too.
+        log.debug("Logits differ by more than %g in float32; comparing in float64.", TOLERANCE)
+        if problem := first_difference(copy.deepcopy(model).double(), theirs.double(), prompts):
+            raise UserError(f"{STEM} {problem}.")
+    compare_tokenizers(tokenizer, their_tokenizer)
 
 
 def load_back(folder: Path) -> tuple[Any, Any]:
     """The model and tokenizer as anybody would load them. Raises UserError if the weights do not match the model."""
     import transformers
 
+    logging: Any = transformers.utils.logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     load: Any = transformers.AutoModelForCausalLM.from_pretrained
     try:
         model, info = load(folder, output_loading_info=True, local_files_only=True, dtype=torch.float32)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise UserError(f"{STEM} transformers cannot load it ({str(error).strip().splitlines()[0]}).") from error
+    logging.enable_progress_bar()  # this switch is also that of the upload's progress bar
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if names := sorted(map(str, info.get(kind) or ())):
             raise UserError(f"{STEM} {kind.replace('_', ' ')} {', '.join(names[:3])}.")
@@ -143,8 +128,7 @@ def greedy(theirs: Any, prompt: Tensor, room: int) -> list[int]:
     """The likeliest tokens after a prompt (1, T), decoded by transformers. End tokens do not stop it."""
     theirs.generation_config.eos_token_id = None
     out = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=room)
-    chosen: list[int] = out[0, prompt.size(1) :].tolist()  # of (1, T + room)
-    return chosen
+    return out[0, prompt.size(1) :].tolist()  # of (1, T + room)
 
 
 def compare_tokenizers(ours: Tokenizer, theirs: Any) -> None:

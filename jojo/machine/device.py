@@ -29,9 +29,6 @@ class Choice:
     reason: str
 
 
-# --- device, dtype, compile -----------------------------------------------------------------------------------------
-
-
 def available_devices() -> list[str]:
     """The devices of this machine that can train, best first."""
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
@@ -122,9 +119,6 @@ def choose_compile(wanted: bool | None, device: str) -> Choice:
     return Choice("yes" if wanted else "no", "as asked")
 
 
-# --- settings -------------------------------------------------------------------------------------------------------
-
-
 def set_up_device(system: SystemConfig, device: str) -> None:
     """Apply the device's settings: on CUDA, TF32 and the share of memory; on a CPU, that freed memory is reused."""
     if device == "cpu":
@@ -185,20 +179,11 @@ def describe_device(device: str) -> str:
     return f"cpu ({plural(torch.get_num_threads(), 'thread')})" if device == "cpu" else device
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
-
-
 def peak_memory_bytes(device: str) -> int | None:
     """The most memory used so far: allocations on the GPU, or on a CPU this process's resident memory. None: unknown."""
-    return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else peak_resident_bytes()
-
-
-def peak_resident_bytes() -> int | None:
-    """The most resident memory of this process, as the operating system counts it. None: unknown.
-
-    On Linux it is not read with getrusage, because that includes the process that started this one.
-    """
-    if peak := _linux_bytes("/proc/self/status", "VmHWM"):
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    if peak := _linux_bytes("/proc/self/status", "VmHWM"):  # getrusage would include the process that started this one
         return peak
     try:
         import resource

@@ -22,7 +22,7 @@ from helpers_run import listening
 from pictures import png_size
 
 from jojo.machine import estimate
-from jojo.machine.device import peak_resident_bytes
+from jojo.machine.device import peak_memory_bytes
 from tools import benchmark
 from tools.parts import benchmark_contestants, benchmark_plain, benchmark_report
 from utils import UserError
@@ -232,10 +232,10 @@ def test_a_contestant_is_a_process_of_its_own(tmp_path: Path) -> None:
 
 def test_memory_is_that_of_the_process_alone() -> None:
     large = np.ones(75_000_000)  # 600 MB, in this process only
-    code = "from jojo.machine.device import peak_resident_bytes; print(peak_resident_bytes())"
+    code = "from jojo.machine.device import peak_memory_bytes; print(peak_memory_bytes('cpu'))"
     with open(os.devnull, "wb") as nowhere:
         process = benchmark.start_python(["-c", code], ROOT, nowhere)
-    assert 5e6 < int(process.communicate()[0]) < large.nbytes < peak_resident_bytes()
+    assert 5e6 < int(process.communicate()[0]) < large.nbytes < peak_memory_bytes("cpu")
 
 
 def test_plain_batches_are_windows_of_the_file(tmp_path: Path) -> None:

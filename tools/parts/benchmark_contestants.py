@@ -152,7 +152,7 @@ def training(label: str, shape: Mapping[str, int], folder: str) -> Worker:
     """A worker that trains on random tokens, the same for every contestant, and times each batch."""
     import torch
 
-    from jojo.machine.device import peak_resident_bytes
+    from jojo.machine.device import peak_memory_bytes
 
     torch.manual_seed(0)
     library, _, dtype = label.rpartition(" ")
@@ -166,7 +166,7 @@ def training(label: str, shape: Mapping[str, int], folder: str) -> Worker:
             spent, loss = timed(partial(step, tokens[:, :-1].copy(), tokens[:, 1:].copy()))
             seconds.append(spent)
             losses.append(loss)
-        return {"seconds": seconds, "losses": losses, "peak_memory_bytes": peak_resident_bytes()}
+        return {"seconds": seconds, "losses": losses, "peak_memory_bytes": peak_memory_bytes("cpu")}
 
     return run
 
