@@ -10,9 +10,6 @@ documents. Every token is a target exactly once in an epoch:
 
 jojo/text/packing.py can also keep documents whole. jojo/text/chat_targets.py can make only the assistant's tokens targets.
 
-A batch does not depend on those before it: `batch(epoch, 10_000_000)` takes as long as `batch(epoch, 10)`, so a resumed run
-jumps to its position.
-
 Shape letters: A micro-batches per batch on this rank, B sequences per micro-batch, T tokens per sequence.
 """
 
@@ -141,8 +138,6 @@ class PackedLoader:
             shown.append(f"{document + 1} ({' '.join(text.split())!r} ...)")
         return ", ".join(shown) + (f" and {len(documents) - most} more" if len(documents) > most else "")
 
-
-# --- the loaders of a run -----------------------------------------------------------------------------------------
 
 whole_rows = lru_cache(maxsize=4)(WholeRows)  # all loaders of a split share one layout
 

@@ -3,8 +3,6 @@
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Parameters have the names that nanoGPT
 and Jojo 1 and 2 used (`transformer.h.0.attn.c_attn.weight`, ...), so their checkpoints load.
 
-GPT2Formulas, at the end, computes the network's parameters, FLOPs and memory from the config.
-
 Shape letters: B batch, T time (tokens), C channels (n_embd), H heads, D head size (C / H), V vocabulary rows.
 """
 
@@ -168,17 +166,11 @@ class GPT(nn.Module):
         return self.lm_head.weight.device
 
 
-# --- parameters, FLOPs, memory --------------------------------------------------------------------------------------
-
 Shapes = dict[str, tuple[int, ...]]  # weight name -> shape
 
 
 class GPT2Formulas:
-    """Weight shapes, FLOPs and memory of a GPT-2, computed from its config without building the network.
-
-    The tests compare the formulas with the network above. Other files use only the public names of this class, so another
-    architecture needs a class with the same names.
-    """
+    """A GPT-2's weight shapes, FLOPs and memory, from its config alone. The tests compare them with the network above."""
 
     def __init__(self, config: ModelConfig) -> None:
         V, T, C = config.vocab_size, config.block_size, config.n_embd
@@ -230,20 +222,14 @@ class GPT2Formulas:
         }
 
     def kept_bytes_per_token(self, dtype: str, device: str) -> int:
-        """Bytes per token that one block keeps for its backward pass, without weights and their copies in `dtype`.
-
-        Matrix products are in `dtype`; the residual stream is always float32. What attention keeps depends on the
-        kernel that the device uses.
-        """
+        """Bytes per token that one block keeps for its backward pass, without weights and their copies in `dtype`."""
         C, H, T, size = self.config.n_embd, self.config.n_head, self.config.block_size, 4 if dtype == "float32" else 2
         residuals = 2 * 4 * C + 16  # the inputs of both LayerNorms, with their means and deviations, in float32
         norms = 2 * size * C  # their outputs, which c_attn and c_fc read
         mlp = 4 * size * C  # the input of GELU
         attention = 4 * size * C + 4 * H  # q, k, v, the output y, and the log-sum-exp of each row of scores
         masks = 2 * C if self.config.dropout else 0  # dropout's: a byte per channel, after attention and the MLP
-        if (
-            device == "cpu" and self.config.dropout
-        ):  # not fused: q, k, v and three T x T matrices in float32, y in `dtype`
+        if device == "cpu" and self.config.dropout:  # q, k, v and three T x T matrices in float32, y in `dtype`
             attention, masks = (3 * 4 + size) * C + 3 * 4 * H * T, 2 * size * C
         elif device == "cpu" and dtype != "float32":  # kernels/attention.py: q, k, v, y (B, H, T, D), y again (B, T, C)
             attention = 5 * size * C

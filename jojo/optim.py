@@ -56,7 +56,6 @@ class Optimizer:
 
     Not a torch.optim.Optimizer: constructing one imports torch._dynamo (1 s, 74 MB). It has the same attributes.
     All state is allocated here. Allocated in the first batch, it would fragment the memory that batches free and reuse.
-    Groups have "params" and the settings that differ between groups. Matrix products of the update are in `dtype`.
     """
 
     STATE: ClassVar[tuple[str, ...]]  # the state of a weight: "step" is a number, all others have its shape
@@ -80,10 +79,7 @@ class Optimizer:
 
     @staticmethod
     def update_bytes(matrices: Mapping[str, tuple[int, ...]], n_layer: int, dtype: str) -> int:
-        """The most memory that an update of the blocks' matrices takes on top of weights, gradients and state.
-
-        `matrices` are the shapes of the matrices of one block, by name.
-        """
+        """The most memory that an update takes on top of weights, gradients and state; `matrices` are one block's shapes."""
         return 0
 
 
@@ -93,7 +89,7 @@ class AdamW(Optimizer):
         m = average of the gradient g      v = average of g², both over about 1 / (1 - beta) batches
         w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + EPSILON) - lr weight_decay w
 
-    PyTorch's fused kernel reads the memory once, separate operations a dozen times. Groups have "weight_decay".
+    PyTorch's fused kernel reads the memory once, separate operations a dozen times.
     """
 
     STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -122,8 +118,6 @@ class Muon(Optimizer):
 
     Unlike torch.optim.Muon, with which the tests compare it, it splits matrices that are stored as one, updates small
     matrices together, and multiplies in `dtype`: not every processor is fast at bfloat16.
-
-    Groups have weights of one shape (rows, columns), "weight_decay", and "matrices": how many matrices each weight holds.
     """
 
     STATE = ("momentum_buffer",)

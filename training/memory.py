@@ -15,16 +15,12 @@ With fsdp, there are three more:
     last but one    the backward pass begins in that block, while the last block's gradients are being sent
     between blocks  the backward pass ends in that block: its own gradients are in memory too
 
-Evaluation needs less than a batch. Not counted: torch.compile, tokenizing, and the second copy of weights and averages that
-a save makes if the disk is slower than a batch. (On a GPU, a save copies to main memory.)
-
-On a CPU this estimates the whole process, within 10 % of measurements (docs/performance.md). On a GPU it estimates the
-device's memory. That was never measured as a whole; kernels that keep the same tensors on both use the CPU's formulas.
+Evaluation needs less than a batch. On a CPU this estimates the whole process, on a GPU the device's memory;
+docs/performance.md says how exactly, and what is not counted.
 
 With several ranks this estimates rank 0; no other rank holds more. With ddp, gradients are in buckets that are never freed.
 With fsdp, a rank has its shard of weights, averages and gradients. A weight is sharded by rows: if it has fewer rows than
-there are ranks, some ranks have none, and collectives pad it to one row per rank. tests/tools/test_plan_scaling.py compares
-the estimate with real batches of one rank among 64; they agree within 4 %.
+there are ranks, some ranks have none, and collectives pad it to one row per rank.
 
 Shape letters: B sequences and N = B * T tokens in a micro-batch, C channels, L layers, V vocabulary rows; n ranks that share
 one copy of the model.
@@ -97,9 +93,6 @@ def batch_bytes(config: Config, ranks: int = 1) -> dict[str, Parts]:
     return {moment: {name: of.get(moment, 0) for name, of in parts.items()} for moment in gradients}
 
 
-# --- sizes ----------------------------------------------------------------------------------------------------------
-
-
 def elements(weights: Shapes, ranks: int = 1) -> int:
     """The number of elements of these weights; with several ranks, of their largest shard."""
     return sum(-(-shape[0] // ranks) * math.prod(shape[1:]) for shape in weights.values())
@@ -119,9 +112,6 @@ def sharing_ranks(config: Config, ranks: int) -> int:
 def gathers_low(config: Config) -> bool:
     """Whether fsdp gathers blocks in bfloat16, as placement.shard sets it up."""
     return config.system.dtype == "bfloat16" and config.system.device.startswith("cuda")
-
-
-# --- what a batch holds ---------------------------------------------------------------------------------------------
 
 
 def cast_bytes(config: Config, ranks: int = 1) -> Moments:

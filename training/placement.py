@@ -96,10 +96,7 @@ def place(model: GPT, run: Run) -> nn.Module:
 
 
 def shard(model: GPT, run: Run) -> nn.Module:
-    """Shard the model's weights, block by block: no device ever holds all of them.
-
-    If `system.shard_ranks` is set, that many ranks share one copy of the model, and there are several copies.
-    """
+    """Shard the model's weights, block by block: no device ever holds all of them."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.distributed_c10d import _set_pg_timeout
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -113,10 +110,8 @@ def shard(model: GPT, run: Run) -> nn.Module:
         for group in mesh.get_all_groups():  # new groups do not inherit the timeout
             _set_pg_timeout(timedelta(seconds=run.ranks.timeout_s), group)
     # As under autocast, blocks compute in `dtype`, and embeddings and the residual stream stay in float32.
-    low = gathers_low(run.config)
-    policy = MixedPrecisionPolicy(
-        torch.bfloat16 if low else None, torch.float32 if low else None, cast_forward_inputs=False
-    )
+    weights, gradients = (torch.bfloat16, torch.float32) if gathers_low(run.config) else (None, None)
+    policy = MixedPrecisionPolicy(weights, gradients, cast_forward_inputs=False)
     for block in model.transformer.h:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh)
@@ -129,15 +124,12 @@ def shard(model: GPT, run: Run) -> nn.Module:
 
 @torch.no_grad()
 def fill(model: GPT, run: Run) -> None:
-    """Give every rank its shards of the initial weights, one weight at a time.
-
-    Rank 0 draws new weights in its main memory, as in a run on one device, and sends them.
-    """
+    """Give every rank its shards of the initial weights, one weight at a time."""
     weights, checkpoint = dict(model.named_parameters()), run.start.checkpoint
     if checkpoint and checkpoint.shards:
         checkpoint.shards.read_into(flat_tensors({"model": weights, "optimizer": {}}))
         return
-    source = None if checkpoint else 0  # rank 0 sends new weights; every rank has read a checkpoint's
+    source = None if checkpoint else 0  # rank 0 draws and sends new weights; every rank has read a checkpoint's
     values = checkpoint.model if checkpoint else new_model(run).state_dict() if run.ranks.is_main else {}
     for name, weight in weights.items():
         copy_into(weight, values[name] if name in values else torch.empty(weight.shape), source)

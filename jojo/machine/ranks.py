@@ -29,10 +29,7 @@ POLL_S = 0.05  # between two reads of the store
 SAY_S = 10.0  # after this long a wait is logged, with the ranks that are late
 LATE = 0.8  # of the timeout: an error after such a wait means that another rank is late, not dead
 SAME_INPUT = "give every machine the same files and the same command."
-DIED = (
-    "Another rank ended unexpectedly; see its output above and torchrun's summary below (exit code -9: killed, perhaps out "
-    "of memory). --resume continues from the last checkpoint."
-)
+DIED = "Another rank ended unexpectedly; see its output above and torchrun's summary below. --resume continues the run."
 
 
 class OtherRankFailed(UserError):
@@ -65,7 +62,6 @@ class Ranks:
     def is_single(self) -> bool:
         return self.world_size == 1
 
-    # --- texts ------------------------------------------------------------------------------------------------------
     # Texts go through the store, mostly before training. A wait for a text has no limit, because a rank may still tokenize.
     # Ctrl-C ends the wait. When a rank dies, torchrun ends the others.
 
@@ -123,7 +119,6 @@ class Ranks:
                 log.info("Waiting for %s.", name_ranks(late).lower())
             time.sleep(POLL_S)
 
-    # --- tensors ----------------------------------------------------------------------------------------------------
     # Tensors go through process groups. With gloo, a rank that waits gets an error: at once if the other rank died, after
     # timeout_s if it is late. all_reduce_max always uses gloo, because NCCL's kernels wait on the GPU for a dead rank.
 
@@ -173,7 +168,6 @@ class Ranks:
         """Whether `here` is true on all ranks."""
         return not any(self.all_reduce_max(not here))
 
-    # --- failures ---------------------------------------------------------------------------------------------------
     # The user sees one message for the whole run: the first error that a rank reports. The other ranks print nothing.
 
     def heartbeat(self, batch: int | None = None) -> None:

@@ -105,19 +105,14 @@ class ChecksummedWriter:
 
 
 class CacheWriter:
-    """Writes the files of one cache.
-
-    Attributes:
-        manifest: its counts grow with every part.
-        lines_done, bytes_done: how much of the source is in the files.
-        bad_lines: the first unreadable lines: (number, reason).
-    """
+    """Writes the files of one cache. The counts in its manifest grow with every part."""
 
     def __init__(self, manifest: CacheManifest, cache_dir: Path, resumable: bool) -> None:
         """`resumable`: whether the source can be read from any byte on; without that, a journal would be useless."""
         self.manifest, self.resumable = manifest, resumable
-        self.lines_done = self.bytes_done = self._journalled = 0
-        self.bad_lines: list[tuple[int, str]] = []
+        self.lines_done = self.bytes_done = 0  # how much of the source is in the files
+        self._journalled = 0  # bytes_done at the last journal
+        self.bad_lines: list[tuple[int, str]] = []  # the first ones: (number, reason)
         self.path = cache_dir / f"{manifest.name}-{manifest.split}-{manifest.fingerprint}.json"
         for leftover in cache_dir.glob(f".{glob.escape(manifest.name)}-{manifest.split}-{FINGERPRINT}.*"):
             if not leftover.name.startswith(f".{self.path.stem}.part."):

@@ -7,8 +7,6 @@ Nothing is wasted, and most rows begin inside a document.
 stays empty. Which documents share a row is decided once, so every epoch has the same number of rows; only their order
 changes. Documents longer than a row are cut. A conversation is cut before a turn, if possible not between a question and its
 answer. Plain text, and a turn that is longer than a row, is cut at the end of the row.
-
-Both have `pieces`, the pieces of documents that a row predicts, and `context`, the token before the first of them.
 """
 
 from __future__ import annotations
@@ -32,9 +30,6 @@ class Piece:
     document: int
     begin: int
     count: int
-
-
-# --- order ----------------------------------------------------------------------------------------------------------
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -75,9 +70,6 @@ def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
         values[walking] = (left << half) | right
         walking = values >= n
     return values.astype(np.int64)
-
-
-# --- rows -----------------------------------------------------------------------------------------------------------
 
 
 class EpochStream:
@@ -126,14 +118,11 @@ class EpochStream:
 
 
 class WholeRows:
-    """Rows of whole documents. Holds 12 bytes per document and 8 per row.
-
-    n_rows: the same in every epoch. n_cut: how many documents are longer than a row, and were cut.
-    """
+    """Rows of whole documents. Holds 12 bytes per document and 8 per row."""
 
     def __init__(self, cache: TokenCache, block_size: int, roles: AssistantTargets | None) -> None:
         """`roles` finds where the turns of conversations begin; None: treat every document as plain text."""
-        self.n_cut = 0
+        self.n_cut = 0  # documents that are longer than a row, and were cut
         parts = self._parts(cache, block_size, roles)
         order, self._firsts = fill_rows(parts[:, 2], block_size)
         self._parts_by_row = parts[order]  # (document, begin, count)
@@ -184,9 +173,8 @@ def cut_at_turns(ids: np.ndarray, longest: int, roles: AssistantTargets | None) 
 def fill_rows(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Fill rows of `size` with pieces: each takes the longest piece that is left, then the longest that still fits, ...
 
-    Returns:
-        order, (n,): the pieces' indices, row after row; firsts, (rows + 1,): row i has order[firsts[i] : firsts[i + 1]].
-        Pieces of the same length are in a random order, the same every time.
+    Returns order (n,), the pieces' indices row after row, and firsts (rows + 1,): row i has order[firsts[i] : firsts[i + 1]].
+    Pieces of the same length are in a random order, the same every time.
     """
     left = np.bincount(lengths, minlength=size + 1).tolist()  # number of pieces by length
     shorter = [0, *range(size)]  # the length to try next if no piece of this length is left

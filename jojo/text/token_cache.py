@@ -38,9 +38,6 @@ class DamagedCache(UserError):
         super().__init__(f"{self.what}; delete it, and it is built again from the data.")
 
 
-# --- the manifest -------------------------------------------------------------------------------------------------
-
-
 @dataclass
 class CacheManifest:
     """The .json of a cache; see the module's first lines."""
@@ -73,11 +70,8 @@ class CacheManifest:
     def from_json(cls, text: str) -> CacheManifest:
         """The manifest in a JSON text. Raises ValueError if it is not intact, or has another format."""
         values = parse_json(text)
-        if (
-            not isinstance(values, dict)
-            or values.pop("facts_sha256", None) != digest_of(values)
-            or not _is_sound(values)
-        ):
+        intact = isinstance(values, dict) and values.pop("facts_sha256", None) == digest_of(values)
+        if not (intact and _is_sound(values)):
             raise ValueError("not an intact manifest")
         return cls(**values)
 
@@ -98,9 +92,6 @@ def _is_sound(values: dict[str, Any]) -> bool:
 def digest_of(values: Any) -> str:
     """SHA-256 of the JSON of plain values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-# --- reading ------------------------------------------------------------------------------------------------------
 
 
 class CheckedFile:
@@ -163,12 +154,9 @@ def rebuild_if_damaged(read: Callable[..., np.ndarray]) -> Callable[..., np.ndar
 
 
 class TokenCache:
-    """A finished cache, open for reading.
+    """A finished cache, open for reading, by its .json. Raises DamagedCache if this is damaged or the files' sizes are wrong.
 
-    Args:
-        path: the .json. Raises DamagedCache if it is damaged, or if another file's size is wrong.
-        rebuild: called with the manifest if damage is found while reading. It writes the same files from the same
-            data, or raises UserError. None: damage is an error.
+    If reading finds damage, `rebuild` is called with the manifest. It writes the same files again, or raises UserError.
     """
 
     def __init__(self, path: Path, rebuild: Callable[[CacheManifest], None] | None = None) -> None:
