@@ -10,9 +10,10 @@ Shape letters: A micro-batches per batch, B sequences per micro-batch, T tokens 
 from __future__ import annotations
 
 import math
+import shlex
 import time
-from collections.abc import Mapping
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -30,8 +31,9 @@ from jojo.config_file import save_config
 from jojo.machine import device as devices
 from jojo.machine import estimate
 from jojo.machine.ranks import full_tensor
-from jojo.metrics import MetricsTracker
+from jojo.metrics import MetricsFile, MetricsTracker
 from jojo.optim import load_optimizer_state, make_optimizers, optimizer_state
+from jojo.plotting import PlotManager
 from jojo.stopping import Every, Shutdown, StopFlags
 from jojo.text.packing import mix_key
 from training.device_loader import DeviceBatch, DeviceLoader
@@ -72,6 +74,7 @@ class Trainer:
         self.eval_loaders = {split: run.evaluation_loader(split) for split in ("train", "val")}
         self.epoch, self.position, self.batches_done = run.start.epoch, run.start.position, run.start.batches_done
         self.skipped_updates = 0  # updates skipped in a row because float16 gradients overflowed
+        self.can_save = True  # weights and counters are those of the same batch, and gave a finite loss
         self.metrics = MetricsTracker()
         if run.start.mode.loads_optimizer and run.start.checkpoint:
             self.load_state_dict(run.start.checkpoint.state)
@@ -148,6 +151,7 @@ class Trainer:
             self.flags.update(self.ranks.all_reduce_max)
 
         result = StepResult(*torch.stack([loss, norm]).tolist())  # waits for the device
+        self.can_save = False
         self.check_finite(result)
         if 0 < self.config.optimizer.grad_clip < result.grad_norm:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.optimizer.grad_clip, norm)
@@ -187,11 +191,14 @@ class Trainer:
         if what is None or (overflow and self.skipped_updates < MAX_SKIPPED_UPDATES):
             return
         self.model.zero_grad(set_to_none=True)
+        with suppress(Exception):  # the newest checkpoint may still be on its way to the disk
+            self.saver.wait()
         documents = self.loader.packed.describe_documents(self.epoch, self.position, self.run.data.tokenizer)
+        newest = self.run.files.newest_of(self.run.start.run_id)
+        way = f"use --resume {shlex.quote(str(newest[0]))} --allow_changes" if newest else "start again"
         raise UserError(
             f"The {what} of batch {self.batches_done + 1} is not finite; stopped before the update. Check its documents: "
-            f"{documents}. Or use --resume --allow_changes, or start again, with a lower --learning_rate, a smaller "
-            "--optimizer.grad_clip or --dtype float32."
+            f"{documents}. Or {way} with a lower --learning_rate, a smaller --optimizer.grad_clip or --dtype float32."
         )
 
     def next_position(self) -> tuple[int, int]:
@@ -203,6 +210,7 @@ class Trainer:
         """Count a finished batch. Returns whether it was the last one of an epoch."""
         self.epoch, self.position = self.next_position()
         self.batches_done += 1
+        self.can_save = True
         return self.position == 0
 
     @torch.no_grad()
@@ -255,6 +263,11 @@ class Trainer:
         """Train to the end, or until a signal or the time limit. Returns the process's exit code."""
         files, is_main = self.run.files, self.ranks.is_main
         if self.batches_done >= self.run.plan.total_batches:
+            newest = files.newest_of(self.run.start.run_id)
+            if is_main and self.run.start.mode is Mode.RESUME and newest and newest[1] == self.batches_done:
+                with files.held():
+                    self.finish_last_save()
+                    MetricsFile(files.metrics, self.batches_done, self.metrics).close()
             log.info("This run is complete. To continue it, raise --epochs or --max_iters, or use --reset_epoch.")
             return 0
         with (
@@ -265,7 +278,7 @@ class Trainer:
             Shutdown(self.ranks.is_single) as shutdown,
         ):
             record = self.begin()
-            with self.saver, closing(record):
+            with self.saver, closing(record), self.saved_before_errors(record):
                 self.loop(shutdown, record)
             record.draw()
             code = report_end(self.run, self.metrics, self.batches_done, self.saver.failed, shutdown.exit_code)
@@ -275,11 +288,51 @@ class Trainer:
             self.ranks.broadcast_text("end", "")
             return code
 
+    @contextmanager
+    def saved_before_errors(self, record: Record) -> Iterator[None]:
+        """If an error ends the block, save what is trained. Not with several ranks: the others may be gone."""
+        try:
+            yield
+        except Exception:
+            saves = self.can_save and self.config.training.save_checkpoints and self.ranks.is_single
+            if saves and self.batches_done > self.run.start.batches_done:
+                with suppress(Exception):  # the error that ends the run is the one to report
+                    record.write()
+                    self.saver.save(self.state_dict(), [self.run.files.last])
+                    self.saver.wait()
+                    if not self.saver.failed:
+                        log.info("Saved batch %d to %s before this error:", self.batches_done, self.run.files.last)
+            raise
+
+    def checkpoints_due(self) -> list[Path]:
+        """The checkpoints that get the state after this batch, whenever the run is stopped or resumed."""
+        files, done, points, best = self.run.files, self.batches_done, self.metrics.val_loss_eval, self.metrics.val.best
+        paths = [files.last] if self.position == 0 or done == self.run.plan.total_batches else []
+        if points[-1:] == [(done, best)] and best not in (loss for _, loss in points[:-1]):
+            paths.append(files.best)
+        if done and Every(self.config.training.checkpoint_interval).due(done):
+            paths.append(files.numbered(done))
+        return paths
+
+    def finish_last_save(self) -> None:
+        """Write the checkpoints and plots of the batch to resume from that are missing, because the run was killed."""
+        files, training, checkpoint = self.run.files, self.config.training, self.run.start.checkpoint
+        assert checkpoint
+        if training.save_checkpoints:
+            files.finish_save(checkpoint.path, self.checkpoints_due(), training.keep_checkpoints)
+        plots = [files.plot, files.numbered(self.batches_done, ".png")]
+        if not Every(training.plot_interval).due(self.batches_done):
+            plots.pop()
+        if not all(p.exists() for p in plots) or files.plot.stat().st_mtime < checkpoint.path.stat().st_mtime:
+            PlotManager(files.plot, files.run).draw(self.metrics, *plots[1:])
+
     def begin(self) -> Record:
         """Before the first batch: move old files aside, print the summary, open saver and record."""
         files, start, ranks, training = self.run.files, self.run.start, self.ranks, self.config.training
         if ranks.is_main:
             files.start(start.checkpoint, start.run_id, self.batches_done, start.mode is Mode.RESUME)
+            if start.mode is Mode.RESUME:
+                self.finish_last_save()
             try:
                 save_config(self.config, files.config)
             except UserError as error:  # for people and the dashboard; training does not need this file
@@ -303,9 +356,9 @@ class Trainer:
         total, first = self.run.plan.total_batches, self.batches_done
         starts_from_checkpoint = first or (start.checkpoint and ranks.job)  # a torchrun job may restart before it saves
         if starts_from_checkpoint and start.mode is not Mode.RESUME and training.save_checkpoints:
-            self.saver.save(self.state_dict(), [files.last])  # so that --resume finds it under the new run's name
-        evaluation, numbered = Every(training.eval_interval), Every(training.checkpoint_interval)
-        sample, plot = Every(training.sample_interval), Every(training.plot_interval)
+            self.saver.save(self.state_dict(), [files.last, *self.checkpoints_due()])  # --resume finds it by its name
+        evaluation, sample = Every(training.eval_interval), Every(training.sample_interval)
+        plot = Every(training.plot_interval)
         limit_s, save_s = 60 * (training.max_minutes or 0), 60 * training.checkpoint_minutes
         self.flags = StopFlags(shutdown, limit_s, save_s, ranks.is_main)
         self.metrics.start_clock()
@@ -318,12 +371,9 @@ class Trainer:
             done = self.batches_done
             record.batch(done, result.loss, result.grad_norm, batch.n_targets, time.perf_counter() - started)
 
-            paths = []
             if ended or evaluation.due(done):
                 losses = self.evaluate()
-                is_best = self.metrics.add_evaluation(done, losses)
-                record.evaluation(losses, is_best)
-                paths += [files.best] if is_best else []
+                record.evaluation(losses, self.metrics.add_evaluation(done, losses))
             if sample.due(done) and (ranks.is_main or self.run.sharded):
                 record.samples(self.samples())
             record.write()
@@ -331,10 +381,7 @@ class Trainer:
                 self.flags.update()
             elif self.flags.signal:  # said only now: torchrun also sends a signal after another rank died
                 log.warning("Stopping%s.", "; the model will be saved" if training.save_checkpoints else "")
-            if numbered.due(done):
-                paths.append(files.numbered(done))
-            if ended or self.flags.stop or self.flags.save:
-                paths.append(files.last)
+            paths = [files.last] * (self.flags.stop or self.flags.save) + self.checkpoints_due()
             if paths and training.save_checkpoints:
                 self.saver.save(self.state_dict(), paths)
             if plot.due(done):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import mmap
-import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import IO, Any, ClassVar
 
-from utils import UserError, log, parse_json
+from utils import UserError, log, new_file, parse_json, plural
 
 MAX_POINTS = 4096  # of a series in a checkpoint; the metrics file has every batch
 
@@ -84,6 +83,16 @@ class MetricsTracker:
         self.train.add(losses["train_loss_eval"])
         return self.val.add(losses["val_loss"])
 
+    def rows(self) -> dict[int, dict[str, Any]]:
+        """Rows of the metrics file by batch, with what a checkpoint has of them."""
+        series = {"loss": self.train_loss_batch.points, "lr": self.learning_rate.points}
+        series |= {"train_loss_eval": self.train_loss_eval, "val_loss": self.val_loss_eval, "bpb": self.bpb}
+        rows: dict[int, dict[str, Any]] = {}
+        for name, points in series.items():
+            for step, value in points:
+                rows.setdefault(step, {"step": step, "loss": None, "lr": None})[name] = value
+        return rows
+
     def state_dict(self) -> dict[str, Any]:
         """The metrics' entries in a checkpoint."""
         return {
@@ -116,20 +125,30 @@ class MetricsTracker:
 
 
 class MetricsFile:
-    """Appends one row per batch; every line is whole. When the disk is full, rows wait in memory for a later write."""
+    """Appends one row per batch; every line is whole. When the disk is full, rows wait in memory for a later write.
 
-    def __init__(self, path: Path, keep_until: int) -> None:
-        """Open the file to continue after batch `keep_until`. Later rows are removed: their batches are trained again."""
+    While it is open the file is locked, and if somebody deletes it, it is written again.
+    """
+
+    def __init__(self, path: Path, keep_until: int, known: MetricsTracker | None = None) -> None:
+        """Open the file to continue after batch `keep_until`. Later rows are removed: their batches are trained again.
+
+        `known`: the checkpoint's metrics. Rows that are missing or damaged are rebuilt from them.
+        """
         self.path = path
-        self._file = open(path, "r+b" if path.exists() else "w+b", buffering=0)
         self._waiting: list[bytes] = []
-        self._end = _end_of_row(self._file, keep_until)  # bytes of whole rows
+        path.touch()
+        self._end = _complete_rows(path, keep_until, known or MetricsTracker())  # bytes of whole rows
+        self._open()
         self._file.truncate(self._end)
 
+    def _open(self) -> None:
+        self._file = open(self.path, "r+b", buffering=0)
+        lock(self._file)
+
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row. JSON has no NaN and no infinity: they become null."""
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        self._waiting.append(json.dumps(clean).encode() + b"\n")
+        """Write one row."""
+        self._waiting.append(_line(row))
         try:
             self._write()
         except OSError as error:  # a full disk must not stop the training
@@ -139,6 +158,8 @@ class MetricsFile:
 
     def _write(self) -> None:
         """Write the waiting rows after the last whole row. Half a row from a failed write is overwritten."""
+        if not self.path.exists():
+            self._restore()
         content = b"".join(self._waiting)
         self._file.seek(self._end)
         written = 0
@@ -146,6 +167,17 @@ class MetricsFile:
             written += self._file.write(content[written:]) or 0
         self._end += len(content)
         self._waiting = []
+
+    def _restore(self) -> None:
+        """Write the file again after somebody deleted it: an open file can still be read."""
+        self._file.seek(0)
+        rows = self._file.read(self._end) or b""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(self.path) as file:
+            file.write(rows)
+        self._file.close()
+        self._open()
+        log.warning("'%s' was deleted while this run writes it; its rows are written again.", self.path)
 
     def close(self) -> None:
         """Close the file. Rows that still cannot be written are lost; an error says so."""
@@ -158,26 +190,68 @@ class MetricsFile:
             self._file.close()
 
 
-def _end_of_row(file: BinaryIO, step: int) -> int:
-    """Where the last row up to batch `step` ends, in bytes. Searches from the end, so a long file takes no longer."""
-    if not file.seek(0, os.SEEK_END):  # mmap refuses an empty file
-        return 0
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        end = content.rfind(b"\n") + 1
-        while end > 0:
-            start = content.rfind(b"\n", 0, end - 1) + 1
-            if 0 <= _step(content[start:end]) <= step:
+def lock(file: IO[bytes]) -> bool:
+    """Lock an open file until it is closed, where the system can. Returns False if another process has locked it."""
+    with suppress(ImportError):
+        import fcntl  # POSIX only
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return not isinstance(error, BlockingIOError)
+    return True
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    """A row as JSON, which has no NaN and no infinity: they become null."""
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    return json.dumps(clean).encode() + b"\n"
+
+
+def _row(line: bytes) -> tuple[int, Any]:
+    """Batch and loss of a row; (0, None) if the line is not a row."""
+    with suppress(ValueError, KeyError, TypeError):
+        row = parse_json(line)
+        if type(row["step"]) is int and line.endswith(b"\n"):
+            return row["step"], row["loss"]
+    return 0, None
+
+
+def _complete_rows(path: Path, until: int, known: MetricsTracker) -> int:
+    """Make a file begin with the rows of batches 1 to `until`; returns their bytes. Nothing is written if it does already.
+
+    Rows that are missing, damaged or of another run are rebuilt as far as `known` has their values, and a warning says so.
+    """
+    points, end = known.train_loss_batch.points, 0
+    losses = dict(points)
+    with open(path, "rb") as file:
+        for step in range(1, until + 1):
+            line = file.readline()
+            found, loss = _row(line)
+            if found != step or losses.get(step, loss) != loss:
                 break
-            end = start
-    return end
-
-
-def _step(line: bytes) -> float:
-    """The batch of a row; infinity if the line is not a row."""
-    try:
-        return float(parse_json(line)["step"])
-    except (ValueError, KeyError, TypeError, OverflowError):
-        return math.inf
+            end += len(line)
+        else:
+            return end
+        file.seek(0)
+        found_rows = {step: (line, loss) for line in file for step, loss in [_row(line)] if 0 < step <= until}
+    wrong = {step for step, (_, loss) in found_rows.items() if losses.get(step, loss) != loss}
+    if 2 * len(wrong) > len(losses.keys() & found_rows.keys()):  # the file of another run
+        found_rows = {}
+    rows = {step: line for step, (line, _) in found_rows.items() if step not in wrong}
+    seen = (
+        range(points[0][0] - known.train_loss_batch.stride + 1, until + 1) if points else ()
+    )  # batches since `known` began
+    lost = set(seen) - rows.keys()
+    rebuilt = {step: _line(row) for step, row in known.rows().items() if step in lost}
+    content = b"".join(line for _, line in sorted((rows | rebuilt).items()))
+    if lost:
+        what = "%s of '%s' were missing or damaged; %d were rebuilt from the checkpoint (losses and learning rates)."
+        log.warning(what, plural(len(lost), "row"), path, len(rebuilt))
+    if path.read_bytes()[: len(content)] != content:
+        with new_file(path) as replaced:
+            replaced.write(content)
+    return len(content)
 
 
 class TensorBoard:

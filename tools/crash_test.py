@@ -8,6 +8,7 @@ moments, some of them during a save, and resumes the run. Then it compares the e
 - every checkpoint on the disk can be read after a kill,
 - the newest checkpoint is never older than before the kill,
 - the final weights, optimizer state and losses are equal in both runs, bit for bit,
+- both runs have the same checkpoints at the end,
 - no unfinished file is left behind.
 
 If a check fails, it exits with 1 and names the difference.
@@ -112,6 +113,10 @@ class Victim:
         stamps = [read_stamp(path) for path in self.files.newest_first()[:1]]
         return max((stamp.batch for stamp in stamps if stamp), default=0)
 
+    def kept(self) -> dict[str, int]:
+        """The batch of every checkpoint on the disk, by file name."""
+        return {path.name: stamp.batch for path, stamp in self.files.stamps().items()}
+
     def check_all(self) -> int:
         """Read every checkpoint and return their number. Raises UserError at the first damaged one."""
         paths = self.files.newest_first()
@@ -142,6 +147,8 @@ def compare(victim: Victim, undisturbed: Victim) -> None:
     wrong = [part for part in parts if not equal(state[part], expected[part])]
     if rows != expected_rows:
         wrong.append("the metrics file")
+    if victim.kept() != undisturbed.kept():
+        wrong.append("the checkpoints that were kept")
     if wrong:
         raise UserError(f"The killed run ended differently in: {', '.join(wrong)}.")
     if leftover := victim.unfinished():

@@ -109,6 +109,10 @@ def decide_schedule(resolved: ResolvedRequest, total_batches: int, reasons: Reas
     if stored and stored["total_batches"] != total_batches:
         lengths, rates = (f"{total_batches:,}", f"{stored['total_batches']:,}"), schedule.describe(total_batches)
         log.info("The run is now %s batches long instead of %s. From here on: %s.", *lengths, rates)
+        if start.checkpoint and start.checkpoint.config["training"].get("max_iters") and not config.training.max_iters:
+            log.warning(
+                "To train only as long again, use --max_iters %d instead of --epochs.", 2 * stored["total_batches"]
+            )
     reasons.derive(config, "scheduler.warmup_iters", schedule.warmup, "warmup_fraction of the run")
     reasons.derive(config, "scheduler.lr_decay_iters", schedule.decay_end, "the run's end")
     reasons.derive(config, "scheduler.min_lr", schedule.floor, "a tenth of learning_rate")

@@ -44,7 +44,7 @@ class Record:
         self.live = is_main and sys.stderr.isatty()
         with ExitStack() as opened:  # closes what is open if an error comes before pop_all
             if is_main:
-                self.outputs.append(opened.enter_context(closing(MetricsFile(files.metrics, keep_until=done))))
+                self.outputs.append(opened.enter_context(closing(MetricsFile(files.metrics, done, metrics))))
             if is_main and run.tensorboard:
                 self.outputs.append(opened.enter_context(closing(TensorBoard(files.tensorboard, done))))
             self.bar = opened.enter_context(tqdm(
@@ -108,9 +108,10 @@ class Record:
             log.info("batch %d/%d  sample: %s", self.row["step"], self.total, text)
 
     def write(self) -> None:
-        """Write the row."""
-        for output in self.outputs:
+        """Write the row, once."""
+        for output in self.outputs if self.row else ():
             output.append(self.row)
+        self.row = {}
 
     def draw(self, milestone: Path | None = None) -> None:
         """Draw the loss curve; with `milestone`, also save it under that name."""

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config import OPTIONS, SECTIONS, Config
-from jojo.checkpoints.file import read_stamp
 from jojo.machine import estimate
 from jojo.machine.device import describe_device, memory_in_use_bytes, total_memory_bytes
 from jojo.metrics import MetricsTracker
@@ -226,7 +225,7 @@ def memory_explained(run: Run) -> Iterator[None]:
 
 def out_of_memory(run: Run) -> str:
     """What to change in a run that did not fit in memory, with its own numbers, and how to continue it."""
-    config, training, last = run.config, run.config.training, run.files.last
+    config, training = run.config, run.config.training
     rows, size = config.rows_per_batch, training.batch_size
     used, total = memory_in_use_bytes(run.device), total_memory_bytes(run.device)
     in_use = f" ({byte_count(used)} of {byte_count(total)} in use)" if used and total else ""
@@ -242,8 +241,7 @@ def out_of_memory(run: Run) -> str:
     if size == 1:
         shorter = f"--model.block_size {max(2, config.model.block_size // 2)}"
         lines.append(f"  - a new run with a shorter context ({shorter}) or a smaller model")
-    stamp = read_stamp(last) if last.exists() else None
-    if stamp and stamp.run_id == run.start.run_id:
+    if newest := run.files.newest_of(run.start.run_id):
         changes = " (add --allow_changes for another --batch_size)" if size > 1 else ""
-        lines.append(f"--resume {shlex.quote(str(last))} continues after batch {stamp.batch:,}{changes}.")
+        lines.append(f"--resume {shlex.quote(str(newest[0]))} continues after batch {newest[1]:,}{changes}.")
     return "\n".join(lines)

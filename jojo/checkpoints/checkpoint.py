@@ -58,6 +58,7 @@ LAYOUT: dict[str, Any] = ALWAYS | {  # needed to continue training; docs/checkpo
 # Weights whose shapes give fields of ModelConfig; a test compares them with the formulas in model.py.
 SIZES = {"transformer.wte.weight": ("vocab_size", "n_embd"), "transformer.wpe.weight": ("block_size", "n_embd")}
 MASKS = (".attn.bias", ".attn.masked_bias")  # causal masks that nanoGPT and GPT-2 stored among the weights
+NO_NAME = re.compile(r"[\0\ud800-\udc7f\udd00-\udfff]")  # in no file name; os.fsdecode gives U+DC80-DCFF for odd bytes
 PREFIXES = re.compile(r"^((_orig_mod|module)\.)+")  # left in names by torch.compile and data parallelism
 
 
@@ -155,9 +156,10 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind in (NUMBER, SECONDS):
         is_number = type(value) is float or (type(value) is int and abs(value) < 2**62)
         return is_number and (kind == NUMBER or 0 <= value < 1e12)
-    if kind in (LINE, FILE_NAME):
-        is_line = isinstance(value, str) and value.isprintable() and len(value) < 200
-        return is_line and (kind == LINE or Path(value).name == value)
+    if kind == LINE:
+        return isinstance(value, str) and value.isprintable() and len(value) < 200
+    if kind == FILE_NAME:  # any name that a file can have
+        return isinstance(value, str) and len(value) < 256 and not NO_NAME.search(value) and Path(value).name == value
     if kind == NAMES:
         return isinstance(value, list) and all(isinstance(name, str) for name in value)
     if kind == POINTS:

@@ -27,9 +27,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from jojo.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from jojo.checkpoints.file import Stamp, read_file, read_stamp, stamp_in
+from jojo.checkpoints.file import Stamp, copy_file, read_file, read_stamp, stamp_in
 from jojo.checkpoints.shards import FOLDER_NAME, Shards
 from jojo.machine.ranks import SINGLE, Ranks
+from jojo.metrics import lock as lock_file
 from utils import UserError, log, parse_json, replace_text, user_path
 
 UNSTAMPED = Stamp("", -1)  # an older format, or a damaged end
@@ -71,6 +72,11 @@ class RunFiles:
         names = run_of(path), path.name.removesuffix(".pt")
         return path.parent.resolve() == self.folder.resolve() and self.run in names
 
+    def newest_of(self, run_id: str) -> tuple[Path, int] | None:
+        """The newest checkpoint that a run has saved, and its batch."""
+        own = [(path, stamp.batch) for path, stamp in self.stamps().items() if stamp.run_id == run_id]
+        return max(own, key=lambda entry: entry[1], default=None)
+
     # --- a torchrun job ---------------------------------------------------------------------------------------------
 
     def begin_job(self, job: str, run_id: str) -> None:
@@ -92,7 +98,14 @@ class RunFiles:
         lock = FileLock(self.folder / f".{self.run}.lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            longest = self.numbered(10**12, ".png.9999999.tmp")
+            longest.touch()  # fails if the run's name is too long for this file system
+            longest.unlink()
             lock.acquire(timeout=0)
+            with suppress(FileNotFoundError), open(self.metrics, "r+b") as rows:
+                if not lock_file(rows):  # its run is still training, but somebody removed the lock file
+                    lock.release()
+                    raise Timeout(str(self.metrics))
         except Timeout:
             raise UserError(
                 f"Another training run is writing '{self.last}'; wait until it ends, or use another --output_checkpoint."
@@ -112,7 +125,8 @@ class RunFiles:
 
     def sweep_up(self) -> None:
         """Remove half-written files of this run that a killed process left. Other runs may still be writing theirs."""
-        name = re.compile(re.escape(f".{self.run}") + r"(_best|_batch\d+)?\.(pt|png|config\.json)\.\d+\.tmp")
+        kinds = r"(_best|_batch\d+)?\.(pt|png|config\.json|metrics\.jsonl|job)"
+        name = re.compile(rf"\.{{1,2}}{re.escape(self.run)}{kinds}\.\d+\.tmp")
         for path in self.folder.glob(".*.tmp"):
             if name.fullmatch(path.name):
                 path.unlink(missing_ok=True)
@@ -127,10 +141,12 @@ class RunFiles:
         """
         now = time.strftime("%Y%m%d-%H%M%S")
         if not resumes:
-            self.make_room(now)
+            old = self.make_room(now)
             if checkpoint and batches_done and checkpoint.version == "3":
                 rows = checkpoint.path.with_name(f"{checkpoint.state['metadata']['run']}.metrics.jsonl")
-                if rows.is_file():  # the run continues under a new name, with its metrics so far
+                if old and rows.name == self.metrics.name and rows.parent.resolve() == self.folder.resolve():
+                    rows = old / rows.name  # moved a moment ago
+                if rows.is_file():  # the run continues as a new one, with its metrics so far
                     shutil.copyfile(rows, self.metrics)
             return
         assert checkpoint
@@ -138,13 +154,15 @@ class RunFiles:
             raise UserError(f"Another run replaced '{checkpoint.path}' while this one started; start again.")
         self.set_later_aside(run_id, batches_done, now)
 
-    def make_room(self, now: str) -> None:
-        """Before a new run: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
+    def make_room(self, now: str) -> Path | None:
+        """Before a new run: move an earlier run's files of this name to old/<run>-<time>/, and say so. Returns that folder."""
         named = (self.last, self.best, self.metrics, self.plot, self.config, self.tensorboard)
         paths = (*named, *self.all_numbered(), *self.all_numbered(".png"))
         if files := [path for path in paths if path.exists()]:
             old = self._move_aside(files, now)
             log.info("Moved the files of an earlier run '%s' to %s/.", self.run, old)
+            return old
+        return None
 
     def set_later_aside(self, run_id: str, batch: int, now: str) -> None:
         """Before a run continues from `batch`: move its checkpoints of later batches to old/<run>-<time>/, and say so.
@@ -171,7 +189,7 @@ class RunFiles:
         for folder in shards:  # copied, and before the checkpoints: after a kill each checkpoint has its shards
             shutil.copytree(folder, old / folder.relative_to(self.folder), copy_function=link_or_copy)
         for path in files:
-            os.replace(path, old / path.name)
+            shutil.move(path, old / path.name)  # os.replace would fail if old/ is on another file system
         for folder in shards - self.used_shards(or_else=shards):
             shutil.rmtree(folder, ignore_errors=True)
         return old
@@ -206,6 +224,16 @@ class RunFiles:
         other = f"{resume} continues from another one" if near else "start the run without --resume"
         raise UserError(f"Nothing to resume: '{self.last}' does not exist; {other}.")
 
+    def finish_save(self, source: Path, paths: Sequence[Path], keep: int | None) -> None:
+        """Write those of `paths` that a kill during the save of `source` prevented. They are copies of it."""
+        saved, stamps = read_stamp(source) or UNSTAMPED, self.stamps()
+        for path in paths:
+            there = stamps.get(path, Stamp(saved.run_id, -1))
+            if there.run_id == saved.run_id and there.batch < saved.batch:
+                copy_file(source, path)
+                log.info("Wrote '%s', which the last save did not finish.", path)
+        self.prune(saved.run_id, keep)
+
     # --- keeping ----------------------------------------------------------------------------------------------------
 
     def prune(self, run_id: str, keep: int | None) -> None:
@@ -222,8 +250,8 @@ class RunFiles:
                 path.unlink()
         found = filter(None, (FOLDER_NAME.fullmatch(folder.name) for folder in self.shards.glob("*")))
         newest = max((batch for batch, _ in own), default=0)
-        old = {self.shards / name[0] for name in found if name[1] == run_id and int(name[2]) < newest}
-        for folder in old and old - self.used_shards(or_else=old):  # used_shards reads every checkpoint
+        old = {self.shards / name[0] for name in found if name[1] == run_id and int(name[2]) <= newest}
+        for folder in old and old - self.used_shards(or_else=old):
             shutil.rmtree(folder, ignore_errors=True)
 
     def used_shards(self, or_else: set[Path]) -> set[Path]:
@@ -242,7 +270,7 @@ def shards_of(path: Path) -> Path | None:
 
 def run_of(path: Path) -> str:
     """The name of a checkpoint's run."""
-    return re.sub(r"_(best|batch\d+)$", "", path.name.removesuffix(".pt"))
+    return re.sub(r"_(best|batch\d+)\Z", "", path.name.removesuffix(".pt"))
 
 
 def link_or_copy(source: str, target: str) -> None:

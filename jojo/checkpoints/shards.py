@@ -35,7 +35,7 @@ AVERAGES = tuple(key for key in AdamW.STATE if key != "step")
 KINDS = ("model", *AVERAGES)  # each rank writes a file of each kind, numbered from 1 in this order
 FILE_NAME = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 FOLDER_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")  # run id, batch, random digits
-LISTED_FOLDER = re.compile(rf"[^/\\]{{1,250}}\.shards/{FOLDER_NAME.pattern}")  # beside the `.pt`, and nowhere else
+LISTED_FOLDER = re.compile(rf"[^/\0]{{1,255}}\.shards/{FOLDER_NAME.pattern}")  # beside the `.pt`, and nowhere else
 SHA256 = re.compile("[0-9a-f]{64}")
 LONGEST_HEADER = 1 << 22  # of a safetensors file, in bytes: 10,000 tensors; torch needs a second for each 800 kB
 LARGEST_HEADER = 1 << 24  # bytes; the most blocks that a model may have, 10,000, need less
@@ -114,7 +114,7 @@ class Shards:
             shapes = {name: tuple(shape) for name, shape in listed["tensors"].items()}
             sizes = [size for size, _ in files.values()]
             if (
-                (LISTED_FOLDER.fullmatch(folder) and folder.isprintable() and files and all(shapes.values()))
+                (LISTED_FOLDER.fullmatch(folder) and len(Path(folder).parts) == 2 and files and all(shapes.values()))
                 and all(FILE_NAME.fullmatch(name) and SHA256.fullmatch(digest) for name, (_, digest) in files.items())
                 and all(type(n) is int and n > 0 for n in (*sizes, *itertools.chain(*shapes.values())))
                 and all(name.startswith(("model.", "optimizer.")) for name in shapes)

@@ -141,10 +141,11 @@ def rebuild_if_damaged(read: Callable[..., np.ndarray]) -> Callable[..., np.ndar
     def read_twice(self: TokenCache, *arguments: int) -> np.ndarray:
         try:
             return read(self, *arguments)
-        except DamagedCache as damage:
+        except (DamagedCache, OSError) as damage:  # OSError: the files are gone
             if self.rebuild is None:
                 raise
-            log.warning("%s; rebuilding it.", damage.what)
+            what = damage.what if isinstance(damage, DamagedCache) else f"The token cache '{self.path}' cannot be read"
+            log.warning("%s; rebuilding it.", what)
             self.close()
             self.rebuild(self.manifest)
             self._open()

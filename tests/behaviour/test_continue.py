@@ -40,6 +40,28 @@ def training(path):
     return {name: state_of(path)[name] for name in ("model", "optimizer", "loader", "batch_counter")}
 
 
+def test_a_copied_checkpoint_continues_with_all_metrics_of_its_run():
+    """docs/checkpoints.md suggests such a copy."""
+    train("--max_iters", "3", "--eval_interval", "2", "--output_checkpoint", "models/x.pt")
+    rows = metrics_rows("models/x.metrics.jsonl", clock=True)
+    Path("models/keep.pt").write_bytes(Path("models/x.pt").read_bytes())
+    train_plainly("--resume", "models/keep.pt", "--max_iters", "5")
+    assert metrics_rows("models/x.metrics.jsonl", clock=True)[:3] == rows
+    train("--max_iters", "4", "--output_checkpoint", "models/x.pt", "--seed", "2")  # rows of another run
+    said = train_plainly("--resume", "models/keep.pt", "--max_iters", "4").said
+    assert "3 rows of 'models/x.metrics.jsonl' were missing or damaged; 3 were rebuilt" in said
+    now = metrics_rows("models/x.metrics.jsonl")
+    values = [[row.get(name) for name in ("step", "loss", "lr", "val_loss")] for row in rows]
+    assert [[row.get(name) for name in ("step", "loss", "lr", "val_loss")] for row in now[:3]] == values
+    assert now[3]["step"] == 4
+
+
+def test_a_run_measured_in_batches_that_gets_epochs_is_told_how_to_train_as_long_again():
+    train("--max_iters", "3")
+    said = train_plainly("--checkpoint", "models/mine_epoch1.pt", "--epochs", "2").said
+    assert "22 batches long instead of 3" in said and "use --max_iters 6 instead of --epochs" in said
+
+
 # --- from an earlier checkpoint -------------------------------------------------------------------------------------
 
 

@@ -118,7 +118,7 @@ def test_other_errors_are_raised_unchanged(monkeypatch) -> None:
 
 
 def test_out_of_memory_gives_an_exit_code_and_a_log_entry_without_a_traceback(monkeypatch, capsys) -> None:
-    full_at(monkeypatch, 2)
+    full_at(monkeypatch, 1)
     outcome = run_train(capsys, *TINY, "--max_iters", "3")
     assert outcome.code == 1
     assert outcome.err.startswith("error: Out of memory on cpu") and "Traceback" not in outcome.err
@@ -134,11 +134,11 @@ def test_after_out_of_memory_checkpoints_stay_the_lock_is_free_and_the_run_can_r
         full_at(patch, 4)
         outcome = run_train(capsys, *TINY, *flags, "--epochs", "3", "--output_checkpoint", "models/x.pt")
     assert outcome.code == 1
-    assert "--resume models/x.pt continues after batch 2 (add --allow_changes for another --batch_size)." in outcome.err
+    assert "--resume models/x.pt continues after batch 3 (add --allow_changes for another --batch_size)." in outcome.err
     with FileLock("models/.x.lock").acquire(timeout=0):
         pass
     state = state_of("models/x.pt")
-    assert state["batch_counter"] == 2
+    assert state["batch_counter"] == 3
     before = snapshot("models")
     with monkeypatch.context() as patch:
         full_at(patch, 1)

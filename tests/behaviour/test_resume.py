@@ -32,6 +32,7 @@ from helpers_run import (
 import trainer as trainer_module
 from jojo.checkpoints import file as checkpoint_file
 from jojo.checkpoints import saver as saver_module
+from jojo.checkpoints.run_files import RunFiles
 from training.flags import Request
 from training.run import prepare_run
 from utils import UserError
@@ -182,6 +183,33 @@ def test_a_run_killed_right_after_its_best_model_was_saved_resumes_from_it_witho
     rows = metrics_rows("models/mine_epoch1.metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, 16))
     assert [row["step"] for row in rows if "val_loss" in row][:3] == [2, 4, 6]
+
+
+def test_a_run_killed_between_any_two_files_of_a_save_ends_with_the_files_of_an_undisturbed_run(monkeypatch):
+    """Every state that the folder has during the saves is a moment at which the run may be killed."""
+    moments: list[dict[str, bytes]] = []
+
+    with monkeypatch.context() as patch:
+        for module, name in ((os, "replace"), (RunFiles, "prune")):  # before a temporary file gets its name
+            real = getattr(module, name)
+            patch.setattr(module, name, lambda *args, real=real: (moments.append(snapshot("models")), real(*args))[1])
+        train(
+            "--max_iters", "4", "--checkpoint_interval", "2", "--training.keep_checkpoints", "1", "--eval_interval", "2"
+        )
+    Path("models").rename("undisturbed")
+    killed = [files for files in moments if any(name.endswith(".pt") for name in files)]
+    assert len(killed) > 5 and {"mine_epoch1_batch2.pt", "mine_epoch1_batch4.pt"} <= killed[-1].keys()
+    for files in killed:
+        for name, content in files.items():
+            Path("models").mkdir(exist_ok=True)
+            Path("models", name).write_bytes(content)
+        assert train("--max_iters", "4", "--resume").code == 0
+        assert snapshot("models").keys() == snapshot("undisturbed").keys()
+        for path in Path("undisturbed").glob("*.pt"):
+            assert differences(left_over(path), left_over(Path("models", path.name))) == []
+        name = "mine_epoch1.metrics.jsonl"
+        assert metrics_rows(f"models/{name}") == metrics_rows(f"undisturbed/{name}")
+        shutil.rmtree("models")
 
 
 def test_a_real_signal_stops_a_real_process_with_its_exit_code_and_loses_nothing():
@@ -521,6 +549,91 @@ def test_no_temporary_files_are_left_in_the_models_folder(monkeypatch):
     stop_after(monkeypatch, 3)
     train("--checkpoint_interval", "1", "--eval_interval", "1")
     assert [name for name in snapshot("models") if name.startswith(".") or "tmp" in name] == []
+
+
+NAMES = [
+    "my\u00a0run",
+    "\u3000\u00ad\u202e",
+    "\u0645\u200c\u06cc",
+    "\U0001f468\u200d\U0001f469",
+    "a\nb",
+    "a\\b",
+    "x" * 210,
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_of_any_name_can_be_resumed(name):
+    path = f"models/{name}.pt"
+    train("--max_iters", "2", "--output_checkpoint", path)
+    train_plainly("--resume", path, "--max_iters", "3")
+    assert state_of(path)["batch_counter"] == 3
+
+
+@pytest.mark.parametrize("flags", [("--output_checkpoint", "x" * 230), ("--max_iters", "9223372036854775807")])
+def test_a_run_whose_checkpoints_could_not_be_read_is_refused_before_its_first_batch(flags):
+    with pytest.raises(UserError, match=r"File name too long|9,223,372,036,854,775,807 batches is too long"):
+        train("--max_minutes", "0.001", *flags)
+    assert not list(Path().rglob("*.pt"))
+
+
+# --- errors in mid-run --------------------------------------------------------------------------------------------------
+
+
+def test_an_error_that_ends_training_saves_what_is_trained(monkeypatch):
+    flags = ("--max_iters", "5", "--output_checkpoint")
+    train(*flags, "models/whole.pt")
+    batch = trainer_module.Trainer.backward
+
+    def fails(self, data):
+        if self.batches_done == 3:
+            raise OSError(5, "Input/output error")
+        return batch(self, data)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(trainer_module.Trainer, "backward", fails)
+        train(*flags, "models/x.pt")
+    assert state_of("models/x.pt")["batch_counter"] == 3
+    train_plainly("--resume", "models/x.pt")
+    assert differences(state_of("models/whole.pt")["model"], state_of("models/x.pt")["model"]) == []
+    assert metrics_rows("models/whole.metrics.jsonl") == metrics_rows("models/x.metrics.jsonl")
+
+
+def test_an_error_in_the_middle_of_an_update_saves_nothing(monkeypatch):
+    def fails(self):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(trainer_module.Trainer, "advance", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        train("--max_iters", "2")
+    assert not Path("models/mine_epoch1.pt").exists()
+
+
+@pytest.mark.parametrize("folder", ["cache", "models"])
+def test_a_folder_deleted_in_mid_run_is_written_again(monkeypatch, folder):
+    flags = ("--max_iters", "6", "--eval_interval", "2", "--data.pack", "whole", "--output_checkpoint")
+    train(*flags, "models/whole.pt")
+    step = trainer_module.Trainer.step
+
+    def deletes(self, data):
+        if self.batches_done == 3:
+            shutil.copytree("models", "kept", dirs_exist_ok=True)
+            shutil.rmtree(folder)
+        return step(self, data)
+
+    monkeypatch.setattr(trainer_module.Trainer, "step", deletes)
+    outcome = train(*flags, "models/x.pt")
+    assert outcome.code == 0
+    assert metrics_rows("kept/whole.metrics.jsonl") == metrics_rows("models/x.metrics.jsonl")
+    assert differences(state_of("kept/whole.pt")["model"], state_of("models/x.pt")["model"]) == []
+
+
+def test_divergence_names_the_newest_checkpoint_of_the_run():
+    flags = ("--max_iters", "9", "--learning_rate", "1e15", "--scheduler.warmup_iters", "0")
+    with pytest.raises(UserError, match="Or start again with a lower --learning_rate"):
+        train(*flags)
+    with pytest.raises(UserError, match=r"Or use --resume models/mine_epoch1_batch\d.pt --allow_changes with a lower"):
+        train(*flags, "--checkpoint_interval", "1")
 
 
 # --- saves that fail --------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from helpers_run import listening, metrics_rows
 
-from jojo import metrics
 from jojo.metrics import MAX_POINTS, Extremes, MetricsFile, MetricsTracker, Series
 
 
@@ -219,10 +218,60 @@ def test_a_file_of_any_length_is_cut_after_the_row_to_continue_from(tmp_path, ro
         assert path.read_bytes() == b"".join(lines[:keep])
 
 
-def test_finding_the_row_to_continue_from_reads_only_the_end_of_the_file(tmp_path, monkeypatch):
+ROWS = [json.dumps(row(step)).encode() + b"\n" for step in range(1, 9)]
+FOREIGN = [json.dumps(row(step) | {"loss": 9.0}).encode() + b"\n" for step in range(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "rebuilt"),
+    [
+        (ROWS, []),
+        ([], [1, 2, 3, 4, 5, 6]),
+        ([b"\0" * 700], [1, 2, 3, 4, 5, 6]),
+        (ROWS[:3], [4, 5, 6]),
+        ([*ROWS[:2], b'{"step": 3, "lo', *ROWS[4:]], [3, 4, 5]),
+        ([ROWS[0], b"x" * 100, b"\n", *ROWS[2:]], [2]),
+        ([ROWS[1], ROWS[0], *ROWS[2:]], []),
+        ([*FOREIGN[:1], *ROWS[1:]], [1]),
+        (FOREIGN, [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_rows_that_are_missing_damaged_or_of_another_run_are_rebuilt_from_the_checkpoint(tmp_path, lines, rebuilt):
     path = tmp_path / "x.metrics.jsonl"
-    path.write_text("".join(json.dumps(row(step)) + "\n" for step in range(1, 20_001)))
-    lines, step_of = [], metrics._step
-    monkeypatch.setattr(metrics, "_step", lambda line: lines.append(line) or step_of(line))
-    MetricsFile(path, 19_990).close()
-    assert len(lines) == 11
+    path.write_bytes(b"".join(lines))
+    known = MetricsTracker()
+    for step in range(1, 7):
+        known.add_batch(row(step))
+    known.add_evaluation(6, {"train_loss_eval": 1.0, "val_loss": 2.0, "bpb": 3.0})
+    with listening() as said:
+        MetricsFile(path, 6, known).close()
+    assert [r["loss"] for r in metrics_rows(path)] == [row(step)["loss"] for step in range(1, 7)]
+    assert len(said) == bool(rebuilt) and all(f"; {len(rebuilt)} were rebuilt" in text for text in said)
+    assert ("val_loss" in metrics_rows(path)[5]) == (6 in rebuilt)
+
+
+def test_rows_that_the_thinned_series_lacks_are_named_as_lost(tmp_path):
+    path = tmp_path / "x.metrics.jsonl"
+    known = MetricsTracker(train_loss_batch=Series([(4, 0.4), (8, 0.8)], stride=4))
+    with listening() as said:
+        MetricsFile(path, 8, known).close()
+    assert steps(path) == [4, 8] and "8 rows" in said[0] and "2 were rebuilt" in said[0]
+
+
+def test_a_row_may_have_any_length(tmp_path):
+    path = tmp_path / "x.metrics.jsonl"
+    path.write_text("".join(json.dumps(row(step) | {"samples": "x" * 200_000}) + "\n" for step in (1, 2, 3)))
+    MetricsFile(path, 2).close()
+    assert steps(path) == [1, 2]
+
+
+def test_a_deleted_file_is_written_again_with_all_its_rows(tmp_path):
+    path = tmp_path / "folder" / "x.metrics.jsonl"
+    path.parent.mkdir()
+    file = MetricsFile(path, 0)
+    file.append(row(1))
+    path.unlink()
+    path.parent.rmdir()
+    file.append(row(2))
+    file.close()
+    assert steps(path) == [1, 2]

@@ -238,6 +238,7 @@ MISFITS = {
     "metrics.bpb": NO_POINTS,
     "metrics.stride": NO_COUNT,
     "metrics.elapsed_s": NO_NUMBER,
+    "metadata.run": (None, 7, "a/b", "a\0b", "\ud800", "x" * 256),
     "metadata.run_id": (None, 7, ["0"]),
     "metadata.dataset.train": (None, 7),
     "metadata.machine": (None, "cpu"),
@@ -261,6 +262,13 @@ def test_an_error_names_the_entry_that_is_missing_or_malformed(tmp_path, place, 
     write_by_hand(odd, tmp_path / "odd.pt")
     with pytest.raises(UserError, match=re.escape(place)):
         load_checkpoint(tmp_path / "odd.pt")
+
+
+def test_the_name_of_a_run_may_have_bytes_that_are_not_utf8(tmp_path):
+    odd = state()
+    odd["metadata"] |= {"run": os.fsdecode(b"\xff")}
+    write_file(odd, tmp_path / "x.pt")
+    assert load_checkpoint(tmp_path / "x.pt").state["metadata"]["run"] == os.fsdecode(b"\xff")
 
 
 def test_a_checkpoint_of_weights_only_loads_but_has_no_training_state(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from helpers_run import (
 
 from jojo.checkpoints.file import read_stamp, write_file
 from jojo.checkpoints.run_files import RunFiles, newest_checkpoint, run_path
+from jojo.metrics import MetricsFile
 from utils import UserError
 
 
@@ -122,6 +124,25 @@ def test_a_second_run_on_the_same_files_is_refused_and_moves_nothing(tmp_path):
         train("--max_iters", "2")
     assert sorted(path.name for path in Path("models").iterdir()) == before
     assert train("--max_iters", "2", "--output_checkpoint", "models/other.pt").code == 0
+
+
+def test_a_second_run_is_refused_also_if_somebody_removed_the_lock_file(tmp_path):
+    files = RunFiles(tmp_path / "x.pt")
+    with files.held(), closing(MetricsFile(files.metrics, 0)):
+        (tmp_path / ".x.lock").unlink()
+        with pytest.raises(UserError, match="Another training run is writing"), files.held():
+            pass
+
+
+def test_old_files_move_to_another_file_system(tmp_path, monkeypatch):
+    def refuses(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.rename", refuses)
+    monkeypatch.setattr("os.replace", refuses)
+    (tmp_path / "x.pt").write_bytes(b"old")
+    RunFiles(tmp_path / "x.pt").make_room("now")
+    assert (tmp_path / "old/x-now/x.pt").read_bytes() == b"old" and not (tmp_path / "x.pt").exists()
 
 
 def test_half_written_files_of_a_killed_process_are_removed():
