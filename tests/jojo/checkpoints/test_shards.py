@@ -125,7 +125,7 @@ def test_the_tool_overwrites_no_file(arguments: list[str], expected: str, sharde
 def test_weights_without_training_state_cannot_be_split() -> None:
     content = state()
     write_file({name: content[name] for name in ("format_version", "model", "config", "tokenizer")}, SAVED)
-    with pytest.raises(UserError, match="holds weights only"):
+    with pytest.raises(UserError, match="has only weights"):
         convert_checkpoint.main(["models/x.pt", "-o", "models/y.pt", "--parts"])
 
 
