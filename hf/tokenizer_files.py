@@ -41,10 +41,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None
     from tokenizers import Tokenizer as Writer
     from tokenizers import decoders, models, pre_tokenizers, processors
 
-    try:
-        text, pairs = ids_and_merges(tokenizer.vocabulary)
-    except ValueError as error:
-        raise UserError(f"The vocabulary cannot be exported: {error}.") from None
+    text, pairs = ids_and_merges(tokenizer.vocabulary)
     vocabulary = text | {END_OF_TEXT: tokenizer.eot_id}
     whole: Any = Writer(models.BPE(vocabulary, [(a, b) for a, b in map(str.split, pairs)]))
     whole.pre_tokenizer, whole.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()

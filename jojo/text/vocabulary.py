@@ -73,7 +73,7 @@ def last_cut(token: bytes, ranks: dict[bytes, int]) -> int:
     """Where the last merge of a token joins two parts, as a position in its bytes.
 
     Only earlier tokens are merged. A heap holds the possible merges: a list of all parts would take hours for long tokens.
-    Raises ValueError if earlier tokens do not make up the token.
+    Raises UserError if earlier tokens do not make up the token.
     """
     n, own = len(token), ranks[token]
     before, after = list(range(-1, n)), list(range(1, n + 2))  # where the parts beside the part at a position begin
@@ -92,7 +92,7 @@ def last_cut(token: bytes, ranks: dict[bytes, int]) -> int:
             offer(before[start], start, end)
             offer(start, end, after[end])
     if after[after[0]] != n:
-        raise ValueError(f"it has no earlier tokens that make up its token {one_line(token)}")
+        raise UserError(f"The vocabulary cannot be exported: no earlier tokens make up its token {one_line(token)}.")
     return after[0]
 
 
