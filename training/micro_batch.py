@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import takewhile
 
 import torch
 
@@ -32,7 +31,10 @@ CPU_TOKENS = 4_096  # in a micro-batch; with more, a CPU needs more memory and i
 def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = SINGLE) -> tuple[int, str]:
     """The largest size that fits on all ranks, and why. Raises UserError if not even one sequence fits.
 
-    The config must have its device, dtype and vocabulary size. The ranks must be able to share the batch equally.
+    Args:
+        config: has its device, dtype and vocabulary size; batch_size x gradient_accumulation_steps is the batch.
+        n_vocab: the tokenizer's number of tokens.
+        ranks: share the batch; its number of sequences is a multiple of their number.
     """
     rows, device = config.rows_per_batch // ranks.world_size, config.system.device
     if not device.startswith("cuda"):
@@ -51,12 +53,24 @@ def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = SINGLE) -> tu
 
 
 def largest_fitting(rows: int, fits: Callable[[int], bool]) -> int:
-    """The largest divisor of `rows` that fits. If a size fits, all smaller ones must fit too."""
-    fitting = list(takewhile(fits, divisors(rows)))
-    if not fitting:
-        needed = "--training.activation_checkpointing true, a shorter --model.block_size or a smaller model"
-        raise UserError(f"Not even one sequence fits in memory; use {needed}.")
-    return fitting[-1]
+    """The largest divisor of `rows` that fits. If a size fits, all smaller ones must fit too.
+
+    The search doubles its stride until a size does not fit, then bisects: it never tries sizes that are far too large.
+    """
+    sizes = divisors(rows)
+    if not fits(1):
+        raise UserError(
+            "Not even one sequence fits in memory; use --training.activation_checkpointing true, a shorter "
+            "--model.block_size or a smaller model (or give --batch_size a number, to try it anyway)."
+        )
+    good, bad, stride = 0, len(sizes), 1  # indices of the largest size that fits, and of the smallest that does not
+    while bad - good > 1:
+        middle = min(good + stride, (good + bad) // 2)
+        if fits(sizes[middle]):
+            good, stride = middle, 2 * stride
+        else:
+            bad, stride = middle, len(sizes)
+    return sizes[good]
 
 
 def with_batch_size(config: Config, size: int) -> Config:
