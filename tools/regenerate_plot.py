@@ -22,7 +22,7 @@ from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.command import Parser, run_command
 from jojo.metrics import MetricsTracker
 from jojo.plotting import choose_losses, plot_run, plot_runs, save_figure
-from utils import UserError, log, parse_json, user_path
+from utils import UserError, log, output_path, parse_json, user_path
 
 ROWS = ".metrics.jsonl"
 
@@ -79,6 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     output = user_path(args.output) if args.output is not None else paths[0].with_name(f"{runs[0][0]}.png")
     if not output.parent.is_dir():
         raise UserError(f"There is no folder '{output.parent}' for the plot; create it first.")
+    output_path(str(output))  # fails if the file cannot be written
     if len(runs) == 1:
         name, metrics = runs[0]
         figure = plot_run(args.title or name, choose_losses(metrics), metrics.learning_rate.points)

@@ -450,3 +450,5 @@ def test_regenerate_plot_refuses_files_without_losses(regenerate):
         regenerate("none.metrics.jsonl")
     with pytest.raises(UserError, match="no folder 'nowhere'"):
         regenerate("models/mine_epoch1.pt", "-o", "nowhere/x.png")
+    with pytest.raises(UserError, match="Could not write 'models'"):
+        regenerate("models/mine_epoch1.pt", "-o", "models")
