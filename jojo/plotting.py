@@ -1,4 +1,4 @@
-"""The plot of one or several runs, as a PNG: training loss, validation loss and learning rate against batches.
+"""The plot of a run, as a PNG: training loss, validation loss and learning rate against batches.
 
 The training curve is the loss of the evaluations. With two or fewer evaluations it is the loss of the batches,
 smoothed to about 100 points, as in 2.0.2.
@@ -29,7 +29,6 @@ MARKERS_UP_TO = 300  # with more points, a line without markers is easier to rea
 MAX_SHARE = 0.01  # of a run's time may be spent on drawing, milestones not counted
 FIRST_DRAWING_S = 1.0  # assumed until one plot was timed
 TRAIN_COLOR, VAL_COLOR, LR_COLOR = "#0072b2", "#d55e00", "#009e73"  # safe for colour-blind readers (Okabe & Ito)
-RUN_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
 
 
 @dataclass(frozen=True)
@@ -117,24 +116,6 @@ def plot_run(title: str, losses: Losses, learning_rate: Sequence[Point]) -> Figu
     draw_rates(below, learning_rate, LR_COLOR)
     below.set_xlabel(losses.x_label)
     add_legend(figure, axes)
-    return figure
-
-
-def plot_runs(title: str, runs: Sequence[tuple[str, MetricsTracker]]) -> Figure:
-    """Several runs, each in its own colour: training losses as lines, validation losses dashed."""
-    figure, axes, below = panels(title)
-    x_labels = set()
-    for number, (name, metrics) in enumerate(runs):
-        losses, color = choose_losses(metrics), RUN_COLORS[number % len(RUN_COLORS)]
-        x_labels.add(losses.x_label)
-        if losses.val:
-            name += f", lowest validation {min(v for _, v in losses.val):.4f}"
-            axes.plot(*zip(*losses.val, strict=True), color=color, linestyle="--", **marks(losses.val))
-        if losses.train:
-            axes.plot(*zip(*losses.train, strict=True), color=color, label=name, **marks(losses.train))
-        draw_rates(below, metrics.learning_rate.points, color)
-    below.set_xlabel(" / ".join(sorted(x_labels)))
-    add_legend(figure, axes, "training (validation dashed)")
     return figure
 
 

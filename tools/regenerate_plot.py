@@ -13,7 +13,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -21,10 +21,14 @@ sys.path.insert(0, str(ROOT))
 from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.command import Parser, run_command
 from jojo.metrics import MetricsTracker
-from jojo.plotting import choose_losses, plot_run, plot_runs, save_figure
+from jojo.plotting import add_legend, choose_losses, draw_rates, marks, panels, plot_run, save_figure
 from utils import UserError, log, output_path, parse_json, user_path
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ROWS = ".metrics.jsonl"
+RUN_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
 
 
 def read_metrics(path: Path) -> MetricsTracker:
@@ -59,6 +63,24 @@ def load(path: Path) -> tuple[str, MetricsTracker]:
         raise UserError(f"'{path}' has no losses to plot; try the run's metrics file ({ROWS}).")
     log.debug("%s: %s.", path, losses.reason)
     return path.name.removesuffix(ROWS).removesuffix(".pt"), metrics
+
+
+def plot_runs(title: str, runs: Sequence[tuple[str, MetricsTracker]]) -> Figure:
+    """Several runs, each in its own colour: training losses as lines, validation losses dashed."""
+    figure, axes, below = panels(title)
+    x_labels = set()
+    for number, (name, metrics) in enumerate(runs):
+        losses, color = choose_losses(metrics), RUN_COLORS[number % len(RUN_COLORS)]
+        x_labels.add(losses.x_label)
+        if losses.val:
+            name += f", lowest validation {min(v for _, v in losses.val):.4f}"
+            axes.plot(*zip(*losses.val, strict=True), color=color, linestyle="--", **marks(losses.val))
+        if losses.train:
+            axes.plot(*zip(*losses.train, strict=True), color=color, label=name, **marks(losses.train))
+        draw_rates(below, metrics.learning_rate.points, color)
+    below.set_xlabel(" / ".join(sorted(x_labels)))
+    add_legend(figure, axes, "training (validation dashed)")
+    return figure
 
 
 def main(arguments: Sequence[str]) -> int:

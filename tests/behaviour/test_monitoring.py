@@ -35,6 +35,7 @@ from jojo import plotting
 from jojo.machine import estimate
 from jojo.metrics import MetricsTracker
 from model import formulas
+from tools.regenerate_plot import plot_runs
 from training import summary
 from utils import UserError
 
@@ -165,7 +166,7 @@ def test_the_legend_of_eight_runs_fits_into_the_plot():
             metrics.add_batch({"step": step, "loss": 5 + number - step / 50, "lr": 0.1})
         metrics.add_evaluation(199, {"train_loss_eval": 2.0, "val_loss": 2.5 + number, "bpb": 1.0})
         runs.append((f"a rather long name of a run {number}", metrics))
-    assert legend_of(plotting.plot_runs("x", runs)) == [
+    assert legend_of(plot_runs("x", runs)) == [
         f"a rather long name of a run {number}, lowest validation {2.5 + number:.4f}" for number in range(8)
     ]
 
