@@ -18,7 +18,6 @@ To continue an interrupted run, give the same command again. docs/data.md has th
 from __future__ import annotations
 
 import argparse
-import contextlib
 import glob
 import shlex
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jojo.command import Parser, explain_os_error, run_command
-from utils import UserError, __version__, check_folder, locked, log, one_line, plural, replace_text, user_path
+from utils import UserError, __version__, check_folder, log, one_line, plural, replace_text, user_path
 
 if TYPE_CHECKING:
     from jojo.text.cache_builder import Source
@@ -218,35 +217,25 @@ def file_state(path: Path) -> list[Any]:
 
 def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
     """Write the two JSONL files, unless the same request has written them."""
-    files.folder.mkdir(parents=True, exist_ok=True)
-    with locked(files.lock, f"the data set '{files.name}'"):
-        try:
-            files.settle()
-            write_files(args, files)
-        finally:
-            if not files.split("train").exists():
-                with contextlib.suppress(OSError):  # Windows keeps open files
-                    files.lock.unlink()
-
-
-def write_files(args: argparse.Namespace, files: DatasetFiles) -> None:
-    """make_files, under the lock."""
     from jojo.text.dataset_files import SPLITS, write_dataset
 
-    documents, request = requested_documents(args, files)
-    provenance = files.provenance()
-    if provenance and provenance.request == request and not args.force:
-        log.info("The data set '%s' exists already, made from the same sources.", files.name)
-        return
-    existing = " and ".join(str(path) for path in map(files.split, SPLITS) if path.exists())
-    if existing and not args.force:
-        raise UserError(f"{existing} exist already; add --force to replace, or choose another --name.")
-    source = ", ".join(args.input) if args.input else f"the recipe '{args.dataset}'"
-    provenance = write_dataset(files, documents, request, source)
-    if provenance.duplicates:
-        log.info("Dropped %s.", plural(provenance.duplicates, "exact duplicate"))
-    if (total := sum(provenance.documents.values())) < (args.max_documents or 0):
-        log.warning("There are only %s, fewer than --max_documents asks for.", plural(total, "document"))
+    files.folder.mkdir(parents=True, exist_ok=True)
+    with files.locked():
+        files.settle()
+        documents, request = requested_documents(args, files)
+        provenance = files.provenance()
+        if provenance and provenance.request == request and not args.force:
+            log.info("The data set '%s' exists already, made from the same sources.", files.name)
+            return
+        existing = " and ".join(str(path) for path in map(files.split, SPLITS) if path.exists())
+        if existing and not args.force:
+            raise UserError(f"{existing} exist already; add --force to replace, or choose another --name.")
+        source = ", ".join(args.input) if args.input else f"the recipe '{args.dataset}'"
+        provenance = write_dataset(files, documents, request, source)
+        if provenance.duplicates:
+            log.info("Dropped %s.", plural(provenance.duplicates, "exact duplicate"))
+        if (total := sum(provenance.documents.values())) < (args.max_documents or 0):
+            log.warning("There are only %s, fewer than --max_documents asks for.", plural(total, "document"))
 
 
 def prepare(args: argparse.Namespace, name: str) -> None:

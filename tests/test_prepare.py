@@ -208,6 +208,18 @@ def test_of_conversations_the_longest_is_never_for_validation():
         assert [lines(split) for split in ("train", "val")] == [[{"messages": messages}] for messages in turns]
 
 
+def test_short_documents_of_one_length_are_never_refused():
+    for first in range(40):  # so that some draws put two of the three into validation
+        dataset_files.write_dataset(
+            dataset_files.DatasetFiles(Path("data"), "set"),
+            [("", {"text": f"Number {n}."}) for n in range(100 + 3 * first, 103 + 3 * first)],
+            {"val_fraction": 0.3, "max_documents": None},
+            "a.jsonl",
+        )
+        train, val = sizes()
+        assert 0 < val < 2 * train
+
+
 def test_a_set_made_from_the_training_splits_of_others_gets_a_whole_validation_split():
     for name, first in (("one", 0), ("two", 1000)):
         write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(400, first=first)])
@@ -934,6 +946,25 @@ def test_training_does_not_tokenize_a_prepared_data_set_again():
     assert outcome.code == 0
     assert "Tokenizing" not in outcome.said
     assert state_of("models/set_epoch1.pt")["batch_counter"] == 3
+
+
+def test_what_is_missing_for_training_is_named_with_the_command_that_makes_it():
+    with pytest.raises(UserError, match=r"make it: python prepare\.py --dataset chitchat$"):
+        train_plainly(*TINY, "--dataset", "chitchat")
+    with pytest.raises(UserError, match=r"make it: python prepare\.py --input FILES --name 'my set'$"):
+        train_plainly(*TINY, "--dataset", "my set")
+    end = "--train_tokenizer --vocab_size 500, and add --data.tokenizer data/set-500.tiktoken"
+    with pytest.raises(UserError, match=rf"make one: python prepare\.py --name set {end}\.$"):
+        train_plainly(*TINY, "--dataset", "set", "--data.tokenizer", "data/story-500.tiktoken")
+
+
+def test_names_and_folders_with_any_bytes_are_read():
+    folder = os.fsdecode(b"in\xe9/d\n2")
+    os.makedirs(folder)
+    for number, name in enumerate((b"a\xff.txt", b"b\x1b[31m.txt")):
+        Path(folder, os.fsdecode(name)).write_text(sentences(9)[number])
+    run_prepare("--input", os.fsdecode(b"in\xe9"), "--data.data_dir", os.fsdecode(b"d\xe9"), *ONE_VALIDATES)
+    assert len(list(Path(os.fsdecode(b"d\xe9")).glob("set-*.jsonl"))) == 2
 
 
 def test_preparing_a_data_set_does_not_import_torch():

@@ -14,7 +14,7 @@ from jojo.text.documents import Rendering
 from jojo.text.stats import warn_of_lookalikes
 from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import Tokenizer
-from utils import UserError, check_folder, locked, log, user_path
+from utils import UserError, check_folder, log, user_path
 
 if TYPE_CHECKING:  # importing it imports torch, which prepare.py does not need
     from jojo.machine.ranks import Ranks
@@ -93,7 +93,7 @@ def file_source(files: DatasetFiles, split: str) -> Source:
     """A split of a prepared data set. Raises UserError if its folder is a file."""
     check_folder("--data.data_dir", files.folder)
     if files.pending.exists():  # another process is writing the data set, or was killed near the end
-        with locked(files.lock, f"the data set '{files.name}'"):
+        with files.locked():
             files.settle()
     path, provenance = files.split(split), files.provenance()
     notes = {"normalised": True} if provenance and provenance.request.get("normalise") else {}

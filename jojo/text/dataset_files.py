@@ -6,20 +6,20 @@ across splits. All files get their names together, so the same command, given ag
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from jojo.text.cache_writer import OutputFile, errors_of
 from jojo.text.documents import Document, plain_text, record_messages
-from utils import UserError, log, parse_json, plural
+from utils import UserError, locked, log, parse_json, plural
 
 SPLITS = ("train", "val")
 RARE = bytes(set(range(32)) - set(b"\n"))  # control characters, which only json escapes correctly
@@ -59,6 +59,17 @@ class DatasetFiles:
     def lock(self) -> Path:
         """Held by the process that writes the set, or calls settle()."""
         return self.folder / f".{self.name}.lock"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock. Its file is removed if there is no data set at the end."""
+        with locked(self.lock, f"the data set '{self.name}'"):
+            try:
+                yield
+            finally:
+                if not self.split("train").exists():
+                    with contextlib.suppress(OSError):  # Windows keeps open files
+                        self.lock.unlink()
 
     def temporary(self, split: str) -> Path:
         """Where a split is written."""
@@ -141,7 +152,7 @@ def _write_splits(
 
     counts, duplicates, has_splits = dict.fromkeys(SPLITS, 0), 0, False
     seen: set[int] = set()
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         places = {split: OutputFile(str(files.temporary(split)), "wb") for split in SPLITS}
         out = {split: stack.enter_context(io.BufferedWriter(place)) for split, place in places.items()}
         shown = tqdm(documents, unit=" documents", desc="Reading", leave=False, disable=not sys.stderr.isatty())
@@ -190,14 +201,9 @@ def _balance(paths: Sequence[Path], counts: dict[str, int], val_fraction: float)
 
     Returns the new counts. Raises UserError for a single document that is short, or a conversation.
     """
-    total, (low, high) = (
-        sum(counts.values()),
-        (val_fraction / 100, (1 + val_fraction) / 2),
-    )  # of validation's share in bytes
+    total, low, high = sum(counts.values()), val_fraction / 100, (1 + val_fraction) / 2
     wanted = min(total - 1, max(1, round(val_fraction * total)))
-    is_drawn = counts["train"] and counts["val"] >= max(
-        1, wanted / 10
-    )  # all documents of another training split are not
+    is_drawn = counts["train"] and counts["val"] >= max(1, wanted / 10)  # not the training split of another set
     sizes = [path.stat().st_size for path in paths]
     if is_drawn and low < sizes[1] / sum(sizes) < high:
         return counts
@@ -209,7 +215,8 @@ def _balance(paths: Sequence[Path], counts: dict[str, int], val_fraction: float)
         got = plural(wanted, "document")
         log.warning("A split was almost empty, so the val split got %s. Add text, or change --val_fraction.", got)
     if not low < sum(map(len, val)) / sum(sizes) < high:
-        longest, shortest = (of(train + val, key=len) for of in (max, min))
+        by_length = sorted(train + val, key=len)
+        shortest, longest = by_length[0], by_length[-1]
         beginning, end = _cut(longest) or (longest, shortest)
         if beginning == end:
             raise UserError("One document cannot be split into training and validation; add more text.")
