@@ -203,18 +203,20 @@ def _balance(paths: Sequence[Path], counts: dict[str, int], val_fraction: float)
     """
     total, low, high = sum(counts.values()), val_fraction / 100, (1 + val_fraction) / 2
     wanted = min(total - 1, max(1, round(val_fraction * total)))
-    is_drawn = counts["train"] and counts["val"] >= max(1, wanted / 10)  # not the training split of another set
     sizes = [path.stat().st_size for path in paths]
-    if is_drawn and low < sizes[1] / sum(sizes) < high:
+    share = sizes[1] / sum(sizes)  # of the text, for validation
+    few = counts["val"] < max(1, wanted / 10)  # as if the text were the training split of another set
+    if counts["train"] and not few and low < share < high:
         return counts
     train, val = (path.read_bytes().splitlines(keepends=True) for path in paths)
-    if not is_drawn and wanted:
+    if wanted and (few or share >= high):
         digests = {line: digest(json.loads(line)) for line in train + val}
         limit = sorted(digests.values())[wanted]
         train, val = ([line for line in digests if (digests[line] < limit) is chosen] for chosen in (False, True))
+    if low < sum(map(len, val)) / sum(sizes) < high:
         got = plural(wanted, "document")
-        log.warning("A split was almost empty, so the val split got %s. Add text, or change --val_fraction.", got)
-    if not low < sum(map(len, val)) / sum(sizes) < high:
+        log.warning("The draw was uneven, so the val split got %s. Add text, or change --val_fraction.", got)
+    else:
         by_length = sorted(train + val, key=len)
         shortest, longest = by_length[0], by_length[-1]
         beginning, end = _cut(longest) or (longest, shortest)
