@@ -15,6 +15,7 @@ import reprlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 __version__ = "3.0.0"
@@ -109,6 +110,18 @@ def set_up_console(debug: bool = False, no_color: bool = False) -> None:
     log.handlers[:] = [ConsoleHandler()]
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False
+
+
+def explain_missing_package(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Print one sentence for a package that is not installed, instead of a traceback. For sys.excepthook."""
+    if isinstance(error, ModuleNotFoundError) and "--debug" not in sys.argv:
+        set_up_console()
+        log.error("%s; install the packages: python -m pip install -r requirements.txt", str(error))
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = explain_missing_package  # some commands import packages before their main() begins
 
 
 @contextlib.contextmanager

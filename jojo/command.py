@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NoReturn
 
 from utils import UserError, is_out_of_memory, log, one_line, printable, set_up_console
@@ -166,18 +166,6 @@ def prints_errors() -> bool:
         return True
     time.sleep(RANK_0_FIRST_S)
     return False
-
-
-def explain_missing_package(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Print one sentence for a package that is not installed, instead of a traceback. For sys.excepthook."""
-    if isinstance(error, ModuleNotFoundError) and "--debug" not in sys.argv:
-        set_up_console()
-        log.error("%s; install the packages: python -m pip install -r requirements.txt", str(error))
-    else:
-        sys.__excepthook__(kind, error, traceback)
-
-
-sys.excepthook = explain_missing_package  # tools import packages before run_command
 
 
 def explain_os_error(error: OSError) -> str:

@@ -38,6 +38,9 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from utils import UserError, byte_count, log, output_path, replace_text, short_count
+
 # Without this the profiler prints when it starts and stops. It must be set before torch is imported.
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
@@ -54,7 +57,6 @@ from trainer import Trainer
 from training import memory
 from training.placement import compile_blocks, is_compiled
 from training.run import prepare_run
-from utils import UserError, byte_count, log, output_path, replace_text, short_count
 
 PARTS = ("matrix products", "attention", "loss", "optimizer", "data", "overhead")
 RANGE = "part: "  # prefix of the names of this tool's profiler ranges

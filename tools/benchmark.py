@@ -45,7 +45,7 @@ from jojo.command import Parser, run_command
 from tools.parts import benchmark_report
 from tools.parts.benchmark_contestants import DATASET, MANY, PLAIN_LOADER, PROMPT, Shape, jojo_run, train_flags
 from tools.parts.benchmark_report import OURS, Measure, Part
-from utils import UserError, __version__, log, one_line, user_path
+from utils import UserError, __version__, log, one_line, output_path, user_path
 
 T = TypeVar("T")
 
@@ -318,8 +318,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}.")
     if args.tokens > args.decode_context // 2:
         raise UserError(f"--tokens must be at most half of --decode_context, {args.decode_context // 2}.")
-    if not user_path(args.output).parent.is_dir():
-        raise UserError(f"--output: there is no folder '{user_path(args.output).parent}'; create it first.")
+    for ending in (".json", ".png"):
+        output_path(args.output + ending)
     return args
 
 

@@ -21,12 +21,12 @@ from statistics import mean, median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import utils
 from jojo.checkpoints.saver import NoSaver, Saver, in_memory
-from jojo.command import Parser, run_command
+from jojo.command import TRAINED_MODEL, Parser, run_command
 from trainer import Trainer
 from training.flags import Request
 from training.run import prepare_run
-from utils import UserError, byte_count, log
 
 
 @dataclass
@@ -110,13 +110,13 @@ def main(arguments: Sequence[str]) -> int:
     add("--debug", action="store_true", help="more detail, and tracebacks with errors")
     args = parser.parse_args(arguments)
     if min(args.batches, args.turns) < 1:
-        raise UserError("--batches and --turns must be at least 1.")
+        raise utils.UserError("--batches and --turns must be at least 1.")
     with tempfile.TemporaryDirectory(prefix="jojo-saving-") as folder:
         request = Request(config_file=args.config, output=str(Path(folder) / "saving.pt"))
         plain, saving, size = measure(request, args.batches, args.turns)
     ratios = [b / a for a, b in zip(plain.turn, saving.turn, strict=True)]
     rows = [
-        ("checkpoint", byte_count(size)),
+        ("checkpoint", utils.byte_count(size)),
         ("copy in memory, alone", f"{median(saving.copy) * 1e3:.0f} ms"),
         ("writing, alone", f"{median(saving.write) * 1e3:.0f} ms"),
         ("a batch", f"{median(plain.batch) * 1e3:.0f} ms"),
@@ -128,9 +128,9 @@ def main(arguments: Sequence[str]) -> int:
             f"{median(ratios):.2f} times as long ({min(ratios):.2f} to {max(ratios):.2f})",
         ),
     ]
-    log.info("\n".join(f"{name:<47} {value}" for name, value in rows))
+    utils.log.info("\n".join(f"{name:<47} {value}" for name, value in rows))
     return 0
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, if_full=TRAINED_MODEL)

@@ -16,7 +16,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from jojo.command import Parser, run_command
 from utils import UserError, log
@@ -29,9 +28,11 @@ OUTPUT = ROOT / "assets" / "gpt2.tiktoken"
 def main(arguments: Sequence[str]) -> int:
     """Write the vocabulary as one "base64-token rank" line per token, in rank order; returns the exit code."""
     parser = Parser("ENCODER_JSON VOCAB_BPE ", prog="build_vocabulary.py", description=__doc__)
-    parser.add_argument("encoder_json", metavar="ENCODER_JSON", type=Path, help="the published encoder.json")
-    parser.add_argument("vocab_bpe", metavar="VOCAB_BPE", type=Path, help="the published vocab.bpe")
+    parser.add_argument("encoder_json", metavar="ENCODER_JSON", help="the published encoder.json")
+    parser.add_argument("vocab_bpe", metavar="VOCAB_BPE", help="the published vocab.bpe")
     args = parser.parse_args(arguments)
+
+    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
     # tiktoken derives the ranks from the merges, and checks both files' hashes.
     try:

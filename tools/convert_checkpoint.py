@@ -22,7 +22,7 @@ from utils import UserError, log, output_path, user_path
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    parser = Parser(prog="convert_checkpoint.py", description=__doc__)
+    parser = Parser("PT -o PT ", prog="convert_checkpoint.py", description=__doc__)
     add = parser.add_argument
     add("source", metavar="PT", help="the checkpoint to read, of either kind")
     add("-o", "--output", metavar="PT", required=True, help="the new checkpoint; must not exist yet")

@@ -30,13 +30,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import torch
-
+import utils
 from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.checkpoints.file import read_stamp
 from jojo.checkpoints.run_files import RunFiles
 from jojo.command import Parser, run_command
-from utils import UserError, log
 
 CLOCK = {"elapsed_s", "tokens_per_s", "samples_per_s", "mfu", "peak_memory_bytes"}  # differ between any two runs
 ANIMALS = ("fox", "hen", "bear", "mouse", "owl", "goat", "swan")
@@ -80,7 +78,7 @@ class Victim:
         """Wait for the process; returns its exit code, negative for a signal. Raises UserError when the run failed by itself."""
         errors = process.communicate()[1]
         if process.returncode > 0:
-            raise UserError(f"The run failed with exit code {process.returncode}: {errors.decode().strip()}")
+            raise utils.UserError(f"The run failed with exit code {process.returncode}: {errors.decode().strip()}")
         return process.returncode
 
     def kill(self, chance: random.Random) -> bool:
@@ -133,6 +131,8 @@ class Victim:
 
 def equal(a: Any, b: Any) -> bool:
     """Whether two nested values are equal, tensors bit for bit."""
+    import torch
+
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict) and isinstance(b, dict):
@@ -150,9 +150,9 @@ def compare(victim: Victim, undisturbed: Victim) -> None:
     if victim.kept() != undisturbed.kept():
         wrong.append("the checkpoints that were kept")
     if wrong:
-        raise UserError(f"The killed run ended differently in: {', '.join(wrong)}.")
+        raise utils.UserError(f"The killed run ended differently in: {', '.join(wrong)}.")
     if leftover := victim.unfinished():
-        raise UserError(f"These unfinished files were left behind: {', '.join(leftover)}.")
+        raise utils.UserError(f"These unfinished files were left behind: {', '.join(leftover)}.")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -168,20 +168,24 @@ def main(arguments: Sequence[str]) -> int:
         newest, in_save, read = 0, 0, 0
         for number in range(1, args.kills + 1):
             if not victim.kill(chance):
-                raise UserError(f"The run ended before kill {number}: this machine trains {batches} batches too fast.")
+                raise utils.UserError(
+                    f"The run ended before kill {number}: this machine trains {batches} batches too fast."
+                )
             in_save += bool(victim.unfinished())
             read += victim.check_all()
             if (now := victim.newest()) < newest:
-                raise UserError(
+                raise utils.UserError(
                     f"Kill {number} lost a checkpoint: batch {newest} was saved, but the newest is batch {now}."
                 )
             newest = now
-            log.info("kill %d of %d: the newest checkpoint is batch %d of %d", number, args.kills, newest, batches)
+            utils.log.info(
+                "kill %d of %d: the newest checkpoint is batch %d of %d", number, args.kills, newest, batches
+            )
         victim.finish()
-        log.info("The killed run is finished; now the run that is never killed.")
+        utils.log.info("The killed run is finished; now the run that is never killed.")
         undisturbed.finish()
         compare(victim, undisturbed)
-    log.info(
+    utils.log.info(
         "%d kills, %d of them during a save. %d checkpoints were read, and none was damaged or lost. Weights, optimizer and "
         "losses after %d batches equal those of the run that was never killed.",
         args.kills, in_save, read, batches,

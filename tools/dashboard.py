@@ -210,7 +210,7 @@ ANSWERS = {"/api/runs": overview, "/api/curves": curves, "/api/samples": samples
 
 def build_parser() -> Parser:
     """Flags of dashboard.py."""
-    parser = Parser(prog="dashboard.py", description=__doc__)
+    parser = Parser("[FOLDER] ", prog="dashboard.py", description=__doc__)
     add = parser.add_argument
     text = "folder that runs write their metrics to [%(default)s]"
     add("folder", nargs="?", default="models", metavar="FOLDER", help=text)

@@ -22,7 +22,7 @@ from utils import UserError, log, output_path, user_path
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    parser = Parser(prog="hf_to_checkpoint.py", description=__doc__)
+    parser = Parser("FOLDER_OR_ID -o PT ", prog="hf_to_checkpoint.py", description=__doc__)
     add = parser.add_argument
     add("source", metavar="FOLDER_OR_ID", help="a folder with config.json and model.safetensors, or a name on the Hub")
     add("-o", "--output", metavar="PT", required=True, help="the new checkpoint; must not exist yet")

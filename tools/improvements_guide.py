@@ -65,7 +65,7 @@ def sections() -> dict[str, str]:
 
 def build_parser() -> Parser:
     """Flags of improvements_guide.py."""
-    parser = Parser(prog="improvements_guide.py", description=__doc__)
+    parser = Parser("[CHECKPOINT] ", prog="improvements_guide.py", description=__doc__)
     add = parser.add_argument
     add("checkpoint", nargs="?", metavar="CHECKPOINT", help="a checkpoint of the version that you used before")
     add("--from", dest="version", choices=GUIDES, help="the version that you used before, if you have no checkpoint")

@@ -21,14 +21,12 @@ from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from config import OPTIONS, Value
 from data_loader import IGNORED, Batch, PackedLoader
-from jojo.command import Parser, run_command
+from jojo.command import TRAINED_MODEL, Parser, run_command
 from jojo.text.tokenizer import Tokenizer
 from tools.parts.runs import has_training_state
 from training.flags import Request, parse_value
@@ -93,7 +91,7 @@ def show(loader: PackedLoader, batch: Batch, epoch: int, index: int, tokenizer: 
         pieces = layout.pieces(row)
         length = sum(piece.count for piece in pieces)
         unused = loader.block_size - length
-        ids = [inputs[place][0].item(), *np.concatenate([loader.ids(piece) for piece in pieces]).tolist()]
+        ids = [inputs[place][0].item(), *(i for piece in pieces for i in loader.ids(piece).tolist())]
         predicted = [False, *(targets[place][:length] != IGNORED).tolist()]
         named = ", ".join(f"{piece.document + 1}{'' if piece.begin == 0 else ' (continued)'}" for piece in pieces[:6])
         more = f" and {len(pieces) - 6} more" if len(pieces) > 6 else ""
@@ -101,7 +99,7 @@ def show(loader: PackedLoader, batch: Batch, epoch: int, index: int, tokenizer: 
             "\n--- row %d: documents %s%s; %d of %d tokens predicted%s", place + 1, named, more, sum(predicted), length,
             f", {unused} place{'' if unused == 1 else 's'} empty" if unused else "",
         )  # fmt: skip
-        log.info("%s", painted(row_texts(ids, predicted, tokenizer), color))
+        print(painted(row_texts(ids, predicted, tokenizer), color), flush=True)  # the log writes out colour codes
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -140,4 +138,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, if_full=TRAINED_MODEL)

@@ -68,7 +68,7 @@ def data_config(checkpoint: Checkpoint, dataset: str | None, batches: int | None
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    parser = Parser(prog="perplexity.py", description=__doc__)
+    parser = Parser("PT ", prog="perplexity.py", description=__doc__)
     add = parser.add_argument
     add("checkpoint", metavar="PT", help="the model")
     add("--dataset", metavar="NAME", help="read the validation data of this data set [the one that it was trained on]")

@@ -85,7 +85,7 @@ def plot_runs(title: str, runs: Sequence[tuple[str, MetricsTracker]]) -> Figure:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tool with these arguments; returns the exit code."""
-    parser = Parser(prog="regenerate_plot.py", description=__doc__)
+    parser = Parser("FILE ... ", prog="regenerate_plot.py", description=__doc__)
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="checkpoints (.pt) and metrics files (.metrics.jsonl)")
     add("-o", "--output", metavar="PNG", help="the file to write; needed for several runs [the run's name with .png]")

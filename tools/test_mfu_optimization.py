@@ -38,7 +38,7 @@ from jojo.config_file import file_layers
 from tools.parts.runs import FLAGS_OF_TRAIN, measured_request, timed_step
 from tools.parts.sweep_report import SweepResult, as_json, best_config, draw, summary, table
 from tools.parts.sweep_search import DOES_NOT_FIT, Answer, Settings, Sweep, coordinate_search, full_search, sizes_to_try
-from utils import UserError, byte_count, divisors, is_out_of_memory, log, one_line, replace_text, user_path
+from utils import UserError, byte_count, divisors, is_out_of_memory, log, one_line, output_path, replace_text, user_path
 
 if TYPE_CHECKING:
     from training.flags import Request
@@ -275,14 +275,10 @@ def build_parser() -> Parser:
 
 def check_files(args: argparse.Namespace, config_file: str | None) -> tuple[Path, Path, Path]:
     """The paths of config, JSON and plot. Raises UserError if one cannot be written, before anything is measured."""
-    files = {flag: user_path(getattr(args, flag)) for flag in ("output", "json", "plot")}
+    files = {flag: output_path(getattr(args, flag)) for flag in ("output", "json", "plot")}
     read = {Path(name).resolve() for name, _ in file_layers(user_path(config_file))} if config_file is not None else ()
     taken: dict[Path, str] = {}
     for flag, path in files.items():
-        if not path.parent.is_dir():
-            raise UserError(f"--{flag}: there is no folder '{path.parent}'; create it first.")
-        if path.is_dir():
-            raise UserError(f"--{flag} '{path}' is a folder; it must name a file.")
         if path.resolve() in read:
             raise UserError(f"--{flag} '{path}' is a file that --config reads; name another one.")
         if other := taken.get(path.resolve()):

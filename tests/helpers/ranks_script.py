@@ -102,7 +102,7 @@ def main() -> None:
     trainer.Trainer.step, trainer.Trainer.__init__ = watched_step, watched_make  # type: ignore[method-assign, assignment]
     plotting.PlotManager.draw = lambda *_: None  # type: ignore[method-assign, assignment]
     estimate.measure_cpu_peak_flops = lambda dtype: 1e11  # type: ignore[assignment]
-    run_command(train.main, flags)
+    run_command(train.main, flags, has_ranks=True)
 
 
 if __name__ == "__main__":

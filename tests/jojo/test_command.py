@@ -12,9 +12,9 @@ from helpers_cli import kept_log, start_python, terminal
 import gen
 import prepare
 import upload_to_huggingface
-from jojo.command import Parser, explain_missing_package, explain_os_error, run_command
+from jojo.command import Parser, explain_os_error, run_command
 from training.flags import build_parser
-from utils import UserError
+from utils import UserError, explain_missing_package
 
 COMMANDS: dict[str, Callable[[], Parser]] = {
     "train.py": build_parser,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -31,9 +33,9 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shown(*flags: str) -> str:
-    with listening() as said:
+    with listening() as said, redirect_stdout(StringIO()) as printed:
         assert inspect_batch.main(["--dataset", "talk", "--block_size", "32", "--batch_size", "3", *flags]) == 0
-    return "\n".join(said)
+    return "\n".join([*said, printed.getvalue()])
 
 
 def test_tokens_that_are_not_predicted_are_in_brackets() -> None:
