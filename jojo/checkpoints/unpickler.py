@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import math
 import pickletools
 import struct
 import zipfile
@@ -28,19 +27,11 @@ DICT = "collections OrderedDict"
 TENSOR, PARAMETER = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
 VERSION = "torch.torch_version TorchVersion"  # in the metadata of 2.x
 NAMES = {*DTYPES, DICT, TENSOR, PARAMETER, VERSION}
-VALUES = {"GLOBAL", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
-NEW = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "NEWFALSE": bool}
-TAKEN = {
-    "TUPLE1": 1,
-    "TUPLE2": 2,
-    "TUPLE3": 3,
-    "APPEND": 1,
-    "SETITEM": 2,
-    "BINPERSID": 1,
-    "BUILD": 1,
-    "REDUCE": 2,
-    "NEWOBJ": 2,
-}
+VALUES = {"BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
+CONSTANTS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True, "EMPTY_TUPLE": ()}
+FROM_MARK = ("TUPLE", "APPENDS", "SETITEMS")
+ONE, TWO = ("TUPLE1", "APPEND", "BINPERSID", "BUILD"), ("TUPLE2", "SETITEM", "REDUCE", "NEWOBJ")
+TAKEN = dict.fromkeys(ONE, 1) | dict.fromkeys(TWO, 2) | {"TUPLE3": 3}
 MOST_BYTES = 1 << 24  # of the pickle, and of the list of members
 MOST_STEPS = 1_000_000  # of the pickle, and one more for 8 bytes of the file; a step makes up to 72 bytes
 
@@ -89,7 +80,7 @@ class _Archive:
         self.file.seek(start)
         return start
 
-    def storage(self, kind: Any, key: Any) -> Tensor:
+    def storage(self, _mark: Any, kind: Any, key: Any, _device: Any, _size: Any) -> Tensor:
         """All numbers of a member; the same tensor each time."""
         if type(kind) is not str or type(key) is not str:
             raise ValueError("no storage of a tensor")
@@ -106,65 +97,70 @@ class _Archive:
             self.storages[name] = numbers.view(DTYPES[kind])
         return self.storages[name]
 
+    def counted(self, value: Any) -> Any:
+        """The value. Raises NotPlainError if the tensors so far would need more memory than the file has numbers."""
+        if isinstance(value, Tensor):
+            self.left -= max(64, value.nbytes)
+            if self.left < 0:
+                raise NotPlainError(f"a tensor of the shape {tuple(value.shape)}")
+        return value
+
     def call(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         """What a function or class in NAMES returns."""
         if function == DICT and not arguments:
             return {}
         if function == TENSOR:
             storage, offset, shape, stride, *_ = arguments
-            if len(shape) > 8 or not all(type(size) is int and size >= 0 for size in shape):
-                raise ValueError("no shape of a tensor")
-            self.left -= max(64, math.prod(shape) * storage.itemsize)
-            if self.left < 0:
-                raise NotPlainError(f"a tensor of the shape {tuple(shape)}")
-            return storage.as_strided(shape, stride, offset)
+            if len(shape) > 8:
+                raise ValueError("no shape of a weight")
+            return self.counted(storage.as_strided(shape, stride, offset))
         if function in (PARAMETER, VERSION):
             return arguments[0]
         raise ValueError("no function of a checkpoint")
 
     def value(self) -> Any:
-        """Run the program in data.pkl."""
+        """Run the program in data.pkl. It takes values from the stack, and puts others there or changes the top one."""
         self.start(self.members["data.pkl"])
         steps: Iterator[Any] = pickletools.genops(self.file.read(self.members["data.pkl"].file_size))
         stack: list[Any] = []
         marks: list[int] = []
         memo: dict[int, Any] = {}
         for step, argument, _ in itertools.islice(steps, MOST_STEPS + self.size // 8):
-            name = step.name
-            place = marks.pop() if name in ("TUPLE", "APPENDS", "SETITEMS") else len(stack) - TAKEN.get(name, 0)
+            name = step.name.removeprefix("LONG_")
+            place = marks.pop() if name in FROM_MARK else len(stack) - TAKEN.get(name, 0)
             taken = stack[place:]
             del stack[place:]
-            if name == "GLOBAL" and argument not in NAMES:
-                raise NotPlainError(argument.replace(" ", "."))
             if name in VALUES:
                 stack.append(argument)
-            elif name in NEW:
-                stack.append(NEW[name]())
-            elif name in ("NONE", "NEWTRUE"):
-                stack.append(True if name == "NEWTRUE" else None)
-            elif name in ("BINGET", "LONG_BINGET"):
-                stack.append(memo[argument])
-            elif name in ("BINPUT", "LONG_BINPUT"):
+            elif name in CONSTANTS:
+                stack.append(CONSTANTS[name])
+            elif name in ("EMPTY_DICT", "EMPTY_LIST"):
+                stack.append({} if name == "EMPTY_DICT" else [])
+            elif name == "GLOBAL" and argument in NAMES:
+                stack.append(argument)
+            elif name == "GLOBAL":
+                raise NotPlainError(argument.replace(" ", "."))
+            elif name == "BINPUT":
                 memo[argument] = stack[-1]
+            elif name == "BINGET":
+                stack.append(self.counted(memo[argument]))
             elif name == "MARK":
                 marks.append(len(stack))
-            elif name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
+            elif name.startswith("TUPLE"):
                 stack.append(tuple(taken))
-            elif name in ("APPEND", "APPENDS"):
+            elif name.startswith("APPEND"):
                 stack[-1].extend(taken)
-            elif name in ("SETITEM", "SETITEMS"):
+            elif name.startswith("SETITEM"):
+                # Only short keys: hashing nested tuples can take forever or crash Python; long integers can share a hash.
                 if not all(type(key) is str or (type(key) is int and abs(key) < 2**31) for key in taken[::2]):
-                    raise ValueError(
-                        "no key of a checkpoint"
-                    )  # to hash nested tuples can take forever, or crash Python
+                    break
                 stack[-1].update(zip(taken[::2], taken[1::2], strict=True))
             elif name in ("REDUCE", "NEWOBJ"):
                 stack.append(self.call(*taken))
             elif name == "BINPERSID":
-                _, kind, key, _, _ = taken[0]
-                stack.append(self.storage(kind, key))
+                stack.append(self.storage(*taken[0]))
             elif name == "STOP":
                 return stack[-1]
-            elif name not in ("PROTO", "BUILD"):  # BUILD would set attributes; OrderedDicts of older formats have one
-                raise ValueError(f"no step of a checkpoint: {name}")
-        raise ValueError("too many steps")
+            elif name not in ("PROTO", "BUILD"):  # BUILD would set attributes; an OrderedDict of PyTorch has one
+                break
+        raise ValueError("too many steps, or one that makes no plain value")

@@ -209,8 +209,9 @@ NOT_PLAIN: dict[str, bytes] = {
         name("torch._utils", "_rebuild_parameter_with_state"), FLOATS, NONE, NONE, keyed(text("data"))
     ),
     "a class": name("torch", "Tensor"),
-    "another name of 100,000 letters": name("x" * 100_000, "y"),
+    "a name of 100,000 letters": name("x" * 100_000, "y"),
     "a terabyte of one number": tensor(integer(1 << 40)),
+    "a large tensor in many places": b"(" + tensor(b"K\x06") + put(9) + get(9) * 5000 + b"t",
     "many tensors of the same numbers": (
         b"("
         + TENSOR
