@@ -204,10 +204,10 @@ def model_of(checkpoint: Checkpoint, tokenizer: Tokenizer) -> GPT:
 
 @torch.no_grad()
 def ends_turns(model: GPT, tokenizer: Tokenizer) -> bool:
-    """Whether the end of a turn is likely after an answer, as in a model trained on conversations."""
+    """Whether the end of a turn is among the likeliest tenth of tokens after an answer: without conversations it is rare."""
     answered = [*chat_prompt(tokenizer, [{"role": "user", "content": "Hello"}], 0)[0], *tokenizer.encode("Hello.")]
     logits = model.next_logits(torch.tensor([answered[-model.config.block_size :]], device=model.device))[0]
-    return int((logits >= logits[tokenizer.special_tokens[IM_END]]).sum()) <= Sampling.top_k
+    return int((logits >= logits[tokenizer.special_tokens[IM_END]]).sum()) <= model.n_vocab // 10
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) -> tuple[list[int], int]:
