@@ -119,7 +119,6 @@ class PackedLoader:
         return np.concatenate(masks)
 
     def ids(self, piece: Piece) -> np.ndarray:
-        """The token ids of a piece of a document."""
         begin = int(self.cache.offsets(piece.document, piece.document + 1)[0]) + piece.begin
         return self.cache.tokens(begin, begin + piece.count)
 

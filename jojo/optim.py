@@ -186,6 +186,7 @@ def load_optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module, stat
     """
     misfit = "The checkpoint's optimizer state does not fit this model"
     parameters, kinds = dict(model.named_parameters()), [set(kind.STATE) for kind in OPTIMIZERS.values()]
+    own = optimizer_state(optimizers, model)
     for name, values in state.items():
         if name not in parameters or not isinstance(values, dict) or set(values) not in kinds:
             raise UserError(f"{misfit} at '{one_line(name)}'.")
@@ -193,11 +194,7 @@ def load_optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module, stat
             shape = () if key == "step" else parameters[name].shape
             if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
                 raise UserError(f"{misfit} at '{name}' ({key}).")
-    own = optimizer_state(optimizers, model)
+            if own[name].keys() == values.keys() and not value.is_meta:  # meta: a shard, which is read later
+                copy_into(own[name][key], value)
     if state and (missing := next((name for name in own if name not in state), None)):
         raise UserError(f"{misfit}: '{missing}' is missing.")
-    for name, values in state.items():
-        if own[name].keys() == values.keys():
-            for key, value in values.items():
-                if not value.is_meta:  # in a sharded checkpoint only the shape is known so far
-                    copy_into(own[name][key], value)

@@ -45,7 +45,6 @@ class DeviceLoader:
             self._next = (epoch, position), self.batch(epoch, position)
 
     def send(self, batch: Batch) -> DeviceBatch:
-        """Start copying a batch to the device."""
         return DeviceBatch(self.to_device(batch.inputs), self.to_device(batch.targets), batch.n_targets)
 
     def to_device(self, ids: np.ndarray) -> Tensor:

@@ -43,7 +43,6 @@ class OutputFile(io.FileIO):
     """An unbuffered file. Its errors have its name."""
 
     def write(self, content: Any, /) -> int:
-        """Write bytes; returns how many were written."""
         with errors_of(self.name):
             return super().write(content)
 
@@ -62,7 +61,6 @@ class ChecksummedWriter:
         return "".join(f"{crc32:08x}" for crc32 in self._crc32s)
 
     def write(self, content: bytes) -> None:
-        """Append bytes."""
         self._file.write(content)
         self._add_to_checksums(content)
 
@@ -151,7 +149,6 @@ class CacheWriter:
         return True
 
     def add(self, part: Encoded) -> None:
-        """Append the documents of one task."""
         manifest = self.manifest
         self._ids.write(part.ids.tobytes())
         self._index.write((manifest.n_tokens + np.cumsum(part.lengths)).astype("<u8").tobytes())

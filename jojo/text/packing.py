@@ -105,7 +105,7 @@ class EpochStream:
         return pieces
 
     def pieces(self, row: int) -> list[Piece]:
-        """The pieces that a row predicts."""
+        """The pieces of documents that a row predicts."""
         return self._pieces(row * self.block_size, min((row + 1) * self.block_size, self.cache.n_tokens))
 
     def context(self, row: int) -> Piece | None:
@@ -113,7 +113,6 @@ class EpochStream:
         return self._pieces(row * self.block_size - 1, row * self.block_size)[0] if row else None
 
     def n_targets(self, row: int) -> int:
-        """How many tokens a row predicts."""
         return min(self.block_size, self.cache.n_tokens - row * self.block_size)
 
 

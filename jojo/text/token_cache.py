@@ -112,7 +112,6 @@ class CheckedFile:
             raise DamagedCache(path, f"holds {actual:,} bytes instead of {size:,}")
 
     def read(self, start: int, stop: int) -> bytes:
-        """Bytes start to stop."""
         self.verify(start, stop)
         return self._read(start, stop)
 
