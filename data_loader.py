@@ -1,4 +1,4 @@
-"""Token ids on disk -> batches. Their order is a pure function of (seed, epoch); the position is an integer.
+"""Token ids on disk -> batches -> the device. Their order is a pure function of (seed, epoch); the position is an integer.
 
 By default an epoch's stream is <|endoftext|> (context for the first token) and then every document of the split, in a new
 order each epoch. The stream is cut into rows of `block_size` targets. The rows are shuffled too, so that a batch mixes many
@@ -20,8 +20,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from config import Config
+from config import Config, SystemConfig
 from jojo.machine.ranks import SINGLE, Ranks
 from jojo.text.chat_targets import AssistantTargets
 from jojo.text.packing import EpochStream, Piece, WholeRows, mix_key, permute
@@ -165,3 +167,41 @@ def evaluation_loader(config: Config, split: str, cache: TokenCache, tokenizer: 
     """Micro-batches of "train" or "val" for evaluation: always the same for the same data and sizes."""
     limits = [config.training.eval_iters, config.training.val_batches if split == "val" else None]
     return packed_loader(config, cache, tokenizer, seed=None, max_batches=min(filter(None, limits)))
+
+
+@dataclass
+class DeviceBatch:
+    """A Batch on the device: inputs and targets int64 (A, B, T)."""
+
+    inputs: Tensor
+    targets: Tensor
+    n_targets: int
+
+
+class DeviceLoader:
+    """The batches of a PackedLoader, on the device."""
+
+    def __init__(self, packed: PackedLoader, system: SystemConfig) -> None:
+        self.packed, self.device = packed, system.device
+        self.pin_memory = system.pin_memory and self.device.startswith("cuda")
+        self.prefetches = self.device != "cpu"  # on a CPU there is no copy to overlap with computing
+        self._next: tuple[tuple[int, int], DeviceBatch] | None = None  # (epoch, position) and the batch there
+
+    def batch(self, epoch: int, position: int) -> DeviceBatch:
+        """The batch at a position, like PackedLoader.batch; the prefetched one if `prefetch` was called for it."""
+        if self._next and self._next[0] == (epoch, position):
+            return self._next[1]
+        return self.send(self.packed.batch(epoch, position))
+
+    def prefetch(self, epoch: int, position: int) -> None:
+        """Read a batch now and start sending it to the device."""
+        if self.prefetches:
+            self._next = (epoch, position), self.batch(epoch, position)
+
+    def send(self, batch: Batch) -> DeviceBatch:
+        return DeviceBatch(self.to_device(batch.inputs), self.to_device(batch.targets), batch.n_targets)
+
+    def to_device(self, ids: np.ndarray) -> Tensor:
+        """Copy ids to the device. With pinned memory, the CPU continues during the copy."""
+        tensor = torch.from_numpy(ids)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.pin_memory else tensor.to(self.device)

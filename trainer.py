@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_loader import IGNORED, PackedLoader
+from data_loader import IGNORED, DeviceBatch, DeviceLoader, PackedLoader
 from generation import sample_texts
 from jojo.checkpoints.checkpoint import metadata
 from jojo.checkpoints.saver import NoSaver, Saver, ShardSaver
@@ -36,7 +36,6 @@ from jojo.optim import load_optimizer_state, make_optimizers, optimizer_state
 from jojo.plotting import PlotManager
 from jojo.stopping import Every, Shutdown, StopFlags
 from jojo.text.packing import mix_key
-from training.device_loader import DeviceBatch, DeviceLoader
 from training.placement import build_model, compile_blocks, is_compiled, place, synchronized
 from training.recorder import Record
 from training.resume import Mode

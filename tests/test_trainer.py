@@ -27,9 +27,9 @@ from helpers_run import (
 )
 from plain_recipe import compare
 
+import data_loader
 import trainer as trainer_module
 from jojo.checkpoints import saver as saver_module
-from training import device_loader
 from utils import UserError
 
 
@@ -82,15 +82,15 @@ def test_a_batch_synchronizes_with_the_device_once_after_it_loads_the_next_batch
 def test_prefetching_changes_no_batch_and_loads_none_after_the_last(monkeypatch):
     flags = ("--epochs", "2", "--eval_interval", "0")
     whole = train("--output_checkpoint", "models/here.pt", *flags)
-    plain, send = device_loader.DeviceLoader.__init__, device_loader.DeviceLoader.send
+    plain, send = data_loader.DeviceLoader.__init__, data_loader.DeviceLoader.send
 
     def as_on_a_gpu(loader, *args):
         plain(loader, *args)
         loader.prefetches = True
 
     loads = []
-    monkeypatch.setattr(device_loader.DeviceLoader, "__init__", as_on_a_gpu)
-    monkeypatch.setattr(device_loader.DeviceLoader, "send", lambda own, batch: (loads.append(1), send(own, batch))[1])
+    monkeypatch.setattr(data_loader.DeviceLoader, "__init__", as_on_a_gpu)
+    monkeypatch.setattr(data_loader.DeviceLoader, "send", lambda own, batch: (loads.append(1), send(own, batch))[1])
     ahead = train("--output_checkpoint", "models/ahead.pt", *flags)
     assert whole.code == ahead.code == 0
     assert [row["loss"] for row in metrics_rows("models/here.metrics.jsonl")] == [

@@ -85,10 +85,7 @@ def is_compiled(model: GPT) -> bool:
 
 
 def place(model: GPT, run: Run) -> nn.Module:
-    """Put the model on this rank's device. Returns the module to call; its backward pass averages all ranks' gradients.
-
-    Training updates the parameters of `model`, also with several ranks. With fsdp they become shards.
-    """
+    """Put the model on this rank's device. Returns the module to call; its backward pass averages all ranks' gradients."""
     if run.sharded:
         return shard(model, run)
     model.to(run.device)

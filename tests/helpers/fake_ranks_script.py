@@ -29,9 +29,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from data_loader import DeviceBatch
 from jojo.machine.ranks import Ranks
 from trainer import Trainer
-from training.device_loader import DeviceBatch
 from training.flags import build_parser, read_request
 from training.run import prepare_run
 

@@ -189,9 +189,8 @@ def windows(ids: np.ndarray, shape: Shape, chance: np.random.Generator) -> tuple
 
 def loading(label: str, shape: Mapping[str, int], folder: str) -> Worker:
     """A worker that loads batches in turns with Jojo's loader, from mid-epoch on, and plainly; Jojo trains on each."""
-    from data_loader import Batch
+    from data_loader import Batch, DeviceBatch
     from trainer import Trainer
-    from training.device_loader import DeviceBatch
 
     trainer = Trainer(jojo_run(Shape(**shape), Path(folder)))
     trainer.position = trainer.run.plan.batches_per_epoch // 2
