@@ -296,8 +296,11 @@ def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint written last in a folder; gen.py uses it if no model is named."""
+    """The newest checkpoint in a folder, which gen.py uses if no model is named. Of one save, the run's last checkpoint."""
     found = [p for p in folder.glob("*.pt") if p.is_file() and not p.name.startswith(".")]
     if not found:
         raise UserError(f"No model in '{folder}/'; train one first: python train.py --config configs/story-small.json")
-    return max(found, key=lambda p: p.stat().st_mtime)
+    newest = max(found, key=lambda p: p.stat().st_mtime)
+    last = newest.with_name(f"{run_of(newest)}.pt")  # the same save has also written _best and _batch<N>
+    stamp = read_stamp(newest)
+    return last if stamp and last in found and read_stamp(last) == stamp else newest

@@ -73,6 +73,14 @@ def test_the_newest_checkpoint_of_a_folder_is_the_one_written_last(tmp_path):
     assert newest_checkpoint(tmp_path).name == "new.pt"
 
 
+def test_of_the_checkpoints_of_one_save_the_newest_is_the_last_of_the_run(tmp_path):
+    for name, batch in (("a.pt", 5), ("a_batch5.pt", 5), ("a_best.pt", 5)):
+        write_file(state(batch=batch), tmp_path / name)
+    assert newest_checkpoint(tmp_path).name == "a.pt"
+    write_file(state(batch=6), tmp_path / "a_best.pt")
+    assert newest_checkpoint(tmp_path).name == "a_best.pt"
+
+
 def test_all_files_of_a_run_are_found_and_no_files_of_other_runs(tmp_path):
     files = RunFiles(tmp_path / "a.pt")
     own = ["a.pt", "a_best.pt", "a.metrics.jsonl", "a.png", "a_batch7.pt", "a_batch12.pt"]
