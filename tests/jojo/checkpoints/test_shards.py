@@ -179,6 +179,8 @@ def test_an_error_names_a_shard_that_is_cut_short_missing_or_unknown(sharded: Pa
         lambda listed: listed["tensors"].update({"model.x": []}),
         lambda listed: next(iter(listed["files"].values())).update(bytes=1e300),
         lambda listed: listed["tensors"].update({"model.x": "12"}),
+        lambda listed: listed["tensors"].update({"model.x": [1] * 9}),
+        lambda listed: listed["tensors"].update({"model.x": torch.ones(10**6, dtype=torch.uint8)}),
     ],
 )
 def test_a_malformed_list_of_shards_is_refused(change: Callable[[dict[str, Any]], object], sharded: Path) -> None:
