@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from jojo.text.documents import Document
 
 SEPARATOR = "<|endoftext|>"
-CHAT_FLAGS = ["--data.predict", "assistant", "--data.pack", "whole"]
 SHARED = ("data_dir", "cache_dir", "tokenizer", "parse_special", "max_bad_lines")  # --data.NAME, as in train.py
 WITH_VERIFY = ("verify", "dataset", "name", "data_dir", "cache_dir", "num_workers", "no_color", "debug")
 NEEDS = (  # each of the first options needs one of the second
@@ -137,17 +136,13 @@ def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[
     request: dict[str, Any] = {"val_fraction": args.val_fraction, "max_documents": args.max_documents}
     if args.dataset:
         return recipe_documents(args, request)
-    from jojo.text.dataset_files import SPLITS
     from jojo.text.readers import Problems, TextOptions, find_files, read_records
 
     options = TextOptions(args.separator, args.text_field, args.normalise)
-    written = [files.split(split) for split in SPLITS]  # not read again if a folder or pattern contains them
-    paths, problems = find_files(args.input, written), Problems(args.max_bad_lines)
-    request |= {
-        "files": [file_state(path) for path in paths],
-        **asdict(options),
-        "text_field": args.text_field or "text",
-    }
+    paths = find_files(args.input, leave_out=files.splits)  # if a folder or pattern contains them
+    problems = Problems(args.max_bad_lines)
+    request |= {"files": [file_state(path) for path in paths], **asdict(options)}
+    request["text_field"] = args.text_field or "text"
     if args.text_field == "text":
         request["only_text"] = True
 
@@ -166,10 +161,8 @@ def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[
                 vars(problems).update(before)
                 n_unreadable += 1
         if n_unreadable and not args.skip_unreadable:
-            count = f"{n_unreadable} of {len(paths)} files"
-            raise UserError(
-                f"{count} cannot be read (see above); correct them, or leave them out with --skip_unreadable."
-            )
+            advice = "correct them, or leave them out with --skip_unreadable"
+            raise UserError(f"{n_unreadable} of {len(paths)} files cannot be read (see above); {advice}.")
         if args.text_field and found and not problems.found_field:
             raise UserError(f"No record has a field '{args.text_field}'; correct --text_field, or leave it out.")
         bad_lines = f"{plural(problems.count, 'unreadable line')} ({problems.shown})"
@@ -217,7 +210,7 @@ def file_state(path: Path) -> list[Any]:
 
 def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
     """Write the two JSONL files, unless the same request has written them."""
-    from jojo.text.dataset_files import SPLITS, write_dataset
+    from jojo.text.dataset_files import write_dataset
 
     files.folder.mkdir(parents=True, exist_ok=True)
     with files.locked():
@@ -227,7 +220,7 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
         if provenance and provenance.request == request and not args.force:
             log.info("The data set '%s' exists already, made from the same sources.", files.name)
             return
-        existing = " and ".join(str(path) for path in map(files.split, SPLITS) if path.exists())
+        existing = " and ".join(str(path) for path in files.splits if path.exists())
         if existing and not args.force:
             raise UserError(f"{existing} exist already; add --force to replace, or choose another --name.")
         source = ", ".join(args.input) if args.input else f"the recipe '{args.dataset}'"
@@ -240,13 +233,12 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
 
 def prepare(args: argparse.Namespace, name: str) -> None:
     """Make those of data set, tokenizer and token caches that do not exist yet, and print statistics."""
-    from jojo.text.cache_builder import CacheBuilder
+    from config import Config, DataConfig, SystemConfig
     from jojo.text.chat_targets import AssistantTargets
     from jojo.text.dataset_files import SPLITS, DatasetFiles
-    from jojo.text.documents import Rendering
-    from jojo.text.stats import describe, statistics, warn_of_lookalikes
+    from jojo.text.stats import describe, statistics
     from jojo.text.tokenizer import get_tokenizer
-    from training.dataset import file_source, story_sample
+    from training.dataset import file_source, missing_split, open_dataset, story_sample
     from utils import usable_cores
 
     files = DatasetFiles(user_path(args.data_dir), name)
@@ -255,36 +247,24 @@ def prepare(args: argparse.Namespace, name: str) -> None:
     sources = [file_source(files, split) for split in SPLITS]
     if name == "story" and not sources[0].exists():
         sources = [story_sample(split) for split in SPLITS]
-    missing = next((source for source in sources if not source.exists()), None)
-    if missing and (args.train_tokenizer or args.stats):
-        raise no_data_set(missing)
+    for source in sources if args.train_tokenizer or args.stats else ():  # which read the text itself
+        if not source.exists():
+            raise missing_split(files, source.split)
     if args.train_tokenizer:
         args.tokenizer = str(train_tokenizer(args, files, sources[0]))
         args.given.append("tokenizer")
     tokenizer = get_tokenizer(args.tokenizer)
-    workers = args.num_workers if args.num_workers is not None else usable_cores()
-    rendering = Rendering(parse_special=args.parse_special == "true")
-    folder, caches = user_path(args.cache_dir), []
-    for source in sources:
-        cache = CacheBuilder(source, tokenizer, folder, rendering, args.max_bad_lines, workers).open()
-        if cache is None:
-            raise no_data_set(source)
-        caches.append(cache)
-        log.info("%s\n%s", source.label, statistics(cache))
-    warn_of_lookalikes(caches, rendering.parse_special)
+    special, workers = args.parse_special == "true", usable_cores() if args.num_workers is None else args.num_workers
+    data = DataConfig(name, args.data_dir, parse_special=special, max_bad_lines=args.max_bad_lines)
+    config = Config(data=data, system=SystemConfig(num_workers=workers))
+    caches = open_dataset(config, tokenizer, user_path(args.cache_dir))
+    for cache in caches:
+        log.info("%s\n%s", cache.manifest.source["label"], statistics(cache))
     if args.stats:
         describe(sources, caches, files)
     first = caches[0].tokens(0, min(caches[0].n_tokens, 10_000))
-    log.info(
-        "Train on it: %s", train_command(args, name, chat=bool(AssistantTargets.of(tokenizer).turns(first)[1].any()))
-    )
-
-
-def no_data_set(source: Source) -> UserError:
-    """The error if neither a split's file nor its token cache exists."""
-    from recipes.recipe import how_to_prepare
-
-    return UserError(f"There is no data set '{source.name}' ({source.label}); make it: {how_to_prepare(source.name)}")
+    chat = bool(AssistantTargets.of(tokenizer).turns(first)[1].any())
+    log.info("Train on it: %s", train_command(args, name, chat))
 
 
 def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Source) -> Path:
@@ -313,7 +293,7 @@ def train_command(args: argparse.Namespace, name: str, chat: bool) -> str:
     for option in ("data_dir", "cache_dir", "parse_special", "tokenizer"):
         if option in args.given:
             words += [f"--data.{option}", getattr(args, option)]
-    return shlex.join(words + CHAT_FLAGS * chat)
+    return shlex.join(words + ["--data.predict", "assistant", "--data.pack", "whole"] * chat)
 
 
 def list_recipes(args: argparse.Namespace) -> None:
@@ -356,8 +336,7 @@ def verify(args: argparse.Namespace) -> None:
             damaged += 1
             log.warning("%s is not usable: %s", path, str(error).rstrip(".") + ".")
     if damaged:
-        advice = "training builds them again from the data"
-        raise UserError(f"{damaged} of {len(found)} token caches are damaged; {advice}.")
+        raise UserError(f"{damaged} of {len(found)} token caches are damaged; training makes them again from the data.")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,10 +11,9 @@ from config import Config
 from jojo.text.cache_builder import CacheBuilder, Source
 from jojo.text.dataset_files import DatasetFiles
 from jojo.text.documents import Rendering
-from jojo.text.stats import warn_of_lookalikes
 from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import Tokenizer
-from utils import UserError, check_folder, log, user_path
+from utils import UserError, check_folder, log, plural, user_path
 
 if TYPE_CHECKING:  # importing it imports torch, which prepare.py does not need
     from jojo.machine.ranks import Ranks
@@ -40,7 +39,6 @@ class Data:
         return self.train.manifest.n_control_tokens > self.train.n_documents
 
     def close(self) -> None:
-        """Close the files and remove the temporary folder."""
         self.train.close()
         self.val.close()
         if self.temporary:
@@ -65,8 +63,6 @@ def open_data(config: Config, tokenizer: Tokenizer, ranks: Ranks) -> Data:
 
 def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path) -> tuple[TokenCache, TokenCache]:
     """The token caches of both splits, built if they do not exist. Raises UserError if the data set is missing."""
-    from recipes.recipe import how_to_prepare
-
     data, files = config.data, DatasetFiles(user_path(config.data.data_dir), config.data.dataset_name)
     rendering, workers = Rendering(parse_special=data.parse_special), config.system.num_workers or 0
 
@@ -81,12 +77,21 @@ def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path) -> tuple
         if train and val:
             log.info("Using the built-in sample of %s short stories.", f"{train.n_documents + val.n_documents:,}")
     if train is None or val is None:
-        missing = files.split("train" if train is None else "val")
-        known = sorted(path.name.removesuffix("-train.jsonl") for path in files.folder.glob("*-train.jsonl"))
-        found = f"{files.folder} holds: {', '.join(known) or 'no data set'}"
-        raise UserError(f"'{missing}' does not exist ({found}); make it: {how_to_prepare(files.name)}")
-    warn_of_lookalikes([train, val], data.parse_special)
+        raise missing_split(files, "train" if train is None else "val")
+    lookalikes = train.manifest.lookalike_documents + val.manifest.lookalike_documents
+    if lookalikes and not data.parse_special:
+        advice = "if it is ChatML already, use --data.parse_special true"
+        log.warning("Text like <|im_start|> in %s is read as plain text; %s.", plural(lookalikes, "document"), advice)
     return train, val
+
+
+def missing_split(files: DatasetFiles, split: str) -> UserError:
+    """The error if neither a split's file nor its token cache exists."""
+    from recipes.recipe import how_to_prepare
+
+    known = sorted(path.name.removesuffix("-train.jsonl") for path in files.folder.glob("*-train.jsonl"))
+    found = f"{files.folder} holds: {', '.join(known) or 'no data set'}"
+    return UserError(f"'{files.split(split)}' does not exist ({found}); make it: {how_to_prepare(files.name)}")
 
 
 def file_source(files: DatasetFiles, split: str) -> Source:

@@ -57,11 +57,9 @@ class Source:
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
     def sha256(self) -> str:
-        """Hash of the contents."""
         return sha256_of(self.path) if self.path else self.generator_sha256
 
     def exists(self) -> bool:
-        """Whether the documents can be read."""
         return self.path is None or self.path.is_file()
 
 
@@ -77,17 +75,11 @@ class CacheBuilder:
     num_workers: int = 0
 
     def open(self) -> TokenCache | None:
-        """The cache of the source: found or built.
+        """The cache of the source: found or built. It is rebuilt if damage is found later.
 
-        | source  | its cache          | cache_dir | what happens                                                    |
-        | ------- | ------------------ | --------- | --------------------------------------------------------------- |
-        | missing | any                | any       | find_without_source() opens a cache, or returns None            |
-        | there   | valid              | any       | it is opened, and rebuilt if damage is found later              |
-        | there   | missing or damaged | writable  | it is built by one process, while others wait                   |
-        | there   | missing or damaged | read-only | a cache of the same contents is opened; without one, an OSError |
-
-        Raises UserError if the source has more than `max_bad_lines` unreadable lines or no document, or if it is missing
-        and several caches could be its own.
+        None if the source is missing and has no cache. In a folder that is read-only, a cache of the same contents is
+        opened; without one, an OSError. Raises UserError if the source has more than `max_bad_lines` unreadable lines or no
+        document, or if it is missing and several caches could be its own.
         """
         if not self.source.exists():
             return self.find_without_source()
@@ -120,10 +112,8 @@ class CacheBuilder:
         label = self.source.label
         caches = {cache.manifest.source["label"]: cache for cache in reversed([*self._caches()])}
         if label not in caches and len(caches) > 1:
-            raise UserError(
-                f"No {label}, and '{self.cache_dir}' holds token caches of several files of that name "
-                f"({', '.join(sorted(caches))}); choose one with --data.data_dir."
-            )
+            found = f"token caches of several files of that name ({', '.join(sorted(caches))})"
+            raise UserError(f"No {label}, and '{self.cache_dir}' holds {found}; choose one with --data.data_dir.")
         cache = caches.get(label) or next(iter(caches.values()), None)
         if cache:
             log.info("No %s: using the token cache made from %s.", label, cache.manifest.source["label"])
@@ -169,10 +159,8 @@ class CacheBuilder:
         with self.lock():
             manifest = self.new_manifest()
             if manifest.fingerprint != damaged.fingerprint:
-                raise UserError(
-                    f"The token cache of {self.source.label} is damaged, and the data have changed since it was made; "
-                    "start again to use the new data."
-                )
+                problem = "is damaged, and the data have changed since it was made"
+                raise UserError(f"The token cache of {self.source.label} {problem}; start again to use the new data.")
             self.write(manifest)
 
     def new_manifest(self) -> CacheManifest:
@@ -199,10 +187,8 @@ class CacheBuilder:
                 writer.add(part)
                 bar.update(part.source_bytes)
                 if manifest.bad_lines > self.max_bad_lines:
-                    raise UserError(
-                        f"{label} has more than {self.max_bad_lines} unreadable lines ({writer.examples}); "
-                        "correct them, or raise data.max_bad_lines."
-                    )
+                    shown = f"more than {self.max_bad_lines} unreadable lines ({writer.examples})"
+                    raise UserError(f"{label} has {shown}; correct them, or raise data.max_bad_lines.")
             if count := manifest.bad_lines:
                 log.warning("%s: skipped %s (%s).", label, plural(count, "unreadable line"), writer.examples)
             if not manifest.n_documents:

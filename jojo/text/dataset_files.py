@@ -36,49 +36,35 @@ class Provenance:
     sizes: dict[str, int]  # of the files in bytes, per split
 
 
-@dataclass(frozen=True)
 class DatasetFiles:
     """The files of a data set in a folder."""
 
-    folder: Path
-    name: str
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        self.splits = [self.split(split) for split in SPLITS]
+        self.provenance_file = folder / f"{name}.made.json"
+        # The provenance of a set that is written, but whose files may still have their temporary names:
+        self.pending = folder / f".{name}.pending.json"
+        # The files of a set that is not pending yet, its provenance and its splits:
+        self.unfinished = [self.pending.with_suffix(".new"), *map(self.temporary, SPLITS)]
 
     def split(self, split: str) -> Path:
         return self.folder / f"{self.name}-{split}.jsonl"
 
-    @property
-    def provenance_file(self) -> Path:
-        return self.folder / f"{self.name}.made.json"
-
-    @property
-    def pending(self) -> Path:
-        """The provenance of a set that is written, but whose files may still have their temporary names."""
-        return self.folder / f".{self.name}.pending.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that writes the set, or calls settle()."""
-        return self.folder / f".{self.name}.lock"
-
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock. Its file is removed if there is no data set at the end."""
-        with locked(self.lock, f"the data set '{self.name}'"):
+        """Hold the lock of the set, to write it or to settle(). Its file is removed if there is no data set at the end."""
+        path = self.folder / f".{self.name}.lock"
+        with locked(path, f"the data set '{self.name}'"):
             try:
                 yield
             finally:
                 if not self.split("train").exists():
                     with contextlib.suppress(OSError):  # Windows keeps open files
-                        self.lock.unlink()
+                        path.unlink()
 
     def temporary(self, split: str) -> Path:
-        """Where a split is written."""
         return self.folder / f".{self.name}-{split}.jsonl.new"
-
-    @property
-    def unfinished(self) -> list[Path]:
-        """The files of a set that is not pending yet: its provenance and its splits."""
-        return [self.pending.with_suffix(".new"), *map(self.temporary, SPLITS)]
 
     def settle(self) -> None:
         """Clean up after a killed process: rename the files of a pending set, delete unfinished ones. Needs the lock."""
@@ -106,17 +92,10 @@ class DatasetFiles:
 def write_dataset(
     files: DatasetFiles, documents: Iterable[Document], request: dict[str, Any], source: str
 ) -> Provenance:
-    """Write both splits and their provenance, all or nothing.
+    """Write both splits and their provenance, all or nothing. `source` says in messages where the documents come from.
 
-    Raises UserError if there are no documents, or a single one that is too short to be split.
-
-    Args:
-        files: the files to write.
-        documents: what to write; read once.
-        request: kept in the provenance. "val_fraction" is the share of validation documents if the source has no
-            splits. "max_documents" stops after so many documents; if the source has splits, only its training documents
-            are used, and they are split again.
-        source: where the documents come from, for messages.
+    The request's "max_documents" stops after so many documents; if the source has splits, only its training documents are
+    used, and they are split again. Raises UserError if there are no documents, or a single one too short to be split.
     """
     (provenance_file, *splits), val_fraction = files.unfinished, request["val_fraction"]
     try:

@@ -2,7 +2,8 @@
 
 {"text": "..."}                                              plain text
 {"messages": [{"role": "user", "content": "..."}, ...]}      a conversation ("conversation" is read too)
-{"input": "...", "output": "..."}                            a question and its answer (an "instruction" goes before it)
+{"input": "...", "output": "..."}                            a question and its answer
+{"instruction": "...", "input": "...", "output": "..."}      the same (Alpaca); "input" may be empty or missing
 """
 
 from __future__ import annotations
@@ -51,11 +52,7 @@ def describe_fields(names: Iterable[str]) -> str:
 
 
 def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
-    """The conversation in a record, or None if it holds plain text.
-
-    Accepts {"conversation" | "messages": [{"role", "content"}, ...]}, {"input", "output"} and Alpaca's {"instruction",
-    "input", "output"}, whose "input" may be empty or missing. Raises ValueError for any other form.
-    """
+    """The conversation in a record, or None if it holds plain text. Raises ValueError for an unknown form."""
     turns = record.get("conversation")
     if turns is None:
         turns = record.get("messages")
@@ -83,11 +80,9 @@ def record_messages(record: Mapping[str, Any]) -> Sequence[Message] | None:
 
 def with_usual_roles(record: Record) -> Record:
     """The record. Roles that other data sets call "Assistant", "gpt" or "human" get the names that training knows."""
-    for name in ("conversation", "messages"):
-        turns = record.get(name)
+    for turns in (record.get("conversation"), record.get("messages")):
         for turn in turns if isinstance(turns, list) else ():
-            role = turn.get("role") if isinstance(turn, dict) else None
-            if isinstance(role, str):
+            if isinstance(turn, dict) and isinstance(role := turn.get("role"), str):
                 turn["role"] = ROLES.get(role.strip().lower(), role)
     return record
 
@@ -117,7 +112,7 @@ _CHARACTERS: dict[int, str | None] = {
     **dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b"), "'"),
     **dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f"), '"'),
     **dict.fromkeys([0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], " "),
-    **dict.fromkeys([0x200B, 0x2060, 0xFEFF, 0xAD]),
+    **dict.fromkeys([0x200B, 0x2060, 0xFEFF, 0xAD]),  # zero-width space, word joiner, byte order mark, soft hyphen
 }
 _JOINERS = re.compile("(?<![\u0300-\U0010ffff])[\u200c\u200d]+(?![\u0300-\U0010ffff])")
 
@@ -125,12 +120,8 @@ _JOINERS = re.compile("(?<![\u0300-\U0010ffff])[\u200c\u200d]+(?![\u0300-\U0010f
 def normalise(text: str) -> str:
     """The text with one character in place of several that look alike. A second call changes nothing.
 
-    - Unicode NFC: a letter and its accent become one character if Unicode has it
-    - curly single and double quotes (high, low, reversed) become ' and "; dashes stay
-    - no-break and all other Unicode spaces become a space; tabs stay
-    - zero-width spaces, word joiners, byte order marks and soft hyphens are removed; zero-width joiners and non-joiners
-      too, except beside a character that is not Latin, where they matter (Persian, Hindi, emoji)
-    - CRLF and CR become LF; spaces and tabs at the ends of lines are removed; three or more empty lines become one
+    Besides _CHARACTERS, it applies Unicode NFC, and removes zero-width joiners and non-joiners, except beside a character
+    that is not Latin, where they matter (Persian, Hindi, emoji). Three or more empty lines become one.
     """
     if not text.isascii():  # remove characters first: one may stand between a letter and its accent
         text = _JOINERS.sub("", unicodedata.normalize("NFC", text.translate(_CHARACTERS)))
@@ -159,10 +150,7 @@ class Rendering:
 
 
 def render(record: Record, tokenizer: Tokenizer, rendering: Rendering) -> tuple[np.ndarray, bool]:
-    """The ids of a record (uint32) without the final <|endoftext|>, and whether it has look-alikes that stayed text.
-
-    Raises ValueError for a record of an unknown form.
-    """
+    """The ids of a record (uint32) without the final <|endoftext|>, and whether it has look-alikes that stayed text."""
     messages = record_messages(record)
     if messages is not None:
         return np.array(tokenizer.encode_chat(messages), np.uint32), False

@@ -32,8 +32,8 @@ from jojo.text.documents import Record, UnknownForm, describe_error, describe_fi
 from utils import UserError, log, one_line, user_path
 
 SEPARATOR = "<|endoftext|>"
-BLANKS = " \t"
 FORMATS = (".txt", ".jsonl", ".md", ".csv", ".parquet")
+BLANKS = " \t"
 KNOWN = f"{', '.join(FORMATS)} (all but the last also as .gz or .zst)"
 PIECE_CHARACTERS = 32_000  # a longer text is cut near this length, which is far longer than any context
 CHUNK_BYTES = 1 << 18
@@ -41,12 +41,8 @@ COMPRESSED_BYTES = 1 << 8  # given to zstd at once; its output may be 30,000 tim
 LONGEST_LINE = 64 << 20  # bytes of .jsonl and .csv; characters of a .csv field
 TOO_LARGE = f"a text is longer than {LONGEST_LINE >> 20} MiB"
 BATCH_ROWS = 64  # of .parquet: few, because each may be a book
-SMALL, MOST_PACKED = (
-    4 << 20,
-    200,
-)  # what unpacks to more bytes, and over 200 times its size, is no text and may fill the memory
+SMALL, MOST_PACKED = 4 << 20, 200  # what unpacks to more bytes, and over 200 times its size, may fill the memory
 CONVERT = "convert it, for example with iconv -f {} -t utf-8"
-CONVERT_UTF_16 = "if it is UTF-16, convert it with iconv -f utf-16 -t utf-8"
 FORMS = ("text", "conversation", "messages", "instruction", "input", "output")  # the fields that make a record
 
 
@@ -85,25 +81,20 @@ class Problems:
 
     @property
     def shown(self) -> str:
-        """The examples, for messages."""
         return "; ".join(self.examples) + ("; ..." if self.count > len(self.examples) else "")
 
 
 def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Path]:
     """The files that --input names, each once, in a fixed order.
 
-    Raises UserError for inputs that are missing, have no readable file, or are in an unknown format; it names all of them.
-
-    Args:
-        inputs: files, folders (with all folders in them) and patterns like `books/**/*.md`. Folders and patterns skip
-            unknown formats and names that begin with a dot. An existing path is never a pattern.
-        leave_out: files that folders and patterns skip.
+    Folders and patterns skip unknown formats, names that begin with a dot, and the files to `leave_out`. An existing path
+    is never a pattern. Raises UserError, which names all inputs that are missing or cannot be read.
     """
     files: dict[Path, Path] = {}
     wrong: list[str] = []
     left_out = {path.resolve() for path in leave_out}
     for name in inputs:
-        path = user_path(name)
+        path, paths = user_path(name), list[Path]()
         if path.is_file():
             paths = [path]
             if not _format(path):
@@ -114,7 +105,6 @@ def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Pa
             if not paths:
                 wrong.append(f"No file in '{path}' can be read; --input takes {KNOWN}.")
         else:
-            paths = []
             wrong.append(f"No file or folder '{path}'; check --input.")
         for path in paths:
             files.setdefault(path.resolve(), path)  # a file may have several names
@@ -164,8 +154,7 @@ def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterat
     r"""The documents of a file from find_files, as records that documents.record_texts accepts.
 
     `problems` counts unreadable lines, and empty documents, which are left out. NUL characters in JSON (\u0000) or Parquet
-    are kept; a NUL byte in any other file means that it is not text. Raises UserError if the file cannot be read to its
-    end, or if too many lines are unreadable.
+    are kept. Raises UserError if the file cannot be read to its end, or if too many lines are unreadable.
     """
     kind = _format(path)
     if kind in (".txt", ".md"):
@@ -190,10 +179,7 @@ def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterat
 
 
 def _with_options(record: Record, options: TextOptions) -> Record:
-    """The record, or only its field `text_field`; with the usual names of roles, and normalised if requested.
-
-    Raises UnknownForm if it has neither that field nor another that makes a record.
-    """
+    """The record, or only its field `text_field`; with the usual names of roles, and normalised if requested."""
     name = options.text_field
     if name and name in record:
         record = {"text": record[name]}
@@ -296,11 +282,9 @@ def _optional(module: str, path: Path) -> Any:
 
 
 def split_text(text: str | Iterable[str], separator: str = SEPARATOR) -> Iterator[str]:
-    """The documents between separator lines, stripped and not empty; long ones are cut into pieces.
+    """The documents of a text, or of its chunks, stripped and not empty; long ones are cut into pieces.
 
-    Args:
-        text: a text, or its chunks; where the chunks begin makes no difference.
-        separator: the line that ends a document, taken literally; spaces and tabs around it are ignored.
+    A line that is the separator, with or without spaces and tabs around it, ends a document.
     """
     return filter(None, map(str.strip, _pieces(_parts([text] if isinstance(text, str) else text, separator))))
 
@@ -358,12 +342,12 @@ def _chunks(path: Path, errors: str = "windows-1252") -> Iterator[bytes]:
             for chunk in itertools.chain(filter(None, chunks), [b""]):  # the empty one is the end
                 if not n_read:
                     marked = chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-                    decoder = codecs.getincrementaldecoder("utf-16" if marked else "utf-8")(
-                        "replace" if marked else errors
-                    )
+                    encoding, handler = ("utf-16", "replace") if marked else ("utf-8", errors)
+                    decoder = codecs.getincrementaldecoder(encoding)(handler)
                 text = decoder.decode(chunk, not chunk).encode("utf-8", "surrogateescape")
                 if (at := text.find(b"\0")) >= 0:
-                    raise UserError(f"'{path}' is not UTF-8 text (byte {n_bytes + at:,} is NUL); {CONVERT_UTF_16}.")
+                    where, how = f"byte {n_bytes + at:,} is NUL", "convert it with iconv -f utf-16 -t utf-8"
+                    raise UserError(f"'{path}' is not UTF-8 text ({where}); if it is UTF-16, {how}.")
                 n_read, n_bytes = n_read + len(chunk), n_bytes + len(text)
                 if n_read > max(SMALL, MOST_PACKED * file.tell()):
                     raise UserError(f"'{path}' becomes over {MOST_PACKED} times larger; unpack it first if it is text.")
@@ -371,11 +355,12 @@ def _chunks(path: Path, errors: str = "windows-1252") -> Iterator[bytes]:
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             reason = one_line(str(error))
             raise UserError(f"'{path}' is damaged or incomplete ({reason}); make or download it again.") from None
-    if not marked and n_bytes > 1.4 * n_read:  # every byte that is not UTF-8 became two or three
+    if marked or n_bytes <= n_read:
+        return
+    if n_bytes > 1.4 * n_read:  # every byte that is not UTF-8 became two or three
         raise UserError(f"'{path}' is neither UTF-8 nor Windows-1252 text; {CONVERT.format('cp1251')}.")
-    if not marked and n_bytes > n_read:
-        how = CONVERT.format("cp1250")
-        log.warning("'%s' is not UTF-8, so it was read as Windows-1252; if words look wrong, %s.", path, how)
+    how = CONVERT.format("cp1250")
+    log.warning("'%s' is not UTF-8, so it was read as Windows-1252; if words look wrong, %s.", path, how)
 
 
 def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from jojo.text.cache_builder import Source
 from jojo.text.dataset_files import DatasetFiles
 from jojo.text.documents import line_texts
 from jojo.text.token_cache import TokenCache
-from utils import log, one_line, plural
+from utils import log, one_line
 
 
 def describe(sources: Sequence[Source], caches: Sequence[TokenCache], files: DatasetFiles) -> None:
@@ -31,10 +30,10 @@ def describe(sources: Sequence[Source], caches: Sequence[TokenCache], files: Dat
 
 def report_copies(sources: Sequence[Source]) -> None:
     """Count exact copies, within a split and across, and show the documents that occur most often."""
-    digests = [array("Q", map(digest, filter(None, map(line_texts, source.lines())))) for source in sources]
-    parts = [np.unique(np.frombuffer(d, np.uint64)) for d in digests]
-    both = len(np.intersect1d(parts[0], parts[1]))
-    values, counts = np.unique(np.concatenate([np.frombuffer(d, np.uint64) for d in digests]), return_counts=True)
+    texts_of = (filter(None, map(line_texts, source.lines())) for source in sources)
+    digests = [np.fromiter(map(digest, texts), np.uint64) for texts in texts_of]
+    both = len(np.intersect1d(digests[0], digests[1]))
+    values, counts = np.unique(np.concatenate(digests), return_counts=True)
     log.info(
         "%s of %s documents are copies of another; %s occur in both splits.",
         f"{int(counts.sum()) - len(values):,}", f"{int(counts.sum()):,}", f"{both:,}",
@@ -59,8 +58,7 @@ def draw_lengths(lengths: dict[str, np.ndarray], title: str, path: Path) -> None
     figure = new_figure(8, 4.5)
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    axes = figure.add_subplot(xscale="log", xlabel="tokens per document", ylabel="share of documents")
-    axes.set_title(title)
+    axes = figure.add_subplot(xscale="log", title=title, xlabel="tokens per document", ylabel="share of documents")
     everything = np.concatenate(list(lengths.values()))
     edges = np.unique(np.geomspace(everything.min(), everything.max() + 1, 40).round()).tolist()
     for (split, length), color in zip(lengths.items(), ("tab:blue", "tab:orange"), strict=False):
@@ -90,13 +88,3 @@ def statistics(cache: TokenCache) -> str:
     if manifest.empty_documents:
         rows.append(("empty documents", f"{manifest.empty_documents:,}, skipped"))
     return "\n".join(f"  {name:<17} {value}" for name, value in rows)
-
-
-def warn_of_lookalikes(caches: list[TokenCache], parse_special: bool) -> None:
-    """Warn if documents hold text that looks like control tokens; the message names the option that reads it so."""
-    count = sum(cache.manifest.lookalike_documents for cache in caches)
-    if count and not parse_special:
-        log.warning(
-            "Text like <|im_start|> in %s is read as plain text; if it is ChatML already, use --data.parse_special true.",
-            plural(count, "document"),
-        )

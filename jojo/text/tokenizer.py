@@ -48,15 +48,7 @@ def _parts(text: str) -> list[str]:
 
 
 class Tokenizer:
-    """A vocabulary with or without ChatML.
-
-    Attributes:
-        is_gpt2: whether the vocabulary is GPT-2's.
-        has_chatml: whether it has ChatML's control tokens.
-        special_tokens: control tokens and their ids.
-        n_vocab: ids in use; GPT-2: 50,259 (50,257 without ChatML). Embedding rows from there on are padding.
-        padded_vocab_size: n_vocab rounded up to a multiple of 64, for faster matrix products; GPT-2: 50,304.
-    """
+    """A vocabulary with or without ChatML's control tokens."""
 
     def __init__(self, chatml: bool = True, vocabulary: Vocabulary | None = None) -> None:
         """`vocabulary`: None means GPT-2's; it is read when the first text is encoded."""
@@ -66,8 +58,8 @@ class Tokenizer:
         self.eot_id = len(vocabulary.tokens) if vocabulary else 50256
         names = (END_OF_TEXT, IM_START, IM_END) if chatml else (END_OF_TEXT,)
         self.special_tokens = {name: self.eot_id + i for i, name in enumerate(names)}
-        self.n_vocab = self.eot_id + len(names)
-        self.padded_vocab_size = -(-self.n_vocab // 64) * 64
+        self.n_vocab = self.eot_id + len(names)  # ids in use; GPT-2: 50,259 (50,257 without ChatML)
+        self.padded_vocab_size = -(-self.n_vocab // 64) * 64  # 64: for faster matrix products; GPT-2: 50,304
         self._of_thread = threading.local()
 
     @property
@@ -129,7 +121,6 @@ class Tokenizer:
         return [i for part in parts for i in self._encoding.encode(part, allowed_special="all")]
 
     def contains_control_text(self, text: str) -> bool:
-        """Whether text contains something written like a control token."""
         return "<|" in text and any(token in text for token in self.special_tokens)
 
     def open_turn(self, role: str) -> list[int]:

@@ -99,16 +99,12 @@ def last_cut(token: bytes, ranks: dict[bytes, int]) -> int:
 class Vocabulary:
     """The tokens that are text, in the order of their ids, which is also the order of their merges.
 
-    The file has tiktoken's format: a line "base64-token id" for each token.
-
-    Attributes:
-        name: "gpt2", or "bpe" and the number of tokens.
-        sha256: of the file's contents.
+    Its file, `content`, has tiktoken's format: a line "base64-token id" for each token.
     """
 
     def __init__(self, content: bytes, name: str | None = None) -> None:
         """Raises ValueError if the content is not a vocabulary that can encode every text."""
-        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.content, self.sha256 = content, hashlib.sha256(content).hexdigest()
         try:
             pairs = [line.split() for line in content.splitlines()]
             self.tokens = [base64.b64decode(token, validate=True) for token, _ in pairs]
@@ -121,11 +117,6 @@ class Vocabulary:
             raise ValueError("its tokens are not numbered in order, or are not all different")
         if (missing := next((byte for byte in range(256) if bytes([byte]) not in self.ranks), None)) is not None:
             raise ValueError(f"it has no token for the byte {missing}")
-
-    @property
-    def content(self) -> bytes:
-        """The contents of its file."""
-        return b"".join(base64.b64encode(token) + b" %d\n" % i for i, token in enumerate(self.tokens))
 
 
 @lru_cache(maxsize=1)
