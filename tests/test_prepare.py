@@ -764,9 +764,12 @@ def test_input_without_a_name_is_refused_with_the_full_command():
     [
         (
             ["--name", "x"],
-            r"no data set 'x' \(data/x-train\.jsonl\); make it: python prepare.py --input FILES --name x",
+            r"'data/x-train\.jsonl' does not exist .*; make it: python prepare.py --input FILES --name x",
         ),
-        (["--name", "chitchat"], r"no data set 'chitchat' .*; make it: python prepare\.py --dataset chitchat$"),
+        (
+            ["--name", "chitchat"],
+            r"chitchat-train\.jsonl' does not exist .*; make it: python prepare\.py --dataset chitchat$",
+        ),
         (["--dataset", "nothing"], "No recipe 'nothing'; choose one of .*story"),
         (["--dataset", "story", "--input", "a.txt"], "leave one of them out"),
         (["--dataset", "story", "--source", "gone.txt"], r"no file or folder 'gone\.txt'; check --source"),
