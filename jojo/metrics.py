@@ -239,10 +239,8 @@ def _complete_rows(path: Path, until: int, known: MetricsTracker) -> int:
     if 2 * len(wrong) > len(losses.keys() & found_rows.keys()):  # the file of another run
         found_rows = {}
     rows = {step: line for step, (line, _) in found_rows.items() if step not in wrong}
-    seen = (
-        range(points[0][0] - known.train_loss_batch.stride + 1, until + 1) if points else ()
-    )  # batches since `known` began
-    lost = set(seen) - rows.keys()
+    known_from = points[0][0] - known.train_loss_batch.stride + 1 if points else until + 1
+    lost = set(range(known_from, until + 1)) - rows.keys()
     rebuilt = {step: _line(row) for step, row in known.rows().items() if step in lost}
     content = b"".join(line for _, line in sorted((rows | rebuilt).items()))
     if lost:

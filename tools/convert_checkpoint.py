@@ -10,8 +10,9 @@ rank reads only what it needs. A run continues from the new file as it would fro
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -38,7 +39,6 @@ def main(arguments: Sequence[str]) -> int:
 
     from jojo.checkpoints.checkpoint import load_checkpoint
     from jojo.checkpoints.file import write_file
-    from jojo.checkpoints.saver import write_sharded
 
     checkpoint = load_checkpoint(source)
     if checkpoint.version != "3":
@@ -49,6 +49,17 @@ def main(arguments: Sequence[str]) -> int:
     (write_sharded if args.parts else write_file)(checkpoint.state, output)
     log.info("Wrote %s%s", output, ", and its shards beside it" if args.parts else "")
     return 0
+
+
+def write_sharded(state: Mapping[str, Any], path: Path) -> None:
+    """Write a state without sharded tensors in shards, in one process. Raises UserError if the disk fails."""
+    from jojo.checkpoints.run_files import RunFiles, run_of
+    from jojo.checkpoints.saver import ShardSaver
+    from jojo.machine.ranks import SINGLE
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = RunFiles(path.with_name(run_of(path) + ".pt"))  # all checkpoints of a run have their shards in one folder
+    ShardSaver(files, None, SINGLE).store(state, path)
 
 
 if __name__ == "__main__":

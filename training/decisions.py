@@ -40,12 +40,9 @@ def decide(resolved: ResolvedRequest, tokenizer: Tokenizer, ranks: Ranks) -> Rea
     if config.model.vocab_size is None:
         reasons.derive(config, "model.vocab_size", padded, f"{tokenizer.name} has {n_vocab:,} tokens; a multiple of 64")
     elif config.model.vocab_size < n_vocab:
-        loaded, size = resolved.start.checkpoint is not None, f"{config.model.vocab_size:,}"
-        advice = (
-            "the loaded model needs a tokenizer that Jojo does not have"
-            if loaded
-            else f"set it to null or to {padded:,}"
-        )
+        size, advice = f"{config.model.vocab_size:,}", f"set it to null or to {padded:,}"
+        if resolved.start.checkpoint:
+            advice = "the loaded model needs a tokenizer that Jojo does not have"
         raise UserError(f"model.vocab_size {size} is smaller than the tokenizer's {n_vocab:,} tokens; {advice}.")
     derive_system(config, reasons, ranks)
     if ranks.is_single and config.system.parallel == "fsdp" and reasons.by_flag("system.parallel"):
@@ -110,9 +107,8 @@ def decide_schedule(resolved: ResolvedRequest, total_batches: int, reasons: Reas
         lengths, rates = (f"{total_batches:,}", f"{stored['total_batches']:,}"), schedule.describe(total_batches)
         log.info("The run is now %s batches long instead of %s. From here on: %s.", *lengths, rates)
         if start.checkpoint and start.checkpoint.config["training"].get("max_iters") and not config.training.max_iters:
-            log.warning(
-                "To train only as long again, use --max_iters %d instead of --epochs.", 2 * stored["total_batches"]
-            )
+            twice = 2 * stored["total_batches"]
+            log.warning("To train only as long again, use --max_iters %d instead of --epochs.", twice)
     reasons.derive(config, "scheduler.warmup_iters", schedule.warmup, "warmup_fraction of the run")
     reasons.derive(config, "scheduler.lr_decay_iters", schedule.decay_end, "the run's end")
     reasons.derive(config, "scheduler.min_lr", schedule.floor, "a tenth of learning_rate")

@@ -26,13 +26,7 @@ class Record:
     """
 
     def __init__(self, run: Run, metrics: MetricsTracker, peak_flops: float | None) -> None:
-        """Open the files, to continue after the rows of finished batches.
-
-        Args:
-            run: the run.
-            metrics: gets every row; plots are drawn from it.
-            peak_flops: the device's peak FLOP/s, for MFU; None if unknown.
-        """
+        """Open the files, to continue after the rows of finished batches. `peak_flops`: the device's FLOP/s, if known."""
         from tqdm import tqdm
 
         files, done, is_main = run.files, run.start.batches_done, run.ranks.is_main
@@ -93,7 +87,6 @@ class Record:
                 log.info("About %s left at this speed, evaluations not counted.", left)
 
     def evaluation(self, losses: Mapping[str, float], is_best: bool) -> None:
-        """Show an evaluation and add it to the row."""
         self.row |= losses
         log.info(
             "batch %d/%d  evaluation: training loss %.4f, validation loss %.4f, %.4f bits per byte%s", self.row["step"],
@@ -101,7 +94,6 @@ class Record:
         )  # fmt: skip
 
     def samples(self, samples: Sequence[Mapping[str, str]]) -> None:
-        """Show what the model writes and add it to the row."""
         self.row["samples"] = samples
         for sample in samples:
             text = " ".join((sample["prompt"] + sample["text"]).split())

@@ -31,30 +31,13 @@ DECISIVE = {
 
 
 class Mode(Enum):
-    """How a run starts. docs/checkpoints.md has the same table and explains its columns; a test compares both with the code.
-
-    flags                                    mode      weights  optimizer  position  metrics  options  changes   run id  files
-    (none)                                   FRESH     -        -          -         -        -        allowed   new     by options
-    --init_from PATH_OR_ID                   WEIGHTS   yes      -          -         -        model    allowed   new     by options
-    --load_model_only PATH                   WEIGHTS   yes      -          -         -        model    allowed   new     by options
-    --checkpoint PATH --load_model_only      WEIGHTS   yes      -          -         -        model    allowed   new     by options
-    --checkpoint PATH --reset_epoch          RESET     yes      yes        -         -        all      allowed   new     by options
-    --resume --reset_epoch                   RESET     yes      yes        -         -        all      allowed   new     by options
-    --checkpoint PATH                        RESUME    yes      yes        yes       yes      all      refused   same    same
-    --checkpoint PATH --resume               RESUME    yes      yes        yes       yes      all      refused   same    same
-    --resume PATH                            RESUME    yes      yes        yes       yes      all      refused   same    same
-    --resume                                 RESUME    yes      yes        yes       yes      all      refused   same    same
-    --resume --allow_changes                 RESUME    yes      yes        yes       yes      all      allowed   same    same
-    --resume PATH --output_checkpoint OTHER  CONTINUE  yes      yes        yes       yes      all      refused   new     OTHER
-    --checkpoint OLDER_FORMAT                CONTINUE  yes      yes        batches   losses   all      allowed   new     by options
-    (torchrun restarts the job)              RESUME    yes      yes        yes       yes      all      refused   same    same
-    """
+    """How a run starts, and in words where from. docs/checkpoints.md lists the flags that lead to each mode; tests check it."""
 
     FRESH = "random weights"
-    WEIGHTS = "a new run from weights"
-    RESET = "a new run from weights and optimizer state"
-    CONTINUE = "the checkpoint's training, continued as a new run"
-    RESUME = "the checkpoint's run"
+    WEIGHTS = "the weights of {path}"
+    RESET = "the weights and optimizer state of {path}, counting from zero"
+    CONTINUE = "batch {batch:,} of {path}, as a new run"
+    RESUME = "batch {batch:,} of {path}"
 
     @property
     def loads_optimizer(self) -> bool:
@@ -224,9 +207,8 @@ def refuse_other_shape(config: Config, sources: dict[str, str], checkpoint: Chec
         if key != "dropout" and (now := getattr(config.model, key)) not in (None, value)
     ]
     if problems:
-        raise UserError(
-            f"The model in '{checkpoint.path}' has another shape: {'; '.join(problems)}. Leave these options out."
-        )
+        other = "; ".join(problems)
+        raise UserError(f"The model in '{checkpoint.path}' has another shape: {other}. Leave these options out.")
     config.model.vocab_size = stored.get("vocab_size", config.model.vocab_size)
 
 
@@ -245,10 +227,8 @@ def check_changes(
         if stored != now and not (section == "scheduler" and name in derived):
             changes.append(f"{name} {stored} -> {now} ({consequence})")
     old = checkpoint.state["metadata"]["dataset"]
-    for split, means in {
-        "train": "the rest of the epoch has other text",
-        "val": "validation losses are not comparable",
-    }.items():
+    consequences = {"train": "the rest of the epoch has other text", "val": "validation losses are not comparable"}
+    for split, means in consequences.items():
         if old[split] != data[split]:
             changes.append(f"{old['name']}-{split} {old[split]} -> {data['name']}-{split} {data[split]} ({means})")
     if changes and allowed:

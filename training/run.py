@@ -95,9 +95,8 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
     if plan.batches_per_epoch < FEW_BATCHES and start.mode is not Mode.RESUME:
         accumulates = config.training.gradient_accumulation_steps > ranks.world_size
         how = "--training.gradient_accumulation_steps 1" if accumulates else "a smaller --batch_size, or more --epochs"
-        log.warning(
-            "An epoch has only %s; to learn more from it, use %s.", plural(plan.batches_per_epoch, "batch"), how
-        )
+        batches = plural(plan.batches_per_epoch, "batch")
+        log.warning("An epoch has only %s; to learn more from it, use %s.", batches, how)
 
     for split in ("train", "val") if config.data.predict != "all" else ():
         evaluated = run.evaluation_loader(split)

@@ -29,7 +29,7 @@ OPTION_WIDTH = max(len(name.split(".")[1]) for name in OPTIONS)
 
 def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
     """The box before the first batch. `peak_flops`: the device's peak FLOP/s, or None if unknown."""
-    config, plan = run.config, run.plan
+    config, plan, start = run.config, run.plan, run.start
     model, training, system = config.model, config.training, config.system
     train, val = run.data.train, run.data.val
     split = f"{training.gradient_accumulation_steps} x {plural(training.batch_size, 'sequence')} of {model.block_size}"
@@ -48,7 +48,7 @@ def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
         ("ranks", "" if run.ranks.is_single else _ranks(run)),
         ("memory", _memory(run)),
         ("time", _time(run, peak_flops)),
-        ("starts from", _origin(run)),
+        ("starts from", start.mode.value.format(path=start.checkpoint and start.checkpoint.path, batch=start.batches_done)),
         ("writes", writes if training.save_checkpoints else "no checkpoint (save_checkpoints is false)"),
     ]  # fmt: skip
     return _box("TRAINING", rows)
@@ -56,11 +56,9 @@ def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
 
 def _passes(plan: Plan) -> str:
     passes, of = plan.total_batches / plan.batches_per_epoch, f"of {plural(plan.batches_per_epoch, 'batch')}"
-    return (
-        f"{100 * passes:.2g}% of one pass over the data ({of})"
-        if passes < 1
-        else f"{passes:.2f} passes over the data, each {of}"
-    )
+    if passes < 1:
+        return f"{100 * passes:.2g}% of one pass over the data ({of})"
+    return f"{passes:.2f} passes over the data, each {of}"
 
 
 def _intervals(run: Run) -> str:
@@ -98,17 +96,6 @@ def _time(run: Run, peak_flops: float | None) -> str:
     tokens = run.config.tokens_per_batch * (run.plan.total_batches - run.start.batches_done)
     seconds = formulas(run.config.model).flops_per_token * tokens / (estimate.USUAL_MFU * peak_flops)
     return f"about {duration(seconds)} (a guess until {FORECAST_AFTER} batches are done)"
-
-
-def _origin(run: Run) -> str:
-    checkpoint, mode = run.start.checkpoint, run.start.mode
-    if checkpoint is None:
-        return "random weights"
-    if not mode.loads_optimizer:
-        return f"the weights of {checkpoint.path}"
-    if not mode.keeps_counters:
-        return f"the weights and optimizer state of {checkpoint.path}, counting from zero"
-    return f"batch {checkpoint.state['batch_counter']:,} of {checkpoint.path}"
 
 
 def show_config(run: Run) -> str:
@@ -170,15 +157,13 @@ def resume_command(run: Run) -> str:
 def completed(run: Run, metrics: MetricsTracker) -> str:
     """The box after the last batch: losses, time, the files, and how to talk to the model."""
     files, saves = run.files, run.config.training.save_checkpoints
-    final = {
-        "train": metrics.train_loss_eval[-1][1] if metrics.train_loss_eval else math.nan,
-        "val": metrics.val_loss_eval[-1][1] if metrics.val_loss_eval else math.nan,
-    }
-    bpb = metrics.bpb[-1][1] if metrics.bpb else math.nan
+    evaluations = (metrics.train_loss_eval, metrics.val_loss_eval, metrics.bpb)
+    final_train, final_val, bpb = (points[-1][1] if points else math.nan for points in evaluations)
     prompt = "--chat" if run.data.is_chat else '--prompt "Once upon a time"'
     rows = [
         ("Total training time:", duration(metrics.read_clock())),  # scripts for Jojo 2.1 look for these seven names
-        *((f"Final {split} loss:", _number(value)) for split, value in final.items()),
+        ("Final train loss:", _number(final_train)),
+        ("Final val loss:", _number(final_val)),
         ("Best train loss:", _number(metrics.train.best)),
         ("Best val loss:", _number(metrics.val.best)),
         ("Worst train loss:", _number(metrics.train.worst)),

@@ -141,28 +141,27 @@ class RunFiles:
         """
         now = time.strftime("%Y%m%d-%H%M%S")
         if not resumes:
-            old = self.make_room(now)
-            if checkpoint and batches_done and checkpoint.version == "3":
-                rows = checkpoint.path.with_name(f"{checkpoint.state['metadata']['run']}.metrics.jsonl")
-                if old and rows.name == self.metrics.name and rows.parent.resolve() == self.folder.resolve():
-                    rows = old / rows.name  # moved a moment ago
-                if rows.is_file():  # the run continues as a new one, with its metrics so far
-                    shutil.copyfile(rows, self.metrics)
+            rows = None
+            if checkpoint and batches_done and checkpoint.version == "3":  # it continues as a new run, with its metrics
+                path = checkpoint.path.with_name(f"{checkpoint.state['metadata']['run']}.metrics.jsonl")
+                if path.is_file():
+                    rows = path.read_bytes()  # before make_room, which may move this file
+            self.make_room(now)
+            if rows is not None:
+                self.metrics.write_bytes(rows)
             return
         assert checkpoint
         if read_stamp(checkpoint.path) != Stamp(run_id, batches_done):
             raise UserError(f"Another run replaced '{checkpoint.path}' while this one started; start again.")
         self.set_later_aside(run_id, batches_done, now)
 
-    def make_room(self, now: str) -> Path | None:
-        """Before a new run: move an earlier run's files of this name to old/<run>-<time>/, and say so. Returns that folder."""
+    def make_room(self, now: str) -> None:
+        """Before a new run: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
         named = (self.last, self.best, self.metrics, self.plot, self.config, self.tensorboard)
         paths = (*named, *self.all_numbered(), *self.all_numbered(".png"))
         if files := [path for path in paths if path.exists()]:
             old = self._move_aside(files, now)
             log.info("Moved the files of an earlier run '%s' to %s/.", self.run, old)
-            return old
-        return None
 
     def set_later_aside(self, run_id: str, batch: int, now: str) -> None:
         """Before a run continues from `batch`: move its checkpoints of later batches to old/<run>-<time>/, and say so.

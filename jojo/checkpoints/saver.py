@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jojo.checkpoints.checkpoint import check_finite
 from jojo.checkpoints.file import copy_file, save_errors, write_file
-from jojo.checkpoints.run_files import RunFiles, run_of
+from jojo.checkpoints.run_files import RunFiles
 from jojo.checkpoints.shards import without_shards, write_shards
 from jojo.machine.ranks import SINGLE, OtherRankFailed, Ranks, local_tensor
 from utils import UserError, log, make_durable, one_line
@@ -245,13 +245,6 @@ class ShardSaver(Saver):
                 shutil.rmtree(unfinished, ignore_errors=True)
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-
-
-def write_sharded(state: Mapping[str, Any], path: Path) -> None:
-    """Write a state without sharded tensors in shards, in one process. Raises UserError if the disk fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files = RunFiles(path.with_name(run_of(path) + ".pt"))  # all checkpoints of a run have their shards in one folder
-    ShardSaver(files, None, SINGLE).store(state, path)
 
 
 def in_memory(value: Any, copy: bool, copies: dict[Any, Tensor] | None = None) -> Any:

@@ -21,10 +21,11 @@ from jojo.checkpoints import saver as saver_module
 from jojo.checkpoints.checkpoint import check_finite, load_checkpoint
 from jojo.checkpoints.file import read_file, read_stamp, write_file
 from jojo.checkpoints.run_files import RunFiles, shards_of
-from jojo.checkpoints.saver import ShardSaver, write_sharded
+from jojo.checkpoints.saver import ShardSaver
 from jojo.checkpoints.shards import Shards, flat_tensors
 from jojo.machine.ranks import OtherRankFailed, Ranks
 from tools import convert_checkpoint
+from tools.convert_checkpoint import write_sharded
 from utils import UserError
 
 RUN_ID = "0123456789abcdef"
