@@ -24,14 +24,11 @@ def main(arguments: list[str]) -> int:
 
     from jojo.config_file import save_config
     from jojo.machine.launch import joined
-    from jojo.metrics import require_tensorboard
     from training.decisions import Reasons
     from training.resume import resolve_request
     from training.run import prepare_run
     from training.summary import memory_explained, show_config, show_options
 
-    if args.tensorboard:
-        require_tensorboard()
     with joined() as ranks, ExitStack() as opened:
         try:
             run = opened.enter_context(closing(prepare_run(request, ranks)))

@@ -279,7 +279,7 @@ class Trainer:
             record = self.begin()
             with self.saver, closing(record), self.saved_before_errors(record):
                 self.loop(shutdown, record)
-            record.draw()
+            record.plot.draw(self.metrics)
             code = report_end(self.run, self.metrics, self.batches_done, self.saver.failed, shutdown.exit_code)
             if is_main and not code:
                 files.job.unlink(missing_ok=True)
@@ -384,5 +384,5 @@ class Trainer:
             if paths and training.save_checkpoints:
                 self.saver.save(self.state_dict(), paths)
             if plot.due(done):
-                record.draw(files.numbered(done, ".png"))
-            record.draw_if_cheap()
+                record.plot.draw(self.metrics, files.numbered(done, ".png"))
+            record.plot.draw_if_cheap(self.metrics)

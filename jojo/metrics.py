@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import time
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
-from utils import UserError, log, new_file, parse_json, plural
+from utils import log, new_file, parse_json, plural
 
 MAX_POINTS = 4096  # of a series in a checkpoint; the metrics file has every batch
 
@@ -113,7 +112,6 @@ class MetricsTracker:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of state_dict."""
         self.val = Extremes(state["best_val_loss"], state["worst_val_loss"])
         self.train = Extremes(state["best_train_loss"], state["worst_train_loss"])
         saved = state["metrics"]
@@ -147,7 +145,6 @@ class MetricsFile:
         lock(self._file)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row."""
         self._waiting.append(_line(row))
         try:
             self._write()
@@ -276,11 +273,4 @@ class TensorBoard:
             self._writer.add_text(f"sample/{number}", f"{sample['prompt']}{sample['text']}", step)
 
     def close(self) -> None:
-        """Write what is still in memory."""
         self._writer.close()
-
-
-def require_tensorboard() -> None:
-    """Raises UserError if TensorBoard is not installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard")

@@ -71,12 +71,11 @@ def smooth(points: Sequence[Point]) -> list[Point]:
 class PlotManager:
     """Draws a run's plot while it trains. If drawing fails, it warns once and draws no more; training continues.
 
-    The current plot is replaced each time; a milestone's plot is kept.
+    The current plot is replaced each time; a milestone's plot is kept. If not `enabled`, nothing is drawn.
     """
 
-    def __init__(self, path: Path, title: str) -> None:
-        self.path, self.title = path, title
-        self._failed = False
+    def __init__(self, path: Path, title: str, enabled: bool = True) -> None:
+        self.path, self.title, self._enabled = path, title, enabled
         self._started, self._spent, self._longest = time.monotonic(), 0.0, FIRST_DRAWING_S
 
     def draw_if_cheap(self, metrics: MetricsTracker) -> None:
@@ -89,7 +88,7 @@ class PlotManager:
 
     def draw(self, metrics: MetricsTracker, milestone: Path | None = None) -> None:
         """Replace the current plot, and write the same plot to a milestone's path."""
-        if self._failed or not metrics.train_loss_batch.points:
+        if not self._enabled or not metrics.train_loss_batch.points:
             return
         try:
             losses = choose_losses(metrics)
@@ -98,7 +97,7 @@ class PlotManager:
             for path in filter(None, (milestone, self.path)):
                 save_figure(figure, path)
         except Exception as error:  # matplotlib or a font is missing, the disk is full
-            self._failed = True
+            self._enabled = False
             log.warning("No plot: %s: %s. Training continues without it.", type(error).__name__, error)
 
 

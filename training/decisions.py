@@ -62,10 +62,8 @@ def decide_tokenizer(resolved: ResolvedRequest) -> Tokenizer:
     # A config file that says "gpt2" mostly repeats the default, so only a flag with "gpt2" counts as a choice.
     if sources["data.tokenizer"].startswith("--") or named not in ("gpt2", recorded):
         if get_tokenizer(named).with_chatml(own.has_chatml).identity() != own.identity():
-            raise UserError(
-                f"The model in '{checkpoint.path}' was trained with the tokenizer {own.name}, and "
-                f"{sources['data.tokenizer']} names '{named}' (data.tokenizer); leave it out."
-            )
+            trained = f"The model in '{checkpoint.path}' was trained with the tokenizer {own.name}"
+            raise UserError(f"{trained}, and {sources['data.tokenizer']} names '{named}'; leave data.tokenizer out.")
     else:
         config.data.tokenizer = recorded
     return own

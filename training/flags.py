@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,7 +120,7 @@ class Request:
 
 
 def read_request(args: argparse.Namespace, arguments: list[str]) -> Request:
-    """Make a Request from parsed flags. Raises UserError if flags contradict each other."""
+    """Make a Request from parsed flags. Raises UserError if flags contradict each other, or TensorBoard is missing."""
     starts = {name: getattr(args, name) for name in ("checkpoint", "resume", "load_model_only", "init_from")}
     paths = {f"--{name}": value for name, value in starts.items() if isinstance(value, str)}
     new_run = args.load_model_only or args.init_from is not None
@@ -131,6 +132,8 @@ def read_request(args: argparse.Namespace, arguments: list[str]) -> Request:
         raise UserError("--resume continues a run; --load_model_only and --init_from start a new one. Use one of them.")
     if args.reset_epoch and (new_run or not (args.resume or args.checkpoint)):
         raise UserError("--reset_epoch needs a checkpoint to continue from; add --checkpoint PATH.")
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard")
     path = next(iter(paths.values()), None)  # at most one
     return Request(
         config_file=args.config, overrides=overrides(args, arguments), continue_from=None if new_run else path,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -33,7 +32,7 @@ class Record:
         self.run, self.metrics, self.peak_flops, self.total = run, metrics, peak_flops, run.plan.total_batches
         self.row: dict[str, Any] = {}
         self.seconds: list[float] = []  # how long each of the first batches took
-        self.plot = PlotManager(files.plot, files.run) if is_main else None
+        self.plot = PlotManager(files.plot, files.run, enabled=is_main)
         self.outputs: list[MetricsFile | TensorBoard] = []
         self.live = is_main and sys.stderr.isatty()
         with ExitStack() as opened:  # closes what is open if an error comes before pop_all
@@ -104,13 +103,3 @@ class Record:
         for output in self.outputs if self.row else ():
             output.append(self.row)
         self.row = {}
-
-    def draw(self, milestone: Path | None = None) -> None:
-        """Draw the loss curve; with `milestone`, also save it under that name."""
-        if self.plot:
-            self.plot.draw(self.metrics, milestone)
-
-    def draw_if_cheap(self) -> None:
-        """Draw the loss curve, unless that would take a noticeable share of the run's time."""
-        if self.plot:
-            self.plot.draw_if_cheap(self.metrics)

@@ -13,7 +13,7 @@ from jojo.checkpoints.run_files import RunFiles, run_path
 from jojo.config_file import config_layers
 from jojo.machine.ranks import SINGLE, Ranks
 from training.flags import Request
-from utils import UserError, log, one_line, user_path
+from utils import UserError, log, one_line, plural, user_path
 
 # Options that affect the result: beginning of the name -> what a change means for the rest of the run.
 DECISIVE = {
@@ -231,26 +231,22 @@ def check_changes(
     for split, means in consequences.items():
         if old[split] != data[split]:
             changes.append(f"{old['name']}-{split} {old[split]} -> {data['name']}-{split} {data[split]} ({means})")
+    what = "; ".join(changes)
     if changes and allowed:
-        log.warning("This run continues with changes: %s.", "; ".join(changes))
+        log.warning("This run continues with changes: %s.", what)
     elif changes:
-        raise UserError(
-            f"This would not continue the same run: {'; '.join(changes)}. "
-            "Leave the change out, or add --allow_changes to continue with it."
-        )
+        advice = "Leave the change out, or add --allow_changes to continue with it."
+        raise UserError(f"This would not continue the same run: {what}. {advice}")
 
 
 def note_other_machine(checkpoint: Checkpoint, device: str) -> None:
     """Log what affects rounding and differs from the machine of the checkpoint."""
     before, now = checkpoint.state["metadata"].get("machine", {}), machine(device)
-    words = {"device": "device {}", "name": "{}", "threads": "{} threads", "pytorch": "PyTorch {}"}
-    changes = [
-        f"{'1 thread' if (name, now[name]) == ('threads', 1) else text.format(now[name])} instead of {before[name]}"
-        for name, text in words.items()
-        if before.get(name, now[name]) != now[name]
-    ]
-    if changes:
-        log.info("Resumed with %s: results may differ in the last digits.", ", ".join(changes))
+    words = {"device": f"device {now['device']}", "name": now["name"], "threads": plural(now["threads"], "thread")}
+    words["pytorch"] = f"PyTorch {now['pytorch']}"
+    if changed := [name for name in words if before.get(name, now[name]) != now[name]]:
+        changes = ", ".join(f"{words[name]} instead of {before[name]}" for name in changed)
+        log.info("Resumed with %s: results may differ in the last digits.", changes)
 
 
 # --- where training begins --------------------------------------------------------------------------------------------

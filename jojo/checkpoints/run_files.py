@@ -1,14 +1,7 @@
 """The files of a run: their names, who may write them, which ones are kept, and which one to continue from.
 
-    models/<run>.pt                the last checkpoint             models/<run>.metrics.jsonl   one row per batch
-    models/<run>_best.pt           lowest validation loss          models/<run>.png             the plot
-    models/<run>_batch<N>.pt       every checkpoint_interval       models/<run>_batch<N>.png    every plot_interval
-    models/<run>.config.json       the resolved config             models/tensorboard/<run>/    with --tensorboard
-    models/<run>.shards/           with fsdp, the shards of these checkpoints
-    models/.<run>.lock             held while training             models/.<run>.job            which torchrun job trains it
-
-Every checkpoint holds the id of its run. Files of another run under these names, and checkpoints of batches that
-will be trained again, are moved to models/old/<run>-<time>/ and never overwritten.
+docs/checkpoints.md and docs/monitoring.md list them. Every checkpoint holds the id of its run. Files of another run under
+these names, and checkpoints of batches that will be trained again, are moved to models/old/<run>-<time>/ and never overwritten.
 """
 
 from __future__ import annotations
@@ -48,7 +41,7 @@ class RunFiles:
         self.config = self.folder / f"{self.run}.config.json"
         self.tensorboard = self.folder / "tensorboard" / self.run
         self.shards = self.folder / f"{self.run}.shards"
-        self.job = self.folder / f".{self.run}.job"
+        self.job = self.folder / f".{self.run}.job"  # which torchrun job trains this run
 
     def numbered(self, batch: int, suffix: str = ".pt") -> Path:
         return self.folder / f"{self.run}_batch{batch}{suffix}"
@@ -95,7 +88,7 @@ class RunFiles:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Lock these files for this run. Raises UserError if another run holds them, or the folder cannot be written."""
-        lock = FileLock(self.folder / f".{self.run}.lock")
+        lock, other = FileLock(self.folder / f".{self.run}.lock"), "use another --output_checkpoint"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             longest = self.numbered(10**12, ".png.9999999.tmp")
@@ -107,16 +100,12 @@ class RunFiles:
                     lock.release()
                     raise Timeout(str(self.metrics))
         except Timeout:
-            raise UserError(
-                f"Another training run is writing '{self.last}'; wait until it ends, or use another --output_checkpoint."
-            ) from None
+            raise UserError(f"Another training run is writing '{self.last}'; wait until it ends, or {other}.") from None
         except NotImplementedError:  # a file system without locks
             log.warning("'%s' cannot lock files; make sure that only one run writes there.", self.folder)
         except OSError as error:
             why = error.strerror
-            raise UserError(
-                f"Cannot write to '{self.folder}' ({why}); check its permissions, or use another --output_checkpoint."
-            ) from error
+            raise UserError(f"Cannot write to '{self.folder}' ({why}); check its permissions, or {other}.") from error
         try:
             self.sweep_up()
             yield
@@ -236,10 +225,9 @@ class RunFiles:
     # --- keeping ----------------------------------------------------------------------------------------------------
 
     def prune(self, run_id: str, keep: int | None) -> None:
-        """After a save: remove what this run no longer needs.
+        """After a save: remove this run's numbered checkpoints except the newest `keep` (None: keep all) by their stamps.
 
-        These are its numbered checkpoints except the newest `keep`, by the batch in their stamps (None: keep all), and
-        shards that are older than its newest checkpoint and that no checkpoint uses.
+        Also remove its shards that are older than its newest checkpoint and that no checkpoint uses.
         """
         own = sorted((stamp.batch, path) for path, stamp in self.stamps().items() if stamp.run_id == run_id)
         numbered = [path for _, path in own if self.kind(path) == "numbered"]
@@ -288,9 +276,7 @@ def run_path(output: str | None, dataset: str, max_epochs: int) -> Path:
     if not path.name or path.is_dir():
         raise UserError(f"--output_checkpoint '{output}' does not name a file; give one, like models/mine.pt.")
     if taken := re.search(r"_(best|batch\d+)(\.pt)?$", path.name):
-        raise UserError(
-            f"--output_checkpoint '{output}': a name with _{taken[1]} is for a run's other checkpoints; choose another name."
-        )
+        raise UserError(f"--output_checkpoint '{output}': _{taken[1]} is for other checkpoints; choose another name.")
     return path if path.suffix == ".pt" else path.with_name(path.name + ".pt")
 
 

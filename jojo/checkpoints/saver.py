@@ -24,10 +24,7 @@ from jojo.machine.ranks import SINGLE, OtherRankFailed, Ranks, local_tensor
 from utils import UserError, log, make_durable, one_line
 
 FOLDER_SEEN_S = 90.0  # network file systems show a new file late
-MISSING_RANK = (
-    "Another rank ended while a checkpoint was written, or took longer than --system.timeout_minutes; see what it wrote "
-    "last. --resume continues from the run's last checkpoint."
-)
+MISSING_RANK = "Another rank ended during a save, or took longer than --system.timeout_minutes; continue with --resume."
 
 
 class NoSaver:
@@ -62,10 +59,6 @@ class Saver(NoSaver):
     If a save fails, it prints an error, and the next save writes the same state again, unless it has a newer one of the
     same kind (last, best, numbered). Weights that are not finite are never written, and end the run.
 
-        _pending                    for each kind, the path and the state that are not on the disk yet
-        _shares_training_tensors    whether a pending state may use the tensors that training updates in place
-        _fatal                      why nothing more can be saved: weights that are not finite, a rank that is missing
-
     On a GPU the tensors are copied when a save begins. On a CPU save and training share them until the next update; if the
     save is not finished then, training continues in a copy. Always copying would cost 12 bytes per parameter at every save
     (360 MB of the 1.2 GB of configs/default.json).
@@ -74,9 +67,9 @@ class Saver(NoSaver):
     def __init__(self, files: RunFiles, keep: int | None, move: Callable[[], None]) -> None:
         """`keep`: how many numbered checkpoints; None: all. `move`: makes the training continue in a copy of its tensors."""
         self.files, self.keep, self.move, self.ranks = files, keep, move, SINGLE
-        self._pending: dict[str, tuple[Path, Mapping[str, Any]]] = {}
-        self._shares_training_tensors = False
-        self._fatal: Exception | None = None
+        self._pending: dict[str, tuple[Path, Mapping[str, Any]]] = {}  # by kind, what is not on the disk yet
+        self._shares_training_tensors = False  # whether a pending state may use tensors that training updates in place
+        self._fatal: Exception | None = None  # why nothing more can be saved: non-finite weights, or a missing rank
         self._thread: threading.Thread | None = None
 
     @property
@@ -172,10 +165,9 @@ class ShardSaver(Saver):
             deadline = time.monotonic() + min(FOLDER_SEEN_S, ranks.timeout_s / 2)
             while not probe.exists():
                 if time.monotonic() > deadline:
-                    raise UserError(
-                        f"Rank {ranks.rank} does not see the folder '{files.folder}' of rank 0, and with fsdp every rank "
-                        "writes to it; put it on a file system that all machines share (--output_checkpoint)."
-                    )
+                    unseen = f"Rank {ranks.rank} does not see the folder '{files.folder}' of rank 0"
+                    shared = "put it on a file system that all machines share (--output_checkpoint)"
+                    raise UserError(f"{unseen}, and with fsdp every rank writes to it; {shared}.")
                 time.sleep(0.1)
         if ranks.is_main:
             probe.unlink(missing_ok=True)
