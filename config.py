@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from utils import UserError, one_line
+from utils import UserError, divisors, one_line
 
 MOST_PROBLEMS = 20  # in one message
 AUTO = "auto"  # instead of a number, in a file or flag: find one that fits this machine (training/micro_batch.py)
 LARGEST = 2**63 - 1  # for integer options without an upper limit of their own: what 64 bits hold
 LONGEST_TEXT = 10_000  # for text options
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 LIMITS = {"at_least": operator.ge, "above": operator.gt, "below": operator.lt, "at_most": operator.le}
 Value = Any  # what a field may hold: bool, int, float, str or None
 Values = dict[str, dict[str, Value]]  # {"model": {"n_layer": 6}, ...}, as in a JSON file
@@ -64,9 +65,7 @@ class ModelConfig:
 class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019) or Muon (Jordan et al. 2024), with decay on matrices only."""
 
-    kind: str = option(
-        "adamw", "adamw; muon (for the blocks' matrices) learns in fewer batches", choices=("adamw", "muon")
-    )
+    kind: str = option("adamw", "muon (for the blocks' matrices) learns in fewer batches", choices=("adamw", "muon"))
     learning_rate: float = option(6e-4, "peak learning rate", above=0)
     weight_decay: float = option(0.1, "decoupled weight decay of matrices and embeddings", at_least=0)
     beta1: float = option(0.9, "AdamW's first-moment decay", at_least=0, below=1)
@@ -81,9 +80,7 @@ class SchedulerConfig:
     kind: str = option("cosine", "shape of the cool-down: cosine, or wsd (linear)", choices=("cosine", "wsd"))
     decay_lr: bool = option(True, "false = constant learning rate after the warm-up")
     warmup_iters: int | None = option(None, "warm-up; null = warmup_fraction of the run", unit="batches", at_least=0)
-    lr_decay_iters: int | None = option(
-        None, "batch at which min_lr is reached; null = the run's end", unit="batches", at_least=1
-    )
+    lr_decay_iters: int | None = option(None, "end of the cool-down; null = the run's end", unit="batches", at_least=1)
     min_lr: float | None = option(None, "final learning rate; null = a tenth of learning_rate", at_least=0)
     warmup_fraction: float = option(0.05, "warm-up as a share of the run", at_least=0, below=1)
     cooldown_fraction: float | None = option(
@@ -126,24 +123,16 @@ class SystemConfig:
     """The machine, and the seed. The device and its settings change results only by rounding."""
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps; auto = CUDA (most free memory), else MPS, else CPU")
-    dtype: str = option(
-        "auto",
-        "auto = bfloat16 if it is fast on the device, else float32; float16 needs a GPU",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )
+    dtype: str = option("auto", "auto = bfloat16 if it is fast here, else float32; float16 needs a GPU", choices=DTYPES)
     seed: int = option(1337, "decides the initial weights, the order of the data and dropout", at_least=0)
-    parallel: str = option(
-        "ddp", "ranks under torchrun: ddp = each has the whole model, fsdp = each has a shard", choices=("ddp", "fsdp")
-    )
+    parallel: str = option("ddp", "on each rank: ddp = the whole model, fsdp = a shard of it", choices=("ddp", "fsdp"))
     shard_ranks: int | None = option(None, "fsdp: ranks per copy of the model; null = all", unit="ranks", at_least=1)
     timeout_minutes: float = option(10.0, "how long a rank waits for the others (torchrun)", unit="minutes", above=0)
     num_workers: int | None = option(None, "threads that tokenize; null = one per core, 0 = no threads", at_least=0)
     pin_memory: bool = option(True, "page-locked buffers for copies to a CUDA device")
     memory_fraction: float | None = option(None, "share of CUDA memory to use at most; null = all", above=0, at_most=1)
     optimize_memory: bool = option(False, "empty PyTorch's CUDA cache before training and after evaluations")
-    peak_flops: float | None = option(
-        None, "the device's peak, for MFU; null = known GPUs, or a measured CPU", unit="FLOP/s", at_least=10**6
-    )
+    peak_flops: float | None = option(None, "peak for MFU; null = looked up or measured", unit="FLOP/s", at_least=10**6)
     allow_tf32_matmul: bool = option(True, "TF32 matrix products on CUDA (float32 only)")
     allow_tf32_cudnn: bool = option(True, "TF32 in cuDNN on CUDA (float32 only)")
 
@@ -245,8 +234,11 @@ def resolve(layers: list[tuple[str, Values]], partial: bool = False) -> tuple[Co
     """
     config, sources = Config(), dict.fromkeys(OPTIONS, "default")
     problems = list(itertools.islice(_apply_layers(config, sources, layers, partial), MOST_PROBLEMS))
+    if len(problems) == 1:
+        raise UserError(problems[0] + ".")
     if problems:
-        raise UserError(join_problems(problems))
+        count = f"{len(problems)} problems" if len(problems) < MOST_PROBLEMS else f"The first {len(problems)} problems"
+        raise UserError(f"{count} in the configuration:\n" + "\n".join(f"  - {p}" for p in problems))
     return config, sources
 
 
@@ -255,14 +247,6 @@ def asks_for_auto(layers: list[tuple[str, Values]], name: str) -> bool:
     section, key = name.split(".")
     given = [values[section][key] for _, values in layers if key in values.get(section, {})]
     return given[-1:] == [AUTO]
-
-
-def join_problems(problems: list[str]) -> str:
-    """One problem as a sentence, several as a list."""
-    if len(problems) == 1:
-        return problems[0] + "."
-    count = f"{len(problems)} problems" if len(problems) < MOST_PROBLEMS else f"The first {len(problems)} problems"
-    return f"{count} in the configuration:\n" + "\n".join(f"  - {p}" for p in problems)
 
 
 def _apply_layers(
@@ -340,8 +324,7 @@ def check_value(opt: Option, value: Value) -> tuple[Value, str]:
     limits: dict[str, float] = {"at_most": LARGEST} | opt.limits if opt.type is int else opt.limits
     for words, limit in limits.items():
         if not LIMITS[words](value, limit):
-            shown = f", not {value}" if abs(value) <= LARGEST else ""
-            return value, f"must be {words.replace('_', ' ')} {limit:,}{shown}"
+            return value, f"must be {words.replace('_', ' ')} {limit:,}, not {one_line(value, 40)}"
     return value, ""
 
 
@@ -354,8 +337,7 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
     """Yields (fields, problem) for values that are each valid but do not fit together."""
     model, name = config.model, config.data.dataset_name
     if model.n_embd % model.n_head:
-        start = min(model.n_head, model.n_embd)  # search both ways from here for the nearest divisor of n_embd
-        best = next(h for d in range(start) for h in (start - d, start + d) if model.n_embd % h == 0)
+        best = min(divisors(model.n_embd), key=lambda heads: abs(heads - model.n_head))
         problem = f"model.n_embd {model.n_embd} is not divisible by model.n_head {model.n_head}; {best} heads would fit"
         yield {"model.n_embd", "model.n_head"}, problem
     final, peak = config.scheduler.min_lr, config.optimizer.learning_rate

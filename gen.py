@@ -88,7 +88,8 @@ class Session:
         import torch
 
         from generation import Sampling, load_model
-        from hf.folder import load_any
+        from hf.folder import load_hf
+        from jojo.checkpoints.checkpoint import load_checkpoint
         from jojo.checkpoints.run_files import newest_checkpoint
         from jojo.machine.device import choose_device, choose_dtype
         from model import formulas
@@ -98,8 +99,8 @@ class Session:
         path = user_path(args.model) if args.model else newest_checkpoint(Path("models"))
         device = choose_device(args.device, from_flag=True).value
         dtype = choose_dtype(args.dtype, device).value
-        loaded = load_model(load_any(path), device, dtype, chatml=not args.use_base_tokenizer)
-        self.model, self.tokenizer, checkpoint = loaded
+        checkpoint = load_hf(path) if (path / "config.json").is_file() else load_checkpoint(path)
+        self.model, self.tokenizer, _ = load_model(checkpoint, device, dtype, chatml=not args.use_base_tokenizer)
         self.generator = torch.Generator()
         seed = self.generator.seed() % 2**32 if args.seed is None else args.seed
         self.generator.manual_seed(seed)

@@ -37,29 +37,22 @@ class Sampling:
     repetition_penalty: float = 1.0  # above 1: tokens of the context are less likely (Keskar et al. 2019); 1 = off
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:  # refuses NaN too
-            raise UserError(f"--temp must be 0 (greedy) or more, not {self.temperature:g}.")
-        if self.top_k < 0:
-            raise UserError(f"--top_k must be 0 (off) or more, not {self.top_k}.")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"--top_p must be above 0 and at most 1 (off), not {self.top_p:g}.")
-        if not 0.01 <= self.repetition_penalty <= 100:
-            raise UserError(
-                f"--repetition_penalty must be from 0.01 to 100 (1 = off), not {self.repetition_penalty:g}."
-            )
+        penalty = self.repetition_penalty
+        for fits, flag, value, rule in (
+            (0 <= self.temperature < math.inf, "temp", self.temperature, "0 (greedy) or more"),  # refuses NaN too
+            (self.top_k >= 0, "top_k", self.top_k, "0 (off) or more"),
+            (0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1 (off)"),
+            (0.01 <= penalty <= 100, "repetition_penalty", penalty, "from 0.01 to 100 (1 = off)"),
+        ):
+            if not fits:
+                raise UserError(f"--{flag} must be {rule}, not {value:g}.")
 
 
 def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> Tensor:
-    """The next token of each sample, int64 (B,) on the CPU.
+    """The next token of each sample, int64 (B,) on the CPU. Raises UserError if a logit is NaN or infinite.
 
-    Args:
-        logits: (B, V) on any device. The CPU draws, in float32, so a seed means the same on every device.
-        context: int64 (B, n), the tokens that the repetition penalty applies to.
-        sampling: how to draw.
-        generator: source of random numbers; None: torch's default.
-
-    Raises:
-        UserError: a logit is NaN or infinite.
+    `logits`, (B, V), are on any device. The CPU draws, in float32, so a seed means the same on every device.
+    `context`, int64 (B, n), has the tokens that the repetition penalty applies to.
     """
     logits = logits.float().cpu()
     if not logits.isfinite().all():
@@ -100,16 +93,9 @@ def generate(
 ) -> Iterator[list[int | None]]:
     """Continue a prompt. Yields one list per step: the next id of each sample, None for samples that have ended.
 
-    Args:
-        model: in eval mode.
-        prompt: at least one token id.
-        max_tokens: new tokens per sample, at most.
-        sampling: how to draw; None: the defaults.
-        stop: ids that end a sample; they are not yielded.
-        num_samples: continuations decoded together, as one batch.
-        generator: source of random numbers.
-        use_cache: keep keys and values of earlier tokens. Without it, every step reads the whole window again.
-        agree: makes all processes that decode together choose the same tokens; takes and returns int64 (num_samples,).
+    The model must be in eval mode. Ids in `stop` end a sample and are not yielded. Without `use_cache`, every step reads the
+    whole window again. `agree` makes all processes that decode together choose the same tokens; it takes and returns int64
+    (num_samples,).
     """
     assert prompt, "a prompt needs at least one token"
     sampling = sampling or Sampling()
@@ -161,19 +147,12 @@ def sample_texts(
     return samples
 
 
-# --- models ---------------------------------------------------------------------------------------------------------
-
-
 def load_model(
     path: Path | Checkpoint, device: str = "cpu", dtype: str = "float32", chatml: bool = True
 ) -> tuple[GPT, Tokenizer, Checkpoint]:
     """A model in eval mode that can generate text, its tokenizer, and its checkpoint.
 
-    Args:
-        path: the file of a checkpoint of any version, or the checkpoint itself.
-        device: where the model goes.
-        dtype: of the weights; with int8, the linear layers are int8 and the rest is bfloat16.
-        chatml: False leaves out ChatML's tokens, so they are never sampled.
+    With the dtype int8, the linear layers are int8 and the rest is bfloat16. Without `chatml`, its tokens are never sampled.
     """
     checkpoint = path if isinstance(path, Checkpoint) else load_checkpoint(path)
     tokenizer = checkpoint_tokenizer(checkpoint)
@@ -197,9 +176,6 @@ def model_of(checkpoint: Checkpoint, tokenizer: Tokenizer) -> GPT:
     model = GPT(config, tokenizer.n_vocab)
     load_weights(model, checkpoint)
     return model
-
-
-# --- chat -----------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()

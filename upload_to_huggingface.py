@@ -18,11 +18,8 @@ from utils import UserError, __version__, log, one_line, user_path
 
 REPOSITORY = r"(?!.*(\.git|[-.])$)[A-Za-z0-9_](?:[A-Za-z0-9_]|[-.](?![-.]))*"
 NAMES = {  # flag: (pattern of the names that the Hub accepts, hint for the error message)
-    "repo_name": (
-        REPOSITORY,
-        "with letters, digits, '_', '-' and '.' (not '--' or '..'); the owner goes into --organization",
-    ),
-    "organization": (REPOSITORY, "with letters, digits, '_', '-' and '.' (not '--' or '..')"),
+    "repo_name": (REPOSITORY, "with letters, digits, '_', single '-' and '.'; the owner goes into --organization"),
+    "organization": (REPOSITORY, "with letters, digits, '_', single '-' and '.'"),
     "dataset": (r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", "like 'fairytales' or 'owner/fairytales'"),
     "license": (r"[a-z0-9][a-z0-9.-]*", "like 'mit' or 'cc-by-4.0'"),
     "language": (r"[a-z]{2,3}(-[A-Za-z]+)?", "like 'en'"),

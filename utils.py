@@ -161,8 +161,7 @@ def usable_cores() -> int:
 
 def divisors(number: int) -> list[int]:
     """All divisors, from 1 up to the number itself."""
-    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
-    return small + [number // d for d in reversed(small) if d * d != number]
+    return sorted({d for s in range(1, math.isqrt(number) + 1) if number % s == 0 for d in (s, number // s)})
 
 
 def duration(seconds: float) -> str:
@@ -195,11 +194,8 @@ def short_count(number: float) -> str:
 
 
 def user_path(text: str) -> Path:
-    """A path as typed, with ~ and ~user expanded. Raises UserError if that user does not exist."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise UserError(f"'{text}' starts with a home folder that does not exist; write the path in full.") from None
+    """A path as typed, with ~ and ~user expanded, if that user exists."""
+    return Path(os.path.expanduser(text))
 
 
 def parse_json(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
@@ -212,21 +208,22 @@ def parse_json(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, A
 
 def make_durable(path: Path) -> None:
     """Flush a file, or a folder's list of files, to the disk, where the system can."""
-    if os.name == "posix":
-        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    with contextlib.suppress(OSError):  # Windows and some network file systems cannot sync a folder
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
 def new_file(path: Path, durable: bool = False, replace: bool = True) -> Iterator[BinaryIO]:
     """A file to write in the block. It gets its name only when complete; an error leaves the old file as it was.
 
+    The folder is made if it is missing.
     `durable`: also wait until the file and its name are on the disk. Without `replace` the new file is deleted again.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -246,7 +243,6 @@ def output_path(text: str) -> Path:
     """The path of a file to write later, as typed. Makes its folder. Raises UserError if the file cannot be written."""
     path = user_path(text)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() or path.is_file():
             open(path, "ab").close()  # fails for a folder and for a file without write permission
         if path.is_file() or not path.exists():

@@ -25,20 +25,12 @@ Row = tuple[str, str]  # name and value, a row of a table
 
 MIN_CHAT_TOKENS = 16  # ChatML around "Hello", and a short answer
 HYPERPARAMETERS = {  # option -> its name in the card
-    "optimizer.kind": "optimizer",
-    "optimizer.learning_rate": "learning rate",
-    "scheduler.min_lr": "final learning rate",
-    "scheduler.kind": "schedule",
-    "scheduler.warmup_iters": "warm-up batches",
-    "optimizer.weight_decay": "weight decay",
-    "optimizer.beta1": "beta1",
-    "optimizer.beta2": "beta2",
-    "optimizer.grad_clip": "gradient clipping",
-    "training.batch_size": "sequences per micro-batch",
-    "training.gradient_accumulation_steps": "micro-batches per batch",
-    "system.dtype": "precision",
-    "system.seed": "seed",
-}
+    "optimizer.kind": "optimizer", "optimizer.learning_rate": "learning rate", "scheduler.min_lr": "final learning rate",
+    "scheduler.kind": "schedule", "scheduler.warmup_iters": "warm-up batches", "optimizer.weight_decay": "weight decay",
+    "optimizer.beta1": "beta1", "optimizer.beta2": "beta2", "optimizer.grad_clip": "gradient clipping",
+    "training.batch_size": "sequences per micro-batch", "training.gradient_accumulation_steps": "micro-batches per batch",
+    "system.dtype": "precision", "system.seed": "seed",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,9 +103,6 @@ def hub_metadata(request: CardRequest, title: str, figures: dict[str, Row], base
         model_name=title if results else None,
         eval_results=results or None,
     )
-
-
-# --- tables ---------------------------------------------------------------------------------------------------------
 
 
 def evaluate(batches: int | None, metrics: MetricsTracker) -> tuple[list[Row], dict[str, Row]]:

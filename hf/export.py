@@ -133,14 +133,10 @@ def fingerprint(path: Path) -> str:
 def refuse_unusable(checkpoint: Checkpoint) -> None:
     """Raises UserError if a weight is not finite or is a transposed view, or if the output matrix is not the embedding."""
     for name, tensor in checkpoint.model.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(
-                f"The weight '{one_line(name)}' in '{checkpoint.path}' is not finite; nothing was exported."
-            )
-        if not tensor.is_contiguous():  # if it is square, its shape fits; but no training program stores such a view
-            raise UserError(
-                f"The weight '{one_line(name)}' in '{checkpoint.path}' was transposed; nothing was exported."
-            )
+        finite = bool(torch.isfinite(tensor).all())
+        if not finite or not tensor.is_contiguous():  # a square view fits; but no training program stores one
+            what = "was transposed" if finite else "is not finite"
+            raise UserError(f"The weight '{one_line(name)}' in '{checkpoint.path}' {what}; nothing was exported.")
     wte, head = checkpoint.model.get(EMBEDDING), checkpoint.model.get(OUTPUT)
     if wte is not None and head is not None and wte.shape == head.shape and not torch.equal(wte, head):
         raise UserError(f"'{OUTPUT}' in '{checkpoint.path}' differs from '{EMBEDDING}'; GPT-2 has one matrix for both.")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hf.families import EMBEDDING, OUTPUT, family_of
 from hf.tokenizer_files import TOKENIZER_FILES, read_tokenizer
-from jojo.checkpoints.checkpoint import MASKS, Checkpoint, complete_shape, load_checkpoint
+from jojo.checkpoints.checkpoint import MASKS, Checkpoint, complete_shape
 from jojo.checkpoints.shards import check_header
 from utils import UserError, one_line, read_object
 
@@ -28,12 +28,9 @@ FILES = ("config.json", "generation_config.json", WEIGHTS_FILE, PADDING_FILE, CA
 def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
     """The model in a folder as a checkpoint without training state. Reads only safetensors, and runs no code.
 
+    `chatml`: add ChatML's tokens for training if the folder's tokenizer lacks them. New embedding rows start as the mean of
+    the others. Zeros would not work: if all real logits are negative, a logit of zero wins the softmax.
     Raises UserError if the folder is not such a model, is damaged, or has a model that this version does not support.
-
-    Args:
-        folder: with config.json, and model.safetensors or its shards.
-        chatml: add ChatML's tokens for training if the folder's tokenizer lacks them. New embedding rows start as the mean
-            of the others. Zeros would not work: if all real logits are negative, a logit of zero wins the softmax.
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"'{folder}' is not a Hugging Face model: it has no config.json.")
@@ -68,11 +65,6 @@ def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
     return checkpoint
 
 
-def load_any(path: Path) -> Checkpoint:
-    """Load a checkpoint of any version, or a Hugging Face folder."""
-    return load_hf(path) if (path / "config.json").is_file() else load_checkpoint(path)
-
-
 def exported_hashes(folder: Path) -> dict[str, Any] | None:
     """SHA-256 of each file when the folder was exported; None if it is not an export of ours."""
     try:
@@ -81,9 +73,6 @@ def exported_hashes(folder: Path) -> dict[str, Any] | None:
         return None
     files = mark.get("files") if isinstance(mark, dict) else None
     return files if isinstance(files, dict) else None
-
-
-# --- weights --------------------------------------------------------------------------------------------------------
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -18,9 +18,7 @@ from jojo.text.vocabulary import Vocabulary, byte_letters, gpt2_vocabulary, merg
 from utils import UserError, log, one_line, read_object
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
-
 LARGEST_VOCABULARY = 1 << 24  # bytes of its tokens together: 16 for each of the most tokens that prepare.py learns
-
 CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 
 
@@ -72,18 +70,11 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, block_size: int) -> None
         (folder / name).write_text(content, encoding="utf-8", newline="\n")
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
-
-
 def read_tokenizer(folder: Path, vocab_size: int, recorded: Any = None) -> Tokenizer:
-    """The tokenizer of a model folder.
+    """The tokenizer of a model folder; without tokenizer files, the one with the `recorded` identity, or else GPT-2's.
 
+    `vocab_size` is the number of rows of the model's embedding.
     Raises UserError if it does not split text as GPT-2's does, or has tokens that cannot be kept.
-
-    Args:
-        folder: if it has no tokenizer files, the tokenizer is the `recorded` one, or else GPT-2's.
-        vocab_size: rows of the model's embedding.
-        recorded: the identity of the tokenizer, if our export wrote the folder.
     """
     whole, ids = _object_in(folder / "tokenizer.json"), _object_in(folder / "vocab.json")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):

@@ -12,7 +12,6 @@ import re
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -94,11 +93,7 @@ RANK_0_FIRST_S = 0.5  # the other ranks wait this long before they exit, so that
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, raised like Ctrl-C so that unfinished files are cleaned up."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
+    """SIGTERM or SIGHUP, raised like Ctrl-C so that unfinished files are cleaned up. args[0] is its number."""
 
 
 @contextlib.contextmanager
@@ -109,8 +104,7 @@ def signals_raised() -> Iterator[None]:
         raise Stopped(number)
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    in_main_thread = threading.current_thread() is threading.main_thread()  # only the main thread may set handlers
-    changed = [number for number in numbers if in_main_thread and signal.getsignal(number) == signal.SIG_DFL]
+    changed = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
     for number in changed:
         signal.signal(number, stop)
     try:
@@ -144,7 +138,7 @@ def run_command(main: Main, argv: list[str] | None = None, if_full: str = ANY_MO
         problem, failure = str(error), error
     except KeyboardInterrupt as error:
         problem, failure = "Interrupted.", error
-        code = 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
+        code = 128 + (error.args[0] if isinstance(error, Stopped) else signal.SIGINT)
     except BrokenPipeError:  # stdout was closed (| head): replace it, or Python prints an error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

@@ -51,10 +51,8 @@ def file_layers(path: Path, extended_by: tuple[Path, ...] = ()) -> list[tuple[st
     `extended_by` are the files that led to this one. Raises UserError if a file is missing, malformed, or extends itself.
     """
     if path.resolve() in extended_by or len(extended_by) == MOST_FILES:
-        chain = " -> ".join(p.name for p in (*extended_by, path))
-        raise UserError(
-            f'The configs extend each other in a circle or too deeply: {one_line(chain, 200)}; remove one "extends".'
-        )
+        chain = one_line(" -> ".join(p.name for p in (*extended_by, path)), 200)
+        raise UserError(f'The configs extend each other in a circle or too deeply: {chain}; remove one "extends".')
     values = read_json(path)
     if not isinstance(values, dict):
         raise UserError(f"'{path}' must hold a JSON object with the sections {', '.join(SECTIONS)}.")
@@ -76,5 +74,4 @@ def config_layers(file: str | None, overrides: Sequence[tuple[str, str, Value]])
 
 def save_config(config: Config, path: Path) -> None:
     """Write a config file that `--config` reads back to an equal config."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, json.dumps(config.to_dict(), indent=2) + "\n")

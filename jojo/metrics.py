@@ -169,7 +169,6 @@ class MetricsFile:
         """Write the file again after somebody deleted it: an open file can still be read."""
         self._file.seek(0)
         rows = self._file.read(self._end) or b""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(self.path) as file:
             file.write(rows)
         self._file.close()

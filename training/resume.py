@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from config import OPTIONS, Config, Values, asks_for_auto, resolve
-from jojo.checkpoints.checkpoint import COUNT, Checkpoint, load_checkpoint, machine
+from jojo.checkpoints.checkpoint import FITS, Checkpoint, load_checkpoint, machine
 from jojo.checkpoints.run_files import RunFiles, run_path
 from jojo.config_file import config_layers
 from jojo.machine.ranks import SINGLE, Ranks
@@ -269,6 +269,6 @@ def set_position(start: Start, config: Config, batches_per_epoch: int) -> int:
                 start.epoch, start.position = start.epoch + 1, 0
             total = start.batches_done + max(0, total - start.epoch * batches_per_epoch - start.position)
     total = training.max_iters or total
-    if total not in COUNT:
+    if not FITS["count"](total):
         raise UserError(f"A run of {total:,} batches is too long to be saved; lower --max_iters or --epochs.")
     return total

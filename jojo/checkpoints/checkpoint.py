@@ -11,7 +11,7 @@ import functools
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,37 +28,47 @@ from jojo.machine.ranks import SINGLE, Ranks
 from jojo.text.tokenizer import Tokenizer, from_definition
 from utils import UserError, __version__, one_line
 
-COUNT, POSITIVE = range(2**62), range(1, 2**62)
-NUMBER, SECONDS, POINTS = "a number", "seconds", "points"  # see _fits
-NAMES, LINE, FILE_NAME = "names", "a line", "a file name"
-ALWAYS: dict[str, Any] = {"config": dict, "tokenizer": dict}  # every file of format 3 has these and the weights
+NO_NAME = re.compile(r"[\0\ud800-\udc7f\udd00-\udfff]")  # in no file name; os.fsdecode gives U+DC80-DCFF for odd bytes
+FITS: dict[str, Callable[[Any], bool]] = {  # whether a value is of this kind
+    "dict": lambda v: isinstance(v, dict),
+    "tensor": lambda v: isinstance(v, Tensor),
+    "count": lambda v: type(v) is int and 0 <= v < 2**62,
+    "positive": lambda v: FITS["count"](v) and v > 0,
+    "number": lambda v: type(v) is float or (type(v) is int and abs(v) < 2**62),
+    "seconds": lambda v: FITS["number"](v) and 0 <= v < 1e12,
+    "point": lambda v: isinstance(v, tuple) and len(v) == 2 and FITS["count"](v[0]) and FITS["number"](v[1]),
+    "points": lambda v: isinstance(v, list) and all(map(FITS["point"], v)),
+    "names": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
+    "line": lambda v: isinstance(v, str) and v.isprintable() and len(v) < 200,
+    "file name": lambda v: isinstance(v, str) and len(v) < 256 and not NO_NAME.search(v) and Path(v).name == v,
+}
+ALWAYS: dict[str, Any] = {"config": "dict", "tokenizer": "dict"}  # every file of format 3 has these and the weights
 LAYOUT: dict[str, Any] = ALWAYS | {  # needed to continue training; docs/checkpoints.md explains each key
-    "derived": NAMES,
-    "optimizer": dict,
-    "lr_scheduler": {"schedule": dict, "total_batches": COUNT},
-    "scaler": dict,
-    "rng": {"torch": Tensor},
-    "loader": {"epoch": COUNT, "position": COUNT},
-    "batch_counter": COUNT,
-    "skipped_updates": COUNT,
-    **dict.fromkeys(("best_val_loss", "worst_val_loss", "best_train_loss", "worst_train_loss"), NUMBER),
+    "derived": "names",
+    "optimizer": "dict",
+    "lr_scheduler": {"schedule": "dict", "total_batches": "count"},
+    "scaler": "dict",
+    "rng": {"torch": "tensor"},
+    "loader": {"epoch": "count", "position": "count"},
+    "batch_counter": "count",
+    "skipped_updates": "count",
+    **dict.fromkeys(("best_val_loss", "worst_val_loss", "best_train_loss", "worst_train_loss"), "number"),
     "metrics": {
-        **dict.fromkeys(("train_loss_batch", "learning_rate", "train_loss_eval", "val_loss_eval", "bpb"), POINTS),
-        "stride": POSITIVE,
-        "elapsed_s": SECONDS,
-        "tokens": COUNT,
+        **dict.fromkeys(("train_loss_batch", "learning_rate", "train_loss_eval", "val_loss_eval", "bpb"), "points"),
+        "stride": "positive",
+        "elapsed_s": "seconds",
+        "tokens": "count",
     },
     "metadata": {
-        "run": FILE_NAME,
-        "run_id": FILE_NAME,
-        "dataset": dict.fromkeys(("name", "train", "val"), FILE_NAME),
-        "machine": dict.fromkeys(("device", "name", "pytorch"), LINE) | {"threads": COUNT},
+        "run": "file name",
+        "run_id": "file name",
+        "dataset": dict.fromkeys(("name", "train", "val"), "file name"),
+        "machine": dict.fromkeys(("device", "name", "pytorch"), "line") | {"threads": "count"},
     },
 }
 # Weights whose shapes give fields of ModelConfig; a test compares them with the formulas in model.py.
 SIZES = {"transformer.wte.weight": ("vocab_size", "n_embd"), "transformer.wpe.weight": ("block_size", "n_embd")}
 MASKS = (".attn.bias", ".attn.masked_bias")  # causal masks that nanoGPT and GPT-2 stored among the weights
-NO_NAME = re.compile(r"[\0\ud800-\udc7f\udd00-\udfff]")  # in no file name; os.fsdecode gives U+DC80-DCFF for odd bytes
 PREFIXES = re.compile(r"^((_orig_mod|module)\.)+")  # left in names by torch.compile and data parallelism
 
 
@@ -146,27 +156,8 @@ def _misfit(value: Any, layout: Any, where: str = "") -> str | None:
     if isinstance(layout, dict) and isinstance(value, dict):
         inside = (_misfit(value.get(key), part, f"{where}.{key}" if where else key) for key, part in layout.items())
         return next(filter(None, inside), None)
-    fits = not isinstance(layout, dict) and _fits(value, layout)
+    fits = isinstance(layout, str) and FITS[layout](value)
     return None if fits else f"'{where}' is missing or malformed"
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    if isinstance(kind, range):
-        return type(value) is int and value in kind
-    if kind in (NUMBER, SECONDS):
-        is_number = type(value) is float or (type(value) is int and abs(value) < 2**62)
-        return is_number and (kind == NUMBER or 0 <= value < 1e12)
-    if kind == LINE:
-        return isinstance(value, str) and value.isprintable() and len(value) < 200
-    if kind == FILE_NAME:  # any name that a file can have
-        return isinstance(value, str) and len(value) < 256 and not NO_NAME.search(value) and Path(value).name == value
-    if kind == NAMES:
-        return isinstance(value, list) and all(isinstance(name, str) for name in value)
-    if kind == POINTS:
-        return isinstance(value, list) and all(
-            isinstance(p, tuple) and len(p) == 2 and _fits(p[0], COUNT) and _fits(p[1], NUMBER) for p in value
-        )
-    return isinstance(value, kind)
 
 
 def complete_shape(checkpoint: Checkpoint) -> None:

@@ -48,7 +48,7 @@ class _HashingFile:
 
 def write_file(state: Mapping[str, Any], path: Path) -> None:
     """Save atomically and durably. Raises UserError if the disk fails; the previous file then stays as it was."""
-    with _new_checkpoint(path) as file:
+    with save_errors(path), new_file(path, durable=True) as file:
         hashing = _HashingFile(file)
         try:
             torch.save(dict(state), hashing)  # type: ignore[arg-type]
@@ -61,17 +61,8 @@ def write_file(state: Mapping[str, Any], path: Path) -> None:
 
 def copy_file(source: Path, path: Path) -> None:
     """Copy a checkpoint, atomically and durably like write_file."""
-    with _new_checkpoint(path) as file, open(source, "rb") as original:
+    with save_errors(path), new_file(path, durable=True) as file, open(source, "rb") as original:
         shutil.copyfileobj(original, file, 1 << 22)
-
-
-@contextmanager
-def _new_checkpoint(path: Path) -> Iterator[BinaryIO]:
-    """Open a new durable file; creates its folder. Raises UserError if the disk fails."""
-    with save_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path, durable=True) as file:
-            yield file
 
 
 @contextmanager

@@ -37,7 +37,6 @@ FILE_NAME = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 FOLDER_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")  # run id, batch, random digits
 LISTED_FOLDER = re.compile(rf"[^/\0]{{1,255}}\.shards/{FOLDER_NAME.pattern}")  # beside the `.pt`, and nowhere else
 SHA256 = re.compile("[0-9a-f]{64}")
-LONGEST_HEADER = 1 << 22  # of a safetensors file, in bytes: 10,000 tensors; torch needs a second for each 800 kB
 LARGEST_HEADER = 1 << 24  # bytes; the most blocks that a model may have, 10,000, need less
 TIED = {"lm_head.weight": "transformer.wte.weight"}  # one matrix under two names
 

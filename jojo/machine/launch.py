@@ -49,7 +49,7 @@ def joined() -> Iterator[Ranks]:
             raise
         if ranks.is_main:
             log.error("torchrun ended this rank: it was stopped, or another rank failed; see above.")
-        raise SystemExit(128 + error.number) from error
+        raise SystemExit(128 + error.args[0]) from error
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
