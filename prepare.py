@@ -139,7 +139,7 @@ def requested_documents(args: argparse.Namespace, files: DatasetFiles) -> tuple[
     from jojo.text.readers import Problems, TextOptions, find_files, read_records
 
     options = TextOptions(args.separator, args.text_field, args.normalise)
-    paths = find_files(args.input, leave_out=files.splits)  # if a folder or pattern contains them
+    paths = find_files(args.input, leave_out=files.splits.values())  # if a folder or pattern contains them
     problems = Problems(args.max_bad_lines)
     request |= {"files": [file_state(path) for path in paths], **asdict(options)}
     request["text_field"] = args.text_field or "text"
@@ -220,7 +220,7 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
         if provenance and provenance.request == request and not args.force:
             log.info("The data set '%s' exists already, made from the same sources.", files.name)
             return
-        existing = " and ".join(str(path) for path in files.splits if path.exists())
+        existing = " and ".join(str(path) for path in files.splits.values() if path.exists())
         if existing and not args.force:
             raise UserError(f"{existing} exist already; add --force to replace, or choose another --name.")
         source = ", ".join(args.input) if args.input else f"the recipe '{args.dataset}'"

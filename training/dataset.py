@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from config import Config
 from jojo.text.cache_builder import CacheBuilder, Source
 from jojo.text.dataset_files import DatasetFiles
-from jojo.text.documents import Rendering
 from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import Tokenizer
 from utils import UserError, check_folder, log, plural, user_path
@@ -64,10 +63,10 @@ def open_data(config: Config, tokenizer: Tokenizer, ranks: Ranks) -> Data:
 def open_dataset(config: Config, tokenizer: Tokenizer, cache_dir: Path) -> tuple[TokenCache, TokenCache]:
     """The token caches of both splits, built if they do not exist. Raises UserError if the data set is missing."""
     data, files = config.data, DatasetFiles(user_path(config.data.data_dir), config.data.dataset_name)
-    rendering, workers = Rendering(parse_special=data.parse_special), config.system.num_workers or 0
+    workers = config.system.num_workers or 0
 
     def opened(source: Source) -> TokenCache | None:  # None if the split's file is missing
-        return CacheBuilder(source, tokenizer, cache_dir, rendering, data.max_bad_lines, workers).open()
+        return CacheBuilder(source, tokenizer, cache_dir, data.parse_special, data.max_bad_lines, workers).open()
 
     train, val = opened(file_source(files, "train")), None
     if train is not None:
@@ -91,7 +90,7 @@ def missing_split(files: DatasetFiles, split: str) -> UserError:
 
     known = sorted(path.name.removesuffix("-train.jsonl") for path in files.folder.glob("*-train.jsonl"))
     found = f"{files.folder} holds: {', '.join(known) or 'no data set'}"
-    return UserError(f"'{files.split(split)}' does not exist ({found}); make it: {how_to_prepare(files.name)}")
+    return UserError(f"'{files.splits[split]}' does not exist ({found}); make it: {how_to_prepare(files.name)}")
 
 
 def file_source(files: DatasetFiles, split: str) -> Source:
@@ -100,7 +99,7 @@ def file_source(files: DatasetFiles, split: str) -> Source:
     if files.pending.exists():  # another process is writing the data set, or was killed near the end
         with files.locked():
             files.settle()
-    path, provenance = files.split(split), files.provenance()
+    path, provenance = files.splits[split], files.provenance()
     notes = {"normalised": True} if provenance and provenance.request.get("normalise") else {}
     return Source(files.name, split, str(path), path, notes=notes)
 

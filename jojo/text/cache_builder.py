@@ -13,12 +13,12 @@ import glob
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jojo.text.cache_writer import CacheWriter
-from jojo.text.documents import Encoded, Rendering, encode_lines, id_dtype
+from jojo.text.documents import Encoded, encode_lines, id_dtype
 from jojo.text.token_cache import FINGERPRINT, FORMAT, CacheManifest, DamagedCache, TokenCache, digest_of
 from jojo.text.tokenizer import Tokenizer
 from utils import UserError, byte_count, locked, log, plural, replace_text, sha256_of
@@ -41,7 +41,6 @@ class Source:
     notes: Mapping[str, Any] = field(default_factory=dict)  # how the file was prepared, for the manifest
 
     def lines(self, first_byte: int = 0) -> Iterator[bytes]:
-        """The source's lines; a file is read from `first_byte` on."""
         if self.path is None:
             yield from self.generator()
             return
@@ -70,7 +69,7 @@ class CacheBuilder:
     source: Source
     tokenizer: Tokenizer
     cache_dir: Path
-    rendering: Rendering = field(default_factory=Rendering)
+    parse_special: bool = False
     max_bad_lines: int = 100
     num_workers: int = 0
 
@@ -120,7 +119,7 @@ class CacheBuilder:
         return cache
 
     def _caches(self) -> Iterator[TokenCache]:
-        """Valid caches of this data set and split, made with this tokenizer and rendering, newest first."""
+        """Valid caches of this data set and split, made with this tokenizer and these options, newest first."""
         paths = self.cache_dir.glob(f"{glob.escape(self.source.name)}-{self.source.split}-{FINGERPRINT}.json")
         for path in sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True):
             if cache := self._open_valid(path):
@@ -135,7 +134,7 @@ class CacheBuilder:
         except DamagedCache as error:
             warn_once(f"{error.what}.")
             return None
-        made_with = (self.tokenizer.identity(), asdict(self.rendering))
+        made_with = (self.tokenizer.identity(), {"parse_special": self.parse_special})
         return cache if (cache.manifest.tokenizer, cache.manifest.rendering) == made_with else None
 
     # --- building ---
@@ -165,7 +164,7 @@ class CacheBuilder:
 
     def new_manifest(self) -> CacheManifest:
         """The manifest for a new cache of the source, with all counts 0. Reads the whole source, for its hash."""
-        source, tokenizer, rendering = self.source, self.tokenizer.identity(), asdict(self.rendering)
+        source, tokenizer, rendering = self.source, self.tokenizer.identity(), {"parse_special": self.parse_special}
         stat, sha256 = source.stat(), source.sha256()
         made_from: dict[str, Any] = {"label": source.label, "sha256": sha256, **stat}
         if source.notes:
@@ -202,14 +201,14 @@ class CacheBuilder:
         tasks = split_into_tasks(self.source.lines(writer.bytes_done), writer.lines_done + 1)
         if self.num_workers < 2:
             for first, lines in tasks:
-                yield encode_lines(first, lines, self.rendering, self.tokenizer)
+                yield encode_lines(first, lines, self.parse_special, self.tokenizer)
             return
         # Threads, not processes: tiktoken releases the GIL, so two threads encode twice as fast as one, and nothing is
         # copied between them.
         with ThreadPoolExecutor(self.num_workers, "tokenize") as pool:
             pending: deque[Future[Encoded]] = deque()
             for first, lines in tasks:
-                pending.append(pool.submit(encode_lines, first, lines, self.rendering, self.tokenizer))
+                pending.append(pool.submit(encode_lines, first, lines, self.parse_special, self.tokenizer))
                 if len(pending) >= 2 * self.num_workers:
                     yield pending.popleft().result()
             for future in pending:

@@ -41,15 +41,13 @@ class DatasetFiles:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
-        self.splits = [self.split(split) for split in SPLITS]
+        self.splits = {split: folder / f"{name}-{split}.jsonl" for split in SPLITS}
+        self.temporary = {split: folder / f".{name}-{split}.jsonl.new" for split in SPLITS}
         self.provenance_file = folder / f"{name}.made.json"
         # The provenance of a set that is written, but whose files may still have their temporary names:
         self.pending = folder / f".{name}.pending.json"
         # The files of a set that is not pending yet, its provenance and its splits:
-        self.unfinished = [self.pending.with_suffix(".new"), *map(self.temporary, SPLITS)]
-
-    def split(self, split: str) -> Path:
-        return self.folder / f"{self.name}-{split}.jsonl"
+        self.unfinished = [self.pending.with_suffix(".new"), *self.temporary.values()]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -59,20 +57,17 @@ class DatasetFiles:
             try:
                 yield
             finally:
-                if not self.split("train").exists():
+                if not self.splits["train"].exists():
                     with contextlib.suppress(OSError):  # Windows keeps open files
                         path.unlink()
-
-    def temporary(self, split: str) -> Path:
-        return self.folder / f".{self.name}-{split}.jsonl.new"
 
     def settle(self) -> None:
         """Clean up after a killed process: rename the files of a pending set, delete unfinished ones. Needs the lock."""
         if self.pending.exists():
             self.provenance_file.unlink(missing_ok=True)
             for split in SPLITS:
-                if self.temporary(split).exists():
-                    os.replace(self.temporary(split), self.split(split))
+                if self.temporary[split].exists():
+                    os.replace(self.temporary[split], self.splits[split])
             os.replace(self.pending, self.provenance_file)
         for path in self.unfinished:
             path.unlink(missing_ok=True)
@@ -81,7 +76,7 @@ class DatasetFiles:
         """What the files were made from. None if they are incomplete, were changed, or came from somewhere else."""
         try:
             found = Provenance(**parse_json(self.provenance_file.read_bytes()))
-            sizes = {split: self.split(split).stat().st_size for split in SPLITS}
+            sizes = {split: self.splits[split].stat().st_size for split in SPLITS}
             counts = [found.documents[split] for split in SPLITS]
         except (OSError, ValueError, TypeError, KeyError):
             return None
@@ -105,7 +100,7 @@ def write_dataset(
         with errors_of(files.folder):
             if not has_splits or not all(counts.values()):
                 counts = _balance(splits, counts, val_fraction)
-            sizes = {split: files.temporary(split).stat().st_size for split in SPLITS}
+            sizes = {split: files.temporary[split].stat().st_size for split in SPLITS}
             provenance = Provenance(request, counts, duplicates, sizes)
             for path in splits:
                 with open(path, "rb") as file:
@@ -132,7 +127,7 @@ def _write_splits(
     counts, duplicates, has_splits = dict.fromkeys(SPLITS, 0), 0, False
     seen: set[int] = set()
     with contextlib.ExitStack() as stack:
-        places = {split: OutputFile(str(files.temporary(split)), "wb") for split in SPLITS}
+        places = {split: OutputFile(str(files.temporary[split]), "wb") for split in SPLITS}
         out = {split: stack.enter_context(io.BufferedWriter(place)) for split, place in places.items()}
         shown = tqdm(documents, unit=" documents", desc="Reading", leave=False, disable=not sys.stderr.isatty())
         for own_split, record in shown:

@@ -142,21 +142,14 @@ def normalised(record: Record) -> Record:
     return result
 
 
-@dataclass(frozen=True)
-class Rendering:
-    """How a record becomes ids; part of a cache's fingerprint."""
-
-    parse_special: bool = False
-
-
-def render(record: Record, tokenizer: Tokenizer, rendering: Rendering) -> tuple[np.ndarray, bool]:
+def render(record: Record, tokenizer: Tokenizer, parse_special: bool) -> tuple[np.ndarray, bool]:
     """The ids of a record (uint32) without the final <|endoftext|>, and whether it has look-alikes that stayed text."""
     messages = record_messages(record)
     if messages is not None:
         return np.array(tokenizer.encode_chat(messages), np.uint32), False
     text = plain_text(record)
     lookalike = tokenizer.contains_control_text(text)
-    if not (lookalike and rendering.parse_special):
+    if not (lookalike and parse_special):
         return tokenizer.encode_array(text), lookalike
     ids = tokenizer.encode_parsed(text)
     while ids and ids[-1] == tokenizer.eot_id:  # encode_lines adds one to every document
@@ -179,7 +172,7 @@ class Encoded:
     source_bytes: int = 0
 
 
-def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering, tokenizer: Tokenizer) -> Encoded:
+def encode_lines(first_line: int, lines: list[bytes], parse_special: bool, tokenizer: Tokenizer) -> Encoded:
     """Parse and encode consecutive JSONL lines (the work of one task). Blank lines are skipped.
 
     `first_line` is the number of the first one, for messages. Several threads may share the tokenizer.
@@ -192,7 +185,7 @@ def encode_lines(first_line: int, lines: list[bytes], rendering: Rendering, toke
         if not line.strip():
             continue
         try:
-            ids, lookalike = render(read_record(line), tokenizer, rendering)
+            ids, lookalike = render(read_record(line), tokenizer, parse_special)
         except ValueError as error:
             result.bad_lines.append((number, describe_error(error)))
             continue

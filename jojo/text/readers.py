@@ -84,7 +84,7 @@ class Problems:
         return "; ".join(self.examples) + ("; ..." if self.count > len(self.examples) else "")
 
 
-def find_files(inputs: Sequence[str], leave_out: Sequence[Path] = ()) -> list[Path]:
+def find_files(inputs: Sequence[str], leave_out: Iterable[Path] = ()) -> list[Path]:
     """The files that --input names, each once, in a fixed order.
 
     Folders and patterns skip unknown formats, names that begin with a dot, and the files to `leave_out`. An existing path
@@ -168,8 +168,9 @@ def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterat
         try:
             if isinstance(value, Exception):
                 raise value
-            problems.found_field |= (options.text_field or "") in value
-            record = _with_options(value, options)
+            record = documents.read_record(value) if isinstance(value, bytes) else value
+            problems.found_field |= (options.text_field or "") in record
+            record = _with_options(record, options)
             if documents.record_texts(record):
                 yield record
             else:
@@ -189,16 +190,13 @@ def _with_options(record: Record, options: TextOptions) -> Record:
     return documents.normalised(record) if options.normalise else record
 
 
-Rows = Iterator[tuple[str, Record | ValueError]]  # (place in the file, record or the error in its place)
+Rows = Iterator[tuple[str, Record | bytes | ValueError]]  # (place in the file, a record, its JSON, or an error instead)
 
 
 def _json_lines(path: Path, text_field: str | None) -> Rows:
     for number, line in _lines(path, "surrogateescape"):  # which keeps bytes that are not UTF-8
-        try:
-            if line.strip():
-                yield f"line {number}", documents.read_record(line)
-        except ValueError as error:
-            yield f"line {number}", error
+        if line.strip():
+            yield f"line {number}", line
 
 
 def _csv_rows(path: Path, text_field: str | None) -> Rows:

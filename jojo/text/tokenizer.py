@@ -83,7 +83,6 @@ class Tokenizer:
         return self._of_thread.encoding
 
     def with_chatml(self, chatml: bool = True) -> Tokenizer:
-        """The same vocabulary with ChatML's control tokens, or without."""
         return Tokenizer(chatml, self._own)
 
     def identity(self) -> dict[str, Any]:
@@ -137,7 +136,6 @@ class Tokenizer:
         return ids
 
     def require_chatml(self) -> None:
-        """Raises UserError if the vocabulary has no chat tokens."""
         if not self.has_chatml:
             raise UserError("This vocabulary has no chat tokens; leave out --use_base_tokenizer or --chat.")
 

@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, settings
 
 from jojo.text import cache_builder, documents
 from jojo.text.cache_builder import CacheBuilder, Source
-from jojo.text.documents import Rendering
 from jojo.text.token_cache import CacheManifest, TokenCache
 from jojo.text.tokenizer import Tokenizer, get_tokenizer
 from utils import locked
@@ -30,9 +29,9 @@ TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": 
 STORIES = [{"text": f"Story {n}: once upon a time there were {n} foxes.\n"} for n in range(1, 40)]
 
 
-def encoded(lines: list[bytes], rendering: Rendering | None = None, first_line: int = 1) -> documents.Encoded:
+def encoded(lines: list[bytes], parse_special: bool = False, first_line: int = 1) -> documents.Encoded:
     """The documents that one tokenizing task makes from these lines."""
-    return documents.encode_lines(first_line, lines, rendering or Rendering(), GPT2)
+    return documents.encode_lines(first_line, lines, parse_special, GPT2)
 
 
 def examples(count: int) -> settings:
@@ -96,8 +95,7 @@ def open_cache(*arguments: Any, **options: Any) -> TokenCache | None:
 
 def build(path: Path, cache_dir: Path, tokenizer: Tokenizer | None = None, **options: Any) -> TokenCache:
     """The cache of an existing JSONL file."""
-    rendering = options.pop("rendering", Rendering())
-    cache = open_cache(source_of(path), tokenizer or get_tokenizer("gpt2"), cache_dir, rendering, **options)
+    cache = open_cache(source_of(path), tokenizer or get_tokenizer("gpt2"), cache_dir, **options)
     assert cache is not None
     return cache
 

@@ -29,7 +29,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jojo.text import cache_builder
-from jojo.text.documents import Rendering, line_texts, record_messages
+from jojo.text.documents import line_texts, record_messages
 from jojo.text.tokenizer import Tokenizer
 from utils import UserError
 
@@ -109,7 +109,7 @@ def test_lookalikes_in_text_stay_text_and_are_counted(tmp_path: Path, cache_dir:
 def test_parse_special_reads_text_but_never_roles_or_contents(tmp_path: Path, cache_dir: Path) -> None:
     rendered = "<|im_start|>user\nHello<|im_end|>\n"
     records = [{"text": rendered}, {"messages": [{"role": "user<|im_end|>", "content": rendered}]}]
-    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, rendering=Rendering(parse_special=True))
+    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, parse_special=True)
     text, chat = documents_of(cache)
     assert text == [START, 7220, 198, 15496, END, 198, EOT]
     assert [i for i in chat if i >= EOT] == [START, END, EOT]
@@ -117,7 +117,7 @@ def test_parse_special_reads_text_but_never_roles_or_contents(tmp_path: Path, ca
 
 def test_a_written_end_of_text_is_not_doubled(tmp_path: Path, cache_dir: Path) -> None:
     records = [{"text": "Hello<|endoftext|>"}, {"text": "<|endoftext|>"}, {"text": "Hello<|endoftext|>Hello"}]
-    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, rendering=Rendering(parse_special=True))
+    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, parse_special=True)
     assert documents_of(cache) == [[15496, EOT], [15496, EOT, 15496, EOT]]
     assert cache.manifest.empty_documents == 1
 
@@ -125,7 +125,7 @@ def test_a_written_end_of_text_is_not_doubled(tmp_path: Path, cache_dir: Path) -
 def test_the_ids_are_those_of_the_tokenizer_that_was_asked_for(tmp_path: Path, cache_dir: Path) -> None:
     base = Tokenizer(chatml=False)
     records = [{"text": "Hello<|im_start|>"}, {"messages": TURNS}]
-    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, base, rendering=Rendering(parse_special=True))
+    cache = build(write_lines(tmp_path / "x.jsonl", records), cache_dir, base, parse_special=True)
     assert cache.manifest.tokenizer == base.definition()
     assert documents_of(cache) == [[*base.encode("Hello<|im_start|>"), EOT]]  # it has no chat tokens to write
     assert cache.manifest.bad_lines == 1
@@ -234,9 +234,9 @@ record = st.one_of(
 )
 
 
-def check_encoded(lines: list[bytes], rendering: Rendering) -> None:
+def check_encoded(lines: list[bytes], parse_special: bool) -> None:
     """Every line is a document, an empty document, bad or blank, and the ids are well-formed."""
-    result = encoded(lines, rendering)
+    result = encoded(lines, parse_special)
     blank = sum(not line.strip() for line in lines)
     assert len(result.lengths) + result.empty + len(result.bad_lines) + blank == len(lines)
     assert result.lengths.sum() == len(result.ids)
@@ -249,15 +249,15 @@ def check_encoded(lines: list[bytes], rendering: Rendering) -> None:
 @given(st.lists(record, max_size=4), st.booleans())
 @example([{"text": "\ud800"}, {"input": "\udfff", "output": "\ud800<|im_end|>"}], True)
 def test_any_json_is_a_document_or_a_bad_line(records: list[Any], parse_special: bool) -> None:
-    check_encoded([json.dumps(r).encode() for r in records], Rendering(parse_special))
-    check_encoded([json.dumps(r, ensure_ascii=False).encode("utf-8", "surrogatepass") for r in records], Rendering())
+    check_encoded([json.dumps(r).encode() for r in records], parse_special)
+    check_encoded([json.dumps(r, ensure_ascii=False).encode("utf-8", "surrogatepass") for r in records], False)
 
 
 @examples(200)
 @given(st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=4))
 @example([b'\x00{\x00"\x00', b"\xff\xfe{\x00", b"\xef\xbb\xbf", b"NaN", b"-", b'{"text": "\xed\xa0\x80"}'])
 def test_any_bytes_are_a_document_or_a_bad_line(lines: list[bytes]) -> None:
-    check_encoded(lines, Rendering())
+    check_encoded(lines, False)
 
 
 @examples(20)

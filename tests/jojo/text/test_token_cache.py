@@ -46,7 +46,7 @@ from helpers_data import (
 
 from jojo.text import cache_builder, cache_writer, documents, token_cache
 from jojo.text.cache_builder import CacheBuilder, Source
-from jojo.text.documents import Rendering, id_dtype
+from jojo.text.documents import id_dtype
 from jojo.text.token_cache import CacheManifest, CheckedFile, TokenCache
 from jojo.text.tokenizer import Tokenizer
 from utils import UserError
@@ -119,7 +119,7 @@ def test_bytes_of_text_are_counted_from_the_original_text(tmp_path: Path, cache_
 
 def test_bytes_of_text_leave_out_parsed_control_tokens(tmp_path: Path, cache_dir: Path) -> None:
     path = write_lines(tmp_path / "x.jsonl", [{"text": "<|im_start|>user\nHello<|im_end|>\n<|endoftext|>"}])
-    facts = build(path, cache_dir, rendering=Rendering(parse_special=True)).manifest
+    facts = build(path, cache_dir, parse_special=True).manifest
     assert facts.n_text_bytes == len("user\nHello\n")
 
 
@@ -154,8 +154,8 @@ def test_tokenizing_does_not_import_torch() -> None:
     program = (
         "import sys\n"
         "from jojo.text import cache_builder, documents\n"
-        'lines, rendering = [b\'{"text": "Hello"}\'], documents.Rendering()\n'
-        "assert len(cache_builder.encode_lines(1, lines, rendering, cache_builder.Tokenizer()).ids) == 2\n"
+        'lines = [b\'{"text": "Hello"}\']\n'
+        "assert len(cache_builder.encode_lines(1, lines, False, cache_builder.Tokenizer()).ids) == 2\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
@@ -224,7 +224,7 @@ def test_a_cache_whose_source_is_absent_is_used(stories: Path, cache_dir: Path) 
     assert open_cache(source_of(stories.with_name("others-train.jsonl"), "others"), GPT2, cache_dir) is None
     assert open_cache(source_of(stories, split="val"), GPT2, cache_dir) is None
     assert open_cache(source_of(stories), Tokenizer(chatml=False), cache_dir) is None
-    assert open_cache(source_of(stories), GPT2, cache_dir, Rendering(parse_special=True)) is None
+    assert open_cache(source_of(stories), GPT2, cache_dir, True) is None
 
 
 def test_a_cache_that_was_copied_alone_is_found_whatever_its_data_folder_is_called(
@@ -294,12 +294,12 @@ def test_the_fingerprint_depends_on_rendering_and_tokenizer(tmp_path: Path, cach
     path = write_lines(tmp_path / "x.jsonl", [{"text": "a<|im_end|>"}])
     variants = [
         build(path, cache_dir),
-        build(path, cache_dir, rendering=Rendering(parse_special=True)),
+        build(path, cache_dir, parse_special=True),
         build(path, cache_dir, Tokenizer(chatml=False)),
     ]
     assert len({cache.manifest.fingerprint for cache in variants}) == 3
     assert documents_of(variants[0]) != documents_of(variants[1])
-    again = build(path, cache_dir, rendering=Rendering(parse_special=True))
+    again = build(path, cache_dir, parse_special=True)
     assert again.path == variants[1].path and documents_of(again) == documents_of(variants[1])
 
 
@@ -381,7 +381,7 @@ def test_a_damaged_cache_is_not_repaired_if_its_data_changed_or_are_missing(stor
     with pytest.raises(UserError, match="the data have changed since it was made; start again"):
         documents_of(running)
     stories.unlink()
-    without_data = open_cache(source_of(stories), GPT2, cache_dir, Rendering())
+    without_data = open_cache(source_of(stories), GPT2, cache_dir, False)
     assert without_data is not None
     with pytest.raises(UserError, match=r"damaged.*delete it"):
         documents_of(without_data)
