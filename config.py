@@ -223,9 +223,6 @@ def options() -> Iterator[Option]:
 OPTIONS: dict[str, Option] = {o.name: o for o in options()}
 
 
-# --- merging layers -------------------------------------------------------------------------------------------------
-
-
 def resolve(layers: list[tuple[str, Values]], partial: bool = False) -> tuple[Config, dict[str, str]]:
     """Merge layers of (source, nested values), later over earlier, and check the result.
 
@@ -294,9 +291,6 @@ def nearest(name: str, known: list[str]) -> str:
     name = name[:100]  # difflib takes a second for a name of megabytes
     found = [n for n in OPTIONS if n.endswith("." + name)] or difflib.get_close_matches(name, known, 1, cutoff=0.5)
     return f" (did you mean '{found[0]}'?)" if found else ""
-
-
-# --- checks ---------------------------------------------------------------------------------------------------------
 
 
 def check_value(opt: Option, value: Value) -> tuple[Value, str]:

@@ -146,11 +146,11 @@ def training(config: dict[str, Any], state: dict[str, Any], metrics: MetricsTrac
     machine = metadata.get("machine", {})
     options = config.get("training", {}) | config.get("model", {})
     sizes = [options.get(key) for key in ("batch_size", "gradient_accumulation_steps", "block_size")]
-    rows = [
+    rows: list[tuple[str, Any]] = [
         ("data set", dataset),
-        ("batches", count(state.get("batch_counter"))),
-        ("tokens per batch", count(math.prod(sizes)) if all(type(size) is int for size in sizes) else ""),
-        ("tokens predicted", count(metrics.tokens)),
+        ("batches", state.get("batch_counter")),
+        ("tokens per batch", math.prod(sizes) if all(type(size) is int for size in sizes) else None),
+        ("tokens predicted", metrics.tokens),
         ("time", duration(metrics.elapsed_s) if metrics.elapsed_s else ""),
         ("device", cell(" ".join(machine[key] for key in ("device", "name") if machine.get(key)))),
         ("saved", cell(metadata.get("timestamp"))),
@@ -158,7 +158,7 @@ def training(config: dict[str, Any], state: dict[str, Any], metrics: MetricsTrac
         ("PyTorch", cell(metadata.get("pytorch_version"))),
         ("commit", cell(metadata.get("git_commit"))),
     ]
-    return [row for row in rows if row[1]]
+    return [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in rows if value]
 
 
 def hyperparameters(config: dict[str, Any]) -> list[Row]:
@@ -166,11 +166,6 @@ def hyperparameters(config: dict[str, Any]) -> list[Row]:
     flat = {f"{section}.{key}": value for section, options in config.items() for key, value in options.items()}
     rows = [(name, flat.get(option)) for option, name in HYPERPARAMETERS.items()]
     return [(n, f"{v:g}" if isinstance(v, float) else cell(v)) for n, v in rows if v not in (None, "auto")]
-
-
-def count(value: int | None) -> str:
-    """A number with thousands separators; empty for 0 and None."""
-    return f"{value:,}" if value else ""
 
 
 def cell(value: object) -> str:
