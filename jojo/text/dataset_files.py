@@ -62,7 +62,7 @@ class DatasetFiles:
                         path.unlink()
 
     def settle(self) -> None:
-        """Clean up after a killed process: rename the files of a pending set, delete unfinished ones. Needs the lock."""
+        """Rename the files of a pending set, or delete those of an unfinished one. Needs the lock."""
         if self.pending.exists():
             self.provenance_file.unlink(missing_ok=True)
             for split in SPLITS:
@@ -87,7 +87,7 @@ class DatasetFiles:
 def write_dataset(
     files: DatasetFiles, documents: Iterable[Document], request: dict[str, Any], source: str
 ) -> Provenance:
-    """Write both splits and their provenance, all or nothing. `source` says in messages where the documents come from.
+    """Write both splits and their provenance, all or nothing. Messages name the `source`.
 
     The request's "max_documents" stops after so many documents; if the source has splits, only its training documents are
     used, and they are split again. Raises UserError if there are no documents, or a single one too short to be split.
@@ -107,11 +107,8 @@ def write_dataset(
                     os.fsync(file.fileno())
             provenance_file.write_text(json.dumps(asdict(provenance), indent=1) + "\n", encoding="utf-8")
             os.replace(provenance_file, files.pending)
-            files.settle()
     finally:
-        if not files.pending.exists():
-            for path in files.unfinished:
-                path.unlink(missing_ok=True)
+        files.settle()
     return provenance
 
 

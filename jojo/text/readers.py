@@ -272,8 +272,7 @@ def _optional(module: str, path: Path) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        package = module.partition(".")[0]
-        raise UserError(f"Reading '{path}' needs {package}: pip install {package}.") from None
+        raise UserError(f"Reading '{path}' needs {module}: pip install {module}.") from None
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------
