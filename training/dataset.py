@@ -100,7 +100,7 @@ def file_source(files: DatasetFiles, split: str) -> Source:
         with files.locked():
             files.settle()
     path, provenance = files.splits[split], files.provenance()
-    notes = {"normalised": True} if provenance and provenance.request.get("normalise") else {}
+    notes = {"prepared": {"normalised": True}} if provenance and provenance.request.get("normalise") else {}
     return Source(files.name, split, str(path), path, notes=notes)
 
 

@@ -38,7 +38,7 @@ class Source:
     path: Path | None = None
     generator: Any = None  # () -> Iterator[bytes] of JSONL lines, when there is no file
     generator_sha256: str = ""
-    notes: Mapping[str, Any] = field(default_factory=dict)  # how the file was prepared, for the manifest
+    notes: Mapping[str, Any] = field(default_factory=dict)  # more about it, for the manifest
 
     def lines(self, first_byte: int = 0) -> Iterator[bytes]:
         if self.path is None:
@@ -166,9 +166,7 @@ class CacheBuilder:
         """The manifest for a new cache of the source, with all counts 0. Reads the whole source, for its hash."""
         source, tokenizer, rendering = self.source, self.tokenizer.identity(), {"parse_special": self.parse_special}
         stat, sha256 = source.stat(), source.sha256()
-        made_from: dict[str, Any] = {"label": source.label, "sha256": sha256, **stat}
-        if source.notes:
-            made_from["prepared"] = dict(source.notes)
+        made_from = {"label": source.label, "sha256": sha256, **stat, **source.notes}
         fingerprint = digest_of([FORMAT, sha256, tokenizer, rendering])[:16]
         dtype = id_dtype(self.tokenizer.n_vocab).str
         return CacheManifest(source.name, source.split, fingerprint, tokenizer, rendering, made_from, dtype)
