@@ -34,7 +34,7 @@ from jojo.machine.ranks import full_tensor
 from jojo.metrics import MetricsFile, MetricsTracker
 from jojo.optim import load_optimizer_state, make_optimizers, optimizer_state
 from jojo.plotting import PlotManager
-from jojo.stopping import Every, Shutdown, StopFlags
+from jojo.stopping import Shutdown, StopFlags, due
 from jojo.text.packing import mix_key
 from training.placement import build_model, compile_blocks, is_compiled, place, synchronized
 from training.recorder import Record
@@ -309,7 +309,7 @@ class Trainer:
         paths = [files.last] if self.position == 0 or done == self.run.plan.total_batches else []
         if points[-1:] == [(done, best)] and best not in (loss for _, loss in points[:-1]):
             paths.append(files.best)
-        if done and Every(self.config.training.checkpoint_interval).due(done):
+        if due(self.config.training.checkpoint_interval, done):
             paths.append(files.numbered(done))
         return paths
 
@@ -319,9 +319,8 @@ class Trainer:
         assert checkpoint
         if training.save_checkpoints:
             files.finish_save(checkpoint.path, self.checkpoints_due(), training.keep_checkpoints)
-        plots = [files.plot, files.numbered(self.batches_done, ".png")]
-        if not Every(training.plot_interval).due(self.batches_done):
-            plots.pop()
+        is_milestone = due(training.plot_interval, self.batches_done)
+        plots = [files.plot, files.numbered(self.batches_done, ".png")][: 1 + is_milestone]
         if not all(p.exists() for p in plots) or files.plot.stat().st_mtime < checkpoint.path.stat().st_mtime:
             PlotManager(files.plot, files.run).draw(self.metrics, *plots[1:])
 
@@ -356,8 +355,6 @@ class Trainer:
         starts_from_checkpoint = first or (start.checkpoint and ranks.job)  # a torchrun job may restart before it saves
         if starts_from_checkpoint and start.mode is not Mode.RESUME and training.save_checkpoints:
             self.saver.save(self.state_dict(), [files.last, *self.checkpoints_due()])  # --resume finds it by its name
-        evaluation, sample = Every(training.eval_interval), Every(training.sample_interval)
-        plot = Every(training.plot_interval)
         limit_s, save_s = 60 * (training.max_minutes or 0), 60 * training.checkpoint_minutes
         self.flags = StopFlags(shutdown, limit_s, save_s, ranks.is_main)
         self.metrics.start_clock()
@@ -370,10 +367,10 @@ class Trainer:
             done = self.batches_done
             record.batch(done, result.loss, result.grad_norm, batch.n_targets, time.perf_counter() - started)
 
-            if ended or evaluation.due(done):
+            if ended or due(training.eval_interval, done):
                 losses = self.evaluate()
                 record.evaluation(losses, self.metrics.add_evaluation(done, losses))
-            if sample.due(done) and (ranks.is_main or self.run.sharded):
+            if due(training.sample_interval, done) and (ranks.is_main or self.run.sharded):
                 record.samples(self.samples())
             record.write()
             if ranks.is_single:  # several ranks exchanged their flags in step()
@@ -383,6 +380,6 @@ class Trainer:
             paths = [files.last] * (self.flags.stop or self.flags.save) + self.checkpoints_due()
             if paths and training.save_checkpoints:
                 self.saver.save(self.state_dict(), paths)
-            if plot.due(done):
+            if due(training.plot_interval, done):
                 record.plot.draw(self.metrics, files.numbered(done, ".png"))
             record.plot.draw_if_cheap(self.metrics)

@@ -1,8 +1,4 @@
-"""The plot of a run, as a PNG: training loss, validation loss and learning rate against batches.
-
-The training curve is the loss of the evaluations. With two or fewer evaluations it is the loss of the batches,
-smoothed to about 100 points, as in 2.0.2.
-"""
+"""The plot of a run, as a PNG: training loss, validation loss and learning rate against batches."""
 
 from __future__ import annotations
 
@@ -43,7 +39,7 @@ class Losses:
 
 
 def choose_losses(metrics: MetricsTracker) -> Losses:
-    """The losses of the evaluations; with two or fewer evaluations, those of the batches. Only finite values are drawn."""
+    """The losses of evaluations; with two or fewer evaluations, those of batches, smoothed. Only finite values are drawn."""
     evaluations, validations = finite(metrics.train_loss_eval), finite(metrics.val_loss_eval)
     batches = finite(metrics.train_loss_batch.points)
     if len(validations) == 1 and batches:  # a single validation loss is drawn at the curve's end

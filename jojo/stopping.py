@@ -71,21 +71,22 @@ class Shutdown:
             os.write(sys.stderr.fileno(), text.encode())  # not print(): the signal may have interrupted one
 
 
-class Every:
-    """Whether something periodic is due: every `interval` batches, or every `seconds`. 0 or None: never."""
+def due(interval: int | None, batches_done: int) -> bool:
+    """Whether something is due that comes after every `interval` batches; 0 or None: never."""
+    return bool(interval and batches_done) and batches_done % interval == 0
 
-    def __init__(self, interval: int | None = None, seconds: float | None = None) -> None:
-        self.interval, self.seconds = interval, seconds
-        self._last = time.monotonic()
 
-    def due(self, batches_done: int = 0) -> bool:
-        """Whether `batches_done` is a multiple of the interval, or the seconds have passed since it was last due."""
-        if self.interval and batches_done % self.interval == 0:
-            return True
-        if self.seconds and time.monotonic() - self._last >= self.seconds:
+class Timer:
+    """Is due when `seconds` have passed since it began, or since it was last due; 0: never."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._last = seconds, time.monotonic()
+
+    def due(self) -> bool:
+        is_due = 0 < self.seconds <= time.monotonic() - self._last
+        if is_due:
             self._last = time.monotonic()
-            return True
-        return False
+        return is_due
 
 
 class StopFlags:
@@ -98,8 +99,8 @@ class StopFlags:
     def __init__(self, shutdown: Shutdown, limit_s: float = 0, save_s: float = 0, is_main: bool = True) -> None:
         """`limit_s` until the time limit, `save_s` between checkpoints; 0: never. Only the main rank's clock counts."""
         self.shutdown = shutdown
-        self.limit = Every(seconds=limit_s if is_main else 0)
-        self.checkpoint = Every(seconds=save_s if is_main else 0)
+        self.limit = Timer(limit_s if is_main else 0)
+        self.checkpoint = Timer(save_s if is_main else 0)
 
     @property
     def stop(self) -> bool:

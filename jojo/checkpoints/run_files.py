@@ -26,6 +26,7 @@ from jojo.machine.ranks import SINGLE, Ranks
 from jojo.metrics import lock as lock_file
 from utils import UserError, log, parse_json, replace_text, user_path
 
+KINDS = r"(_best|_batch\d+)?\.(pt|png|config\.json|metrics\.jsonl)"  # how the names of a run's files end
 UNSTAMPED = Stamp("", -1)  # an older format, or a damaged end
 
 
@@ -46,15 +47,14 @@ class RunFiles:
     def numbered(self, batch: int, suffix: str = ".pt") -> Path:
         return self.folder / f"{self.run}_batch{batch}{suffix}"
 
-    def all_numbered(self, suffix: str = ".pt") -> list[Path]:
-        """The numbered checkpoints (or plots) in the folder, found by name."""
-        name = re.compile(re.escape(self.run) + r"_batch\d+" + re.escape(suffix))
-        return sorted(p for p in self.folder.glob(f"*{suffix}") if name.fullmatch(p.name))
+    def own(self, suffix: str = "") -> list[Path]:
+        """The run's files in the folder by name, so the last checkpoint is before the numbered ones and the best."""
+        name = re.compile(re.escape(self.run) + KINDS)
+        return sorted(p for p in self.folder.glob(f"*{suffix}") if name.fullmatch(p.name) and p.exists())
 
     def stamps(self) -> dict[Path, Stamp]:
         """The stamps of the run's checkpoints that are in the folder, by path."""
-        paths = (self.last, *self.all_numbered(), self.best)
-        return {path: read_stamp(path) or UNSTAMPED for path in paths if path.exists()}
+        return {path: read_stamp(path) or UNSTAMPED for path in self.own(".pt")}
 
     def kind(self, path: Path) -> str:
         """Which of the run's checkpoints a path is: "last", "best" or "numbered"."""
@@ -114,8 +114,7 @@ class RunFiles:
 
     def sweep_up(self) -> None:
         """Remove half-written files of this run that a killed process left. Other runs may still be writing theirs."""
-        kinds = r"(_best|_batch\d+)?\.(pt|png|config\.json|metrics\.jsonl|job)"
-        name = re.compile(rf"\.{{1,2}}{re.escape(self.run)}{kinds}\.\d+\.tmp")
+        name = re.compile(rf"\.{{1,2}}{re.escape(self.run)}({KINDS}|\.job)\.\d+\.tmp")
         for path in self.folder.glob(".*.tmp"):
             if name.fullmatch(path.name):
                 path.unlink(missing_ok=True)
@@ -123,10 +122,9 @@ class RunFiles:
             shutil.rmtree(path, ignore_errors=True)
 
     def start(self, checkpoint: Checkpoint | None, run_id: str, batches_done: int, resumes: bool) -> None:
-        """Before the first batch: move files that are in the way to models/old.
+        """Before the first batch: move files that are in the way to models/old. `resumes`: the run keeps its own files.
 
-        `checkpoint` is what training starts from. `resumes`: the run continues in its own files.
-        Raises UserError if another run has replaced the checkpoint meanwhile.
+        Raises UserError if another run has replaced `checkpoint`, which training starts from, meanwhile.
         """
         now = time.strftime("%Y%m%d-%H%M%S")
         if not resumes:
@@ -146,9 +144,7 @@ class RunFiles:
 
     def make_room(self, now: str) -> None:
         """Before a new run: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
-        named = (self.last, self.best, self.metrics, self.plot, self.config, self.tensorboard)
-        paths = (*named, *self.all_numbered(), *self.all_numbered(".png"))
-        if files := [path for path in paths if path.exists()]:
+        if files := [*self.own(), *filter(Path.exists, [self.tensorboard])]:
             old = self._move_aside(files, now)
             log.info("Moved the files of an earlier run '%s' to %s/.", self.run, old)
 

@@ -12,7 +12,7 @@ from helpers_cli import finish, start_python
 
 import utils
 from jojo import stopping
-from jojo.stopping import Every, Shutdown, StopFlags
+from jojo.stopping import Shutdown, StopFlags, Timer, due
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -85,27 +85,26 @@ def test_the_second_signal_ends_the_process_at_once(first: str, second: str, tmp
     assert result.out == f"asked {128 + getattr(signal, first)}\n"
 
 
-# --- Every ----------------------------------------------------------------------------------------------------------
+# --- due, Timer ----------------------------------------------------------------------------------------------------------
 
 
 def test_every_interval_counts_batches() -> None:
-    every = Every(3)
-    assert [n for n in range(1, 10) if every.due(n)] == [3, 6, 9]
+    assert [n for n in range(10) if due(3, n)] == [3, 6, 9]
 
 
-@pytest.mark.parametrize("every", [Every(), Every(0), Every(None, 0), Every(0, 0.0)])
-def test_zero_and_none_mean_never(every: Every) -> None:
-    assert not any(every.due(n) for n in range(1, 50))
+@pytest.mark.parametrize("interval", [None, 0])
+def test_zero_and_none_mean_never(interval: int | None) -> None:
+    assert not any(due(interval, n) for n in range(50)) and not Timer(0).due()
 
 
-def test_every_with_seconds_counts_from_the_last_time_it_was_due(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timer_counts_from_the_last_time_it_was_due(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(stopping.time, "monotonic", lambda: clock[0])
-    every, due = Every(seconds=10), []
+    timer, dues = Timer(10), []
     for second in (1, 9.5, 10, 15, 19.9, 21, 30.9, 31):
         clock[0] = 100 + second
-        due.append(every.due(1))
-    assert due == [False, False, True, False, False, True, False, True]
+        dues.append(timer.due())
+    assert dues == [False, False, True, False, False, True, False, True]
 
 
 # --- several ranks -------------------------------------------------------------------------------------------------
