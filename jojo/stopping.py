@@ -73,7 +73,7 @@ class Shutdown:
 
 def due(interval: int | None, batches_done: int) -> bool:
     """Whether something is due that comes after every `interval` batches; 0 or None: never."""
-    return bool(interval and batches_done) and batches_done % interval == 0
+    return bool(interval and batches_done and batches_done % interval == 0)
 
 
 class Timer:

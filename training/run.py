@@ -101,10 +101,8 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
     for split in ("train", "val") if config.data.predict != "all" else ():
         evaluated = run.evaluation_loader(split)
         if not any(evaluated.batch(0, index).n_targets for index in range(evaluated.batches_per_epoch)):
-            raise UserError(
-                f"In the {split} split, the evaluated batches have no words of an assistant to predict (data.predict); "
-                "use conversations with the roles user and assistant, --data.predict all, or more --training.eval_iters."
-            )
+            lack = f"In the {split} split, the evaluated batches have no words of an assistant to predict"
+            raise UserError(f"{lack}; use conversations of user and assistant, or --data.predict all.")
     if start.checkpoint and start.mode.keeps_counters and start.checkpoint.version == "3":
         check_changes(start.checkpoint, config, reasons.derived, data.fingerprints, request.allow_changes)
         note_other_machine(start.checkpoint, system.device)
