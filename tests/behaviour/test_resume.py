@@ -617,6 +617,7 @@ def test_a_folder_deleted_in_mid_run_is_written_again(monkeypatch, folder):
 
     def deletes(self, data):
         if self.batches_done == 3:
+            self.saver.wait()
             shutil.copytree("models", "kept", dirs_exist_ok=True)
             shutil.rmtree(folder)
         return step(self, data)
