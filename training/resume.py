@@ -31,7 +31,24 @@ DECISIVE = {
 
 
 class Mode(Enum):
-    """How a run starts, and in words where from. docs/checkpoints.md lists the flags that lead to each mode; tests check it."""
+    """How a run starts, and in words where from. docs/checkpoints.md has the same table and explains its columns.
+
+    flags                                    mode      weights  optimizer  position  metrics  options  changes   run id  files
+    (none)                                   FRESH     -        -          -         -        -        allowed   new     by options
+    --init_from PATH_OR_ID                   WEIGHTS   yes      -          -         -        model    allowed   new     by options
+    --load_model_only PATH                   WEIGHTS   yes      -          -         -        model    allowed   new     by options
+    --checkpoint PATH --load_model_only      WEIGHTS   yes      -          -         -        model    allowed   new     by options
+    --checkpoint PATH --reset_epoch          RESET     yes      yes        -         -        all      allowed   new     by options
+    --resume --reset_epoch                   RESET     yes      yes        -         -        all      allowed   new     by options
+    --checkpoint PATH                        RESUME    yes      yes        yes       yes      all      refused   same    same
+    --checkpoint PATH --resume               RESUME    yes      yes        yes       yes      all      refused   same    same
+    --resume PATH                            RESUME    yes      yes        yes       yes      all      refused   same    same
+    --resume                                 RESUME    yes      yes        yes       yes      all      refused   same    same
+    --resume --allow_changes                 RESUME    yes      yes        yes       yes      all      allowed   same    same
+    --resume PATH --output_checkpoint OTHER  CONTINUE  yes      yes        yes       yes      all      refused   new     OTHER
+    --checkpoint OLDER_FORMAT                CONTINUE  yes      yes        batches   losses   all      allowed   new     by options
+    (torchrun restarts the job)              RESUME    yes      yes        yes       yes      all      refused   same    same
+    """
 
     FRESH = "random weights"
     WEIGHTS = "the weights of {path}"
