@@ -130,14 +130,12 @@ class _Archive:
             place = marks.pop() if name in FROM_MARK else len(stack) - TAKEN.get(name, 0)
             taken = stack[place:]
             del stack[place:]
-            if name in VALUES:
+            if name in VALUES or (name == "GLOBAL" and argument in NAMES):
                 stack.append(argument)
             elif name in CONSTANTS:
                 stack.append(CONSTANTS[name])
             elif name in ("EMPTY_DICT", "EMPTY_LIST"):
                 stack.append({} if name == "EMPTY_DICT" else [])
-            elif name == "GLOBAL" and argument in NAMES:
-                stack.append(argument)
             elif name == "GLOBAL":
                 raise NotPlainError(argument.replace(" ", "."))
             elif name == "BINPUT":
