@@ -83,7 +83,7 @@ class MetricsTracker:
         return self.val.add(losses["val_loss"])
 
     def rows(self) -> dict[int, dict[str, Any]]:
-        """Rows of the metrics file by batch, with what a checkpoint has of them."""
+        """Rows of the metrics file by batch, with only the values that a checkpoint keeps."""
         series = {"loss": self.train_loss_batch.points, "lr": self.learning_rate.points}
         series |= {"train_loss_eval": self.train_loss_eval, "val_loss": self.val_loss_eval, "bpb": self.bpb}
         rows: dict[int, dict[str, Any]] = {}
@@ -214,7 +214,7 @@ def _row(line: bytes) -> tuple[int, Any]:
 
 
 def _complete_rows(path: Path, until: int, known: MetricsTracker) -> int:
-    """Make a file begin with the rows of batches 1 to `until`; returns their bytes. Nothing is written if it does already.
+    """Make a file begin with the rows of batches 1 to `until`; returns their length in bytes. Writes only if it must.
 
     Rows that are missing, damaged or of another run are rebuilt as far as `known` has their values, and a warning says so.
     """
@@ -235,6 +235,7 @@ def _complete_rows(path: Path, until: int, known: MetricsTracker) -> int:
     if 2 * len(wrong) > len(losses.keys() & found_rows.keys()):  # the file of another run
         found_rows = {}
     rows = {step: line for step, (line, _) in found_rows.items() if step not in wrong}
+    # The checkpoint knows nothing of earlier batches, so their rows cannot be missed.
     known_from = points[0][0] - known.train_loss_batch.stride + 1 if points else until + 1
     lost = set(range(known_from, until + 1)) - rows.keys()
     rebuilt = {step: _line(row) for step, row in known.rows().items() if step in lost}

@@ -29,13 +29,13 @@ Fields = dict[str, str]  # slot -> the text drawn for it
 DOCUMENTS = 20_000
 TALK, QUESTIONS, MANNERS, SYSTEMS = "chitchat_talk", "chitchat_questions", "chitchat_manners", "chitchat_systems"
 LENGTHS = (1, 2, 2, 2, 3, 3, 3, 4, 4, 4)  # pairs of a user's and an assistant's turn: two to eight turns
-OPENINGS = ("", "", "HI", "HI", "GREET", "NAME", "NAMEHI")  # whether there is a greeting, or even a name
+OPENINGS = ("", "", "HI", "HI", "GREET", "NAME", "NAMEHI")  # HI, NAMEHI: in the first turn; others: own turns
 STYLES = ("",) * 12 + ("lower",) * 3 + ("bare",) * 3 + ("typos",) * 2  # how the user writes
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
 YOURS = pairs("chitchat", "yours")  # "my" -> "your", and similar words
 TYPOS = pairs("chitchat", "typing errors")
-OURS = re.compile(rf"\b(?:{'|'.join(YOURS)})(?![\w'])")
-PARTS = re.compile(r'"[^"]*"|[.!?:]')  # splits a turn into parts; drops quotations, which may be repeated
+MY_WORDS = re.compile(rf"\b(?:{'|'.join(YOURS)})(?![\w'])")  # the words that YOURS replaces
+PARTS = re.compile(r'"[^"]*"|[.!?:]')  # splits a turn into parts; drops quotations: they may occur twice
 BARE = re.compile(r"[.!?,]+$|(?<=n)'(?=t\b)|(?<=\bi)'(?=m\b|ve\b)|(?<=t)'(?=s\b)")  # what a lazy writer leaves out
 
 
@@ -157,7 +157,7 @@ class Teller:
             next(way for share, way in KINDS if kind < share)(self, pairs)
 
     def repeats(self) -> bool:
-        """Whether somebody says the same four words or more twice, as a sentence or up to a colon."""
+        """Whether a speaker repeats a sentence, or a part that ends with a colon, of four words or more."""
         for turns in zip(*self.pairs, strict=True):
             parts = [part.lower().split() for turn in turns for part in PARTS.split(turn)]
             said = [" ".join(part) for part in parts if len(part) > 3]
@@ -191,7 +191,7 @@ class Teller:
         self.pairs.append((self.finish(user, fields), self.finish(assistant, fields)))
 
     def draw(self, scene: Scene) -> Fields:
-        """Draw a row of each table of a scene, or several. The last table is first, because tables may use later ones."""
+        """Draw as many rows of each table as a scene needs. The last table is first, because tables may use later ones."""
         fields = {"about": scene.about, "name": self.name}
         for columns, rows, needed in reversed(scene.tables):
             drawn: list[list[str]] = []
@@ -204,7 +204,7 @@ class Teller:
                     text = self.unfold(cell).format_map(fields)
                     fields[column + number] = text
                     fields[f"a_{column}{number}"] = ("an " if text[0] in "aeiou" else "a ") + text
-                    fields[f"your_{column}{number}"] = OURS.sub(lambda word: YOURS[word[0]], text)
+                    fields[f"your_{column}{number}"] = MY_WORDS.sub(lambda word: YOURS[word[0]], text)
         return fields
 
     def item(self, scene: Scene) -> Fields:
@@ -218,7 +218,7 @@ class Teller:
     def fits(self, scene: Scene, pairs: int) -> bool:
         """Whether a scene fits after the scenes so far, and needs at most `pairs` pairs of turns."""
         tags = {tag for other, _ in self.used for tag in other.tags}
-        times = {tag for tag in tags | scene.tags if tag[0] == "@"}
+        times = {tag for tag in tags | scene.tags if tag[0] == "@"}  # @morning, @evening: a conversation has one
         least = max([int(tag) for tag in scene.tags if tag.isdigit()], default=1)
         return pairs >= least and len(times) < 2 and not scene.tags & (tags | {"names"} if self.name else tags)
 
@@ -253,11 +253,11 @@ class Teller:
         user = self.line("U", scene.lines) if own else (self.line("POLITE") if polite else "") + "{question}"
         self.add(before + user, back + self.line("ANSWER"), fields)
         self.used.append((scene, fields))
-        steps = ["AGAIN", "AGAIN", "DOUBT", "CHECK", "MORE", *sorted(scene.tags)]
+        steps = ["AGAIN", "AGAIN", "DOUBT", "CHECK", "MORE", *sorted(scene.tags)]  # such tags are steps: OOPS, THOUGHT
         for left in range(pairs - 1, 0, -1):
             steps.remove(step := self.pick(steps))
             if step == "CHECK":
-                steps = ["AGAIN", "MORE"]  # no doubts after thanks
+                steps = ["AGAIN", "MORE"]  # in CHECK the user says thanks: no doubts after it
             if step == "MORE":
                 return self.ask(left, self.line("ASKBRIDGE"))
             other = self.item(scene)
@@ -346,7 +346,7 @@ def conversation(index: int, seed: int = 0) -> dict[str, Any]:
 
 
 def conversations(n: int, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """The first n conversations in order; very few occur twice."""
+    """The first n conversations in order; a few occur twice."""
     return (conversation(index, seed) for index in range(n))
 
 
@@ -358,7 +358,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def number(request: RecipeRequest) -> int:
-    """How many conversations to make: twice as many as the user wants, because some occur twice."""
+    """How many conversations to make: twice as many as the user wants is enough, because only a few occur twice."""
     return max(DOCUMENTS, 2 * (request.max_documents or 0))
 
 

@@ -66,7 +66,7 @@ def conversations(request: RecipeRequest) -> Iterator[tuple[str, list[str]]]:
         if not names:
             looked_for = ", ".join((*SPLITS, WHOLE, *ARCHIVES, OUTER_ARCHIVES[0]))
             raise UserError(f"'{paths[0]}' holds none of DailyDialog's files ({looked_for}); check --source.")
-        splits = SPLITS if len(names) > 1 else {}  # a single text has no splits: it will be split
+        splits = SPLITS if len(names) > 1 else {}  # a single text has no splits of its own: prepare.py divides it
         for name in names:
             yield from ((splits.get(name, ""), utterances) for utterances in _read(name, found[name]))
 
@@ -84,7 +84,7 @@ def _texts_at(path: Path, stack: contextlib.ExitStack) -> dict[str, Opener]:
     if zipfile.is_zipfile(path):
         with _unpacking(path.name):
             archive = stack.enter_context(zipfile.ZipFile(path))
-        if min((info.header_offset for info in archive.infolist()), default=0):  # cut off: this is an inner zip's index
+        if min((info.header_offset for info in archive.infolist()), default=0):  # only an inner zip is left
             raise UserError(f"'{path}' is not a whole zip file; download it again.")
         return _texts_in(archive, stack)
     if path.suffix.lower() == ".zip":
@@ -163,7 +163,7 @@ SOLID = re.compile(
             r"\b(?i:o ?['’] ?clock|ma ?['’] ?am|y ?['’] ?all|c ?['’] ?mon)\b",
             r"\bO ?['’] (?=[A-Z][a-z])",  # O ' Brien
             r"\b\d{1,2} : \d\d\b|(?<=\d) ['’] (?=\d)",  # 3 : 30; 5 ' 10
-            r"(?<=\d) , 000\b",  # 5 , 000; other digits only where they cannot be a number of their own: 5 , 500 people
+            r"(?<=\d) , 000\b",  # 5 , 000; next line: 5 , 500 people, if the two cannot be separate numbers
             r"(?<!, )(?<!room )(?<!page )(?<!number )\b[1-9]\d{0,2} , \d{3}(?= [a-z])",
             r"\b\d+ \. \d+(?= ?%| (?:percent|[mb]illion)\b)",
             r"[$£€¥] ?\d+ (?:\. \d\d|, \d{3})\b",  # $ 3 . 50; $ 1 , 500
@@ -217,19 +217,19 @@ def _single_quotes(words: list[str]) -> str:
     alone = [i for i, word in enumerate(words) if word in APOSTROPHES]
     joined = set()  # i: no space between words i and i + 1
     opened = None
-    for later, i in zip(reversed(range(len(alone))), alone, strict=True):
+    for more_follow, i in zip(reversed(range(len(alone))), alone, strict=True):
         before, after = words[i - 1] if i else "", words[i + 1] if i + 1 < len(words) else ""
-        if SHORTENED.match(after) or (MAYBE_SHORTENED.match(after) and opened is None and not later):
+        if SHORTENED.match(after) or (MAYBE_SHORTENED.match(after) and opened is None and not more_follow):
             joined.add(i)
         elif opened is not None:
             if i > opened + 1:
                 joined |= {opened, i - 1}
             opened = None
-        elif (before[-1:] in ("s", "S") and before not in NO_OWNERS and (after[:1].isalpha() or not later)) or (
-            not later and len(before) > 3 and before.endswith("in")  # goin ' home
+        elif (before[-1:] in ("s", "S") and before not in NO_OWNERS and (after[:1].isalpha() or not more_follow)) or (
+            not more_follow and len(before) > 3 and before.endswith("in")  # goin ' home
         ):
             joined.add(i - 1)
-        elif later:
+        elif more_follow:
             opened = i
     return "".join(word + ("" if i in joined else " ") for i, word in enumerate(words)).rstrip(" ")
 
@@ -237,20 +237,20 @@ def _single_quotes(words: list[str]) -> str:
 def _double_quotes(text: str) -> str:
     """Remove the spaces inside of quotes, if all marks come in pairs."""
     if "”" in text and re.fullmatch(r"([^“”\"]*“[^“”\"]*”)*[^“”\"]*", text):
-        marks = re.split("[“”]", text)
+        parts = re.split("[“”]", text)
     elif "“" not in text and "”" not in text and text.count('"') % 2 == 0:
-        marks = text.split('"')
+        parts = text.split('"')
     else:
         return text
-    kinds = re.findall('[“”"]', text)
-    for i in range(1, len(marks), 2):  # the quotes
-        quoted = marks[i]
-        if quoted.strip() and (not marks[i - 1] or marks[i - 1][-1] in " ([{"):
+    marks = re.findall('[“”"]', text)
+    for i in range(1, len(parts), 2):  # the quotes
+        quoted = parts[i]
+        if quoted.strip() and (not parts[i - 1] or parts[i - 1][-1] in " ([{"):
             quoted = quoted.lstrip(" ")
-        if quoted.strip() and not re.match(r"\w", marks[i + 1]):
+        if quoted.strip() and not re.match(r"\w", parts[i + 1]):
             quoted = quoted.rstrip(" ")
-        marks[i] = quoted
-    return "".join(part + kind for part, kind in zip(marks, [*kinds, ""], strict=True))
+        parts[i] = quoted
+    return "".join(part + mark for part, mark in zip(parts, [*marks, ""], strict=True))
 
 
 RECIPE = Recipe(

@@ -27,7 +27,7 @@ WITH_VALUE = [
     ("--save_config", "FILE", "also write the config of this run to FILE"),
     ("--output_checkpoint", "PATH", "where to save; default models/<dataset>_epoch<epochs>.pt"),
     ("--resume", "[PATH]", "continue exactly where the run (or this checkpoint) stopped"),
-    ("--checkpoint --from_checkpoint", "PATH", "continue from a checkpoint; with --load_model_only, take its weights"),
+    ("--checkpoint --from_checkpoint", "PATH", "the same as --resume PATH; with --load_model_only, take its weights"),
     ("--load_model_only", "[PATH]", "start a new run from a checkpoint's weights"),
     ("--init_from", "PATH_OR_ID", "start a new run from a Hugging Face GPT-2: a folder, or a name on the Hub"),
 ]

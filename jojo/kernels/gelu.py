@@ -26,7 +26,7 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def projected_gelu(x: Tensor, projection: nn.Module) -> Tensor:
-    """`projection` of gelu(x), (B, T, inner) to (B, T, C): an nn.Linear, or its replacement in a model for inference."""
+    """projection(gelu(x)), (B, T, inner) to (B, T, C). `projection` is an nn.Linear, or an int8 layer in inference."""
     if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and isinstance(projection, nn.Linear)):
         return projection(gelu(x))  # a compiler decides itself what to compute again
     dtype = compute_dtype(x)

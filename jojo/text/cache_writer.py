@@ -74,7 +74,7 @@ class ChecksummedWriter:
             rest = rest[len(part) :]
 
     def sync(self) -> dict[str, Any]:
-        """Sync the file to disk; returns the arguments with which keep() can come back to its present contents."""
+        """Sync the file to disk; returns arguments for keep(), which then restores the file as it is now."""
         with errors_of(self._file.name):
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -114,7 +114,9 @@ class CacheWriter:
         self.path = cache_dir / f"{manifest.name}-{manifest.split}-{manifest.fingerprint}.json"
         for leftover in cache_dir.glob(f".{glob.escape(manifest.name)}-{manifest.split}-{FINGERPRINT}.*"):
             if not leftover.name.startswith(f".{self.path.stem}.part."):
-                leftover.unlink(missing_ok=True)  # of other contents; the lock says that no other process writes it
+                leftover.unlink(
+                    missing_ok=True
+                )  # of another fingerprint; the caller holds the lock, so nobody is writing it
         self._ids, self._index = ChecksummedWriter(self._part(".bin")), ChecksummedWriter(self._part(".idx"))
         if not (resumable and self._resume()):
             self._ids.keep()

@@ -32,7 +32,7 @@ class AssistantTargets:
         return cls(start, tokenizer.special_tokens[IM_END], tuple(header))
 
     def mask(self, ids: np.ndarray) -> np.ndarray:
-        """Which tokens are targets, for a document's ids or the first of them: bool of the same length."""
+        """Which tokens are targets, for a document's ids, or the first n of them: bool of the same length."""
         starts, answers = self.turns(ids)
         if not len(starts) or starts[0] != 0:
             return np.ones(len(ids), bool)

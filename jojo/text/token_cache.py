@@ -4,7 +4,7 @@
     .idx    uint64 offsets into .bin: document i is ids[offsets[i]:offsets[i + 1]]
     .json   the manifest: counts, tokenizer, source, and a CRC-32 of every 1 MiB block of the other two
 
-The fingerprint covers the source's contents, the tokenizer and the rendering, so a cache is never used for anything
+The fingerprint covers the source's contents, the tokenizer and data.parse_special, so a cache is never used for anything
 but what it was made from. cache_builder.py writes the files. Nothing here imports torch.
 """
 
@@ -47,14 +47,14 @@ class CacheManifest:
     fingerprint: str
     tokenizer: dict[str, Any]
     rendering: dict[str, Any]
-    source: dict[str, Any]  # label, sha256, and for a file its size and mtime_ns when it was last compared
+    source: dict[str, Any]  # label, sha256, and for a file its size and mtime_ns when its sha256 was last verified
     dtype: str
     n_documents: int = 0
     n_tokens: int = 0  # including the control tokens
     n_control_tokens: int = 0
     n_text_bytes: int = 0
     longest_document: int = 0  # tokens
-    lookalike_documents: int = 0
+    lookalike_documents: int = 0  # their text contains something written like a control token
     empty_documents: int = 0
     bad_lines: int = 0
     bin_crc32: str = ""  # eight hex digits per block
@@ -154,7 +154,7 @@ def rebuild_if_damaged(read: Callable[..., np.ndarray]) -> Callable[..., np.ndar
 
 
 class TokenCache:
-    """A finished cache, open for reading, by its .json. Raises DamagedCache if this is damaged or the files' sizes are wrong.
+    """A finished cache, open for reading; `path` is its .json. Raises DamagedCache if the .json or a file's size is wrong.
 
     If reading finds damage, `rebuild` is called with the manifest. It writes the same files again, or raises UserError.
     """
@@ -177,7 +177,7 @@ class TokenCache:
 
     @rebuild_if_damaged
     def tokens(self, start: int, stop: int) -> np.ndarray:
-        """Ids start to stop of all documents back to back, as stored (uint16 or uint32)."""
+        """The ids at positions `start` to `stop` - 1 of all documents back to back, as stored (uint16 or uint32)."""
         size = self.dtype.itemsize
         ids = np.frombuffer(self._bin.read(start * size, stop * size), dtype=self.dtype)
         if ids.max(initial=0) >= self.manifest.tokenizer["n_vocab"]:
@@ -186,7 +186,7 @@ class TokenCache:
 
     @rebuild_if_damaged
     def offsets(self, start: int, stop: int) -> np.ndarray:
-        """Where documents start to stop - 1 begin, in tokens; entry n_documents is the end. uint64."""
+        """The positions of the first tokens of documents `start` to `stop` - 1; entry n_documents is the end. uint64."""
         return np.frombuffer(self._idx.read(start * 8, stop * 8), dtype="<u8")
 
     @rebuild_if_damaged

@@ -3,7 +3,8 @@
     python tools/parts/benchmark_contestants.py NAME '{"argument": value}'
 
 This runs the command of that name, or starts the worker of that name, which reads requests and writes answers, each a line of
-JSON. A worker is a function that prepares everything and returns the function that answers.
+JSON. A worker is a function that answers requests; `training`, `loading` and `decoding` prepare one
+and return it.
 
 Imports are inside the functions, because the time and memory that they cost are measured too.
 
@@ -40,7 +41,7 @@ VOCABULARY = 50_304  # rows of the embedding: GPT-2's tokens, padded
 TEXT_TOKENS = 50_256  # random ids are below this
 DATASET = "benchmark"
 PLAIN_LOADER = "plain numpy.memmap"
-PROMPT = "Once upon a time"  # measuring start-up waits for the first token after it
+PROMPT = "Once upon a time"  # start-up ends when the first token after this prompt is printed
 MANY = 1_000_000  # batches: so many that the run does not end while it is measured
 
 
@@ -188,7 +189,7 @@ def windows(ids: np.ndarray, shape: Shape, chance: np.random.Generator) -> tuple
 
 
 def loading(label: str, shape: Mapping[str, int], folder: str) -> Worker:
-    """A worker that loads batches in turns with Jojo's loader, from mid-epoch on, and plainly; Jojo trains on each."""
+    """A worker that loads batches alternately with Jojo's loader (from mid-epoch on) and plainly, and trains on each."""
     from data_loader import Batch, DeviceBatch
     from trainer import Trainer
 

@@ -1,4 +1,4 @@
-"""Finds a GPU by any usual spelling of its name, among those of jojo/machine/gpus.py and more of which only the memory is known."""
+"""Finds a GPU by any usual spelling of its name: those of jojo/machine/gpus.py, and others, of which only the memory is known."""
 
 from __future__ import annotations
 
