@@ -959,10 +959,10 @@ def test_a_metrics_file_with_any_contents_is_continued_after_the_step(edits: lis
     before = path.read_bytes()
     with bounded(), contextlib.closing(MetricsFile(path, keep_until=step)) as rows:
         rows.append({"step": step + 1})
-    *kept, end = path.read_bytes().splitlines(keepends=True)
-    assert json.loads(end) == {"step": step + 1}
-    assert before.startswith(b"".join(kept))
-    assert not kept or float(json.loads(kept[-1])["step"]) <= step
+    *kept, end, after = path.read_bytes().split(b"\n")
+    assert json.loads(end) == {"step": step + 1} and not after
+    steps = [json.loads(line)["step"] for line in kept]
+    assert set(kept) <= set(before.split(b"\n")) and steps == sorted({*steps} & {*range(1, step + 1)})
 
 
 # --- configs --------------------------------------------------------------------------------------------------------------------
