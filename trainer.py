@@ -256,8 +256,6 @@ class Trainer:
             log.warning("No samples: %s", error)
             return []
 
-    # === the loop ===================================================================================================
-
     def train(self) -> int:
         """Train to the end, or until a signal or the time limit. Returns the process's exit code."""
         files, is_main = self.run.files, self.ranks.is_main

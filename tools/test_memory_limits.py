@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 from config import Config
 from jojo.command import Parser, run_command
 from model import formulas
-from tools.parts.gpu_names import SHORT_NAMES, find_gpu, short_name
+from tools.parts.gpu_names import SHORT_NAMES, find_gpu, has_bfloat16, short_name
 from tools.parts.runs import FLAGS_OF_TRAIN, USABLE, config_of, parse_train_flags
 from training.memory import CUDA_CONTEXT_BYTES, Parts, memory_bytes, peak_parts
 from utils import UserError, byte_count, log, one_line, output_path, replace_text, user_path
@@ -109,7 +109,7 @@ class Answer:
 def place_of(wanted: str) -> Place:
     """The GPU that `--gpu` names by its name or memory. Raises UserError for anything else."""
     if gpu := find_gpu(wanted):
-        return Place(gpu.name, int((gpu.memory_gb or 0) * 1e9), gpu.has_bfloat16)
+        return Place(gpu.name, int((gpu.memory_gb or 0) * 1e9), has_bfloat16(gpu))
     try:
         size = float(wanted)
     except ValueError:

@@ -61,14 +61,11 @@ def build_parser(description: str | None = None) -> Parser:
             if name.startswith(section + "."):
                 short = [alias for alias, target in ALIASES.items() if target == name]
                 keywords: dict[str, Any] = {"nargs": "?", "const": "true"} if opt.type is bool else {}
-                keywords |= {"dest": name, "metavar": _metavar(opt), "help": _help(opt)}
+                kind = {bool: "true|false", int: "N", float: "X", str: "TEXT"}[opt.type]
+                metavar = "|".join(opt.choices) if opt.choices else f"{kind}|{AUTO}" if opt.auto else kind
+                keywords |= {"dest": name, "metavar": metavar, "help": _help(opt)}
                 (most_used if short else group).add_argument(*short, f"--{name}", **keywords)
     return parser
-
-
-def _metavar(opt: Option) -> str:
-    kind = {bool: "true|false", int: "N", float: "X", str: "TEXT"}[opt.type]
-    return "|".join(opt.choices) if opt.choices else f"{kind}|{AUTO}" if opt.auto else kind
 
 
 def _help(opt: Option) -> str:

@@ -31,10 +31,7 @@ CPU_TOKENS = 4_096  # in a micro-batch; with more, a CPU needs more memory and i
 def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = SINGLE) -> tuple[int, str]:
     """The largest size that fits on all ranks, and why. Raises UserError if not even one sequence fits.
 
-    Args:
-        config: has its device, dtype and vocabulary size; batch_size x gradient_accumulation_steps is the batch.
-        n_vocab: the tokenizer's number of tokens.
-        ranks: share the batch; its number of sequences is a multiple of their number.
+    The config must have its device, dtype and vocabulary size. The ranks must be able to share the batch equally.
     """
     rows, device = config.rows_per_batch // ranks.world_size, config.system.device
     if not device.startswith("cuda"):
@@ -59,10 +56,8 @@ def largest_fitting(rows: int, fits: Callable[[int], bool]) -> int:
     """
     sizes = divisors(rows)
     if not fits(1):
-        raise UserError(
-            "Not even one sequence fits in memory; use --training.activation_checkpointing true, a shorter "
-            "--model.block_size or a smaller model (or give --batch_size a number, to try it anyway)."
-        )
+        needed = "--training.activation_checkpointing true, a shorter --model.block_size or a smaller model"
+        raise UserError(f"Not even one sequence fits in memory; use {needed}.")
     good, bad, stride = 0, len(sizes), 1  # indices of the largest size that fits, and of the smallest that does not
     while bad - good > 1:
         middle = min(good + stride, (good + bad) // 2)

@@ -212,9 +212,6 @@ def keep_split(config: Config, rows_without_checkpoint: int, sources: dict[str, 
     return True
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
-
-
 def refuse_other_shape(config: Config, sources: dict[str, str], checkpoint: Checkpoint) -> None:
     """Raises UserError when a file or flag contradicts the shape of the loaded model."""
     stored = checkpoint.config.get("model", {})
@@ -264,9 +261,6 @@ def note_other_machine(checkpoint: Checkpoint, device: str) -> None:
     if changed := [name for name in words if before.get(name, now[name]) != now[name]]:
         changes = ", ".join(f"{words[name]} instead of {before[name]}" for name in changed)
         log.info("Resumed with %s: results may differ in the last digits.", changes)
-
-
-# --- where training begins --------------------------------------------------------------------------------------------
 
 
 def set_position(start: Start, config: Config, batches_per_epoch: int) -> int:

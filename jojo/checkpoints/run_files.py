@@ -70,8 +70,6 @@ class RunFiles:
         own = [(path, stamp.batch) for path, stamp in self.stamps().items() if stamp.run_id == run_id]
         return max(own, key=lambda entry: entry[1], default=None)
 
-    # --- a torchrun job ---------------------------------------------------------------------------------------------
-
     def begin_job(self, job: str, run_id: str) -> None:
         """Note that this job trains the run from now on: a restart of the job continues it."""
         replace_text(self.job, json.dumps({"job": job, "run_id": run_id}))
@@ -82,8 +80,6 @@ class RunFiles:
             noted = parse_json(self.job.read_text())
             return any(noted == {"job": job, "run_id": stamp.run_id} for stamp in self.stamps().values())
         return False
-
-    # --- before training --------------------------------------------------------------------------------------------
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -178,8 +174,6 @@ class RunFiles:
             shutil.rmtree(folder, ignore_errors=True)
         return old
 
-    # --- resuming ---------------------------------------------------------------------------------------------------
-
     def newest_first(self) -> list[Path]:
         """This run's checkpoints, newest first by the batch in their stamps; those without a stamp are last."""
         stamps = self.stamps()
@@ -217,8 +211,6 @@ class RunFiles:
                 copy_file(source, path)
                 log.info("Wrote '%s', which the last save did not finish.", path)
         self.prune(saved.run_id, keep)
-
-    # --- keeping ----------------------------------------------------------------------------------------------------
 
     def prune(self, run_id: str, keep: int | None) -> None:
         """After a save: remove this run's numbered checkpoints except the newest `keep` (None: keep all) by their stamps.

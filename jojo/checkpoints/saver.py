@@ -128,8 +128,6 @@ class Saver(NoSaver):
             if self.ranks.is_main:
                 self.files.prune(newest["metadata"]["run_id"], self.keep)
 
-    # --- methods that ShardSaver overrides ----------------------------------------------------------------------------
-
     def _snapshot(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
         """A copy of the state, but on a CPU its tensors are shared with training until `before_update`."""
         self._shares_training_tensors = any(value.device.type == "cpu" for value in state["model"].values())

@@ -21,10 +21,6 @@ class Gpu:
     link_gb_s: float = 0.0  # in each direction
     network_gb_s: float = 0.0  # between machines, as usual for each of these GPUs; 1 GB/s is 8 Gb/s
 
-    @property
-    def has_bfloat16(self) -> bool:
-        return not self.name.startswith(("GTX", "RTX 20", "Titan RTX", "P100", "T4", "V100"))
-
 
 # If the driver's name of a GPU contains several of these names, the first row counts.
 GPUS = [

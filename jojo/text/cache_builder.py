@@ -95,8 +95,6 @@ class CacheBuilder:
         cache.rebuild = self.rebuild
         return cache
 
-    # --- finding ---
-
     def find(self) -> TokenCache | None:
         """The cache made from this path, size and time, or from the generator's hash. A file's contents are not read."""
         known: dict[str, Any] = {"label": self.source.label, **(self.source.stat() or {"sha256": self.source.sha256()})}
@@ -136,8 +134,6 @@ class CacheBuilder:
             return None
         made_with = (self.tokenizer.identity(), {"parse_special": self.parse_special})
         return cache if (cache.manifest.tokenizer, cache.manifest.rendering) == made_with else None
-
-    # --- building ---
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """A lock for this set and split: only one process at a time builds their caches."""

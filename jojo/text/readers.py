@@ -147,9 +147,6 @@ def _format(path: Path) -> str:
     return name if name in (FORMATS[:-1] if packed else FORMATS) else ""
 
 
-# --- records ----------------------------------------------------------------------------------------------------------
-
-
 def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterator[Record]:
     r"""The documents of a file from find_files, as records that documents.record_texts accepts.
 
@@ -273,9 +270,6 @@ def _optional(module: str, path: Path) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise UserError(f"Reading '{path}' needs {module}: pip install {module}.") from None
-
-
-# --- texts ------------------------------------------------------------------------------------------------------------
 
 
 def split_text(text: str | Iterable[str], separator: str = SEPARATOR) -> Iterator[str]:

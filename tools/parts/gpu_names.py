@@ -21,6 +21,11 @@ MEMORY_GB: dict[str, float] = {
 ALL_GPUS = [*GPUS, *(Gpu(name, memory_gb) for name, memory_gb in MEMORY_GB.items())]
 
 
+def has_bfloat16(gpu: Gpu) -> bool:
+    """Whether the hardware multiplies bfloat16."""
+    return not gpu.name.startswith(("GTX", "RTX 20", "Titan RTX", "P100", "T4", "V100"))
+
+
 def short_name(name: str) -> str:
     """A name as people may write it: 'NVIDIA GeForce RTX 3060', 'rtx3060' and '3060' become the same."""
     rest = re.sub(r"nvidia|geforce|tesla|amd|instinct|rtx|gtx|sxm\d?|pcie|hbm\d?|[^a-z0-9]", "", name.lower())

@@ -8,7 +8,7 @@ import torch
 from config import SystemConfig
 from jojo.machine import estimate
 from jojo.machine.gpus import GPUS, gpu_peak_flops
-from tools.parts.gpu_names import ALL_GPUS, find_gpu, short_name
+from tools.parts.gpu_names import ALL_GPUS, find_gpu, has_bfloat16, short_name
 
 
 # Dense TFLOP/s in the data sheets; float32 is TF32 if the hardware has it.
@@ -102,5 +102,5 @@ def test_a_gpu_with_a_link_has_all_values_that_plan_scaling_needs() -> None:
 
 
 def test_a_gpu_has_bfloat16_exactly_if_it_has_a_peak_for_it() -> None:
-    assert all(gpu.has_bfloat16 == bool(gpu.tflops[2]) for gpu in GPUS if gpu.tflops)
-    assert not find_gpu("GTX 1080").has_bfloat16 and find_gpu("RTX 3060").has_bfloat16
+    assert all(has_bfloat16(gpu) == bool(gpu.tflops[2]) for gpu in GPUS if gpu.tflops)
+    assert not has_bfloat16(find_gpu("GTX 1080")) and has_bfloat16(find_gpu("RTX 3060"))
