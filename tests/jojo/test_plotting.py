@@ -118,7 +118,8 @@ def test_drawing_again_replaces_the_plot(tmp_path):
     assert (tmp_path / "run.png").read_bytes() != first and png_size(tmp_path / "run.png")
 
 
-def test_a_missing_folder_is_one_warning(tmp_path):
+def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path):
+    (tmp_path / "none").touch()
     plot = PlotManager(tmp_path / "none" / "run.png", "run")
     with listening() as said:
         for _ in range(3):
