@@ -124,9 +124,10 @@ def run_command(main: Main, argv: list[str] | None = None, if_full: str = ANY_MO
     _has_ranks = has_ranks
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
-    # Threads that wait sleep instead of spinning; spinning is up to ten times slower beside other programs. OpenMP reads
-    # this when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if (
+        "OMP_WAIT_POLICY" not in os.environ
+    ):  # OpenMP reads this when torch is imported; docs/performance.md has the reason
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     set_up_console(debug, no_color="--no_color" in arguments or "--no-color" in arguments)
     code, problem = 1, ""
     failure: BaseException | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -87,6 +88,22 @@ def test_debug_shows_the_traceback(capsys: Capsys) -> None:
     assert exit_code(raising(UserError("Fix it.")), "--debug") == 1
     error = capsys.readouterr().err
     assert "error: Fix it." in error and "Traceback" in error
+
+
+@pytest.mark.parametrize(
+    ("own", "spins"), [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_waiting_threads_spin_for_a_short_time_unless_the_user_decided(
+    own: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is restored after the test
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        run_command(lambda arguments: 0, [])
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
 def test_a_bug_keeps_its_traceback() -> None:
