@@ -55,7 +55,7 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
     `context`, int64 (B, n), has the tokens that the repetition penalty applies to.
     """
     logits = logits.float().cpu()
-    if not logits.isfinite().all():
+    if not all(map(math.isfinite, logits.aminmax())):  # both are NaN if a logit is NaN
         raise UserError("The model's logits are not finite numbers; use an earlier checkpoint, or --dtype float32.")
     if sampling.repetition_penalty != 1:
         seen = logits.gather(1, context)

@@ -127,7 +127,7 @@ def run_command(main: Main, argv: list[str] | None = None, if_full: str = ANY_MO
     if (
         "OMP_WAIT_POLICY" not in os.environ
     ):  # OpenMP reads this when torch is imported; docs/performance.md has the reason
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     set_up_console(debug, no_color="--no_color" in arguments or "--no-color" in arguments)
     code, problem = 1, ""
     failure: BaseException | None = None

@@ -91,7 +91,7 @@ def test_debug_shows_the_traceback(capsys: Capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "spins"), [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+    ("own", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
 )
 def test_waiting_threads_spin_for_a_short_time_unless_the_user_decided(
     own: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
