@@ -12,7 +12,7 @@ from jojo.schedule import Schedule, derive_schedule
 from jojo.text.tokenizer import Tokenizer, get_tokenizer
 from training.micro_batch import choose_batch_size
 from training.resume import ResolvedRequest
-from utils import UserError, log, usable_cores
+from utils import UserError, log, plural, usable_cores
 
 
 @dataclass
@@ -129,6 +129,6 @@ def refuse_uneven_shares(config: Config, ranks: Ranks, auto_batch_size: bool = F
         if auto_batch_size:
             raise UserError("--batch_size auto tries the whole model on one device; with fsdp, give a number.")
     if (rows if auto_batch_size else steps) % n:
-        what = f"a batch of {rows:,} sequences" if auto_batch_size else f"{steps} micro-batches"
+        what = f"a batch of {rows:,} sequences" if auto_batch_size else plural(steps, "micro-batch")
         advice = f"set --training.gradient_accumulation_steps to a multiple of {n}"
         raise UserError(f"{n} ranks cannot share {what}; {advice}.")
