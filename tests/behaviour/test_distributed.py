@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -93,7 +94,8 @@ def test_a_killed_rank_is_restarted_and_two_ranks_train_like_one(reference: dict
     ended = torchrun("kill:1:11", 2, 1, "--output_checkpoint", "models/two.pt")
     output = ended.stdout + ended.stderr
     assert ended.returncode == 0, output
-    assert output.count("Another rank ended unexpectedly") == 1
+    # Rank 0 either finds out by itself, or torchrun's signal is faster.
+    assert len(re.findall("Another rank ended unexpectedly|torchrun ended this rank", output)) == 1
     assert output.count("continues from the last checkpoint of 'two'") == 1
     assert output.count("--- TRAINING COMPLETED") == 1
     assert_same_training("two", reference)
