@@ -124,9 +124,8 @@ def run_command(main: Main, argv: list[str] | None = None, if_full: str = ANY_MO
     _has_ranks = has_ranks
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
-    if (
-        "OMP_WAIT_POLICY" not in os.environ
-    ):  # OpenMP reads this when torch is imported; docs/performance.md has the reason
+    # How long waiting threads spin: docs/performance.md has the reason. OpenMP reads it when torch is imported.
+    if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     set_up_console(debug, no_color="--no_color" in arguments or "--no-color" in arguments)
     code, problem = 1, ""

@@ -114,9 +114,8 @@ class CacheWriter:
         self.path = cache_dir / f"{manifest.name}-{manifest.split}-{manifest.fingerprint}.json"
         for leftover in cache_dir.glob(f".{glob.escape(manifest.name)}-{manifest.split}-{FINGERPRINT}.*"):
             if not leftover.name.startswith(f".{self.path.stem}.part."):
-                leftover.unlink(
-                    missing_ok=True
-                )  # of another fingerprint; the caller holds the lock, so nobody is writing it
+                # It has another fingerprint. The caller holds the lock, so nobody is writing it.
+                leftover.unlink(missing_ok=True)
         self._ids, self._index = ChecksummedWriter(self._part(".bin")), ChecksummedWriter(self._part(".idx"))
         if not (resumable and self._resume()):
             self._ids.keep()

@@ -159,8 +159,9 @@ class TokenCache:
     If reading finds damage, `rebuild` is called with the manifest. It writes the same files again, or raises UserError.
     """
 
-    def __init__(self, path: Path, rebuild: Callable[[CacheManifest], None] | None = None) -> None:
-        self.path, self.rebuild = path, rebuild
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rebuild: Callable[[CacheManifest], None] | None = None
         self._open()
 
     def _open(self) -> None:
