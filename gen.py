@@ -161,10 +161,12 @@ class Session:
 def ask(question: str) -> str | None:
     """A line from the user; None at the end of the input. Raises UserError if it cannot be decoded."""
     try:
-        return input(question if sys.stdin.isatty() else "").removeprefix("\ufeff").removesuffix("\r")
+        line = input(question if sys.stdin.isatty() else "").removeprefix("\ufeff").removesuffix("\r")
+        line.encode()  # fails if the C locale let other bytes through
+        return line
     except EOFError:
         return None
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise UserError(f"The input is not {error.encoding.upper()} text; convert it first.") from None
 
 

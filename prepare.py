@@ -234,7 +234,7 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
 def prepare(args: argparse.Namespace, name: str) -> None:
     """Make those of data set, tokenizer and token caches that do not exist yet, and print statistics."""
     from config import Config, DataConfig, SystemConfig
-    from jojo.text.chat_targets import AssistantTargets
+    from jojo.text.chat_targets import roles_in
     from jojo.text.dataset_files import SPLITS, DatasetFiles
     from jojo.text.stats import describe, statistics
     from jojo.text.tokenizer import get_tokenizer
@@ -262,9 +262,9 @@ def prepare(args: argparse.Namespace, name: str) -> None:
         log.info("%s\n%s", cache.manifest.source["label"], statistics(cache))
     if args.stats:
         describe(sources, caches, files)
-    first = caches[0].tokens(0, min(caches[0].n_tokens, 10_000))
-    chat = bool(AssistantTargets.of(tokenizer).turns(first)[1].any())
-    log.info("Train on it: %s", train_command(args, name, chat))
+    if (roles := roles_in(caches[0], tokenizer)) and "assistant" not in roles:
+        log.warning("No turn has the role assistant, which --chat needs; roles: %s.", one_line(", ".join(roles)))
+    log.info("Train on it: %s", train_command(args, name, "assistant" in roles))
 
 
 def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Source) -> Path:
@@ -289,11 +289,13 @@ def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Sourc
 
 def train_command(args: argparse.Namespace, name: str, chat: bool) -> str:
     """The command that trains on the data set, with the options that it needs."""
-    words = ["python", "train.py", "--dataset", name]
+    config = "story-small-8k" if "tokenizer" in args.given else "story-small"  # small enough for every computer
+    words = ["python", "train.py", "--config", f"configs/{config}.json", "--dataset", name]
     for option in ("data_dir", "cache_dir", "parse_special", "tokenizer"):
         if option in args.given:
             words += [f"--data.{option}", getattr(args, option)]
-    return shlex.join(words + ["--data.predict", "assistant", "--data.pack", "whole"] * chat)
+    chat_flags = ["--model.block_size", "256", "--data.predict", "assistant", "--data.pack", "whole"]
+    return shlex.join(words + chat_flags * chat)
 
 
 def list_recipes(args: argparse.Namespace) -> None:
@@ -306,7 +308,8 @@ def list_recipes(args: argparse.Namespace) -> None:
     log.info("Recipes (python prepare.py --dataset NAME):\n")
     for name, recipe in known.items():
         provenance = DatasetFiles(folder, name).provenance()
-        state = f"prepared: {sum(provenance.documents.values()):,} documents" if provenance else "not prepared"
+        missing = "a sample is built in" if name == "story" else "not prepared"
+        state = f"prepared: {sum(provenance.documents.values()):,} documents" if provenance else missing
         log.info("  %-12s %s", name, recipe.summary)
         log.info("  %-12s %s; %s; %s", "", recipe.licence, recipe.size, state)
         log.info("  %-12s %s", "", recipe.source if recipe.source.startswith("made") else f"from {recipe.source}")

@@ -417,8 +417,10 @@ def test_lines_may_end_as_on_windows_and_begin_with_a_byte_order_mark(say: Say, 
 
 
 def test_input_that_is_not_utf8_is_refused_in_one_sentence(cat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
-    assert "not UTF-8 text" in refused(cat, "--interactive", *CPU)
+    for errors in ("strict", "surrogateescape"):  # the second in the C locale
+        stdin = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8", errors=errors)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert "not UTF-8 text" in refused(cat, "--interactive", *CPU)
 
 
 @pytest.mark.parametrize("word", ["exit", " Quit "])

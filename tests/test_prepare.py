@@ -226,7 +226,7 @@ def test_a_set_made_from_the_training_splits_of_others_gets_a_whole_validation_s
         assert prepare.main(["--input", "a.jsonl", "--name", name, "--num_workers", "0"]) == 0
     said = run_prepare("--input", "data/one-train.jsonl", "data/two-train.jsonl")
     n_train, n_val = len(lines("train")), len(lines("val"))
-    assert n_val == round(0.05 * (n_train + n_val)) and f"the val split got {n_val} documents" in said
+    assert n_val == round(0.05 * (n_train + n_val)) and f"validation got {n_val} documents" in said
     assert texts() == sorted(r["text"] for name in ("one", "two") for r in lines("train", name))
 
 
@@ -252,7 +252,7 @@ def test_if_every_document_is_drawn_for_validation_one_is_moved_to_training():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(3)])
     said = run_prepare("--input", "a.jsonl", "--val_fraction", "0.999999999")
     assert (len(lines("train")), len(lines("val"))) == (1, 2)
-    assert "The draw was uneven, so the val split got 2 documents." in said
+    assert "The random split was uneven, so validation got 2 documents." in said
 
 
 # --- existing data sets -----------------------------------------------------------------------------------------------
@@ -364,9 +364,12 @@ def test_the_cache_manifest_records_that_text_was_normalised():
 
 def test_one_command_prepares_a_recipe_and_the_list_shows_what_is_prepared():
     with listening() as said:
+        assert prepare.main([]) == 0
+    assert sum("a sample is built in" in line for line in said) == 1  # story
+    with listening() as said:
         assert prepare.main(["--dataset", "story", "--source", "sample", "--max_documents", "50"]) == 0
     assert len(lines("train", "story")) + len(lines("val", "story")) == 50
-    assert said[-1] == "Train on it: python train.py --dataset story"
+    assert said[-1] == "Train on it: python train.py --config configs/story-small.json --dataset story"
     run_prepare("--input", "data/story-train.jsonl")
     with listening() as said:
         assert prepare.main([]) == 0
@@ -395,7 +398,17 @@ def test_chitchat_makes_as_many_conversations_as_asked_for(monkeypatch):
     with listening() as said:
         assert prepare.main(["--dataset", "chitchat", "--max_documents", "30", "--num_workers", "0"]) == 0
     assert len(lines("train", "chitchat")) + len(lines("val", "chitchat")) == 30
-    assert said[-1] == "Train on it: python train.py --dataset chitchat --data.predict assistant --data.pack whole"
+    command = "python train.py --config configs/story-small.json --dataset chitchat --model.block_size 256"
+    assert said[-1] == f"Train on it: {command} --data.predict assistant --data.pack whole"
+
+
+def test_conversations_without_an_assistant_are_named_with_their_roles():
+    for roles in (("user", "tool"), ("human", "bot")):
+        turns = [[{"role": role, "content": text} for role in roles] for text in sentences(40)]
+        write_lines(Path("a.jsonl"), [{"messages": messages} for messages in turns])
+        said = run_prepare("--input", "a.jsonl", "--force")
+        lacks = "No turn has the role assistant, which --chat needs; roles: tool, user." in said
+        assert lacks is (roles[1] == "tool") and ("--data.predict assistant" in said) is not lacks
 
 
 def test_a_seed_is_refused_if_the_recipe_draws_nothing():
@@ -432,7 +445,8 @@ def test_the_recipe_in_the_docs_works(tmp_path, monkeypatch):
 def test_a_tokenizer_is_trained_once_and_the_printed_training_command_names_it():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60)])
     said = run_prepare("--input", "a.jsonl", "--train_tokenizer", "--vocab_size", "300")
-    assert said.endswith("python train.py --dataset set --data.tokenizer data/set-300.tiktoken")
+    command = "python train.py --config configs/story-small-8k.json --dataset set"
+    assert said.endswith(f"{command} --data.tokenizer data/set-300.tiktoken")
     tokenizer = get_tokenizer("data/set-300.tiktoken")
     assert tokenizer.n_vocab == 300
     (facts,) = [json.loads(path.read_text()) for path in Path("cache").glob("set-train-*.json")]
@@ -589,7 +603,7 @@ def test_training_needs_only_the_token_cache_of_a_data_set():
     shutil.rmtree("data")
     said = run_prepare("--data.data_dir", "other")
     assert "No other/set-val.jsonl: using the token cache made from data/set-val.jsonl." in said
-    assert said.endswith("python train.py --dataset set --data.data_dir other")
+    assert said.endswith("--dataset set --data.data_dir other")
     assert train_plainly(*TINY, "--dataset", "set", "--data.data_dir", "other", "--max_iters", "1").code == 0
     for flag in ("--stats", "--train_tokenizer"):
         with pytest.raises(UserError, match=r"'data/set-train\.jsonl' does not exist .*; make it"):
@@ -849,12 +863,13 @@ def test_the_printed_statistics_are_those_of_the_data_set():
         assert figure("tokens") == f"{sum(sizes):,}, {len(sizes)} of them special"
         assert figure("bytes per token") == f"{n_bytes / (sum(sizes) - len(sizes)):.2f}"
         assert figure("longest document") == f"{max(sizes):,} tokens"
-    assert "python train.py --dataset set" in said
+    assert "python train.py --config configs/story-small.json --dataset set" in said
 
 
 def named_command(said):
-    """The flags of the train.py command in the output."""
-    return next(line for line in said.splitlines() if "python train.py" in line).split("train.py", 1)[1].split()
+    """The flags of the train.py command in the output, which is for the project's folder."""
+    command = next(line for line in said.splitlines() if "python train.py" in line)
+    return command.replace("configs/", f"{ROOT}/configs/").split("train.py", 1)[1].split()
 
 
 def test_the_printed_training_command_finds_custom_data_and_cache_folders():

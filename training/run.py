@@ -13,11 +13,12 @@ from jojo.checkpoints.checkpoint import git_commit
 from jojo.checkpoints.run_files import RunFiles
 from jojo.machine.ranks import SINGLE, Ranks
 from jojo.schedule import Schedule
+from jojo.text.chat_targets import roles_in
 from training.dataset import Data, open_data
 from training.decisions import Reasons, decide, decide_schedule, decide_tokenizer, derive_batch_size
 from training.flags import Request
 from training.resume import Mode, Start, check_changes, note_other_machine, resolve_request, set_position
-from utils import UserError, __version__, log, plural
+from utils import UserError, __version__, log, one_line, plural
 
 FEW_BATCHES = 10  # an epoch of fewer batches is worth a warning
 
@@ -102,7 +103,8 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
         evaluated = run.evaluation_loader(split)
         if not any(evaluated.batch(0, index).n_targets for index in range(evaluated.batches_per_epoch)):
             lack = f"In the {split} split, the evaluated batches have no words of an assistant to predict"
-            raise UserError(f"{lack}; use conversations of user and assistant, or --data.predict all.")
+            roles = one_line(", ".join(roles_in(getattr(data, split), tokenizer)))
+            raise UserError(f"{lack} (roles: {roles}); use conversations of user and assistant, or --data.predict all.")
     if start.checkpoint and start.mode.keeps_counters and start.checkpoint.version == "3":
         check_changes(start.checkpoint, config, reasons.derived, data.fingerprints, request.allow_changes)
         note_other_machine(start.checkpoint, system.device)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import IM_END, Tokenizer
 
 
@@ -51,3 +52,11 @@ class AssistantTargets:
         starts = np.flatnonzero(ids == self.im_start)
         headers = (tuple(ids[start + 1 : start + 1 + len(self.header)].tolist()) for start in starts)
         return starts, np.array([header == self.header for header in headers], bool)
+
+
+def roles_in(cache: TokenCache, tokenizer: Tokenizer) -> list[str]:
+    """The roles at the beginning of a cache, each once; [] if it holds no conversations."""
+    ids = cache.tokens(0, min(cache.n_tokens, 10_000))
+    turns = np.split(ids, AssistantTargets.of(tokenizer).turns(ids)[0])[1:]
+    lines = (tokenizer.decode(turn[:64].tolist()).partition("\n") for turn in turns)
+    return sorted({role for role, newline, _ in lines if newline})

@@ -186,7 +186,7 @@ def _balance(paths: Sequence[Path], counts: dict[str, int], val_fraction: float)
         train, val = ([line for line in digests if (digests[line] < limit) is chosen] for chosen in (False, True))
     if low < sum(map(len, val)) / sum(sizes) < high:
         got = plural(wanted, "document")
-        log.warning("The draw was uneven, so the val split got %s. Add text, or change --val_fraction.", got)
+        log.warning("The random split was uneven, so validation got %s. Add text, or change --val_fraction.", got)
     else:
         by_length = sorted(train + val, key=len)
         shortest, longest = by_length[0], by_length[-1]

@@ -20,7 +20,8 @@ import numpy as np
 from jojo.text.tokenizer import Message, Tokenizer
 from utils import one_line, parse_json
 
-ROLES = {**{name: name for name in ("system", "user", "assistant")}, "human": "user", "gpt": "assistant"}
+ROLES = {"system": "system", "user": "user", "human": "user"}
+ROLES |= dict.fromkeys(("assistant", "gpt", "bot", "model"), "assistant")
 Record = dict[str, Any]  # {"text"}, {"messages"} or {"input", "output"}, as above
 Document = tuple[str, Record]  # its split ("train", "val", or "" if the source has no splits) and the record
 

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 
 from jojo.text import documents
 from jojo.text.documents import Record, UnknownForm, describe_error, describe_fields, normalise
-from utils import UserError, log, one_line, user_path
+from utils import UserError, log, one_line, plural, user_path
 
 SEPARATOR = "<|endoftext|>"
 FORMATS = (".txt", ".jsonl", ".md", ".csv", ".parquet")
@@ -43,7 +43,8 @@ TOO_LARGE = f"a text is longer than {LONGEST_LINE >> 20} MiB"
 BATCH_ROWS = 64  # of .parquet: few, because each may be a book
 SMALL, MOST_PACKED = 4 << 20, 200  # what unpacks to more bytes, and over 200 times its size, may fill the memory
 CONVERT = "convert it, for example with iconv -f {} -t utf-8"
-FORMS = ("text", "conversation", "messages", "instruction", "input", "output")  # the fields that make a record
+TURNS = ("conversation", "messages")
+FORMS = ("text", *TURNS, "instruction", "input", "output")  # the fields that make a record
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def _csv_rows(path: Path, text_field: str | None) -> Rows:
     at = 1  # the line on which a row begins
     try:
         names = next(rows)
-        columns = _columns(path, text_field, names, ("conversation", "messages")) if header else []
+        columns = _columns(path, text_field, names, TURNS) if header else []
         at = rows.line_num + 1
         for row in rows:
             if len(row) == len(names):
@@ -213,7 +214,7 @@ def _csv_rows(path: Path, text_field: str | None) -> Rows:
                 record = {n: cells[n] for n in columns if cells[n] or n == "input"}  # an empty cell means null
                 yield f"line {at}", record if any(record.values()) else {columns[0]: ""}
             elif row:
-                yield f"line {at}", ValueError(f"must have {len(names)} columns, like the header")
+                yield f"line {at}", ValueError(f"must have {plural(len(names), 'column')}, like the header")
             at = rows.line_num + 1
     except csv.Error as error:  # where the next row begins is unknown now
         how = "check its quotes, and double every quote inside of a quoted field"
@@ -237,9 +238,12 @@ def _parquet_rows(path: Path, text_field: str | None) -> Rows:
         try:  # without these options it reads whole columns at once
             source = parquet.ParquetFile(file, pre_buffer=False, buffer_size=CHUNK_BYTES)
             columns = _columns(path, text_field, source.schema_arrow.names)
+            fields = dict.fromkeys(TURNS, r"\..*\.(role|content)")  # no others: Python cannot represent some times
+            wanted = "|".join(re.escape(name) + fields.get(name, r"(\..*)?") for name in columns)
+            leaves = [leaf.path for leaf in source.schema if re.fullmatch(wanted, leaf.path)]
             for index in range(source.num_row_groups):
-                n_rows = _rows_at_once(source.metadata.row_group(index), columns)
-                for batch in source.iter_batches(n_rows, [index], columns):
+                n_rows = _rows_at_once(source.metadata.row_group(index), leaves)
+                for batch in source.iter_batches(n_rows, [index], leaves):
                     if batch.nbytes > 8 * LONGEST_LINE:
                         raise ValueError(TOO_LARGE)
                     for row in batch.to_pylist():
@@ -252,11 +256,11 @@ def _parquet_rows(path: Path, text_field: str | None) -> Rows:
             raise UserError(f"'{path}' cannot be read as Parquet ({reason}); make or download it again.") from None
 
 
-def _rows_at_once(group: Any, columns: Sequence[str]) -> int:
+def _rows_at_once(group: Any, leaves: Sequence[str]) -> int:
     """How many rows of a row group to read together. Raises ValueError if one of them could fill the memory."""
-    size, prefixes = 1.0, tuple(f"{name}." for name in columns)
+    size = 1.0
     for chunk in map(group.column, range(group.num_columns)):
-        if f"{chunk.path_in_schema}.".startswith(prefixes):
+        if chunk.path_in_schema in leaves:
             unpacked, most = chunk.total_uncompressed_size, MOST_PACKED * chunk.total_compressed_size
             is_text = unpacked < max(SMALL, most)
             size += max(unpacked, 100 * chunk.num_values) if is_text else math.inf  # 100 bytes: a Python object

@@ -17,6 +17,7 @@ import zlib
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 from helpers_run import listening
 from hypothesis import example, given
@@ -596,12 +597,18 @@ def test_a_named_field_is_taken_where_there_is_one_and_is_not_asked_of_other_fil
 
 
 def test_roles_of_other_data_sets_get_their_usual_names():
-    roles = ["System", "human", "gpt", " User ", "ASSISTANT", "Narrator"]
+    roles = ["System", "human", "gpt", " User ", "ASSISTANT", "Narrator", "bot", "model"]
     turns = [{"role": role, "content": "Hello"} for role in roles]
     Path("a.jsonl").write_text(json.dumps({"messages": turns}) + "\n" + json.dumps({"conversation": turns}))
     for record in records("a.jsonl"):
         (found,) = record.values()
-        assert [t["role"] for t in found] == ["system", "user", "assistant", "user", "assistant", "Narrator"]
+        assert [t["role"] for t in found] == [
+            "system",
+            "user",
+            "assistant",
+            "user",
+            *["assistant", "Narrator", "assistant", "assistant"],
+        ]
 
 
 def test_rows_that_do_not_fit_the_header_are_unreadable_lines():
@@ -799,6 +806,9 @@ if HAS_ARROW:
         for lacking in ({"instruction": ["Add."], "input": ["2+2?"]}, {"output": ["4"]}):
             write_table(lacking)
             assert "row 1: needs" in refusal("a.parquet")
+        with_ids = [[{**turn, "id": b"\xff", "at": np.datetime64(1, "ns")} for turn in CONVERSATION]]  # no Python time
+        write_table({"messages": with_ids})
+        assert records("a.parquet") == [{"messages": CONVERSATION}]
         write_table({"text": ["a", None], "messages": [None, CONVERSATION]})
         assert records("a.parquet") == [{"text": "a"}, {"messages": CONVERSATION}]
 
