@@ -286,7 +286,7 @@ def byte_count(number: float) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a file lock during the block. If another process holds it, print that this one waits."""
+    """Hold a file lock during the block. If another process holds it, print that this one waits. An error removes the file."""
     from filelock import FileLock, Timeout  # imported here: 14 ms that --help does not need
 
     lock = FileLock(path)
@@ -296,7 +296,12 @@ def locked(path: Path, what: str) -> Iterator[None]:
         log.info("Another process is preparing %s; waiting for it.", what)
         held = lock.acquire()
     with held:
-        yield
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # Windows keeps open files
+                path.unlink()
+            raise
 
 
 def read_object(path: Path) -> dict[str, Any]:

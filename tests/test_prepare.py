@@ -715,6 +715,11 @@ def test_a_failed_preparation_leaves_no_lock():
         with pytest.raises(UserError):
             run_prepare("--input", name, *flags)
         assert list(Path("data").iterdir()) == []
+    for split in ("train", "val"):
+        Path(f"data/set-{split}.jsonl").write_text("no JSON\n")
+    with pytest.raises(UserError, match="holds no document"):
+        run_prepare()
+    assert list(Path("cache").iterdir()) == []
 
 
 def test_a_text_field_that_no_record_has_is_refused_and_text_can_be_named_too():

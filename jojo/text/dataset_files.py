@@ -12,7 +12,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,17 +49,9 @@ class DatasetFiles:
         # The files of a set that is not pending yet, its provenance and its splits:
         self.unfinished = [self.pending.with_suffix(".new"), *self.temporary.values()]
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the lock of the set, to write it or to settle(). Its file is removed if there is no data set at the end."""
-        path = self.folder / f".{self.name}.lock"
-        with locked(path, f"the data set '{self.name}'"):
-            try:
-                yield
-            finally:
-                if not self.splits["train"].exists():
-                    with contextlib.suppress(OSError):  # Windows keeps open files
-                        path.unlink()
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """The lock of the set, to write it or to settle()."""
+        return locked(self.folder / f".{self.name}.lock", f"the data set '{self.name}'")
 
     def settle(self) -> None:
         """Rename the files of a pending set, or delete those of an unfinished one. Needs the lock."""
