@@ -4,7 +4,7 @@
     python prepare.py --dataset dailydialog                        prepare a recipe
     python prepare.py --input book.txt stories/ --name mine        prepare your own text
     python prepare.py --name mine --train_tokenizer --vocab_size 8192
-    python train.py --dataset mine
+    python train.py --config configs/story-small.json --dataset mine
 
 --input takes .txt, .md, .jsonl, .csv and .parquet files (all but .parquet also as .gz or .zst), folders and patterns.
 A line of a .jsonl file is one document: {"text": "..."}, a conversation {"messages": [{"role": "user", "content": "..."},
