@@ -317,10 +317,8 @@ class Trainer:
         assert checkpoint
         if training.save_checkpoints:
             files.finish_save(checkpoint.path, self.checkpoints_due(), training.keep_checkpoints)
-        is_milestone = due(training.plot_interval, self.batches_done)
-        plots = [files.plot, files.numbered(self.batches_done, ".png")][: 1 + is_milestone]
-        if not all(p.exists() for p in plots) or files.plot.stat().st_mtime < checkpoint.path.stat().st_mtime:
-            PlotManager(files.plot, files.run).draw(self.metrics, *plots[1:])
+        milestones = [files.numbered(self.batches_done, ".png")] * due(training.plot_interval, self.batches_done)
+        PlotManager(files.plot, files.run).draw(self.metrics, *milestones)
 
     def begin(self) -> Record:
         """Before the first batch: move old files aside, print the summary, open saver and record."""

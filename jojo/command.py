@@ -75,15 +75,19 @@ class Parser(argparse.ArgumentParser):
             if value.startswith("-") and value.split("=")[0] not in self._option_string_actions:
                 message += f'; write a value that begins with "-" as {shlex.quote(f"{flag}={value}")}'
         if message.startswith("unrecognized arguments: "):
-            words = message.removeprefix("unrecognized arguments: ").split() or [""]
-            word = words[0].split("=")[0]
+            rest = message.removeprefix("unrecognized arguments: ")  # joined by spaces, which words may have too
+            word = max((word for word in self.words if rest.startswith(word)), key=len, default="").split("=")[0]
             known = self._option_string_actions
             named = {bare_name(flag): flag for flag in reversed(known)}
             names = [ours for ours, others in NAMES_ELSEWHERE.items() if bare_name(word) in others.split()]
             close = [named[name] for name in (bare_name(word), *names) if name in named]
-            close = close or difflib.get_close_matches(word, known, n=1)
+            flag = {".json": "--config", ".pt": "--resume"}.get(os.path.splitext(word)[1], "--input")
+            if word.startswith("-"):
+                close = close or difflib.get_close_matches(word, known, n=1)
+            elif flag in known:
+                close = [f"{flag} {shlex.quote(word)}"]
             hint = f"; did you mean {close[0]}?" if close else "; see --help."
-            message = f"unknown flag {word}{hint}" if word.startswith("-") else f"unexpected '{word}'; see --help."
+            message = f"unknown flag {word}{hint}" if word.startswith("-") else f"unexpected '{word}'{hint}"
         if prints_errors():
             print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(2)

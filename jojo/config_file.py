@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from config import SECTIONS, Config, Value, Values, is_short_text
+from config import SECTIONS, Config, Value, Values, is_short_text, nearest
 from utils import UserError, one_line, parse_json, replace_text, user_path
 
 MOST_FILES = 20  # that extend each other
@@ -27,8 +27,9 @@ def read_json(path: Path) -> Any:
         return parse_json(strip_comments(text), object_pairs_hook=_without_duplicates)
     except (FileNotFoundError, IsADirectoryError):
         folder = path if path.is_dir() else path.parent
-        known = ", ".join(sorted(p.name for p in folder.glob("*.json")))
-        raise UserError(f"No config file '{path}'" + (f"; there are: {known}." if known else ".")) from None
+        known = sorted(map(str, {*folder.glob("*.json"), *Path("configs").glob("*.json")}))
+        near, there = nearest(str(path), known), ", ".join(known) or "none"
+        raise UserError(f"No config file '{path}'{near}; there are: {there}.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"'{path}' is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
     except ValueError as error:

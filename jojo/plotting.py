@@ -89,9 +89,8 @@ class PlotManager:
         try:
             losses = choose_losses(metrics)
             log.debug("Plot: %s.", losses.reason)
-            figure = plot_run(self.title, losses, metrics.learning_rate.points)
-            for path in filter(None, (milestone, self.path)):
-                save_figure(figure, path)
+            for path in filter(None, (milestone, self.path)):  # a figure that is saved again gets another layout
+                save_figure(plot_run(self.title, losses, metrics.learning_rate.points), path)
         except Exception as error:  # matplotlib or a font is missing, the disk is full
             self._enabled = False
             log.warning("No plot: %s: %s. Training continues without it.", type(error).__name__, error)

@@ -134,6 +134,16 @@ def test_an_unknown_flag_is_refused_with_the_nearest_flag(flag: str, meant: str,
     assert flag.split("=")[0] in error and f"did you mean {meant}?" in error
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("configs/a b.json", "--config 'configs/a b.json'"), ("models/x.pt", "--resume models/x.pt")],
+)
+def test_a_file_without_a_flag_is_refused_with_the_flag(word: str, meant: str, capsys: Capsys) -> None:
+    with pytest.raises(SystemExit):
+        parsed(word)
+    assert capsys.readouterr().err == f"error: unexpected '{word}'; did you mean {meant}?\n"
+
+
 @pytest.mark.parametrize("word", ["story", "", " ", "--", "-", "-x", "---"])
 def test_a_stray_word_is_refused_without_a_traceback(word: str, folder: pathlib.Path, capsys: Capsys) -> None:
     result = run_train(capsys, *TINY, "--show_config", "--debug", word)
@@ -347,7 +357,7 @@ MISTAKES: dict[str, tuple[Callable[[], list[str]], list[str]]] = {
     "no validation split": (incomplete_split, ["mine-val.jsonl"]),
     "empty data set": (lambda: data_file(b""), ["mine-train.jsonl", "no document"]),
     "blank data set": (lambda: data_file(b"\n \n\n"), ["mine-train.jsonl", "no document"]),
-    "less than one block": (few_words, ["mine", "one block", "--model.block_size"]),
+    "less than the context": (few_words, ["mine", "fewer than the context of", "a new model with --model.block_size"]),
     "too many bad lines": (bad_lines, ["mine-train.jsonl", "more than 2", "line 3", "not JSON", "max_bad_lines"]),
     "indivisible width": (lambda: ["--model.n_head", "3"], ["n_embd 16", "n_head 3"]),
     "no such device": (lambda: ["--device", "cuda:99"], ["cuda:99", "cpu"]),

@@ -45,7 +45,7 @@ class Data:
 
 
 def open_data(config: Config, tokenizer: Tokenizer, ranks: Ranks) -> Data:
-    """The data of a run. Rank 0 prepares it. Raises UserError if the text is shorter than one block."""
+    """The data of a run. Rank 0 prepares it. Raises UserError if the text is shorter than the context."""
     temporary, cache_dir = None, user_path(config.data.cache_dir)
     if not config.data.cache_tokenized:
         temporary = tempfile.TemporaryDirectory(prefix="jojo-cache-", ignore_cleanup_errors=True)
@@ -54,8 +54,8 @@ def open_data(config: Config, tokenizer: Tokenizer, ranks: Ranks) -> Data:
         train, val = open_dataset(config, tokenizer, cache_dir)
     if train.n_tokens < config.model.block_size:
         raise UserError(
-            f"The data set '{config.data.dataset_name}' has {train.n_tokens:,} tokens, fewer than one block; add text, "
-            f"or set --model.block_size to {max(2, train.n_tokens // 2)} or less."
+            f"The data set '{config.data.dataset_name}' has {train.n_tokens:,} tokens, fewer than the context of "
+            f"{config.model.block_size:,}; add text, or train a new model with --model.block_size {max(2, train.n_tokens // 2)}."
         )
     return Data(tokenizer, train, val, temporary)
 

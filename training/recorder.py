@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 from statistics import median
 from typing import Any
+
+import torch
 
 from jojo.machine.device import peak_memory_bytes
 from jojo.metrics import MetricsFile, MetricsTracker, TensorBoard
@@ -16,6 +19,8 @@ from training.run import Run
 from utils import duration, log, short_count
 
 FORECAST_AFTER = 5  # batches; the first one is slower than the rest
+BUSY = "Other programs use the cores: training waits %.0f%% of the time. OMP_NUM_THREADS=1 may be faster; stop and resume with it."
+CORE_TIMES = Path("/proc/thread-self/schedstat")  # ns in which this thread ran, and waited for a free core; Linux only
 
 
 class Record:
@@ -32,6 +37,7 @@ class Record:
         self.run, self.metrics, self.peak_flops, self.total = run, metrics, peak_flops, run.plan.total_batches
         self.row: dict[str, Any] = {}
         self.seconds: list[float] = []  # how long each of the first batches took
+        self.may_warn = run.device == "cpu" and run.ranks.is_single and torch.get_num_threads() > 1
         self.plot = PlotManager(files.plot, files.run, enabled=is_main)
         self.outputs: list[MetricsFile | TensorBoard] = []
         self.live = is_main and sys.stderr.isatty()
@@ -84,6 +90,11 @@ class Record:
             if len(self.seconds) == FORECAST_AFTER and step < self.total:
                 left = duration((self.total - step) * median(self.seconds))
                 log.info("About %s left at this speed, evaluations not counted.", left)
+        if self.may_warn and step % 5 == 0 and CORE_TIMES.exists():
+            ran, waited, *_ = map(int, CORE_TIMES.read_text().split())
+            if waited > max(ran / 2, 10e9):
+                self.may_warn = False
+                log.warning(BUSY, 100 * waited / (ran + waited))
 
     def evaluation(self, losses: Mapping[str, float], is_best: bool) -> None:
         self.row |= losses

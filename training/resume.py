@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from config import OPTIONS, Config, Values, asks_for_auto, resolve
 from jojo.checkpoints.checkpoint import FITS, Checkpoint, load_checkpoint, machine
-from jojo.checkpoints.run_files import RunFiles, run_path
+from jojo.checkpoints.run_files import RunFiles, run_of, run_path
 from jojo.config_file import config_layers
 from jojo.machine.ranks import SINGLE, Ranks
 from training.flags import Request
@@ -99,8 +101,6 @@ def resolve_request(request: Request, ranks: Ranks = SINGLE) -> ResolvedRequest:
         last, changes = str(resolved.files.last), request.allow_changes
         request = Request(request.config_file, request.overrides, resume=True, output=last, allow_changes=changes)
         return read_layers(request, ranks)
-    if ranks.restarts:
-        log.info("Torchrun restarted this job before its first save; it begins again.")
     return resolved
 
 
@@ -162,7 +162,7 @@ def open_checkpoint(request: Request, mode: Mode, files: RunFiles, ranks: Ranks)
     if mode is Mode.FRESH:
         return None
     path = request.weights_from or request.continue_from
-    checkpoint = load_checkpoint(user_path(path), ranks) if path else files.newest_valid(ranks)
+    checkpoint = load_named(user_path(path), ranks) if path else files.newest_valid(ranks)
     if not mode.loads_optimizer:
         return checkpoint
     name = checkpoint.path
@@ -175,6 +175,18 @@ def open_checkpoint(request: Request, mode: Mode, files: RunFiles, ranks: Ranks)
         other = one_line(", ".join(checkpoint.other_options), 300)
         log.warning("Options of '%s' that Jojo does not have: %s.", name, other)
     return checkpoint
+
+
+def load_named(path: Path, ranks: Ranks) -> Checkpoint:
+    """The checkpoint that a flag names. If it cannot be read, the UserError names another one of the run that can."""
+    try:
+        return load_checkpoint(path, ranks)
+    except UserError as error:
+        for other in RunFiles(path.parent / f"{run_of(path)}.pt").newest_first():
+            with suppress(UserError):
+                error.args = (f"{error} '{load_checkpoint(other).path}' of the same run is undamaged.",)
+                break
+        raise
 
 
 def checkpoint_layer(checkpoint: Checkpoint, mode: Mode, sources: Mapping[str, str]) -> tuple[str, Values]:
@@ -221,8 +233,8 @@ def refuse_other_shape(config: Config, sources: dict[str, str], checkpoint: Chec
         if key != "dropout" and (now := getattr(config.model, key)) not in (None, value)
     ]
     if problems:
-        other = "; ".join(problems)
-        raise UserError(f"The model in '{checkpoint.path}' has another shape: {other}. Leave these options out.")
+        other = "; ".join(problems) + ". Leave these options out (of a config file too), or train a new model."
+        raise UserError(f"The model in '{checkpoint.path}' has another shape: {other}")
     config.model.vocab_size = stored.get("vocab_size", config.model.vocab_size)
 
 

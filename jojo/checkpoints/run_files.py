@@ -50,7 +50,7 @@ class RunFiles:
     def own(self, suffix: str = "") -> list[Path]:
         """The run's files in the folder by name, so the last checkpoint is before the numbered ones and the best."""
         name = re.compile(re.escape(self.run) + KINDS)
-        return sorted(p for p in self.folder.glob(f"*{suffix}") if name.fullmatch(p.name) and p.exists())
+        return sorted(p for p in self.folder.glob(f"*{suffix}") if name.fullmatch(p.name))
 
     def stamps(self) -> dict[Path, Stamp]:
         """The stamps of the run's checkpoints that are in the folder, by path."""
@@ -124,14 +124,12 @@ class RunFiles:
         """
         now = time.strftime("%Y%m%d-%H%M%S")
         if not resumes:
-            rows = None
+            rows = b""
             if checkpoint and batches_done and checkpoint.version == "3":  # it continues as a new run, with its metrics
                 path = checkpoint.path.with_name(f"{checkpoint.state['metadata']['run']}.metrics.jsonl")
-                if path.is_file():
-                    rows = path.read_bytes()  # before make_room, which may move this file
+                rows = path.read_bytes() if path.is_file() else b""  # before make_room, which may move this file
             self.make_room(now)
-            if rows is not None:
-                self.metrics.write_bytes(rows)
+            self.metrics.write_bytes(rows)
             return
         assert checkpoint
         if read_stamp(checkpoint.path) != Stamp(run_id, batches_done):
@@ -142,7 +140,9 @@ class RunFiles:
         """Before a new run: move an earlier run's files of this name to old/<run>-<time>/, and say so."""
         if files := [*self.own(), *filter(Path.exists, [self.tensorboard])]:
             old = self._move_aside(files, now)
-            log.info("Moved the files of an earlier run '%s' to %s/.", self.run, old)
+            free = next(p for n in range(2, 10**9) if not RunFiles(p := self.folder / f"{self.run}-{n}.pt").own())
+            keep = f"--output_checkpoint {shlex.quote(str(free))}"
+            log.info("Moved the files of an earlier run '%s' to %s/. To keep both here, use %s.", self.run, old, keep)
 
     def set_later_aside(self, run_id: str, batch: int, now: str) -> None:
         """Before a run continues from `batch`: move its checkpoints of later batches to old/<run>-<time>/, and say so.

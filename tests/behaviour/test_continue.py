@@ -62,6 +62,20 @@ def test_a_run_measured_in_batches_that_gets_epochs_is_told_how_to_train_as_long
     assert "22 batches long instead of 3" in said and "use --max_iters 6 instead of --epochs" in said
 
 
+@pytest.mark.parametrize("flag", ["--resume", "--load_model_only"])
+def test_a_damaged_checkpoint_is_refused_with_the_name_of_an_undamaged_one_of_its_run(flag):
+    train(
+        "--max_iters", "5", "--checkpoint_interval", "2", "--eval_interval", "0", "--output_checkpoint", "models/a.pt"
+    )
+    train("--max_iters", "6", "--output_checkpoint", "models/a-2.pt")
+    for name in ("a.pt", "a_best.pt"):
+        content = bytearray(Path("models", name).read_bytes())
+        content[len(content) // 2] ^= 1
+        Path("models", name).write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.pt' is damaged .* 'models/a_batch4\.pt' of the same run is undamaged\.$"):
+        train_plainly(flag, "models/a.pt")
+
+
 # --- from an earlier checkpoint -------------------------------------------------------------------------------------
 
 

@@ -36,7 +36,7 @@ from jojo.machine import estimate
 from jojo.metrics import MetricsTracker
 from model import formulas
 from tools.regenerate_plot import plot_runs
-from training import summary
+from training import recorder, summary
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +58,24 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(plotting.PlotManager, "draw", draw)
     return calls
+
+
+@pytest.mark.parametrize(
+    ("threads", "times", "warnings"),
+    [
+        (2, "10000000000 30000000000 9", 1),
+        (2, "10000000000 4000000000 9", 0),
+        (1, "10000000000 30000000000 9", 0),
+        (2, None, 0),
+    ],
+)
+def test_a_busy_machine_is_said_once_if_fewer_threads_can_help(monkeypatch, threads, times, warnings):
+    monkeypatch.setattr(recorder, "CORE_TIMES", table := Path("schedstat"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    if times:
+        table.write_text(times + "\n")
+    said = train("--max_iters", "11", *FEW).said
+    assert said.count("Other programs use the cores: training waits 75% of the time. OMP_NUM_THREADS=1") == warnings
 
 
 # --- plots ----------------------------------------------------------------------------------------------------------

@@ -125,15 +125,20 @@ def test_deep_nesting_is_refused_at_every_depth(tmp_path: pathlib.Path) -> None:
         assert "a.json" in problem_of_file(write(tmp_path / "a.json", text))
 
 
-def test_the_error_for_a_missing_config_names_the_configs_in_its_folder(tmp_path: pathlib.Path) -> None:
-    write(tmp_path / "small.json", {})
-    problem = problem_of_file(tmp_path / "smal.json")
-    assert "smal.json" in problem and "small.json" in problem.replace("smal.json", "")
+@pytest.mark.parametrize("name", ["none/story_small", "configs/story_small.json", "story-smal.json"])
+def test_the_error_for_a_missing_config_names_the_nearest_one_there_or_in_configs(name, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for there in ("configs/story-small.json", "configs/gpt2.json", "mine.json"):
+        write(tmp_path / there, {})
+    problem = problem_of_file(pathlib.Path(name))
+    assert problem.startswith(
+        f"No config file '{name}' (did you mean 'configs/story-small.json'?); there are: configs/gpt2.json"
+    )
 
 
 def test_a_folder_is_not_a_config(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "small.json", {})
-    assert problem_of_file(tmp_path) == f"No config file '{tmp_path}'; there are: small.json."
+    assert problem_of_file(tmp_path).partition("; there are: ")[2].startswith(f"{tmp_path}/small.json")
 
 
 def test_only_the_first_of_very_many_problems_are_named(tmp_path: pathlib.Path) -> None:

@@ -118,6 +118,13 @@ def test_drawing_again_replaces_the_plot(tmp_path):
     assert (tmp_path / "run.png").read_bytes() != first and png_size(tmp_path / "run.png")
 
 
+def test_a_milestone_does_not_change_the_current_plot(tmp_path):
+    """A figure that is saved twice is arranged twice, and then differs."""
+    for name, milestones in (("a", []), ("b", [tmp_path / "b_batch3.png"])):
+        PlotManager(tmp_path / f"{name}.png", "run").draw(tracker(3), *milestones)
+    assert len({path.read_bytes() for path in tmp_path.glob("*.png")}) == 1
+
+
 def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path):
     (tmp_path / "none").touch()
     plot = PlotManager(tmp_path / "none" / "run.png", "run")

@@ -84,12 +84,24 @@ def test_of_the_checkpoints_of_one_save_the_newest_is_the_last_of_the_run(tmp_pa
 def test_all_files_of_a_run_are_found_and_no_files_of_other_runs(tmp_path):
     files = RunFiles(tmp_path / "a.pt")
     own = ["a.pt", "a_best.pt", "a.metrics.jsonl", "a.png", "a_batch7.pt", "a_batch12.pt"]
-    other = ["b.pt", "a_b.pt", "a_batch.pt", "a_batchX.pt", "a_batch7.pt.bak", "ab_batch7.pt", "a_batchX_batch7.pt"]
+    other = [
+        "a-2.pt",
+        "b.pt",
+        "a_b.pt",
+        "a_batch.pt",
+        "a_batchX.pt",
+        "a_batch7.pt.bak",
+        "ab_batch7.pt",
+        "a_batchX_batch7.pt",
+    ]
     for name in own + other:
         (tmp_path / name).write_bytes(b"")
-    files.make_room("now")
+    (tmp_path / "a.config.json").symlink_to("elsewhere")  # must not be written through
+    with listening() as said:
+        files.make_room("now")
     assert {path.name for path in tmp_path.glob("*.*")} == set(other)
-    assert {path.name for path in (tmp_path / "old/a-now").iterdir()} == set(own)
+    assert {path.name for path in (tmp_path / "old/a-now").iterdir()} == {*own, "a.config.json"}
+    assert said[0].endswith(f"To keep both here, use --output_checkpoint {tmp_path}/a-3.pt.")
 
 
 def test_without_an_earlier_run_make_room_does_nothing(tmp_path):
