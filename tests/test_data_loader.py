@@ -566,5 +566,5 @@ def test_statistics_show_documents_tokens_and_bytes_per_token(config: Config, tm
     config.data.dataset_name = "tales"
     shown = " ".join(statistics(opened(config, tmp_path)[0]).split())
     assert shown == (
-        "documents 2 tokens 5, 2 of them special bytes per token 5.33 longest document 3 tokens empty documents 1, skipped"
+        "documents 2 tokens 5, 2 of them control tokens bytes per token 5.33 longest document 3 tokens empty documents 1, skipped"
     )

@@ -865,7 +865,7 @@ def test_the_printed_statistics_are_those_of_the_data_set():
             return re.search(rf"{name}\s+(.*)", part).group(1)
 
         assert figure("documents") == f"{len(sizes)}"
-        assert figure("tokens") == f"{sum(sizes):,}, {len(sizes)} of them special"
+        assert figure("tokens") == f"{sum(sizes):,}, {len(sizes)} of them control tokens"
         assert figure("bytes per token") == f"{n_bytes / (sum(sizes) - len(sizes)):.2f}"
         assert figure("longest document") == f"{max(sizes):,} tokens"
     assert "python train.py --config configs/story-small.json --dataset set" in said
@@ -897,7 +897,7 @@ def test_control_tokens_that_were_read_are_counted_and_the_printed_command_reads
     write_lines(Path("a.jsonl"), [{"text": text} for text in [*sentences(10), *[RENDERED + "!" * i for i in range(9)]]])
     said = run_prepare("--input", "a.jsonl", "--data.parse_special", *ONE_VALIDATES)
     assert "Text like" not in said
-    specials = sum(int(n) for n in re.findall(r"(\d+) of them special", said))
+    specials = sum(int(n) for n in re.findall(r"(\d+) of them control tokens", said))
     assert specials == 19 + 9 * 4
     outcome = train_plainly(*TINY[2:], *named_command(said), "--max_iters", "1")
     assert "Text like" not in outcome.said and "Tokenizing" not in outcome.said

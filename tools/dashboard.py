@@ -28,10 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "tools" / "dashboard"
 sys.path[:0] = [str(ROOT), str(PAGE)]
 
-from metrics_follower import Folder, X, differences
-
 from jojo.command import Parser, run_command
-from utils import UserError, log, one_line, user_path
+from utils import UserError, log, one_line, user_path  # isort: split
+
+from metrics_follower import Folder, X, differences
 
 REFRESH_SECONDS = 1.0
 BUSY_SECONDS = 0.5  # before accepting a connection again

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from utils import UserError, log, output_path, parse_json, user_path  # isort: split
+
 from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.command import Parser, run_command
 from jojo.metrics import MetricsTracker
 from jojo.plotting import add_legend, choose_losses, draw_rates, marks, panels, plot_run, save_figure
-from utils import UserError, log, output_path, parse_json, user_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

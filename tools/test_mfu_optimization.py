@@ -8,7 +8,7 @@ It takes the flags of train.py that describe a run, trains some batches with eac
 per batch stay the same, because gradient accumulation follows from the micro-batch size; so the settings change the result only
 by rounding. It varies one factor after another, from the best settings so far; --full tries every combination. Settings are
 measured in turns, round after round, and the median counts. Each measurement has its own process, so that peak memory is
-measured separately. Settings that do not fit get a line in the table.
+measured separately. Settings that do not fit get a line in the table. Ctrl-C ends the measurements and reports those made so far.
 
 It writes mfu_sweep.json (every round), mfu_sweep.png and mfu_best.json, a config for train.py. Stop other programs first.
 """
@@ -296,12 +296,19 @@ def sweep_run(run: Run, args: argparse.Namespace, measure: Callable[[Settings], 
         reason = too_large(config, settings)
         answer = Answer(failed=reason) if reason else measure(settings)
         result = answer.failed or f"{answer.ms:,.1f} ms, {answer.tokens_per_s:,.0f} tokens/s"
-        log.info("  %s: %s", settings, result)
+        log.info("  %s: %s; about %d left", settings, result, sweep.left)
         return answer
 
     sweep = Sweep(own_settings(config), measured, args.rounds)
-    log.info("Measuring settings, the config's own first (batch size x accumulation, dtype, threads):")
-    (full_search if args.full else coordinate_search)(sweep, choices)
+    log.info("Measuring settings, the config's own first (batch size x accumulation, dtype, threads). Ctrl-C ends it:")
+    try:
+        (full_search if args.full else coordinate_search)(sweep, choices)
+    except KeyboardInterrupt as error:
+        if sweep.best is None:
+            raise
+        sweep.interrupted = error
+        log.warning("Interrupted; these are the results so far.")
+        sweep.rows = {settings: row for settings, row in sweep.rows.items() if row.failed or row.works}
     if sweep.best is None:
         own = sweep.rows[sweep.own]
         raise UserError(f"No settings can be measured here. The config's own ({own.settings}): {own.failed}.")
@@ -357,6 +364,8 @@ def main(arguments: Sequence[str]) -> int:
     write_files(result, files, request)
     log.info("%s", summary(result, files[0], request.continue_from, request.init_from))
     log.info("Wrote %s, %s and %s", *files)
+    if sweep.interrupted:
+        raise sweep.interrupted
     return 0
 
 

@@ -130,5 +130,9 @@ def refuse_uneven_shares(config: Config, ranks: Ranks, auto_batch_size: bool = F
             raise UserError("--batch_size auto tries the whole model on one device; with fsdp, give a number.")
     if (rows if auto_batch_size else steps) % n:
         what = f"a batch of {rows:,} sequences" if auto_batch_size else plural(steps, "micro-batch")
-        advice = f"set --training.gradient_accumulation_steps to a multiple of {n}"
-        raise UserError(f"{n} ranks cannot share {what}; {advice}.")
+        more = -(-steps // n) * n
+        same = next((k for k in range(more, rows + 1, n) if rows % k == 0), None)  # keeps the batch as it is
+        size = f"--batch_size {rows // same} " if same else ""
+        raise UserError(
+            f"{n} ranks cannot share {what}; add {size}--training.gradient_accumulation_steps {same or more}."
+        )

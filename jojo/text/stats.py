@@ -81,7 +81,7 @@ def statistics(cache: TokenCache) -> str:
     text_tokens = manifest.n_tokens - manifest.n_control_tokens
     rows = [
         ("documents", f"{manifest.n_documents:,}"),
-        ("tokens", f"{manifest.n_tokens:,}, {manifest.n_control_tokens:,} of them special"),
+        ("tokens", f"{manifest.n_tokens:,}, {manifest.n_control_tokens:,} of them control tokens"),
         ("bytes per token", f"{manifest.n_text_bytes / max(1, text_tokens):.2f}"),
         ("longest document", f"{manifest.longest_document:,} tokens"),
     ]

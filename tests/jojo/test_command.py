@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from helpers_cli import kept_log, start_python, terminal
+from helpers_cli import ROOT, kept_log, start_python, terminal
 
 import gen
 import prepare
@@ -151,6 +152,15 @@ def test_a_missing_package_is_one_sentence_and_other_bugs_keep_their_traceback(c
     assert "'torch'" in error and "pip install -r requirements.txt" in error and error.count("\n") == 1
     explain_missing_package(KeyError, KeyError("x"), None)
     assert "KeyError" in capsys.readouterr().err
+
+
+SCRIPTS = [ROOT / f"{name}.py" for name in ("train", "gen", "prepare", "upload_to_huggingface")]
+
+
+@pytest.mark.parametrize("command", [*SCRIPTS, *sorted(ROOT.glob("tools/*.py"))], ids=lambda path: path.name)
+def test_without_the_packages_every_command_says_one_sentence(command: pathlib.Path) -> None:
+    done = subprocess.run([sys.executable, "-ES", command], capture_output=True, text=True)
+    assert done.returncode and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 TALK = """

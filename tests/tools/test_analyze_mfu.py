@@ -247,8 +247,7 @@ def test_a_larger_micro_batch_is_advised_if_its_products_are_faster() -> None:
 
 def test_fewer_updates_and_a_faster_disk_are_advised_if_they_gain() -> None:
     assert gains(found(optimizer=20), config()) == {"--training.gradient_accumulation_steps": 10.0}
-    assert gains(found(optimizer=20, data=2), config())["--data.cache_dir"] == 2.0
-    assert gains(found(optimizer=20, data=0.9), config()).keys() == {"--training.gradient_accumulation_steps"}
+    assert gains(found(optimizer=20, data=2), config()).keys() == {"--training.gradient_accumulation_steps"}
     assert gains(found(data=4), config()) == {"--data.cache_dir": 4.0}
     made = replace(found(data=4), batch_again_ms=3.5)  # the batch takes as long from memory
     assert gains(made, config()) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from helpers_run import TINY, listening, make_run, settle, snapshot
 from pictures import png_size
 
 from config import Config, resolve
+from jojo.command import Stopped
 from jojo.config_file import file_layers
 from tools import test_mfu_optimization as tool
 from tools.parts import sweep_report as report
@@ -423,3 +425,25 @@ def test_the_default_choices_suit_the_machine(workshop: None, monkeypatch: pytes
 
 def test_pytest_collects_nothing_from_a_tool_named_like_a_test() -> None:
     assert tool.__test__ is False and not [name for name in vars(tool) if name.lower().startswith("test")]
+
+
+def test_ctrl_c_keeps_the_results_so_far(workshop: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([Answer(10.0, 100.0), Answer(20.0, 50.0)])
+
+    def measure(settings: Any, **task: Any) -> Any:
+        if answer := next(answers, None):
+            return answer
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(tool, "measure_in_process", measure)
+    with pytest.raises(Stopped), listening() as said:
+        tool.main([*flags("--batch_size", "6"), "--batch_sizes", "1,2,3"])
+    assert [line.rpartition("; ")[2] for line in said if "tokens/s; about" in line] == ["about 3 left", "about 2 left"]
+    values = json.loads(Path("mfu_sweep.json").read_text())
+    assert [row["batch_size"] for row in values["rows"]] == [6, 1] and values["best"]["batch_size"] == 6
+    assert resolve(file_layers(Path("mfu_best.json")))[0].training.batch_size == 6
+    answers = iter(())
+    Path("mfu_sweep.json").unlink()
+    with pytest.raises(Stopped):  # nothing was measured yet
+        tool.main(flags())
+    assert not Path("mfu_sweep.json").exists()

@@ -69,8 +69,10 @@ def test_micro_batches_that_ranks_cannot_share_are_refused() -> None:
     config = Config()
     config.training.gradient_accumulation_steps = 4
     refuse_uneven_shares(config, Ranks(0, 2))
-    with pytest.raises(UserError, match=r"3 ranks cannot share 4 micro-batches; set .*_steps to a multiple of 3\."):
-        refuse_uneven_shares(config, Ranks(0, 3))
+    with pytest.raises(UserError, match=r"3 ranks cannot share 4 micro-batches; add --batch_size 8 --tr.*_steps 6\."):
+        refuse_uneven_shares(config, Ranks(0, 3))  # 48 sequences are also 6 micro-batches of 8
+    with pytest.raises(UserError, match=r"5 ranks cannot share 4 micro-batches; add --training.*_steps 5\."):
+        refuse_uneven_shares(config, Ranks(0, 5))
 
 
 def test_an_automatic_batch_size_needs_a_sequence_for_every_rank() -> None:

@@ -97,7 +97,8 @@ class Sweep:
     def __init__(self, own: Settings, measure: Callable[[Settings], Answer], rounds: int) -> None:
         self.own, self.measure, self.rounds = own, measure, rounds
         self.rows: dict[Settings, Row] = {}
-        self.rounds_done = 0
+        self.interrupted: KeyboardInterrupt | None = None
+        self.rounds_done = self.left = self.later = 0  # measurements left in these turns, and in later ones (about)
 
     def take_turns(self, candidates: Iterable[Settings]) -> None:
         """Measure the candidates that have not been measured yet."""
@@ -107,8 +108,10 @@ class Sweep:
         turns = list(dict.fromkeys([*([reference.settings] if (reference := self.reference) else []), *new]))
         for settings in turns:
             self.rows.setdefault(settings, Row(settings))
+        self.left = self.rounds * len(turns) + self.later
         for _ in range(self.rounds):
             for settings in turns:
+                self.left -= 1
                 if not self.rows[settings].failed:
                     self.rows[settings].add(self.rounds_done, self.measure(settings))
             self.rounds_done += 1
@@ -149,7 +152,8 @@ def coordinate_search(sweep: Sweep, choices: Mapping[str, Sequence[Mapping[str, 
         choices: for each factor, its choices as changes to Settings.
     """
     for _ in range(2):
-        for options in choices.values():
+        for tried, options in enumerate(choices.values(), start=1):
+            sweep.later = sweep.rounds * sum(len(others) for others in [*choices.values()][tried:] if len(others) > 1)
             start = sweep.best.settings if sweep.best else sweep.own
             sweep.take_turns([sweep.own, *(replace(start, **option) for option in options)])
         if sweep.rows[sweep.own].works:
