@@ -286,10 +286,24 @@ def _entries(values: Values) -> Iterator[tuple[str, Value, str]]:
                 yield name, value, unknown or ""
 
 
+NAMES_ELSEWHERE = {  # our flags and options, and their names in other projects
+    "learning_rate": "lr max_lr", "epochs": "num_epochs n_epochs num_train_epochs", "max_iters": "steps max_steps num_steps iters",
+    "batch_size": "bs micro_batch_size device_batch_size per_device_train_batch_size", "weight_decay": "wd", "device": "gpu",
+    "gradient_accumulation_steps": "grad_accum grad_accum_steps", "grad_clip": "max_grad_norm", "warmup_iters": "warmup_steps",
+    "n_layer": "layers num_layers n_layers depth", "n_head": "heads num_heads n_heads", "n_embd": "dim d_model hidden_size width",
+    "block_size": "context context_length n_ctx seq_len max_seq_len sequence_length", "dataset": "data", "resume": "continue",
+    "eval_interval": "eval_steps", "checkpoint_interval": "save_steps", "output_checkpoint": "out output out_dir output_dir",
+    "temp": "temperature", "max_tokens": "max_new_tokens n_predict max_length length n", "prompt": "start text p",
+}  # fmt: skip
+
+
 def nearest(name: str, known: list[str]) -> str:
-    """The hint " (did you mean 'x'?)" with the same name in another section or the closest known name, or ""."""
+    """The hint " (did you mean 'x'?)" with the same name in another section or project, or the closest known name, or ""."""
     name = name[:100]  # difflib takes a second for a name of megabytes
-    found = [n for n in OPTIONS if n.endswith("." + name)] or difflib.get_close_matches(name, known, 1, cutoff=0.5)
+    names = [name, *(ours for ours, others in NAMES_ELSEWHERE.items() if name.lower() in others.split())]
+    found = [n for n in OPTIONS if n.partition(".")[2] in names] or difflib.get_close_matches(
+        name, known, 1, cutoff=0.5
+    )
     return f" (did you mean '{found[0]}'?)" if found else ""
 
 

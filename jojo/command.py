@@ -17,17 +17,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
+from config import NAMES_ELSEWHERE
 from utils import UserError, is_out_of_memory, log, one_line, printable, set_up_console
 
-NAMES_ELSEWHERE = {  # our flags, and their names in other projects
-    "learning_rate": "lr max_lr", "epochs": "num_epochs n_epochs num_train_epochs", "max_iters": "steps max_steps num_steps iters",
-    "batch_size": "bs micro_batch_size device_batch_size per_device_train_batch_size", "weight_decay": "wd", "device": "gpu",
-    "gradient_accumulation_steps": "grad_accum grad_accum_steps", "grad_clip": "max_grad_norm", "warmup_iters": "warmup_steps",
-    "n_layer": "layers num_layers n_layers depth", "n_head": "heads num_heads n_heads", "n_embd": "dim d_model hidden_size width",
-    "block_size": "context context_length n_ctx seq_len max_seq_len sequence_length", "dataset": "data", "resume": "continue",
-    "eval_interval": "eval_steps", "checkpoint_interval": "save_steps", "output_checkpoint": "out output out_dir output_dir",
-    "temp": "temperature", "max_tokens": "max_new_tokens n_predict max_length length n", "prompt": "start text p",
-}  # fmt: skip
 ANY_MODEL = "close other programs, or use a smaller model"  # what to do if memory is full
 TRAINED_MODEL = (  # the same, for commands with the flags of train.py
     "halve --batch_size and double --training.gradient_accumulation_steps (the result stays the same), "

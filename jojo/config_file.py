@@ -58,7 +58,7 @@ def file_layers(path: Path, extended_by: tuple[Path, ...] = ()) -> list[tuple[st
     if not isinstance(values, dict):
         raise UserError(f"'{path}' must hold a JSON object with the sections {', '.join(SECTIONS)}.")
     base = values.pop("extends", None)
-    if base is not None and not (isinstance(base, str) and is_short_text(base)):
+    if base is not None and not (isinstance(base, str) and base.strip() and is_short_text(base)):
         raise UserError(f"'{path}': \"extends\" must be the name of one JSON file.")
     base_layers = file_layers(path.parent / base, (*extended_by, path.resolve())) if base else []
     return [*base_layers, (str(path), values)]

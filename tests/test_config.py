@@ -151,6 +151,7 @@ def test_an_unknown_section_is_refused_with_the_nearest_known_section() -> None:
         ("system", "dataset_name", "data.dataset_name"),
         ("model", "batch_size", "training.batch_size"),  # although model.block_size is spelled similarly
         ("training", "min_lr", "scheduler.min_lr"),
+        ("optimizer", "lr", "optimizer.learning_rate"),  # the name in other projects
     ],
 )
 def test_an_option_in_the_wrong_section_is_refused_with_its_right_section(section: str, key: str, meant: str) -> None:

@@ -205,7 +205,7 @@ def test_a_missing_file_that_is_extended_is_named(tmp_path: pathlib.Path) -> Non
     assert "gone.json" in problem_of_file(write(tmp_path / "a.json", {"extends": "gone.json"}))
 
 
-@pytest.mark.parametrize("base", [3, ["a.json"], {}, True, "a\0b", "a" * 10_001])
+@pytest.mark.parametrize("base", ["", " ", 3, ["a.json"], {}, True, "a\0b", "a" * 10_001])
 def test_extends_must_name_one_file(tmp_path: pathlib.Path, base: Any) -> None:
     assert "extends" in problem_of_file(write(tmp_path / "a.json", {"extends": base}))
 
