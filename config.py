@@ -301,9 +301,8 @@ def nearest(name: str, known: list[str]) -> str:
     """The hint " (did you mean 'x'?)" with the same name in another section or project, or the closest known name, or ""."""
     name = name[:100]  # difflib takes a second for a name of megabytes
     names = [name, *(ours for ours, others in NAMES_ELSEWHERE.items() if name.lower() in others.split())]
-    found = [n for n in OPTIONS if n.partition(".")[2] in names] or difflib.get_close_matches(
-        name, known, 1, cutoff=0.5
-    )
+    close = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+    found = [n for n in OPTIONS if n.partition(".")[2] in names] or close
     return f" (did you mean '{found[0]}'?)" if found else ""
 
 

@@ -39,7 +39,7 @@ from model import formulas
 from tools.parts.runs import FLAGS_OF_TRAIN, config_of, parse_train_flags
 from tools.parts.scaling import COMPUTE_SHARE, LINKED, Cluster, Plan, linked_gpu, no_fsdp, plans
 from training.flags import overrides
-from utils import UserError, byte_count, duration, log, one_line, output_path, replace_text, short_count
+from utils import UserError, byte_count, duration, log, one_line, output_path, plural, replace_text, short_count
 
 GPU_COUNTS = tuple(2**power for power in range(13))  # 1 to 4,096
 MOST_GPUS = 1 << 20
@@ -122,7 +122,7 @@ def verdict(table: Sequence[Sequence[Plan]], one: Plan, skipped: Sequence[int], 
     lines = [of_layout(kind, [plan for plan in everything if kind_of(plan) == kind], one) for kind in kinds]
     if skipped:
         lines.append(
-            f"The batch has {sequences_called(sequences)}: {skipped[0]:,} GPUs cannot share it (--batch_tokens)."
+            f"The batch has {plural(sequences, 'sequence')}: {skipped[0]:,} GPUs cannot share it (--batch_tokens)."
         )
     fastest = [plan for found in table if (plan := best(found))]
     paying = [plan for plan in fastest if plan.mfu >= WORTH * one.mfu]
@@ -168,18 +168,13 @@ def of_layout(kind: str, plans: Sequence[Plan], one: Plan) -> str:
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
-def sequences_called(number: int) -> str:
-    """Format a number of sequences."""
-    return f"{number:,} sequence{'' if number == 1 else 's'}"
-
-
 def heading(config: Config, cluster: Cluster, sequences: int) -> str:
     """The run, the machines and the assumptions."""
     gpu, model = cluster.gpu, config.model
     recomputed = ", activation checkpointing" if config.training.activation_checkpointing else ""
     return (
         f"{formulas(model).n_parameters:,} parameters, {config.system.dtype}{recomputed}; a batch: "
-        f"{sequences_called(sequences)} of {model.block_size:,} tokens\n"
+        f"{plural(sequences, 'sequence')} of {model.block_size:,} tokens\n"
         f"{gpu.name}, {gpu.memory_gb:g} GB, {cluster.per_node} per machine: {gpu.link} {gpu.link_gb_s:g} GB/s, network "
         f"{cluster.network_gb_s:g} GB/s per GPU\n"
         "Memory and collectives agree with runs on a fake process group. Time was never measured. It is computed for "

@@ -133,6 +133,5 @@ def refuse_uneven_shares(config: Config, ranks: Ranks, auto_batch_size: bool = F
         more = -(-steps // n) * n
         same = next((k for k in range(more, rows + 1, n) if rows % k == 0), None)  # keeps the batch as it is
         size = f"--batch_size {rows // same} " if same else ""
-        raise UserError(
-            f"{n} ranks cannot share {what}; add {size}--training.gradient_accumulation_steps {same or more}."
-        )
+        advice = f"add {size}--training.gradient_accumulation_steps {same or more}"
+        raise UserError(f"{n} ranks cannot share {what}; {advice}.")
