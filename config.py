@@ -36,13 +36,22 @@ T = TypeVar("T")
 
 
 def option(
-    default: T, help: str, *, unit: str = "", choices: tuple[str, ...] = (), auto: bool = False, **limits: float
+    default: T,
+    help: str,
+    *,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    auto: bool = False,
+    only: str = "",
+    **limits: float,
 ) -> T:
     """A config field: its default, the one line that `--help` and the docs show, its unit and its LIMITS.
 
-    With `auto`, files and flags may say "auto" too; the config itself always holds a number.
+    With `auto`, files and flags may say "auto" too; the config itself always holds a number. `only` names the
+    model.architecture that has the option; with another one, it must keep its default.
     """
-    metadata = {"help": help, "unit": unit, "choices": choices, "limits": limits, "auto": auto}
+    help = f"{help} ({only} only)" if only else help
+    metadata = {"help": help, "unit": unit, "choices": choices, "limits": limits, "auto": auto, "only": only}
     return field(default=default, metadata=metadata)
 
 
@@ -55,10 +64,19 @@ class ModelConfig:
     n_embd: int = option(384, "width of the residual stream", unit="channels", at_least=1, at_most=10**6)
     block_size: int = option(256, "longest context that the model can use", unit="tokens", at_least=2, at_most=10**7)
     dropout: float = option(0.0, "dropout probability; 0 is right for up to one epoch", at_least=0, below=1)
-    bias: bool = option(False, "biases in linear and LayerNorm layers, as in GPT-2; false is a little faster")
+    bias: bool = option(False, "biases in linear and LayerNorm layers; false is a little faster", only="gpt2")
     vocab_size: int | None = option(
         None, "embedding rows; null = the tokenizer's size rounded up to 64", unit="tokens", at_least=1, at_most=10**7
     )
+    architecture: str = option("gpt2", "the equations: those of GPT-2 or of Qwen3", choices=("gpt2", "qwen3"))
+    n_kv_head: int | None = option(None, "key/value heads; must divide n_head; null = n_head", at_least=1, only="qwen3")
+    n_inner: int | None = option(
+        None, "inner width of the MLP; null = 8/3 of n_embd, rounded up to 64", unit="channels", at_least=1,
+        at_most=10**7, only="qwen3",
+    )  # fmt: skip
+    tie_embeddings: bool = option(True, "one matrix for embedding and output layer", only="qwen3")
+    rope_theta: float = option(10_000.0, "base of the rotary positions' wavelengths", above=1, only="qwen3")
+    norm_eps: float = option(1e-6, "added to the mean square in an RMSNorm", above=0, only="qwen3")
 
 
 @dataclass
@@ -209,6 +227,7 @@ class Option:
     choices: tuple[str, ...]
     limits: dict[str, float]  # as in LIMITS
     auto: bool  # may be "auto" in a file or flag
+    only: str  # the one architecture that has this option; "": all have it
 
 
 def options() -> Iterator[Option]:
@@ -347,6 +366,19 @@ def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
         best = min(divisors(model.n_embd), key=lambda heads: abs(heads - model.n_head))
         problem = f"model.n_embd {model.n_embd} is not divisible by model.n_head {model.n_head}; {best} heads would fit"
         yield {"model.n_embd", "model.n_head"}, problem
+    elif model.architecture == "qwen3" and model.n_embd // model.n_head % 2:
+        problem = f"model.n_embd / model.n_head is {model.n_embd // model.n_head}; rotary positions need an even number"
+        yield {"model.n_embd", "model.n_head"}, problem
+    if model.n_head % (model.n_kv_head or 1):
+        problem = f"model.n_head {model.n_head} is not divisible by model.n_kv_head {model.n_kv_head}"
+        yield {"model.n_head", "model.n_kv_head"}, problem
+    for opt in OPTIONS.values():
+        if opt.only not in ("", model.architecture) and config.get(opt.name) != opt.default:
+            value = json.dumps(config.get(opt.name))
+            problem = (
+                f"{opt.name} {value}: the architecture {model.architecture} does not have this option ({opt.only} has)"
+            )
+            yield {opt.name, "model.architecture"}, problem
     final, peak = config.scheduler.min_lr, config.optimizer.learning_rate
     if final is not None and final > peak:
         problem = f"scheduler.min_lr {final:g} is above optimizer.learning_rate {peak:g}; null = a tenth of it"

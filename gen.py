@@ -92,7 +92,7 @@ class Session:
         from jojo.checkpoints.checkpoint import load_checkpoint
         from jojo.checkpoints.run_files import newest_checkpoint
         from jojo.machine.device import choose_device, choose_dtype
-        from model import formulas
+        from jojo.networks import formulas
 
         self.args = args
         self.sampling = Sampling(args.temp, args.top_k, args.top_p, args.repetition_penalty)

@@ -20,8 +20,9 @@ from torch import Tensor
 from config import Config
 from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer, load_checkpoint, load_weights
 from jojo.kernels.int8 import quantize
+from jojo.networks.common import KVCache
 from jojo.text.tokenizer import IM_END, Message, Tokenizer
-from model import GPT, KVCache
+from model import GPT
 from utils import UserError
 
 LOWEST_TEMPERATURE = 1e-6  # below this, take the likeliest token: dividing by the temperature would overflow

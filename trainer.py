@@ -109,7 +109,11 @@ class Trainer:
         start = self.run.start
         load_optimizer_state(self.optimizers, self.model, state["optimizer"])
         if start.checkpoint and start.checkpoint.shards:
-            tensors = {"model": {}, "optimizer": optimizer_state(self.optimizers, self.model)}
+            tensors = {
+                "model": {},
+                "optimizer": optimizer_state(self.optimizers, self.model),
+                "config": self.config.to_dict(),
+            }
             start.checkpoint.shards.read_into(flat_tensors(tensors))
         if state.get("scaler"):  # older formats have none, and only float16 needs one
             self.scaler.load_state_dict(state["scaler"])

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from jojo.checkpoints.checkpoint import Checkpoint
 from jojo.metrics import MetricsTracker
+from jojo.networks import formulas
 from jojo.plotting import choose_losses, finite, plot_run, save_figure
 from jojo.text.tokenizer import Tokenizer
-from model import GPT, formulas
+from model import GPT
 from utils import duration, one_line
 
 if TYPE_CHECKING:

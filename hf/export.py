@@ -7,7 +7,6 @@ renamed. So an export that is wrong never appears.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import glob
 import hashlib
 import json
@@ -20,13 +19,13 @@ from typing import Any
 import torch
 
 from generation import model_of
-from hf.families import EMBEDDING, GPT2, OUTPUT
+from hf.families import EMBEDDING, FAMILIES, OUTPUT
 from hf.folder import CARD_FILE, FILES, MARK, PADDING_FILE, WEIGHTS_FILE, exported_hashes
 from hf.parity import check_parity
 from hf.tokenizer_files import write_tokenizer
 from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer
 from jojo.text.tokenizer import IM_END, Tokenizer
-from model import GPT, formulas
+from model import GPT
 from utils import UserError, __version__, log, make_durable, one_line, read_object, sha256_of
 
 
@@ -137,32 +136,32 @@ def refuse_unusable(checkpoint: Checkpoint) -> None:
         if not finite or not tensor.is_contiguous():  # a square view fits; but no training program stores one
             what = "was transposed" if finite else "is not finite"
             raise UserError(f"The weight '{one_line(name)}' in '{checkpoint.path}' {what}; nothing was exported.")
+    tied = checkpoint.config["model"].get("tie_embeddings", True)
     wte, head = checkpoint.model.get(EMBEDDING), checkpoint.model.get(OUTPUT)
-    if wte is not None and head is not None and wte.shape == head.shape and not torch.equal(wte, head):
-        raise UserError(f"'{OUTPUT}' in '{checkpoint.path}' differs from '{EMBEDDING}'; GPT-2 has one matrix for both.")
+    if tied and wte is not None and head is not None and wte.shape == head.shape and not torch.equal(wte, head):
+        raise UserError(
+            f"'{OUTPUT}' in '{checkpoint.path}' differs from '{EMBEDDING}'; this model has one matrix for both."
+        )
 
 
 def write_folder(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
     """Write weights, configuration and tokenizer."""
     from safetensors.torch import save_file
 
-    shape, n_vocab = model.config, tokenizer.n_vocab
-    weights = {name: tensor.cpu() for name, tensor in model.state_dict().items() if name != OUTPUT}
-    padding = weights[EMBEDDING][n_vocab:].clone()  # (rows beyond the vocabulary, C)
-    weights[EMBEDDING] = weights[EMBEDDING][:n_vocab].clone()
-    if not shape.bias:  # transformers expects biases
-        biased = formulas(dataclasses.replace(shape, bias=True)).weights()
-        weights |= {name: torch.zeros(size) for name, size in biased.items() if name.endswith(".bias")}
-    save_file(GPT2.transpose(weights), folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    if len(padding):
-        save_file({EMBEDDING: padding}, folder / PADDING_FILE)
+    shape, n_vocab, family = model.config, tokenizer.n_vocab, FAMILIES[model.config.architecture]
+    weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    rows = {name: weights[name] for name in (EMBEDDING, OUTPUT) if name == EMBEDDING or not shape.tie_embeddings}
+    weights |= {name: tensor[:n_vocab] for name, tensor in rows.items()}
+    save_file(family.write_weights(weights, shape), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    if n_vocab < len(rows[EMBEDDING]):
+        save_file({name: tensor[n_vocab:].clone() for name, tensor in rows.items()}, folder / PADDING_FILE)
     eot = tokenizer.eot_id
     ends = [eot, *([tokenizer.special_tokens[IM_END]] if tokenizer.has_chatml else [])]  # where gen.py stops
     identity = tokenizer.identity()
     mark = {"version": __version__, "bias": shape.bias, "vocab_rows": shape.vocab_size, "tokenizer": identity}
     # no pad_token_id: with one, transformers warns about every text that begins with that token
     own = {"vocab_size": n_vocab, "bos_token_id": eot, "eos_token_id": eot, MARK: mark}
-    write_object(folder / "config.json", GPT2.write_config(shape) | own)
+    write_object(folder / "config.json", family.write_config(shape) | own)
     write_object(folder / "generation_config.json", {"bos_token_id": eot, "eos_token_id": ends, "pad_token_id": eot})
     write_tokenizer(tokenizer, folder, shape.block_size)
 

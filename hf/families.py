@@ -6,47 +6,45 @@ hf/folder.py reads with a Family and hf/export.py writes with it, so each fact a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from config import Config, ModelConfig
 from jojo.checkpoints.checkpoint import MASKS
+from jojo.networks import formulas
+from jojo.networks.qwen3 import inner_width
 from utils import UserError, one_line
 
-EMBEDDING, OUTPUT = "transformer.wte.weight", "lm_head.weight"  # two names of one matrix
+EMBEDDING, OUTPUT = "transformer.wte.weight", "lm_head.weight"  # often two names of one matrix
 
 
 @dataclass(frozen=True)
 class Family:
     """One architecture."""
 
-    model_type: str  # the family's name in config.json
+    name: str  # in model.architecture, and as the model_type of config.json
     architecture: str  # the class in transformers
     shape: Mapping[str, tuple[str, ...]]  # field of ModelConfig -> keys of config.json; reads the first, writes all
     defaults: Mapping[str, Any]  # values for keys of `shape` that config.json may leave out
-    mlp_width: str  # the key that may hold the width inside the MLP; model.py always has 4 * n_embd
-    fixed: Mapping[str, tuple[Any, ...]]  # what model.py computes: key -> equivalent values, the default first
+    fixed: Mapping[str, tuple[Any, ...]]  # what our network computes: key -> equivalent values, the default first
     other: Mapping[str, Any]  # other keys to write to config.json
-    prefix: str  # start of weight names; the family's original files may leave it out
-    transposed: tuple[str, ...]  # endings of the names of matrices stored as (in, out); ours are (out, in)
 
     def write_config(self, shape: ModelConfig) -> dict[str, Any]:
         """Our shape as keys of config.json."""
         return {
             "architectures": [self.architecture],
-            "model_type": self.model_type,
+            "model_type": self.name,
             **{key: values[0] for key, values in self.fixed.items() if values[0] is not None},
             **{key: getattr(shape, field) for field, keys in self.shape.items() for key in keys},
-            self.mlp_width: None,
             **self.other,
         }
 
     def read_config(self, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """The fields of ModelConfig that a config.json gives. Raises UserError if model.py computes something else."""
+        """The fields of ModelConfig that a config.json gives. Raises UserError if our network computes something else."""
         for key, allowed in self.fixed.items():
             value = values.get(key, allowed[0])
             if not any(type(value) is type(a) and value == a for a in allowed):
@@ -54,33 +52,125 @@ class Family:
         values = {**self.defaults, **values}
         if missing := next((keys[0] for keys in self.shape.values() if keys[0] not in values), None):
             raise UserError(f"'{folder / 'config.json'}' has no '{missing}'.")
-        shape = {field: values[keys[0]] for field, keys in self.shape.items()}
-        n_embd = Config.from_dict({"model": shape}, str(folder / "config.json")).model.n_embd
-        if values.get(self.mlp_width) not in (None, 4 * n_embd):
-            raise unsupported(folder, self.mlp_width, values[self.mlp_width], (4 * n_embd,))
+        shape = {"architecture": self.name} | {field: values[keys[0]] for field, keys in self.shape.items()}
+        Config.from_dict({"model": shape}, str(folder / "config.json"))
         return shape
 
-    def transpose(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights from our layout to the family's, or back: doing it twice changes nothing."""
-        return {n: t.t().contiguous() if n.endswith(self.transposed) else t.contiguous() for n, t in weights.items()}
+    def write_weights(self, weights: Mapping[str, Tensor], shape: ModelConfig) -> dict[str, Tensor]:
+        """Our weights under the family's names and in its layout."""
+        raise NotImplementedError
 
-    def read_weights(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Stored weights under our names and in our layout, without the output matrix and causal masks."""
-        named = {
-            name if name.startswith((self.prefix, "lm_head.")) else self.prefix + name: tensor
+    def read_weights(self, stored: Mapping[str, Tensor], shape: ModelConfig) -> dict[str, Tensor]:
+        """The inverse of write_weights. A tied output matrix is left out."""
+        raise NotImplementedError
+
+
+class GPT2Family(Family):
+    """GPT-2 has our names; four matrices are stored as (in, out), ours are (out, in)."""
+
+    TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+
+    def read_config(self, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        shape = super().read_config(values, folder)
+        if values.get("n_inner") not in (None, 4 * shape["n_embd"]):
+            raise unsupported(folder, "n_inner", values["n_inner"], (4 * shape["n_embd"],))
+        return shape
+
+    def write_weights(self, weights: Mapping[str, Tensor], shape: ModelConfig) -> dict[str, Tensor]:
+        biased = formulas(replace(shape, bias=True)).weights()  # transformers expects biases
+        zeros = {name: torch.zeros(size) for name, size in biased.items() if name.endswith(".bias")}
+        return self._transpose(zeros | {name: tensor for name, tensor in weights.items() if name != OUTPUT})
+
+    def read_weights(self, stored: Mapping[str, Tensor], shape: ModelConfig) -> dict[str, Tensor]:
+        named = {  # OpenAI's files leave "transformer." out
+            name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": tensor
             for name, tensor in stored.items()
             if not f".{name}".endswith(MASKS)
         }
-        if odd := next((n for n, t in named.items() if n.endswith(self.transposed) and t.dim() != 2), None):
+        if odd := next((n for n, t in named.items() if n.endswith(self.TRANSPOSED) and t.dim() != 2), None):
             raise UserError(f"The weight '{one_line(odd)}' is not a matrix.")
-        output, embedding = named.pop(OUTPUT, None), named.get(EMBEDDING)
-        if output is not None and (embedding is None or not torch.equal(output, embedding)):
-            raise UserError(f"'{OUTPUT}' differs from '{EMBEDDING}'; this version has one matrix for both.")
-        return self.transpose(named)
+        return self._transpose(without_tied(named))
+
+    def _transpose(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """From our layout to theirs, or back: doing it twice changes nothing."""
+        return {n: t.t().contiguous() if n.endswith(self.TRANSPOSED) else t.contiguous() for n, t in weights.items()}
 
 
-GPT2 = Family(
-    model_type="gpt2",
+class Qwen3Family(Family):
+    """Qwen3 has other names, and keeps apart what we stack: queries, keys and values; gate and up."""
+
+    OUTSIDE: ClassVar = {  # their name -> ours
+        "model.embed_tokens.weight": EMBEDDING,
+        "model.norm.weight": "transformer.ln_f.weight",
+        OUTPUT: OUTPUT,
+    }
+    BLOCK: ClassVar = {  # our name of a block's weight -> their names of its parts
+        "ln_1.weight": ("input_layernorm.weight",),
+        "attn.c_attn.weight": ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
+        "attn.q_norm.weight": ("self_attn.q_norm.weight",),
+        "attn.k_norm.weight": ("self_attn.k_norm.weight",),
+        "attn.c_proj.weight": ("self_attn.o_proj.weight",),
+        "ln_2.weight": ("post_attention_layernorm.weight",),
+        "mlp.c_fc.weight": ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+        "mlp.c_proj.weight": ("mlp.down_proj.weight",),
+    }
+
+    def write_config(self, shape: ModelConfig) -> dict[str, Any]:
+        full = replace(shape, n_kv_head=shape.n_kv_head or shape.n_head, n_inner=inner_width(shape))
+        own = {
+            "head_dim": shape.n_embd // shape.n_head,
+            "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
+        }
+        return super().write_config(full) | own
+
+    def read_config(self, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        shape = super().read_config(values, folder)
+        size, width = values.get("head_dim", 128), shape["n_embd"] // shape["n_head"]
+        if size != width:
+            raise unsupported(folder, "head_dim", size, (width,))
+        rope = values.get("rope_parameters", values)  # transformers 4 had rope_theta at the top
+        if not isinstance(rope, dict) or rope.get("rope_type", "default") != "default":
+            raise unsupported(folder, "rope_parameters", rope, ("the default rope_type",))
+        return shape | {"rope_theta": rope.get("rope_theta", 10_000.0)}
+
+    def write_weights(self, weights: Mapping[str, Tensor], shape: ModelConfig) -> dict[str, Tensor]:
+        stacks, stored = formulas(shape).stacks, {}
+        for theirs, ours in self.OUTSIDE.items():
+            if not (theirs == OUTPUT and shape.tie_embeddings):
+                stored[theirs] = weights[ours].contiguous()
+        for layer in range(shape.n_layer):
+            for ours, parts in self.BLOCK.items():
+                weight = weights[f"transformer.h.{layer}.{ours}"]
+                split = weight.split(stacks.get(ours, (len(weight),)))
+                stored |= {f"model.layers.{layer}.{name}": p.contiguous() for name, p in zip(parts, split, strict=True)}
+        return stored
+
+    def read_weights(self, stored: Mapping[str, Tensor], shape: ModelConfig) -> dict[str, Tensor]:
+        stored, named = dict(stored), {}
+        for theirs, ours in self.OUTSIDE.items():
+            if theirs in stored:
+                named[ours] = stored.pop(theirs)
+        for layer in range(shape.n_layer):
+            for ours, parts in self.BLOCK.items():
+                names = [f"model.layers.{layer}.{name}" for name in parts]
+                if missing := next((name for name in names if name not in stored), None):
+                    raise UserError(f"The weight '{missing}' is missing.")
+                named[f"transformer.h.{layer}.{ours}"] = torch.cat([stored.pop(name) for name in names])
+        if odd := next(iter(stored), None):
+            raise UserError(f"The weight '{one_line(odd)}' is not part of a Qwen3.")
+        return without_tied(named) if shape.tie_embeddings else named
+
+
+def without_tied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without the output matrix. Raises UserError if it differs from the embedding."""
+    output, embedding = weights.pop(OUTPUT, None), weights.get(EMBEDDING)
+    if output is not None and (embedding is None or not torch.equal(output, embedding)):
+        raise UserError(f"'{OUTPUT}' differs from '{EMBEDDING}', although config.json says that they are one matrix.")
+    return weights
+
+
+GPT2 = GPT2Family(
+    name="gpt2",
     architecture="GPT2LMHeadModel",
     shape={
         "n_layer": ("n_layer",),
@@ -90,7 +180,6 @@ GPT2 = Family(
         "dropout": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
     },
     defaults={"resid_pdrop": 0.1},
-    mlp_width="n_inner",
     fixed={
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
         "layer_norm_epsilon": (1e-5,),
@@ -101,11 +190,33 @@ GPT2 = Family(
         "tie_word_embeddings": (True,),
         "quantization_config": (None,),
     },
-    other={"initializer_range": 0.02, "use_cache": True, "dtype": "float32"},
-    prefix="transformer.",
-    transposed=("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"),
+    other={"n_inner": None, "initializer_range": 0.02, "use_cache": True, "dtype": "float32"},
 )
-FAMILIES = {family.model_type: family for family in (GPT2,)}
+QWEN3 = Qwen3Family(
+    name="qwen3",
+    architecture="Qwen3ForCausalLM",
+    shape={
+        "n_layer": ("num_hidden_layers",),
+        "n_head": ("num_attention_heads",),
+        "n_kv_head": ("num_key_value_heads",),
+        "n_embd": ("hidden_size",),
+        "n_inner": ("intermediate_size",),
+        "block_size": ("max_position_embeddings",),
+        "dropout": ("attention_dropout",),
+        "tie_embeddings": ("tie_word_embeddings",),
+        "norm_eps": ("rms_norm_eps",),
+    },
+    defaults={"attention_dropout": 0.0, "tie_word_embeddings": False, "rms_norm_eps": 1e-6},
+    fixed={
+        "hidden_act": ("silu",),
+        "attention_bias": (False,),
+        "use_sliding_window": (False,),
+        "rope_scaling": (None,),
+        "quantization_config": (None,),
+    },
+    other={"initializer_range": 0.02, "use_cache": True, "dtype": "float32"},
+)
+FAMILIES = {family.name: family for family in (GPT2, QWEN3)}
 
 
 def family_of(values: Mapping[str, Any], folder: Path) -> Family:
@@ -117,6 +228,6 @@ def family_of(values: Mapping[str, Any], folder: Path) -> Family:
 
 
 def unsupported(folder: Path, key: str, value: object, allowed: tuple[Any, ...]) -> UserError:
-    """The error for a value in config.json that model.py cannot compute."""
+    """The error for a value in config.json that our networks cannot compute."""
     known = " or ".join(map(str, allowed))
     return UserError(f"The model in '{folder}' has {key} = {one_line(value, 40)}; this version only computes {known}.")

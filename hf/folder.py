@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from config import ModelConfig
 from hf.families import EMBEDDING, OUTPUT, family_of
 from hf.tokenizer_files import TOKENIZER_FILES, read_tokenizer
 from jojo.checkpoints.checkpoint import MASKS, Checkpoint, complete_shape
@@ -38,7 +39,7 @@ def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
     mark = values[MARK] if isinstance(values.get(MARK), dict) else {}
     family = family_of(values, folder)
     shape = family.read_config(values, folder)
-    weights = family.read_weights(read_weights(folder))
+    weights = family.read_weights(read_weights(folder), ModelConfig(**shape))
     stored, vocab_size = weights.get(EMBEDDING, torch.empty(0)), values.get("vocab_size")
     if stored.dim() != 2 or type(vocab_size) is not int or len(stored) != vocab_size:
         raise UserError(
@@ -51,11 +52,14 @@ def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:
     rows, recorded = tokenizer.padded_vocab_size, mark.get("vocab_rows")
     if type(recorded) is int and own.n_vocab <= recorded <= 2 * rows:  # plausible; else ignored
         rows = max(recorded, rows) if adds_tokens else recorded
-    stored, n_padding, path = stored[: own.n_vocab], rows - own.n_vocab, folder / PADDING_FILE
-    padding = read_tensors(path).get(EMBEDDING) if path.is_file() and not adds_tokens else None
-    if padding is None or padding.shape != (n_padding, stored.size(1)):
-        padding = stored.double().mean(0).float().expand(n_padding, -1)
-    weights[EMBEDDING] = weights[OUTPUT] = torch.cat([stored, padding]).float()
+    path = folder / PADDING_FILE
+    kept = read_tensors(path) if path.is_file() and not adds_tokens else {}
+    for name in [name for name in (EMBEDDING, OUTPUT) if name in weights]:
+        tensor, padding = weights[name][: own.n_vocab], kept.get(name)
+        if padding is None or padding.shape != (rows - own.n_vocab, tensor.size(1)):
+            padding = tensor.double().mean(0).float().expand(rows - own.n_vocab, -1)
+        weights[name] = torch.cat([tensor, padding]).float()
+    weights.setdefault(OUTPUT, weights[EMBEDDING])
     biases = {name for name in weights if name.endswith(".bias")}
     if mark.get("bias") is False and not any(weights[name].any() for name in biases):  # zeros that the export added
         weights, biases = {name: tensor for name, tensor in weights.items() if name not in biases}, set()

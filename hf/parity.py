@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from generation import Sampling, chat_prompt, generate
-from hf.families import EMBEDDING, GPT2, OUTPUT
+from hf.families import EMBEDDING, FAMILIES, OUTPUT
 from jojo.text.tokenizer import Tokenizer
 from model import GPT
 from utils import UserError, log
@@ -83,15 +83,15 @@ def load_back(folder: Path) -> tuple[Any, Any]:
 
 def compare_weights(model: GPT, theirs: Any, n_vocab: int) -> None:
     """Compare all weights by name, bit for bit: prompts might not show a difference."""
-    own, other = model.state_dict(), GPT2.transpose(theirs.state_dict())
-    for name in (EMBEDDING, OUTPUT):
-        own[name] = own[name][:n_vocab]
-    for name, tensor in other.items():
-        expected = own.pop(name, torch.zeros_like(tensor) if name.endswith(".bias") else None)
-        if expected is None or not torch.equal(expected, tensor):  # also False for another shape
+    own = {name: t[:n_vocab] if name in (EMBEDDING, OUTPUT) else t for name, t in model.state_dict().items()}
+    expected = FAMILIES[model.config.architecture].write_weights(own, model.config)
+    for name, tensor in theirs.state_dict().items():
+        if name == OUTPUT and model.config.tie_embeddings:
+            expected[name] = own[EMBEDDING]
+        if name not in expected or not torch.equal(expected.pop(name), tensor):  # also False for another shape
             raise UserError(f"{STEM} the weight '{name}' has other values.")
-    if own:
-        raise UserError(f"{STEM} the weight '{next(iter(own))}' is missing.")
+    if expected:
+        raise UserError(f"{STEM} the weight '{next(iter(expected))}' is missing.")
 
 
 def fixed_prompts(model: GPT, tokenizer: Tokenizer) -> list[list[int]]:

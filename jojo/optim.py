@@ -5,9 +5,10 @@ To add an optimizer, write a subclass of Optimizer and add it to OPTIMIZERS and 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from config import OptimizerConfig
 from jojo.machine.ranks import copy_into, local_tensor
+from jojo.networks import formulas
+from jojo.networks.common import Formulas
 from utils import UserError, one_line
 
 EPSILON = 1e-8  # added to the square root of AdamW's second moment
@@ -29,6 +32,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "flo
     Weight decay applies to matrices and embeddings, not to biases and LayerNorms. `dtype` is for Muon's matrix products.
     """
     kind, rest = OPTIMIZERS[config.kind], list[Tensor]()
+    stacks = {} if kind is AdamW else formulas(model.config).stacks  # type: ignore[arg-type]
     layers: dict[str, list[Tensor]] = defaultdict(list)  # matrices of one shape, by their name in a block
     for name, weight in model.named_parameters():
         if kind is not AdamW and ".h." in name and weight.dim() == 2:
@@ -41,14 +45,12 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "flo
     optimizers: list[Optimizer] = [AdamW(groups, config, dtype)]
     if layers:
         named = sorted(layers.items())
-        groups = [{"params": layer, "weight_decay": decay, "matrices": stacked(name)} for name, layer in named]
+        groups = [
+            {"params": layer, "weight_decay": decay, "rows": stacks.get(name, (len(layer[0]),))}
+            for name, layer in named
+        ]
         optimizers.append(kind(groups, config, dtype))
     return optimizers
-
-
-def stacked(name: str) -> int:
-    """How many matrices a weight of model.py holds above one another: 3 in c_attn (queries, keys, values), else 1."""
-    return 3 if "c_attn" in name else 1
 
 
 class Optimizer:
@@ -78,8 +80,8 @@ class Optimizer:
         return sum(key != "step" for key in cls.STATE)
 
     @staticmethod
-    def update_bytes(matrices: Mapping[str, tuple[int, ...]], n_layer: int, dtype: str) -> int:
-        """The most memory that an update takes on top of weights, gradients and state; `matrices` are one block's shapes."""
+    def update_bytes(model: Formulas, dtype: str) -> int:
+        """The most memory that an update takes on top of weights, gradients and state."""
         return 0
 
 
@@ -132,10 +134,14 @@ class Muon(Optimizer):
 
     def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         directions = torch.stack([self._direction(weight).to(self.dtype) for weight in weights])  # (n, rows, columns)
-        matrices = directions.view(len(weights) * group["matrices"], -1, directions.size(2))
-        size = group["lr"] * ADAMW_STEP_SIZE * math.sqrt(max(matrices.shape[1:]))
-        for weight, step in zip(weights, orthogonalize(matrices).reshape(directions.shape), strict=True):
-            weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=size)
+        first, columns = 0, directions.size(2)
+        for rows, equal in itertools.groupby(group["rows"]):  # equal matrices in a weight are updated together
+            part = slice(first, first := first + rows * len(list(equal)))
+            stack = directions[:, part]
+            size = group["lr"] * ADAMW_STEP_SIZE * math.sqrt(max(rows, columns))
+            steps = orthogonalize(stack.reshape(-1, rows, columns)).reshape(stack.shape)
+            for weight, step in zip(weights, steps, strict=True):
+                weight[part].mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=size)
 
     def _direction(self, weight: Tensor) -> Tensor:
         """Nesterov momentum: the average gradient, moved towards the new one."""
@@ -144,13 +150,14 @@ class Muon(Optimizer):
         return weight.grad.lerp(momentum, MUON_MOMENTUM)
 
     @staticmethod
-    def update_bytes(matrices: Mapping[str, tuple[int, ...]], n_layer: int, dtype: str) -> int:
+    def update_bytes(model: Formulas, dtype: str) -> int:
         """The memory of orthogonalize: 3 copies of the stacked matrices and 2 square products, at most 5 numbers per element."""
         most = 0
-        for name, shape in matrices.items():
-            rows, columns = shape[0] // stacked(name), shape[1]
-            most = max(most, stacked(name) * (3 * rows * columns + 2 * min(rows, columns) ** 2))
-        return (2 if dtype == "bfloat16" else 4) * min(n_layer * most, max(most, 5 * MUON_ELEMENTS))
+        for name, (total, columns) in model.matrices.items():
+            for rows, equal in itertools.groupby(model.stacks.get(name, (total,))):
+                n = len(list(equal))
+                most = max(most, total * columns + n * 2 * (rows * columns + min(rows, columns) ** 2))
+        return (2 if dtype == "bfloat16" else 4) * min(model.config.n_layer * most, max(most, 5 * MUON_ELEMENTS))
 
 
 # By optimizer.kind: the optimizer of the matrices inside the blocks.

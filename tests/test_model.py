@@ -1,24 +1,28 @@
-"""Tests of the network: it equals GPT-2 in transformers; its initial weights, its loss and its KV cache."""
+"""Tests of the networks: they equal GPT-2 and Qwen3 in transformers; initial weights, loss and KV cache."""
 
 from __future__ import annotations
 
 import math
 import os
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_model import random_model, random_tokens, relative_difference, tiny_config
+from helpers_model import QWEN3, both_architectures, random_model, random_tokens, relative_difference, tiny_config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import ModelConfig
 from jojo.checkpoints.checkpoint import SIZES
-from model import GPT, CausalSelfAttention, KVCache, formulas
+from jojo.networks import formulas
+from jojo.networks.common import KVCache
+from jojo.networks.gpt2 import Attention
+from model import GPT
 
 # This import takes seconds. Offline mode keeps transformers from downloading anything.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
 CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
@@ -43,6 +47,44 @@ def reference_gpt2(model: GPT) -> GPT2LMHeadModel:
     return reference
 
 
+def reference_qwen3(model: GPT) -> Qwen3ForCausalLM:
+    """Qwen3 in transformers with the weights of `model`."""
+    config, state = model.config, model.state_dict()
+    heads, D = (config.n_head, config.n_kv_head or config.n_head), config.n_embd // config.n_head
+    rows, weights = (heads[0] * D, heads[1] * D, heads[1] * D), {}
+    for name, weight in state.items():
+        parts: tuple[torch.Tensor, ...] = (weight,)
+        there = [name]
+        if name.startswith("transformer.h."):
+            layer, _, own = name.removeprefix("transformer.h.").partition(".")
+            there = [f"model.layers.{layer}.{part}" for part in THEIR_NAMES[own]]
+            if len(there) > 1:
+                parts = weight.split(rows if len(there) == 3 else len(weight) // 2)
+        elif name.startswith("transformer."):
+            there = ["model." + {"wte": "embed_tokens", "ln_f": "norm"}[name.split(".")[1]] + ".weight"]
+        weights |= dict(zip(there, parts, strict=True))
+    reference = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=config.vocab_size, hidden_size=config.n_embd, num_hidden_layers=config.n_layer,
+            num_attention_heads=config.n_head, num_key_value_heads=heads[1], head_dim=D, rms_norm_eps=config.norm_eps,
+            intermediate_size=state["transformer.h.0.mlp.c_proj.weight"].size(1), tie_word_embeddings=config.tie_embeddings,
+            max_position_embeddings=config.block_size,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        )
+    ).eval()  # fmt: skip
+    reference.load_state_dict(weights)
+    return reference
+
+
+THEIR_NAMES = {
+    "ln_1.weight": ["input_layernorm.weight"], "ln_2.weight": ["post_attention_layernorm.weight"],
+    "attn.c_attn.weight": [f"self_attn.{name}_proj.weight" for name in "qkv"],
+    "attn.q_norm.weight": ["self_attn.q_norm.weight"], "attn.k_norm.weight": ["self_attn.k_norm.weight"],
+    "attn.c_proj.weight": ["self_attn.o_proj.weight"], "mlp.c_proj.weight": ["mlp.down_proj.weight"],
+    "mlp.c_fc.weight": ["mlp.gate_proj.weight", "mlp.up_proj.weight"],
+}  # fmt: skip
+
+
 # --- the network ----------------------------------------------------------------------------------------------------
 
 
@@ -59,6 +101,33 @@ def test_logits_equal_those_of_transformers(bias: bool, shape: tuple[int, int, i
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("n_kv_head", [1, 2, None])
+def test_logits_and_gradients_of_qwen3_equal_those_of_transformers(tied: bool, n_kv_head: int | None) -> None:
+    changes = QWEN3 | {
+        "n_kv_head": n_kv_head,
+        "tie_embeddings": tied,
+        "n_inner": 40 if tied else None,
+        "vocab_size": 131,
+    }
+    config = tiny_config(**changes, n_layer=2)
+    model = random_model(config, std=0.2)
+    reference = reference_qwen3(model)
+    tokens, targets = random_tokens(config, 3, config.block_size), random_tokens(config, 3, config.block_size, seed=1)
+    theirs = reference(tokens).logits
+    ours = model(tokens)
+    assert theirs.std() > 0.3  # large enough for the comparison to mean something
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    model(tokens, targets).backward()
+    F.cross_entropy(theirs.flatten(0, 1), targets.flatten(), reduction="sum").backward()
+    own = {name: parameter.grad for name, parameter in model.named_parameters()}
+    # The gradients in the place of the weights, so that they get the same names as theirs:
+    model.load_state_dict(own if not tied else own | {"lm_head.weight": own["transformer.wte.weight"]})
+    expected = dict(reference.named_parameters())
+    for name, gradient in reference_qwen3(model).named_parameters():
+        assert relative_difference(gradient, expected[name].grad) < 1e-4, name
+
+
 def test_gradients_equal_those_of_transformers() -> None:
     config = tiny_config(n_layer=2, n_head=4, n_embd=32)
     model = random_model(config, std=0.1)
@@ -72,8 +141,9 @@ def test_gradients_equal_those_of_transformers() -> None:
         assert relative_difference(parameter.grad, expected) < 1e-4, name
 
 
-def test_later_tokens_never_change_earlier_logits() -> None:
-    config = tiny_config(block_size=12)
+@both_architectures
+def test_later_tokens_never_change_earlier_logits(family: dict[str, Any]) -> None:
+    config = tiny_config(**family, block_size=12)
     model = random_model(config)
     tokens = random_tokens(config, 1, 12)
     with torch.no_grad():
@@ -94,8 +164,9 @@ def test_a_sequence_longer_than_the_context_is_refused() -> None:
         model(random_tokens(config, 1, 9))
 
 
-def test_rows_of_a_batch_do_not_see_each_other() -> None:
-    config = tiny_config()
+@both_architectures
+def test_rows_of_a_batch_do_not_see_each_other(family: dict[str, Any]) -> None:
+    config = tiny_config(**family)
     model = random_model(config)
     tokens = random_tokens(config, 4, 16)
     with torch.no_grad():
@@ -161,10 +232,11 @@ def test_an_untrained_model_gives_all_tokens_nearly_the_same_probability() -> No
     assert loss.item() == pytest.approx(math.log(256), rel=0.01)
 
 
-def test_the_same_seed_gives_the_same_weights() -> None:
+@both_architectures
+def test_the_same_seed_gives_the_same_weights(family: dict[str, Any]) -> None:
     def build(seed: int) -> list[torch.Tensor]:
         torch.manual_seed(seed)
-        return list(GPT(tiny_config()).state_dict().values())
+        return list(GPT(tiny_config(**family)).state_dict().values())
 
     assert all(torch.equal(a, b) for a, b in zip(build(1), build(1), strict=True))
     assert not torch.equal(build(1)[0], build(2)[0])
@@ -179,6 +251,8 @@ def test_the_same_seed_gives_the_same_weights() -> None:
         (ModelConfig(6, 6, 384, 256, 0.0, False, 50304), None),
         (ModelConfig(1, 1, 8, 2, 0.0, False, 3), 3 * 8 + 2 * 8 + 12 * 64 + 2 * 8 + 8),
         (ModelConfig(3, 4, 32, 17, 0.0, True, 50304), None),
+        # Qwen3-4B's shape with heads of 80 channels, which this program has, in place of 128
+        (ModelConfig(36, 32, 2560, 40960, 0.0, False, 151936, "qwen3", 8, 9728), None),
     ],
 )
 def test_the_formula_for_parameters_equals_the_counted_parameters(config: ModelConfig, known: int | None) -> None:
@@ -188,23 +262,24 @@ def test_the_formula_for_parameters_equals_the_counted_parameters(config: ModelC
     assert known in (None, counted)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_formulas_list_every_weight_with_its_shape_in_the_models_order(bias: bool) -> None:
-    config = tiny_config(n_layer=3, bias=bias)
+@pytest.mark.parametrize("changes", [{"bias": True}, {"bias": False}, QWEN3, QWEN3 | {"tie_embeddings": False}])
+def test_the_formulas_list_every_weight_with_its_shape_in_the_models_order(changes: dict[str, Any]) -> None:
+    config = tiny_config(**changes, n_layer=3)
     model = GPT(config)
     assert list(formulas(config).weights().items()) == [(n, tuple(p.shape)) for n, p in model.named_parameters()]
     blocks = {n for n, _ in model.transformer.h.named_parameters(prefix="transformer.h")}
     assert set(formulas(config).outside) == {n for n, _ in model.named_parameters()} - blocks
     assert formulas(config).output == tuple(model.lm_head.weight.shape)
-    for name, fields in SIZES.items():
+    for name, fields in SIZES.items() if config.architecture == "gpt2" else ():
         assert formulas(config).weights()[name] == tuple(getattr(config, field) for field in fields)
 
 
 # --- the loss -------------------------------------------------------------------------------------------------------
 
 
-def test_loss_is_the_sum_over_targets_that_are_not_ignored() -> None:
-    config = tiny_config()
+@both_architectures
+def test_loss_is_the_sum_over_targets_that_are_not_ignored(family: dict[str, Any]) -> None:
+    config = tiny_config(**family)
     model = random_model(config)
     tokens, targets = random_tokens(config, 3, 16), random_tokens(config, 3, 16, seed=1)
     targets[0, :5] = targets[1, 10:] = targets[2] = -1
@@ -316,9 +391,12 @@ def test_dropout_acts_at_each_of_gpt2s_four_places(place: str) -> None:
 # --- the KV cache ---------------------------------------------------------------------------------------------------
 
 
+@both_architectures
 @pytest.mark.parametrize("pieces", [[16], [1] * 16, [5, 1, 1, 4, 5], [15, 1], [1, 15], [2, 3, 11]])
-def test_reading_tokens_in_pieces_with_the_kv_cache_equals_reading_them_at_once(pieces: list[int]) -> None:
-    config = tiny_config(n_layer=3, block_size=16)
+def test_reading_tokens_in_pieces_with_the_kv_cache_equals_reading_them_at_once(
+    family: dict[str, Any], pieces: list[int]
+) -> None:
+    config = tiny_config(**family, n_layer=3, block_size=16)
     model = random_model(config)
     tokens = random_tokens(config, 2, 16)
     cache = KVCache(config, 2, torch.device("cpu"), torch.float32)
@@ -331,8 +409,9 @@ def test_reading_tokens_in_pieces_with_the_kv_cache_equals_reading_them_at_once(
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=0, atol=1e-4)
 
 
-def test_next_logits_equal_the_last_logits_of_forward_with_and_without_a_cache() -> None:
-    config = tiny_config(block_size=16)
+@both_architectures
+def test_next_logits_equal_the_last_logits_of_forward_with_and_without_a_cache(family: dict[str, Any]) -> None:
+    config = tiny_config(**family, block_size=16)
     model = random_model(config, n_vocab=60)
     tokens = random_tokens(config, 2, 10, n_vocab=60)
     cache = KVCache(config, 2, model.device, torch.float32)
@@ -370,7 +449,7 @@ def test_the_cache_is_allocated_once_and_refuses_tokens_when_it_is_full() -> Non
 def test_an_attention_head_does_not_change_the_output_of_another() -> None:
     config = tiny_config(n_head=2, n_embd=8, bias=False)
     torch.manual_seed(0)
-    attention = CausalSelfAttention(config, 0).eval()
+    attention = Attention(config, 0).eval()
     with torch.no_grad():
         attention.c_proj.weight.copy_(torch.eye(8))
         x = torch.randn(1, 5, 8)
@@ -388,6 +467,8 @@ SHAPES = [
     tiny_config(n_layer=3, n_embd=32, n_head=4, vocab_size=64, block_size=48, bias=False),
     tiny_config(n_layer=2, n_embd=16, n_head=2, vocab_size=1000, block_size=16),
     tiny_config(n_layer=2, n_embd=16, n_head=4, vocab_size=32, block_size=256),
+    tiny_config(**QWEN3, n_layer=2, vocab_size=1000),
+    tiny_config(**QWEN3 | {"tie_embeddings": False, "n_inner": 80}, n_layer=1, vocab_size=90),
 ]
 
 
@@ -417,7 +498,10 @@ def test_flops_are_6_per_multiplied_parameter_plus_the_attention_term(config: Mo
     matrices, attention = counted_flops_per_token(config)
     # 6 per parameter, except for parameters that are only looked up or added: positions, biases, LayerNorms.
     vectors = sum(p.numel() for p in GPT(config).parameters() if p.dim() == 1)
-    multiplied = formulas(config).n_parameters - config.block_size * config.n_embd - vectors
+    looked_up = (
+        config.block_size if config.architecture == "gpt2" else 0 if config.tie_embeddings else config.vocab_size
+    )
+    multiplied = formulas(config).n_parameters - looked_up * config.n_embd - vectors
     assert matrices == pytest.approx(6 * multiplied, rel=0.01)
     assert attention == pytest.approx(12 * config.n_layer * config.n_embd * config.block_size, rel=0.01)
 

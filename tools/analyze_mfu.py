@@ -52,6 +52,7 @@ from config import Config
 from jojo.command import TRAINED_MODEL, Parser, run_command
 from jojo.machine import device as devices
 from jojo.machine import estimate
+from jojo.networks import formulas
 from tools.parts.runs import FLAGS_OF_TRAIN, measured_request, predicted_note, synchronize, timed_step
 from trainer import Trainer
 from training import memory
@@ -146,9 +147,10 @@ class Advice:
 @contextmanager
 def ranges(trainer: Trainer) -> Iterator[None]:
     """While this context is open, every call that belongs to a part runs inside a profiler range named after it."""
+    network = sys.modules[type(trainer.model.transformer.h[0].attn).__module__]
     places: list[tuple[Any, str, str]] = [
         (trainer.loader, "batch", "data"), (trainer.loader, "to_device", "data"),
-        (model, "causal_attention", "attention"), (model, "linear_cross_entropy", "loss"),
+        (network, "causal_attention", "attention"), (model, "linear_cross_entropy", "loss"),
         (trainer.scaler, "unscale_", "optimizer"), (torch.nn.utils, "get_total_norm", "optimizer"),
         (torch.nn.utils, "clip_grads_with_norm_", "optimizer"), (trainer.model, "zero_grad", "optimizer"),
         *((optimizer, "step", "optimizer") for optimizer in trainer.optimizers),
@@ -219,7 +221,7 @@ def read_ops(events: Iterable[Any], cuda: bool, cost_ms: float) -> list[Op]:
 
 def part_flops(config: Config) -> dict[str, float]:
     """FLOPs of a step by part."""
-    return {name: flops * config.tokens_per_batch for name, flops in model.formulas(config.model).flops_by_part.items()}
+    return {name: flops * config.tokens_per_batch for name, flops in formulas(config.model).flops_by_part.items()}
 
 
 def add_up(profiles: Sequence[tuple[float, Sequence[Op]]], step_ms: float) -> tuple[dict[str, Part], dict[str, float]]:
@@ -317,7 +319,7 @@ def measure(trainer: Trainer, batches: int, try_compile: bool = False) -> Findin
     peak, tokens = estimate.peak_flops(run.config.system), run.config.tokens_per_batch
     return Findings(
         step_ms, min(times), max(times), median(ms for ms, _ in profiles), tokens, targets, peak,
-        model.formulas(run.config.model).flops_per_token * tokens / step_ms * 1e3 / peak if peak else None,
+        formulas(run.config.model).flops_per_token * tokens / step_ms * 1e3 / peak if peak else None,
         parts, overhead, product_rates(run.config), batch_again_ms(trainer), is_compiled(trainer.model),
         other_way_ms(trainer, batches, step_ms) if is_compiled(trainer.model) or try_compile else None,
     )  # fmt: skip
@@ -365,7 +367,7 @@ def own_vocabulary(found: Findings, config: Config) -> tuple[str, float]:
     assert rows is not None
     saves = found.parts["loss"].ms * (1 - OWN_VOCABULARY / rows)
     if config.optimizer.kind == "adamw":
-        now, then = (model.formulas(replace(shape, vocab_size=size)).n_parameters for size in (rows, OWN_VOCABULARY))
+        now, then = (formulas(replace(shape, vocab_size=size)).n_parameters for size in (rows, OWN_VOCABULARY))
         saves += found.parts["optimizer"].ms * (1 - then / now)
     made = f"prepare.py --name {config.data.dataset_name} --train_tokenizer"
     return f"a vocabulary trained on this data ({made}): {OWN_VOCABULARY:,} output rows, not {rows:,}", saves

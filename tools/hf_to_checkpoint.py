@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     from hf.hub import find_model
     from jojo.checkpoints.checkpoint import check_finite, checkpoint_tokenizer
     from jojo.checkpoints.file import FORMAT_VERSION, write_file
-    from model import formulas
+    from jojo.networks import formulas
 
     checkpoint = load_hf(find_model(args.source), chatml=args.chatml)
     check_finite(checkpoint.model)

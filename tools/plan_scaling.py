@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 from config import Config
 from jojo.command import Parser, run_command
-from model import formulas
+from jojo.networks import formulas
 from tools.parts.runs import FLAGS_OF_TRAIN, config_of, parse_train_flags
 from tools.parts.scaling import COMPUTE_SHARE, LINKED, Cluster, Plan, linked_gpu, no_fsdp, plans
 from training.flags import overrides

@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from config import Config
 from jojo.command import Parser, run_command
-from model import formulas
+from jojo.networks import formulas
 from tools.parts.gpu_names import SHORT_NAMES, find_gpu, has_bfloat16, short_name
 from tools.parts.runs import FLAGS_OF_TRAIN, USABLE, config_of, parse_train_flags
 from training.memory import CUDA_CONTEXT_BYTES, Parts, memory_bytes, peak_parts

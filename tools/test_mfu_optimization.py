@@ -314,7 +314,7 @@ def result_of(run: Run, sweep: Sweep, command: Sequence[str]) -> SweepResult:
     """The measurements, and what the report compares them with."""
     from jojo.machine import device as devices
     from jojo.machine import estimate
-    from model import formulas
+    from jojo.networks import formulas
     from tools.parts.benchmark_report import machine_names
 
     system = run.config.system

@@ -6,7 +6,7 @@ moments:
     loss          all activations, a group of logits and the output layer's gradient
     last block    the backward pass begins: all activations, and gradients inside the last block
     first block   the backward pass ends: one block's activations, and all gradients
-    embeddings    all gradients, and the embedding's before it is added to the output layer's (they are one matrix)
+    embeddings    all gradients, and the embedding's before it is added to the output layer's (if they are one matrix)
     update        all gradients, and the optimizer's working memory
 
 With fsdp, there are three more:
@@ -32,8 +32,9 @@ import math
 
 from config import Config
 from jojo.kernels.loss import CACHE_BYTES, GPU_GROUP_ROWS, GPU_ROWS, GROUP_ROWS, GROUP_WORDS
+from jojo.networks import formulas
+from jojo.networks.common import Shapes
 from jojo.optim import OPTIMIZERS, AdamW
-from model import Shapes, formulas
 
 # On a CPU, fitted to real runs of many sizes (docs/performance.md, "Memory before a run", has the command):
 PROGRAM_BYTES = 298_000_000  # Python, torch, oneDNN's kernels, tokenizer, plots: what runs of tiny models take
@@ -151,7 +152,8 @@ def gradient_bytes(config: Config, ranks: int = 1) -> Moments:
     held = every if config.training.gradient_accumulation_steps > 1 else 0  # earlier micro-batches' gradients
     last = held + output
     most = max(every, last)
-    return {"loss": held, "last block": last, "first block": most, "embeddings": most + output, "update": every}
+    embedding = output if model.tied else 0  # its gradient, before it is added to the output layer's
+    return {"loss": held, "last block": last, "first block": most, "embeddings": most + embedding, "update": every}
 
 
 def ranks_gradient_bytes(config: Config, ranks: int) -> Moments:
@@ -220,8 +222,7 @@ def loss_bytes(config: Config) -> int:
 
 def update_bytes(config: Config) -> int:
     """The working memory of the optimizer that updates the blocks' matrices."""
-    model = formulas(config.model)
-    return OPTIMIZERS[config.optimizer.kind].update_bytes(model.matrices, config.model.n_layer, config.system.dtype)
+    return OPTIMIZERS[config.optimizer.kind].update_bytes(formulas(config.model), config.system.dtype)
 
 
 def gap_bytes(config: Config, batch: int) -> int:

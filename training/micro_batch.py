@@ -18,8 +18,9 @@ import torch
 from config import Config
 from jojo.machine import device as devices
 from jojo.machine.ranks import SINGLE, Ranks
+from jojo.networks import formulas
 from jojo.optim import Optimizer, make_optimizers
-from model import GPT, formulas
+from model import GPT
 from training.memory import memory_bytes
 from utils import UserError, divisors, is_out_of_memory
 

@@ -20,7 +20,8 @@ from jojo.checkpoints.checkpoint import load_weights
 from jojo.checkpoints.shards import flat_tensors
 from jojo.machine import device as devices
 from jojo.machine.ranks import copy_into
-from model import GPT, Block, formulas
+from jojo.networks import formulas
+from model import GPT, Block
 from training.memory import gathers_low
 from training.run import Run
 from utils import UserError, byte_count, is_out_of_memory, log
@@ -57,6 +58,7 @@ def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool
     """Compile every transformer block (they share one compilation) and try one. False, with a warning, if that fails."""
     config = model.config
     example = torch.zeros(batch_size, config.block_size, config.n_embd, device=device, requires_grad=True)  # (B, T, C)
+    rotation = model.transformer.rotation(torch.arange(config.block_size, device=device))
     first = model.transformer.h[0]
     if model.device.type == "meta":  # try another block of the same shape
         first = Block(config, 0)
@@ -65,7 +67,7 @@ def compile_blocks(model: GPT, batch_size: int, device: str, dtype: str) -> bool
         for block in {*model.transformer.h, first}:
             block.compile()
         with devices.autocast(device, dtype):
-            first(example).sum().backward()
+            first(example, rotation).sum().backward()
         return True
     except Exception as error:  # the compiler and its tool chain can raise any error
         if is_out_of_memory(error):
@@ -124,7 +126,7 @@ def fill(model: GPT, run: Run) -> None:
     """Give every rank its shards of the initial weights, one weight at a time."""
     weights, checkpoint = dict(model.named_parameters()), run.start.checkpoint
     if checkpoint and checkpoint.shards:
-        checkpoint.shards.read_into(flat_tensors({"model": weights, "optimizer": {}}))
+        checkpoint.shards.read_into(flat_tensors({"model": weights, "optimizer": {}, "config": run.config.to_dict()}))
         return
     source = None if checkpoint else 0  # rank 0 draws and sends new weights; every rank has read a checkpoint's
     values = checkpoint.model if checkpoint else new_model(run).state_dict() if run.ranks.is_main else {}

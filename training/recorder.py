@@ -13,8 +13,8 @@ import torch
 
 from jojo.machine.device import peak_memory_bytes
 from jojo.metrics import MetricsFile, MetricsTracker, TensorBoard
+from jojo.networks import formulas
 from jojo.plotting import PlotManager
-from model import formulas
 from training.run import Run
 from utils import duration, log, short_count
 

@@ -16,7 +16,7 @@ from config import OPTIONS, SECTIONS, Config
 from jojo.machine import estimate
 from jojo.machine.device import describe_device, memory_in_use_bytes, total_memory_bytes
 from jojo.metrics import MetricsTracker
-from model import formulas
+from jojo.networks import formulas
 from training.decisions import Reasons
 from training.memory import memory_bytes
 from training.recorder import FORECAST_AFTER

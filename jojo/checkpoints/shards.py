@@ -38,7 +38,7 @@ FOLDER_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")  # run id, ba
 LISTED_FOLDER = re.compile(rf"[^/\0]{{1,255}}\.shards/{FOLDER_NAME.pattern}")  # beside the `.pt`, and nowhere else
 SHA256 = re.compile("[0-9a-f]{64}")
 LARGEST_HEADER = 1 << 24  # bytes; the most blocks that a model may have, 10,000, need less
-TIED = {"lm_head.weight": "transformer.wte.weight"}  # one matrix under two names
+TIED = {"lm_head.weight": "transformer.wte.weight"}  # one matrix under two names, if tie_embeddings is true
 
 
 def check_header(path: Path) -> None:
@@ -51,7 +51,8 @@ def check_header(path: Path) -> None:
 
 def flat_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a checkpoint's state that are written in shards, by flat name."""
-    tensors = {f"model.{name}": tensor.detach() for name, tensor in state["model"].items() if name not in TIED}
+    tied = TIED if state["config"]["model"].get("tie_embeddings", True) else {}
+    tensors = {f"model.{name}": tensor.detach() for name, tensor in state["model"].items() if name not in tied}
     for name, values in state["optimizer"].items():
         tensors |= {f"optimizer.{name}.{key}": value for key, value in values.items() if key in AVERAGES}
     return tensors
@@ -192,7 +193,7 @@ class Shards:
                 name, _, key = name.rpartition(".")
                 state["optimizer"].setdefault(name, {})[key] = tensor
         for name, same in TIED.items():
-            if same in state["model"]:
+            if same in state["model"] and name not in state["model"]:
                 state["model"][name] = state["model"][same]
 
     def read_into(self, tensors: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,10 @@ The plain reference, which the tests compare with, is one line:
 
     torch.softmax(q @ k.mT / sqrt(D) + mask, -1) @ v        mask: -inf above the diagonal
 
-Shape letters: B batch, H heads, T time (tokens), S cached and new tokens, D head size, N = B * H, R queries at a time.
+Keys and values may have fewer heads than queries (Ainslie et al. 2023, "GQA"): G query heads in a row share theirs.
+
+Shape letters: B batch, H query heads, K key/value heads, G = H / K, T time (tokens), S cached and new tokens, D head size,
+N = B * K, R queries at a time.
 """
 
 from __future__ import annotations
@@ -34,17 +37,19 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
 
     Args:
         q: (B, H, T, D), queries of the last T tokens; the result has their shape.
-        k: (B, H, S, D), keys of all S >= T tokens so far.
-        v: (B, H, S, D), their values.
+        k: (B, K, S, D), keys of all S >= T tokens so far; K divides H.
+        v: (B, K, S, D), their values.
         dropout: probability that a weight is zeroed.
     """
-    T, S = q.size(2), k.size(2)
+    (B, H, T, D), (K, S) = q.shape, k.shape[1:3]
+    if T == 1:  # it sees all keys; the queries that share keys take the place of T
+        return F.scaled_dot_product_attention(q.reshape(B, K, H // K, D), k, v, dropout_p=dropout).reshape(q.shape)
     if T < S:  # new token i sees the S - T cached tokens, and the new tokens up to i
-        seen = None if T == 1 else torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
+        seen = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout, enable_gqa=H > K)
     if q.device.type == "cpu" and q.dtype is torch.bfloat16 and not (dropout or torch.compiler.is_compiling()):
         return BlockedAttention.apply(q, k, v)  # type: ignore[no-untyped-call]
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, enable_gqa=H > K)
 
 
 @lru_cache(maxsize=4)
@@ -54,18 +59,19 @@ def causal_mask(T: int, dtype: torch.dtype) -> Tensor:
 
 
 def pieces(q: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """(heads, queries, keys) that are computed together, for q (N, T, D)."""
-    N, T, _ = q.shape
+    """(heads, queries, keys) that are computed together, for q (N, G, T, D)."""
+    N, G, T, _ = q.shape
     rows = min(T, QUERY_ROWS)
-    heads = max(1, CACHE_BYTES // (rows * T * q.element_size()))
-    for head in range(0, N, heads):
-        for row in range(0, T, rows):
-            end = min(T, row + rows)
+    heads = max(1, CACHE_BYTES // (G * rows * T * q.element_size()))
+    for row in range(0, T, rows):
+        end = min(row + rows, T)
+        for head in range(0, N, heads):
             yield slice(head, head + heads), slice(row, end), slice(0, end)
 
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
-    """Softmax of the scores, (heads, R, keys), of q (heads, R, D) and k (heads, keys, D)."""
+    """Softmax of the scores, (heads, G R, keys), of q (heads, G R, D), k (heads, keys, D) and a mask (R, keys)."""
+    mask = mask if len(mask) == q.size(1) else mask.repeat(q.size(1) // len(mask), 1)
     scores = torch.baddbmm(mask, q, k.mT, alpha=1 / math.sqrt(q.size(-1)))
     return torch.softmax(scores, -1, out=scores)
 
@@ -75,29 +81,34 @@ class BlockedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        ctx.shape = q.shape
-        q, k, v = (part.flatten(0, 1).contiguous() for part in (q, k, v))  # (N, T, D)
-        y, mask = torch.empty_like(q), causal_mask(q.size(1), q.dtype)
+        (B, H, T, D), K, ctx.shapes = q.shape, k.size(1), (q.shape, k.shape)
+        q = q.reshape(B * K, H // K, T, D).contiguous()
+        k, v = (part.flatten(0, 1).contiguous() for part in (k, v))  # (N, T, D)
+        y, mask = torch.empty_like(q), causal_mask(T, q.dtype)
         for heads, rows, keys in pieces(q):
-            y[heads, rows] = attention_weights(q[heads, rows], k[heads, keys], mask[rows, keys]) @ v[heads, keys]
+            queries = q[heads, :, rows].flatten(1, 2)  # (heads, G R, D)
+            p = attention_weights(queries, k[heads, keys], mask[rows, keys])
+            y[heads, :, rows] = (p @ v[heads, keys]).view(y[heads, :, rows].shape)
         ctx.save_for_backward(q, k, v, y)
-        return y.view(ctx.shape)
+        return y.view(ctx.shapes[0])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v, y = ctx.saved_tensors  # (N, T, D)
-        grad_y, mask = grad_y.reshape(q.shape), causal_mask(q.size(1), q.dtype)
+        q, k, v, y = ctx.saved_tensors  # (N, G, T, D), and k and v (N, T, D)
+        grad_y, mask = grad_y.reshape(q.shape), causal_mask(q.size(2), q.dtype)
         grad_q = torch.empty_like(q)
         grad_k, grad_v = torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v, dtype=torch.float32)
         # Softmax's backward pass subtracts, in each row, the mean of the gradients, weighted by the row's weights p.
-        mean = (grad_y.float() * y).sum(-1, keepdim=True).to(q.dtype)  # (N, T, 1)
+        mean = (grad_y.float() * y).sum(-1, keepdim=True).to(q.dtype)  # (N, G, T, 1)
         for heads, rows, keys in pieces(q):
-            p, g = attention_weights(q[heads, rows], k[heads, keys], mask[rows, keys]), grad_y[heads, rows]
+            queries, g, m = (part[heads, :, rows].flatten(1, 2) for part in (q, grad_y, mean))
+            p = attention_weights(queries, k[heads, keys], mask[rows, keys])
             grad_v[heads, keys] += p.mT @ g
-            grad_scores = (g @ v[heads, keys].mT).sub_(mean[heads, rows]).mul_(p)
-            grad_q[heads, rows] = grad_scores @ k[heads, keys]
-            grad_k[heads, keys] += grad_scores.mT @ q[heads, rows]
+            grad_scores = (g @ v[heads, keys].mT).sub_(m).mul_(p)
+            grad_q[heads, :, rows] = (grad_scores @ k[heads, keys]).view(grad_q[heads, :, rows].shape)
+            grad_k[heads, keys] += grad_scores.mT @ queries
         scale = 1 / math.sqrt(q.size(-1))
         grads = grad_q.mul_(scale), grad_k.mul_(scale).to(k.dtype), grad_v.to(v.dtype)
-        return grads[0].view(ctx.shape), grads[1].view(ctx.shape), grads[2].view(ctx.shape)
+        (queries_shape, keys_shape) = ctx.shapes
+        return grads[0].view(queries_shape), grads[1].view(keys_shape), grads[2].view(keys_shape)

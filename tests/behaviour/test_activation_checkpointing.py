@@ -9,7 +9,8 @@ from helpers_run import differences, make_trainer, metrics_rows, settle, state_o
 from torch import Tensor
 
 import model as model_module
-from model import GPT, KVCache
+from jojo.networks.common import KVCache
+from model import GPT
 
 ON = ("--training.activation_checkpointing", "true")
 

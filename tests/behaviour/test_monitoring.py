@@ -34,7 +34,7 @@ from config import Config
 from jojo import plotting
 from jojo.machine import estimate
 from jojo.metrics import MetricsTracker
-from model import formulas
+from jojo.networks import formulas
 from tools.regenerate_plot import plot_runs
 from training import recorder, summary
 from utils import UserError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +22,10 @@ def tiny_config(**changes: Any) -> ModelConfig:
     return ModelConfig(**(values | changes))
 
 
+QWEN3 = {"architecture": "qwen3", "bias": False, "n_head": 4, "n_kv_head": 2, "n_embd": 32, "rope_theta": 100.0}
+both_architectures = pytest.mark.parametrize("family", [{}, QWEN3], ids=["gpt2", "qwen3"])
+
+
 def random_model(config: ModelConfig, n_vocab: int | None = None, seed: int = 0, std: float = 0.3) -> GPT:
     """An eval-mode model with large random weights everywhere (LayerNorms and biases too), so that no error hides."""
     torch.manual_seed(seed)
@@ -28,7 +33,7 @@ def random_model(config: ModelConfig, n_vocab: int | None = None, seed: int = 0,
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(std=std)
-            if ".ln_" in name and name.endswith("weight"):
+            if (".ln_" in name or "_norm" in name) and name.endswith("weight"):
                 parameter.add_(1)
     return model
 

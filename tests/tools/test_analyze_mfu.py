@@ -14,6 +14,7 @@ from helpers_run import listening, make_trainer, settle, write_data
 
 import model
 from config import Config
+from jojo.networks import formulas
 from tools import analyze_mfu as tool
 from utils import UserError
 
@@ -99,7 +100,7 @@ def test_parts_are_means_scaled_to_the_plain_step() -> None:
 def test_flops_of_the_parts_are_those_of_the_model() -> None:
     config = Config()
     config.model.vocab_size = 512
-    total = model.formulas(config.model).flops_per_token * config.tokens_per_batch
+    total = formulas(config.model).flops_per_token * config.tokens_per_batch
     assert sum(tool.part_flops(config).values()) == pytest.approx(total)
 
 
@@ -205,7 +206,7 @@ def test_a_vocabulary_of_its_own_takes_flops_off_the_loss() -> None:
 
 def test_adamw_gains_from_a_smaller_vocabulary_too_and_muon_is_left_out() -> None:
     measured, large = found(loss=50, optimizer=5), config(vocab_size=81920)
-    parameters = [model.formulas(replace(large.model, vocab_size=size)).n_parameters for size in (8192, 81920)]
+    parameters = [formulas(replace(large.model, vocab_size=size)).n_parameters for size in (8192, 81920)]
     assert gains(measured, large)["a"] == pytest.approx(45 + 5 * (1 - parameters[0] / parameters[1]), abs=0.01)
     large.optimizer.kind = "muon"
     assert gains(measured, large)["a"] == 45.0

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from config import OPTIONS, Config, resolve
 from jojo.machine.ranks import Ranks
-from model import formulas
+from jojo.networks import formulas
 from tools import plan_scaling as tool
 from tools.parts import scaling
 from tools.parts.scaling import Cluster, Collective, linked_gpu, plans, split

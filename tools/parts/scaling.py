@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from config import Config
 from jojo.machine.gpus import GPUS, Gpu, gpu_peak_flops
-from model import formulas
+from jojo.networks import formulas
 from tools.parts.gpu_names import find_gpu
 from tools.parts.runs import USABLE
 from training.memory import Parts, elements, gathers_low, peak_parts, sharing_ranks, weights_bytes

@@ -1,0 +1,108 @@
+"""RMSNorm, alone and together with rotary positions.
+
+On a CPU, PyTorch has no kernel for RMSNorm. Autograd's backward pass would take a dozen passes over memory, so both operations
+have one of their own. LayerNorm's kernel does most of its work: given a mean of zero, it computes the gradient of RMSNorm minus
+one term, which is added afterwards.
+
+The plain references, which the tests compare with:
+
+    F.rms_norm(x, (C,), weight, eps)
+    torch.cat([a * cos - b * sin, b * cos + a * sin], -1)       a, b: the halves of F.rms_norm(x, (D,), weight, eps)
+
+Shape letters: B batch, T time (tokens), C channels, H heads, D head size, N rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# For each position the cosines of the angles, twice, and their sines, first negative, then positive: float32 (T, 1, D) each.
+# A pair of channels (x[i], x[i + D / 2]) turns by an angle: x * cosines + (x with its halves swapped) * sines.
+Rotation = tuple[Tensor, Tensor]
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """X / sqrt(mean(x²) + eps) * weight, with means over the last dimension, (..., C)."""
+    if _trains_on_cpu(x):
+        return RmsNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def rotated_norm(x: Tensor, weight: Tensor, eps: float, rotation: Rotation) -> Tensor:
+    """Each head of x (B, T, H, D) normalized in float32, then rotated by its position: (B, H, T, D) in the dtype of x."""
+    if _trains_on_cpu(x):
+        return RotatedNorm.apply(x, weight, eps, *rotation)  # type: ignore[no-untyped-call]
+    y = F.rms_norm(x.float(), weight.shape, weight.float(), eps)
+    return _rotate(y, *rotation).to(x.dtype).transpose(1, 2)
+
+
+def _trains_on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _copy(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A contiguous copy."""
+    return torch.empty(x.shape, dtype=dtype, device=x.device).copy_(x)
+
+
+def _swapped(x: Tensor) -> Tensor:
+    """X with the halves of its last dimension swapped."""
+    return torch.cat(x.chunk(2, -1)[::-1], -1)
+
+
+def _rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    return (x * cosines).add_(_swapped(x).mul_(sines))
+
+
+def _scale(x: Tensor, eps: float) -> Tensor:
+    """1 / root mean square of each row of x: (..., C) to (..., 1)."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.size(-1)).add_(eps).rsqrt_()
+
+
+def _gradients(grad: Tensor, x: Tensor, scale: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of x (..., C) and of weight, from that of the output. All are float32 and contiguous."""
+    C, kernel = x.size(-1), torch.ops.aten.native_layer_norm_backward
+    grad_x, grad_weight, _ = kernel(grad, x, [C], torch.zeros_like(scale), scale, weight, None, [True, True, False])
+    mean = (grad.view(-1, C) @ weight).view_as(scale) / C  # of the row's weighted gradient, which LayerNorm subtracts
+    return grad_x.add_(mean.mul_(scale)), grad_weight
+
+
+class RmsNorm(torch.autograd.Function):
+    """RMSNorm on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        scale = _scale(x, eps)
+        ctx.save_for_backward(x, scale, weight)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *_gradients(grad.contiguous(), *ctx.saved_tensors), None
+
+
+class RotatedNorm(torch.autograd.Function):
+    """RMSNorm and rotation on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, cosines: Tensor, sines: Tensor) -> Tensor:
+        y = _copy(x, torch.float32)
+        scale = _scale(y, eps)
+        ctx.save_for_backward(x, scale, weight, cosines, sines)
+        rotated = _rotate(y.mul_(scale), cosines * weight, sines * _swapped(weight))
+        # Attention in bfloat16 needs contiguous heads; in float32 this copies nothing.
+        return rotated.transpose(1, 2).to(x.dtype, memory_format=torch.contiguous_format)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, weight, cosines, sines = ctx.saved_tensors
+        turned_back = _rotate(_copy(grad.transpose(1, 2), torch.float32), cosines, -sines)
+        grad_x, grad_weight = _gradients(turned_back, _copy(x, torch.float32), scale, weight)
+        return grad_x.to(x.dtype), grad_weight, None, None, None

@@ -1,0 +1,114 @@
+"""What all architectures share: the cache of keys and values, and the arithmetic of weights, FLOPs and memory.
+
+Shape letters: B batch, T time (tokens), C channels (n_embd), H heads, K key/value heads, D head size (C / H).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from config import ModelConfig
+
+Shapes = dict[str, tuple[int, ...]]  # weight name -> shape
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, in memory allocated once for the whole context."""
+
+    def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
+        heads = config.n_kv_head or config.n_head
+        shape = (config.n_layer, batch_size, heads, config.block_size, config.n_embd // config.n_head)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)  # (n_layer, B, K, block_size, D)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.length = 0  # tokens in the cache
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append a layer's k and v of new tokens (B, K, T, D); returns those of all S tokens so far (B, K, S, D)."""
+        end = self.length + k.size(2)
+        self.keys[layer, :, :, self.length : end] = k
+        self.values[layer, :, :, self.length : end] = v
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class Formulas:
+    """A model's weight shapes, FLOPs and memory, from its config alone. The tests compare them with the network."""
+
+    embeddings: Shapes  # before the blocks
+    block: Shapes  # of one block, by their names in it
+    last_norm: Shapes  # after the blocks
+    stacks: dict[str, tuple[int, ...]]  # of a weight that holds several matrices above one another: the rows of each
+
+    def __init__(self, config: ModelConfig) -> None:
+        assert config.vocab_size is not None
+        self.config, self.tied = config, config.tie_embeddings
+        self.output = (config.vocab_size, config.n_embd)  # the last layer's matrix; if tied, also the embedding
+
+    @property
+    def head(self) -> Shapes:
+        """The output layer's weights, unless they are the embedding's."""
+        return {} if self.tied else {"lm_head.weight": self.output}
+
+    @property
+    def outside(self) -> Shapes:
+        """The weights that are not in a block."""
+        return self.embeddings | self.last_norm | self.head
+
+    @property
+    def matrices(self) -> Shapes:
+        """A block's matrices."""
+        return {name: shape for name, shape in self.block.items() if len(shape) == 2}
+
+    def weights(self) -> Shapes:
+        """All weights, in the order of the model's parameters()."""
+        layers = range(self.config.n_layer)
+        blocks = {f"transformer.h.{layer}.{name}": shape for layer in layers for name, shape in self.block.items()}
+        return self.embeddings | blocks | self.last_norm | self.head
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters. A tied matrix counts once."""
+        outside, block = (sum(map(math.prod, shapes.values())) for shapes in (self.outside, self.block))
+        return outside + self.config.n_layer * block
+
+    @property
+    def flops_per_token(self) -> float:
+        """FLOPs of the forward and backward pass for one token."""
+        return sum(self.flops_by_part.values())
+
+    @property
+    def flops_by_part(self) -> dict[str, float]:
+        """flops_per_token by part: the blocks' matrix products, attention, and the loss with the output layer.
+
+        A matrix product takes 6 FLOPs per parameter. Attention scores and values take 12·L·C·T over the whole context.
+        An embedding lookup takes none. (Chowdhery et al. 2022, "PaLM", appendix B)
+        """
+        L, C = self.config.n_layer, self.config.n_embd
+        return {
+            "matrix products": 6.0 * L * sum(map(math.prod, self.matrices.values())),
+            "attention": 12.0 * L * C * self.config.block_size,
+            "loss": 6.0 * math.prod(self.output),
+        }
+
+    def kept_bytes_per_token(self, dtype: str, device: str) -> int:
+        """Bytes per token that one block keeps for its backward pass, without weights and their copies in `dtype`."""
+        raise NotImplementedError
+
+    def gradient_bytes_per_token(self, dtype: str, device: str) -> int:
+        """Bytes per token of the largest gradient inside a block, minus what the backward pass has freed by then."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Network:
+    """What makes an architecture."""
+
+    norm: Callable[[ModelConfig], nn.Module]
+    attention: Callable[[ModelConfig, int], nn.Module]  # of the layer with this number
+    mlp: Callable[[ModelConfig], nn.Module]
+    formulas: Callable[[ModelConfig], Formulas]
+    has_learned_positions: bool  # False: attention rotates queries and keys by their position
