@@ -108,8 +108,8 @@ class Session:
         self.note(str(path), always=not args.model)
         shape = self.model.config
         self.note(
-            f"{formulas(shape).n_parameters:,} parameters: {shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embd}, "
-            f"context {shape.block_size}; format {checkpoint.version}; {device}, {dtype}; seed {seed}"
+            f"{shape.architecture}, {formulas(shape).n_parameters:,} parameters: {shape.n_layer} layers, {shape.n_head} heads, "
+            f"width {shape.n_embd}, context {shape.block_size}; format {checkpoint.version}; {device}, {dtype}; seed {seed}"
         )
 
     def note(self, text: str, always: bool = False) -> None:

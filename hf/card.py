@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf.families import FAMILIES
 from jojo.checkpoints.checkpoint import Checkpoint
 from jojo.metrics import MetricsTracker
 from jojo.networks import formulas
@@ -62,7 +63,7 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
     evaluation, figures = evaluate(state.get("batch_counter"), metrics)
     room = min(100, model.config.block_size // 2)
     card = ModelCard.from_template(
-        hub_metadata(request, title, figures, metadata.get("base_model")),
+        hub_metadata(request, title, figures, metadata.get("base_model"), model.config.architecture),
         template_path=str(Path(__file__).with_name("card.md")),
         title=title,
         repo_id=request.repo_id,
@@ -83,7 +84,9 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
     (folder / "README.md").write_text(str(card).rstrip() + "\n", encoding="utf-8", newline="\n")
 
 
-def hub_metadata(request: CardRequest, title: str, figures: dict[str, Row], base_model: Any) -> ModelCardData:
+def hub_metadata(
+    request: CardRequest, title: str, figures: dict[str, Row], base_model: Any, family: str
+) -> ModelCardData:
     """The card's header for the Hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -98,7 +101,7 @@ def hub_metadata(request: CardRequest, title: str, figures: dict[str, Row], base
         language=request.language,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["gpt2", "jojo"],
+        tags=[family, "jojo"],
         datasets=[request.dataset],
         base_model=base_model if is_name else None,
         model_name=title if results else None,
@@ -128,15 +131,17 @@ def architecture(model: GPT, tokenizer: Tokenizer) -> list[Row]:
     """The shape, without the embedding rows that the export cuts off."""
     shape = model.config
     vocabulary = ("GPT-2" if tokenizer.is_gpt2 else "its own") + (" and ChatML" if tokenizer.has_chatml else "")
-    parameters = formulas(shape).n_parameters - (len(model.lm_head.weight) - tokenizer.n_vocab) * shape.n_embd
+    matrices = 1 if shape.tie_embeddings else 2  # with a row per token
+    cut_off = matrices * (len(model.lm_head.weight) - tokenizer.n_vocab) * shape.n_embd
     return [
-        ("parameters", f"{parameters:,}"),
+        ("architecture", FAMILIES[shape.architecture].architecture),
+        ("parameters", f"{formulas(shape).n_parameters - cut_off:,}"),
         ("layers", f"{shape.n_layer:,}"),
         ("heads", f"{shape.n_head:,}"),
         ("width", f"{shape.n_embd:,}"),
         ("context", f"{shape.block_size:,} tokens"),
         ("vocabulary", f"{tokenizer.n_vocab:,} tokens ({vocabulary})"),
-        ("biases", "yes" if shape.bias else "none (stored as zeros)"),
+        ("biases", "yes" if shape.bias else "none" + (" (stored as zeros)" if shape.architecture == "gpt2" else "")),
         ("dropout in training", f"{shape.dropout:g}"),
     ]
 

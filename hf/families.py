@@ -141,7 +141,7 @@ class Qwen3Family(Family):
         for layer in range(shape.n_layer):
             for ours, parts in self.BLOCK.items():
                 weight = weights[f"transformer.h.{layer}.{ours}"]
-                split = weight.split(stacks.get(ours, (len(weight),)))
+                split = torch.split(weight, list(stacks.get(ours, (len(weight),))))
                 stored |= {f"model.layers.{layer}.{name}": p.contiguous() for name, p in zip(parts, split, strict=True)}
         return stored
 

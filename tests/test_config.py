@@ -341,7 +341,11 @@ def valid_values(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
         values.setdefault(section, {})[key] = draw(values_of(OPTIONS[name]))
     model = values.setdefault("model", {})
     model["n_head"] = draw(st.integers(1, 64))
-    model["n_embd"] = model["n_head"] * draw(st.integers(1, 64))
+    model["n_embd"] = model["n_head"] * 2 * draw(st.integers(1, 32))
+    if model.get("n_kv_head"):
+        model["n_kv_head"] = draw(st.sampled_from([n for n in range(1, 65) if model["n_head"] % n == 0]))
+    for key in [key for key in model if OPTIONS[f"model.{key}"].only not in ("", model.get("architecture", "gpt2"))]:
+        del model[key]
     rate = values.get("optimizer", {}).get("learning_rate", OPTIONS["optimizer.learning_rate"].default)
     if (values.get("scheduler", {}).get("min_lr") or 0) > rate:
         values["scheduler"]["min_lr"] = rate

@@ -37,7 +37,8 @@ def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
     rows = [
         ("model", f"{formulas(model).n_parameters:,} parameters: {plural(model.n_layer, 'layer')}, "
                   f"{plural(model.n_head, 'head')}, width {model.n_embd}, context {model.block_size}\n"
-                  f"vocabulary {model.vocab_size:,}, {'with' if model.bias else 'without'} biases, dropout {model.dropout:g}"),
+                  f"{model.architecture}, vocabulary {model.vocab_size:,}, "
+                  f"{'with' if model.bias else 'without'} biases, dropout {model.dropout:g}"),
         ("data", f"{train.manifest.source['label']}, cached in {train.path.parent}/\n"
                  f"{plural(train.n_documents, 'document')}, {train.n_tokens:,} tokens; "
                  f"validation {plural(val.n_documents, 'document')}, {val.n_tokens:,} tokens"),

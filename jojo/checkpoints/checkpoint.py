@@ -168,8 +168,8 @@ def complete_shape(checkpoint: Checkpoint) -> None:
     model.setdefault("bias", any(name.endswith(".c_attn.bias") for name in weights))
     blocks = {name.split(".")[2] for name in weights if name.startswith("transformer.h.")}
     sizes = [("n_layer", len(blocks))]
-    for name, keys in SIZES.items():
-        sizes += zip(keys, weights.get(name, torch.empty(0, 0)).shape, strict=False)
+    for name in SIZES.keys() & weights.keys():
+        sizes += zip(SIZES[name], weights[name].shape, strict=False)
     for key, size in sizes:
         stated = model.get(key)
         if stated is not None and not (type(stated) is int and stated == size):

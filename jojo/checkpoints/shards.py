@@ -193,7 +193,7 @@ class Shards:
                 name, _, key = name.rpartition(".")
                 state["optimizer"].setdefault(name, {})[key] = tensor
         for name, same in TIED.items():
-            if same in state["model"] and name not in state["model"]:
+            if same in state["model"] and f"model.{name}" not in shapes:
                 state["model"][name] = state["model"][same]
 
     def read_into(self, tensors: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
 
 
 def shape_of(config: ModelConfig) -> dict[str, Any]:
-    """A model's config as every format stores it."""
+    """A model's config as older formats store it."""
     return {
         "n_layer": config.n_layer, "n_head": config.n_head, "n_embd": config.n_embd, "block_size": config.block_size,
         "bias": config.bias, "vocab_size": config.vocab_size, "dropout": 0.1,
@@ -84,7 +85,7 @@ def shape_of(config: ModelConfig) -> dict[str, Any]:
 def save_format3(model: GPT, path: Path, tokenizer: Tokenizer | None = None) -> Path:
     """Write a checkpoint of this version, with only the parts that generation needs."""
     definition = (tokenizer or Tokenizer()).definition()
-    config = {"model": shape_of(model.config), "training": {"batch_size": 4}}
+    config = {"model": asdict(model.config) | {"dropout": 0.1}, "training": {"batch_size": 4}}
     state = {"format_version": FORMAT_VERSION, "model": model.state_dict(), "config": config, "tokenizer": definition}
     write_file(state, path)
     return path
