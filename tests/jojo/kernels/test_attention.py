@@ -18,16 +18,17 @@ from jojo.kernels.attention import BlockedAttention, causal_attention
 
 def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention in one line; the queries are those of the last T of S tokens."""
-    T, S = q.size(2), k.size(2)
+    T, S, G = q.size(2), k.size(2), q.size(1) // k.size(1)
+    k, v = k.repeat_interleave(G, 1), v.repeat_interleave(G, 1)  # G query heads in a row share keys and values
     mask = torch.full((T, S), -torch.inf, dtype=q.dtype).triu(S - T + 1)
     return torch.softmax(q @ k.mT / math.sqrt(q.size(3)) + mask, -1) @ v
 
 
-def qkv(B: int, H: int, T: int, D: int, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> list[Tensor]:
-    """Queries, keys and values as a model has them: views of one projection, head by head."""
+def qkv(B: int, H: int, T: int, D: int, dtype: torch.dtype = torch.bfloat16, seed: int = 0, G: int = 1) -> list[Tensor]:
+    """Queries, keys and values as a model has them: views of one projection, head by head; G times as many queries."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(B, T, 3 * H * D, generator=generator).to(dtype)
-    return [part.view(B, T, H, D).transpose(1, 2).requires_grad_() for part in x.split(H * D, 2)]
+    x = torch.randn(B, T, (G + 2) * H, D, generator=generator).to(dtype)
+    return [part.transpose(1, 2).requires_grad_() for part in x.split((G * H, H, H), 2)]
 
 
 def run(function: object, parts: list[Tensor], seed: int = 1) -> list[Tensor]:
@@ -42,12 +43,12 @@ def run(function: object, parts: list[Tensor], seed: int = 1) -> list[Tensor]:
 @settings(max_examples=40, deadline=None)
 @given(
     B=st.integers(1, 3), H=st.integers(1, 3), T=st.integers(1, 40), D=st.integers(1, 9), rows=st.integers(1, 17),
-    cache=st.sampled_from([1, 300, 1 << 20]), seed=st.integers(0, 1000),
+    cache=st.sampled_from([1, 300, 1 << 20]), seed=st.integers(0, 1000), G=st.integers(1, 3),
 )  # fmt: skip
 def test_any_shape_in_any_pieces_equals_the_plain_formula(
-    B: int, H: int, T: int, D: int, rows: int, cache: int, seed: int
+    B: int, H: int, T: int, D: int, rows: int, cache: int, seed: int, G: int
 ) -> None:
-    parts = qkv(B, H, T, D, torch.float32, seed)
+    parts = qkv(B, H, T, D, torch.float32, seed, G)
     with mock.patch.multiple(attention, QUERY_ROWS=rows, CACHE_BYTES=cache):
         ours = run(BlockedAttention.apply, parts)
     truth = run(plain, [part.double() for part in parts])
@@ -55,9 +56,9 @@ def test_any_shape_in_any_pieces_equals_the_plain_formula(
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("B", "H", "T", "D"), [(2, 3, 200, 40), (1, 2, 128, 64), (3, 1, 257, 16)])
-def test_in_bfloat16_it_is_as_near_the_truth_as_the_plain_formula(B: int, H: int, T: int, D: int) -> None:
-    parts = qkv(B, H, T, D)
+@pytest.mark.parametrize(("B", "H", "T", "D", "G"), [(2, 3, 200, 40, 1), (1, 2, 128, 64, 2), (3, 1, 257, 16, 3)])
+def test_in_bfloat16_it_is_as_near_the_truth_as_the_plain_formula(B: int, H: int, T: int, D: int, G: int) -> None:
+    parts = qkv(B, H, T, D, G=G)
     truth = run(plain, [part.double() for part in parts])
     ours, rounded = run(causal_attention, parts), run(plain, parts)
     for name, a, b, exact in zip("yqkv", ours, rounded, truth, strict=True):
@@ -75,10 +76,11 @@ def test_nothing_of_size_t_squared_is_kept_for_the_backward_pass() -> None:
     assert {tuple(tensor.shape) for tensor in y.grad_fn.saved_tensors} == {(2, 1, 300, 8), (2, 300, 8)}
 
 
+@pytest.mark.parametrize("G", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("T", "S"), [(1, 1), (1, 7), (5, 12), (12, 12)])
-def test_new_tokens_see_the_past_and_themselves(T: int, S: int, dtype: torch.dtype) -> None:
-    q, k, v = (part.detach() for part in qkv(2, 2, S, 8, dtype))
+def test_new_tokens_see_the_past_and_themselves(T: int, S: int, dtype: torch.dtype, G: int) -> None:
+    q, k, v = (part.detach() for part in qkv(2, 2, S, 8, dtype, G=G))
     truth = plain(q.double(), k.double(), v.double())[:, :, S - T :]
     assert relative_difference(causal_attention(q[:, :, S - T :], k, v), truth) < (
         1e-5 if dtype.itemsize == 4 else 0.02
