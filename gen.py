@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jojo.command import Parser, Stopped, run_command
-from utils import UserError, __version__, log, one_line, output_path, printable, replace_text, user_path
+from utils import UserError, __version__, log, one_line, output_path, plural, printable, replace_text, user_path
 
 
 def build_parser() -> Parser:
@@ -24,7 +24,7 @@ def build_parser() -> Parser:
     add = parser.add_argument
     add("model", nargs="?", metavar="MODEL", help="checkpoint or Hugging Face folder [the newest in models/]")
     add("--prompt", metavar="TEXT", help="text to continue; without one, a new document begins")
-    add("--prompt_file", metavar="FILE", help="read the prompt from a UTF-8 file")
+    add("--prompt_file", metavar="FILE", help="read the prompt from a text file")
     add("--interactive", action="store_true", help="ask for one prompt after another; Ctrl-D ends it")
     add("--chat", action="store_true", help="hold a conversation until you type exit; with --prompt, answer only that")
     add("--system", metavar="TEXT", help="system message of the conversation")
@@ -66,6 +66,7 @@ def check_flags(args: argparse.Namespace) -> None:
         (args.system is not None and not args.chat, "--system needs a conversation; add --chat."),
         (args.chat and args.parse_special, "--chat writes the control tokens itself; leave out --parse_special."),
         (args.chat and args.num_samples > 1, "--chat gives one answer at a time; leave out --num_samples."),
+        ((args.output or "").endswith(".pt"), "--output is for text, and must not replace a model; name a .txt file."),
     ):
         if excluded:
             raise UserError(message)
@@ -75,10 +76,9 @@ def read_prompt(args: argparse.Namespace) -> str | None:
     """The prompt from --prompt or --prompt_file, without the newline at the file's end. Raises UserError or OSError."""
     if args.prompt_file is None:
         return args.prompt
-    try:
-        return user_path(args.prompt_file).read_text(encoding="utf-8-sig").removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{args.prompt_file}' is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    from jojo.text.readers import read_text
+
+    return "".join(read_text(user_path(args.prompt_file))).removesuffix("\n")
 
 
 class Session:
@@ -108,7 +108,8 @@ class Session:
         self.note(str(path), always=not args.model)
         shape = self.model.config
         self.note(
-            f"{shape.architecture}, {formulas(shape).n_parameters:,} parameters: {shape.n_layer} layers, {shape.n_head} heads, "
+            f"{shape.architecture}, {formulas(shape).n_parameters:,} parameters: "
+            f"{plural(shape.n_layer, 'layer')}, {plural(shape.n_head, 'head')}, "
             f"width {shape.n_embd}, context {shape.block_size}; format {checkpoint.version}; {device}, {dtype}; seed {seed}"
         )
 
@@ -172,6 +173,7 @@ def ask(question: str) -> str | None:
 
 def interactive(session: Session, record: list[str]) -> None:
     """Ask for prompts and continue each; `record` gets the texts for --output."""
+    session.note("Ctrl-D or Ctrl-C ends this", always=sys.stdin.isatty())
     while (prompt := ask("\nprompt> ")) is not None:
         record += session.write(session.encode(prompt), prompt)
 
@@ -181,10 +183,11 @@ def chat(session: Session, first: str | None, record: list[str]) -> None:
     from generation import chat_prompt, ends_turns
 
     session.tokenizer.require_chatml()
+    on_terminal = first is None and sys.stdin.isatty()
+    if on_terminal:
+        session.note("exit, quit, Ctrl-D or Ctrl-C ends the conversation", always=True)
     if not ends_turns(session.model, session.tokenizer):
-        log.warning("This model was not trained on conversations, or not for long; its answers may make no sense.")
-    if first is None:
-        session.note("exit, quit, Ctrl-D or Ctrl-C ends the conversation", always=sys.stdin.isatty())
+        log.warning("This model was not trained on conversations, or not for long; docs/chat.md shows how to do it.")
     system, block_size = session.args.system, session.model.config.block_size
     room = max(block_size // 2, block_size - session.args.max_tokens)  # the rest is for the answer
     messages = [{"role": "system", "content": system}] if system else []
@@ -198,6 +201,8 @@ def chat(session: Session, first: str | None, record: list[str]) -> None:
             log.warning("The question has more tokens than the context; %s left out.", left_out)
         if dropped:
             session.note(f"the context is full: the oldest {dropped} messages are left out")
+        if on_terminal:
+            print("model> ", end="", flush=True)
         answer = session.write(ids)[0].strip()
         messages.append({"role": "assistant", "content": answer})
         record += [f"user: {question}", f"assistant: {answer}"]

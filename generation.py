@@ -56,12 +56,12 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
     `context`, int64 (B, n), has the tokens that the repetition penalty applies to.
     """
     logits = logits.float().cpu()
-    if not all(map(math.isfinite, logits.aminmax())):  # both are NaN if a logit is NaN
-        raise UserError("The model's logits are not finite numbers; use an earlier checkpoint, or --dtype float32.")
     if sampling.repetition_penalty != 1:
         seen = logits.gather(1, context)
         penalty = sampling.repetition_penalty
         logits = logits.scatter(1, context, torch.where(seen > 0, seen / penalty, seen * penalty))
+    if not all(map(math.isfinite, logits.aminmax())):  # both are NaN if a logit is NaN
+        raise UserError("The model's logits are not finite numbers; use an earlier checkpoint, or --dtype float32.")
     if sampling.temperature < LOWEST_TEMPERATURE:
         return logits.argmax(dim=-1)
     logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # the largest is 0: exp cannot overflow

@@ -7,12 +7,11 @@ renamed. So an export that is wrong never appears.
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from hf.tokenizer_files import write_tokenizer
 from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer
 from jojo.text.tokenizer import IM_END, Tokenizer
 from model import GPT
-from utils import UserError, __version__, log, make_durable, one_line, read_object, sha256_of
+from utils import UserError, __version__, locked, log, make_durable, one_line, read_object, sha256_of
 
 
 def export_tokenizer(checkpoint: Checkpoint, choice: str | None) -> Tokenizer:
@@ -47,46 +46,49 @@ def export(
     The folder may exist if it is empty or an unchanged export of ours. `write_card` writes the model card into a folder.
     Raises UserError if the checkpoint is unusable, the export differs from it, or the folder holds other files.
     """
-    remove_leftovers(folder)
     refuse_to_overwrite(folder)
     refuse_unusable(checkpoint)
     model = model_of(checkpoint, tokenizer)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        write_folder(model, tokenizer, temporary)
-        if write_card:
-            write_card(temporary, model)
-        seal(temporary)
-        check_parity(model, tokenizer, temporary)
-        refuse_to_overwrite(folder)  # again, because minutes may have passed
-        card = folder / CARD_FILE
-        if card.is_file() and fingerprint(card) != (exported_hashes(folder) or {}).get(CARD_FILE):
-            shutil.copyfile(card, temporary / CARD_FILE)
-            log.info("'%s' was edited and stays as it is; delete it to get a new one.", card)
-        replace_folder(temporary, folder)
+        with new_folder(folder) as temporary:
+            write_folder(model, tokenizer, temporary)
+            if write_card:
+                write_card(temporary, model)
+            seal(temporary)
+            check_parity(model, tokenizer, temporary)
+            refuse_to_overwrite(folder)  # again, because minutes may have passed
+            card = folder / CARD_FILE
+            if card.is_file() and fingerprint(card) != (exported_hashes(folder) or {}).get(CARD_FILE):
+                shutil.copyfile(card, temporary / CARD_FILE)
+                log.info("'%s' was edited and stays as it is; delete it to get a new one.", card)
+            replace_folder(temporary, folder)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"Could not write '{folder}' ({reason}); check the path and the space.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed exports left behind, and put the folder back if a kill came between two renames."""
-    for path in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
-        process, _, kind = path.name.removeprefix(f".{folder.name}.").partition(".")
-        if kind not in ("tmp", "old") or not process.isdecimal():
-            continue
-        with contextlib.suppress(OSError):  # PermissionError: the process runs, for another user
-            try:
-                os.kill(int(process), 0)  # sends no signal, but raises if the process has ended
-            except ProcessLookupError:
-                if kind == "old" and not folder.exists():
-                    os.replace(path, folder)
-                else:
-                    shutil.rmtree(path, ignore_errors=True)
+def hidden(folder: Path, kind: str) -> Path:
+    """A hidden name beside a folder."""
+    return folder.with_name(f".{folder.name}.{kind}")
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder to fill, for one export at a time. Repairs what a killed export left behind."""
+    new, old, lock = (hidden(folder, kind) for kind in ("new", "old", "lock"))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(lock, f"'{folder}'"):
+        try:
+            if old.exists() and not folder.exists():  # it was killed between two renames
+                os.replace(old, folder)
+            for leftover in (old, new):
+                shutil.rmtree(leftover, ignore_errors=True)
+            new.mkdir()
+            yield new
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+            with contextlib.suppress(OSError):  # Windows keeps open files
+                lock.unlink()
 
 
 def refuse_to_overwrite(folder: Path) -> None:
@@ -175,7 +177,7 @@ def replace_folder(new: Path, folder: Path) -> None:
     """Rename a finished folder to its final name. The old folder is removed only afterwards."""
     for path in new.iterdir():
         make_durable(path)
-    before = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    before = hidden(folder, "old")
     if folder.exists():
         os.replace(folder, before)
     try:

@@ -87,17 +87,17 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     used = {name: tensor for name, tensor in weights.items() if not name.endswith(MASKS)}  # a causal mask may be uint8
     if odd := next((name for name, tensor in used.items() if not tensor.is_floating_point()), None):
         raise UserError(f"The weight '{one_line(odd)}' in '{folder}' does not hold floating-point numbers.")
-    return {name: tensor.float() for name, tensor in weights.items()}
+    return weights
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file."""
+    """All tensors of a safetensors file; floating-point numbers of any precision become float32."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         check_header(path)
-        return load_file(path)
+        return {name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()}
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"'{path}' is damaged, or not a safetensors file ({one_line(str(error))}).") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import errno
 import itertools
 import math
 import os
@@ -78,6 +79,8 @@ class Parser(argparse.ArgumentParser):
                 close = close or difflib.get_close_matches(word, known, n=1)
             elif flag in known:
                 close = [f"{flag} {shlex.quote(word)}"]
+            elif "--prompt" in known:
+                close = ['--prompt "TEXT"']
             hint = f"; did you mean {close[0]}?" if close else "; see --help."
             message = f"unknown flag {word}{hint}" if word.startswith("-") else f"unexpected '{word}'{hint}"
         if prints_errors():
@@ -161,4 +164,5 @@ def prints_errors() -> bool:
 def explain_os_error(error: OSError) -> str:
     """One sentence for a failed file operation: what happened, to which file, and what to check."""
     name = f"'{one_line(str(error.filename), 300)}'" if error.filename else "(no file name)"
-    return f"{error.strerror or error}: {name} - check the path, its permissions and the free space."
+    check = "make free space" if error.errno == errno.ENOSPC else "check the path and its permissions"
+    return f"{error.strerror or error}: {name} - {check}."

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_cli import kept_log, terminal
+from helpers_cli import Terminal, kept_log, terminal
 from helpers_model import random_model, save_2x, save_format3, save_v1, tiny_config, unigram_model
 
 import gen
@@ -464,7 +464,21 @@ def test_only_a_model_that_ends_its_turns_holds_a_conversation_without_a_warning
     say(controls, "--chat", "--prompt", "Hi", "--max_tokens", 1)
     assert warnings == []
     say(cat, "--chat", "--prompt", "Hi", "--max_tokens", 1)
-    assert len(warnings) == 1 and "not trained on conversations" in warnings[0]
+    assert len(warnings) == 1 and "not trained on conversations" in warnings[0] and "docs/chat.md" in warnings[0]
+
+
+def test_on_a_terminal_a_conversation_begins_with_how_to_end_it_and_names_the_speaker(
+    cat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flag, first, expected in (
+        ("--chat", "[exit, quit, Ctrl-D or Ctrl-C ends the conversation]\n", "model> cat\n"),
+        ("--interactive", "[Ctrl-D or Ctrl-C ends this]\n", "Hi cat\n"),
+    ):
+        with kept_log(), monkeypatch.context() as patch:
+            out, err = terminal(patch)
+            patch.setattr(sys, "stdin", Terminal("Hi\n"))
+            assert gen.main([str(cat), flag, "--max_tokens", "1", *CPU]) == 0
+        assert err.getvalue().startswith(first) and expected in out.getvalue().replace(">  ", "> ")
 
 
 def test_a_terminal_never_gets_control_characters_but_a_file_does(
@@ -527,10 +541,18 @@ def test_a_missing_prompt_file_is_refused_by_name(cat: Path, tmp_path: Path) -> 
         gen.main([str(cat), "--prompt_file", str(tmp_path / "nowhere.txt")])
 
 
-def test_a_prompt_file_that_is_not_utf8_is_refused_by_name(cat: Path, tmp_path: Path) -> None:
-    (tmp_path / "latin.txt").write_bytes("Zoë".encode("latin-1"))
-    message = refused(cat, "--prompt_file", tmp_path / "latin.txt")
-    assert "latin.txt" in message and "UTF-8" in message and "byte 2" in message
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_prompt_file_that_is_not_utf8_is_read_like_a_data_file(
+    say: Say, cat: Path, tmp_path: Path, warnings: list[str], encoding: str
+) -> None:
+    path = tmp_path / "other.txt"
+    path.write_bytes("“Zoë!” called\r\n".encode(encoding))
+    assert say(cat, "--prompt_file", path, "--max_tokens", 1).out == "“Zoë!” called cat\n"
+    assert [f"'{path}' is not UTF-8, so it was read as Windows-1252" in said for said in warnings] == (
+        [True] if encoding == "cp1252" else []
+    )
+    path.write_bytes("Привет, мир".encode("cp1251"))
+    assert "neither UTF-8 nor Windows-1252" in refused(cat, "--prompt_file", path)
 
 
 def test_prompt_and_prompt_file_together_are_refused(cat: Path, tmp_path: Path) -> None:
@@ -673,6 +695,7 @@ def test_version_prints_the_version_and_help_the_flags(capsys: pytest.CaptureFix
         ["--system", "Be kind."],
         ["--chat", "--parse_special"],
         ["--chat", "--num_samples", "2"],
+        ["--output", "models/other.pt"],
     ],
 )
 def test_flags_that_contradict_each_other_are_refused(say: Say, cat: Path, flags: list[str]) -> None:

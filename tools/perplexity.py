@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from model import GPT
 
 DTYPES = ("float32", "bfloat16", "int8")
+MAX_LOSS = 100.0  # nats per token; a model that knows nothing has 11
 LOGIT_ROWS = 512  # positions whose float32 logits are in memory at the same time
 
 
@@ -99,6 +100,8 @@ def main(arguments: Sequence[str]) -> int:
             if dtype != dtypes[0]:
                 model, _, _ = load_model(checkpoint, dtype=dtype)
             loss, tokens = mean_loss(model, loader)
+            if not loss < MAX_LOSS:  # also refuses NaN
+                raise UserError(f"With {dtype} weights the loss is {loss:g}; use an earlier checkpoint.")
             first = loss if first is None else first
             if dtype == dtypes[0]:
                 log.info("%s, validation data, %s tokens", config.data.dataset_name, f"{tokens:,}")

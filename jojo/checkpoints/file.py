@@ -27,6 +27,7 @@ TRAILER_BYTES = len(TRAILER_MARK) + 64
 STAMP = "jojo-run:{run:0>16.16} batch:{batch:020d} "
 WITH_SHARDS = "+"  # the stamp's last character if the checkpoint has shards (shards.py)
 STAMP_BYTES = len(STAMP.format(run="", batch=0))
+TRAIN_FIRST = "python train.py --config configs/story-small.json"  # what to do if there is no model yet
 
 
 class _HashingFile:
@@ -121,8 +122,9 @@ def read_file(path: Path, mapped: bool = False) -> dict[str, Any]:
     if path.is_dir():
         raise UserError(f"'{path}' is a folder; name a checkpoint (.pt) in it.")
     if not path.is_file():
-        there = ", ".join(sorted(p.name for p in path.parent.glob("*.pt"))[:8]) or "no checkpoint"
-        raise UserError(f"No checkpoint '{path}' ('{path.parent}' holds: {there}).")
+        there = ", ".join(sorted(p.name for p in path.parent.glob("*.pt") if p.is_file())[:8])
+        hint = "." if there else f"; train one first: {TRAIN_FIRST}"
+        raise UserError(f"No checkpoint '{path}' ('{path.parent}' holds: {there or 'no checkpoint'}){hint}")
     has_trailer = verify_file(path)
     try:
         state = read_plain(path, mapped)

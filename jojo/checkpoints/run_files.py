@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from jojo.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from jojo.checkpoints.file import Stamp, copy_file, read_file, read_stamp, stamp_in
+from jojo.checkpoints.file import TRAIN_FIRST, Stamp, copy_file, read_file, read_stamp, stamp_in
 from jojo.checkpoints.shards import FOLDER_NAME, Shards
 from jojo.machine.ranks import SINGLE, Ranks
 from jojo.metrics import lock as lock_file
@@ -272,7 +272,7 @@ def newest_checkpoint(folder: Path) -> Path:
     """The newest checkpoint in a folder, which gen.py uses if no model is named. Of one save, the run's last checkpoint."""
     found = [p for p in folder.glob("*.pt") if p.is_file() and not p.name.startswith(".")]
     if not found:
-        raise UserError(f"No model in '{folder}/'; train one first: python train.py --config configs/story-small.json")
+        raise UserError(f"No model in '{folder}/'; train one first: {TRAIN_FIRST}")
     newest = max(found, key=lambda p: p.stat().st_mtime)
     last = newest.with_name(f"{run_of(newest)}.pt")  # the same save has also written _best and _batch<N>
     stamp = read_stamp(newest)

@@ -156,7 +156,7 @@ def read_records(path: Path, options: TextOptions, problems: Problems) -> Iterat
     """
     kind = _format(path)
     if kind in (".txt", ".md"):
-        texts = split_text(_text(path), options.separator)
+        texts = split_text(read_text(path), options.separator)
         if options.normalise:
             texts = (normalise(text).strip() for text in texts)
         yield from ({"text": text} for text in texts if text)
@@ -344,7 +344,7 @@ def _chunks(path: Path, errors: str = "windows-1252") -> Iterator[bytes]:
                     where, how = f"byte {n_bytes + at:,} is NUL", "convert it with iconv -f utf-16 -t utf-8"
                     raise UserError(f"'{path}' is not UTF-8 text ({where}); if it is UTF-16, {how}.")
                 n_read, n_bytes = n_read + len(chunk), n_bytes + len(text)
-                if n_read > max(SMALL, MOST_PACKED * file.tell()):
+                if n_read > SMALL and n_read > MOST_PACKED * file.tell():  # a pipe has no tell()
                     raise UserError(f"'{path}' becomes over {MOST_PACKED} times larger; unpack it first if it is text.")
                 yield text
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -383,7 +383,7 @@ def _zstd_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
         raise EOFError("it ends too early")
 
 
-def _text(path: Path) -> Iterator[str]:
+def read_text(path: Path) -> Iterator[str]:
     """The text of a file in chunks; every line end becomes a newline."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
     for chunk in itertools.chain(_chunks(path), [b""]):  # the empty one is the end

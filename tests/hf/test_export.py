@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,16 +183,31 @@ def test_an_edited_card_stays(exported: tuple[Path, Path], folder: Path) -> None
 
 
 def test_leftovers_of_killed_exports_are_removed(exported: tuple[Path, Path], folder: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    unfinished = folder.with_name(f".folder.{gone.pid}.tmp")
-    unfinished.mkdir()
-    running = folder.with_name(f".folder.{os.getppid()}.tmp")
-    running.mkdir()
-    folder.rename(folder.with_name(f".folder.{gone.pid}.old"))  # its export was killed between the two renames
-    hf_export.remove_leftovers(folder)
-    assert sorted(p.name for p in folder.parent.iterdir()) == [running.name, "folder"]
+    folder.with_name(".folder.new").mkdir()
+    (folder.with_name(".folder.new") / "config.json").write_text("{")
+    folder.with_name(".folder.lock").touch()
+    before = helpers_run.snapshot(folder)
+    folder.rename(folder.with_name(".folder.old"))  # its export was killed between the two renames
+    with pytest.raises(UserError), hf_export.new_folder(folder) as new:
+        assert helpers_run.snapshot(folder) == before and list(new.iterdir()) == []
+        raise UserError("The comparison failed.")
+    assert [p.name for p in folder.parent.iterdir()] == ["folder"]
     dry_run(exported[0], folder)
+    assert [p.name for p in folder.parent.iterdir()] == ["folder"]
+
+
+def test_a_second_export_into_a_folder_waits_for_the_first(exported: tuple[Path, Path], folder: Path) -> None:
+    code = "from hf.export import new_folder; from pathlib import Path; import sys\n"
+    code += "with new_folder(Path(sys.argv[1])) as new: print(new, flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    first = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=Path(hf.__file__).parents[1], **pipes)
+    assert first.stdout and first.stdout.readline().strip() == str(folder.with_name(".folder.new"))
+    timer = threading.Timer(1.0, first.communicate)
+    timer.start()
+    with messages() as said:
+        dry_run(exported[0], folder)
+    timer.join()
+    assert first.returncode == 0 and f"INFO: Another process is preparing '{folder}'; waiting for it." in said
 
 
 def test_ctrl_c_between_the_renames_puts_the_folder_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

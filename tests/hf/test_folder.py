@@ -120,6 +120,10 @@ def test_folders_that_are_refused(folder: Path, tmp_path: Path) -> None:
     weights.write_bytes((90_000_000).to_bytes(8, "little") + b"{}")  # so large a header takes minutes to read
     with pytest.raises(UserError, match="its header has 90,000,000 bytes"):
         load_hf(folder)
+    header = json.dumps({"wte.weight": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}).encode()
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + b"0")  # PyTorch cannot convert this type
+    with pytest.raises(UserError, match="is damaged, or not a safetensors file"):
+        load_hf(folder)
     weights.rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match="in a pickle, which can run code"):
         load_hf(folder)

@@ -81,6 +81,11 @@ def test_contents_of_parts_and_null_and_the_mask_of_the_assistant(exported: tupl
     assert whole["assistant_masks"] == [0, *AssistantTargets.of(Tokenizer()).mask(ours).astype(int).tolist()]
     cut = [{"role": turn["role"], "content": parts} for turn in plain]
     assert theirs.apply_chat_template(cut, return_dict=False) == whole["input_ids"]
+    for other in ("human", "gpt"), (" User", "ASSISTANT"):
+        named = [turn | {"role": role} for turn, role in zip(plain, other, strict=True)]
+        assert theirs.apply_chat_template(named, return_dict=True, return_assistant_tokens_mask=True) == whole
+    one = theirs.apply_chat_template([{"role": "Tool", "content": {"type": "text", "text": "x"}}], tokenize=False)
+    assert one == "<|endoftext|><|im_start|>Tool\nx<|im_end|>\n"  # other roles stay, as in training data
     null = theirs.apply_chat_template([{"role": "assistant", "content": None}], tokenize=False)
     assert null == "<|endoftext|><|im_start|>assistant\n<|im_end|>\n"
     with pytest.raises(TemplateError, match="only text"):

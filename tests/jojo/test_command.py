@@ -225,6 +225,13 @@ def test_the_name_of_a_flag_in_other_projects_leads_to_ours(
     assert capsys.readouterr().err == f"error: unknown flag {flag.split('=')[0]}; did you mean {meant}?\n"
 
 
+@pytest.mark.parametrize("words", [["x.pt", "Once upon", "a"], ["Once", "upon a", "time"]])
+def test_words_without_a_flag_lead_to_the_prompt(words: list[str], capsys: Capsys) -> None:
+    with pytest.raises(SystemExit):
+        gen.build_parser().parse_args(words)
+    assert capsys.readouterr().err == f"error: unexpected '{words[1]}'; did you mean --prompt \"TEXT\"?\n"
+
+
 def test_an_unknown_flag_cannot_control_the_terminal(capsys: Capsys) -> None:
     with pytest.raises(SystemExit):
         gen.build_parser().parse_args(["--x\x1b[2J"])
@@ -280,3 +287,4 @@ def test_operating_system_errors_name_the_file() -> None:
     text = explain_os_error(FileNotFoundError(2, "No such file or directory", "a/b.txt"))
     assert text.startswith("No such file or directory: 'a/b.txt'") and text.endswith(".")
     assert "None" not in explain_os_error(OSError("odd"))
+    assert explain_os_error(OSError(28, "No space left on device", "x")).endswith("'x' - make free space.")

@@ -73,6 +73,16 @@ def test_errors_are_one_sentence(flags, said):
         perplexity.main(["models/mine_epoch1.pt", *flags])
 
 
+@pytest.mark.parametrize("factor", [1e8, float("nan")])
+def test_a_diverged_model_is_an_error(factor):
+    train("--max_iters", "1")
+    state = read_file(Path("models/mine_epoch1.pt"))
+    state["model"]["transformer.ln_f.weight"] *= factor
+    write_file(state, Path("models/diverged.pt"))
+    with pytest.raises(UserError, match=r"With float32 weights the loss is .*; use an earlier checkpoint"):
+        perplexity.main(["models/diverged.pt"])
+
+
 def test_it_runs_as_a_command():
     tool = Path(perplexity.__file__)
     outcome = subprocess.run([sys.executable, str(tool), "no.pt"], capture_output=True, text=True)

@@ -205,7 +205,10 @@ def test_the_error_for_a_folder_or_a_missing_file_lists_checkpoints(good):
         read_file(good.parent)
     with pytest.raises(UserError, match=r"No checkpoint '.*none\.pt' \(.* holds: good\.pt\)"):
         read_file(good.parent / "none.pt")
-    with pytest.raises(UserError, match="holds: no checkpoint"):
+    (good.parent / "dangling.pt").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"No checkpoint '.*dangling\.pt' \(.* holds: good\.pt\)\.$"):
+        read_file(good.parent / "dangling.pt")
+    with pytest.raises(UserError, match=r"holds: no checkpoint\); train one first: python train\.py --config"):
         read_file(good.parent / "nowhere" / "none.pt")
 
 
