@@ -108,6 +108,10 @@ def signals_raised() -> Iterator[None]:
         signal.signal(number, stop)
     try:
         yield
+    except Exception as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # it interrupted a library, whose cleanup then failed
+            raise error.__context__ from None
+        raise
     finally:
         for number in changed:
             signal.signal(number, signal.SIG_DFL)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -110,6 +112,18 @@ def test_waiting_threads_spin_for_a_short_time_unless_the_user_decided(
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command(raising(ZeroDivisionError()), [])
+
+
+def test_a_signal_that_makes_a_librarys_cleanup_fail_is_still_a_signal(capsys: Capsys) -> None:
+    def main(_: list[str]) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)  # the signal ends it
+        finally:
+            raise AttributeError("no lock")
+
+    assert exit_code(main) == 143
+    assert capsys.readouterr().err == "error: Interrupted.\n"
 
 
 def test_argparse_keeps_its_exit_code() -> None:
