@@ -212,7 +212,6 @@ def make_files(args: argparse.Namespace, files: DatasetFiles) -> None:
     """Write the two JSONL files, unless the same request has written them."""
     from jojo.text.dataset_files import write_dataset
 
-    files.folder.mkdir(parents=True, exist_ok=True)
     with files.locked():
         files.settle()
         documents, request = requested_documents(args, files)

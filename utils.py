@@ -286,9 +286,14 @@ def byte_count(number: float) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a file lock during the block. If another process holds it, print that this one waits. An error removes the file."""
+    """Hold a file lock during the block. If another process holds it, print that this one waits.
+
+    The folder is made if it is missing. An error removes the file.
+    """
     from filelock import FileLock, Timeout  # imported here: 14 ms that --help does not need
 
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()  # an error where no file can be made: FileLock would wait forever
     lock = FileLock(path)
     try:
         held = lock.acquire(timeout=0)

@@ -76,7 +76,6 @@ def hidden(folder: Path, kind: str) -> Path:
 def new_folder(folder: Path) -> Iterator[Path]:
     """A hidden folder to fill, for one export at a time. Repairs what a killed export left behind."""
     new, old, lock = (hidden(folder, kind) for kind in ("new", "old", "lock"))
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock, f"'{folder}'"):
         try:
             if old.exists() and not folder.exists():  # it was killed between two renames

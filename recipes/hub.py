@@ -80,7 +80,6 @@ def fetch_files(
 
 def _fetch(repo: str, name: str, path: Path, revision: str | None) -> None:
     """Download one file; once more if it arrives damaged. Raises Unusable, or what the Hub and the network raise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock"), f"'{path}'"):
         damage = _download(repo, name, path, revision)
         if damage:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import utils
-from utils import UserError, byte_count, duration, log, replace_text, short_count
+from utils import UserError, byte_count, duration, locked, log, replace_text, short_count
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -190,3 +190,13 @@ def test_large_counts_are_shortened_with_k_m_b_and_t(number: float, text: str) -
 )
 def test_byte_counts_use_decimal_units(number: float, text: str) -> None:
     assert byte_count(number) == text
+
+
+def test_a_lock_makes_its_folder_and_is_an_error_where_no_file_can_be_made(tmp_path: pathlib.Path) -> None:
+    lock = tmp_path / "new" / ".x.lock"
+    with locked(lock, "x"):
+        assert lock.exists()
+    lock.unlink()
+    lock.symlink_to("missing/file")  # FileLock would wait forever
+    with pytest.raises(FileNotFoundError), locked(lock, "x"):
+        pass

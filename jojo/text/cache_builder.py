@@ -85,7 +85,6 @@ class CacheBuilder:
         cache = self.find()
         if cache is None:
             try:
-                self.cache_dir.mkdir(parents=True, exist_ok=True)
                 with self.lock():
                     cache = self.find() or self.build()
             except OSError as error:
