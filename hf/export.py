@@ -67,15 +67,10 @@ def export(
         raise UserError(f"Could not write '{folder}' ({reason}); check the path and the space.") from error
 
 
-def hidden(folder: Path, kind: str) -> Path:
-    """A hidden name beside a folder."""
-    return folder.with_name(f".{folder.name}.{kind}")
-
-
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A hidden folder to fill, for one export at a time. Repairs what a killed export left behind."""
-    new, old, lock = (hidden(folder, kind) for kind in ("new", "old", "lock"))
+    new, old, lock = (folder.with_name(f".{folder.name}.{kind}") for kind in ("new", "old", "lock"))
     with locked(lock, f"'{folder}'"):
         try:
             if old.exists() and not folder.exists():  # it was killed between two renames
@@ -176,7 +171,7 @@ def replace_folder(new: Path, folder: Path) -> None:
     """Rename a finished folder to its final name. The old folder is removed only afterwards."""
     for path in new.iterdir():
         make_durable(path)
-    before = hidden(folder, "old")
+    before = folder.with_name(f".{folder.name}.old")
     if folder.exists():
         os.replace(folder, before)
     try:
