@@ -75,8 +75,10 @@ class ModelConfig:
         at_most=10**7, only="qwen3",
     )  # fmt: skip
     tie_embeddings: bool = option(True, "one matrix for embedding and output layer", only="qwen3")
-    rope_theta: float = option(10_000.0, "base of the rotary positions' wavelengths", above=1, only="qwen3")
-    norm_eps: float = option(1e-6, "added to the mean square in an RMSNorm", above=0, only="qwen3")
+    rope_theta: float = option(
+        10_000.0, "base of the rotary positions' wavelengths", above=1, at_most=1e12, only="qwen3"
+    )
+    norm_eps: float = option(1e-6, "added to the mean square in an RMSNorm", at_least=1e-12, at_most=1, only="qwen3")
 
 
 @dataclass

@@ -28,6 +28,7 @@ class Family:
 
     name: str  # in model.architecture, and as the model_type of config.json
     architecture: str  # the class in transformers
+    paper: str  # for the model card
     shape: Mapping[str, tuple[str, ...]]  # field of ModelConfig -> keys of config.json; reads the first, writes all
     defaults: Mapping[str, Any]  # values for keys of `shape` that config.json may leave out
     fixed: Mapping[str, tuple[Any, ...]]  # what our network computes: key -> equivalent values, the default first
@@ -124,14 +125,18 @@ class Qwen3Family(Family):
         return super().write_config(full) | own
 
     def read_config(self, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        shape = super().read_config(values, folder)
+        rope = values.get("rope_parameters") or {}  # transformers 4 had rope_theta outside of it
+        if not isinstance(rope, dict) or rope.get("rope_type", rope.get("type", "default")) != "default":
+            raise unsupported(folder, "rope_parameters", rope, ("the default rope_type",))
+        theta = rope.get("rope_theta", values.get("rope_theta", 10_000.0))
+        shape = super().read_config({**values, "rope_theta": theta}, folder)
         size, width = values.get("head_dim", 128), shape["n_embd"] // shape["n_head"]
         if size != width:
             raise unsupported(folder, "head_dim", size, (width,))
-        rope = values.get("rope_parameters", values)  # transformers 4 had rope_theta at the top
-        if not isinstance(rope, dict) or rope.get("rope_type", "default") != "default":
-            raise unsupported(folder, "rope_parameters", rope, ("the default rope_type",))
-        return shape | {"rope_theta": rope.get("rope_theta", 10_000.0)}
+        layers = values.get("layer_types")
+        if layers not in (None, ["full_attention"] * shape["n_layer"]):
+            raise unsupported(folder, "layer_types", layers, ("full_attention in every layer",))
+        return shape
 
     def write_weights(self, weights: Mapping[str, Tensor], shape: ModelConfig) -> dict[str, Tensor]:
         stacks, stored = formulas(shape).stacks, {}
@@ -146,16 +151,23 @@ class Qwen3Family(Family):
         return stored
 
     def read_weights(self, stored: Mapping[str, Tensor], shape: ModelConfig) -> dict[str, Tensor]:
-        stored, named = dict(stored), {}
-        for theirs, ours in self.OUTSIDE.items():
-            if theirs in stored:
-                named[ours] = stored.pop(theirs)
+        stored, model = dict(stored), formulas(replace(shape, vocab_size=1))  # hf/folder.py compares the vocabulary
+
+        def take(name: str, size: tuple[int, ...] | None = None) -> Tensor:
+            if (tensor := stored.pop(name, None)) is None:
+                raise UserError(f"The weight '{name}' is missing.")
+            if size not in (None, tuple(tensor.shape)):
+                raise UserError(f"The weight '{name}' has the shape {tuple(tensor.shape)} instead of {size}.")
+            return tensor
+
+        named = {ours: take(theirs) for theirs, ours in self.OUTSIDE.items() if ours != OUTPUT}
+        if OUTPUT in stored or not shape.tie_embeddings:
+            named[OUTPUT] = take(OUTPUT, tuple(named[EMBEDDING].shape))
         for layer in range(shape.n_layer):
-            for ours, parts in self.BLOCK.items():
-                names = [f"model.layers.{layer}.{name}" for name in parts]
-                if missing := next((name for name in names if name not in stored), None):
-                    raise UserError(f"The weight '{missing}' is missing.")
-                named[f"transformer.h.{layer}.{ours}"] = torch.cat([stored.pop(name) for name in names])
+            for ours, (total, *columns) in model.block.items():
+                rows = zip(self.BLOCK[ours], model.stacks.get(ours, (total,)), strict=True)
+                parts = [take(f"model.layers.{layer}.{name}", (n, *columns)) for name, n in rows]
+                named[f"transformer.h.{layer}.{ours}"] = torch.cat(parts)
         if odd := next(iter(stored), None):
             raise UserError(f"The weight '{one_line(odd)}' is not part of a Qwen3.")
         return without_tied(named) if shape.tie_embeddings else named
@@ -165,13 +177,14 @@ def without_tied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights without the output matrix. Raises UserError if it differs from the embedding."""
     output, embedding = weights.pop(OUTPUT, None), weights.get(EMBEDDING)
     if output is not None and (embedding is None or not torch.equal(output, embedding)):
-        raise UserError(f"'{OUTPUT}' differs from '{EMBEDDING}', although config.json says that they are one matrix.")
+        raise UserError(f"'{OUTPUT}' is not the embedding, although config.json says that they are one matrix.")
     return weights
 
 
 GPT2 = GPT2Family(
     name="gpt2",
     architecture="GPT2LMHeadModel",
+    paper="GPT-2's: Radford, Wu, Child, Luan, Amodei and Sutskever (2019), *Language Models are Unsupervised\nMultitask Learners*",
     shape={
         "n_layer": ("n_layer",),
         "n_head": ("n_head",),
@@ -195,6 +208,7 @@ GPT2 = GPT2Family(
 QWEN3 = Qwen3Family(
     name="qwen3",
     architecture="Qwen3ForCausalLM",
+    paper="Qwen3's: Yang et al. (2025), *Qwen3 Technical Report*",
     shape={
         "n_layer": ("num_hidden_layers",),
         "n_head": ("num_attention_heads",),
@@ -205,6 +219,7 @@ QWEN3 = Qwen3Family(
         "dropout": ("attention_dropout",),
         "tie_embeddings": ("tie_word_embeddings",),
         "norm_eps": ("rms_norm_eps",),
+        "rope_theta": ("rope_theta",),
     },
     defaults={"attention_dropout": 0.0, "tie_word_embeddings": False, "rms_norm_eps": 1e-6},
     fixed={

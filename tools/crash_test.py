@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import utils
+from config import OPTIONS
 from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.checkpoints.file import read_stamp
 from jojo.checkpoints.run_files import RunFiles
@@ -50,12 +51,12 @@ TRAIN = [
 class Victim:
     """A run in a folder of its own."""
 
-    def __init__(self, folder: Path, batches: int) -> None:
+    def __init__(self, folder: Path, batches: int, architecture: str) -> None:
         self.folder = folder
         self.files = RunFiles(folder / "models" / "crash.pt")
         self.command = [
             sys.executable, str(ROOT / "train.py"), *TRAIN,
-            "--max_iters", str(batches), "--output_checkpoint", "models/crash.pt",
+            "--max_iters", str(batches), "--output_checkpoint", "models/crash.pt", "--model.architecture", architecture,
         ]  # fmt: skip
         (folder / "data").mkdir(parents=True)
         for split, count in (("train", 60), ("val", 10)):
@@ -160,11 +161,15 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="crash_test.py", description=__doc__)
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="how often to kill the run [%(default)s]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random moments [%(default)s]")
+    choices = OPTIONS["model.architecture"].choices
+    parser.add_argument("--architecture", choices=choices, default=choices[0], help="of the model [%(default)s]")
     parser.add_argument("--debug", action="store_true", help="show tracebacks with errors")
     args = parser.parse_args(arguments)
     chance, batches = random.Random(args.seed), 40 * args.kills
     with tempfile.TemporaryDirectory(prefix="jojo-crash-") as name:
-        victim, undisturbed = Victim(Path(name) / "victim", batches), Victim(Path(name) / "undisturbed", batches)
+        victim, undisturbed = (
+            Victim(Path(name) / run, batches, args.architecture) for run in ("victim", "undisturbed")
+        )
         newest, in_save, read = 0, 0, 0
         for number in range(1, args.kills + 1):
             if not victim.kill(chance):

@@ -166,8 +166,10 @@ def ranks_gradient_bytes(config: Config, ranks: int) -> Moments:
     matrix = (2 if low else 4) * max(map(math.prod, model.block.values()))  # the largest new gradient in a block
     moments = {"loss": held, "last block": held + output + matrix}
     if config.system.parallel == "ddp":
-        first, embeddings = held_outside + output + matrix, held_outside + 2 * output
-        return moments | {"first block": first, "embeddings": embeddings, "update": 0}
+        sent = 0 if model.tied else output  # an output layer of its own is in its bucket before the last block begins
+        outside = held_outside + output - sent - several * sent
+        moments |= {"last block": moments["last block"] - sent - several * sent, "first block": outside + matrix}
+        return moments | {"embeddings": outside + output, "update": 0}
     block, shard = 4 * elements(model.block), 4 * elements(model.block, n)
     sending = n * shard if L > 1 else 0  # a block's gradients in the reduce-scatter, padded
     new = block // 2 if low else matrix if several else block  # the block's new gradients when its backward pass ends

@@ -28,6 +28,7 @@ Rotation = tuple[Tensor, Tensor]
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """X / sqrt(mean(x²) + eps) * weight, with means over the last dimension, (..., C)."""
+    weight = weight.to(x.dtype)  # fsdp gathers weights in bfloat16
     if _trains_on_cpu(x):
         return RmsNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return F.rms_norm(x, weight.shape, weight, eps)
@@ -35,9 +36,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def rotated_norm(x: Tensor, weight: Tensor, eps: float, rotation: Rotation) -> Tensor:
     """Each head of x (B, T, H, D) normalized in float32, then rotated by its position: (B, H, T, D) in the dtype of x."""
+    weight = weight.float()
     if _trains_on_cpu(x):
         return RotatedNorm.apply(x, weight, eps, *rotation)  # type: ignore[no-untyped-call]
-    y = F.rms_norm(x.float(), weight.shape, weight.float(), eps)
+    y = F.rms_norm(x.float(), weight.shape, weight, eps)
     return _rotate(y, *rotation).to(x.dtype).transpose(1, 2)
 
 

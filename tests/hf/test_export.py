@@ -300,11 +300,11 @@ def test_bits_per_byte_and_perplexity_are_those_of_transformers(trainer: Trainer
 OWN = train_vocabulary(helpers_run.sentences(80), 400)
 
 
-def test_export_and_import_restore_a_vocabulary_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", [{}, QWEN3 | {"tie_embeddings": False, "norm_eps": 1e-5}], ids=["gpt2", "qwen3"])
+def test_export_and_import_restore_a_vocabulary_of_its_own(tmp_path: Path, family: dict[str, Any]) -> None:
     own = Tokenizer(vocabulary=OWN)
-    path = save_format3(
-        random_model(tiny_config(vocab_size=own.padded_vocab_size), own.n_vocab), tmp_path / "x.pt", own
-    )
+    model = random_model(tiny_config(vocab_size=own.padded_vocab_size, **family), own.n_vocab)
+    path = save_format3(model, tmp_path / "x.pt", own)
     place = dry_run(path, tmp_path / "out")
     theirs, their_tokenizer = load_plainly(place)
     assert theirs.config.vocab_size == len(their_tokenizer) == own.n_vocab
@@ -313,7 +313,10 @@ def test_export_and_import_restore_a_vocabulary_of_its_own(tmp_path: Path) -> No
     back = load_hf(place, chatml=True)
     assert back.tokenizer == own.definition()
     assert all(torch.equal(back.model[name], tensor) for name, tensor in load_checkpoint(path).model.items())
-    assert f"| vocabulary | {own.n_vocab} tokens (its own and ChatML) |" in (place / "README.md").read_text()
+    assert (family | {"dropout": 0.1}).items() <= back.config["model"].items()
+    card = (place / "README.md").read_text()
+    assert f"| vocabulary | {own.n_vocab} tokens (its own and ChatML) |" in card
+    assert f"The architecture is {'Qwen3' if family else 'GPT-2'}'s: " in card
     with pytest.raises(UserError, match="a vocabulary of its own"):
         dry_run(path, tmp_path / "gpt2", "--tokenizer", "gpt2")
     (place / "tokenizer.json").unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -13,10 +14,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers_hf import change_json, change_weights, foreign
+from helpers_model import QWEN3, random_model, tiny_config
 
 import gen
+from generation import load_model
 from hf import folder as hf
-from hf.folder import EMBEDDING, load_hf
+from hf.families import FAMILIES
+from hf.folder import EMBEDDING, OUTPUT, load_hf
 from hf.hub import find_model
 from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.text.tokenizer import Tokenizer
@@ -82,6 +86,94 @@ def test_the_names_of_gpt2s_own_files(tmp_path: Path) -> None:
     found = load_hf(place).model
     assert set(found) == set(expected)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize(("tied", "shard"), [(True, {}), (False, {"max_shard_size": "2MB"})])
+def test_a_qwen3_as_transformers_saves_it(tmp_path: Path, tied: bool, shard: dict[str, str]) -> None:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    shape = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+    }
+    rope = {"rope_type": "default", "rope_theta": 300.0}
+    other = {
+        "intermediate_size": 24,
+        "max_position_embeddings": 32,
+        "tie_word_embeddings": tied,
+        "rope_parameters": rope,
+    }
+    theirs = Qwen3ForCausalLM(Qwen3Config(**shape, **other, vocab_size=50257)).bfloat16()
+    theirs.save_pretrained(tmp_path, **shard)
+    assert (tmp_path / "model.safetensors").is_file() == (not shard)
+    ours, _, checkpoint = load_model(load_hf(tmp_path))
+    tokens = torch.arange(20).view(1, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(tokens)[..., :50257], theirs.float()(tokens).logits, atol=1e-4, rtol=0)
+    assert (ours.config.rope_theta, ours.config.tie_embeddings, ours.config.n_inner) == (300.0, tied, 24)
+    assert checkpoint.model[OUTPUT].equal(checkpoint.model[EMBEDDING]) == tied
+
+
+LIKE_QWEN3 = {
+    "model_type": "qwen3", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 4, "intermediate_size": 24, "max_position_embeddings": 32, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "theta"),
+    [
+        ({}, 1e4), ({"rope_theta": 1e6}, 1e6), ({"rope_theta": 1e6, "rope_parameters": None}, 1e6),
+        ({"rope_theta": 5.0, "rope_parameters": {"rope_theta": 7, "rope_type": "default"}}, 7.0),
+    ],
+)  # fmt: skip
+def test_rope_theta_is_where_transformers_4_or_5_wrote_it(change: dict[str, Any], theta: float) -> None:
+    assert FAMILIES["qwen3"].read_config(LIKE_QWEN3 | change, Path("x"))["rope_theta"] == theta
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"head_dim": 128}, {"rope_scaling": {"rope_type": "yarn"}}, {"rope_parameters": {"type": "yarn"}},
+        {"attention_bias": True}, {"use_sliding_window": True}, {"layer_types": ["sliding_attention"] * 2},
+        {"quantization_config": {"bits": 4}}, {"hidden_act": "gelu"}, {"rope_theta": 1e300}, {"rope_theta": math.nan},
+        {"num_key_value_heads": 0}, {"num_key_value_heads": 3}, {"intermediate_size": 10**9}, {"rms_norm_eps": 0},
+        {"tie_word_embeddings": "no"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_qwen3_that_jojo_cannot_compute_is_refused_by_name(change: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as refused:
+        FAMILIES["qwen3"].read_config(LIKE_QWEN3 | change, Path("x"))
+    ours = {"num_key_value_heads": "n_kv_head", "intermediate_size": "n_inner", "rms_norm_eps": "norm_eps"}
+    ours |= {"tie_word_embeddings": "tie_embeddings"}
+    (name,) = change
+    assert ours.get(name, name) in str(refused.value) and "\n" not in str(refused.value)
+
+
+K_PROJ = "model.layers.0.self_attn.k_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "message"),
+    [
+        ("lm_head.weight", None, "'lm_head.weight' is missing"),
+        ("lm_head.weight", torch.zeros(65, 16), r"'lm_head.weight' has the shape \(65, 16\) instead of \(64, 16\)"),
+        (K_PROJ, None, f"'{K_PROJ}' is missing"),
+        (K_PROJ, torch.zeros(16, 16), f"'{K_PROJ}' has the shape"),
+        (K_PROJ, torch.tensor(1.0), f"'{K_PROJ}' has the shape"),
+        ("model.layers.2.mlp.up_proj.weight", torch.zeros(24, 16), "is not part of a Qwen3"),
+    ],
+)
+def test_weights_that_do_not_fit_a_qwen3_are_named(name: str, weight: torch.Tensor | None, message: str) -> None:
+    model = random_model(tiny_config(**QWEN3 | {"n_embd": 16, "tie_embeddings": False}))
+    stored = FAMILIES["qwen3"].write_weights(model.state_dict(), model.config)
+    stored = {n: t for n, t in stored.items() if n != name} | ({} if weight is None else {name: weight})
+    with pytest.raises(UserError, match=message):
+        FAMILIES["qwen3"].read_weights(stored, model.config)
 
 
 def test_biases_that_training_moved_stay(folder: Path) -> None:

@@ -39,19 +39,21 @@ WIDE = "--model.n_layer 6 --model.n_embd 512 --model.block_size 64 --batch_size 
 LONG = "--model.n_layer 4 --model.n_embd 256 --model.block_size 128 --model.vocab_size 1024 --batch_size 4"
 FSDP, TWICE = "--system.parallel fsdp", "--training.gradient_accumulation_steps 128"
 HSDP = f"{FSDP} --system.shard_ranks 8"
+QWEN3 = "--model.architecture qwen3 --model.n_kv_head 2 --model.tie_embeddings false"
 CASES = [  # (moment of the peak, flags); each of 64 ranks has one micro-batch, or two
     ("loss", f"{WIDE} --model.vocab_size 4096"),
     ("embeddings", f"{WIDE} --model.n_layer 1 --model.n_embd 256 --model.vocab_size 32768 {TWICE}"),
-    ("loss", f"{LONG} {FSDP}"),
+    ("loss", f"{WIDE} --model.n_layer 1 --model.n_embd 256 --model.vocab_size 32768 {TWICE} {QWEN3}"),
+    ("last block", f"{LONG} {FSDP} {QWEN3}"),
     ("last but one", f"{LONG} {FSDP} --training.activation_checkpointing true"),
     ("between blocks", f"{WIDE} --model.vocab_size 1024 {FSDP}"),
     ("weights", f"{WIDE} --model.vocab_size 1024 {FSDP} {TWICE}"),
     ("first block", f"{WIDE} --model.n_layer 2 --model.vocab_size 512 --model.bias true {FSDP}"),
     ("loss", f"{WIDE} --model.n_embd 300 --model.vocab_size 4096 --model.bias true --model.dropout 0.1 {HSDP} {TWICE}"),
-    ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP}"),
+    ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP} {QWEN3}"),
     ("between blocks", f"{WIDE} --model.n_embd 260 --model.vocab_size 512 {FSDP}"),  # 260 rows are padded to 320
     ("between blocks", f"{WIDE} --model.vocab_size 1024 {FSDP} --dtype bfloat16"),  # bfloat16: as on CUDA
-    ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP} {TWICE} --dtype bfloat16"),
+    ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP} {TWICE} --dtype bfloat16 {QWEN3}"),
 ]
 
 
