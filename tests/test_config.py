@@ -256,6 +256,16 @@ def test_an_n_embd_not_divisible_by_n_head_is_refused_with_a_number_of_heads_tha
     assert "not divisible" in problem and "5 heads" in problem
 
 
+@pytest.mark.parametrize(
+    "model", [{"n_kv_head": 2}, {"rope_theta": 5.0}, {"tie_embeddings": False}, {"architecture": "qwen3", "bias": True}]
+)
+def test_an_option_that_the_architecture_does_not_have_is_refused_by_name(model: dict[str, Any]) -> None:
+    has, has_not = ("gpt2", "qwen3") if "bias" in model else ("qwen3", "gpt2")
+    message = rf"^model\.{list(model)[-1]} .*: the architecture {has_not} does not have this option \({has} has\)"
+    with pytest.raises(UserError, match=message):
+        Config.from_dict({"model": model})
+
+
 def test_a_min_lr_above_the_learning_rate_is_refused() -> None:
     assert "min_lr" in problem_of({"scheduler": {"min_lr": 0.1}, "optimizer": {"learning_rate": 0.01}})
     Config.from_dict({"scheduler": {"min_lr": 0.01}, "optimizer": {"learning_rate": 0.01}})

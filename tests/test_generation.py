@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers_model import (
+    QWEN3,
     random_model,
     random_tokens,
     save_2x,
@@ -201,14 +202,22 @@ def greedy_by_hand(model: GPT, prompt: list[int], count: int) -> list[int]:
     return written
 
 
-@pytest.mark.parametrize("prompt_length", [1, 100, 128, 129, 500])
-def test_300_greedy_tokens_are_the_same_with_and_without_a_cache(prompt_length: int) -> None:
-    config = tiny_config(block_size=128, vocab_size=97)
+@pytest.mark.parametrize(
+    ("family", "prompt_length"),
+    [
+        *(({}, n) for n in (1, 100, 128, 129, 500)),
+        (QWEN3, 100),
+        (QWEN3 | {"n_kv_head": 1, "tie_embeddings": False}, 500),
+    ],
+)
+def test_300_greedy_tokens_are_the_same_with_and_without_a_cache(family: dict, prompt_length: int) -> None:
+    config = tiny_config(block_size=128, vocab_size=97, **family)
     model = random_model(config, n_vocab=90, seed=11)
     with torch.no_grad():  # equal norms of words and larger positions, so that no word wins everywhere
         model.lm_head.weight.div_(model.lm_head.weight.norm(dim=1, keepdim=True))
-        model.transformer.wpe.weight.mul_(3)
-        model.transformer.ln_f.bias.zero_()
+        if not family:
+            model.transformer.wpe.weight.mul_(3)
+            model.transformer.ln_f.bias.zero_()
     prompt = random_tokens(config, prompt_length, n_vocab=90).tolist()
     cached = decode(model, prompt, max_tokens=300, sampling=GREEDY)
     assert cached == decode(model, prompt, max_tokens=300, sampling=GREEDY, use_cache=False)
@@ -492,7 +501,9 @@ def test_weights_are_loaded_in_the_requested_dtype(tmp_path: Path, model: GPT) -
     assert len(decode(loaded, [50256], max_tokens=20)) == 20
 
 
-def test_an_int8_model_gives_nearly_the_logits_of_the_float32_model(tmp_path: Path, model: GPT) -> None:
+@pytest.mark.parametrize("family", [{}, QWEN3 | {"tie_embeddings": False}], ids=["gpt2", "qwen3"])
+def test_an_int8_model_gives_nearly_the_logits_of_the_float32_model(tmp_path: Path, family: dict) -> None:
+    model = random_model(tiny_config(**family | {"n_embd": 8, "block_size": 16, "vocab_size": 50304}))
     path = save_format3(model, tmp_path / "x.pt")
     packed, _, _ = load_model(path, dtype="int8")
     tokens = random_tokens(model.config, 2, 15)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from helpers_model import random_model, random_tokens, tiny_config
-from helpers_run import differences, make_trainer, metrics_rows, settle, state_of, stop_after, train, train_plainly
+from helpers_model import QWEN3, random_model, random_tokens, tiny_config
+from helpers_run import (
+    both_architectures,
+    differences,
+    make_trainer,
+    metrics_rows,
+    settle,
+    state_of,
+    stop_after,
+    train,
+    train_plainly,
+)
 from torch import Tensor
 
 import model as model_module
@@ -32,11 +44,14 @@ def flags(dropout: str, dtype: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("dropout", ["0", "0.3"])
-def test_checkpointing_changes_no_bit_of_losses_and_gradients(dropout: str, dtype: str) -> None:
+@both_architectures
+def test_checkpointing_changes_no_bit_of_losses_and_gradients(
+    family: tuple[str, ...], dropout: str, dtype: str
+) -> None:
     """Trainer.step runs the backward pass outside of autocast, but the recomputation must run inside."""
     losses, gradients = [], []
     for extra in ((), ON):
-        trainer = make_trainer(*flags(dropout, dtype), *extra)
+        trainer = make_trainer(*flags(dropout, dtype), *family, *extra)
         trainer.model.zero_grad = lambda set_to_none=True: None  # type: ignore[method-assign]
         trainer.optimizers = []
         losses.append(trainer.step(trainer.loader.batch(0, 0)).loss)
@@ -61,11 +76,12 @@ def test_a_run_with_checkpointing_ends_with_the_same_weights(dropout: str, dtype
     assert metrics_rows("models/kept.metrics.jsonl") == metrics_rows("models/again.metrics.jsonl")
 
 
-def test_compiled_blocks_are_recomputed_too() -> None:
+@pytest.mark.parametrize("family", [{}, QWEN3 | {"n_embd": 16}], ids=["gpt2", "qwen3"])
+def test_compiled_blocks_are_recomputed_too(family: dict[str, Any]) -> None:
     results = []
     for on in (False, True):
         torch._dynamo.reset()
-        model = random_model(tiny_config(n_layer=2)).train()
+        model = random_model(tiny_config(n_layer=2, **family)).train()
         for block in model.transformer.h:
             block.compile(backend="aot_eager")
         model.transformer.checkpointing = on

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 from helpers_run import (
+    QWEN3,
     TINY,
+    both_architectures,
     differences,
     metrics_rows,
     settle,
@@ -66,11 +68,12 @@ def same_training(a, b):
 # --- exactness ------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_stopped_at_any_batch_and_resumed_ends_as_if_it_never_stopped(monkeypatch):
+@pytest.mark.parametrize(("family", "batches"), [((), (1, 6, 14)), (QWEN3, (4, 8))])
+def test_a_run_stopped_at_any_batch_and_resumed_ends_as_if_it_never_stopped(monkeypatch, family, batches):
     """Stops after the first batch, in an epoch, at its end (6), in the second epoch and before the last batch."""
-    flags = (*HARD, "--eval_interval", "4", "--output_checkpoint")
+    flags = (*HARD, *family, "--eval_interval", "4", "--output_checkpoint")
     assert train(*flags, "models/whole.pt").code == 0
-    for batch in (1, 4, 6, 8, 14):
+    for batch in batches:
         name = f"models/stopped_at_{batch}"
         stop_after(monkeypatch, batch)
         assert train(*flags, f"{name}.pt").code == 130
@@ -86,8 +89,9 @@ def test_a_run_stopped_at_any_batch_and_resumed_ends_as_if_it_never_stopped(monk
         assert rows == metrics_rows("models/whole.metrics.jsonl")
 
 
-def test_muons_momentum_is_saved_and_resumed(monkeypatch):
-    flags = (*HARD, "--optimizer.kind", "muon", "--max_iters", "6", "--output_checkpoint")
+@both_architectures
+def test_muons_momentum_is_saved_and_resumed(monkeypatch, family):
+    flags = (*HARD, *family, "--optimizer.kind", "muon", "--max_iters", "6", "--output_checkpoint")
     assert train(*flags, "models/whole.pt").code == 0
     stop_after(monkeypatch, 3)
     assert train(*flags, "models/stopped.pt").code == 130

@@ -32,6 +32,9 @@ TINY = [
     *("--batch_size", "2", "--learning_rate", "0.01", "--training.eval_iters", "2", "--log_interval", "0"),
 ]
 
+QWEN3 = ("--model.architecture", "qwen3", "--model.n_kv_head", "1", "--model.tie_embeddings", "false")
+both_architectures = pytest.mark.parametrize("family", [(), QWEN3], ids=["gpt2", "qwen3"])  # flags
+
 CLOCK = {"elapsed_s", "tokens_per_s", "samples_per_s", "mfu", "peak_memory_bytes", "timestamp"}  # differ between runs
 
 ANIMALS = ["fox", "hen", "bear", "mouse", "owl", "goat", "swan", "wolf"]

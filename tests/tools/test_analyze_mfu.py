@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_run import listening, make_trainer, settle, write_data
+from helpers_run import QWEN3, listening, make_trainer, settle, write_data
 
 import model
 from config import Config
@@ -118,11 +118,12 @@ def test_after_profiling_every_function_is_the_original_again() -> None:
 # --- a real run -----------------------------------------------------------------------------------------------------
 
 
-def test_a_real_step_is_accounted_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "activation"), [((), "gelu"), (QWEN3, "silu")])
+def test_a_real_step_is_accounted_for(tmp_path: Path, family: tuple[str, ...], activation: str) -> None:
     file = tmp_path / "parts.json"
     write_data(n_train=60)
     with listening() as said:
-        assert tool.main([*SMALL, "--batches", "3", "--json", str(file)]) == 0
+        assert tool.main([*SMALL, *family, "--batches", "3", "--json", str(file)]) == 0
     text, found = "\n".join(said), json.loads(file.read_text())
     assert abs(found["not_accounted_ms"]) < 0.05 * found["step_ms"]
     parts = found["parts"]
@@ -132,7 +133,7 @@ def test_a_real_step_is_accounted_for(tmp_path: Path) -> None:
     assert all((part["flops_per_s"] is not None) == (part["flops"] > 0) for part in parts.values())
     assert found["targets"] == 128 and found["peak_flops"] == 1e11 and found["fastest_ms"] <= found["step_ms"]
     assert found["dtype"] == "float32" and found["mfu"] > 0
-    assert found["overhead_ops"]["Python between operators"] > 0 and "gelu" in found["overhead_ops"]
+    assert found["overhead_ops"]["Python between operators"] > 0 and activation in found["overhead_ops"]
     assert found["advice"][0]["change"].startswith("a vocabulary trained on this data (prepare.py --name mine ")
     for name in (*tool.PARTS, "not accounted for", "Most of the overhead", "What to change"):
         assert name in text
