@@ -72,7 +72,7 @@ def build_parser() -> Parser:
     add("--stats", action="store_true", help="print statistics of a prepared data set, and plot document lengths")
     shared("data_dir", default="data/", metavar="DIR", help="folder of the data sets [%(default)s]")
     shared("cache_dir", default="cache/", metavar="DIR", help="folder of the token caches [%(default)s]")
-    shared("tokenizer", default="gpt2", metavar="NAME", help="gpt2, or a vocabulary file [%(default)s]")
+    shared("tokenizer", default="gpt2", metavar="NAME", help="gpt2, story, or a vocabulary file [%(default)s]")
     special = "read <|im_start|> and the like in `text` records as control tokens"
     shared("parse_special", nargs="?", const="true", default="false", choices=("true", "false"), help=special)
     shared("max_bad_lines", type=int, default=100, metavar="N", help="unreadable lines to skip [%(default)s]")

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from jojo.text import tokenizer as tokenizer_module
 from jojo.text import vocabulary
 from jojo.text.tokenizer import TextStream, Tokenizer, from_definition, get_tokenizer
-from jojo.text.vocabulary import train_vocabulary
+from jojo.text.vocabulary import STORY_FILE, train_vocabulary
+from recipes.story import sample_lines
 from utils import UserError
 
 EOT, START, END = 50256, 50257, 50258
@@ -428,7 +429,7 @@ def test_if_your_own_vocabulary_is_missing_the_error_has_the_command() -> None:
 
 
 def test_an_unknown_name_is_refused_and_gpt2_is_suggested() -> None:
-    with pytest.raises(UserError, match=r"'gpt3'.*use gpt2, or make one"):
+    with pytest.raises(UserError, match=r"'gpt3'.*use gpt2 or story, or make one"):
         get_tokenizer("gpt3")
 
 
@@ -458,3 +459,10 @@ def test_a_damaged_vocabulary_file_is_named(tmp_path: Any, monkeypatch: pytest.M
     monkeypatch.setattr(tokenizer_module, "gpt2_vocabulary", vocabulary.gpt2_vocabulary.__wrapped__)
     with pytest.raises(UserError, match=r"hurt\.tiktoken' is missing or damaged"):
         Tokenizer().encode("Hello")
+
+
+def test_the_vocabulary_of_the_built_in_stories_is_learned_from_them() -> None:
+    texts = [json.loads(line)["text"] for line in sample_lines("train")]
+    assert train_vocabulary(texts, 4096).content == STORY_FILE.read_bytes()
+    story = get_tokenizer("story")
+    assert story.decode(story.encode(texts[0])) == texts[0] and story.n_vocab == 3025
