@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from config import OptimizerConfig
-from jojo.machine.ranks import copy_into, local_tensor
+from jojo.machine.ranks import Shares, copy_into, local_tensor, n_shards
 from jojo.networks import formulas
 from jojo.networks.common import Formulas
 from utils import UserError, one_line
@@ -79,10 +79,22 @@ class Optimizer:
         """How many numbers of state each element of a weight has."""
         return sum(key != "step" for key in cls.STATE)
 
+    # What an update of all blocks takes, for each of the ranks that share a copy of the model:
+
     @staticmethod
-    def update_bytes(model: Formulas, dtype: str) -> int:
-        """The most memory that an update takes on top of weights, gradients and state."""
+    def update_bytes(model: Formulas, dtype: str, ranks: int = 1) -> int:
+        """The most memory on top of weights, gradients and state."""
         return 0
+
+    @staticmethod
+    def update_flops(model: Formulas, ranks: int = 1) -> int:
+        """FLOPs of matrix products."""
+        return 0
+
+    @staticmethod
+    def exchanged_bytes(model: Formulas, dtype: str, ranks: int) -> list[int]:
+        """Bytes of every all-to-all."""
+        return []
 
 
 class AdamW(Optimizer):
@@ -119,7 +131,8 @@ class Muon(Optimizer):
     scalable"), so one learning rate suits both.
 
     Unlike torch.optim.Muon, with which the tests compare it, it splits matrices that are stored as one, updates small
-    matrices together, and multiplies in `dtype`: not every processor is fast at bfloat16.
+    matrices together, and multiplies in `dtype`: not every processor is fast at bfloat16. With fsdp, each rank makes some
+    of the matrices orthogonal: one all-to-all collects their rows, another one sends the rows of the update back.
     """
 
     STATE = ("momentum_buffer",)
@@ -128,40 +141,80 @@ class Muon(Optimizer):
     def step(self) -> None:
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
-            together = max(1, MUON_ELEMENTS // weights[0].numel()) if weights else 1
+            together = matrices_together(weights[0].numel(), n_shards(weights[0])) if weights else 1
             for first in range(0, len(weights), together):
                 self._update(weights[first : first + together], group)
 
     def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        shares = Shares(weights[0], len(weights))
         directions = torch.stack([self._direction(weight).to(self.dtype) for weight in weights])  # (n, rows, columns)
-        first, columns = 0, directions.size(2)
-        for rows, equal in itertools.groupby(group["rows"]):  # equal matrices in a weight are updated together
-            part = slice(first, first := first + rows * len(list(equal)))
+        directions = shares.gather(directions)  # with several ranks: from some rows of all to all rows of some
+        parts = equal_matrices(group["rows"])
+        for rows, part in parts:
             stack = directions[:, part]
-            size = group["lr"] * ADAMW_STEP_SIZE * math.sqrt(max(rows, columns))
-            steps = orthogonalize(stack.reshape(-1, rows, columns)).reshape(stack.shape)
+            stack.copy_(orthogonalize(stack.reshape(-1, rows, shares.columns)).reshape(stack.shape))
+        steps = shares.scatter(directions)
+        for rows, part in parts:
+            size = group["lr"] * ADAMW_STEP_SIZE * math.sqrt(max(rows, shares.columns))
+            own = slice(*(max(0, row - shares.first_row) for row in (part.start, part.stop)))
             for weight, step in zip(weights, steps, strict=True):
-                weight[part].mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=size)
+                local_tensor(weight)[own].mul_(1 - group["lr"] * group["weight_decay"]).sub_(step[own], alpha=size)
 
     def _direction(self, weight: Tensor) -> Tensor:
         """Nesterov momentum: the average gradient, moved towards the new one."""
         assert weight.grad is not None
-        momentum = self.state[weight]["momentum_buffer"].lerp_(weight.grad, 1 - MUON_MOMENTUM)
-        return weight.grad.lerp(momentum, MUON_MOMENTUM)
+        gradient = local_tensor(weight.grad)
+        momentum = local_tensor(self.state[weight]["momentum_buffer"]).lerp_(gradient, 1 - MUON_MOMENTUM)
+        return gradient.lerp(momentum, MUON_MOMENTUM)
 
     @staticmethod
-    def update_bytes(model: Formulas, dtype: str) -> int:
+    def update_bytes(model: Formulas, dtype: str, ranks: int = 1) -> int:
         """The memory of orthogonalize: 3 copies of the stacked matrices and 2 square products, at most 5 numbers per element."""
         most = 0
         for name, (total, columns) in model.matrices.items():
             for rows, equal in itertools.groupby(model.stacks.get(name, (total,))):
                 n = len(list(equal))
                 most = max(most, total * columns + n * 2 * (rows * columns + min(rows, columns) ** 2))
-        return (2 if dtype == "bfloat16" else 4) * min(model.config.n_layer * most, max(most, 5 * MUON_ELEMENTS))
+        own = -(-model.config.n_layer // ranks)
+        return (2 if dtype == "bfloat16" else 4) * min(own * most, max(most, 5 * MUON_ELEMENTS))
+
+    @staticmethod
+    def update_flops(model: Formulas, ranks: int = 1) -> int:
+        """Three products in each of orthogonalize's five steps."""
+        products = 0
+        for name, (total, columns) in model.matrices.items():
+            for short, long in (sorted((rows, columns)) for rows in model.stacks.get(name, (total,))):
+                products += 2 * short * short * (2 * long + short)
+        return 5 * products * -(-model.config.n_layer // ranks)
+
+    @staticmethod
+    def exchanged_bytes(model: Formulas, dtype: str, ranks: int) -> list[int]:
+        """One there and one back for each stack: what the rank with the largest share sends or receives."""
+        sizes = []
+        for rows, columns in model.matrices.values():
+            together = matrices_together(rows * columns, ranks)
+            for first in range(0, model.config.n_layer, together):
+                n = min(together, model.config.n_layer - first)
+                most = max(n * -(-rows // ranks), -(-n // ranks) * rows)  # rows
+                sizes += 2 * [(2 if dtype == "bfloat16" else 4) * most * columns]
+        return sizes
 
 
 # By optimizer.kind: the optimizer of the matrices inside the blocks.
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "muon": Muon}
+
+
+def matrices_together(elements: int, ranks: int) -> int:
+    """How many matrices of this size an update takes at a time, so that each rank has at most MUON_ELEMENTS, or one matrix."""
+    return ranks * max(1, MUON_ELEMENTS // elements)
+
+
+def equal_matrices(stack: Sequence[int]) -> list[tuple[int, slice]]:
+    """Neighbours of equal size among matrices above one another, given the rows of each: (rows of one, rows of all)."""
+    found, first = [], 0
+    for rows, equal in itertools.groupby(stack):
+        found.append((rows, slice(first, first := first + sum(equal))))
+    return found
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

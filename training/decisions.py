@@ -120,8 +120,6 @@ def refuse_uneven_shares(config: Config, ranks: Ranks, auto_batch_size: bool = F
     if shard_ranks and config.system.parallel != "fsdp":
         raise UserError("system.shard_ranks is for fsdp; add --system.parallel fsdp, or leave it out.")
     if config.system.parallel == "fsdp" and n > 1:
-        if config.optimizer.kind == "muon":
-            raise UserError("Muon needs whole matrices, and fsdp shards them; use --system.parallel ddp or AdamW.")
         if config.system.dtype == "float16":
             raise UserError("fsdp does not support float16; use --dtype bfloat16 or float32.")
         if shard_ranks and n % shard_ranks:

@@ -64,7 +64,7 @@ def peak_parts(config: Config, ranks: int = 1) -> tuple[str, Parts]:
     moment = max(moments, key=lambda name: sum(moments[name].values()))
     parts = weights_bytes(config, ranks) | moments[moment]
     if config.system.device == "cpu":
-        parts |= {"program": PROGRAM_BYTES, "gaps in the heap": gap_bytes(config, sum(moments[moment].values()))}
+        parts |= {"program": PROGRAM_BYTES, "gaps in the heap": gap_bytes(config, sum(moments[moment].values()), ranks)}
     elif config.system.device.startswith("cuda"):
         parts |= {"CUDA": CUDA_CONTEXT_BYTES}
     return moment, {name: size for name, size in parts.items() if size}
@@ -74,7 +74,7 @@ def weights_bytes(config: Config, ranks: int = 1) -> Parts:
     """What is in memory before the first batch: weights and averages in float32, and ddp's buckets."""
     model, L, n = formulas(config.model), config.model.n_layer, sharing_ranks(config, ranks)
     weights = elements(model.outside, n) + L * elements(model.block, n)
-    blocks = L * elements(model.matrices)  # matrices: the configured optimizer's; AdamW updates the rest
+    blocks = L * elements(model.matrices, n)  # matrices: the configured optimizer's; AdamW updates the rest
     averages = OPTIMIZERS[config.optimizer.kind].n_averages() * blocks + AdamW.n_averages() * (weights - blocks)
     buckets = ranks > 1 and config.system.parallel == "ddp"  # a copy of all gradients, for the all-reduce
     return {"weights": 4 * weights, "averages": 4 * averages, "buckets": 4 * model.n_parameters * buckets}
@@ -89,7 +89,7 @@ def batch_bytes(config: Config, ranks: int = 1) -> dict[str, Parts]:
         "activations": activation_bytes(config),
         "gradients": gradients,
         "loss": {"loss": loss_bytes(config)},
-        "update": {"update": update_bytes(config)},
+        "update": {"update": update_bytes(config, ranks)},
     }
     return {moment: {name: of.get(moment, 0) for name, of in parts.items()} for moment in gradients}
 
@@ -222,14 +222,15 @@ def loss_bytes(config: Config) -> int:
     return logits + softmax + product + weight + hidden
 
 
-def update_bytes(config: Config) -> int:
+def update_bytes(config: Config, ranks: int = 1) -> int:
     """The working memory of the optimizer that updates the blocks' matrices."""
-    return OPTIMIZERS[config.optimizer.kind].update_bytes(formulas(config.model), config.system.dtype)
+    kind, n = OPTIMIZERS[config.optimizer.kind], sharing_ranks(config, ranks)
+    return kind.update_bytes(formulas(config.model), config.system.dtype, n)
 
 
-def gap_bytes(config: Config, batch: int) -> int:
+def gap_bytes(config: Config, batch: int, ranks: int = 1) -> int:
     """What the heap of a process on a CPU takes beyond a batch's tensors, which are `batch` bytes at the peak."""
-    gaps = int(HEAP_SHARE * batch) + update_bytes(config)  # an update's large tensors do not fit into gaps
+    gaps = int(HEAP_SHARE * batch) + update_bytes(config, ranks)  # an update's large tensors do not fit into gaps
     if config.training.activation_checkpointing:
         gaps += COMPILER_BYTES + int(RECOMPUTED_SHARE * layer_bytes(config))
     return gaps

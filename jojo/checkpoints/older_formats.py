@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from config import OPTIONS, Values, check_value
-from jojo.checkpoints.shards import AVERAGES, TIED
+from jojo.checkpoints.shards import TIED
+from jojo.optim import AdamW
 from utils import one_line
 
 OTHER_NAMES = {"dataset": "data.dataset_name", "compile": "training.compile_model"}  # of options in v1 and nanoGPT
@@ -70,7 +71,7 @@ def optimizer_by_name(stored: Any, weights: Mapping[str, Tensor]) -> dict[str, d
     by_name = {}
     for number, name in enumerate(names):
         values = states[number] if isinstance(states[number], dict) else {}
-        averages: dict[str, Any] = {key: values.get(key) for key in AVERAGES}
+        averages: dict[str, Any] = {key: values.get(key) for key in AdamW.STATE if key != "step"}
         if any(not isinstance(a, Tensor) or a.shape != weights[name].shape for a in averages.values()):
             return None
         steps = max(0.0, _number(values.get("step"), 0))  # a plain number before torch 1.12

@@ -4,9 +4,10 @@
     models/<run>.shards/<run id>-<batch>-<save>/     shard-00001-model-00001-of-00003.safetensors, ...
 
 Every save has its own folder, which later saves never change. If a save writes several checkpoints (last, best), they
-share the folder. A rank writes three files: its shards of the weights, of AdamW's first averages and of its second
-averages. torch.distributed.checkpoint decides which rank writes which rows of a tensor, and can read them with any number
-of ranks. Its safetensors format holds no code. The `.pt` has the SHA-256 of every file, so all of them are verified.
+share the folder. A rank writes a file for each kind of tensor: its shards of the weights, of AdamW's first averages and
+second averages, and of Muon's momentum. torch.distributed.checkpoint decides which rank writes which rows of a tensor, and
+can read them with any number of ranks. Its safetensors format holds no code. The `.pt` has the SHA-256 of every file, so
+all of them are verified.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ import torch
 from torch import Tensor
 
 from jojo.machine.ranks import Ranks, is_dtensor
-from jojo.optim import AdamW
+from jojo.optim import OPTIMIZERS
 from utils import UserError, one_line, sha256_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-AVERAGES = tuple(key for key in AdamW.STATE if key != "step")
+AVERAGES = tuple(key for kind in OPTIMIZERS.values() for key in kind.STATE if key != "step")
 KINDS = ("model", *AVERAGES)  # each rank writes a file of each kind, numbered from 1 in this order
 FILE_NAME = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 FOLDER_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")  # run id, batch, random digits

@@ -239,6 +239,51 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_dtensor(tensor) else tensor
 
 
+def n_shards(tensor: Tensor) -> int:
+    """How many ranks share a tensor; 1 for a plain one."""
+    return tensor.device_mesh.size(-1) if is_dtensor(tensor) else 1
+
+
+class Shares:
+    """Deals out n matrices that are sharded by rows: each rank gets about n / ranks of them whole.
+
+    Copies of the model (system.shard_ranks) do this apart, each with its own ranks. A plain tensor has one rank.
+    """
+
+    def __init__(self, like: Tensor, n: int) -> None:
+        """For n matrices with the shape and shards of `like` (rows, columns)."""
+        rows, self.columns = like.shape
+        self.group = like.device_mesh.get_group("shard") if is_dtensor(like) else None
+        ranks, rank = n_shards(like), self.group.rank() if self.group else 0
+        most = -(-rows // ranks)
+        self.rows = [max(0, min(most, rows - r * most)) for r in range(ranks)]  # of a matrix, in each rank's shard
+        self.counts = [n // ranks + (r < n % ranks) for r in range(ranks)]  # matrices that each rank gets
+        self.own_rows, self.own_count = self.rows[rank], self.counts[rank]
+        self.first_row = sum(self.rows[:rank])
+
+    def gather(self, shards: Tensor) -> Tensor:
+        """From this rank's rows of all matrices (n, own rows, columns) to all rows of its matrices (own n, rows, columns)."""
+        if self.group is None:
+            return shards
+        sizes = [self.own_count * rows for rows in self.rows]
+        received = shards.new_empty(sum(sizes), self.columns)
+        sent = [count * self.own_rows for count in self.counts]
+        torch.distributed.all_to_all_single(received, shards.flatten(0, 1), sizes, sent, self.group)
+        parts = zip(torch.split(received, sizes), self.rows, strict=True)
+        return torch.cat([part.view(self.own_count, rows, self.columns) for part, rows in parts], 1)
+
+    def scatter(self, whole: Tensor) -> Tensor:
+        """Inverse of gather."""
+        if self.group is None:
+            return whole
+        parts = torch.cat([part.flatten(0, 1) for part in torch.split(whole, self.rows, 1)])
+        sizes = [count * self.own_rows for count in self.counts]
+        received = whole.new_empty(sum(sizes), self.columns)
+        sent = [self.own_count * rows for rows in self.rows]
+        torch.distributed.all_to_all_single(received, parts, sizes, sent, self.group)
+        return received.view(sum(self.counts), self.own_rows, self.columns)
+
+
 def copy_into(tensor: Tensor, values: Tensor, source: int | None = None) -> None:
     """Copy the values of a full tensor into one that may be sharded.
 

@@ -38,7 +38,7 @@ from training.run import prepare_run
 RANKS = 64
 KINDS = {
     "allreduce": "all-reduce", "all_reduce": "all-reduce", "allgather_base": "all-gather",
-    "reduce_scatter_base": "reduce-scatter", "broadcast": "broadcast",
+    "reduce_scatter_base": "reduce-scatter", "broadcast": "broadcast", "alltoall_base": "all-to-all",
 }  # fmt: skip
 
 

@@ -40,6 +40,7 @@ LONG = "--model.n_layer 4 --model.n_embd 256 --model.block_size 128 --model.voca
 FSDP, TWICE = "--system.parallel fsdp", "--training.gradient_accumulation_steps 128"
 HSDP = f"{FSDP} --system.shard_ranks 8"
 QWEN3 = "--model.architecture qwen3 --model.n_kv_head 2 --model.tie_embeddings false"
+MUON = "--system.shard_ranks 2 --optimizer.kind muon"
 CASES = [  # (moment of the peak, flags); each of 64 ranks has one micro-batch, or two
     ("loss", f"{WIDE} --model.vocab_size 4096"),
     ("embeddings", f"{WIDE} --model.n_layer 1 --model.n_embd 256 --model.vocab_size 32768 {TWICE}"),
@@ -52,6 +53,7 @@ CASES = [  # (moment of the peak, flags); each of 64 ranks has one micro-batch, 
     ("loss", f"{WIDE} --model.n_embd 300 --model.vocab_size 4096 --model.bias true --model.dropout 0.1 {HSDP} {TWICE}"),
     ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP} {QWEN3}"),
     ("between blocks", f"{WIDE} --model.n_embd 260 --model.vocab_size 512 {FSDP}"),  # 260 rows are padded to 320
+    ("update", f"{WIDE} --model.n_layer 7 --model.n_embd 260 --model.vocab_size 512 {FSDP} {MUON}"),
     ("between blocks", f"{WIDE} --model.vocab_size 1024 {FSDP} --dtype bfloat16"),  # bfloat16: as on CUDA
     ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP} {TWICE} --dtype bfloat16 {QWEN3}"),
 ]
@@ -186,6 +188,7 @@ def test_the_summary_shows_what_a_rank_takes_with_fsdp() -> None:
         ("all-gather", 8, 1, 7 / 8, 0.0),
         ("reduce-scatter", 16, 2, 15 / 16 * 7 / 8, 15 / 16 / 8),  # one of eight rings leaves at this GPU
         ("all-reduce", 4, 4, 0.0, 2 * 3 / 4),  # one rank on each machine
+        ("all-to-all", 16, 2, 7 / 16, 8 / 16),  # a sixteenth to each other rank
         ("all-gather", 1, 1, 0.0, 0.0),
     ],
 )
@@ -241,7 +244,7 @@ def test_layouts_are_those_that_the_trainer_takes() -> None:
     assert names(1) == ["one GPU"]
     assert names(8) == ["ddp", "fsdp"]
     assert names(64) == ["ddp", "fsdp", "8 x 8"]
-    assert names(64, kind="muon") == names(64, dtype="float16") == ["ddp"]
+    assert names(64, dtype="float16") == ["ddp"]
     assert names(512) == []
 
 
@@ -258,6 +261,19 @@ def test_one_gpu_computes_and_updates() -> None:
     recomputing = replace(config, training=replace(config.training, activation_checkpointing=True))
     (longer,) = plans(recomputing, 1, Cluster(linked_gpu("h100"), 8, 50, 0.5), 256)
     assert longer.seconds["compute"] == pytest.approx(4 / 3 * plan.seconds["compute"])
+
+
+def test_with_fsdp_each_gpu_updates_some_matrices_and_waits_for_both_exchanges() -> None:
+    config, cluster = planned(n_layer=12, n_embd=2048, kind="muon"), Cluster(linked_gpu("h100"), 8, 50, 0.5)
+    ddp, fsdp = plans(config, 8, cluster, 256)
+    one = 5 * (4 * 6 + 2 * 18) * 2048**3  # q, k, v and c_proj; c_fc and the MLP's c_proj
+    for plan, own in ((ddp, 12), (fsdp, 2)):
+        read = (
+            40 * weights_bytes(replace(config, system=replace(config.system, parallel=plan.layout)), 8)["weights"] / 4
+        )
+        assert plan.seconds["update"] == pytest.approx(own * one / 989.4e12 / 0.5 + read / (0.8 * 3350e9))
+    sent = [call.bytes for call in fsdp.collectives if call.kind == "all-to-all"]
+    assert len(sent) == 2 * 7 and sum(sent) == 2 * 2 * 2 * 12 * 2048**2  # both ways, bfloat16, two of each matrix
 
 
 def test_ddp_waits_for_the_last_bucket_or_for_all_that_backward_cannot_hide() -> None:
@@ -307,12 +323,9 @@ def ask(*flags: str) -> tuple[str, dict[str, Any]]:
 GPT2 = ("--config", str(ROOT / "configs" / "gpt2.json"))
 
 
-@pytest.mark.parametrize(
-    ("flags", "why"), [(("--optimizer.kind", "muon"), "Muon needs whole"), (("--dtype", "float16"), "they do not")]
-)
-def test_layouts_that_fsdp_does_not_support_are_left_out_with_a_reason(flags: tuple[str, str], why: str) -> None:
-    said, written = ask(*GPT2, "--gpu", "h100", *flags)
-    assert f"fsdp and n x 8 are left out: {why}" in said
+def test_layouts_that_fsdp_does_not_support_are_left_out_with_a_reason() -> None:
+    said, written = ask(*GPT2, "--gpu", "h100", "--dtype", "float16")
+    assert "fsdp and n x 8 are left out: they do not support float16" in said
     assert {plan["layout"] for plan in written["plans"]} == {"one GPU", "ddp"}
     assert "left out" not in ask(*GPT2, "--gpu", "h100")[0]
 

@@ -42,7 +42,6 @@ def test_ranks_compare_the_config_but_not_their_devices() -> None:
 @pytest.mark.parametrize(
     ("section", "name", "value", "expected"),
     [
-        ("optimizer", "kind", "muon", "Muon needs whole matrices"),
         ("system", "dtype", "float16", "use --dtype bfloat16"),
         ("system", "shard_ranks", 3, "must divide the number of ranks, 4"),
     ],

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from config import Config
 from jojo.machine.gpus import GPUS, Gpu, gpu_peak_flops
 from jojo.networks import formulas
+from jojo.optim import OPTIMIZERS
 from tools.parts.gpu_names import find_gpu
 from tools.parts.runs import USABLE
 from training.memory import Parts, elements, gathers_low, peak_parts, sharing_ranks, weights_bytes
@@ -33,7 +34,8 @@ AGREE_MESSAGE_S = 60e-6  # for each message that rank 0 receives, one from every
 BLOCK_S = 0.3e-3  # the least time of a block, forward and backward: its kernels are started one by one
 UPDATE_BYTES = 40  # read and written per parameter: norm 4, clipping 8, AdamW 28
 FIRST_BUCKET_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20  # DDP's: a bucket is sent as soon as it has this size
-SENDS = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1}  # a rank in a ring sends this many times (n - 1) / n S
+# A rank in a ring sends this many times (n - 1) / n S:
+SENDS = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1, "all-to-all": 1}
 LINKED = [gpu.name.lower() for gpu in GPUS if gpu.link]  # GPUs whose links are known
 
 
@@ -62,7 +64,10 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Collective:
-    """A collective that runs `number` times in a batch: bytes of the whole tensor, its ranks and their machines."""
+    """A collective that runs `number` times in a batch: bytes of the whole tensor, its ranks and their machines.
+
+    In an all-to-all, the bytes are those that one rank has for all ranks.
+    """
 
     kind: str
     what: str
@@ -74,10 +79,13 @@ class Collective:
     def sent(self) -> tuple[float, float]:
         """Bytes that each rank sends in one collective: inside its machine, and to other machines.
 
-        NCCL makes a ring for each GPU of a machine, and every ring leaves the machine once.
+        NCCL makes a ring for each GPU of a machine, and every ring leaves the machine once. An all-to-all has no ring.
         """
         total = SENDS[self.kind] * (self.ranks - 1) / self.ranks * self.bytes
-        away = total / (self.ranks / self.nodes) if self.nodes > 1 else 0.0
+        if self.kind == "all-to-all":
+            away = (1 - 1 / self.nodes) * self.bytes
+        else:
+            away = total / (self.ranks / self.nodes) if self.nodes > 1 else 0.0
         return total - away, away
 
     def seconds(self, cluster: Cluster) -> dict[str, float]:
@@ -113,7 +121,7 @@ def buckets(config: Config) -> list[int]:
 
 
 def collectives(config: Config, ranks: int, per_node: int) -> list[Collective]:
-    """All collectives of a batch, in the order of its backward pass."""
+    """All collectives of a batch, in the order of its backward pass and update."""
     if ranks == 1:
         return []
     nodes, L = -(-ranks // per_node), config.model.n_layer
@@ -138,7 +146,8 @@ def collectives(config: Config, ranks: int, per_node: int) -> list[Collective]:
             Collective("all-reduce", "embeddings", 4 * root, copies, between),
         ]
     norms = Collective("all-reduce", "gradient norms", 4 * (len(model.outside) + L * len(model.block)), n, wide)
-    return [*found, loss, norms]
+    exchanged = OPTIMIZERS[config.optimizer.kind].exchanged_bytes(model, config.system.dtype, n)
+    return [*found, loss, norms, *(Collective("all-to-all", "matrices", size, n, wide) for size in exchanged)]
 
 
 # --- a plan ---------------------------------------------------------------------------------------------------------
@@ -191,8 +200,6 @@ def split(config: Config, gpus: int, sequences: int) -> tuple[int, int] | None:
 
 def no_fsdp(config: Config) -> str:
     """Why fsdp does not support this config; empty if it does."""
-    if config.optimizer.kind == "muon":
-        return "Muon needs whole matrices (use --optimizer.kind adamw)"
     return "they do not support float16 (use --dtype bfloat16)" if config.system.dtype == "float16" else ""
 
 
@@ -240,7 +247,9 @@ def take_time(plan: Plan, config: Config, cluster: Cluster) -> None:
     for name, taken in exposed.items():
         seconds[name] = seconds.get(name, 0.0) + taken
     own = weights_bytes(config, plan.gpus)["weights"] / 4
+    updating = OPTIMIZERS[config.optimizer.kind].update_flops(formulas(model), sharing_ranks(config, plan.gpus))
     seconds["update"] = own * UPDATE_BYTES / (MEMORY_SHARE * cluster.gpu.memory_gb_s * 1e9)
+    seconds["update"] += updating / peak / cluster.efficiency
     if plan.gpus > 1:
         started = BLOCK_S * model.n_layer * plan.micro_batches  # the flags are exchanged from then on
         steps = 1 + math.ceil(math.log2(plan.gpus))  # Ranks.all_reduce_max: to rank 0, then back along a tree
@@ -269,6 +278,7 @@ def waits(
     every = [(one.number, one.seconds(cluster)) for one in plan.collectives]
     sending = sum(number * total(parts) for number, parts in every)
     small = total(once["all-reduce", "loss"]) + total(once.get(("all-reduce", "gradient norms"), {}))
+    small += sum(total(one.seconds(cluster)) for one in plan.collectives if one.kind == "all-to-all")
     if config.system.parallel == "ddp":
         # Buckets are sent during the last backward pass. The last one has the embeddings' gradient, which is ready at the end.
         late = max(sending - small - backward, total(once["all-reduce", "bucket"]))

@@ -99,9 +99,11 @@ def test_a_file_converted_to_shards_and_back_is_the_same(sharded: Path) -> None:
 
 
 def test_a_run_continues_from_shards_as_from_one_file() -> None:
-    flags = ("--max_iters", "6", "--eval_interval", "0")
+    flags = ("--max_iters", "6", "--eval_interval", "0", "--optimizer.kind", "muon")
     train(*flags, "--output_checkpoint", "models/whole.pt", "--checkpoint_interval", "3")
     convert_checkpoint.main(["models/whole_batch3.pt", "-o", "models/x_batch3.pt", "--parts"])
+    momentum = [name for name in load_checkpoint(Path("models/x_batch3.pt")).shards.shapes if "momentum" in name]
+    assert len(momentum) == 4
     assert train(*flags, "--resume", "models/x_batch3.pt", "--output_checkpoint", "models/x.pt").code == 0
     ours, theirs = load_checkpoint(SAVED), load_checkpoint(Path("models/whole.pt"))
     assert ours.shards is None and differences(ours.model, theirs.model) == []

@@ -7,10 +7,12 @@ import platform
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from helpers_run import listening
 
 from jojo.machine import launch
 from jojo.machine import ranks as ranks_module
-from jojo.machine.ranks import SINGLE, OtherRankFailed, Ranks, copy_into, full_tensor, local_tensor
+from jojo.machine.ranks import SINGLE, OtherRankFailed, Ranks, Shares, copy_into, full_tensor, local_tensor
 from utils import UserError
 
 CLOSED = "[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"
@@ -212,3 +214,37 @@ def test_a_rank_that_waits_for_rank_0_says_so_and_can_be_interrupted(monkeypatch
     finally:
         signal.signal(signal.SIGINT, before)
     assert said == [f"Rank 1 waits for rank 0 at localhost:{port}."]
+
+
+# --- shares of matrices ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "rows"), [(5, 7), (2, 6), (3, 2)])
+def test_each_rank_gets_some_matrices_whole_and_gives_their_rows_back(
+    n: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, barrier, boxes = torch.randn(n, rows, 4), threading.Barrier(3, timeout=10), dict[int, Any]()
+    shards = whole.split(-(-rows // 3), 1)
+
+    def all_to_all(received: torch.Tensor, sent: torch.Tensor, sizes: list[int], splits: list[int], group: Any) -> None:
+        boxes[group.rank()] = sent.split(splits)
+        barrier.wait()
+        parts = [boxes[rank][group.rank()] for rank in range(3)]
+        assert [len(part) for part in parts] == sizes
+        received.copy_(torch.cat(parts))
+        barrier.wait()
+
+    def exchange(ranks: Ranks) -> torch.Tensor:
+        group = SimpleNamespace(rank=lambda: ranks.rank)
+        mesh = SimpleNamespace(get_group=lambda name: group, size=lambda dim: 3)
+        shares = Shares(SimpleNamespace(shape=(rows, 4), device_mesh=mesh, full_tensor=None), n)  # type: ignore[arg-type]
+        own = shards[ranks.rank] if ranks.rank < len(shards) else whole[:, :0]
+        gathered = shares.gather(own)
+        assert torch.equal(shares.scatter(2 * gathered), 2 * own)
+        assert shares.first_row == min(rows, ranks.rank * -(-rows // 3))
+        return gathered
+
+    monkeypatch.setattr(torch.distributed, "all_to_all_single", all_to_all)
+    gathered = on_all(3, exchange)
+    assert torch.equal(torch.cat(gathered), whole)
+    assert max(map(len, gathered)) == len(gathered[0]) == -(-n // 3)
