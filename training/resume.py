@@ -182,7 +182,8 @@ def load_named(path: Path, ranks: Ranks) -> Checkpoint:
     try:
         return load_checkpoint(path, ranks)
     except UserError as error:
-        for other in RunFiles(path.parent / f"{run_of(path)}.pt").newest_first():
+        others = RunFiles(path.parent / f"{run_of(path)}.pt").newest_first()
+        for other in (other for other in others if other != path):
             with suppress(UserError):
                 error.args = (f"{error} '{load_checkpoint(other).path}' of the same run is undamaged.",)
                 break

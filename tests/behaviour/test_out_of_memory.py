@@ -166,7 +166,7 @@ def test_out_of_memory_is_not_reported_as_a_compiler_failure(monkeypatch) -> Non
     class Full(torch.nn.Module):
         def compile(self) -> None: ...
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor, rotation: None) -> torch.Tensor:
             raise ERRORS["CUDA"]
 
     model = trainer_module.build_model(make_run())
