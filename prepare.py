@@ -4,7 +4,7 @@
     python prepare.py --dataset dailydialog                        prepare a recipe
     python prepare.py --input book.txt stories/ --name mine        prepare your own text
     python prepare.py --name mine --train_tokenizer --vocab_size 8192
-    python train.py --config configs/story-small.json --dataset mine
+    python train.py --config configs/story-small.json --dataset mine --data.tokenizer data/mine-8192.tiktoken
 
 --input takes .txt, .md, .jsonl, .csv and .parquet files (all but .parquet also as .gz or .zst), folders and patterns.
 A line of a .jsonl file is one document: {"text": "..."}, a conversation {"messages": [{"role": "user", "content": "..."},
@@ -288,13 +288,11 @@ def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Sourc
 
 def train_command(args: argparse.Namespace, name: str, chat: bool) -> str:
     """The command that trains on the data set, with the options that it needs."""
-    config = "story-small-8k" if "tokenizer" in args.given else "story-small"  # small enough for every computer
-    words = ["python", "train.py", "--config", f"configs/{config}.json", "--dataset", name]
+    words = ["python", "train.py", "--config", "configs/story-small.json", "--dataset", name]  # it suits every computer
     for option in ("data_dir", "cache_dir", "parse_special", "tokenizer"):
-        if option in args.given:
+        if option in args.given or option == "tokenizer":  # the config's own is that of the built-in stories
             words += [f"--data.{option}", getattr(args, option)]
-    chat_flags = ["--model.block_size", "256", "--data.predict", "assistant", "--data.pack", "whole"]
-    return shlex.join(words + chat_flags * chat)
+    return shlex.join(words + ["--data.predict", "assistant"] * chat)
 
 
 def list_recipes(args: argparse.Namespace) -> None:

@@ -369,7 +369,7 @@ def test_one_command_prepares_a_recipe_and_the_list_shows_what_is_prepared():
     with listening() as said:
         assert prepare.main(["--dataset", "story", "--source", "sample", "--max_documents", "50"]) == 0
     assert len(lines("train", "story")) + len(lines("val", "story")) == 50
-    assert said[-1] == "Train on it: python train.py --config configs/story-small.json --dataset story"
+    assert said[-1] == "Train on it: python train.py --config configs/story-small.json --dataset story --data.tokenizer gpt2"
     run_prepare("--input", "data/story-train.jsonl")
     with listening() as said:
         assert prepare.main([]) == 0
@@ -398,8 +398,8 @@ def test_chitchat_makes_as_many_conversations_as_asked_for(monkeypatch):
     with listening() as said:
         assert prepare.main(["--dataset", "chitchat", "--max_documents", "30", "--num_workers", "0"]) == 0
     assert len(lines("train", "chitchat")) + len(lines("val", "chitchat")) == 30
-    command = "python train.py --config configs/story-small.json --dataset chitchat --model.block_size 256"
-    assert said[-1] == f"Train on it: {command} --data.predict assistant --data.pack whole"
+    command = "python train.py --config configs/story-small.json --dataset chitchat --data.tokenizer gpt2"
+    assert said[-1] == f"Train on it: {command} --data.predict assistant"
 
 
 def test_conversations_without_an_assistant_are_named_with_their_roles():
@@ -445,7 +445,7 @@ def test_the_recipe_in_the_docs_works(tmp_path, monkeypatch):
 def test_a_tokenizer_is_trained_once_and_the_printed_training_command_names_it():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60)])
     said = run_prepare("--input", "a.jsonl", "--train_tokenizer", "--vocab_size", "300")
-    command = "python train.py --config configs/story-small-8k.json --dataset set"
+    command = "python train.py --config configs/story-small.json --dataset set"
     assert said.endswith(f"{command} --data.tokenizer data/set-300.tiktoken")
     tokenizer = get_tokenizer("data/set-300.tiktoken")
     assert tokenizer.n_vocab == 300
@@ -868,7 +868,7 @@ def test_the_printed_statistics_are_those_of_the_data_set():
         assert figure("tokens") == f"{sum(sizes):,}, {len(sizes)} of them control tokens"
         assert figure("bytes per token") == f"{n_bytes / (sum(sizes) - len(sizes)):.2f}"
         assert figure("longest document") == f"{max(sizes):,} tokens"
-    assert "python train.py --config configs/story-small.json --dataset set" in said
+    assert "python train.py --config configs/story-small.json --dataset set --data.tokenizer gpt2" in said
 
 
 def named_command(said):
