@@ -369,7 +369,10 @@ def test_one_command_prepares_a_recipe_and_the_list_shows_what_is_prepared():
     with listening() as said:
         assert prepare.main(["--dataset", "story", "--source", "sample", "--max_documents", "50"]) == 0
     assert len(lines("train", "story")) + len(lines("val", "story")) == 50
-    assert said[-1] == "Train on it: python train.py --config configs/story-small.json --dataset story --data.tokenizer gpt2"
+    assert (
+        said[-1]
+        == "Train on it: python train.py --config configs/story-small.json --dataset story --data.tokenizer gpt2"
+    )
     run_prepare("--input", "data/story-train.jsonl")
     with listening() as said:
         assert prepare.main([]) == 0
@@ -603,7 +606,7 @@ def test_training_needs_only_the_token_cache_of_a_data_set():
     shutil.rmtree("data")
     said = run_prepare("--data.data_dir", "other")
     assert "No other/set-val.jsonl: using the token cache made from data/set-val.jsonl." in said
-    assert said.endswith("--dataset set --data.data_dir other")
+    assert said.endswith("--dataset set --data.data_dir other --data.tokenizer gpt2")
     assert train_plainly(*TINY, "--dataset", "set", "--data.data_dir", "other", "--max_iters", "1").code == 0
     for flag in ("--stats", "--train_tokenizer"):
         with pytest.raises(UserError, match=r"'data/set-train\.jsonl' does not exist .*; make it"):

@@ -266,7 +266,7 @@ def test_one_gpu_computes_and_updates() -> None:
 def test_with_fsdp_each_gpu_updates_some_matrices_and_waits_for_both_exchanges() -> None:
     config, cluster = planned(n_layer=12, n_embd=2048, kind="muon"), Cluster(linked_gpu("h100"), 8, 50, 0.5)
     ddp, fsdp = plans(config, 8, cluster, 256)
-    one = 5 * (4 * 6 + 2 * 18) * 2048**3  # q, k, v and c_proj; c_fc and the MLP's c_proj
+    one = 3 * (4 * 6 + 2 * 18) * 2048**3  # q, k, v and c_proj; c_fc and the MLP's c_proj
     for plan, own in ((ddp, 12), (fsdp, 2)):
         read = (
             40 * weights_bytes(replace(config, system=replace(config.system, parallel=plan.layout)), 8)["weights"] / 4
