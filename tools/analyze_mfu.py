@@ -16,8 +16,7 @@ profiles a few more. The time of every operator, without the operators that it c
 The profiler's own cost is measured and subtracted, and the parts are scaled to the time of a plain batch. On CUDA the parts are
 kernel times, and the time that is not accounted for is mostly the device waiting for Python or for data.
 
-FLOPs are counted as in MFU: of every token that the model processes, and of attention to masked positions, but not of
-recomputed activations. Stop other programs first, because they would be measured too.
+FLOPs are counted as in MFU: also of attention to masked positions, but not of recomputed activations. Stop other programs first.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ from config import Config
 from jojo.command import TRAINED_MODEL, Parser, run_command
 from jojo.machine import device as devices
 from jojo.machine import estimate
-from jojo.networks import formulas
+from jojo.networks import formulas, gpt2, qwen3
 from tools.parts.runs import FLAGS_OF_TRAIN, measured_request, predicted_note, synchronize, timed_step
 from trainer import Trainer
 from training import memory
@@ -147,10 +146,9 @@ class Advice:
 @contextmanager
 def ranges(trainer: Trainer) -> Iterator[None]:
     """While this context is open, every call that belongs to a part runs inside a profiler range named after it."""
-    network = sys.modules[type(trainer.model.transformer.h[0].attn).__module__]
     places: list[tuple[Any, str, str]] = [
         (trainer.loader, "batch", "data"), (trainer.loader, "to_device", "data"),
-        (network, "causal_attention", "attention"), (model, "linear_cross_entropy", "loss"),
+        (gpt2, "causal_attention", "attention"), (qwen3, "causal_attention", "attention"), (model, "linear_cross_entropy", "loss"),
         (trainer.scaler, "unscale_", "optimizer"), (torch.nn.utils, "get_total_norm", "optimizer"),
         (torch.nn.utils, "clip_grads_with_norm_", "optimizer"), (trainer.model, "zero_grad", "optimizer"),
         *((optimizer, "step", "optimizer") for optimizer in trainer.optimizers),
