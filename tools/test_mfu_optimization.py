@@ -170,6 +170,13 @@ def listed(flag: str, text: str | None, parse: Callable[[str], T], kind: str) ->
         raise UserError(f"{flag} must be a list of {kind} with commas between them, not '{one_line(text)}'.") from None
 
 
+def known_dtype(text: str) -> str:
+    """Check a dtype's name. Raises ValueError for an unknown one."""
+    if text not in DTYPES:
+        raise ValueError(text)
+    return text
+
+
 def positive_integer(text: str) -> int:
     """Parse a whole number of at least 1. Raises ValueError for anything else."""
     number = int(text)
@@ -182,9 +189,7 @@ def parse_choices(args: argparse.Namespace) -> Choices:
     """Parse the lists of all flags."""
     return Choices(
         listed("--batch_sizes", args.batch_sizes, positive_integer, "whole numbers from 1 on"),
-        listed(
-            "--dtypes", args.dtypes, dict(zip(DTYPES, DTYPES, strict=True)).__getitem__, f"dtypes ({', '.join(DTYPES)})"
-        ),
+        listed("--dtypes", args.dtypes, known_dtype, f"dtypes ({', '.join(DTYPES)})"),
         listed("--compile", args.compile, {"true": True, "false": False}.__getitem__, "true and false"),
         listed("--threads", args.threads, positive_integer, "whole numbers from 1 on"),
     )
