@@ -80,6 +80,11 @@ class ModelConfig:
     )
     norm_eps: float = option(1e-6, "added to the mean square in an RMSNorm", at_least=1e-12, at_most=1, only="qwen3")
 
+    @property
+    def kv_heads(self) -> int:
+        """The number of key/value heads."""
+        return self.n_kv_head or self.n_head
+
 
 @dataclass
 class OptimizerConfig:

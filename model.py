@@ -19,7 +19,6 @@ from jojo.kernels.loss import linear_cross_entropy, token_losses
 from jojo.kernels.norm import Rotation
 from jojo.networks import NETWORKS
 from jojo.networks.common import KVCache
-from jojo.networks.qwen3 import rotation
 
 
 class Block(nn.Module):
@@ -48,10 +47,10 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
         network = NETWORKS[config.architecture]
-        self.config = config
+        self.config, self.rotate = config, network.rotation
         self.checkpointing = False  # not part of the config: the trainer sets it
         self.wte = nn.Embedding(vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd) if network.has_learned_positions else None
+        self.wpe = nn.Embedding(config.block_size, config.n_embd) if network.rotation is None else None
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = network.norm(config)
@@ -76,7 +75,7 @@ class Transformer(nn.Module):
 
     def rotation(self, positions: Tensor) -> Rotation | None:
         """What the blocks need to know of the positions; None if the model has learned positions."""
-        return rotation(positions, self.config) if self.wpe is None else None
+        return self.rotate(positions, self.config) if self.rotate else None
 
 
 class GPT(nn.Module):
@@ -89,9 +88,9 @@ class GPT(nn.Module):
         self.config = config
         self.n_vocab = n_vocab or config.vocab_size
         self.transformer = Transformer(config, config.vocab_size)
-        tied = {"device": "meta"} if config.tie_embeddings else {}  # a meta weight takes no memory
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False, **tied)
-        if tied:
+        unused = "meta" if config.tie_embeddings else None  # a weight on this device takes no memory
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False, device=unused)
+        if config.tie_embeddings:
             self.lm_head.weight = self.transformer.wte.weight
         for name, parameter in self.named_parameters():  # GPT-2's initialization
             if name.endswith("c_proj.weight"):  # 2 n_layer such matrices add to the residual stream

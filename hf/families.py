@@ -117,7 +117,7 @@ class Qwen3Family(Family):
     }
 
     def write_config(self, shape: ModelConfig) -> dict[str, Any]:
-        full = replace(shape, n_kv_head=shape.n_kv_head or shape.n_head, n_inner=inner_width(shape))
+        full = replace(shape, n_kv_head=shape.kv_heads, n_inner=inner_width(shape))
         own = {
             "head_dim": shape.n_embd // shape.n_head,
             "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
@@ -139,14 +139,14 @@ class Qwen3Family(Family):
         return shape
 
     def write_weights(self, weights: Mapping[str, Tensor], shape: ModelConfig) -> dict[str, Tensor]:
-        stacks, stored = formulas(shape).stacks, {}
+        model, stored = formulas(shape), {}
         for theirs, ours in self.OUTSIDE.items():
             if not (theirs == OUTPUT and shape.tie_embeddings):
                 stored[theirs] = weights[ours].contiguous()
         for layer in range(shape.n_layer):
             for ours, parts in self.BLOCK.items():
                 weight = weights[f"transformer.h.{layer}.{ours}"]
-                split = torch.split(weight, list(stacks.get(ours, (len(weight),))))
+                split = torch.split(weight, list(model.rows_of(ours)))
                 stored |= {f"model.layers.{layer}.{name}": p.contiguous() for name, p in zip(parts, split, strict=True)}
         return stored
 
@@ -164,8 +164,8 @@ class Qwen3Family(Family):
         if OUTPUT in stored or not shape.tie_embeddings:
             named[OUTPUT] = take(OUTPUT, tuple(named[EMBEDDING].shape))
         for layer in range(shape.n_layer):
-            for ours, (total, *columns) in model.block.items():
-                rows = zip(self.BLOCK[ours], model.stacks.get(ours, (total,)), strict=True)
+            for ours, (_, *columns) in model.block.items():
+                rows = zip(self.BLOCK[ours], model.rows_of(ours), strict=True)
                 parts = [take(f"model.layers.{layer}.{name}", (n, *columns)) for name, n in rows]
                 named[f"transformer.h.{layer}.{ours}"] = torch.cat(parts)
         if odd := next(iter(stored), None):

@@ -35,7 +35,6 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "flo
     Weight decay applies to matrices and embeddings, not to biases and LayerNorms. `dtype` is for Muon's matrix products.
     """
     kind, rest = OPTIMIZERS[config.kind], list[Tensor]()
-    stacks = {} if kind is AdamW else formulas(model.config).stacks  # type: ignore[arg-type]
     layers: dict[str, list[Tensor]] = defaultdict(list)  # matrices of one shape, by their name in a block
     for name, weight in model.named_parameters():
         if kind is not AdamW and ".h." in name and weight.dim() == 2:
@@ -47,11 +46,8 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "flo
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     optimizers: list[Optimizer] = [AdamW(groups, config, dtype)]
     if layers:
-        named = sorted(layers.items())
-        groups = [
-            {"params": layer, "weight_decay": decay, "rows": stacks.get(name, (len(layer[0]),))}
-            for name, layer in named
-        ]
+        named, rows_of = sorted(layers.items()), formulas(model.config).rows_of  # type: ignore[arg-type]
+        groups = [{"params": layer, "weight_decay": decay, "rows": rows_of(name)} for name, layer in named]
         optimizers.append(kind(groups, config, dtype))
     return optimizers
 
@@ -175,8 +171,8 @@ class Muon(Optimizer):
         """The memory of orthogonalize: 3 copies of the stacked matrices and 2 square products, at most 5 numbers per element."""
         most = 0
         for name, (total, columns) in model.matrices.items():
-            for rows, equal in itertools.groupby(model.stacks.get(name, (total,))):
-                n = len(list(equal))
+            for rows, part in equal_matrices(model.rows_of(name)):
+                n = (part.stop - part.start) // rows
                 most = max(most, total * columns + n * 2 * (rows * columns + min(rows, columns) ** 2))
         own = -(-model.config.n_layer // ranks)
         return (2 if dtype == "bfloat16" else 4) * min(own * most, max(most, 5 * MUON_ELEMENTS))
@@ -185,8 +181,8 @@ class Muon(Optimizer):
     def update_flops(model: Formulas, ranks: int = 1) -> int:
         """Three products in each of orthogonalize's steps."""
         products = 0
-        for name, (total, columns) in model.matrices.items():
-            for short, long in (sorted((rows, columns)) for rows in model.stacks.get(name, (total,))):
+        for name, (_, columns) in model.matrices.items():
+            for short, long in (sorted((rows, columns)) for rows in model.rows_of(name)):
                 products += 2 * short * short * (2 * long + short)
         return len(NEWTON_SCHULZ) * products * -(-model.config.n_layer // ranks)
 

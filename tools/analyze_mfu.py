@@ -51,7 +51,7 @@ from config import Config
 from jojo.command import TRAINED_MODEL, Parser, run_command
 from jojo.machine import device as devices
 from jojo.machine import estimate
-from jojo.networks import formulas, gpt2, qwen3
+from jojo.networks import common, formulas
 from tools.parts.runs import FLAGS_OF_TRAIN, measured_request, predicted_note, synchronize, timed_step
 from trainer import Trainer
 from training import memory
@@ -148,7 +148,7 @@ def ranges(trainer: Trainer) -> Iterator[None]:
     """While this context is open, every call that belongs to a part runs inside a profiler range named after it."""
     places: list[tuple[Any, str, str]] = [
         (trainer.loader, "batch", "data"), (trainer.loader, "to_device", "data"),
-        (gpt2, "causal_attention", "attention"), (qwen3, "causal_attention", "attention"), (model, "linear_cross_entropy", "loss"),
+        (common, "causal_attention", "attention"), (model, "linear_cross_entropy", "loss"),
         (trainer.scaler, "unscale_", "optimizer"), (torch.nn.utils, "get_total_norm", "optimizer"),
         (torch.nn.utils, "clip_grads_with_norm_", "optimizer"), (trainer.model, "zero_grad", "optimizer"),
         *((optimizer, "step", "optimizer") for optimizer in trainer.optimizers),

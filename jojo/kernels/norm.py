@@ -27,7 +27,7 @@ Rotation = tuple[Tensor, Tensor]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """X / sqrt(mean(x²) + eps) * weight, with means over the last dimension, (..., C)."""
+    """Returns x / sqrt(mean(x²) + eps) * weight, with means over the last dimension, (..., C)."""
     weight = weight.to(x.dtype)  # fsdp gathers weights in bfloat16
     if _trains_on_cpu(x):
         return RmsNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
@@ -53,7 +53,7 @@ def _copy(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _swapped(x: Tensor) -> Tensor:
-    """X with the halves of its last dimension swapped."""
+    """The same tensor with the halves of its last dimension swapped."""
     return torch.cat(x.chunk(2, -1)[::-1], -1)
 
 

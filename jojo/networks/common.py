@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig
+from jojo.kernels.attention import causal_attention
+from jojo.kernels.norm import Rotation
 
 Shapes = dict[str, tuple[int, ...]]  # weight name -> shape
 
@@ -21,8 +23,7 @@ class KVCache:
     """Keys and values of the tokens seen so far, in memory allocated once for the whole context."""
 
     def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
-        heads = config.n_kv_head or config.n_head
-        shape = (config.n_layer, batch_size, heads, config.block_size, config.n_embd // config.n_head)
+        shape = (config.n_layer, batch_size, config.kv_heads, config.block_size, config.n_embd // config.n_head)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)  # (n_layer, B, K, block_size, D)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0  # tokens in the cache
@@ -33,6 +34,26 @@ class KVCache:
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class CausalAttention(nn.Module):
+    """What follows once an architecture has made queries, keys and values. A subclass adds the linear layers."""
+
+    c_proj: nn.Linear
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.dropout, self.layer = config.dropout, layer
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None) -> Tensor:
+        """Attention and projection of q (B, H, T, D), k and v (B, K, T, D): (B, T, C). A cache gets k and v."""
+        dtype = q.dtype
+        if cache is not None:
+            k, v = cache.extend(self.layer, k.to(cache.keys.dtype), v.to(cache.values.dtype))  # (B, K, S, D)
+            q = q.to(k.dtype)  # a cache may be in float32 while the weights are not
+        y = causal_attention(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
+        return self.resid_dropout(self.c_proj(y.transpose(1, 2).flatten(2).to(dtype)))
 
 
 class Formulas:
@@ -57,6 +78,10 @@ class Formulas:
     def outside(self) -> Shapes:
         """The weights that are not in a block."""
         return self.embeddings | self.last_norm | self.head
+
+    def rows_of(self, name: str) -> tuple[int, ...]:
+        """The rows of each matrix that a block's weight holds above one another; most weights hold one matrix."""
+        return self.stacks.get(name, self.block[name][:1])
 
     @property
     def matrices(self) -> Shapes:
@@ -111,4 +136,5 @@ class Network:
     attention: Callable[[ModelConfig, int], nn.Module]  # of the layer with this number
     mlp: Callable[[ModelConfig], nn.Module]
     formulas: Callable[[ModelConfig], Formulas]
-    has_learned_positions: bool  # False: attention rotates queries and keys by their position
+    # The angles by which attention rotates queries and keys at these positions (T,); None: positions are learned.
+    rotation: Callable[[Tensor, ModelConfig], Rotation] | None = None

@@ -14,31 +14,24 @@ from torch import Tensor, nn
 
 from config import ModelConfig
 from jojo.kernels.activation import Gelu, projected
-from jojo.kernels.attention import causal_attention
-from jojo.kernels.norm import Rotation
-from jojo.networks.common import Formulas, KVCache, Network, Shapes
+from jojo.networks.common import CausalAttention, Formulas, KVCache, Network, Shapes
 
 
-class Attention(nn.Module):
+class Attention(CausalAttention):
     """Every position attends to itself and to the positions before it."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.n_head, self.dropout, self.layer = config.n_head, config.dropout, layer
+        super().__init__(config, layer)
+        self.n_head = config.n_head
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: None = None, cache: KVCache | None = None) -> Tensor:
         """(B, T, C) to (B, T, C). GPT-2 has learned positions, and no rotation."""
         B, T, C = x.shape
         qkv = self.c_attn(x)  # (B, T, 3 C)
         q, k, v = (part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for part in qkv.split(C, dim=2))
-        if cache is not None:
-            k, v = cache.extend(self.layer, k.to(cache.keys.dtype), v.to(cache.values.dtype))  # (B, H, S, D)
-            q = q.to(k.dtype)  # a cache may be in float32 while the weights are not
-        y = causal_attention(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
-        return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C).to(qkv.dtype)))
+        return self.attend(q, k, v, cache)
 
 
 class MLP(nn.Module):
@@ -96,4 +89,4 @@ class GPT2Formulas(Formulas):
         return max(inner, scores - inner)  # GELU's input is freed before the scores get their gradient
 
 
-GPT2 = Network(norm, Attention, MLP, GPT2Formulas, has_learned_positions=True)
+GPT2 = Network(norm, Attention, MLP, GPT2Formulas)

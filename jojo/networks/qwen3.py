@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from config import ModelConfig
 from jojo.kernels.activation import SwiGlu, projected
-from jojo.kernels.attention import causal_attention
 from jojo.kernels.norm import Rotation, rms_norm, rotated_norm
-from jojo.networks.common import Formulas, KVCache, Network
+from jojo.networks.common import CausalAttention, Formulas, KVCache, Network
 
 WIDTH_MULTIPLE = 64  # the MLP's inner width is rounded up to it, for faster matrix products
 
@@ -52,17 +51,16 @@ def norm(config: ModelConfig) -> nn.Module:
     return RMSNorm(config.n_embd, config.norm_eps)
 
 
-class Attention(nn.Module):
+class Attention(CausalAttention):
     """Every position attends to itself and to the positions before it. H / K query heads share keys and values."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.n_head, self.n_kv_head = config.n_head, config.n_kv_head or config.n_head
-        self.dropout, self.layer, head_size = config.dropout, layer, config.n_embd // config.n_head
+        super().__init__(config, layer)
+        head_size = config.n_embd // config.n_head
+        self.n_head, self.n_kv_head = config.n_head, config.kv_heads
         self.c_attn = nn.Linear(config.n_embd, (self.n_head + 2 * self.n_kv_head) * head_size, bias=False)
         self.q_norm, self.k_norm = (RMSNorm(head_size, config.norm_eps) for _ in range(2))
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
-        self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, rotation: Rotation, cache: KVCache | None = None) -> Tensor:
         """(B, T, C) to (B, T, C); `rotation` is that of the T positions."""
@@ -72,12 +70,7 @@ class Attention(nn.Module):
         q, k, v = qkv.split((H, K, K), dim=2)
         q = rotated_norm(q, self.q_norm.weight, self.q_norm.eps, rotation)  # (B, H, T, D)
         k = rotated_norm(k, self.k_norm.weight, self.k_norm.eps, rotation)  # (B, K, T, D)
-        v = v.transpose(1, 2)
-        if cache is not None:
-            k, v = cache.extend(self.layer, k.to(cache.keys.dtype), v.to(cache.values.dtype))  # (B, K, S, D)
-            q = q.to(k.dtype)  # a cache may be in float32 while the weights are not
-        y = causal_attention(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
-        return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C).to(qkv.dtype)))
+        return self.attend(q, k, v.transpose(1, 2), cache)
 
 
 class MLP(nn.Module):
@@ -100,7 +93,7 @@ class Qwen3Formulas(Formulas):
         super().__init__(config)
         V, C = self.output
         D, F = C // config.n_head, inner_width(config)
-        self.kv = (config.n_kv_head or config.n_head) * D  # rows of the keys' matrix, and of the values'
+        self.kv = config.kv_heads * D  # rows of the keys' matrix, and of the values'
         self.embeddings = {"transformer.wte.weight": (V, C)}
         self.last_norm = {"transformer.ln_f.weight": (C,)}
         self.block = {
@@ -118,7 +111,7 @@ class Qwen3Formulas(Formulas):
 
     def kept_bytes_per_token(self, dtype: str, device: str) -> int:
         C, T, size = self.config.n_embd, self.config.block_size, 4 if dtype == "float32" else 2
-        H, K = self.config.n_head, self.config.n_kv_head or self.config.n_head
+        H, K = self.config.n_head, self.config.kv_heads
         residuals = 2 * (4 * C + 4)  # the inputs of both RMSNorms and their scales, in float32
         norms = 2 * size * C  # their outputs, which c_attn and c_fc read
         mlp = 2 * size * self.inner  # gate and up
@@ -138,4 +131,4 @@ class Qwen3Formulas(Formulas):
         return max(3 * inner, scores - 2 * inner)  # of gate, up and their product; freed: gate and up
 
 
-QWEN3 = Network(norm, Attention, MLP, Qwen3Formulas, has_learned_positions=False)
+QWEN3 = Network(norm, Attention, MLP, Qwen3Formulas, rotation)

@@ -13,7 +13,7 @@ import torch
 from helpers_run import QWEN3, listening, make_trainer, settle, write_data
 
 from config import Config
-from jojo.networks import formulas, gpt2
+from jojo.networks import common, formulas
 from tools import analyze_mfu as tool
 from utils import UserError
 
@@ -105,11 +105,11 @@ def test_flops_of_the_parts_are_those_of_the_model() -> None:
 
 def test_after_profiling_every_function_is_the_original_again() -> None:
     trainer = make_trainer()
-    before = gpt2.causal_attention, torch.nn.utils.get_total_norm, set(vars(trainer.loader)), set(vars(trainer))
+    before = common.causal_attention, torch.nn.utils.get_total_norm, set(vars(trainer.loader)), set(vars(trainer))
     with tool.ranges(trainer):
-        assert gpt2.causal_attention is not before[0]
+        assert common.causal_attention is not before[0]
     assert before == (
-        gpt2.causal_attention, torch.nn.utils.get_total_norm, set(vars(trainer.loader)), set(vars(trainer))
+        common.causal_attention, torch.nn.utils.get_total_norm, set(vars(trainer.loader)), set(vars(trainer))
     )  # fmt: skip
     trainer.run.close()
 
