@@ -29,7 +29,12 @@ class Gelu:
         return F.gelu(x, approximate="tanh")
 
     @staticmethod
-    def backward(grad: Tensor, x: Tensor) -> Tensor:
+    def again(x: Tensor) -> tuple[Tensor, None]:
+        """forward(x) in the backward pass, and what `backward` needs of it."""
+        return Gelu.forward(x), None
+
+    @staticmethod
+    def backward(grad: Tensor, x: Tensor, needed: None) -> Tensor:
         """The gradient of x; it takes the place of `grad`."""
         return torch.ops.aten.gelu_backward.grad_input(grad, x, approximate="tanh", grad_input=grad)
 
@@ -43,12 +48,18 @@ class SwiGlu:
         return F.silu(gate) * up
 
     @staticmethod
-    def backward(grad: Tensor, x: Tensor) -> Tensor:
-        """The gradient of x. Its memory holds SiLU's output in between."""
+    def again(x: Tensor) -> tuple[Tensor, Tensor]:
+        """forward(x), and the memory of x's gradient: its halves hold SiLU's output and the result until then."""
         (gate, up), grad_x = x.chunk(2, -1), torch.empty_like(x)
-        grad_gate, grad_up = grad_x.chunk(2, -1)
-        torch.mul(grad, torch.ops.aten.silu.out(gate, out=grad_gate), out=grad_up)
-        torch.ops.aten.silu_backward.grad_input(grad.mul_(up), gate, grad_input=grad_gate)
+        silu, y = grad_x.chunk(2, -1)
+        return torch.mul(torch.ops.aten.silu.out(gate, out=silu), up, out=y), grad_x
+
+    @staticmethod
+    def backward(grad: Tensor, x: Tensor, grad_x: Tensor) -> Tensor:
+        """The gradient of x, in the memory that `again` gave."""
+        (gate, up), (silu, grad_up) = x.chunk(2, -1), grad_x.chunk(2, -1)
+        torch.mul(grad, silu, out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grad.mul_(up), gate, grad_input=silu)
         return grad_x
 
 
@@ -78,6 +89,8 @@ class Projected(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         rows = grad.flatten(0, -2)
-        grad_weight = rows.T @ ctx.activation.forward(x).flatten(0, -2)
+        y, needed = ctx.activation.again(x)
+        grad_weight = rows.T @ y.flatten(0, -2)
+        del y  # frees its memory
         grad_bias = rows.sum(0) if ctx.needs_input_grad[3] else None
-        return ctx.activation.backward(grad @ weight, x), None, grad_weight, grad_bias
+        return ctx.activation.backward(grad @ weight, x, needed), None, grad_weight, grad_bias

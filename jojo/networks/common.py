@@ -48,11 +48,10 @@ class CausalAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None) -> Tensor:
         """Attention and projection of q (B, H, T, D), k and v (B, K, T, D): (B, T, C). A cache gets k and v."""
-        dtype = q.dtype
-        if cache is not None:
-            k, v = cache.extend(self.layer, k.to(cache.keys.dtype), v.to(cache.values.dtype))  # (B, K, S, D)
-            q = q.to(k.dtype)  # a cache may be in float32 while the weights are not
-        y = causal_attention(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
+        dtype = v.dtype
+        if cache is not None:  # it may be in float32 while the weights are not
+            k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
+        y = causal_attention(q.to(v.dtype), k.to(v.dtype), v, self.dropout if self.training else 0.0)  # (B, H, T, D)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).flatten(2).to(dtype)))
 
 

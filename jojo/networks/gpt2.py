@@ -77,15 +77,18 @@ class GPT2Formulas(Formulas):
         mlp = 4 * size * C  # the input of GELU
         attention = 4 * size * C + 4 * H  # q, k, v, the output y, and the log-sum-exp of each row of scores
         masks = 2 * C if self.config.dropout else 0  # dropout's: a byte per channel, after attention and the MLP
-        if device == "cpu" and self.config.dropout:  # q, k, v and three T x T matrices in float32, y in `dtype`
-            attention, masks = (3 * 4 + size) * C + 3 * 4 * H * T, 2 * size * C
+        if device == "cpu" and self.config.dropout:
+            masks = 2 * size * C
+        if device == "cpu" and self.config.dropout and dtype == "float32":  # and three T x T matrices
+            attention = 4 * size * C + 3 * 4 * H * T
         elif device == "cpu" and dtype != "float32":  # kernels/attention.py: q, k, v, y (B, H, T, D), y again (B, T, C)
             attention = 5 * size * C
         return residuals + norms + mlp + attention + masks
 
     def gradient_bytes_per_token(self, dtype: str, device: str) -> int:
         inner = 4 * self.config.n_embd * (4 if dtype == "float32" else 2)  # the MLP's inner layer
-        scores = 4 * self.config.n_head * self.config.block_size if self.config.dropout and device == "cpu" else 0
+        drops = self.config.dropout and device == "cpu" and dtype == "float32"  # all T x T scores at once
+        scores = 4 * self.config.n_head * self.config.block_size if drops else 0
         return max(inner, scores - inner)  # GELU's input is freed before the scores get their gradient
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from config import ModelConfig
 from jojo.kernels.activation import SwiGlu, projected
-from jojo.kernels.norm import Rotation, rms_norm, rotated_norm
+from jojo.kernels.norm import Rotation, rms_norm, rotated_norms
 from jojo.networks.common import CausalAttention, Formulas, KVCache, Network
 
 WIDTH_MULTIPLE = 64  # the MLP's inner width is rounded up to it, for faster matrix products
@@ -30,7 +30,7 @@ def rotation(positions: Tensor, config: ModelConfig) -> Rotation:
     """The angles of rotary positions (Su et al. 2021, "RoFormer"): a pair i of D channels turns by position / theta^(2i/D)."""
     D = config.n_embd // config.n_head
     slowness = config.rope_theta ** (torch.arange(0, D, 2, device=positions.device, dtype=torch.float32) / D)
-    angles = positions.float().view(-1, 1, 1) / slowness  # (T, 1, D / 2)
+    angles = positions.float().view(-1, 1) / slowness  # (T, D / 2)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
@@ -67,10 +67,9 @@ class Attention(CausalAttention):
         B, T, C = x.shape
         H, K = self.n_head, self.n_kv_head
         qkv = self.c_attn(x).view(B, T, H + 2 * K, C // H)  # all heads of queries, then of keys, then of values
-        q, k, v = qkv.split((H, K, K), dim=2)
-        q = rotated_norm(q, self.q_norm.weight, self.q_norm.eps, rotation)  # (B, H, T, D)
-        k = rotated_norm(k, self.k_norm.weight, self.k_norm.eps, rotation)  # (B, K, T, D)
-        return self.attend(q, k, v.transpose(1, 2), cache)
+        qk, v = qkv.split((H + K, K), dim=2)
+        q, k = rotated_norms(qk, (H, K), (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps, rotation)
+        return self.attend(q, k, v.transpose(1, 2), cache)  # (B, H, T, D), and k and v (B, K, T, D)
 
 
 class MLP(nn.Module):
@@ -117,8 +116,12 @@ class Qwen3Formulas(Formulas):
         mlp = 2 * size * self.inner  # gate and up
         attention = size * (2 * C + 2 * self.kv) + 4 * (H + K)  # c_attn's output, y, and the scales of q and k
         masks = 2 * C if self.config.dropout else 0  # dropout's: a byte per channel, after attention and the MLP
-        if device == "cpu" and self.config.dropout:  # q, k, v of all heads and three T x T matrices in float32
-            attention, masks = attention + 3 * 4 * C + 3 * 4 * H * T, 2 * size * C
+        if device == "cpu" and self.config.dropout:
+            masks = 2 * size * C
+        if (
+            device == "cpu" and self.config.dropout and dtype == "float32"
+        ):  # q, k, v of all heads and three T x T matrices
+            attention += 3 * 4 * C + 3 * 4 * H * T
         elif device == "cpu" and dtype != "float32":  # kernels/attention.py: q, k, v (heads, T, D), y again (B, T, C)
             attention += size * (2 * C + 2 * self.kv)
         else:  # q and k rotated, and the log-sum-exp of each row of scores; on a GPU, q and k in float32 too
@@ -127,7 +130,8 @@ class Qwen3Formulas(Formulas):
 
     def gradient_bytes_per_token(self, dtype: str, device: str) -> int:
         inner = self.inner * (4 if dtype == "float32" else 2)
-        scores = 4 * self.config.n_head * self.config.block_size if self.config.dropout and device == "cpu" else 0
+        drops = self.config.dropout and device == "cpu" and dtype == "float32"  # all T x T scores at once
+        scores = 4 * self.config.n_head * self.config.block_size if drops else 0
         return max(3 * inner, scores - 2 * inner)  # of gate, up and their product; freed: gate and up
 
 

@@ -163,7 +163,10 @@ BATCHES: list[tuple[str, dict[str, Any]]] = [
     ("loss", WIDE | {"n_layer": 3, "batch_size": 8}),
     ("loss", WIDE | {"n_layer": 3, "batch_size": 8, "dtype": "float32"}),
     ("loss", WIDE | {"batch_size": 1, "vocab_size": 16384, "gradient_accumulation_steps": 2}),
-    ("last block", {"n_embd": 128, "block_size": 1024, "n_layer": 1, "dropout": 0.1, "batch_size": 1}),
+    (
+        "last block",
+        {"n_embd": 128, "block_size": 1024, "n_layer": 1, "dropout": 0.1, "batch_size": 1, "dtype": "float32"},
+    ),
     ("first block", WIDE | {"n_layer": 8, "batch_size": 1}),
     ("embeddings", {"n_embd": 256, "n_layer": 8, "batch_size": 1, "vocab_size": 4096}),
     ("embeddings", {"n_embd": 256, "batch_size": 1, "vocab_size": 16384, "dtype": "float32"}),

@@ -40,6 +40,10 @@ def run(function: object, parts: list[Tensor], seed: int = 1) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y, parts, grad)]
 
 
+def blocked(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    return BlockedAttention.apply(q, k, v, dropout)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     B=st.integers(1, 3), H=st.integers(1, 3), T=st.integers(1, 40), D=st.integers(1, 9), rows=st.integers(1, 17),
@@ -50,7 +54,7 @@ def test_any_shape_in_any_pieces_equals_the_plain_formula(
 ) -> None:
     parts = qkv(B, H, T, D, torch.float32, seed, G)
     with mock.patch.multiple(attention, QUERY_ROWS=rows, CACHE_BYTES=cache):
-        ours = run(BlockedAttention.apply, parts)
+        ours = run(blocked, parts)
     truth = run(plain, [part.double() for part in parts])
     for a, b in zip(ours, truth, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
@@ -87,11 +91,48 @@ def test_new_tokens_see_the_past_and_themselves(T: int, S: int, dtype: torch.dty
     )
 
 
-def test_the_blocked_form_is_for_bfloat16_on_a_cpu_without_dropout() -> None:
-    with mock.patch.object(BlockedAttention, "apply", side_effect=BlockedAttention.apply) as blocked:
+def test_the_blocked_form_is_for_bfloat16_on_a_cpu() -> None:
+    with mock.patch.object(BlockedAttention, "apply", side_effect=BlockedAttention.apply) as used:
         causal_attention(*qkv(1, 1, 4, 8, torch.float32))
-        causal_attention(*qkv(1, 1, 4, 8), dropout=0.1)
         causal_attention(*(part.to("meta") for part in qkv(1, 1, 4, 8)))
-        assert not blocked.called
-        causal_attention(*qkv(1, 1, 4, 8))
-        assert blocked.called
+        assert not used.called
+        causal_attention(*qkv(1, 1, 4, 8), dropout=0.1)
+        assert used.called
+
+
+# --- dropout --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("G", [1, 3])
+def test_dropped_weights_are_those_of_the_seed_in_both_passes(G: int) -> None:
+    """With the identity as values, the output is the weights themselves, dropped ones as zeros."""
+    T, dropout = 24, 0.3
+    q, k, v = qkv(2, 2, T, T, torch.float32, G=G)
+    with mock.patch.multiple(attention, QUERY_ROWS=7, CACHE_BYTES=1 << 12):
+        torch.manual_seed(5)
+        weights = blocked(q, k, torch.eye(T).expand(2, 2, T, T), dropout).detach()
+        factor = (weights > 0).double() / (1 - dropout)
+
+        def truth(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            k, v = k.repeat_interleave(G, 1), v.repeat_interleave(G, 1)
+            scores = q @ k.mT / math.sqrt(T) + torch.full((T, T), -torch.inf, dtype=q.dtype).triu(1)
+            return (torch.softmax(scores, -1) * factor) @ v
+
+        def ours(*parts: Tensor) -> Tensor:
+            torch.manual_seed(5)
+            return blocked(*parts, dropout)
+
+        for found, exact in zip(run(ours, [q, k, v]), run(truth, [q.double(), k.double(), v.double()]), strict=True):
+            torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
+def test_each_weight_is_dropped_with_the_probability(probability: float) -> None:
+    n = 200_001  # not a multiple of the numbers that are drawn together
+    weights = [torch.ones(2, n).bfloat16() for _ in range(3)]
+    for tensor, seed in zip(weights, (1, 1, 2), strict=True):
+        attention.Dropout(probability, seed).zero(tensor)
+    for column in (weights[0][:, lane::8] for lane in range(8)):  # the parts of each random number are alike
+        deviation = math.sqrt(probability * (1 - probability) / column.numel())
+        assert abs(1 - column.mean(dtype=torch.float64) - probability) < 4.5 * deviation
+    assert weights[0].equal(weights[1]) and not weights[0].equal(weights[2])
