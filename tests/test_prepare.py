@@ -607,7 +607,12 @@ def test_training_needs_only_the_token_cache_of_a_data_set():
     said = run_prepare("--data.data_dir", "other")
     assert "No other/set-val.jsonl: using the token cache made from data/set-val.jsonl." in said
     assert said.endswith("--dataset set --data.data_dir other --data.tokenizer gpt2")
-    assert train_plainly(*TINY, "--dataset", "set", "--data.data_dir", "other", "--max_iters", "1").code == 0
+    assert (
+        train_plainly(
+            *TINY, "--data.tokenizer", "gpt2", "--dataset", "set", "--data.data_dir", "other", "--max_iters", "1"
+        ).code
+        == 0
+    )
     for flag in ("--stats", "--train_tokenizer"):
         with pytest.raises(UserError, match=r"'data/set-train\.jsonl' does not exist .*; make it"):
             run_prepare(flag)
@@ -968,7 +973,7 @@ def test_verify_without_a_cache_is_refused():
 def test_training_does_not_tokenize_a_prepared_data_set_again():
     Path("book.txt").write_text("\n<|endoftext|>\n".join(sentences(30)))
     run_prepare("--input", "book.txt", "--val_fraction", "0.2")
-    outcome = train_plainly(*TINY, "--dataset", "set", "--max_iters", "3")
+    outcome = train_plainly(*TINY, "--data.tokenizer", "gpt2", "--dataset", "set", "--max_iters", "3")
     assert outcome.code == 0
     assert "Tokenizing" not in outcome.said
     assert state_of("models/set_epoch1.pt")["batch_counter"] == 3

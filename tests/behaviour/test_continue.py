@@ -166,7 +166,7 @@ def test_an_output_name_that_looks_like_another_runs_checkpoint_is_refused(name)
 
 
 def test_an_older_checkpoint_of_the_same_name_is_moved_aside():
-    train("--max_iters", "2")
+    train("--max_iters", "2", "--data.tokenizer", "gpt2")
     save_as_2x(state_of("models/mine_epoch1.pt"), Path("models/mine_epoch1.pt"))
     before = Path("models/mine_epoch1.pt").read_bytes()
     assert train_plainly("--checkpoint", "models/mine_epoch1.pt", "--max_iters", "3").code == 0

@@ -18,8 +18,8 @@ import train as train_command
 from jojo.checkpoints.run_files import RunFiles
 from jojo.command import run_command
 
-# The sizes of a tiny run's files: a row of metrics 300 bytes, a cache 1 kB, a plot 30 kB, a checkpoint 10 MB.
-LIMITS = [0, 150, 700, 2_000, 20_000, 100_000, 1_000_000, 8_000_000]
+# The sizes of a tiny run's files: a row of metrics 300 bytes, a cache 1 kB, a plot 30 kB, a checkpoint 0.7 MB.
+LIMITS = [0, 150, 700, 2_000, 20_000, 100_000, 500_000]
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from helpers_cli import environment
-from helpers_run import QWEN3, TINY, make_run, metrics_rows, settle, state_of, train, write_data
+from helpers_run import QWEN3, TINY, make_run, metrics_rows, settle, state_of, train
 
 from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.machine.ranks import Ranks
@@ -31,7 +31,6 @@ FLAGS = [  # seven epochs of three batches; in an epoch's last batch some ranks 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(tmp_path, monkeypatch)
-    write_data(n_train=17)
 
 
 def train_alone(*flags: str) -> dict[str, Any]:

@@ -132,7 +132,8 @@ def run(main: Main, *arguments: str) -> Said:
 # --- the folder of all tests ----------------------------------------------------------------------------------------------
 
 # The smallest model that the vocabulary allows, trained for two batches.
-FLAGS = [*TINY, "--model.n_embd", "2", "--model.n_head", "1", "--model.block_size", "8", "--max_iters", "2"]
+SMALLEST = "--data.tokenizer gpt2 --model.n_embd 2 --model.n_head 1 --model.block_size 8 --max_iters 2"
+FLAGS = [*TINY, *SMALLEST.split()]
 SHAPE = {"n_layer": 1, "n_head": 1, "n_embd": 2, "block_size": 8, "dropout": 0.0, "bias": False, "vocab_size": 50304}
 OWN = "models/mine_epoch1.pt"  # the checkpoint that this run writes
 OTHER = "models/other.pt"

@@ -52,7 +52,7 @@ def test_loading_a_model_with_another_tokenizer_is_refused() -> None:
     ):
         with pytest.raises(UserError, match=name):
             train_plainly(*flags, "--max_iters", "3", "--data.tokenizer", "gpt2")
-    train("--max_iters", "1", "--output_checkpoint", "models/plain.pt")
+    train("--max_iters", "1", "--output_checkpoint", "models/plain.pt", "--data.tokenizer", "gpt2")
     with pytest.raises(UserError, match=r"trained with the tokenizer gpt2, and --data\.tokenizer names 'data/mine-300"):
         train_plainly("--load_model_only", "models/plain.pt", "--dataset", "mine", *OWN)
 

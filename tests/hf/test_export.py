@@ -273,7 +273,7 @@ def test_the_pipeline_answers_messages_and_stops(tmp_path: Path) -> None:
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
     """A Trainer with a small data set, before its first batch."""
     helpers_run.settle(tmp_path, monkeypatch)
-    made = helpers_run.make_trainer()
+    made = helpers_run.make_trainer("--data.tokenizer", "gpt2")
     yield made
     made.run.close()
 

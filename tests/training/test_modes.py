@@ -63,7 +63,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("first")
     with pytest.MonkeyPatch.context() as patch:
         settle(folder, patch)
-        assert train("--max_iters", "4", "--eval_interval", "2", "--seed", "7").code == 0
+        assert train("--max_iters", "4", "--eval_interval", "2", "--seed", "7", "--data.tokenizer", "gpt2").code == 0
         save_as_2x(state_of(PATH), Path(OLDER))
         Path(FOLDER).mkdir()
         write_folder(model_of(PATH), Tokenizer(), Path(FOLDER))

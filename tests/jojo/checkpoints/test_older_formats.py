@@ -79,7 +79,9 @@ def test_each_weight_gets_its_own_optimizer_state(version, bias):
 def test_training_continues_from_an_older_checkpoint(version, flag):
     model, optimizer = trained_plainly()
     path = save_old("models/old.pt", version, model, optimizer, epoch=0, best_val_loss=5.5)
-    outcome = train_plainly(*TINY, flag, str(path), "--max_iters", "6", "--output_checkpoint", "models/new.pt")
+    outcome = train_plainly(
+        *TINY, "--data.tokenizer", "gpt2", flag, str(path), "--max_iters", "6", "--output_checkpoint", "models/new.pt"
+    )
     assert outcome.code == 0
     assert "'models/old.pt' does not store the position in the data; batch 3 is followed by a new epoch" in outcome.said
     state = state_of("models/new.pt")

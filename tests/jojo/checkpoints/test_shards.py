@@ -87,7 +87,7 @@ def test_a_state_written_in_shards_is_read_back_as_from_one_file(sharded: Path) 
     assert differences(ours.model, theirs.model) == [] and differences(ours.state, theirs.state) == []
     assert ours.model["lm_head.weight"] is ours.model["transformer.wte.weight"]
     assert read_stamp(sharded) == read_stamp(Path("models/whole.pt"))
-    assert sharded.stat().st_size < 30_000 < sum(p.stat().st_size for p in folder_of(sharded).iterdir())
+    assert sharded.stat().st_size < 60_000 < sum(p.stat().st_size for p in folder_of(sharded).iterdir())
 
 
 def test_a_file_converted_to_shards_and_back_is_the_same(sharded: Path) -> None:
