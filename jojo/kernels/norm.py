@@ -30,7 +30,9 @@ Rotation = tuple[Tensor, Tensor]
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Returns x / sqrt(mean(x²) + eps) * weight, with means over the last dimension, (..., C)."""
     weight = weight.to(x.dtype)  # fsdp gathers weights in bfloat16
-    if _on_cpu(x) and torch.is_grad_enabled():
+    if not _on_cpu(x):
+        return F.rms_norm(x, weight.shape, weight, eps)
+    if torch.is_grad_enabled():
         return RmsNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return _normalized(x, eps) * weight
 
@@ -44,12 +46,19 @@ def rotated_norms(
     result is in the dtype of x; without gradients, in float32.
     """
     weights = [weight.float() for weight in weights]
-    if _on_cpu(x) and torch.is_grad_enabled():
+    if torch.is_grad_enabled():
+        rotated_norm = RotatedNorm.apply if _on_cpu(x) else _rotated_norm
         parts = zip(x.split_with_sizes(heads, 2), weights, strict=True)
-        return [RotatedNorm.apply(part, weight, eps, *rotation) for part, weight in parts]  # type: ignore[no-untyped-call]
+        return [rotated_norm(part, weight, eps, *rotation) for part, weight in parts]
     weight = torch.cat([weight.expand(n, 1, -1) for n, weight in zip(heads, weights, strict=True)])  # (heads, 1, D)
     y = _normalized(x.transpose(1, 2).float(), eps) * weight
     return torch.addcmul(y * rotation[0], _swapped(y), rotation[1]).split_with_sizes(heads, 1)
+
+
+def _rotated_norm(x: Tensor, weight: Tensor, eps: float, cosines: Tensor, sines: Tensor) -> Tensor:
+    """The same as RotatedNorm, in plain operations."""
+    y = F.rms_norm(x.transpose(1, 2).float(), weight.shape, weight, eps)
+    return torch.addcmul(y * cosines, _swapped(y), sines).to(x.dtype)
 
 
 def _on_cpu(x: Tensor) -> bool:
@@ -59,9 +68,9 @@ def _on_cpu(x: Tensor) -> bool:
 def _normalized(x: Tensor, eps: float) -> Tensor:
     """RMSNorm without weights, (..., C)."""
     C = x.size(-1)
-    return (
-        F.layer_norm(torch.cat([x, -x], -1), (2 * C,), eps=eps)[..., :C] if _on_cpu(x) else F.rms_norm(x, (C,), eps=eps)
-    )
+    if not _on_cpu(x):
+        return F.rms_norm(x, (C,), eps=eps)
+    return F.layer_norm(torch.cat([x, -x], -1), (2 * C,), eps=eps)[..., :C]
 
 
 def _copy(x: Tensor, dtype: torch.dtype) -> Tensor:
