@@ -1,6 +1,6 @@
 """Run rank 0 of 64 without the other ranks: tests/helpers/fake_ranks_script.py CASE ... > measured.json
 
-A CASE is train.py's flags in one argument. For each, the real Trainer runs four batches on PyTorch's fake process group, whose
+A CASE is train.py's flags in one argument. For each, the real Trainer runs some batches on PyTorch's fake process group, whose
 collectives send nothing. Each case prints one line of JSON: the bytes of all tensors before the last batch, the peak in it,
 and a batch's collectives by kind as [number, bytes]. For a sharded tensor, the bytes of the whole tensor count.
 
@@ -119,7 +119,8 @@ def measured(flags: list[str], folder: Path) -> dict[str, Any]:
         model, training = run.config.model, run.config.training
         steps = training.gradient_accumulation_steps // RANKS
         ids = torch.randint(0, 100, (steps, training.batch_size, model.block_size))
-        watches = nullcontext(), nullcontext(), collectives, record_function("batch")  # DDP's first batch differs
+        first = () if run.sharded else (nullcontext(),)  # DDP's first batch differs
+        watches = *first, nullcontext(), collectives, record_function("batch")
         for watched in watches:
             with watched:
                 trainer.step(DeviceBatch(ids, ids, ids.numel() * RANKS))

@@ -35,8 +35,8 @@ from utils import UserError
 SCRIPT = Path(__file__).parents[1] / "helpers" / "fake_ranks_script.py"
 RANKS = 64
 SMALL = "--dataset mine --device cpu --dtype float32 --model.n_head 4 --data.tokenizer bytes.tiktoken"
-WIDE = "--model.n_layer 6 --model.n_embd 512 --model.block_size 64 --batch_size 1"
-LONG = "--model.n_layer 4 --model.n_embd 256 --model.block_size 128 --model.vocab_size 1024 --batch_size 4"
+WIDE = "--model.n_layer 4 --model.n_embd 384 --model.block_size 64 --batch_size 1"
+LONG = "--model.n_layer 3 --model.n_embd 256 --model.block_size 128 --model.vocab_size 1024 --batch_size 4"
 FSDP, TWICE = "--system.parallel fsdp", "--training.gradient_accumulation_steps 128"
 HSDP = f"{FSDP} --system.shard_ranks 8"
 QWEN3 = "--model.architecture qwen3 --model.n_kv_head 2 --model.tie_embeddings false"
@@ -53,7 +53,7 @@ CASES = [  # (moment of the peak, flags); each of 64 ranks has one micro-batch, 
     ("loss", f"{WIDE} --model.n_embd 300 --model.vocab_size 4096 --model.bias true --model.dropout 0.1 {HSDP} {TWICE}"),
     ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP} {QWEN3}"),
     ("between blocks", f"{WIDE} --model.n_embd 260 --model.vocab_size 512 {FSDP}"),  # 260 rows are padded to 320
-    ("update", f"{WIDE} --model.n_layer 7 --model.n_embd 260 --model.vocab_size 512 {FSDP} {MUON}"),
+    ("update", f"{WIDE} --model.n_layer 5 --model.n_embd 260 --model.vocab_size 512 {FSDP} {MUON}"),
     ("between blocks", f"{WIDE} --model.vocab_size 1024 {FSDP} --dtype bfloat16"),  # bfloat16: as on CUDA
     ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP} {TWICE} --dtype bfloat16 {QWEN3}"),
 ]
