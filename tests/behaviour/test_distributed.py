@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,27 +45,15 @@ def torchrun(event: str, ranks: int, restarts: int, *flags: str) -> subprocess.C
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
 
 
-def two_ranks(event: str, *flags: str) -> tuple[tuple[int, str], tuple[int, str]]:
-    """The exit codes and outputs of two ranks. No torchrun, because it ends one rank when the other ends."""
+def forked(event: str, ranks: int, *flags: str) -> tuple[list[int], list[str]]:
+    """The exit codes and outputs of ranks without torchrun, which ends a rank when another ends."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), event, *TINY, *FLAGS, *flags],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=environment(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="localhost", MASTER_PORT=port),
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        output = ranks[0].communicate(timeout=60)[0]
-        with suppress(subprocess.TimeoutExpired):
-            ranks[1].wait(10)
-    finally:
-        for rank in ranks:
-            rank.kill()
-    return (ranks[0].returncode, output), (ranks[1].returncode, ranks[1].communicate()[0])
+        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1]), "RANKS": str(ranks)}
+    command = [sys.executable, str(SCRIPT), event, *TINY, *FLAGS, *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment(**place), timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout), [Path(f"rank-{rank}.txt").read_text() for rank in range(ranks)]
 
 
 def assert_same_training(path: str, reference: dict[str, Any]) -> None:
@@ -110,10 +97,9 @@ def test_a_signal_to_one_rank_stops_all_fsdp_ranks_and_one_process_can_resume() 
     model = (*QWEN3, "--model.n_layer", "3", "--optimizer.kind", "muon")
     reference = train_alone(*model)
     flags = ("--system.parallel", "fsdp", "--system.shard_ranks", "2", "--output_checkpoint", "models/two.pt")
-    ended = torchrun("term:1:7", 4, 0, *model, *flags)
-    output = ended.stdout + ended.stderr
-    assert ended.returncode != 0 and output.count("Stopped after batch 8 of 21; saved to models/two.pt") == 1, output
-    assert "error: " not in output
+    codes, (output, *others) = forked("term:1:7", 4, *model, *flags)
+    assert codes == [143] * 4 and output.count("Stopped after batch 8 of 21; saved to models/two.pt") == 1, output
+    assert "error: " not in output and not any(others)
     assert state_of("models/two.pt")["batch_counter"] == len(metrics_rows("models/two.metrics.jsonl")) == 8
     shards = sum(path.stat().st_size for path in Path("models/two.shards").glob("*-8-*/*"))
     assert shards < 12 * sum(map(torch.numel, reference["model"].values())) + 60_000  # those of one of the two copies
@@ -134,8 +120,8 @@ def test_fsdp_reduces_once_per_batch_learns_the_same_in_bfloat16_and_survives_a_
     ]
     assert train(*FLAGS, *flags, "--output_checkpoint", "models/alone.pt").code == 0
     flags += ["--system.parallel", "fsdp", "--training.sample_interval", "3", "--training.sample_tokens", "4"]
-    (code, output), (other, _) = two_ranks("full:1:2", *flags, "--output_checkpoint", "models/two.pt")
-    assert (code, other) == (0, 0), output
+    codes, (output, _) = forked("full:1:2", 2, *flags, "--output_checkpoint", "models/two.pt")
+    assert codes == [0, 0], output
     assert output.count("Could not save") == 1 and "(No space left on device)" in output
     assert output.count("--- TRAINING COMPLETED") == 1 and not list(Path("models/two.shards").glob(".*"))
     for name in ("two", "two_best", "two_batch3"):
@@ -155,8 +141,8 @@ def test_fsdp_reduces_once_per_batch_learns_the_same_in_bfloat16_and_survives_a_
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update() -> None:
-    (code, output), (other, silent) = two_ranks("nan:1:4", "--output_checkpoint", "models/two.pt")
-    assert (code, other) == (1, 1) and not silent
+    codes, (output, silent) = forked("nan:1:4", 2, "--output_checkpoint", "models/two.pt")
+    assert codes == [1, 1] and not silent
     assert output.count("error:") == 1 and "The loss of batch 5 is not finite" in output
     assert all(weight.isfinite().all() for weight in state_of("models/two_batch3.pt")["model"].values())
     assert len(metrics_rows("models/two.metrics.jsonl")) == 4
@@ -164,7 +150,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update() -> 
 
 def test_a_rank_that_does_not_answer_is_named() -> None:
     flags = ("--system.timeout_minutes", "0.03", "--output_checkpoint", "models/two.pt")
-    (code, output), _ = two_ranks("sleep:1:4", *flags)
+    (code, _), (output, _) = forked("sleep:1:4", 2, *flags)
     assert code == 1
     assert output.count("error:") == 1 and "Rank 1 (last seen in batch 4) did not answer for 1.8 s" in output
 
