@@ -168,7 +168,7 @@ class DataConfig:
 
     dataset_name: str = option("story", "reads <data_dir>/<dataset_name>-train.jsonl and -val.jsonl")
     data_dir: str = option("data/", "folder of the prepared JSONL files")
-    tokenizer: str = option("gpt2", "gpt2, story (3,025 tokens), or a file of your own (prepare.py --train_tokenizer)")
+    tokenizer: str = option("gpt2", "gpt2, story, chat, or a file of your own (prepare.py --train_tokenizer)")
     predict: str = option("all", "tokens to predict: all, or only the assistant's", choices=("all", "assistant"))
     pack: str = option("stream", "how documents fill rows: end to end, or kept whole", choices=("stream", "whole"))
     parse_special: bool = option(False, "read <|im_start|> and the like in `text` records as control tokens")

@@ -72,7 +72,7 @@ def build_parser() -> Parser:
     add("--stats", action="store_true", help="print statistics of a prepared data set, and plot document lengths")
     shared("data_dir", default="data/", metavar="DIR", help="folder of the data sets [%(default)s]")
     shared("cache_dir", default="cache/", metavar="DIR", help="folder of the token caches [%(default)s]")
-    shared("tokenizer", default="gpt2", metavar="NAME", help="gpt2, story, or a vocabulary file [%(default)s]")
+    shared("tokenizer", metavar="NAME", help="gpt2, story, chat, or a vocabulary file [the recipe's, or gpt2]")
     special = "read <|im_start|> and the like in `text` records as control tokens"
     shared("parse_special", nargs="?", const="true", default="false", choices=("true", "false"), help=special)
     shared("max_bad_lines", type=int, default=100, metavar="N", help="unreadable lines to skip [%(default)s]")
@@ -101,7 +101,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError("--endpoint and --endpoint_model go together: a server and the name of its model; give both.")
     if args.input and not args.name:
         raise UserError("The data set needs a name: python prepare.py --input FILES --name NAME (see --help).")
-    if args.train_tokenizer and args.tokenizer != "gpt2":
+    if args.train_tokenizer and args.tokenizer:
         raise UserError("--train_tokenizer makes a tokenizer, --data.tokenizer names one; leave one of them out.")
 
 
@@ -237,6 +237,7 @@ def prepare(args: argparse.Namespace, name: str) -> None:
     from jojo.text.dataset_files import SPLITS, DatasetFiles
     from jojo.text.stats import describe, statistics
     from jojo.text.tokenizer import get_tokenizer
+    from recipes.recipe import find_recipe
     from training.dataset import file_source, missing_split, open_dataset, story_sample
     from utils import usable_cores
 
@@ -249,6 +250,7 @@ def prepare(args: argparse.Namespace, name: str) -> None:
     for source in sources if args.train_tokenizer or args.stats else ():  # which read the text itself
         if not source.exists():
             raise missing_split(files, source.split)
+    args.tokenizer = args.tokenizer or (find_recipe(args.dataset).tokenizer if args.dataset else "gpt2")
     if args.train_tokenizer:
         args.tokenizer = str(train_tokenizer(args, files, sources[0]))
         args.given.append("tokenizer")
@@ -287,12 +289,13 @@ def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Sourc
 
 
 def train_command(args: argparse.Namespace, name: str, chat: bool) -> str:
-    """The command that trains on the data set, with the options that it needs."""
-    words = ["python", "train.py", "--config", "configs/story-small.json", "--dataset", name]  # it suits every computer
+    """The command that trains on the data set, with the options that it needs; the configs suit every computer."""
+    config, own, tokenizer = ("chat", "chitchat", "chat") if chat else ("story", "story", "story")
+    words = ["python", "train.py", "--config", f"configs/{config}-small.json", *["--dataset", name] * (name != own)]
     for option in ("data_dir", "cache_dir", "parse_special", "tokenizer"):
-        if option in args.given or option == "tokenizer":  # the config's own is that of the built-in stories
+        if option in args.given or (option == "tokenizer" and args.tokenizer != tokenizer):
             words += [f"--data.{option}", getattr(args, option)]
-    return shlex.join(words + ["--data.predict", "assistant"] * chat)
+    return shlex.join(words)
 
 
 def list_recipes(args: argparse.Namespace) -> None:

@@ -1,9 +1,10 @@
-"""The `chitchat` data set: small conversations, made from a seed (greetings, small talk, simple questions).
+"""The `chitchat` data set: small conversations, made from a seed, and a judge of answers to them.
 
-A conversation is put together from scenes. Each line of a scene has several wordings. The things that are drawn for a scene
-(a dish, a pet, a plan) stay the same to its end. The words are in recipes/words/chitchat*.txt.
+A conversation is a row of exchanges: the user says something, the assistant answers. What the user tells (a name, a pet, a
+plan) is remembered, and asked for later. One exchange in ten is something that the assistant does not know, and says so.
+Validation conversations have names and wordings that training never sees. The words are in recipes/words/chitchat*.txt.
 
-Look at five conversations (a second number is the seed): ``python -m recipes.chitchat 5``. Add a scene: write it into
+Look at five conversations (a second number is the seed): ``python -m recipes.chitchat 5``. Add an exchange: write it into
 chitchat_talk.txt, where the format is explained, and run ``pytest tests/recipes/test_chitchat.py``. The same index and
 seed give the same conversation on every machine: every random number is from ``random.Random.random()``.
 """
@@ -14,131 +15,161 @@ import itertools
 import random
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from recipes.recipe import Recipe, RecipeRequest
-from recipes.word_files import entries, pairs, sections
+from recipes.word_files import entries, sections
 
 T = TypeVar("T")
-Lines = dict[str, list[str]]  # the wordings of a line, by the letters before it: {"U": [...], "A": [...]}
-Table = tuple[list[str], list[list[str]], int]  # columns, rows, and how many rows a scene needs
 Fields = dict[str, str]  # slot -> the text drawn for it
+Memory = dict[str, Fields]  # what the user told -> its fields
 
-DOCUMENTS = 20_000
-TALK, QUESTIONS, MANNERS, SYSTEMS = "chitchat_talk", "chitchat_questions", "chitchat_manners", "chitchat_systems"
-LENGTHS = (1, 2, 2, 2, 3, 3, 3, 4, 4, 4)  # pairs of a user's and an assistant's turn: two to eight turns
-OPENINGS = ("", "", "HI", "HI", "GREET", "NAME", "NAMEHI")  # HI, NAMEHI: in the first turn; others: own turns
-STYLES = ("",) * 12 + ("lower",) * 3 + ("bare",) * 3 + ("typos",) * 2  # how the user writes
+DOCUMENTS = 40_000
+VALIDATION_EVERY = 80  # every 80th conversation is in the validation split: 500 of them
+MOST_EXCHANGES = 9
+INVENTED = 0.6  # share of the names that are made of two others: a model learns to copy a name, not to know it
+SLOT = re.compile(r"\{(\w+)\}")
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
-YOURS = pairs("chitchat", "yours")  # "my" -> "your", and similar words
-TYPOS = pairs("chitchat", "typing errors")
-MY_WORDS = re.compile(rf"\b(?:{'|'.join(YOURS)})(?![\w'])")  # the words that YOURS replaces
-PARTS = re.compile(r'"[^"]*"|[.!?:]')  # splits a turn into parts; drops quotations: they may occur twice
-BARE = re.compile(r"[.!?,]+$|(?<=n)'(?=t\b)|(?<=\bi)'(?=m\b|ve\b)|(?<=t)'(?=s\b)")  # what a lazy writer leaves out
+NAME = r"(?-i:[A-Z])[\w-]*"
+OPEN = {"name": NAME, "pet": NAME, "town": NAME, "word": r".+"}  # slots that are in no table, and what may be in them
+# The shares of the groups in the middle of a conversation. "repeat" has many: it teaches a model to copy, which names need.
+SHARES = {"know": 32, "recall": 26, "tell": 13, "unknown": 9, "repeat": 8, "bot": 5, "talk": 5, "ask": 2}  # percent
 
 
-class Scene(NamedTuple):
-    """One parsed topic (a topic with branches becomes a scene for each branch)."""
+@dataclass(frozen=True, eq=False)  # eq: compared by identity
+class Exchange:
+    """One kind of exchange: a section of chitchat_talk.txt."""
 
     name: str
-    tags: frozenset[str]
-    about: str  # the field of knowledge, if the scene is about questions
-    tables: list[Table]
-    pairs: list[tuple[list[str], list[str]]]  # the turns of the user and the assistant
-    lines: Lines
+    group: str
+    rows: list[Fields]
+    users: list[str]
+    unseen: list[str]  # the wordings that only validation conversations have
+    asked: list[str]  # noun phrases, for the frames
+    answers: list[str]
+    otherwise: list[str]  # the answers if the user has not told what `answers` need
 
 
 # --- reading the words ------------------------------------------------------------------------------------------------
 
 
 @cache
-def macros() -> dict[str, str]:
-    """The text of every macro <name>: the macros of the file, and table rows that are computed here."""
-    names, numbers = entries("chitchat", "names"), entries("chitchat", "numbers")
-    spans = [(a, b) for a in range(1, 10) for b in range(a + 3, a + 9)]
-    rows: dict[str, Sequence[str]] = {
-        "names": names,
-        "sums": [
-            *(f"{numbers[a]} plus {numbers[b]} | {numbers[a + b]}" for a in range(1, 13) for b in range(1, 13)),
-            *(f"{numbers[a]} minus {numbers[b]} | {numbers[a - b]}" for a in range(2, 16) for b in range(1, a)),
-            *(f"{numbers[a]} times {numbers[b]} | {numbers[a * b]}" for a in range(2, 7) for b in range(2, 6)),
-        ],
-        "counts": [
-            *(f"count from {numbers[a]} to {numbers[b]} | {', '.join(numbers[a : b + 1])}" for a, b in spans),
-            *(f"count [down/backwards] from {numbers[b]} | {', '.join(numbers[b:0:-1])}" for b in range(3, 13)),
-        ],
-        "after": [f"the number after {a} | {b}" for a, b in itertools.pairwise(numbers)],
-        "before": [f"the number before {b} | {a}" for a, b in itertools.pairwise(numbers)],
-    }
+def words(section: str) -> list[str]:
+    """The words of a section: divided by semicolons, or by spaces if it has none."""
+    text = sections("chitchat")[section]
+    return " ".join(text.split()).split(" ; ") if ";" in text else text.split()
+
+
+@cache
+def macros() -> dict[str, list[str]]:
+    """The rows of the tables that are computed here."""
+    opposites = [pair.split() for pair in words("opposites")]
+    sorts = dict(entry.split(" = ") for entry in entries("chitchat", "sorts"))
+    kinds = {thing: sort for sort, things in sorts.items() for thing in things.split(" ; ")}
+    sums = [(f"{a} {sign} {b}", a + b) for a in range(1, 11) for b in range(1, 11) for sign in ("+", "plus")]
+    sums += [(f"{a} {sign} {b}", a - b) for a in range(2, 11) for b in range(1, a) for sign in ("-", "minus")]
+    calendar = []
     for unit in ("day", "month"):
-        names = entries("chitchat", f"{unit}s")
-        after = [f"the {unit} after {name} | {names[(i + 1) % len(names)]}" for i, name in enumerate(names)]
-        before = [f"the {unit} before {name} | {names[i - 1]}" for i, name in enumerate(names)]
-        rows[f"{unit}s"] = after + before
-    return pairs("chitchat", "macros") | {name: " ; ".join(found) for name, found in rows.items()}
+        names = words(f"{unit}s")
+        for one, following in zip(names, [*names[1:], names[0]], strict=True):
+            calendar += [f"the {unit} after {one} | {following}", f"the {unit} before {following} | {one}"]
+    sizes = []
+    for entry in entries("chitchat", "sizes"):
+        (more, less), things = (side.split(end) for side, end in zip(entry.split(" = "), (" ", " ; "), strict=True))
+        for small, big in itertools.combinations(things, 2):
+            sizes.append(f"{small} | {big} | {more} | {big} is {more} than {small}")
+            sizes.append(f"{small} | {big} | {less} | {small} is {less} than {big}")
+    right = [f"{thing} | {sort} | yes, {thing} is {sort}" for thing, sort in kinds.items()]
+    wrong = [f"{t} | {other} | no, {t} is {sort}" for t, sort in kinds.items() for other in sorts if other != sort]
+    return {
+        "opposites": [f"{a} | {b}" for pair in opposites for a, b in (pair, pair[::-1])],
+        "plurals": [" | ".join(pair.split()) for pair in words("plurals")],
+        "pasts": [" | ".join(pair.split()) for pair in words("pasts")],
+        "sums": [f"{text} | {result}" for text, result in sums],
+        "numbers": [f"after {n} | {n + 1}" for n in range(30)] + [f"before {n} | {n - 1}" for n in range(1, 31)],
+        "counting": [
+            *(f"to {n} | {', '.join(map(str, range(1, n + 1)))}" for n in range(2, 13)),
+            *(
+                f"from {a} to {a + n} | {', '.join(map(str, range(a, a + n + 1)))}"
+                for a in range(1, 8)
+                for n in range(2, 6)
+            ),
+            *(f"down from {n} | {', '.join(map(str, range(n, 0, -1)))}" for n in range(3, 11)),
+        ],
+        "ages": [str(age) for age in range(5, 91)],
+        "calendar": calendar,
+        "sizes": sizes,
+        "sorts": [f"{thing} | {sort}" for thing, sort in kinds.items()],
+        "guesses": right * (len(sorts) - 1) + wrong,  # one half of the guesses is right
+    }
 
 
-def _expand(text: str) -> str:
-    """The text with its macros replaced, and the macros inside of macros."""
-    for _ in range(3):
-        text = re.sub(r"<(\w+)>", lambda macro: macros()[macro[1]], text)
-    return text
-
-
-def _columns(table: str) -> list[str]:
-    return [column.strip() for column in table.partition("=")[0].split("|")]
-
-
-def _parse_table(text: str, slots: str = "") -> Table:
-    """Parses "column | column = cell | cell ; cell | cell"; a slot such as {dish2} needs two rows."""
-    columns = _columns(text)
-    rows = [[" ".join(cell.split()) for cell in row.split("|")] for row in text.partition("=")[2].split(";")]
-    if wrong := [row for row in rows if len(row) != len(columns)]:
-        raise ValueError(f"the table with the columns {columns} has rows of another length: {wrong}")
-    numbers = [int(number) for column in columns for number in re.findall(rf"\{{(?:\w+_)?{column}(\d)\}}", slots)]
-    return columns, rows, max(numbers, default=1)
-
-
-@cache
-def shared_tables() -> list[tuple[list[str], str]]:
-    """The tables that every scene may use, each with its columns."""
-    return [(_columns(table), _expand(table)) for table in entries("chitchat", "shared tables")]
-
-
-def _parse_scene(head: str, body: str) -> Iterator[Scene]:
-    """Parses one topic, together with the shared tables whose columns it uses."""
-    name, tags, about, *_ = re.split("[:=]", f"{head}=")
-    lines = re.findall(r"^([A-Z]+)(?:\((\w+)\))?: (.*)$", re.sub(r"\n {2,}", " ", body), re.MULTILINE)
-    tables = [_parse_table(text, body) for letter, _, text in lines if letter == "T"]
-    used = set(re.findall(r"\{(?:\w+_)?(\w+?)\d?\}", body)) - {column for columns, _, _ in tables for column in columns}
-    tables += [_parse_table(table, body) for columns, table in shared_tables() if used & {*columns}]
-    for branch in sorted({branch for _, branch, _ in lines if branch}) or [""]:
-        own = [(letter, text) for letter, tag, text in lines if letter != "T" and tag in ("", branch)]
-        grouped = itertools.groupby(own, lambda line: line[0])
-        groups = [(letter, [way for _, text in group for way in text.split(" || ")]) for letter, group in grouped]
-        turns = [ways for letter, ways in groups if letter in "UA"]
-        exchanges = list(zip(turns[::2], turns[1::2], strict=False))
-        yield Scene(name, frozenset(tags.split()), about.strip(), tables, exchanges, dict(groups))
+def _parse_exchange(head: str, body: str) -> Exchange:
+    """Parses a section of chitchat_talk.txt."""
+    name, _, group = head.partition(": ")
+    lines = dict(re.findall(r"^([A-Z]): (.*)$", re.sub(r"\n {2,}", " ", body), re.MULTILINE))
+    ways = {letter: re.split(r" +\|\| +", lines[letter]) if letter in lines else [] for letter in "UVNAE"}
+    columns, _, table = lines.get("T", "").partition(" = ")
+    names = columns.split(" | ")
+    rows = macros()[table[1:-1]] if table.startswith("<") else re.split(" +; +", table) if table else []
+    cells = [dict(zip(names, row.split(" | "), strict=True)) for row in rows] or [dict[str, str]()]
+    return Exchange(name, group, cells, ways["U"], ways["V"], ways["N"], ways["A"], ways["E"])
 
 
 @cache
-def scenes(file: str) -> list[Scene]:
-    """All scenes of a file."""
-    return [scene for head, body in sections(file).items() for scene in _parse_scene(head, _expand(body))]
+def exchanges() -> list[Exchange]:
+    """All kinds of exchange, in the order of the file."""
+    return [_parse_exchange(head, body) for head, body in sections("chitchat_talk").items()]
+
+
+def find(name: str) -> Exchange:
+    """The exchange of this name."""
+    return next(exchange for exchange in exchanges() if exchange.name == name)
 
 
 @cache
-def openers(first: bool) -> list[Scene]:
-    """With `first`, the scenes that can only begin a conversation; without it, all others."""
-    return [scene for scene in scenes(TALK) if ("start" in scene.tags) is first]
+def groups() -> dict[str, dict[Exchange, float]]:
+    """The exchanges of each group with their shares. Those with many facts come more often, as each has to be learned."""
+    found: dict[str, dict[Exchange, float]] = {}
+    for exchange in exchanges():
+        share = min(len(exchange.rows), 100) ** 0.5 if exchange.group == "know" else 1.0
+        found.setdefault(exchange.group, {})[exchange] = share
+    return found
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
 
 
 @cache
-def phrases() -> Lines:
-    """What is said between the scenes."""
-    return scenes("chitchat_phrases")[0].lines
+def unfolded(text: str) -> list[str]:
+    """All texts that the choices in a text, "[one/or another]", can give."""
+    parts = [part.split("/") if number % 2 else [part] for number, part in enumerate(CHOICE.split(text))]
+    return [" ".join("".join(chosen).split()) for chosen in itertools.product(*parts)]
+
+
+def finish(text: str, fields: Fields) -> str:
+    """Fills the slots and begins sentences with a capital."""
+    text = re.sub(r" (?=[,.!?])", "", text.format_map(fields))
+    return re.sub(r"(?:^|(?<=[.!?] ))[a-z]", lambda start: start[0].upper(), text)
+
+
+def key_of(exchange: Exchange, fields: Fields) -> str:
+    """What is told and recalled under the same key: "name" (of "tell name", "my name"), "favorite color"."""
+    return f"{exchange.name.split()[-1]} {fields.get('topic', '')}".strip()
+
+
+def reply(exchange: Exchange, fields: Fields, memory: Memory) -> list[str]:
+    """All right answers to what the user says. What the user tells is put into `memory`."""
+    if exchange.group == "tell":
+        memory[key_of(exchange, fields)] = fields
+    told = memory.get(key_of(exchange, fields), {}) if exchange.group == "recall" else {}
+    ways = exchange.answers if told or exchange.group != "recall" else exchange.otherwise
+    name = memory.get("name", {}).get("name")
+    ways = [way.replace("@", f", {name}" if name else "") for way in ways]
+    return [finish(text, {**fields, **told}) for way in ways for text in unfolded(way)]
 
 
 # --- making a conversation --------------------------------------------------------------------------------------------
@@ -149,217 +180,167 @@ class Teller:
 
     def __init__(self, index: int, seed: int = 0) -> None:
         self.uniform = random.Random(f"chitchat/{seed}/{index}").random
-        self.pairs: list[tuple[str, str]] = []
-        while not self.pairs or self.repeats():
-            self.name = self.system = self.asked = ""  # the user's name, the system prompt, the questions so far
-            self.pairs, self.used = [], list[tuple[Scene, Fields]]()
-            kind, pairs = self.uniform(), self.pick(LENGTHS)
-            next(way for share, way in KINDS if kind < share)(self, pairs)
-
-    def repeats(self) -> bool:
-        """Whether a speaker repeats a sentence, or a part that ends with a colon, of four words or more."""
-        for turns in zip(*self.pairs, strict=True):
-            parts = [part.lower().split() for turn in turns for part in PARTS.split(turn)]
-            said = [" ".join(part) for part in parts if len(part) > 3]
-            if len({*said}) < len(said):
-                return True
-        return False
+        self.unseen = " unseen" if index % VALIDATION_EVERY == 0 else ""
+        self.memory: Memory = {}
+        self.used: list[Exchange] = []
+        self.messages: list[dict[str, str]] = []
+        pairs = 1 + int(self.uniform() * MOST_EXCHANGES)
+        while len(self.used) < pairs:
+            self.add(self.next(is_last=len(self.used) == pairs - 1))
 
     def pick(self, items: Sequence[T]) -> T:
         """A random item; ``random.choice`` may give another one in another Python version."""
         return items[int(self.uniform() * len(items))]
 
-    def unfold(self, text: str) -> str:
-        """Makes all choices in a text, "[one/or another]"; the inner ones first."""
-        while "[" in text:
-            text = CHOICE.sub(lambda choice: self.pick(choice[1].split("/")), text)
-        return text
+    def weighted(self, shares: Mapping[T, float]) -> T:
+        """A random key; its probability is proportional to its share."""
+        at = self.uniform() * sum(shares.values())
+        return next(item for item, end in zip(shares, itertools.accumulate(shares.values()), strict=True) if at < end)
 
-    def line(self, kind: str, lines: Lines | None = None) -> str:
-        """A random line of a kind. Its slots are not filled yet."""
-        return self.unfold(self.pick((lines or phrases())[kind]))
+    def next(self, is_last: bool) -> Exchange:
+        """The kind of the next exchange."""
+        chance = self.uniform()
+        if not self.used and chance < 0.6:
+            return self.weighted(groups()["start"] if chance < 0.2 else {find("tell name"): 1.0})
+        if is_last and chance < 0.3:
+            return self.weighted(groups()["end"])
+        group, chance = self.weighted(SHARES), self.uniform()
+        if group == "recall" and chance < 0.8:
+            told = [key for key in self.memory if key != "name"]
+            if told and chance < 0.45:
+                return find(f"my {self.pick(told).split()[0]}")
+            return find("my name")
+        if group == "tell" and chance < 0.4:
+            return find("tell name" if "name" not in self.memory else "new name")
+        while (exchange := self.weighted(groups()[group])) in self.used and group not in ("know", "unknown", "repeat"):
+            group = self.weighted(SHARES)
+        return exchange
 
-    def finish(self, text: str, fields: Fields) -> str:
-        """Fills the slots, mends the spaces that empty choices leave, and begins sentences with a capital."""
-        text = text.format_map(fields)
-        named = "@" in text and self.name and self.name not in text and self.uniform() < 0.7
-        text = text.replace("@", f", {self.name}" if named else "")
-        text = re.sub(r" (?=[,.!?:])|(?<=[!?])\.", "", " ".join(text.split()))
-        return re.sub(r'(?:^|(?<=[^.][.!?] )|(?<=[.!?]" ))"?[a-z]', lambda start: start[0].upper(), text)
+    def draw(self, slot: str) -> str:
+        """A text for a slot that is in no table."""
+        slot = slot.rstrip("2")
+        if slot in ("name", "pet", "town") and not self.unseen and self.uniform() < INVENTED:
+            (first, last), two = (self.pick(words(f"{slot}s")) for _ in "12"), 1 + int(self.uniform() * 3)
+            made = first[: two + 1] + last[two:]
+            return first if made in words(f"{slot}s unseen") else made
+        if slot == "word":
+            nouns = " | ".join(macros()["plurals"]).split(" | ")
+            count = 1 + int(self.uniform() * 4)
+            return " ".join(self.pick(nouns) if self.uniform() < 0.3 else self.draw("name") for _ in range(count))
+        if slot in ("year", "big"):
+            low, high = (1700, 2030) if slot == "year" else (21, 99)
+            return str(low + int(self.uniform() * (high - low)))
+        return self.pick(words(f"{slot}s{self.unseen}"))
 
-    def add(self, user: str, assistant: str, fields: Fields) -> None:
-        self.pairs.append((self.finish(user, fields), self.finish(assistant, fields)))
+    def add(self, exchange: Exchange) -> None:
+        """Adds what the user and the assistant say."""
+        ways = exchange.unseen if self.unseen else exchange.users
+        if exchange.asked and self.uniform() < 0.5:
+            frame = self.pick(entries("chitchat", f"frames{self.unseen}"))
+            ways = [frame.replace("{np}", asked) for asked in exchange.asked]
+        user = self.pick(unfolded(self.pick(ways)))
+        fields = dict(self.pick(exchange.rows))
+        told = [key for key in self.memory if key.startswith("favorite ")]
+        if exchange.name == "my favorite" and told and self.uniform() < 0.8:
+            fields["topic"] = self.pick(told).split()[1]
+        for slot in SLOT.findall(user):
+            fields[slot] = fields.get(slot) or self.draw(slot)
+        answer = self.pick(reply(exchange, fields, self.memory))
+        self.used.append(exchange)
+        self.messages.append({"role": "user", "content": self.styled(finish(user, fields), exchange, user)})
+        self.messages.append({"role": "assistant", "content": answer})
 
-    def draw(self, scene: Scene) -> Fields:
-        """Draw as many rows of each table as a scene needs. The last table is first, because tables may use later ones."""
-        fields = {"about": scene.about, "name": self.name}
-        for columns, rows, needed in reversed(scene.tables):
-            drawn: list[list[str]] = []
-            while len(drawn) < needed:
-                row = self.pick(rows)
-                if row not in drawn and row[0] != self.name:
-                    drawn.append(row)
-            for number, row in zip(("", "2", "3", "4"), drawn, strict=False):
-                for column, cell in zip(columns, row, strict=True):
-                    text = self.unfold(cell).format_map(fields)
-                    fields[column + number] = text
-                    fields[f"a_{column}{number}"] = ("an " if text[0] in "aeiou" else "a ") + text
-                    fields[f"your_{column}{number}"] = MY_WORDS.sub(lambda word: YOURS[word[0]], text)
-        return fields
-
-    def item(self, scene: Scene) -> Fields:
-        """A question and its answer, both new in this conversation."""
-        while (fields := self.draw(scene))["answer"] in self.asked:
-            pass
-        self.asked += f"{fields['x']}/{fields['answer']}/"
-        fields["fact"], fields["question"] = (self.line(kind, scene.lines).format_map(fields) for kind in "FK")
-        return fields
-
-    def fits(self, scene: Scene, pairs: int) -> bool:
-        """Whether a scene fits after the scenes so far, and needs at most `pairs` pairs of turns."""
-        tags = {tag for other, _ in self.used for tag in other.tags}
-        times = {tag for tag in tags | scene.tags if tag[0] == "@"}  # @morning, @evening: a conversation has one
-        least = max([int(tag) for tag in scene.tags if tag.isdigit()], default=1)
-        return pairs >= least and len(times) < 2 and not scene.tags & (tags | {"names"} if self.name else tags)
-
-    def tell(self, scene: Scene, pairs: int, before: str = "", back: str = "") -> None:
-        """Adds a scene, or as much of it as fits; `before` and `back` begin its first two turns."""
-        fields = self.draw(scene)
-        for users, assistants in scene.pairs[:pairs]:
-            self.add(before + self.unfold(self.pick(users)), back + self.unfold(self.pick(assistants)), fields)
-            before = back = ""
-        self.system = self.finish(self.line("S", scene.lines), fields) if "S" in scene.lines else ""
-        self.used.append((scene, fields))
-        self.name = fields["name"] if "names" in scene.tags else self.name
-
-    def open(self, pairs: int) -> tuple[str, str]:
-        """Perhaps adds a greeting. Returns the first words of the two turns that follow."""
-        kind = self.pick(OPENINGS)
-        if kind.startswith("NAME"):
-            self.name = self.pick(entries("chitchat", "names"))
-        if kind in ("NAME", "GREET") and pairs > 1:
-            self.add(self.line(kind), self.line(f"{kind}A"), {"name": self.name})
-        elif kind.startswith("NAME"):
-            return self.line("NAME") + " ", self.line("NAMEHI") + " "
-        elif kind:
-            return self.line("HI"), self.line("HIA") if self.uniform() < 0.5 else ""
-        return "", ""
-
-    def ask(self, pairs: int, before: str = "", back: str = "") -> None:
-        """Adds a question; then, in the remaining pairs, more of its kind, corrections, and doubts."""
-        scene = self.pick(scenes(QUESTIONS))
-        fields = self.item(scene)
-        own, polite = self.uniform() < 0.4, not before and self.uniform() < 0.5
-        user = self.line("U", scene.lines) if own else (self.line("POLITE") if polite else "") + "{question}"
-        self.add(before + user, back + self.line("ANSWER"), fields)
-        self.used.append((scene, fields))
-        steps = ["AGAIN", "AGAIN", "DOUBT", "CHECK", "MORE", *sorted(scene.tags)]  # such tags are steps: OOPS, THOUGHT
-        for left in range(pairs - 1, 0, -1):
-            steps.remove(step := self.pick(steps))
-            if step == "CHECK":
-                steps = ["AGAIN", "MORE"]  # in CHECK the user says thanks: no doubts after it
-            if step == "MORE":
-                return self.ask(left, self.line("ASKBRIDGE"))
-            other = self.item(scene)
-            again = {"fact": self.line("F", scene.lines).format_map(fields), "answer2": other["answer"]}
-            fields = other if step in ("AGAIN", "OOPS") else fields | again
-            self.add(self.line(step), self.line(f"{step}A"), fields)
-
-    def quiz(self, pairs: int) -> None:
-        """The assistant asks, the user answers."""
-        scene = self.pick(scenes(QUESTIONS))
-        fields = self.item(scene)
-        self.add(self.line("QUIZ"), self.line("QUIZA"), fields)
-        for left in range(max(1, pairs - 1), 0, -1):
-            following = self.item(scene)
-            reply = self.pick(("RIGHT", "RIGHT", "WRONG" if "THOUGHT" in scene.tags else "RIGHT", "PASS"))
-            fields["guess"] = (following if reply == "WRONG" else fields)["answer"]
-            fields["next"] = self.line("NEXT").format_map(following) if left > 1 else ""
-            self.add(self.line("PASS" if reply == "PASS" else "GUESS"), self.line(f"{reply}A") + " {next}", fields)
-            fields = following
-
-    def obey(self, pairs: int) -> None:
-        """Adds small talk, or questions, with a system prompt that says how to answer."""
-        if self.uniform() < 0.4:
-            return self.tell(self.pick(scenes(SYSTEMS)), pairs)
-        manner, scene = self.pick(scenes(MANNERS)), self.pick(scenes(QUESTIONS))
-        own = self.draw(manner) | {"about": scene.about}
-        for number in range(pairs):
-            off = "topic" in manner.tags and number % 2 == 1
-            asked = self.pick([other for other in scenes(QUESTIONS) if other is not scene]) if off else scene
-            user = self.line("HI") if number == 0 else ""
-            user += "{question}" if number == 0 or "topic" in manner.tags else self.line("AGAIN")
-            fields = self.item(asked) | own
-            self.add(user, self.line("REFUSE") if off else self.line("A", manner.lines), fields)
-        self.system = self.finish(self.line("S", manner.lines), fields)
-        self.used.append((manner, fields))
-
-    def close(self, pairs: int) -> None:
-        """Ends a conversation: the user asks for something said before, says thanks or goodbye."""
-        scene, fields = self.pick(self.used)
-        fields["name"] = self.name
-        kind = self.pick(("RECALL", "RECALL", "WHO", "BYE", "BYE"))
-        if kind == "RECALL" and "Q" in scene.lines:
-            self.add(self.line("RECALL") + self.line("Q", scene.lines), self.line("R", scene.lines), fields)
-        elif kind == "WHO" and self.name:
-            self.add(self.line("RECALL") + self.line("WHO"), self.line("WHOA"), fields)
-        else:
-            pairs += 1
-        if pairs > 1:
-            kind, wish = self.pick(("BYE", "BYE", "THANKS")), self.line("B", {**phrases(), **scene.lines})
-            self.add(self.line(kind), self.line(f"{kind}A").replace("{wish}", wish), fields)
-
-    def talk(self, pairs: int) -> None:
-        """Adds small talk: an opening, one scene or more, and perhaps a question about them, or a goodbye."""
-        before, back = self.open(pairs)
-        pool = openers(not self.pairs and not before and self.uniform() < 0.3)
-        while (room := pairs - len(self.pairs)) > 0:
-            kind = self.uniform() if self.used else 1.0
-            if kind < (0.5 if room == 1 else 0.2):
-                return self.close(room)
-            scene = self.pick(pool)
-            if kind < 0.6:
-                self.ask(1, self.line("ASKBRIDGE"))
-            elif self.fits(scene, room):
-                self.tell(scene, room, self.line("BRIDGE") if self.used else before, back)
-                pool, before, back = openers(False), "", ""
-
-    def messages(self) -> Iterator[dict[str, str]]:
-        """All turns; the user's perhaps in lower case, without some punctuation, or with typing errors."""
-        style = self.pick(STYLES)
-        if self.system:
-            yield {"role": "system", "content": self.system}
-        for user, assistant in self.pairs:
-            if style == "typos":
-                user = re.sub(r"\w+", lambda w: TYPOS.get(w[0], w[0]) if self.uniform() < 0.4 else w[0], user)
-            elif style:
-                user = BARE.sub("", user.lower()) if style == "bare" else user.lower()
-            yield from ({"role": "user", "content": user}, {"role": "assistant", "content": assistant})
-
-
-KINDS = ((0.09, Teller.obey), (0.24, Teller.ask), (0.28, Teller.quiz), (1.0, Teller.talk))  # cumulative shares
+    def styled(self, text: str, exchange: Exchange, user: str) -> str:
+        """The user's text, perhaps with a word before or after it, in lower case or without punctuation."""
+        chance = self.uniform()
+        small = text if user[0] in "{I" else text[0].lower() + text[1:]
+        if chance < 0.15 and exchange.group not in ("start", "end", "talk"):
+            before = self.pick(entries("chitchat", "before"))
+            return f"{before} {text if before[-1] in '.!:' else small}"
+        if chance < 0.2 and exchange.group in ("know", "bot", "ask", "recall"):
+            return f"{text.rstrip('.?!')} {self.pick(entries('chitchat', 'after'))}{text[-1]}"
+        if chance > 0.75:
+            text = text.lower() if exchange.group == "know" or not SLOT.search(user) else small
+        return text.rstrip(".?!") if 0.7 < chance < 0.85 else text
 
 
 def conversation(index: int, seed: int = 0) -> dict[str, Any]:
     """One conversation as a record: {"messages": [{"role", "content"}, ...]}."""
-    return {"messages": list(Teller(index, seed).messages())}
+    return {"messages": Teller(index, seed).messages}
 
 
-def conversations(n: int, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """The first n conversations in order; a few occur twice."""
-    return (conversation(index, seed) for index in range(n))
+# --- judging an answer ------------------------------------------------------------------------------------------------
+
+
+def clean(text: str) -> str:
+    """A text without punctuation."""
+    return " ".join(re.sub(r"[^\w\s{}+-]", "", text).split())
+
+
+def wordings(exchange: Exchange, unseen: str) -> list[str]:
+    """All that the user may say in an exchange, with empty slots. `unseen`: as in the names of sections, "" or " unseen"."""
+    frames = entries("chitchat", f"frames{unseen}")
+    asked = [frame.replace("{np}", noun) for noun in exchange.asked for frame in frames]
+    return [text for way in (exchange.unseen if unseen else exchange.users) + asked for text in unfolded(way)]
+
+
+@cache
+def known(unseen: str) -> tuple[dict[str, tuple[Exchange, Fields]], list[tuple[Exchange, re.Pattern[str]]]]:
+    """What the user may say in the exchanges that the assistant knows: texts, and patterns for those with a name."""
+    texts, named = {}, []
+    for exchange in (exchange for exchange in exchanges() if exchange.group != "unknown"):
+        for text in wordings(exchange, unseen):
+            slots = set(SLOT.findall(text))
+            if slots <= exchange.rows[0].keys():
+                texts.update({clean(text.format_map(row)).lower(): (exchange, row) for row in exchange.rows})
+            else:
+                pattern = SLOT.sub(lambda slot: f"(?P<{slot[1]}>{OPEN.get(slot[1], '.+')})", clean(text))
+                named.append((exchange, re.compile(pattern, re.IGNORECASE)))
+    return texts, sorted(named, key=lambda way: -len(way[1].pattern))  # the most specific first
+
+
+@cache
+def understand(user: str) -> tuple[Exchange, Fields]:
+    """What the user says: the exchange and its fields. If it is nothing that the assistant knows, it should say so."""
+    text = clean(user)
+    before, after = ("|".join(clean(word) for word in entries("chitchat", side)) for side in ("before", "after"))
+    shorter = re.sub(f"^(?:{before}) ", "", text, flags=re.IGNORECASE)
+    ways = [text, shorter, re.sub(f" (?:{after})$", "", text), re.sub(f" (?:{after})$", "", shorter)]
+    for way, unseen in itertools.product(ways, ("", " unseen")):
+        if found := known(unseen)[0].get(way.lower()):
+            return found
+    for way, unseen in itertools.product(ways, ("", " unseen")):
+        for exchange, pattern in known(unseen)[1]:
+            if match := pattern.fullmatch(way):
+                said = match.groupdict()
+                for row in exchange.rows:
+                    if all(row.get(slot, text).lower() == text.lower() for slot, text in said.items()):
+                        return exchange, {**said, **row}
+    return find("something else"), {}
+
+
+def accepts(messages: Sequence[Mapping[str, str]], answer: str) -> bool:
+    """Whether an answer to a conversation is right: one that the recipe itself might give to the user's last turn."""
+    memory: Memory = {}
+    right: list[str] = []
+    for message in messages:
+        if message["role"] == "user":
+            right = reply(*understand(message["content"]), memory)
+    return answer.strip() in right
 
 
 def main(arguments: Sequence[str]) -> None:
     """Prints some conversations: the first argument says how many, the second one is the seed."""
     count, seed = (int(argument) for argument in (*arguments[:2], *("1", "0")[len(arguments) :]))
-    for record in conversations(count, seed):
+    for index in range(1, count + 1):
+        record = conversation(index, seed)
         print(*(f"{turn['role']:>9}: {turn['content']}" for turn in record["messages"]), sep="\n", end="\n\n")
 
 
-def number(request: RecipeRequest) -> int:
-    """How many conversations to make: twice as many as the user wants is enough, because only a few occur twice."""
-    return max(DOCUMENTS, 2 * (request.max_documents or 0))
+def documents(request: RecipeRequest) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The conversations, each with its split: twice as many as the user wants, because some occur twice."""
+    for index in range(max(DOCUMENTS, 2 * (request.max_documents or 0))):
+        yield "train" if index % VALIDATION_EVERY else "val", conversation(index, request.seed)
 
 
 RECIPE = Recipe(
@@ -367,10 +348,12 @@ RECIPE = Recipe(
     summary="small conversations: greetings, small talk, simple questions, and what was said before",
     licence="MIT (made here)",
     source="made by recipes/chitchat.py",
-    size="about 20,000 conversations, 9.4 MB",
+    size="about 39,000 conversations, 24 MB",
     sources=("sample",),
-    documents=lambda request: (("", record) for record in conversations(number(request), request.seed)),
+    documents=documents,
     seeded=True,
+    tokenizer="chat",
+    accepts=accepts,
 )
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +60,8 @@ class Recipe:
     documents: yields them, always in the same order. Raises UserError if the source is not available.
     rewritable: whether it uses `endpoint`.
     seeded: whether it uses `seed`.
+    tokenizer: which vocabulary suits it best, as in data.tokenizer.
+    accepts: whether an answer to a conversation is right, for recipes that know; None: nobody can tell.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Recipe:
     documents: Callable[[RecipeRequest], Iterator[Document]]
     rewritable: bool = False
     seeded: bool = False
+    tokenizer: str = "gpt2"
+    accepts: Callable[[Sequence[Mapping[str, str]], str], bool] | None = None
 
     def read(self, request: RecipeRequest) -> Iterator[Document]:
         """Its documents. A file that cannot be read becomes a UserError that names it, or its folder."""

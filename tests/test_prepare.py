@@ -369,10 +369,7 @@ def test_one_command_prepares_a_recipe_and_the_list_shows_what_is_prepared():
     with listening() as said:
         assert prepare.main(["--dataset", "story", "--source", "sample", "--max_documents", "50"]) == 0
     assert len(lines("train", "story")) + len(lines("val", "story")) == 50
-    assert (
-        said[-1]
-        == "Train on it: python train.py --config configs/story-small.json --dataset story --data.tokenizer gpt2"
-    )
+    assert said[-1] == "Train on it: python train.py --config configs/story-small.json --data.tokenizer gpt2"
     run_prepare("--input", "data/story-train.jsonl")
     with listening() as said:
         assert prepare.main([]) == 0
@@ -401,8 +398,7 @@ def test_chitchat_makes_as_many_conversations_as_asked_for(monkeypatch):
     with listening() as said:
         assert prepare.main(["--dataset", "chitchat", "--max_documents", "30", "--num_workers", "0"]) == 0
     assert len(lines("train", "chitchat")) + len(lines("val", "chitchat")) == 30
-    command = "python train.py --config configs/story-small.json --dataset chitchat --data.tokenizer gpt2"
-    assert said[-1] == f"Train on it: {command} --data.predict assistant"
+    assert said[-1] == "Train on it: python train.py --config configs/chat-small.json"
 
 
 def test_conversations_without_an_assistant_are_named_with_their_roles():
@@ -411,7 +407,10 @@ def test_conversations_without_an_assistant_are_named_with_their_roles():
         write_lines(Path("a.jsonl"), [{"messages": messages} for messages in turns])
         said = run_prepare("--input", "a.jsonl", "--force")
         lacks = "No turn has the role assistant, which --chat needs; roles: tool, user." in said
-        assert lacks is (roles[1] == "tool") and ("--data.predict assistant" in said) is not lacks
+        assert (
+            lacks is (roles[1] == "tool")
+            and ("configs/chat-small.json --dataset set --data.tokenizer gpt2" in said) is not lacks
+        )
 
 
 def test_a_seed_is_refused_if_the_recipe_draws_nothing():

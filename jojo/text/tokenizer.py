@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from jojo.text.vocabulary import STORY_FILE, VOCABULARY_SHA256, Vocabulary, gpt2_vocabulary
+from jojo.text.vocabulary import SHIPPED, VOCABULARY_SHA256, Vocabulary, gpt2_vocabulary
 from utils import UserError, one_line, user_path
 
 # How GPT-2 cuts text before merging: contractions, words, numbers, punctuation, white space (Radford et al. 2019). Here
@@ -171,13 +171,13 @@ class TextStream:
 
 
 def get_tokenizer(name: str, dataset: str | None = None) -> Tokenizer:
-    """The tokenizer that `data.tokenizer` names: gpt2, story, or a vocabulary file.
+    """The tokenizer that `data.tokenizer` names: gpt2, story, chat, or a vocabulary file.
 
     Raises UserError if it cannot be read; the message says how to make one for this data set.
     """
     if name == "gpt2":
         return Tokenizer()
-    path = STORY_FILE if name == "story" else user_path(name)
+    path = SHIPPED.get(name) or user_path(name)
     if not path.is_file():
         named = re.fullmatch(r"data/([^/]+)-(\d+)\.tiktoken", path.as_posix())  # as prepare.py names it
         own = (dataset or named[1]) if named else ""
@@ -185,7 +185,7 @@ def get_tokenizer(name: str, dataset: str | None = None) -> Tokenizer:
         make = f"make one: python prepare.py {shlex.join(flags)}"
         if named and own != named[1]:
             make += f", and add {shlex.join(['--data.tokenizer', f'data/{own}-{named[2]}.tiktoken'])}"
-        raise UserError(f"No tokenizer '{name}' (data.tokenizer); use gpt2 or story, or {make}.")
+        raise UserError(f"No tokenizer '{name}' (data.tokenizer); use gpt2, story or chat, or {make}.")
     try:
         return Tokenizer(vocabulary=Vocabulary(path.read_bytes()))
     except ValueError as error:

@@ -19,7 +19,7 @@ from typing import Any
 from utils import UserError, one_line
 
 VOCABULARY_FILE = Path(__file__).resolve().parents[2] / "assets" / "gpt2.tiktoken"
-STORY_FILE = VOCABULARY_FILE.with_name("story.tiktoken")  # all tokens that occur twice in the built-in stories
+SHIPPED = {name: VOCABULARY_FILE.with_name(f"{name}.tiktoken") for name in ("story", "chat")}  # of the built-in texts
 VOCABULARY_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
 SMALLEST, LARGEST = 256 + 3, 1 << 20  # tokens: at least all bytes, and the control tokens
 MOST_TOKEN_BYTES = 128  # as in GPT-2's vocabulary

@@ -1,11 +1,11 @@
-"""Tests of the small conversations: reproducible, varied, and true to what was said before."""
+"""Tests of the small conversations: reproducible, true to what was said before, and judged strictly."""
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import json
 import pathlib
+import random
 import re
 import subprocess
 import sys
@@ -15,300 +15,174 @@ import pytest
 from jojo.text.documents import record_messages
 from recipes import chitchat
 from recipes.recipe import RecipeRequest, find_recipe
-from recipes.word_files import entries
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-Talk = tuple[list[dict[str, str]], chitchat.Teller]
-
-# Words that the assistant may use after "my". All others ("my weekend", "my dog") belong to people.
-OWN = {
-    "pleasure",
-    "own",
-    "first",
-    "field",
-    "parrot",
-    "name",
-    "attention",
-    "best",
-    "limits",
-    "job",
-    "favorite",
-    "friend",
-}
-OWN |= {"guess", "day", "turn"}
-NAMES = entries("chitchat", "names")
-NEVER_DONE = re.compile(
-    r"\bI (ate|slept|went|saw|cooked|drank|walked|visited|watched|lived|grew|bought|played|swam|woke|dreamed|met|heard)\b"
-    r"|\bI (live|work) (in|at|on)\b|\bI'm (hungry|tired|human|a person)\b|\b(here|outside) it's (sunny|raining|cold)\b"
-)
+Messages = list[dict[str, str]]
+MUTATIONS = (("qux", 1), ("qux", 0), ("", 1), ("too", 1))  # a word, and how many words of the answer it replaces
+UNKNOWN = "I'm sorry, I don't know about that."
 
 
 @pytest.fixture(scope="module")
-def talks() -> list[Talk]:
-    """20,000 conversations, each with its Teller, which has the texts that were drawn."""
-    tellers = [chitchat.Teller(index) for index in range(20_000)]
-    return [(list(teller.messages()), teller) for teller in tellers]
+def tellers() -> list[chitchat.Teller]:
+    """4,000 conversations; every 80th has names and wordings for validation only."""
+    return [chitchat.Teller(index) for index in range(4000)]
 
 
-def scenes(*files: str) -> list[chitchat.Scene]:
-    return [scene for file in files for scene in chitchat.scenes(file)]
+def talk(*users: str) -> Messages:
+    """The turns of a user; what the assistant answered decides nothing."""
+    turns = [[{"role": "user", "content": user}, {"role": "assistant", "content": "Yes."}] for user in users]
+    return [turn for pair in turns for turn in pair][:-1]
 
 
-def spoken(messages: list[dict[str, str]], role: str) -> list[str]:
-    return [message["content"] for message in messages if message["role"] == role]
+def prefixes(teller: chitchat.Teller) -> list[tuple[Messages, str]]:
+    """The conversation up to each answer, and the answer."""
+    return [(teller.messages[: n + 1], teller.messages[n + 1]["content"]) for n in range(0, len(teller.messages), 2)]
 
 
-def scenes_of(teller: chitchat.Teller) -> list[str]:
-    return [scene.name for scene, _ in teller.used]
-
-
-def unquoted(text: str) -> str:
-    return re.sub(r'"[^"]*"', '""', text)
+# --- the conversations --------------------------------------------------------------------------------------------------
 
 
 def test_same_conversations_in_another_process() -> None:
     code = (
-        "import hashlib, json; from recipes.chitchat import conversations;"
-        "print(hashlib.sha256(json.dumps(list(conversations(200, seed=7))).encode()).hexdigest())"
+        "import hashlib, json; from recipes.chitchat import conversation;"
+        "print(hashlib.sha256(json.dumps([conversation(i, 7) for i in range(200)]).encode()).hexdigest())"
     )
     environment = {"PYTHONHASHSEED": "123", "PYTHONPATH": str(ROOT)}
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
-    here = hashlib.sha256(json.dumps(list(chitchat.conversations(200, seed=7))).encode()).hexdigest()
-    assert run.stdout.decode().strip() == here
+    here = json.dumps([chitchat.conversation(index, 7) for index in range(200)])
+    assert run.stdout.decode().strip() == hashlib.sha256(here.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
-    ("seed", "count", "digest"),
+    ("seed", "digest"),
     [
-        (0, 20_000, "ca34ec444cd77d38f5feea9128b26c6ee85ec2fc7777123c5abea117d34337a2"),
-        (1, 2_000, "89e0f451cfdf428a6e3ca909eb63cb1764625c30017250b51e7143ec24384328"),
-        (2, 2_000, "cdbda3a0ccb69e3ddd155bd2128d23092399fbd2c2687cad3b04f019b5a6bd7d"),
+        (0, "170c143d6e9e3523f28db51d619fe61d17e51ed0fcfa8c90195f0de166ec5bda"),
+        (1, "7a768245ccfd5f36515e4b97c566247f0fee3b5c5150ac65d080d2ce82c8920c"),
     ],
 )
-def test_same_conversations_on_every_machine(seed: int, count: int, digest: str) -> None:
+def test_same_conversations_on_every_machine(seed: int, digest: str) -> None:
     """The recorded hashes change when the words change, and must not change otherwise."""
     sha256 = hashlib.sha256()
-    for record in chitchat.conversations(count, seed):
-        sha256.update(json.dumps(record).encode() + b"\n")
+    for index in range(2000):
+        sha256.update(json.dumps(chitchat.conversation(index, seed)).encode() + b"\n")
     assert sha256.hexdigest() == digest
-
-
-def test_a_conversation_does_not_depend_on_how_many_are_asked_for() -> None:
-    many = list(chitchat.conversations(30, seed=2))
-    assert list(chitchat.conversations(5, seed=2)) == many[:5]
-    assert chitchat.conversation(29, seed=2) == many[29]
-    assert chitchat.conversation(29, seed=3) != many[29]
 
 
 def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     chitchat.main(["3", "1"])
     printed = capsys.readouterr().out
     assert printed.strip().count("\n\n") == 2
-    assert all(chitchat.conversation(index, 1)["messages"][-1]["content"] in printed for index in range(3))
+    assert all(chitchat.conversation(index, 1)["messages"][-1]["content"] in printed for index in (1, 2, 3))
 
 
-def test_recipe() -> None:
-    documents = list(find_recipe("chitchat").documents(RecipeRequest("sample", seed=5)))
-    assert len(documents) == chitchat.DOCUMENTS
-    assert {split for split, _ in documents} == {""}
-    assert documents[9][1] == chitchat.conversation(9, seed=5)
-    assert record_messages(documents[0][1])
+def test_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chitchat, "DOCUMENTS", 100)
+    recipe = find_recipe("chitchat")
+    documents = list(recipe.documents(RecipeRequest("sample", seed=5)))
+    assert [split for split, _ in documents] == ["train" if index % 80 else "val" for index in range(100)]
+    assert documents[9][1] == chitchat.conversation(9, seed=5) and record_messages(documents[0][1])
+    assert recipe.accepts is chitchat.accepts and find_recipe("story").accepts is None
 
 
-def test_roles_alternate_and_the_assistant_ends(talks: list[Talk]) -> None:
-    for messages, _ in talks:
-        roles = [message["role"] for message in messages]
-        turns = roles[1:] if roles[0] == "system" else roles
-        assert turns == ["user", "assistant"] * (len(turns) // 2), messages
-        assert 2 <= len(turns) <= 8, messages
+def test_roles_alternate_and_the_assistant_ends(tellers: list[chitchat.Teller]) -> None:
+    for teller in tellers:
+        roles = [message["role"] for message in teller.messages]
+        assert roles == ["user", "assistant"] * (len(roles) // 2) and 2 <= len(roles) <= 18
 
 
-def test_lengths(talks: list[Talk]) -> None:
-    pairs = collections.Counter(len(teller.pairs) for _, teller in talks)
-    assert min(pairs[number] for number in (1, 2, 3, 4)) > 0.05 * len(talks)
-    assert 0.04 < sum(messages[0]["role"] == "system" for messages, _ in talks) / len(talks) < 0.12
-    for messages, _ in talks:
-        assert all(len(message["content"].split()) <= 60 for message in messages), messages
-    words = [sum(len(message["content"].split()) for message in messages) for messages, _ in talks]
-    assert max(words) <= 180 and 45 < sum(words) / len(words) < 60
+def test_variety(tellers: list[chitchat.Teller]) -> None:
+    """60 kinds of exchange and more, all of them used, 10,000 different turns of the user, and 600 names."""
+    assert {exchange for teller in tellers for exchange in teller.used} == {*chitchat.exchanges()}
+    assert len(chitchat.exchanges()) >= 60 and len({*chitchat.words("names")}) >= 600
+    assert len({turn["content"] for teller in tellers for turn in teller.messages if turn["role"] == "user"}) > 10_000
+    assert len({json.dumps(teller.messages) for teller in tellers}) > 0.95 * len(tellers)
 
 
-def test_conversations_are_distinct(talks: list[Talk]) -> None:
-    assert len({json.dumps(messages) for messages, _ in talks}) > 0.99 * len(talks)
+def test_typography(tellers: list[chitchat.Teller]) -> None:
+    mistakes = re.compile(r"[{}\[\]|<>@/_*]|  | [.,!?:]|[.,!?:][A-Za-z]|[!?,:.][.,!?:]|\bi\b")
+    for teller in tellers:
+        for answer in (turn["content"] for turn in teller.messages if turn["role"] == "assistant"):
+            assert answer == answer.strip() and not mistakes.search(answer), answer
+            assert re.match(r"[A-Z\d]", answer) and answer[-1] in ".!?" and not re.search(r"[.!?] [a-z]", answer), (
+                answer
+            )
+        for user in (turn["content"] for turn in teller.messages if turn["role"] == "user"):
+            assert user == user.strip() and not re.search(r"[{}\[\]|<>@_*]|  ", user), user
 
 
-def test_distinct_word_sequences(talks: list[Talk]) -> None:
-    """38,900 of the 42,600 8-grams in 1,000 conversations are distinct, 12,700 of 15,700 within one turn."""
-    across, within = set[tuple[str, ...]](), set[tuple[str, ...]]()
-    for messages, _ in talks[:1000]:
-        turns = [message["content"].lower().split() for message in messages]
-        for found, texts in ((across, [[word for turn in turns for word in turn]]), (within, turns)):
-            found.update(tuple(text[start : start + 8]) for text in texts for start in range(len(text) - 7))
-    assert len(across) > 37_500 and len(within) > 12_000
-
-
-def test_nobody_says_a_sentence_twice(talks: list[Talk]) -> None:
-    for messages, _ in talks[:2000]:
-        for role in ("user", "assistant"):
-            parts = [part.split() for text in spoken(messages, role) for part in re.split("[.!?:]", unquoted(text))]
-            said = collections.Counter(" ".join(part).lower() for part in parts if len(part) > 3)
-            assert not said or max(said.values()) == 1, messages
-
-
-def test_no_reply_is_too_common(talks: list[Talk]) -> None:
-    replies = collections.Counter(reply for messages, _ in talks for reply in spoken(messages, "assistant"))
-    reply, count = replies.most_common(1)[0]
-    assert count < 0.005 * replies.total(), reply
-
-
-def test_every_scene_occurs(talks: list[Talk]) -> None:
-    counts = collections.Counter(name for _, teller in talks for name in scenes_of(teller))
-    every = {scene.name for scene in scenes(chitchat.TALK, chitchat.QUESTIONS, chitchat.MANNERS, chitchat.SYSTEMS)}
-    assert counts.keys() == every
-    assert min(counts.values()) > 40, counts
-
-
-def test_typography(talks: list[Talk]) -> None:
-    mistakes = re.compile(
-        r"[{}\[\]|<>@/_*]|  | [.,!?:]|[.,!?:][A-Za-z]|,,|\.\.(?!\.)(?<!\.\.\.)|[!?,:][.,!?:](?<!\?!)|\bi\b"
-    )
-    for messages, _ in talks[:8000]:
-        for text in spoken(messages, "assistant") + spoken(messages, "system"):
-            assert text == text.strip() and not mistakes.search(text), (mistakes.search(text), text)
-            assert text[0].isupper() or text[0] == '"', text
-            assert not re.search(r'[^.][.!?]"? [a-z]', text), text
-            assert re.search(r'[.!?]"?$', text) and text.count('"') % 2 == 0, text
-        for text in spoken(messages, "user"):
-            assert text == text.strip() and not re.search(r"[{}\[\]|<>@/_*]|  | [.,!?:]", text), text
-
-
-def test_articles(talks: list[Talk]) -> None:
-    for messages, _ in talks[:8000]:
-        for text in (message["content"].lower() for message in messages):
+def test_articles(tellers: list[chitchat.Teller]) -> None:
+    for teller in tellers:
+        for text in (turn["content"].lower() for turn in teller.messages):
             for article, word in re.findall(r"(?<![\w'-])(an?) ([a-z]+)", text):
-                if word not in {"one", "hour", "ukulele"}:
+                if word not in {"hour"}:
                     assert (article == "an") == (word[0] in "aeiou"), (article, word, text)
 
 
-def test_no_repeated_words(talks: list[Talk]) -> None:
-    for messages, _ in talks[:8000]:
-        for text in spoken(messages, "assistant"):
-            assert not re.search(r"\b(the|a|an|to|and|of|in|is|was|it|he|she|i|you|your|my) \1\b", text.lower()), text
+def test_training_never_sees_what_is_for_validation(tellers: list[chitchat.Teller]) -> None:
+    for section in ("names", "pets", "towns", "things", "beasts", "lands"):
+        assert not {*chitchat.words(section)} & {*chitchat.words(f"{section} unseen")}
+    for slot in chitchat.known("")[0].keys() & chitchat.known(" unseen")[0].keys():
+        raise AssertionError(slot)
+    for exchange in chitchat.exchanges():
+        seen, unseen = (chitchat.wordings(exchange, which) for which in ("", " unseen"))
+        assert unseen and not {*map(chitchat.clean, seen)} & {*map(chitchat.clean, unseen)}, exchange.name
+    told = {
+        word for teller in tellers if not teller.unseen for turn in teller.messages for word in turn["content"].split()
+    }
+    assert not {name for name in chitchat.words("names unseen") if told & {name, f"{name}.", f"{name}!"}}
 
 
-def test_names_were_given_before(talks: list[Talk]) -> None:
-    """The assistant uses a name only after a user's turn or the system prompt has used it."""
-    named = 0
-    for messages, _ in talks:
-        before = ""
-        for message in messages:
-            if message["role"] == "assistant":
-                names = set(re.findall(r"[A-Z][a-z]+", message["content"])) & {*NAMES}
-                assert all(re.search(rf"\b{name}\b", before, re.IGNORECASE) for name in names), messages
-                named += len(names)
-            before += " " + message["content"]
-    assert named > 5000
+# --- the judge ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_given_name_is_used_later(talks: list[Talk]) -> None:
-    """If the user asks for the name, the answer is the name that was given; no other name is used."""
-    asked = called = 0
-    question = re.compile(
-        r"(tell me|know|remember|what'?s|was) (my name( again)?|who i am|what i'?m called)\??$|\bwho am i\??$"
-    )
-    for messages, teller in (one for one in talks if not one[1].system):
-        users, replies = spoken(messages, "user"), spoken(messages, "assistant")
-        for number, (user, reply) in enumerate(zip(users, replies, strict=True)):
-            known = re.search(rf"\b{teller.name}\b", " ".join(users[:number]), re.IGNORECASE) if teller.name else None
-            if known and question.search(user.lower()):
-                asked += 1
-                assert teller.name in reply, messages
-            if called_by := re.search(r", ([A-Z][a-z]+)[.!]$", reply):
-                called += called_by[1] == teller.name
-                assert called_by[1] == teller.name or called_by[1] not in NAMES, messages
-    assert asked > 200 and called > 300
+def test_the_generators_own_answers_are_accepted(tellers: list[chitchat.Teller]) -> None:
+    for teller in tellers:
+        for (messages, answer), exchange in zip(prefixes(teller), teller.used, strict=True):
+            assert chitchat.accepts(messages, answer), (messages, answer)
+            understood, _ = chitchat.understand(messages[-1]["content"])
+            assert understood is exchange or exchange.group == "unknown", messages[-1]
 
 
-def always_has(line: str, slot: str) -> bool:
-    """Whether a line has a slot, or another form of it, in all its alternatives."""
-    has = re.compile(rf"\{{(a_|your_)?{slot}\}}")
-    while "[" in line:
-        line = chitchat.CHOICE.sub(
-            lambda choice: f"{{{slot}}}" if all(map(has.search, choice[1].split("/"))) else "", line
-        )
-    return bool(has.search(line))
+def test_wrong_answers_are_refused(tellers: list[chitchat.Teller]) -> None:
+    """Truncated, doubled, empty, with a word changed, left out or swapped, and the answers to other turns."""
+    rng = random.Random(1)
+    others = [(a, e) for t in tellers[1000:1200] for (_, a), e in zip(prefixes(t), t.used, strict=True)]
+    for teller in tellers[:300]:
+        for messages, answer in prefixes(teller):
+            words = answer.split()
+            at, (other, of_other) = rng.randrange(len(words)), rng.choice(others)
+            wrong = ["", answer[:-1], " ".join(words[:-1]), f"{answer} {answer}", f"{answer} {other}", f"{answer} Yes."]
+            wrong += [" ".join([*words[:at], inserted, *words[at + skipped :]]) for inserted, skipped in MUTATIONS]
+            kind, _ = chitchat.understand(messages[-1]["content"])
+            wrong += [other] if not {*kind.answers, *kind.otherwise} & {*of_other.answers, *of_other.otherwise} else []
+            for text in wrong:
+                assert not chitchat.accepts(messages, text), (messages, text)
 
 
-def test_what_is_said_back_was_said_before() -> None:
-    """For all drawn texts, the answer to a question about an earlier turn was said in an earlier turn."""
-    for scene in scenes(chitchat.TALK):
-        for answer in scene.lines.get("R", []):
-            slots = {re.sub(r"^(a|your)_", "", slot) for slot in re.findall(r"\{(\w+)\}", answer)}
-            assert slots, (scene.name, answer)
-            for slot in slots - {"khe", "khim", "khis"}:  # pronouns
-                said = [all(always_has(way, slot) for way in turn) for pair in scene.pairs for turn in pair]
-                assert any(said), (scene.name, slot)
-
-
-def test_the_assistant_claims_no_life_of_its_own(talks: list[Talk]) -> None:
-    for messages, teller in talks:
-        for reply in map(unquoted, spoken(messages, "assistant")):
-            assert not NEVER_DONE.search(reply), reply
-            assert {word.lower() for word in re.findall(r"\b[Mm]y ([A-Za-z]+)", reply)} <= OWN, (
-                reply,
-                scenes_of(teller),
-            )
-
-
-def test_last_replies_of_scenes_ask_nothing() -> None:
-    for scene in scenes(chitchat.TALK):
-        for reply in scene.pairs[-1][1]:
-            assert "?" not in re.sub(r"\{\w+\}\? (\[[^\]]*\] )?", "", reply)[-3:], (scene.name, reply)
-
-
-def test_every_slot_is_filled_and_every_column_is_used() -> None:
-    for scene in scenes(chitchat.TALK, chitchat.QUESTIONS, chitchat.SYSTEMS):
-        fields = chitchat.Teller(0).draw(scene) | {"fact": "", "question": ""}
-        turns = [line for pair in scene.pairs for lines in pair for line in lines]
-        turns += [line for lines in scene.lines.values() for line in lines]
-        used = {slot for line in turns for slot in re.findall(r"\{(\w+)\}", line)}
-        assert used <= fields.keys(), (scene.name, used - fields.keys())
-
-
-MANNERS = {
-    "short": lambda reply: reply.count(".") == 1 and len(reply.split()) <= 15,
-    "few words": lambda reply: len(reply.split()) <= 4 and not re.search(r"\b(is|are|says) ", reply),
-    "cheerful": lambda reply: reply.endswith("!"),
-    "polite": lambda reply: "'" not in reply and "!" not in reply,
-    "question back": lambda reply: reply.endswith("?"),
-    "pirate": lambda reply: re.match(r"(Arr|Ahoy|Yo ho|Aye)!", reply),
-    "robot": lambda reply: "beep" in reply.lower(),
-    "system short": lambda reply: len(re.findall(r"[.!?]", reply)) == 1 and len(reply.split()) <= 12,
-    "system cheerful": lambda reply: "!" in reply,
-}
-
-
-def test_system_prompts_are_obeyed(talks: list[Talk]) -> None:
-    for messages, teller in talks:
-        if messages[0]["role"] != "system":
-            continue
-        scene, fields = teller.used[0]
-        replies = spoken(messages, "assistant")
-        if scene.name in MANNERS:
-            assert all(MANNERS[scene.name](reply) for reply in replies), messages
-        elif scene.name == "by name":
-            assert fields["name"] in messages[0]["content"]
-            assert all(fields["name"] in reply for reply in replies), messages
-        elif scene.name == "first word":
-            assert all(reply.lower().startswith(fields["word"]) for reply in replies), messages
-        elif scene.name == "topic":
-            refused = [f"about {fields['about']}" in reply for reply in replies]
-            assert refused == [number % 2 == 1 for number in range(len(replies))], messages
-        elif scene.name == "system name":
-            assert fields["botname"] in replies[0]
-        elif scene.name == "system user":
-            assert fields["name"] in replies[0] and fields["name"] == teller.name
-        else:
-            assert scene.name == "system place"
-            assert fields["open"] in replies[0] and fields["close"] in replies[0], messages
-            assert len(replies) < 3 or f"{fields['day']}s" in replies[2], messages
+@pytest.mark.parametrize(
+    ("users", "right", "wrong"),
+    [
+        (["My name is Zork."], "Nice to meet you, Zork!", "Nice to meet you, Zack!"),
+        (["Call me Ann", "What is my name?"], "Your name is Ann.", "Your name is Anna."),
+        (["I'm Ann.", "Is a rose a flower?", "who am i"], "Your name is Ann.", "I don't know your name. What is it?"),
+        (["What is my name?"], "I don't know your name. What is it?", "Your name is Ann."),
+        (["I'm Ann.", "Actually, my name is Bo.", "What's my name?"], "Your name is Bo.", "Your name is Ann."),
+        (["I'm Ann.", "Bye!"], "Goodbye, Ann! See you soon.", "Goodbye! See you soon."),
+        (["Bye!"], "Goodbye! See you soon.", "Goodbye, Ann! See you soon."),
+        (["What is the capital of France?"], "The capital of France is Paris.", "The capital of France is Rome."),
+        (["what is the capital of italy"], "The capital of Italy is Rome.", "The capital of France is Paris."),
+        (["What is the capital of Atlantis?"], UNKNOWN, "The capital of Atlantis is Paris."),
+        (["Who won the chess game?"], "I don't know about that. I am only a small model.", "A piano."),
+        (["My favorite color is red.", "My favorite food is rice.", "What is my favorite color?"], "Your favorite color is red.",
+         "Your favorite color is rice."),
+        (["I have a cat named Bo.", "I'm Ann.", "What is my pet called?"], "You have a cat called Bo.",
+         "You have a cat called Ann."),
+        (["Is a rose an animal?"], "No, a rose is a flower.", "Yes, a rose is an animal."),
+        (["Which is bigger, a mouse or a dog?"], "A dog is bigger than a mouse.", "A mouse is bigger than a dog."),
+        (["What is 2 + 3?"], "2 + 3 is 5.", "2 + 3 is 6."),
+        (["I will bake a cake tomorrow.", "What is my plan?"], "Tomorrow you want to bake a cake.",
+         "Tomorrow you want to bake bread."),
+    ],
+)  # fmt: skip
+def test_judgements(users: list[str], right: str, wrong: str) -> None:
+    assert chitchat.accepts(talk(*users), right) and not chitchat.accepts(talk(*users), wrong)

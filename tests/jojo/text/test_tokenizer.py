@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from jojo.text import tokenizer as tokenizer_module
 from jojo.text import vocabulary
 from jojo.text.tokenizer import TextStream, Tokenizer, from_definition, get_tokenizer
-from jojo.text.vocabulary import STORY_FILE, train_vocabulary
+from jojo.text.vocabulary import SHIPPED, train_vocabulary
+from recipes.chitchat import VALIDATION_EVERY, conversation
 from recipes.story import sample_lines
 from utils import UserError
 
@@ -429,7 +430,7 @@ def test_if_your_own_vocabulary_is_missing_the_error_has_the_command() -> None:
 
 
 def test_an_unknown_name_is_refused_and_gpt2_is_suggested() -> None:
-    with pytest.raises(UserError, match=r"'gpt3'.*use gpt2 or story, or make one"):
+    with pytest.raises(UserError, match=r"'gpt3'.*use gpt2, story or chat, or make one"):
         get_tokenizer("gpt3")
 
 
@@ -463,6 +464,13 @@ def test_a_damaged_vocabulary_file_is_named(tmp_path: Any, monkeypatch: pytest.M
 
 def test_the_vocabulary_of_the_built_in_stories_is_learned_from_them() -> None:
     texts = [json.loads(line)["text"] for line in sample_lines("train")]
-    assert train_vocabulary(texts, 4096).content == STORY_FILE.read_bytes()
+    assert train_vocabulary(texts, 4096).content == SHIPPED["story"].read_bytes()
     story = get_tokenizer("story")
     assert story.decode(story.encode(texts[0])) == texts[0] and story.n_vocab == 3025
+
+
+def test_the_vocabulary_of_the_built_in_conversations_is_learned_from_them() -> None:
+    talks = [conversation(index)["messages"] for index in range(4000) if index % VALIDATION_EVERY]
+    texts = [message["content"] for messages in talks for message in messages]
+    assert train_vocabulary(texts, 1536).content == SHIPPED["chat"].read_bytes()
+    assert get_tokenizer("chat").n_vocab == 1536
