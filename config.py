@@ -102,7 +102,9 @@ class OptimizerConfig:
 class SchedulerConfig:
     """The learning rate as a function of the batch number."""
 
-    kind: str = option("cosine", "shape of the cool-down: cosine, or wsd (linear)", choices=("cosine", "wsd"))
+    kind: str = option(
+        "cosine", "cool-down: cosine, or wsd (linear; keeps the model before it)", choices=("cosine", "wsd")
+    )
     decay_lr: bool = option(True, "false = constant learning rate after the warm-up")
     warmup_iters: int | None = option(None, "warm-up; null = warmup_fraction of the run", unit="batches", at_least=0)
     lr_decay_iters: int | None = option(None, "end of the cool-down; null = the run's end", unit="batches", at_least=1)

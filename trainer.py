@@ -311,7 +311,7 @@ class Trainer:
         paths = [files.last] if self.position == 0 or done == self.run.plan.total_batches else []
         if points[-1:] == [(done, best)] and best not in (loss for _, loss in points[:-1]):
             paths.append(files.best)
-        if due(self.config.training.checkpoint_interval, done):
+        if due(self.config.training.checkpoint_interval, done) or done == self.run.plan.schedule.before_cooldown:
             paths.append(files.numbered(done))
         return paths
 

@@ -38,13 +38,22 @@ class Schedule:
         share = 1 - progress if self.kind == "wsd" else 0.5 * (1 + math.cos(math.pi * progress))
         return self.floor + share * (self.peak - self.floor)
 
-    def describe(self, total_batches: int) -> str:
-        """One line for the summary."""
-        warm = f"{plural(self.warmup, 'batch')} of warm-up, then " if self.warmup else ""
+    @property
+    def before_cooldown(self) -> int | None:
+        """With "wsd", the batches before the cool-down: a run can become longer from there without having cooled down."""
+        return self.cooldown_start if self.kind == "wsd" and self.decays else None
+
+    def describe(self, total_batches: int, done: int = 0) -> str:
+        """One line for the summary: the learning rate after the first `done` batches."""
+        warm = f"{plural(self.warmup - done, 'batch')} of warm-up, then " if done < self.warmup else ""
         if not self.decays:
             return f"{warm}{self.peak:g} throughout"
-        hold = f"{self.peak:g} until batch {self.cooldown_start:,}, " if self.cooldown_start > self.warmup else ""
-        line = f"{warm}{hold}{self.kind} from {self.peak:g} to {self.floor:g} at batch {self.decay_end:,}"
+        if done >= self.decay_end:
+            return f"{self.floor:g} throughout"
+        holds = self.cooldown_start > max(self.warmup, done)
+        hold = f"{self.peak:g} until batch {self.cooldown_start:,}, " if holds else ""
+        first = f"{self.peak:g}" if done <= self.cooldown_start else f"{self.lr(done):.3g}"
+        line = f"{warm}{hold}{self.kind} from {first} to {self.floor:g} at batch {self.decay_end:,}"
         rest = total_batches - self.decay_end
         return line + (f"; the last {rest:,} batches stay at {self.floor:g}" if rest > 0 else "")
 
