@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 
 from config import Config, Value
@@ -112,7 +113,7 @@ def decide_schedule(resolved: ResolvedRequest, total_batches: int, reasons: Reas
             and schedule.decays
             and schedule.lr(done) > schedule.floor
         ):
-            advise_earlier_start(config, start.checkpoint, before)
+            advise_earlier_start(config, start.checkpoint, before, total_batches)
         if start.checkpoint and start.checkpoint.config["training"].get("max_iters") and not config.training.max_iters:
             log.warning("To train only as long again, use --max_iters %d instead of --epochs.", 2 * before)
     reasons.derive(config, "scheduler.warmup_iters", schedule.warmup, "warmup_fraction of the run")
@@ -121,14 +122,15 @@ def decide_schedule(resolved: ResolvedRequest, total_batches: int, reasons: Reas
     return schedule
 
 
-def advise_earlier_start(config: Config, finished: Checkpoint, batches: int) -> None:
+def advise_earlier_start(config: Config, finished: Checkpoint, batches: int, total_batches: int) -> None:
     """Say what a higher learning rate does to a finished run, and name the checkpoint from before its cool-down."""
     log.info("The loss rises with the learning rate, and falls again in the new cool-down.")
     if config.scheduler.kind == "wsd":
         files = RunFiles(finished.path.parent / f"{run_of(finished.path)}.pt")
         earlier = files.numbered(derive_schedule(config, batches).cooldown_start)
         if earlier.exists():
-            log.info("Without the old cool-down, it ends like a run that was planned so long: --resume %s.", earlier)
+            command = f"--resume {shlex.quote(str(earlier))} --max_iters {total_batches}"
+            log.info("Without the old cool-down, it ends like a run that was planned so long: %s.", command)
 
 
 def refuse_uneven_shares(config: Config, ranks: Ranks, auto_batch_size: bool = False) -> None:

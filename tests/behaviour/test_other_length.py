@@ -110,10 +110,10 @@ def test_a_wsd_run_keeps_what_it_was_before_its_cooldown_and_can_become_the_run_
     train(*flags, "--max_iters", "30", "--output_checkpoint", "models/planned.pt")
     train(*flags, "--max_iters", "15", "--output_checkpoint", "models/a.pt")
     assert [path.name for path in Path("models").glob("a_batch*")] == ["a_batch12.pt"]
-    advice = "--resume models/a_batch12.pt"
+    advice = "--resume models/a_batch12.pt --max_iters 30"
     longer = ("--max_iters", "30", "--output_checkpoint", "models/b.pt")
     assert f"like a run that was planned so long: {advice}.\n" in train_plainly("--resume", "models/a.pt", *longer).said
-    said = train_plainly(*advice.split(), "--max_iters", "30").said
+    said = train_plainly(*advice.split()).said
     assert "from here on: 0.01 until batch 24, wsd from 0.01 to 0.001 at batch 30.\n" in said and advice not in said
     assert differences(training("models/planned.pt"), training("models/a.pt")) == []
     assert differences(training("models/planned.pt"), training("models/b.pt"))
