@@ -194,8 +194,9 @@ class Teller:
 
     def weighted(self, shares: Mapping[T, float]) -> T:
         """A random key; its probability is proportional to its share."""
-        at = self.uniform() * sum(shares.values())
-        return next(item for item, end in zip(shares, itertools.accumulate(shares.values()), strict=True) if at < end)
+        ends = list(itertools.accumulate(shares.values()))  # sum() rounds differently in other Python versions
+        at = self.uniform() * ends[-1]
+        return next(item for item, end in zip(shares, ends, strict=True) if at < end)
 
     def next(self, is_last: bool) -> Exchange:
         """The kind of the next exchange."""
@@ -220,8 +221,9 @@ class Teller:
         """A text for a slot that is in no table."""
         slot = slot.rstrip("2")
         if slot in ("name", "pet", "town") and not self.unseen and self.uniform() < INVENTED:
-            (first, last), two = (self.pick(words(f"{slot}s")) for _ in "12"), 1 + int(self.uniform() * 3)
-            made = first[: two + 1] + last[two:]
+            cut = 1 + int(self.uniform() * 3)
+            first, last = self.pick(words(f"{slot}s")), self.pick(words(f"{slot}s"))
+            made = first[: cut + 1] + last[cut:]
             return first if made in words(f"{slot}s unseen") else made
         if slot == "word":
             nouns = " | ".join(macros()["plurals"]).split(" | ")
