@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
 
 from config import Config, Value
-from jojo.checkpoints.checkpoint import Checkpoint, checkpoint_tokenizer
-from jojo.checkpoints.run_files import RunFiles, run_of
+from jojo.checkpoints.checkpoint import checkpoint_tokenizer
 from jojo.machine import device as devices
 from jojo.machine.ranks import SINGLE, Ranks
 from jojo.schedule import Schedule, derive_schedule
@@ -107,30 +105,14 @@ def decide_schedule(resolved: ResolvedRequest, total_batches: int, reasons: Reas
         done, before = start.batches_done, stored["total_batches"]
         lengths, rates = (f"{total_batches:,}", f"{before:,}"), schedule.describe(total_batches, done)
         log.info("The run is now %s batches long instead of %s. Its learning rate from here on: %s.", *lengths, rates)
-        if (
-            start.checkpoint
-            and before <= done < total_batches
-            and schedule.decays
-            and schedule.lr(done) > schedule.floor
-        ):
-            advise_earlier_start(config, start.checkpoint, before, total_batches)
+        if before <= done < total_batches and schedule.decays and schedule.lr(done) > schedule.floor:
+            log.info("The loss rises with the learning rate, and falls again in the new cool-down.")
         if start.checkpoint and start.checkpoint.config["training"].get("max_iters") and not config.training.max_iters:
             log.warning("To train only as long again, use --max_iters %d instead of --epochs.", 2 * before)
     reasons.derive(config, "scheduler.warmup_iters", schedule.warmup, "warmup_fraction of the run")
     reasons.derive(config, "scheduler.lr_decay_iters", schedule.decay_end, "the run's end")
     reasons.derive(config, "scheduler.min_lr", schedule.floor, "a tenth of learning_rate")
     return schedule
-
-
-def advise_earlier_start(config: Config, finished: Checkpoint, batches: int, total_batches: int) -> None:
-    """Say what a higher learning rate does to a finished run, and name the checkpoint from before its cool-down."""
-    log.info("The loss rises with the learning rate, and falls again in the new cool-down.")
-    if config.scheduler.kind == "wsd":
-        files = RunFiles(finished.path.parent / f"{run_of(finished.path)}.pt")
-        earlier = files.numbered(derive_schedule(config, batches).cooldown_start)
-        if earlier.exists():
-            command = f"--resume {shlex.quote(str(earlier))} --max_iters {total_batches}"
-            log.info("Without the old cool-down, it ends like a run that was planned so long: %s.", command)
 
 
 def refuse_uneven_shares(config: Config, ranks: Ranks, auto_batch_size: bool = False) -> None:

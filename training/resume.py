@@ -14,6 +14,7 @@ from jojo.checkpoints.checkpoint import FITS, Checkpoint, load_checkpoint, machi
 from jojo.checkpoints.run_files import RunFiles, run_of, run_path
 from jojo.config_file import config_layers
 from jojo.machine.ranks import SINGLE, Ranks
+from jojo.schedule import Schedule
 from training.flags import Request
 from utils import UserError, log, one_line, plural, user_path
 
@@ -296,3 +297,25 @@ def set_position(start: Start, config: Config, batches_per_epoch: int) -> int:
     if not FITS["count"](total):
         raise UserError(f"A run of {total:,} batches is too long to be saved; lower --max_iters or --epochs.")
     return total
+
+
+def before_cooldown(resolved: ResolvedRequest, total_batches: int, ranks: Ranks) -> Checkpoint | None:
+    """For a finished run with "wsd" that gets longer: its checkpoint from before the cool-down, if it is still there.
+
+    From this one it becomes the run that was planned so long; what has cooled down needs many batches to recover.
+    """
+    start, finished = resolved.start, resolved.start.checkpoint
+    if not finished or start.mode is not Mode.RESUME or finished.version != "3":
+        return None
+    stored, kind = finished.state["lr_scheduler"], resolved.config.scheduler.kind
+    batch = Schedule(**stored["schedule"]).before_cooldown
+    if batch is None or kind != "wsd" or not batch < stored["total_batches"] <= start.batches_done < total_batches:
+        return None
+    try:
+        earlier = load_checkpoint(resolved.files.numbered(batch), ranks)
+    except UserError:  # deleted or damaged
+        return None
+    if earlier.run_id != start.run_id or earlier.state["batch_counter"] != batch:
+        return None
+    log.info("A longer run needs no cool-down at batch %s: it continues from '%s'.", f"{batch:,}", earlier.path)
+    return earlier

@@ -17,7 +17,15 @@ from jojo.text.chat_targets import roles_in
 from training.dataset import Data, open_data
 from training.decisions import Reasons, decide, decide_schedule, decide_tokenizer, derive_batch_size
 from training.flags import Request
-from training.resume import Mode, Start, check_changes, note_other_machine, resolve_request, set_position
+from training.resume import (
+    Mode,
+    Start,
+    before_cooldown,
+    check_changes,
+    note_other_machine,
+    resolve_request,
+    set_position,
+)
 from utils import UserError, __version__, log, one_line, plural
 
 FEW_BATCHES = 10  # an epoch of fewer batches is worth a warning
@@ -89,6 +97,9 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
         numbers = (loader.whole.n_cut, data.train.n_documents, config.model.block_size)
         log.info("%s of %s documents are longer than %s tokens and are cut (data.pack).", *map("{:,}".format, numbers))
     total_batches = set_position(start, config, loader.batches_per_epoch)
+    if earlier := before_cooldown(resolved, total_batches, ranks):
+        start.checkpoint = earlier
+        total_batches = set_position(start, config, loader.batches_per_epoch)
     start.run_id = ranks.broadcast_text("run_id", start.run_id)
     plan = Plan(decide_schedule(resolved, total_batches, reasons), loader.batches_per_epoch, total_batches)
     run = Run(config, reasons, data, resolved.files, plan, start, ranks, request.tensorboard)

@@ -105,15 +105,35 @@ def test_more_epochs_and_more_batches_give_the_same_run():
     assert differences(training("models/epochs.pt"), training("models/batches.pt")) == []
 
 
-def test_a_wsd_run_keeps_what_it_was_before_its_cooldown_and_can_become_the_run_that_was_planned_longer():
-    flags = ("--scheduler.kind", "wsd", "--scheduler.warmup_iters", "3", "--eval_interval", "0")
-    train(*flags, "--max_iters", "30", "--output_checkpoint", "models/planned.pt")
-    train(*flags, "--max_iters", "15", "--output_checkpoint", "models/a.pt")
+WSD = ("--scheduler.kind", "wsd", "--scheduler.warmup_iters", "3", "--eval_interval", "0")
+
+
+def test_a_finished_wsd_run_that_gets_longer_is_the_run_that_was_planned_so_long():
+    train(*WSD, "--max_iters", "30", "--output_checkpoint", "models/planned.pt")
+    train(*WSD, "--max_iters", "15", "--output_checkpoint", "models/a.pt")
     assert [path.name for path in Path("models").glob("a_batch*")] == ["a_batch12.pt"]
-    advice = "--resume models/a_batch12.pt --max_iters 30"
-    longer = ("--max_iters", "30", "--output_checkpoint", "models/b.pt")
-    assert f"like a run that was planned so long: {advice}.\n" in train_plainly("--resume", "models/a.pt", *longer).said
-    said = train_plainly(*advice.split()).said
-    assert "from here on: 0.01 until batch 24, wsd from 0.01 to 0.001 at batch 30.\n" in said and advice not in said
+    said = train_plainly("--resume", "models/a.pt", "--max_iters", "30").said
+    assert (
+        "no cool-down at batch 12: it continues from 'models/a_batch12.pt'.\n" in said and "The loss rises" not in said
+    )
+    assert "from here on: 0.01 until batch 24, wsd from 0.01 to 0.001 at batch 30.\n" in said
     assert differences(training("models/planned.pt"), training("models/a.pt")) == []
-    assert differences(training("models/planned.pt"), training("models/b.pt"))
+    rows = [metrics_rows(f"models/{name}.metrics.jsonl") for name in ("planned", "a")]
+    assert rows[0] == rows[1]
+
+
+def test_without_the_model_before_the_cooldown_a_longer_wsd_run_continues_from_its_end():
+    train(*WSD, "--max_iters", "15", "--output_checkpoint", "models/a.pt")
+    earlier = Path("models/a_batch12.pt")
+    earlier.write_bytes(earlier.read_bytes()[:-9])
+    said = train_plainly("--resume", "models/a.pt", "--max_iters", "30").said
+    assert "The loss rises with the learning rate" in said and "continues from" not in said
+    rates = [row["lr"] for row in metrics_rows("models/a.metrics.jsonl")]
+    assert rates[14] < rates[15] == 0.01
+
+
+def test_under_another_name_a_longer_wsd_run_continues_from_its_end():
+    train(*WSD, "--max_iters", "15", "--output_checkpoint", "models/a.pt")
+    train_plainly("--resume", "models/a.pt", "--max_iters", "30", "--output_checkpoint", "models/b.pt")
+    rates = [row["lr"] for row in metrics_rows("models/b.metrics.jsonl")]
+    assert rates[14] < rates[15] == 0.01
