@@ -2,7 +2,7 @@
 
 On a CPU, PyTorch has no kernel for RMSNorm. Autograd's backward pass would take a dozen passes over memory, so both operations
 have one of their own. LayerNorm's kernel does most of its work: given a mean of zero, it computes the gradient of RMSNorm minus
-one term, which is added afterwards. Without gradients, it normalizes x and -x together, whose mean is zero.
+one term, which is added afterwards.
 
 The plain references, which the tests compare with:
 
@@ -30,11 +30,9 @@ Rotation = tuple[Tensor, Tensor]
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Returns x / sqrt(mean(x²) + eps) * weight, with means over the last dimension, (..., C)."""
     weight = weight.to(x.dtype)  # fsdp gathers weights in bfloat16
-    if not _on_cpu(x):
-        return F.rms_norm(x, weight.shape, weight, eps)
-    if torch.is_grad_enabled():
+    if _trains_on_cpu(x):
         return RmsNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
-    return _normalized(x, eps) * weight
+    return F.rms_norm(x, weight.shape, weight, eps)
 
 
 def rotated_norms(
@@ -47,11 +45,11 @@ def rotated_norms(
     """
     weights = [weight.float() for weight in weights]
     if torch.is_grad_enabled():
-        rotated_norm = RotatedNorm.apply if _on_cpu(x) else _rotated_norm
+        rotated_norm = RotatedNorm.apply if _trains_on_cpu(x) else _rotated_norm
         parts = zip(x.split_with_sizes(heads, 2), weights, strict=True)
         return [rotated_norm(part, weight, eps, *rotation) for part, weight in parts]
     weight = torch.cat([weight.expand(n, 1, -1) for n, weight in zip(heads, weights, strict=True)])  # (heads, 1, D)
-    y = _normalized(x.transpose(1, 2).float(), eps) * weight
+    y = F.rms_norm(x.transpose(1, 2).float(), x.shape[-1:], eps=eps) * weight
     return torch.addcmul(y * rotation[0], _swapped(y), rotation[1]).split_with_sizes(heads, 1)
 
 
@@ -61,16 +59,8 @@ def _rotated_norm(x: Tensor, weight: Tensor, eps: float, cosines: Tensor, sines:
     return torch.addcmul(y * cosines, _swapped(y), sines).to(x.dtype)
 
 
-def _on_cpu(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def _normalized(x: Tensor, eps: float) -> Tensor:
-    """RMSNorm without weights, (..., C)."""
-    C = x.size(-1)
-    if not _on_cpu(x):
-        return F.rms_norm(x, (C,), eps=eps)
-    return F.layer_norm(torch.cat([x, -x], -1), (2 * C,), eps=eps)[..., :C]
+def _trains_on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _copy(x: Tensor, dtype: torch.dtype) -> Tensor:
