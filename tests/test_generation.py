@@ -20,7 +20,7 @@ from helpers_model import (
 )
 from torch import Tensor
 
-from generation import Sampling, chat_prompt, choose, generate, load_model
+from generation import Sampling, chat_prompt, choose, ends_turns, generate, load_model
 from jojo.text.tokenizer import Tokenizer
 from model import GPT
 from utils import UserError
@@ -542,3 +542,22 @@ def test_a_checkpoint_without_valid_weights_is_refused_by_name(tmp_path: Path, s
     torch.save(state, tmp_path / "odd.pt")
     with pytest.raises(UserError, match=r"odd\.pt"):
         load_model(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize(("mark", "ends"), [("!", True), ("?", False)])
+def test_an_answer_that_ends_shows_that_turns_end(monkeypatch: pytest.MonkeyPatch, mark: str, ends: bool) -> None:
+    """This model says "Hi!" and ends its turn after "!"; after "Hello." an end is the least likely token."""
+    tokenizer = Tokenizer()
+    end, (exclamation,), (last,) = tokenizer.special_tokens["<|im_end|>"], tokenizer.encode("!"), tokenizer.encode(mark)
+    model = random_model(tiny_config(vocab_size=50304, n_embd=8, n_head=1, n_layer=1))
+    model.n_vocab = tokenizer.n_vocab
+
+    def next_logits(tokens: Tensor, cache: object = None) -> Tensor:
+        after = int(tokens[0, -1])
+        logits = torch.zeros(1, tokenizer.n_vocab)
+        logits[0, end] = -1.0
+        logits[0, end if after == exclamation else last] = 1.0
+        return logits
+
+    monkeypatch.setattr(model, "next_logits", next_logits)
+    assert ends_turns(model, tokenizer) is ends
