@@ -181,17 +181,14 @@ def model_of(checkpoint: Checkpoint, tokenizer: Tokenizer) -> GPT:
 
 @torch.no_grad()
 def ends_turns(model: GPT, tokenizer: Tokenizer) -> bool:
-    """Whether the model has learned to end a turn: its answer to "Hello" ends, or could end after "Hello.".
-
-    Without conversations, the end of a turn is not even among the likeliest tenth of tokens.
-    """
+    """Whether the end of a turn is among the likeliest tenth of tokens after an answer: without conversations it is rare."""
     prompt, end = chat_prompt(tokenizer, [{"role": "user", "content": "Hello"}], 0)[0], tokenizer.special_tokens[IM_END]
-    answered = [*prompt, *tokenizer.encode("Hello.")][-model.config.block_size :]
-    logits = model.next_logits(torch.tensor([answered], device=model.device))[0]
-    if int((logits >= logits[end]).sum()) <= model.n_vocab // 10:
-        return True
-    answer = generate(model, prompt, max_tokens=32, sampling=Sampling(temperature=0), stop=[end])
-    return sum(1 for _ in answer) < 32
+    for answer in ("Hello.", "Hello! How can I help you?"):
+        answered = [*prompt, *tokenizer.encode(answer)][-model.config.block_size :]
+        logits = model.next_logits(torch.tensor([answered], device=model.device))[0]
+        if int((logits >= logits[end]).sum()) <= model.n_vocab // 10:
+            return True
+    return False
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) -> tuple[list[int], int]:

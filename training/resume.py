@@ -14,7 +14,6 @@ from jojo.checkpoints.checkpoint import FITS, Checkpoint, load_checkpoint, machi
 from jojo.checkpoints.run_files import RunFiles, run_of, run_path
 from jojo.config_file import config_layers
 from jojo.machine.ranks import SINGLE, Ranks
-from jojo.schedule import Schedule
 from training.flags import Request
 from utils import UserError, log, one_line, plural, user_path
 
@@ -307,9 +306,11 @@ def before_cooldown(resolved: ResolvedRequest, total_batches: int, ranks: Ranks)
     start, finished = resolved.start, resolved.start.checkpoint
     if not finished or start.mode is not Mode.RESUME or finished.version != "3":
         return None
-    stored, kind = finished.state["lr_scheduler"], resolved.config.scheduler.kind
-    batch = Schedule(**stored["schedule"]).before_cooldown
-    if batch is None or kind != "wsd" or not batch < stored["total_batches"] <= start.batches_done < total_batches:
+    stored, new = finished.state["lr_scheduler"], resolved.config.scheduler
+    schedule, length = stored["schedule"], stored["total_batches"]
+    batch, kinds = schedule.get("cooldown_start"), {schedule.get("kind"), new.kind}
+    cools = kinds == {"wsd"} and schedule.get("decays") and new.decay_lr and isinstance(batch, int)
+    if not (cools and batch < length <= start.batches_done < total_batches):
         return None
     try:
         earlier = load_checkpoint(resolved.files.numbered(batch), ranks)

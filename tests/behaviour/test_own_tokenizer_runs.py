@@ -80,7 +80,7 @@ def test_a_tokenizer_can_be_trained_on_the_built_in_sample(monkeypatch: pytest.M
     monkeypatch.setattr(recipes.story, "STORIES", 400)
     with listening() as said:
         assert prepare.main(["--name", "story", "--train_tokenizer", "--vocab_size", "400", "--num_workers", "0"]) == 0
-    assert said[-1].endswith("--dataset story --data.tokenizer data/story-400.tiktoken")
+    assert said[-1].endswith("story-small.json --data.tokenizer data/story-400.tiktoken")
     assert not Path("data/story-train.jsonl").exists()
     flags = [*TINY, "--dataset", "story", "--data.tokenizer", "data/story-400.tiktoken", "--max_iters", "1"]
     assert train_plainly(*flags).code == 0
