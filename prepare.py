@@ -290,10 +290,12 @@ def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Sourc
 
 def train_command(args: argparse.Namespace, name: str, chat: bool) -> str:
     """The command that trains on the data set, with the options that it needs; the configs suit every computer."""
-    config, own, tokenizer = ("chat", "chitchat", "chat") if chat else ("story", "story", "story")
-    words = ["python", "train.py", "--config", f"configs/{config}-small.json", *["--dataset", name] * (name != own)]
+    kind, own = (
+        ("chat", "chitchat") if chat else ("story", "story")
+    )  # the config with this vocabulary, and its data set
+    words = ["python", "train.py", "--config", f"configs/{kind}-small.json", *["--dataset", name] * (name != own)]
     for option in ("data_dir", "cache_dir", "parse_special", "tokenizer"):
-        if option in args.given or (option == "tokenizer" and args.tokenizer != tokenizer):
+        if option in args.given or (option == "tokenizer" and args.tokenizer != kind):
             words += [f"--data.{option}", getattr(args, option)]
     return shlex.join(words)
 

@@ -133,10 +133,10 @@ class BlockedAttention(torch.autograd.Function):
             queries, g, m = (part[heads, :, rows].flatten(1, 2) for part in (q, grad_y, mean))
             p = attention_weights(queries, k[heads, keys], mask[rows, keys])
             grad_p = g @ v[heads, keys].mT
+            dropped = p
             if drop:
-                dropped = p.clone()
-                drop.zero(dropped, grad_p)
-            grad_v[heads, keys] += (dropped if drop else p).mT @ g
+                drop.zero(dropped := p.clone(), grad_p)
+            grad_v[heads, keys] += dropped.mT @ g
             grad_scores = grad_p.sub_(m).mul_(p)
             grad_q[heads, :, rows] = (grad_scores @ k[heads, keys]).view(grad_q[heads, :, rows].shape)
             grad_k[heads, keys] += grad_scores.mT @ queries

@@ -118,6 +118,11 @@ class Formulas:
             "loss": 6.0 * math.prod(self.output),
         }
 
+    def dropout_scores(self, dtype: str, device: str) -> int:
+        """Bytes per token of one T x T matrix of scores of each head, if attention with dropout holds them all."""
+        holds = self.config.dropout and device == "cpu" and dtype == "float32"  # PyTorch's kernel
+        return 4 * self.config.n_head * self.config.block_size if holds else 0
+
     def kept_bytes_per_token(self, dtype: str, device: str) -> int:
         """Bytes per token that one block keeps for its backward pass, without weights and their copies in `dtype`."""
         raise NotImplementedError

@@ -71,7 +71,7 @@ class GPT2Formulas(Formulas):
         return {f"{name}.{kind}": shape if kind == "weight" else shape[:1] for (name, shape), kind in shapes}
 
     def kept_bytes_per_token(self, dtype: str, device: str) -> int:
-        C, H, T, size = self.config.n_embd, self.config.n_head, self.config.block_size, 4 if dtype == "float32" else 2
+        C, H, size = self.config.n_embd, self.config.n_head, 4 if dtype == "float32" else 2
         residuals = 2 * 4 * C + 16  # the inputs of both LayerNorms, with their means and deviations, in float32
         norms = 2 * size * C  # their outputs, which c_attn and c_fc read
         mlp = 4 * size * C  # the input of GELU
@@ -79,16 +79,15 @@ class GPT2Formulas(Formulas):
         masks = 2 * C if self.config.dropout else 0  # dropout's: a byte per channel, after attention and the MLP
         if device == "cpu" and self.config.dropout:
             masks = 2 * size * C
-        if device == "cpu" and self.config.dropout and dtype == "float32":  # and three T x T matrices
-            attention = 4 * size * C + 3 * 4 * H * T
+        if scores := self.dropout_scores(dtype, device):  # three such matrices
+            attention = 4 * size * C + 3 * scores
         elif device == "cpu" and dtype != "float32":  # kernels/attention.py: q, k, v, y (B, H, T, D), y again (B, T, C)
             attention = 5 * size * C
         return residuals + norms + mlp + attention + masks
 
     def gradient_bytes_per_token(self, dtype: str, device: str) -> int:
         inner = 4 * self.config.n_embd * (4 if dtype == "float32" else 2)  # the MLP's inner layer
-        drops = self.config.dropout and device == "cpu" and dtype == "float32"  # all T x T scores at once
-        scores = 4 * self.config.n_head * self.config.block_size if drops else 0
+        scores = self.dropout_scores(dtype, device)
         return max(inner, scores - inner)  # GELU's input is freed before the scores get their gradient
 
 

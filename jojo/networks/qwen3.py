@@ -109,7 +109,7 @@ class Qwen3Formulas(Formulas):
         self.inner = F
 
     def kept_bytes_per_token(self, dtype: str, device: str) -> int:
-        C, T, size = self.config.n_embd, self.config.block_size, 4 if dtype == "float32" else 2
+        C, size = self.config.n_embd, 4 if dtype == "float32" else 2
         H, K = self.config.n_head, self.config.kv_heads
         residuals = 2 * (4 * C + 4)  # the inputs of both RMSNorms and their scales, in float32
         norms = 2 * size * C  # their outputs, which c_attn and c_fc read
@@ -118,10 +118,8 @@ class Qwen3Formulas(Formulas):
         masks = 2 * C if self.config.dropout else 0  # dropout's: a byte per channel, after attention and the MLP
         if device == "cpu" and self.config.dropout:
             masks = 2 * size * C
-        if (
-            device == "cpu" and self.config.dropout and dtype == "float32"
-        ):  # q, k, v of all heads and three T x T matrices
-            attention += 3 * 4 * C + 3 * 4 * H * T
+        if scores := self.dropout_scores(dtype, device):  # three such matrices, and q, k, v of all heads
+            attention += 3 * 4 * C + 3 * scores
         elif device == "cpu" and dtype != "float32":  # kernels/attention.py: q, k, v (heads, T, D), y again (B, T, C)
             attention += size * (2 * C + 2 * self.kv)
         else:  # q and k rotated, and the log-sum-exp of each row of scores; on a GPU, q and k in float32 too
@@ -130,8 +128,7 @@ class Qwen3Formulas(Formulas):
 
     def gradient_bytes_per_token(self, dtype: str, device: str) -> int:
         inner = self.inner * (4 if dtype == "float32" else 2)
-        drops = self.config.dropout and device == "cpu" and dtype == "float32"  # all T x T scores at once
-        scores = 4 * self.config.n_head * self.config.block_size if drops else 0
+        scores = self.dropout_scores(dtype, device)
         return max(3 * inner, scores - 2 * inner)  # of gate, up and their product; freed: gate and up
 
 

@@ -80,6 +80,9 @@ def test_in_bfloat16_queries_are_rounded_only_at_the_end() -> None:
     x, weight = torch.randn(2, 40, 3, 16).bfloat16(), torch.rand(16) + 0.5
     ours, truth = run(ours_rotated, x, weight), run(plain_rotated, x.double(), weight.double())
     assert ours[0].dtype is ours[1].dtype is torch.bfloat16 and ours[2].dtype is torch.float32
+    turn = rotation(torch.arange(40), ModelConfig(n_head=1, n_embd=16, architecture="qwen3"))
+    parts = rotated_norms(x, (2, 1), (weight, weight), EPS, turn)
+    assert all(part.is_contiguous() for part in parts)  # attention in bfloat16 copies nothing
     for found, exact in zip(ours, truth, strict=True):
         assert relative_difference(found, exact) < 2**-8
 
