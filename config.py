@@ -136,6 +136,10 @@ class TrainingConfig:
         None, 'what samples continue; separate several with |; null = "Once upon a time", in chats "Hello!"'
     )
     sample_tokens: int = option(40, "length of a sample", unit="tokens", at_least=1)
+    ema: float = option(
+        0.0, "moving average of the weights, which evaluations and checkpoints use; 0.998 = over 500 batches, 0 = none",
+        at_least=0, below=1,
+    )  # fmt: skip
     save_checkpoints: bool = option(True, "write checkpoints; false = keep nothing but the metrics")
     checkpoint_interval: int = option(0, "batches between numbered checkpoints; 0 = none", unit="batches", at_least=0)
     keep_checkpoints: int | None = option(None, "numbered ones to keep; null = all", unit="checkpoints", at_least=1)

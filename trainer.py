@@ -24,6 +24,7 @@ from torch import Tensor
 
 from data_loader import IGNORED, DeviceBatch, DeviceLoader, PackedLoader
 from generation import sample_texts
+from jojo.averaging import WeightAverage
 from jojo.checkpoints.checkpoint import metadata
 from jojo.checkpoints.saver import NoSaver, Saver, ShardSaver
 from jojo.checkpoints.shards import flat_tensors
@@ -68,6 +69,7 @@ class Trainer:
             compile_blocks(self.model, training.batch_size, run.device, run.dtype)
         self.replica = place(self.model, run)  # the same weights in DDP's or FSDP's wrapper; training calls it
         self.optimizers = make_optimizers(self.model, run.config.optimizer, run.dtype)
+        self.average = WeightAverage(self.model, training.ema)
         self.scaler = torch.amp.GradScaler(run.device.partition(":")[0], enabled=run.dtype == "float16")
         self.loader = DeviceLoader(run.loader(), system)
         self.eval_loaders = {split: run.evaluation_loader(split) for split in ("train", "val")}
@@ -85,11 +87,11 @@ class Trainer:
         run, plan = self.run, self.run.plan
         return {
             "format_version": 3,
-            "model": self.model.state_dict(),
+            "model": self.average.state_dict(),
             "config": self.config.to_dict(),
             "derived": sorted(run.reasons.derived),
             "tokenizer": run.data.tokenizer.definition(),
-            "optimizer": optimizer_state(self.optimizers, self.model),
+            "optimizer": optimizer_state(self.optimizers, self.model, weights=self.config.training.ema > 0),
             "lr_scheduler": {"schedule": asdict(plan.schedule), "total_batches": plan.total_batches},
             "scaler": self.scaler.state_dict(),
             "rng": {"torch": torch.get_rng_state()},
@@ -111,7 +113,7 @@ class Trainer:
         if start.checkpoint and start.checkpoint.shards:
             tensors = {
                 "model": {},
-                "optimizer": optimizer_state(self.optimizers, self.model),
+                "optimizer": optimizer_state(self.optimizers, self.model, weights=True),
                 "config": self.config.to_dict(),
             }
             start.checkpoint.shards.read_into(flat_tensors(tensors))
@@ -126,9 +128,9 @@ class Trainer:
         self.metrics.load_state_dict(state)
 
     def copy_tensors(self) -> None:
-        """Move weights and optimizer state to new memory; a running save can still read the old tensors."""
+        """Move weights, averages and optimizer state to new memory; a running save can still read the old tensors."""
         states = (state.values() for optimizer in self.optimizers for state in optimizer.state.values())
-        for tensor in chain(self.model.parameters(), *states):
+        for tensor in chain(self.model.parameters(), self.average.averages.values(), *states):
             tensor.data = tensor.detach().clone()
 
     # === one batch ==================================================================================================
@@ -162,6 +164,7 @@ class Trainer:
             self.saver.before_update()  # a running save may still read the weights
             for optimizer in self.optimizers:
                 optimizer.step()
+            self.average.update(self.batches_done)
         self.scaler.update()
         self.model.zero_grad(set_to_none=True)
         return result
@@ -216,6 +219,13 @@ class Trainer:
         self.can_save = True
         return self.position == 0
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """In the block, the model has the averages of its weights, if `training.ema` asks for them."""
+        self.saver.before_update()
+        with self.average.in_model():
+            yield
+
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Mean losses over fixed micro-batches of both splits, divided among the ranks. Uses no random numbers.
@@ -223,8 +233,9 @@ class Trainer:
         train_loss_eval and val_loss are nats per token; bpb is bits per byte of the validation text.
         """
         self.model.eval()
-        train_nats, train_tokens, *_ = self.evaluate_split(self.eval_loaders["train"])
-        nats, tokens, text_nats, text_bytes = self.evaluate_split(self.eval_loaders["val"])
+        with self.averaged():
+            train_nats, train_tokens, *_ = self.evaluate_split(self.eval_loaders["train"])
+            nats, tokens, text_nats, text_bytes = self.evaluate_split(self.eval_loaders["val"])
         devices.give_back_memory(self.config.system, self.run.device)
         bpb = text_nats / math.log(2) / text_bytes if text_bytes else math.nan
         return {"train_loss_eval": train_nats / train_tokens, "val_loss": nats / tokens, "bpb": bpb}
@@ -254,7 +265,7 @@ class Trainer:
         prompts, n_tokens = (training.sample_prompts or "").split("|"), training.sample_tokens
         chat = self.run.data.is_chat
         try:
-            with devices.uncompiled(), devices.autocast(self.run.device, dtype):
+            with self.averaged(), devices.uncompiled(), devices.autocast(self.run.device, dtype):
                 return sample_texts(self.model, tokenizer, prompts, n_tokens, seed=seed, agree=agree, chat=chat)
         except UserError as error:  # the logits are not finite; if the loss is not either, training stops there
             log.warning("No samples: %s", error)

@@ -31,7 +31,7 @@ HYPERPARAMETERS = {  # option -> its name in the card
     "scheduler.kind": "schedule", "scheduler.warmup_iters": "warm-up batches", "optimizer.weight_decay": "weight decay",
     "optimizer.beta1": "beta1", "optimizer.beta2": "beta2", "optimizer.grad_clip": "gradient clipping",
     "training.batch_size": "sequences per micro-batch", "training.gradient_accumulation_steps": "micro-batches per batch",
-    "system.dtype": "precision", "system.seed": "seed",
+    "training.ema": "moving average of the weights", "system.dtype": "precision", "system.seed": "seed",
 }  # fmt: skip
 
 

@@ -26,6 +26,9 @@ MUON_ELEMENTS = 1 << 24  # elements of weights that are updated at a time
 # Polynomials a x + b x³ + c x⁵, one for each step of Muon. For singular values from 0.01 to 1, each brings the worst one as near to
 # 1 as a quintic can, given the steps before it (Amsel et al. 2025, "The Polar Express").
 NEWTON_SCHULZ = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
+RAW_WEIGHT = (
+    "raw_weight"  # in a checkpoint's state of a weight, if `training.ema` averages the weights: the weight itself
+)
 ADAMW_STEP_SIZE = 0.2  # root mean square of AdamW's usual step at learning rate 1 (Liu et al. 2025)
 
 
@@ -231,28 +234,34 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     return x if wide is matrices else x.mT
 
 
-def optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Optimizer state by parameter name, so that groups and their order may change."""
+def optimizer_state(
+    optimizers: Sequence[Optimizer], model: nn.Module, weights: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Optimizer state by parameter name, so that groups and their order may change. `weights`: with RAW_WEIGHT."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    return {names[p]: dict(state) for optimizer in optimizers for p, state in optimizer.state.items()}
+    raw = {p: {RAW_WEIGHT: p.detach()} if weights else {} for p in names}
+    return {names[p]: state | raw[p] for optimizer in optimizers for p, state in optimizer.state.items()}
 
 
 def load_optimizer_state(optimizers: Sequence[Optimizer], model: nn.Module, state: dict[str, dict[str, Any]]) -> None:
     """Inverse of optimizer_state. Skips the state of a weight that another kind of optimizer updates now.
 
+    If the state has raw weights, the model gets them; until then it has the checkpoint's averages.
+
     Raises UserError if names or shapes do not fit the model.
     """
     misfit = "The checkpoint's optimizer state does not fit this model"
     parameters, kinds = dict(model.named_parameters()), [set(kind.STATE) for kind in OPTIMIZERS.values()]
-    own = optimizer_state(optimizers, model)
+    own = optimizer_state(optimizers, model, weights=True)
     for name, values in state.items():
-        if name not in parameters or not isinstance(values, dict) or set(values) not in kinds:
+        if name not in parameters or not isinstance(values, dict) or set(values) - {RAW_WEIGHT} not in kinds:
             raise UserError(f"{misfit} at '{one_line(name)}'.")
         for key, value in values.items():
             shape = () if key == "step" else parameters[name].shape
             if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
                 raise UserError(f"{misfit} at '{name}' ({key}).")
-            if own[name].keys() == values.keys() and not value.is_meta:  # meta: a shard, which is read later
+            fits = key == RAW_WEIGHT or own[name].keys() == values.keys() | {RAW_WEIGHT}
+            if fits and not value.is_meta:  # meta: a shard, which is read later
                 copy_into(own[name][key], value)
     if state and (missing := next((name for name in own if name not in state), None)):
         raise UserError(f"{misfit}: '{missing}' is missing.")

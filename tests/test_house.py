@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     *("utils", "config"),
     *("jojo.config_file", "jojo.stopping", "jojo.command", "jojo.metrics", "jojo.plotting", "jojo.schedule"),
-    *("jojo.kernels", "jojo.networks", "jojo.machine", "jojo.optim", "jojo.text", "jojo.checkpoints"),
+    *("jojo.kernels", "jojo.networks", "jojo.machine", "jojo.optim", "jojo.averaging", "jojo.text", "jojo.checkpoints"),
     *("model", "data_loader", "generation"),
     *("hf", "recipes", "training"),
     "trainer",

@@ -153,7 +153,7 @@ def test_the_gradient_is_clipped_to_grad_clip():
 
 
 def test_evaluating_and_saving_do_not_change_the_training():
-    flags = ("--model.dropout", "0.3", "--epochs", "2", "--training.checkpoint_minutes", "0")
+    flags = ("--model.dropout", "0.3", "--training.ema", "0.9", "--epochs", "2", "--training.checkpoint_minutes", "0")
     train(*flags, "--eval_interval", "1", "--checkpoint_interval", "4", "--output_checkpoint", "models/often.pt")
     train(*flags, "--eval_interval", "0", "--output_checkpoint", "models/seldom.pt")
     often, seldom = state_of("models/often.pt"), state_of("models/seldom.pt")
@@ -161,6 +161,24 @@ def test_evaluating_and_saving_do_not_change_the_training():
         assert differences(often[part], seldom[part]) == []
     assert differences(often["metrics"]["train_loss_batch"], seldom["metrics"]["train_loss_batch"]) == []
     assert len(often["metrics"]["val_loss_eval"]) > len(seldom["metrics"]["val_loss_eval"]) == 2
+
+
+def test_the_average_of_the_weights_is_evaluated_and_saved_and_training_goes_on_without_it():
+    constant = ("--scheduler.decay_lr", "false", "--scheduler.warmup_iters", "0", "--output_checkpoint")
+    train("--max_iters", "6", *constant, "models/plain.pt")
+    train("--max_iters", "4", "--training.ema", "0.9", *constant, "models/averaged.pt")
+    averaged = state_of("models/averaged.pt")
+    losses = make_trainer("--load_model_only", "models/averaged.pt").evaluate()  # what gen.py and an export load
+    assert averaged["metrics"]["val_loss_eval"] == [(4, losses["val_loss"])]
+    raw = {name: values["raw_weight"] for name, values in averaged["optimizer"].items()}
+    assert all(differences(weight, averaged["model"][name]) for name, weight in raw.items())
+    flags = ("--max_iters", "6", "--training.ema", "0")
+    with pytest.raises(UserError, match=r"ema 0.9 -> 0.0 \(another average of the weights is evaluated and saved\)"):
+        train("--resume", "models/averaged.pt", *flags)
+    assert train("--resume", "models/averaged.pt", *flags, "--allow_changes").code == 0
+    plain, ended = state_of("models/plain.pt"), state_of("models/averaged.pt")
+    for part in ("model", "optimizer"):
+        assert differences(plain[part], ended[part]) == []
 
 
 def test_dropout_acts_only_in_training_and_depends_only_on_seed_and_batch_number():

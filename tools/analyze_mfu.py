@@ -151,7 +151,7 @@ def ranges(trainer: Trainer) -> Iterator[None]:
         (common, "causal_attention", "attention"), (model, "linear_cross_entropy", "loss"),
         (trainer.scaler, "unscale_", "optimizer"), (torch.nn.utils, "get_total_norm", "optimizer"),
         (torch.nn.utils, "clip_grads_with_norm_", "optimizer"), (trainer.model, "zero_grad", "optimizer"),
-        *((optimizer, "step", "optimizer") for optimizer in trainer.optimizers),
+        (trainer.average, "update", "optimizer"), *((optimizer, "step", "optimizer") for optimizer in trainer.optimizers),
     ]  # fmt: skip
 
     def inside(part: str, call: Callable[..., Any]) -> Callable[..., Any]:

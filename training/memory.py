@@ -76,6 +76,7 @@ def weights_bytes(config: Config, ranks: int = 1) -> Parts:
     weights = elements(model.outside, n) + L * elements(model.block, n)
     blocks = L * elements(model.matrices, n)  # matrices: the configured optimizer's; AdamW updates the rest
     averages = OPTIMIZERS[config.optimizer.kind].n_averages() * blocks + AdamW.n_averages() * (weights - blocks)
+    averages += weights * (config.training.ema > 0)
     buckets = ranks > 1 and config.system.parallel == "ddp"  # a copy of all gradients, for the all-reduce
     return {"weights": 4 * weights, "averages": 4 * averages, "buckets": 4 * model.n_parameters * buckets}
 

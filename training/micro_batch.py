@@ -40,8 +40,10 @@ def choose_batch_size(config: Config, n_vocab: int, ranks: Ranks = SINGLE) -> tu
         limit = f", up to {CPU_TOKENS:,} tokens" if device == "cpu" else ""
         return size, f"the most that fit, by an estimate{limit}"
     devices.set_up_device(config.system, device)
-    ddp_buckets = 0 if ranks.is_single else 4 * formulas(config.model).n_parameters
-    trial = Trial(config, n_vocab, ddp_buckets)
+    missing = (not ranks.is_single) + (
+        config.training.ema > 0
+    )  # ddp's buckets, the weights' average: a trial has neither
+    trial = Trial(config, n_vocab, missing * 4 * formulas(config.model).n_parameters)
     size = largest_fitting(rows, lambda size: ranks.all_true(trial.fits(size)))
     trial.parts = None  # frees the model of the trial
     gc.collect()

@@ -26,6 +26,7 @@ DECISIVE = {
     "training.gradient_accumulation_steps": "batches have other sequences; the position in the epoch is kept",
     "training.train_batches": "epochs get another length",
     "training.compile_model": "results may differ in the last bits",
+    "training.ema": "another average of the weights is evaluated and saved",
     "system.seed": "data order and dropout change",
     "system.dtype": "rounding changes",
     **dict.fromkeys(("data.tokenizer", "data.parse_special", "data.predict", "data.pack"), "tokens or targets change"),

@@ -5,9 +5,9 @@
 
 Every save has its own folder, which later saves never change. If a save writes several checkpoints (last, best), they
 share the folder. A rank writes a file for each kind of tensor: its shards of the weights, of AdamW's first averages and
-second averages, and of Muon's momentum. torch.distributed.checkpoint decides which rank writes which rows of a tensor, and
-can read them with any number of ranks. Its safetensors format holds no code. The `.pt` has the SHA-256 of every file, so
-all of them are verified.
+second averages, of Muon's momentum, and of the weights that `training.ema` averages. torch.distributed.checkpoint decides which
+rank writes which rows of a tensor, and can read them with any number of ranks. Its safetensors format holds no code. The `.pt`
+has the SHA-256 of every file, so all of them are verified.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import torch
 from torch import Tensor
 
 from jojo.machine.ranks import Ranks, is_dtensor
-from jojo.optim import OPTIMIZERS
+from jojo.optim import OPTIMIZERS, RAW_WEIGHT
 from utils import UserError, one_line, sha256_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-AVERAGES = tuple(key for kind in OPTIMIZERS.values() for key in kind.STATE if key != "step")
-KINDS = ("model", *AVERAGES)  # each rank writes a file of each kind, numbered from 1 in this order
+STATE = (*(key for kind in OPTIMIZERS.values() for key in kind.STATE if key != "step"), RAW_WEIGHT)
+KINDS = ("model", *STATE)  # each rank writes a file of each kind, numbered from 1 in this order
 FILE_NAME = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 FOLDER_NAME = re.compile(r"([0-9a-f]{16})-(\d{1,20})-[0-9a-f]{8}")  # run id, batch, random digits
 LISTED_FOLDER = re.compile(rf"[^/\0]{{1,255}}\.shards/{FOLDER_NAME.pattern}")  # beside the `.pt`, and nowhere else
@@ -55,7 +55,7 @@ def flat_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     tied = TIED if state["config"]["model"].get("tie_embeddings", True) else {}
     tensors = {f"model.{name}": tensor.detach() for name, tensor in state["model"].items() if name not in tied}
     for name, values in state["optimizer"].items():
-        tensors |= {f"optimizer.{name}.{key}": value for key, value in values.items() if key in AVERAGES}
+        tensors |= {f"optimizer.{name}.{key}": value for key, value in values.items() if key in STATE}
     return tensors
 
 
@@ -86,7 +86,7 @@ def without_shards(state: Mapping[str, Any], folder: Path, files: Mapping[str, A
     """The content of the `.pt`: the state without the tensors in shards, but with the list of the shards."""
     tensors = flat_tensors(state)
     optimizer = {
-        name: {key: value for key, value in values.items() if key not in AVERAGES}
+        name: {key: value for key, value in values.items() if key not in STATE}
         for name, values in state["optimizer"].items()
     }
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}

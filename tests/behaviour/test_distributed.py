@@ -93,8 +93,8 @@ def test_a_killed_rank_is_restarted_and_two_ranks_train_like_one() -> None:
 
 
 def test_a_signal_to_one_rank_stops_all_fsdp_ranks_and_one_process_can_resume() -> None:
-    """With Muon, and a Qwen3 of three blocks whose output layer is a matrix of its own."""
-    model = (*QWEN3, "--model.n_layer", "3", "--optimizer.kind", "muon")
+    """With Muon, averaged weights, and a Qwen3 of three blocks whose output layer is a matrix of its own."""
+    model = (*QWEN3, "--model.n_layer", "3", "--optimizer.kind", "muon", "--training.ema", "0.9")
     reference = train_alone(*model)
     flags = ("--system.parallel", "fsdp", "--system.shard_ranks", "2", "--output_checkpoint", "models/two.pt")
     codes, (output, *others) = forked("term:1:7", 4, *model, *flags)
@@ -102,7 +102,7 @@ def test_a_signal_to_one_rank_stops_all_fsdp_ranks_and_one_process_can_resume() 
     assert "error: " not in output and not any(others)
     assert state_of("models/two.pt")["batch_counter"] == len(metrics_rows("models/two.metrics.jsonl")) == 8
     shards = sum(path.stat().st_size for path in Path("models/two.shards").glob("*-8-*/*"))
-    assert shards < 12 * sum(map(torch.numel, reference["model"].values())) + 60_000  # those of one of the two copies
+    assert shards < 16 * sum(map(torch.numel, reference["model"].values())) + 60_000  # those of one of the two copies
     assert train(*FLAGS, *model, "--resume", "models/two.pt").code == 0
     assert_same_training("two", reference)
 

@@ -90,15 +90,17 @@ def test_a_run_stopped_at_any_batch_and_resumed_ends_as_if_it_never_stopped(monk
 
 
 @both_architectures
-def test_muons_momentum_is_saved_and_resumed(monkeypatch, family):
-    flags = (*HARD, *family, "--optimizer.kind", "muon", "--max_iters", "6", "--output_checkpoint")
+def test_muons_momentum_and_the_average_of_the_weights_are_saved_and_resumed(monkeypatch, family):
+    averaged_muon = ("--optimizer.kind", "muon", "--training.ema", "0.9")
+    flags = (*HARD, *family, *averaged_muon, "--max_iters", "6", "--output_checkpoint")
     assert train(*flags, "models/whole.pt").code == 0
     stop_after(monkeypatch, 3)
     assert train(*flags, "models/stopped.pt").code == 130
     stop_after(monkeypatch, None)
     assert train_plainly("--resume", "models/stopped.pt").code == 0
     kept = state_of("models/stopped.pt")["optimizer"]
-    assert {key for name, values in kept.items() if ".mlp." in name for key in values} == {"momentum_buffer"}
+    kept_of_matrices = {key for name, values in kept.items() if ".mlp." in name for key in values}
+    assert kept_of_matrices == {"momentum_buffer", "raw_weight"}
     assert differences(left_over("models/whole.pt"), left_over("models/stopped.pt")) == []
 
 
