@@ -30,9 +30,11 @@ Rotation = tuple[Tensor, Tensor]
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Returns x / sqrt(mean(x²) + eps) * weight, with means over the last dimension, (..., C)."""
     weight = weight.to(x.dtype)  # fsdp gathers weights in bfloat16
-    if _trains_on_cpu(x):
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.rms_norm(x, weight.shape, weight, eps)
+    if torch.is_grad_enabled():
         return RmsNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
-    return F.rms_norm(x, weight.shape, weight, eps)
+    return (x * _scale(x, eps)).mul_(weight).to(x.dtype)
 
 
 def rotated_norms(
@@ -45,22 +47,21 @@ def rotated_norms(
     """
     weights = [weight.float() for weight in weights]
     if torch.is_grad_enabled():
-        rotated_norm = RotatedNorm.apply if _trains_on_cpu(x) else _rotated_norm
+        on_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        rotated_norm = RotatedNorm.apply if on_cpu else _rotated_norm
         parts = zip(x.split_with_sizes(heads, 2), weights, strict=True)
         return [rotated_norm(part, weight, eps, *rotation) for part, weight in parts]
-    weight = torch.cat([weight.expand(n, 1, -1) for n, weight in zip(heads, weights, strict=True)])  # (heads, 1, D)
-    y = F.rms_norm(x.transpose(1, 2).float(), x.shape[-1:], eps=eps) * weight
-    return torch.addcmul(y * rotation[0], _swapped(y), rotation[1]).split_with_sizes(heads, 1)
+    y = x.transpose(1, 2).float()  # (B, heads, T, D)
+    y = y * _scale(y, eps)
+    for part, weight in zip(y.split_with_sizes(heads, 1), weights, strict=True):
+        part.mul_(weight)
+    return torch.addcmul(y * rotation[0], y.roll(y.size(-1) // 2, -1), rotation[1]).split_with_sizes(heads, 1)
 
 
 def _rotated_norm(x: Tensor, weight: Tensor, eps: float, cosines: Tensor, sines: Tensor) -> Tensor:
     """The same as RotatedNorm, in plain operations."""
     y = F.rms_norm(x.transpose(1, 2).float(), weight.shape, weight, eps)
     return torch.addcmul(y * cosines, _swapped(y), sines).to(x.dtype)
-
-
-def _trains_on_cpu(x: Tensor) -> bool:
-    return x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _copy(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -83,8 +84,9 @@ def _rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
 
 def _scale(x: Tensor, eps: float) -> Tensor:
-    """1 / root mean square of each row of x: (..., C) to (..., 1)."""
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.size(-1)).add_(eps).rsqrt_()
+    """1 / root mean square of each row of x: (..., C) to float32 (..., 1)."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return torch.full_like(length, eps).addcmul_(length, length, value=1 / x.size(-1)).rsqrt_()
 
 
 def _gradients(grad: Tensor, x: Tensor, scale: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
