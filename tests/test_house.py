@@ -14,7 +14,7 @@ ORDER = [
     *("jojo.config_file", "jojo.stopping", "jojo.command", "jojo.metrics", "jojo.plotting", "jojo.schedule"),
     *("jojo.kernels", "jojo.networks", "jojo.machine", "jojo.optim", "jojo.averaging", "jojo.text", "jojo.checkpoints"),
     *("model", "data_loader", "generation"),
-    *("hf", "recipes", "training"),
+    *("hf", "recipes", "evaluation", "training"),
     "trainer",
     *("train", "gen", "prepare", "upload_to_huggingface"),
     "tools",

@@ -1,0 +1,1 @@
+"""What evaluate.py measures: questions with several choices, and bits per byte."""
