@@ -29,8 +29,11 @@ class WeightAverage:
     def update(self, batches_done: int) -> None:
         """Take in the weights after an update. `batches_done`: the batches before this one."""
         keep = min(self.decay, (1 + batches_done) / (10 + batches_done))
-        for weight, average in self.averages.items():
-            local_tensor(average).lerp_(local_tensor(weight), 1 - keep)
+        averages, weights = (
+            [local_tensor(tensor) for tensor in part] for part in (self.averages.values(), self.averages)
+        )
+        if averages:
+            torch._foreach_lerp_(averages, weights, 1 - keep)
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
