@@ -16,7 +16,7 @@ ORDER = [
     *("model", "data_loader", "generation"),
     *("hf", "recipes", "evaluation", "training"),
     "trainer",
-    *("train", "gen", "prepare", "upload_to_huggingface"),
+    *("train", "gen", "prepare", "evaluate", "upload_to_huggingface"),
     "tools",
 ]
 

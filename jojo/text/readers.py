@@ -64,6 +64,7 @@ class Problems:
     count: int = 0
     examples: list[str] = field(default_factory=list)  # the first three, with file and line
     advice: str = ""  # what to do about the first one
+    otherwise: str = "correct them, or raise --data.max_bad_lines"  # the advice if nothing better is known
     empty_documents: int = 0
     found_field: bool = False  # whether any record has the field that the user named
 
@@ -76,7 +77,7 @@ class Problems:
         if not self.advice:
             named = isinstance(error, UnknownForm) and "name the field that holds the text with --text_field"
             encoded = isinstance(error, UnicodeDecodeError) and CONVERT.format("cp1252")
-            self.advice = named or encoded or "correct them, or raise --data.max_bad_lines"
+            self.advice = named or encoded or self.otherwise
         if self.count > self.limit:
             raise UserError(f"More than {self.limit} unreadable lines ({self.shown}); {self.advice}.") from None
 
@@ -85,8 +86,8 @@ class Problems:
         return "; ".join(self.examples) + ("; ..." if self.count > len(self.examples) else "")
 
 
-def find_files(inputs: Sequence[str], leave_out: Iterable[Path] = ()) -> list[Path]:
-    """The files that --input names, each once, in a fixed order.
+def find_files(inputs: Sequence[str], leave_out: Iterable[Path] = (), flag: str = "--input") -> list[Path]:
+    """The files that a flag names, each once, in a fixed order.
 
     Folders and patterns skip unknown formats, names that begin with a dot, and the files to `leave_out`. An existing path
     is never a pattern. Raises UserError, which names all inputs that are missing or cannot be read.
@@ -104,9 +105,9 @@ def find_files(inputs: Sequence[str], leave_out: Iterable[Path] = ()) -> list[Pa
             found = _matches(Path(glob.escape(str(path)), "**") if path.is_dir() else path)
             paths = sorted(p for p in found if p.is_file() and _format(p) and p.resolve() not in left_out)
             if not paths:
-                wrong.append(f"No file in '{path}' can be read; --input takes {KNOWN}.")
+                wrong.append(f"No file in '{path}' can be read; {flag} takes {KNOWN}.")
         else:
-            wrong.append(f"No file or folder '{path}'; check --input.")
+            wrong.append(f"No file or folder '{path}'; check {flag}.")
         for path in paths:
             files.setdefault(path.resolve(), path)  # a file may have several names
     if wrong:

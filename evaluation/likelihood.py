@@ -1,0 +1,107 @@
+"""How likely a model finds a text, and the choices of a question.
+
+A choice is scored as lm-eval's HFLM scores it (github.com/EleutherAI/lm-evaluation-harness), so the numbers are the same:
+context and choice are encoded together, spaces at the end of the context belong to the choice, and a context that is too long
+loses its beginning. One thing is different: control tokens that are written in a text are ordinary text, as everywhere in Jojo.
+
+Shape letters: B sequences, T tokens, C channels, N targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_loader import IGNORED
+from evaluation.questions import Question
+from jojo.text.tokenizer import Tokenizer
+from model import GPT
+from utils import UserError, one_line
+
+BATCH_TOKENS = 8192  # about so many tokens are read at once
+LOGIT_ROWS = 512  # targets whose logits are in memory at the same time
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely a model finds a choice after its context."""
+
+    log_likelihood: float  # nats, summed over the choice's tokens
+    n_tokens: int
+    n_bytes: int  # of the choice as it is written, in UTF-8
+
+
+@torch.no_grad()
+def target_losses(model: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss in nats of each target that is not -1, row after row: float64 (N,) on the CPU. The softmax is float32.
+
+    `inputs` and `targets` are int64 (B, T) on any device. The weights may have any dtype, int8 included.
+    Raises UserError if a loss is not a finite number.
+    """
+    targets = targets.to(model.device)
+    hidden = model.transformer(inputs.to(model.device))[targets != IGNORED]  # (N, C)
+    parts = zip(torch.split(hidden, LOGIT_ROWS), torch.split(targets[targets != IGNORED], LOGIT_ROWS), strict=True)
+    losses = [F.cross_entropy(model.lm_head(h)[:, : model.n_vocab].float(), t, reduction="none") for h, t in parts]
+    result = torch.cat(losses).cpu().double()
+    if not result.isfinite().all():
+        raise UserError("The model's losses are not finite numbers; use an earlier checkpoint, or --dtype float32.")
+    return result
+
+
+def encode_choice(tokenizer: Tokenizer, context: str, choice: str) -> tuple[list[int], list[int]]:
+    """The ids of <|endoftext|> and the context, and those of the choice.
+
+    The choice's are what context and choice together have beyond the context's number of ids. So inside of a word they may be
+    other ids than those of the choice alone, or none.
+    """
+    before = tokenizer.encode(context.rstrip())
+    return [tokenizer.eot_id, *before], tokenizer.encode(context + choice)[len(before) :]
+
+
+def choice_likelihoods(model: GPT, tokenizer: Tokenizer, questions: Sequence[Question]) -> list[tuple[Likelihood, ...]]:
+    """The likelihood of every choice of every question, in their order. The model must be in eval mode.
+
+    Raises UserError for a choice without tokens of its own, or with more than the context window.
+    """
+    block_size = model.config.block_size
+    encoded = []
+    for number, question in enumerate(questions, 1):
+        for choice in question.choices:
+            before, ids = encode_choice(tokenizer, question.context, choice)
+            what = f"Question {number}: the choice '{one_line(choice, 40)}'"
+            if not ids:
+                raise UserError(f"{what} only changes the context's last token; let the choice begin a new word.")
+            if len(ids) > block_size:
+                raise UserError(f"{what} has {len(ids):,} tokens, more than the context of {block_size:,}; shorten it.")
+            encoded.append(([*before, *ids][-block_size - 1 :], len(ids)))
+    sums = iter(log_likelihoods(model, encoded))
+    counts = iter(n_tokens for _, n_tokens in encoded)
+    return [tuple(Likelihood(next(sums), next(counts), len(c.encode())) for c in q.choices) for q in questions]
+
+
+def log_likelihoods(model: GPT, sequences: Sequence[tuple[list[int], int]]) -> list[float]:
+    """The summed log-likelihood of each sequence's last tokens: pairs (ids, how many of them). In nats.
+
+    Sequences of about the same length are read together; the unused end of a row changes nothing before it.
+    """
+    result = [0.0] * len(sequences)
+    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i][0]))  # the longest first
+    while order:
+        longest = len(sequences[order[0]][0]) - 1
+        size = max(1, BATCH_TOKENS // longest)
+        batch, order = order[:size], order[size:]
+        inputs = torch.zeros(len(batch), longest, dtype=torch.int64)  # (B, T)
+        targets = torch.full_like(inputs, IGNORED)
+        for row, i in enumerate(batch):
+            ids, n_tokens = sequences[i]
+            end = len(ids) - 1
+            inputs[row, :end] = torch.tensor(ids[:-1])
+            targets[row, end - n_tokens : end] = torch.tensor(ids[-n_tokens:])
+        losses = torch.split(target_losses(model, inputs, targets), [sequences[i][1] for i in batch])
+        for i, part in zip(batch, losses, strict=True):
+            result[i] = -part.sum().item()
+    return result

@@ -1,0 +1,107 @@
+"""What evaluate.py found, as tables for the screen and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evaluation.bits_per_byte import TextResult
+from evaluation.choices import SCORES, TaskResult
+from evaluation.intervals import Estimate
+from jojo.plotting import LR_COLOR, TRAIN_COLOR, VAL_COLOR, new_figure, save_figure
+
+COLORS = dict(zip(SCORES, (TRAIN_COLOR, VAL_COLOR, LR_COLOR), strict=True))
+LONGEST_NAME = 32  # characters of a text's or task's name in a table and in the picture
+
+
+@dataclass
+class Results:
+    """The results of one model, by the names of the texts and tasks."""
+
+    texts: dict[str, TextResult] = field(default_factory=dict)
+    tasks: dict[str, TaskResult] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, unrounded."""
+        return {
+            "bits_per_byte": {name: result.to_dict() for name, result in self.texts.items()},
+            "tasks": {name: result.to_dict() for name, result in self.tasks.items()},
+        }
+
+    def tables(self) -> str:
+        """All results for people, rounded, each with its 95 % interval."""
+        blocks = []
+        if self.texts:
+            rows = [["text", "bits per byte", "loss", "documents", "bytes"]]
+            for result in self.texts.values():
+                shown = with_interval(result.bpb, 4)
+                rows.append(
+                    [result.source, shown, f"{result.loss:.4f}", f"{result.n_documents:,}", f"{result.n_bytes:,}"]
+                )
+            blocks.append(aligned(rows))
+        if self.tasks:
+            rows = [["task", *SCORES, "chance", "questions"]]
+            for name, task in self.tasks.items():
+                scores = [with_interval(score, 3) for score in task.scores.values()]
+                rows.append([name, *scores, f"{task.chance:.3f}", f"{len(task.likelihoods):,}"])
+            blocks.append(aligned(rows))
+        return "\n\n".join(blocks)
+
+    def draw(self, path: Path, title: str) -> None:
+        """Write a picture of all results with their intervals, a PNG."""
+        texts = {result.source: {"bpb": result.bpb} for result in self.texts.values()}
+        tasks = {name: task.scores for name, task in self.tasks.items()}
+        parts = [part for part in (texts, tasks) if part]
+        figure = new_figure(8, 1.1 + sum(0.9 + 0.45 * len(part) for part in parts))
+        panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=[1.5 + len(part) for part in parts])[:, 0]
+        panels[0].set_title(title, fontsize=11)
+        for axes, part in zip(panels, parts, strict=True):
+            draw_estimates(axes, part)
+        if texts:
+            panels[0].set_xlabel("bits per byte (lower is better)")
+            panels[0].set_xlim(0, 1.05 * panels[0].get_xlim()[1])
+        if tasks:
+            for row, task in enumerate(self.tasks.values()):
+                label = "chance" if row == 0 else None
+                panels[-1].plot([task.chance] * 2, [row - 0.4, row + 0.4], color="gray", linestyle=":", label=label)
+            panels[-1].set_xlabel("share of right answers (higher is better)")
+            panels[-1].set_xlim(0, 1)
+            figure.legend(loc="outside lower center", ncols=len(SCORES) + 1, fontsize=9, frameon=False)
+        save_figure(figure, path)
+
+
+def draw_estimates(axes: Any, rows: dict[str, dict[str, Estimate]]) -> None:
+    """A row for each name, from above: a dot and an interval for each of its estimates."""
+    for row, estimates in enumerate(rows.values()):
+        for place, (score, estimate) in enumerate(estimates.items()):
+            y = row + 0.2 * (place - (len(estimates) - 1) / 2)
+            sides = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
+            axes.errorbar(
+                [estimate.value], [y], xerr=sides, fmt="o", markersize=5, capsize=3,
+                color=COLORS.get(score, TRAIN_COLOR), label=score if row == 0 and score in COLORS else None,
+            )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [shortened(name) for name in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def shortened(name: str) -> str:
+    """The end of a long name: of a path, the end says more than the beginning."""
+    return name if len(name) <= LONGEST_NAME else f"...{name[3 - LONGEST_NAME :]}"
+
+
+def with_interval(estimate: Estimate, digits: int) -> str:
+    """Such as 0.750 [0.686, 0.805]."""
+    interval = f" [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]" if estimate.interval else ""
+    return f"{estimate.value:.{digits}f}{interval}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines: the first column to the left, the others to the right."""
+    rows = [[shortened(row[0]), *row[1:]] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
+    return "\n".join("  ".join(line) for line in lines)

@@ -1,0 +1,124 @@
+"""evaluate.py as a command: what it measures, what it writes, and its errors."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers_data import write_lines
+from helpers_run import listening, settle, train
+from pictures import png_size
+
+import evaluate
+import upload_to_huggingface
+from jojo.checkpoints.file import read_file, write_file
+from utils import UserError
+
+MODEL = "models/mine_epoch1.pt"
+QUESTION = {"context": "the fox went to the", "choices": [" hill", " well"], "answer": 0}
+
+
+@pytest.fixture(autouse=True)
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(tmp_path, monkeypatch)
+    train("--max_iters", "3", "--training.eval_iters", "1000")
+
+
+def found(*flags: str, model: str = MODEL) -> tuple[dict[str, Any], str]:
+    """What --json writes, and what is said."""
+    with listening() as said:
+        assert evaluate.main([model, *flags, "--json", "out.json"]) == 0
+    return json.loads(Path("out.json").read_text(encoding="utf-8")), "\n".join(said)
+
+
+def test_a_model_alone_is_measured_on_its_validation_text() -> None:
+    values, said = found("--seed", "7")
+    reported = json.loads(Path("models/mine_epoch1.metrics.jsonl").read_text().splitlines()[-1])["bpb"]
+    validation = values["bits_per_byte"]["validation"]
+    assert validation["bpb"] == pytest.approx(reported, rel=1e-5) and validation["documents"] == 6
+    low, high = validation["bpb_interval"]
+    assert f"validation text of mine  {validation['bpb']:.4f} [{low:.4f}, {high:.4f}]" in said
+    assert "validation text of mine: 6 documents, so the interval is missing or too narrow." in said
+    assert values["tasks"] == {} and values["model"] == MODEL and values["dtype"] == "float32"
+    assert values["command"] == f"python evaluate.py {MODEL} --seed 7 --json out.json"
+    assert found("--seed", "7")[0]["bits_per_byte"] == values["bits_per_byte"] != found()[0]["bits_per_byte"]
+
+
+def test_texts_and_tasks_are_measured_together() -> None:
+    Path("a.txt").write_text("The fox went to the hill.", encoding="utf-8")
+    write_lines(Path("q.jsonl"), [QUESTION, QUESTION | {"choices": [" hill", " well", " mill"]}])
+    flags = ("--text", "a.txt", "--text", "a.txt", "--tasks", "q.jsonl", "--validation", "--plot", "out.png")
+    values, said = found(*flags)
+    assert values["bits_per_byte"].keys() == {"validation", "text"}
+    text, task = values["bits_per_byte"]["text"], values["tasks"]["q.jsonl"]
+    assert (text["documents"], text["bytes"], text["bpb_interval"]) == (1, 25, None)
+    assert task["questions"] == 2 and task["chance"] == pytest.approx(5 / 12)
+    assert [len(row) for row in task["log_likelihoods"]] == [2, 3] and task["tokens"][0] == [1, 1]
+    right = [max(row) == row[0] for row in task["log_likelihoods"]]
+    assert task["acc"] == sum(right) / 2 and task["acc_interval"][0] < task["acc"] + 1e-9
+    assert re.search(rf"^q\.jsonl +{task['acc']:.3f} \[0\.\d+, \d\.\d+\] .* 0\.417 +2$", said, re.MULTILINE)
+    width, height = png_size(Path("out.png"))
+    assert width > 600 and height > 300
+    assert found("--tasks", "q.jsonl")[0]["bits_per_byte"] == {}
+
+
+def test_a_hugging_face_folder_is_the_same_model() -> None:
+    flags = ["--repo-name", "tales", "--dataset", "mine", "--dry-run"]
+    assert upload_to_huggingface.main([MODEL, *flags]) == 0
+    write_lines(Path("q.jsonl"), [QUESTION])
+    flags = ["--text", "data/mine-val.jsonl", "--tasks", "q.jsonl"]
+    folder, checkpoint = found(*flags, model="hf_model")[0], found(*flags)[0]
+    assert folder["tasks"] == checkpoint["tasks"]
+    assert folder["bits_per_byte"] == checkpoint["bits_per_byte"]
+    assert checkpoint["bits_per_byte"]["text"]["bpb"] == pytest.approx(found()[0]["bits_per_byte"]["validation"]["bpb"])
+    with pytest.raises(UserError, match="'hf_model' does not say which data it was trained on; name files with --text"):
+        evaluate.main(["hf_model"])
+
+
+def test_weights_of_fewer_bits_are_measured_too() -> None:
+    exact, rounded = (found("--dtype", dtype)[0] for dtype in ("float32", "int8"))
+    assert (exact["dtype"], rounded["dtype"]) == ("float32", "int8")
+    bpb = [values["bits_per_byte"]["validation"]["bpb"] for values in (exact, rounded)]
+    assert bpb[0] != bpb[1] and bpb[0] == pytest.approx(bpb[1], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--text", "none.txt"), "No file or folder 'none.txt'; check --text."),
+        (("--seed", "-1"), "--seed must be between 0 and"),
+        (("--text_field", "x"), "--text_field needs --text"),
+        (("--json", MODEL), "must not replace a model"),
+        (("--tasks", "bad.jsonl"), "'bad.jsonl', line 1: \"choices\" must be a list"),
+        (("--json", "data/mine-val.jsonl/x.json"), "Could not write"),
+        (("--dtype", "float16", "--device", "cpu"), "float16 on a CPU is hundreds of times slower"),
+        (("--device", "cuda:99"), "cuda"),
+    ],
+)
+def test_errors_are_one_sentence(flags: tuple[str, ...], said: str) -> None:
+    write_lines(Path("bad.jsonl"), [{"context": "", "choices": [], "answer": 0}])
+    with pytest.raises(UserError, match=re.escape(said)):
+        evaluate.main([MODEL, *flags])
+
+
+def test_missing_data_is_an_error_that_says_how_to_make_it() -> None:
+    state = read_file(Path(MODEL))
+    state["config"]["data"]["dataset_name"] = "gone"
+    write_file(state, Path("models/gone.pt"))
+    with pytest.raises(UserError, match=r"'data/gone-train.jsonl' does not exist .* make it: python prepare.py"):
+        evaluate.main(["models/gone.pt"])
+
+
+def test_it_runs_as_a_command_and_a_missing_file_of_questions_is_one_sentence() -> None:
+    command = [sys.executable, evaluate.__file__, MODEL, "--tasks", "none.jsonl"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (
+        done.returncode == 1
+        and done.stderr.count("\n") == 1
+        and "No such file or directory: 'none.jsonl'" in done.stderr
+    )
