@@ -1,4 +1,4 @@
-"""The words of the recipes that generate text: files in recipes/words/ that people can edit.
+"""The words of the recipes that generate text, and of the built-in tasks: files in recipes/words/ that people can edit.
 
 A file has sections. A section is a line "== NAME" and the lines below it. The lines above the first section explain the file.
 """
