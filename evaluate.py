@@ -1,8 +1,9 @@
 """Measure how good a model is: bits per byte of a text, and choice tasks, each with a 95 % interval.
 
-python evaluate.py models/x.pt                          its own validation text
+python evaluate.py models/x.pt                          its own validation text and all built-in tasks
 python evaluate.py models/x.pt --text book.txt          any text: to compare models with different vocabularies
-python evaluate.py models/x.pt --tasks questions.jsonl  choose between continuations
+python evaluate.py models/x.pt --tasks name recall      some built-in tasks
+python evaluate.py models/x.pt --tasks questions.jsonl  your own questions
 docs/evaluation.md says what the numbers mean, and how a file of questions looks.
 """
 
@@ -17,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluation.builtin import TASKS
 from jojo.command import Parser, run_command
 from utils import UserError, __version__, log, output_path, plural, replace_text, user_path
 
@@ -43,8 +45,9 @@ def build_parser() -> Parser:
         help="bits per byte of these files or folders, as one text",
     )
     add("--text_field", metavar="NAME", help="take the text from this field or column of --text's files")
-    add("--validation", action="store_true", help="bits per byte of its validation text, beside --text or --tasks")
-    add("--tasks", nargs="+", action="extend", metavar="FILE", help="JSONL files of questions")
+    add("--validation", action="store_true", help="bits per byte of its validation text")
+    tasks = f"built-in tasks ({', '.join(TASKS)}) and JSONL files of questions"
+    add("--tasks", nargs="+", action="extend", metavar="TASK", help=tasks)
     add("--json", metavar="FILE", help="also write everything to a file, unrounded")
     add("--plot", metavar="FILE", help="also draw the results with their intervals, as a PNG")
     add("--seed", type=int, default=0, metavar="N", help="draws the documents of the bootstrap [%(default)s]")
@@ -91,13 +94,18 @@ def validation_result(model: GPT, tokenizer: Tokenizer, checkpoint: Checkpoint, 
 def measure(args: argparse.Namespace, model: GPT, tokenizer: Tokenizer, checkpoint: Checkpoint) -> Results:
     """Everything that the flags ask for."""
     from evaluation.bits_per_byte import listed, measure_text, text_loader
+    from evaluation.builtin import builtin_questions
     from evaluation.choices import run_task
     from evaluation.questions import read_questions
     from evaluation.results import Results
 
-    questions = {name: read_questions(user_path(name)) for name in args.tasks or ()}  # errors before the work
+    everything = not (args.text or args.tasks or args.validation)
+    questions = {  # errors before the work
+        name: builtin_questions(name, tokenizer) if name in TASKS else read_questions(user_path(name))
+        for name in args.tasks or (TASKS if everything else ())
+    }
     results = Results()
-    if args.validation or not (args.text or args.tasks):
+    if args.validation or everything:
         results.texts["validation"] = validation_result(model, tokenizer, checkpoint, args.seed)
     if args.text:
         with text_loader(args.text, args.text_field, tokenizer, model.config.block_size) as loader:

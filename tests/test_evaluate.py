@@ -16,6 +16,7 @@ from pictures import png_size
 
 import evaluate
 import upload_to_huggingface
+from evaluation.builtin import TASKS
 from jojo.checkpoints.file import read_file, write_file
 from utils import UserError
 
@@ -36,17 +37,23 @@ def found(*flags: str, model: str = MODEL) -> tuple[dict[str, Any], str]:
     return json.loads(Path("out.json").read_text(encoding="utf-8")), "\n".join(said)
 
 
-def test_a_model_alone_is_measured_on_its_validation_text() -> None:
+def test_a_model_alone_is_measured_on_its_validation_text_and_all_built_in_tasks() -> None:
     values, said = found("--seed", "7")
+    assert values["tasks"].keys() == TASKS.keys()
+    for name, task in values["tasks"].items():
+        assert task["questions"] == 400 and task["chance"] == 0.5
+        assert abs(task["acc"] - 0.5) < 0.08  # it has learned nothing
+        assert re.search(rf"^{name} +0\.\d+ ", said, re.MULTILINE)
     reported = json.loads(Path("models/mine_epoch1.metrics.jsonl").read_text().splitlines()[-1])["bpb"]
     validation = values["bits_per_byte"]["validation"]
     assert validation["bpb"] == pytest.approx(reported, rel=1e-5) and validation["documents"] == 6
     low, high = validation["bpb_interval"]
     assert f"validation text of mine  {validation['bpb']:.4f} [{low:.4f}, {high:.4f}]" in said
     assert "validation text of mine: 6 documents, so the interval is missing or too narrow." in said
-    assert values["tasks"] == {} and values["model"] == MODEL and values["dtype"] == "float32"
+    assert values["model"] == MODEL and values["dtype"] == "float32"
     assert values["command"] == f"python evaluate.py {MODEL} --seed 7 --json out.json"
-    assert found("--seed", "7")[0]["bits_per_byte"] == values["bits_per_byte"] != found()[0]["bits_per_byte"]
+    again, other = (found("--validation", "--seed", seed)[0]["bits_per_byte"] for seed in ("7", "0"))
+    assert again == values["bits_per_byte"] != other
 
 
 def test_texts_and_tasks_are_measured_together() -> None:
@@ -64,7 +71,8 @@ def test_texts_and_tasks_are_measured_together() -> None:
     assert re.search(rf"^q\.jsonl +{task['acc']:.3f} \[0\.\d+, \d\.\d+\] .* 0\.417 +2$", said, re.MULTILINE)
     width, height = png_size(Path("out.png"))
     assert width > 600 and height > 300
-    assert found("--tasks", "q.jsonl")[0]["bits_per_byte"] == {}
+    alone = found("--tasks", "q.jsonl", "recall")[0]
+    assert alone["bits_per_byte"] == {} and list(alone["tasks"]) == ["q.jsonl", "recall"]
 
 
 def test_a_hugging_face_folder_is_the_same_model() -> None:
@@ -75,13 +83,14 @@ def test_a_hugging_face_folder_is_the_same_model() -> None:
     folder, checkpoint = found(*flags, model="hf_model")[0], found(*flags)[0]
     assert folder["tasks"] == checkpoint["tasks"]
     assert folder["bits_per_byte"] == checkpoint["bits_per_byte"]
-    assert checkpoint["bits_per_byte"]["text"]["bpb"] == pytest.approx(found()[0]["bits_per_byte"]["validation"]["bpb"])
+    validation = found("--validation")[0]["bits_per_byte"]["validation"]
+    assert checkpoint["bits_per_byte"]["text"]["bpb"] == pytest.approx(validation["bpb"])
     with pytest.raises(UserError, match="'hf_model' does not say which data it was trained on; name files with --text"):
         evaluate.main(["hf_model"])
 
 
 def test_weights_of_fewer_bits_are_measured_too() -> None:
-    exact, rounded = (found("--dtype", dtype)[0] for dtype in ("float32", "int8"))
+    exact, rounded = (found("--validation", "--dtype", dtype)[0] for dtype in ("float32", "int8"))
     assert (exact["dtype"], rounded["dtype"]) == ("float32", "int8")
     bpb = [values["bits_per_byte"]["validation"]["bpb"] for values in (exact, rounded)]
     assert bpb[0] != bpb[1] and bpb[0] == pytest.approx(bpb[1], rel=0.01)
