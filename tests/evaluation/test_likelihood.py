@@ -137,7 +137,12 @@ if importlib.util.find_spec("lm_eval"):
             "target_delimiter": "",
             "metric_list": [{"metric": "acc"}, {"metric": "acc_bytes"}],
         }
-        model = {"pretrained": "hf_model", "dtype": "float32", "device": "cpu"}
+        model = {
+            "pretrained": "hf_model",
+            "dtype": "float32",
+            "device": "cpu",
+            "logits_cache": False,
+        }  # docs/evaluation.md
         found = simple_evaluate("hf", model, tasks=[task], log_samples=True)
         result = run_task(*load_model(path)[:2], QUESTIONS)
         for sample in found["samples"]["local"]:
