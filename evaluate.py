@@ -48,6 +48,8 @@ def build_parser() -> Parser:
     add("--validation", action="store_true", help="bits per byte of its validation text")
     tasks = f"built-in tasks ({', '.join(TASKS)}) and JSONL files of questions"
     add("--tasks", nargs="+", action="extend", metavar="TASK", help=tasks)
+    add("--core", metavar="FOLDER", help="the CORE metric's 22 tasks; docs/evaluation.md says where to get the folder")
+    add("--core_items", type=int, metavar="N", help="at most N questions of each CORE task")
     add("--json", metavar="FILE", help="also write everything to a file, unrounded")
     add("--plot", metavar="FILE", help="also draw the results with their intervals, as a PNG")
     add("--seed", type=int, default=0, metavar="N", help="draws the documents of the bootstrap [%(default)s]")
@@ -96,10 +98,12 @@ def measure(args: argparse.Namespace, model: GPT, tokenizer: Tokenizer, checkpoi
     from evaluation.bits_per_byte import listed, measure_text, text_loader
     from evaluation.builtin import builtin_questions
     from evaluation.choices import run_task
+    from evaluation.core import read_core, run_core
     from evaluation.questions import read_questions
     from evaluation.results import Results
 
-    everything = not (args.text or args.tasks or args.validation)
+    everything = not (args.text or args.tasks or args.validation or args.core)
+    core = read_core(user_path(args.core), args.core_items) if args.core else None
     questions = {  # errors before the work
         name: builtin_questions(name, tokenizer) if name in TASKS else read_questions(user_path(name))
         for name in args.tasks or (TASKS if everything else ())
@@ -112,6 +116,8 @@ def measure(args: argparse.Namespace, model: GPT, tokenizer: Tokenizer, checkpoi
             results.texts["text"] = measure_text(model, tokenizer, loader, listed(args.text), args.seed)
     for name, task in questions.items():
         results.tasks[name] = run_task(model, tokenizer, task)
+    if core:
+        results.core = run_core(model, tokenizer, core)
     return results
 
 

@@ -76,7 +76,7 @@ def measure_text(model: GPT, tokenizer: Tokenizer, loader: PackedLoader, source:
     for index in tqdm(range(loader.batches_per_epoch), desc="Reading", unit=" batches", leave=False, disable=None):
         batch = loader.batch(0, index)
         inputs, targets = batch.inputs[0], batch.targets[0]  # (B, T)
-        losses = target_losses(model, torch.from_numpy(inputs), torch.from_numpy(targets)).numpy()  # (N,)
+        losses = target_losses(model, torch.from_numpy(inputs), torch.from_numpy(targets))[0].numpy()  # (N,)
         loss, n_targets = loss + float(losses.sum()), n_targets + len(losses)
         documents, lengths = documents_of(loader, index)[targets != IGNORED], targets[targets != IGNORED]
         lengths = tokenizer.byte_lengths[lengths]  # (N,)

@@ -35,9 +35,19 @@ class Likelihood:
     n_bytes: int  # of the choice as it is written, in UTF-8
 
 
+@dataclass(frozen=True)
+class Score:
+    """What a model thinks of the last tokens of a sequence."""
+
+    log_likelihood: float  # nats, summed over these tokens
+    is_likeliest: bool  # whether each of them is the likeliest token at its place
+
+
 @torch.no_grad()
-def target_losses(model: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
-    """The loss in nats of each target that is not -1, row after row: float64 (N,) on the CPU. The softmax is float32.
+def target_losses(model: GPT, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss in nats of each target that is not -1, row after row, and whether the target is the likeliest token.
+
+    Returns float64 (N,) and bool (N,) on the CPU. The softmax is float32.
 
     `inputs` and `targets` are int64 (B, T) on any device. The weights may have any dtype, int8 included.
     Raises UserError if a loss is not a finite number.
@@ -45,11 +55,15 @@ def target_losses(model: GPT, inputs: Tensor, targets: Tensor) -> Tensor:
     targets = targets.to(model.device)
     hidden = model.transformer(inputs.to(model.device))[targets != IGNORED]  # (N, C)
     parts = zip(torch.split(hidden, LOGIT_ROWS), torch.split(targets[targets != IGNORED], LOGIT_ROWS), strict=True)
-    losses = [F.cross_entropy(model.lm_head(h)[:, : model.n_vocab].float(), t, reduction="none") for h, t in parts]
+    losses, likeliest = [], []
+    for part, ids in parts:
+        logits = model.lm_head(part)[:, : model.n_vocab].float()  # (up to LOGIT_ROWS, V)
+        losses.append(F.cross_entropy(logits, ids, reduction="none"))
+        likeliest.append(logits.argmax(-1) == ids)
     result = torch.cat(losses).cpu().double()
     if not result.isfinite().all():
         raise UserError("The model's losses are not finite numbers; use an earlier checkpoint, or --dtype float32.")
-    return result
+    return result, torch.cat(likeliest).cpu()
 
 
 def encode_choice(tokenizer: Tokenizer, context: str, choice: str) -> tuple[list[int], list[int]]:
@@ -78,17 +92,17 @@ def choice_likelihoods(model: GPT, tokenizer: Tokenizer, questions: Sequence[Que
             if len(ids) > block_size:
                 raise UserError(f"{what} has {len(ids):,} tokens, more than the context of {block_size:,}; shorten it.")
             encoded.append(([*before, *ids][-block_size - 1 :], len(ids)))
-    sums = iter(log_likelihoods(model, encoded))
+    sums = iter(score.log_likelihood for score in scored(model, encoded))
     counts = iter(n_tokens for _, n_tokens in encoded)
     return [tuple(Likelihood(next(sums), next(counts), len(c.encode())) for c in q.choices) for q in questions]
 
 
-def log_likelihoods(model: GPT, sequences: Sequence[tuple[list[int], int]]) -> list[float]:
-    """The summed log-likelihood of each sequence's last tokens: pairs (ids, how many of them). In nats.
+def scored(model: GPT, sequences: Sequence[tuple[list[int], int]]) -> list[Score]:
+    """The score of each sequence's last tokens: pairs (ids, how many of them).
 
     Sequences of about the same length are read together; the unused end of a row changes nothing before it.
     """
-    result = [0.0] * len(sequences)
+    result: list[Score] = [Score(0.0, True)] * len(sequences)
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i][0]))  # the longest first
     while order:
         longest = len(sequences[order[0]][0]) - 1
@@ -101,7 +115,8 @@ def log_likelihoods(model: GPT, sequences: Sequence[tuple[list[int], int]]) -> l
             end = len(ids) - 1
             inputs[row, :end] = torch.tensor(ids[:-1])
             targets[row, end - n_tokens : end] = torch.tensor(ids[-n_tokens:])
-        losses = torch.split(target_losses(model, inputs, targets), [sequences[i][1] for i in batch])
-        for i, part in zip(batch, losses, strict=True):
-            result[i] = -part.sum().item()
+        sizes = [sequences[i][1] for i in batch]
+        losses, likeliest = (torch.split(values, sizes) for values in target_losses(model, inputs, targets))
+        for i, loss, hits in zip(batch, losses, likeliest, strict=True):
+            result[i] = Score(-loss.sum().item(), bool(hits.all()))
     return result

@@ -9,6 +9,7 @@ from typing import Any
 
 from evaluation.bits_per_byte import TextResult
 from evaluation.choices import SCORES, TaskResult
+from evaluation.core import CoreResult
 from evaluation.intervals import Estimate
 from jojo.plotting import LR_COLOR, TRAIN_COLOR, VAL_COLOR, new_figure, save_figure
 
@@ -22,12 +23,14 @@ class Results:
 
     texts: dict[str, TextResult] = field(default_factory=dict)
     tasks: dict[str, TaskResult] = field(default_factory=dict)
+    core: CoreResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, unrounded."""
         return {
             "bits_per_byte": {name: result.to_dict() for name, result in self.texts.items()},
             "tasks": {name: result.to_dict() for name, result in self.tasks.items()},
+            "core": self.core and self.core.to_dict(),
         }
 
     def tables(self) -> str:
@@ -47,6 +50,11 @@ class Results:
                 scores = [with_interval(score, 3) for score in task.scores.values()]
                 rows.append([name, *scores, f"{task.chance:.3f}", f"{len(task.likelihoods):,}"])
             blocks.append(aligned(rows))
+        if self.core:
+            rows = [["CORE task", "accuracy", "centered"]]
+            for name, accuracy in self.core.accuracies.items():
+                rows.append([name, with_interval(accuracy, 3), f"{self.core.centered[name]:.4f}"])
+            blocks.append(aligned([*rows, ["CORE, the mean of the centered", "", f"{self.core.metric:.4f}"]]))
         return "\n\n".join(blocks)
 
     def draw(self, path: Path, title: str) -> None:
