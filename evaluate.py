@@ -18,7 +18,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.builtin import TASKS
 from jojo.command import Parser, run_command
 from utils import UserError, __version__, log, output_path, plural, replace_text, user_path
 
@@ -34,6 +33,8 @@ FEW_DOCUMENTS = 30  # with fewer, a bootstrap interval is usually too narrow (do
 
 def build_parser() -> Parser:
     """Flags of evaluate.py."""
+    from evaluation.builtin import TASKS
+
     parser = Parser("MODEL ", prog="evaluate.py", description=__doc__)
     add = parser.add_argument
     add("model", metavar="MODEL", help="checkpoint or Hugging Face folder")
@@ -96,7 +97,7 @@ def validation_result(model: GPT, tokenizer: Tokenizer, checkpoint: Checkpoint, 
 def measure(args: argparse.Namespace, model: GPT, tokenizer: Tokenizer, checkpoint: Checkpoint) -> Results:
     """Everything that the flags ask for."""
     from evaluation.bits_per_byte import listed, measure_text, text_loader
-    from evaluation.builtin import builtin_questions
+    from evaluation.builtin import TASKS, builtin_questions
     from evaluation.choices import run_task
     from evaluation.core import read_core, run_core
     from evaluation.questions import read_questions

@@ -13,12 +13,15 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from evaluation.questions import Question
-from jojo.text.tokenizer import Tokenizer
 from recipes.story_generator import PRONOUNS
 from recipes.word_files import entries, sections
 from utils import UserError
+
+if TYPE_CHECKING:  # it imports NumPy, which evaluate.py --help does not need
+    from jojo.text.tokenizer import Tokenizer
 
 Fields = dict[str, str]  # slot -> text, for example {"nameA": "Kate", "he": "she"}
 Twins = tuple[Question, Question]

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jojo.text.documents import Record, describe_error, read_record
 from utils import UserError
+
+if TYPE_CHECKING:  # it imports NumPy, and evaluate.py --help needs the names of the tasks only
+    from jojo.text.documents import Record
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ def question_of(record: Record) -> Question:
 
 def read_questions(path: Path) -> list[Question]:
     """The questions of a JSONL file. Raises UserError for the first bad line, and for a file without questions."""
+    from jojo.text.documents import describe_error, read_record
+
     questions = []
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
