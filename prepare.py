@@ -4,7 +4,7 @@
     python prepare.py --dataset dailydialog                        prepare a recipe
     python prepare.py --input book.txt stories/ --name mine        prepare your own text
     python prepare.py --name mine --train_tokenizer --vocab_size 8192
-    python train.py --config configs/story-small.json --dataset mine --data.tokenizer data/mine-8192.tiktoken
+    python train.py --config configs/own-text.json
 
 --input takes .txt, .md, .jsonl, .csv and .parquet files (all but .parquet also as .gz or .zst), folders and patterns.
 A line of a .jsonl file is one document: {"text": "..."}, a conversation {"messages": [{"role": "user", "content": "..."},
@@ -290,12 +290,15 @@ def train_tokenizer(args: argparse.Namespace, files: DatasetFiles, source: Sourc
 
 def train_command(args: argparse.Namespace, name: str, chat: bool) -> str:
     """The command that trains on the data set, with the options that it needs; the configs suit every computer."""
-    kind, own = (
-        ("chat", "chitchat") if chat else ("story", "story")
-    )  # the config with this vocabulary, and its data set
-    words = ["python", "train.py", "--config", f"configs/{kind}-small.json", *["--dataset", name] * (name != own)]
+    if chat:
+        config, dataset, tokenizer = "chat-small", "chitchat", "chat"
+    elif name == "story":
+        config, dataset, tokenizer = "story-small", "story", "story"
+    else:
+        config, dataset, tokenizer = "own-text", "mine", "data/mine-8192.tiktoken"
+    words = ["python", "train.py", "--config", f"configs/{config}.json", *["--dataset", name] * (name != dataset)]
     for option in ("data_dir", "cache_dir", "parse_special", "tokenizer"):
-        if option in args.given or (option == "tokenizer" and args.tokenizer != kind):
+        if option in args.given if option != "tokenizer" else args.tokenizer != tokenizer:
             words += [f"--data.{option}", getattr(args, option)]
     return shlex.join(words)
 

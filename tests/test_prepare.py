@@ -447,7 +447,7 @@ def test_the_recipe_in_the_docs_works(tmp_path, monkeypatch):
 def test_a_tokenizer_is_trained_once_and_the_printed_training_command_names_it():
     write_lines(Path("a.jsonl"), [{"text": text} for text in sentences(60)])
     said = run_prepare("--input", "a.jsonl", "--train_tokenizer", "--vocab_size", "300")
-    command = "python train.py --config configs/story-small.json --dataset set"
+    command = "python train.py --config configs/own-text.json --dataset set"
     assert said.endswith(f"{command} --data.tokenizer data/set-300.tiktoken")
     tokenizer = get_tokenizer("data/set-300.tiktoken")
     assert tokenizer.n_vocab == 300
@@ -875,7 +875,7 @@ def test_the_printed_statistics_are_those_of_the_data_set():
         assert figure("tokens") == f"{sum(sizes):,}, {len(sizes)} of them control tokens"
         assert figure("bytes per token") == f"{n_bytes / (sum(sizes) - len(sizes)):.2f}"
         assert figure("longest document") == f"{max(sizes):,} tokens"
-    assert "python train.py --config configs/story-small.json --dataset set --data.tokenizer gpt2" in said
+    assert "python train.py --config configs/own-text.json --dataset set --data.tokenizer gpt2" in said
 
 
 def named_command(said):
