@@ -136,6 +136,9 @@ class TrainingConfig:
         None, 'what samples continue; separate several with |; null = "Once upon a time", in chats "Hello!"'
     )
     sample_tokens: int = option(40, "length of a sample", unit="tokens", at_least=1)
+    evaluate_tasks: str | None = option(
+        None, "built-in tasks that each evaluation asks, separated by spaces (docs/evaluation.md), or all; null = none"
+    )
     ema: float = option(
         0.0, "moving average of the weights, which evaluations and checkpoints use; 0.998 = over 500 batches, 0 = none",
         at_least=0, below=1,

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 
 from data_loader import IGNORED, DeviceBatch, DeviceLoader, PackedLoader
+from evaluation.builtin import chosen_tasks
+from evaluation.choices import run_task
 from generation import sample_texts
 from jojo.averaging import WeightAverage
 from jojo.checkpoints.checkpoint import metadata
@@ -62,6 +64,8 @@ class Trainer:
     def __init__(self, run: Run) -> None:
         self.run, self.config, self.ranks = run, run.config, run.ranks
         system, training = run.config.system, run.config.training
+        if training.evaluate_tasks and run.sharded:
+            raise UserError("training.evaluate_tasks needs whole models, not fsdp; use evaluate.py on a checkpoint.")
         devices.set_up_device(system, run.device)
         self.model = build_model(run)
         self.model.transformer.checkpointing = training.activation_checkpointing
@@ -70,6 +74,7 @@ class Trainer:
         self.replica = place(self.model, run)  # the same weights in DDP's or FSDP's wrapper; training calls it
         self.optimizers = make_optimizers(self.model, run.config.optimizer, run.dtype)
         self.average = WeightAverage(self.model, training.ema)
+        self.tasks = chosen_tasks(training.evaluate_tasks or "", run.data.tokenizer)
         self.scaler = torch.amp.GradScaler(run.device.partition(":")[0], enabled=run.dtype == "float16")
         self.loader = DeviceLoader(run.loader(), system)
         self.eval_loaders = {split: run.evaluation_loader(split) for split in ("train", "val")}
@@ -258,6 +263,13 @@ class Trainer:
             sums.append(torch.stack([losses.sum(), (targets >= 0).sum(), text_losses.sum(), text_bytes.sum()]))
         return self.ranks.all_reduce_sum(torch.stack(sums).cpu().double().sum(0)).tolist()
 
+    def task_scores(self) -> dict[str, float]:
+        """The share of right answers in each of evaluate_tasks. Uses no random numbers."""
+        self.model.eval()
+        with self.averaged(), devices.uncompiled(), devices.autocast(self.run.device, self.run.dtype):
+            results = {name: run_task(self.model, self.run.data.tokenizer, task) for name, task in self.tasks.items()}
+        return {name: result.scores["acc"].value for name, result in results.items()}
+
     def samples(self) -> list[dict[str, str]]:
         """What the model writes after each of sample_prompts; with FSDP all ranks write it. Leaves torch's random state alone."""
         training, tokenizer, seed = self.config.training, self.run.data.tokenizer, self.config.system.seed
@@ -381,6 +393,8 @@ class Trainer:
             if ended or due(training.eval_interval, done):
                 losses = self.evaluate()
                 record.evaluation(losses, self.metrics.add_evaluation(done, losses))
+                if self.tasks and ranks.is_main:
+                    record.tasks(self.task_scores())
             if due(training.sample_interval, done) and (ranks.is_main or self.run.sharded):
                 record.samples(self.samples())
             record.write()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from evaluation.questions import Question
 from recipes.story_generator import PRONOUNS
 from recipes.word_files import entries, sections
-from utils import UserError
+from utils import UserError, one_line
 
 if TYPE_CHECKING:  # it imports NumPy, which evaluate.py --help does not need
     from jojo.text.tokenizer import Tokenizer
@@ -131,3 +131,14 @@ def builtin_questions(task: str, tokenizer: Tokenizer, n: int = QUESTIONS) -> li
         f"The task '{task}' needs {n} questions whose choices have equally many tokens, but this vocabulary gives "
         f"{len(questions)}; use other tasks."
     )
+
+
+def chosen_tasks(names: str, tokenizer: Tokenizer) -> dict[str, list[Question]]:
+    """The questions of the tasks that `training.evaluate_tasks` names. Raises UserError for an unknown name."""
+    chosen = list(TASKS) if names.strip() == "all" else names.replace(",", " ").split()
+    if unknown := next((name for name in chosen if name not in TASKS), None):
+        known = ", ".join(TASKS)
+        raise UserError(
+            f"'{one_line(unknown)}' is no built-in task for training.evaluate_tasks; there are: {known}, or all."
+        )
+    return {name: builtin_questions(name, tokenizer) for name in chosen}

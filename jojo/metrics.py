@@ -269,6 +269,8 @@ class TensorBoard:
         for key, name in self.NAMES.items():
             if row.get(key) is not None:
                 self._writer.add_scalar(name, row[key], step)
+        for name, share in row.get("tasks", {}).items():
+            self._writer.add_scalar(f"tasks/{name}", share, step)
         for number, sample in enumerate(row.get("samples", ())):
             self._writer.add_text(f"sample/{number}", f"{sample['prompt']}{sample['text']}", step)
 

@@ -29,7 +29,11 @@ from plain_recipe import compare
 
 import data_loader
 import trainer as trainer_module
+from evaluation.builtin import builtin_questions
+from evaluation.choices import run_task
+from generation import load_model
 from jojo.checkpoints import saver as saver_module
+from jojo.checkpoints.checkpoint import load_checkpoint
 from utils import UserError
 
 
@@ -179,6 +183,23 @@ def test_the_average_of_the_weights_is_evaluated_and_saved_and_training_goes_on_
     plain, ended = state_of("models/plain.pt"), state_of("models/averaged.pt")
     for part in ("model", "optimizer"):
         assert differences(plain[part], ended[part]) == []
+
+
+def test_the_built_in_tasks_are_asked_at_each_evaluation_as_evaluate_py_asks_them(monkeypatch):
+    flags = ("--max_iters", "2", "--eval_interval", "2", "--training.evaluate_tasks", "name", "--training.ema", "0.9")
+    assert train(*flags, "--output_checkpoint", "models/asked.pt").code == 0
+    rows = metrics_rows("models/asked.metrics.jsonl")
+    model, tokenizer, _ = load_model(load_checkpoint(Path("models/asked.pt")), "cpu", "float32")
+    found = run_task(model, tokenizer, builtin_questions("name", tokenizer)).scores["acc"].value
+    assert rows[1]["tasks"] == {"name": found} and "tasks" not in rows[0]
+    with pytest.raises(
+        UserError, match="'sorting' is no built-in task for training.evaluate_tasks; there are: agreement,"
+    ):
+        make_trainer("--training.evaluate_tasks", "name, sorting")
+    run = make_run("--training.evaluate_tasks", "all")
+    monkeypatch.setattr(type(run), "sharded", True)
+    with pytest.raises(UserError, match="training.evaluate_tasks needs whole models, not fsdp"):
+        trainer_module.Trainer(run)
 
 
 def test_dropout_acts_only_in_training_and_depends_only_on_seed_and_batch_number():

@@ -103,6 +103,12 @@ class Record:
             self.total, losses["train_loss_eval"], losses["val_loss"], losses["bpb"], " (best)" if is_best else "",
         )  # fmt: skip
 
+    def tasks(self, scores: Mapping[str, float]) -> None:
+        """Show and record the share of right answers in the built-in tasks."""
+        self.row["tasks"] = dict(scores)
+        shares = ", ".join(f"{name} {share:.3f}" for name, share in scores.items())
+        log.info("batch %d/%d  tasks: %s", self.row["step"], self.total, shares)
+
     def samples(self, samples: Sequence[Mapping[str, str]]) -> None:
         self.row["samples"] = samples
         for sample in samples:

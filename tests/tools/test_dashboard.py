@@ -240,7 +240,9 @@ def test_blocks_may_end_anywhere(tmp_path_factory: pytest.TempPathFactory, block
 
 def test_evaluations_and_samples_are_taken_from_their_rows(path: Path) -> None:
     text = {"prompt": "Once", "text": " upon a time"}
-    write(path, lines(1) + lines(2, val_loss=4.0, bpb=1.5, train_loss_eval=3.0) + lines(3, samples=[text]))
+    write(
+        path, lines(1) + lines(2, val_loss=4.0, bpb=1.5, tasks={"name": 0.5, "order": 0.75}) + lines(3, samples=[text])
+    )
     run = RunFile(path, 1)
     read(run)
     assert [(step, texts) for _, step, texts in run.samples] == [(3, [text])]
@@ -248,7 +250,7 @@ def test_evaluations_and_samples_are_taken_from_their_rows(path: Path) -> None:
     read(run)
     curves = run.curves("tokens", **ALL)
     assert curves["val_loss"] == {"x": [200, 400], "y": [4, 5]}
-    assert curves["bpb"] == {"x": [200], "y": [1.5]}
+    assert curves["bpb"] == {"x": [200], "y": [1.5]} and curves["tasks"] == {"x": [200], "y": [0.625]}
     summary = run.summary()
     assert (summary["step"], summary["best_val_loss"], summary["newest_samples"]) == (5, 4.0, 5)
     write(path, lines(1))

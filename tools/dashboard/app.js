@@ -9,6 +9,7 @@ const MANY_OPTIONS = 6; // with more runs than this, the table of configs has a 
 const CHARTS = [
   { id: "loss", title: "Loss", unit: "nats per token", log: true, lines: [{ name: "loss", label: "training" }, { name: "val_loss", label: "validation", circles: true }], none: "No batch is done yet." },
   { id: "bpb", title: "Bits per byte", unit: "validation", log: true, lines: [{ name: "bpb", circles: true }], none: "No evaluation yet." },
+  { id: "tasks", title: "Built-in tasks", unit: "mean share of right answers, %", factor: 100, lines: [{ name: "tasks", circles: true }], none: "No task was asked: training.evaluate_tasks." },
   { id: "tokens_per_s", title: "Throughput", unit: "tokens per second", zero: true, lines: [{ name: "tokens_per_s" }], none: "Not in these files." },
   { id: "grad_norm", title: "Gradient norm", unit: "before clipping", log: true, lines: [{ name: "grad_norm" }], none: "Not in these files." },
   { id: "lr", title: "Learning rate", unit: "", zero: true, lines: [{ name: "lr" }], none: "Not in these files." },

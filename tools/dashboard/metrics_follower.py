@@ -28,7 +28,7 @@ from utils import log, parse_json, printable
 SUFFIX = ".metrics.jsonl"
 X = ("step", "tokens", "elapsed_s")  # what the x axis can be
 Y = ("loss", "grad_norm", "lr", "tokens_per_s", "mfu", "peak_memory_bytes")
-EVALUATION = ("val_loss", "bpb")
+EVALUATION = ("val_loss", "bpb", "tasks")  # of tasks, the mean over all of them
 SMOOTHED = ("loss", "grad_norm", "tokens_per_s", "mfu")  # noisy from batch to batch
 RUNNING_SECONDS = 60.0  # without a lock to look at, a run counts as running if its file changed within this time
 SPEED_ROWS = 50  # the time left is estimated from the speed of this many rows
@@ -85,6 +85,12 @@ def number(value: object) -> float:
         return float(value) if isinstance(value, (int, float)) else math.nan
     except OverflowError:  # an integer beyond 1e308
         return math.nan
+
+
+def mean_of(value: object) -> float:
+    """A number, or the mean of an object's numbers; NaN for anything else."""
+    numbers = [number(entry) for entry in value.values()] if isinstance(value, dict) else [number(value)]
+    return sum(numbers) / len(numbers) if numbers else math.nan
 
 
 def clean_samples(samples: object) -> list[dict[str, str]]:
@@ -198,7 +204,7 @@ class RunFile:
         table, extras = parse_rows(block[:end].decode("utf-8", "replace"))
         with lock:
             for place, row in extras:
-                values = [number(row.get(name)) for name in EVALUATION]
+                values = [mean_of(row.get(name)) for name in EVALUATION]
                 if any(map(math.isfinite, values)):
                     self.evaluations.append(np.array([[start.rows + place, *values]]))
                 if samples := clean_samples(row.get("samples")):
