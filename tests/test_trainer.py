@@ -193,12 +193,12 @@ def test_the_built_in_tasks_are_asked_at_each_evaluation_as_evaluate_py_asks_the
     found = run_task(model, tokenizer, builtin_questions("name", tokenizer)).scores["acc"].value
     assert rows[1]["tasks"] == {"name": found} and "tasks" not in rows[0]
     with pytest.raises(
-        UserError, match="'sorting' is no built-in task for training.evaluate_tasks; there are: agreement,"
+        UserError, match=r"'sorting' is no built-in task for training\.evaluate_tasks; there are: agreement,"
     ):
         make_trainer("--training.evaluate_tasks", "name, sorting")
     run = make_run("--training.evaluate_tasks", "all")
     monkeypatch.setattr(type(run), "sharded", True)
-    with pytest.raises(UserError, match="training.evaluate_tasks needs whole models, not fsdp"):
+    with pytest.raises(UserError, match=r"training\.evaluate_tasks needs whole models, not fsdp"):
         trainer_module.Trainer(run)
 
 
