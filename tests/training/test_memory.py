@@ -17,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
 from config import Config, ModelConfig
+from jojo.averaging import WeightAverage
 from jojo.machine import device as devices
 from jojo.networks import formulas
 from jojo.optim import make_optimizers
@@ -59,6 +60,9 @@ def test_weights_and_averages_are_what_is_allocated(kind: str, bias: bool) -> No
     averages = [value.nbytes for state in states for name, value in state.items() if name != "step"]
     weights = sum(parameter.nbytes for parameter in model.parameters())
     assert weights_bytes(config) == {"weights": weights, "averages": sum(averages), "buckets": 0}
+    config.training.ema = 0.9
+    own = sum(average.nbytes for average in WeightAverage(model, 0.9).averages.values())
+    assert weights_bytes(config)["averages"] == sum(averages) + own
 
 
 # --- what the forward pass keeps ------------------------------------------------------------------------------------
