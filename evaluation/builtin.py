@@ -36,7 +36,7 @@ TASKS = {
 }
 QUESTIONS = 400  # 200 pairs of twins
 TRIES = 20_000  # twins; far more than a vocabulary needs that has words
-GROUPS = ("", "animal ", "new ")  # of names; the stories have the first two
+GROUPS = ("", "", "animal ", "animal ", "new ")  # of names; the stories do not have the new ones
 MOST_PAUSES = 4  # sentences in a {pause}
 SLOT = re.compile(r"\{([a-z]+)([AB\d])\}")
 ALTERNATIVES = re.compile(r"\[([^|\]]*)\|([^\]]*)\]")

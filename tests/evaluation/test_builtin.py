@@ -25,19 +25,17 @@ GIRLS, BOYS = (
 NUMBERS = sections("tasks")["numbers"].split()
 COLORS = "|".join(sections("tasks")["colors"].split())
 SHE, HE = {"she", "her", "herself", "girl"}, {"he", "him", "his", "himself", "boy"}
-SINGULAR = {"was", "it", "she", "he", "goose", "man"}
+SINGULAR = {"was", "it", "she", "he", "goose"}
 NOT = r"\b(not|no|never|Nobody)\b|n't"
 # What somebody says or is given in the end, and who that is.
 CUES = {
     "I am wet": r"(\w+) fell into",
     "I found it": r"(\w+) found a",
     "I am hungry": r"(\w+) had no",
-    "Thank you": r"to (\w+)\.",
     "Give it back": r" of (\w+)\.",
     "I can't sleep": r"(\w+) was awake",
     "I am so high": r"(\w+) climbed",
     "Nobody was in": r"(\w+) went out",
-    "everybody clapped for": r"(\w+) told",
 }
 
 Rule = Callable[[str, list[str]], object]  # of a context and the words of the choices: the right word
@@ -179,7 +177,7 @@ def test_twins_have_the_same_choices_of_equal_length(task: str, vocabulary: str)
 def test_the_same_questions_on_every_machine() -> None:
     """Compares with recorded hashes."""
     text = "".join(f"{question}\0" for task in TASKS for question in questions(task)).encode()
-    assert hashlib.sha256(text).hexdigest() == "a2b583b55aa904d427489bda628ecd9f540b3a08c58069e110d9fbdd4409a7b4"
+    assert hashlib.sha256(text).hexdigest() == "53b4edd45b59551c541edd793eca6055f7be956a619d8c398ef9d1702460968b"
 
 
 def test_fewer_questions_are_the_first_ones() -> None:
