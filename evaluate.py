@@ -4,6 +4,7 @@ python evaluate.py models/x.pt                          its own validation text 
 python evaluate.py models/x.pt --text book.txt          any text: to compare models with different vocabularies
 python evaluate.py models/x.pt --tasks name recall      some built-in tasks
 python evaluate.py models/x.pt --tasks questions.jsonl  your own questions
+python evaluate.py models/x.pt --tasks hellaswag piqa   standard tasks, by lm-eval
 docs/evaluation.md says what the numbers mean, and how a file of questions looks.
 """
 
@@ -15,6 +16,7 @@ import platform
 import shlex
 from collections.abc import Sequence
 from contextlib import closing
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +49,10 @@ def build_parser() -> Parser:
     )
     add("--text_field", metavar="NAME", help="take the text from this field or column of --text's files")
     add("--validation", action="store_true", help="bits per byte of its validation text")
-    tasks = f"built-in tasks ({', '.join(TASKS)}) and JSONL files of questions"
+    tasks = f"built-in tasks ({', '.join(TASKS)}), JSONL files of questions, and names of lm-eval's tasks"
     add("--tasks", nargs="+", action="extend", metavar="TASK", help=tasks)
     add("--core", metavar="FOLDER", help="the CORE metric's 22 tasks; docs/evaluation.md says where to get the folder")
-    add("--core_items", type=int, metavar="N", help="at most N questions of each CORE task")
+    add("--items", type=int, metavar="N", help="at most N questions of each task of CORE and lm-eval")
     add("--json", metavar="FILE", help="also write everything to a file, unrounded")
     add("--plot", metavar="FILE", help="also draw the results with their intervals, as a PNG")
     add("--seed", type=int, default=0, metavar="N", help="draws the documents of the bootstrap [%(default)s]")
@@ -67,6 +69,8 @@ def check_flags(args: argparse.Namespace) -> None:
     """Raises UserError for values out of range and flags that miss another one."""
     if not 0 <= args.seed < 2**63:
         raise UserError(f"--seed must be between 0 and {2**63 - 1:,}, not {args.seed:,}.")
+    if args.items is not None and args.items < 1:
+        raise UserError(f"--items must be 1 or more, not {args.items:,}.")
     if args.text_field and not args.text:
         raise UserError("--text_field needs --text; add it, or leave out --text_field.")
     for output in filter(None, (args.json, args.plot)):
@@ -102,13 +106,21 @@ def measure(args: argparse.Namespace, model: GPT, tokenizer: Tokenizer, checkpoi
     from evaluation.core import read_core, run_core
     from evaluation.questions import read_questions
     from evaluation.results import Results
+    from evaluation.standard import load_standard, run_standard
 
     everything = not (args.text or args.tasks or args.validation or args.core)
-    core = read_core(user_path(args.core), args.core_items) if args.core else None
-    questions = {  # errors before the work
-        name: builtin_questions(name, tokenizer) if name in TASKS else read_questions(user_path(name))
-        for name in args.tasks or (TASKS if everything else ())
-    }
+    core = read_core(user_path(args.core), args.items) if args.core else None  # errors before the work
+    questions, names = {}, []
+    for name in args.tasks or (TASKS if everything else ()):
+        if name in TASKS:
+            questions[name] = builtin_questions(name, tokenizer)
+        elif name.endswith(".jsonl") or user_path(name).is_file():
+            questions[name] = read_questions(user_path(name))
+        else:
+            names.append(name)
+    if args.items and not (core or names):
+        raise UserError("--items is for --core and lm-eval's tasks only; leave it out.")
+    standard = load_standard(names, list(TASKS)) if names else None
     results = Results()
     if args.validation or everything:
         results.texts["validation"] = validation_result(model, tokenizer, checkpoint, args.seed)
@@ -119,6 +131,8 @@ def measure(args: argparse.Namespace, model: GPT, tokenizer: Tokenizer, checkpoi
         results.tasks[name] = run_task(model, tokenizer, task)
     if core:
         results.core = run_core(model, tokenizer, core)
+    if standard:
+        results.standard = run_standard(model, tokenizer, standard, args.items)
     return results
 
 
@@ -164,6 +178,8 @@ def main(arguments: Sequence[str]) -> int:
     model, tokenizer, _ = load_model(checkpoint, device, args.dtype)
     about = description(args, arguments, model, tokenizer)
     results = measure(args, model, tokenizer, checkpoint)
+    if results.standard:
+        about["versions"]["lm-eval"] = metadata.version("lm_eval")
 
     log.info("%s: %s, %s parameters; %s", path, about["architecture"], f"{about['parameters']:,}", args.dtype)
     log.info("\n%s\n", results.tables())
@@ -174,8 +190,10 @@ def main(arguments: Sequence[str]) -> int:
             log.warning("%s: %s, so the interval is missing or too narrow.", text.source, few)
     if json_file:
         replace_text(json_file, json.dumps(about | results.to_dict(), indent=1) + "\n")
-    if plot_file:
+    if plot_file and (results.texts or results.tasks):
         results.draw(plot_file, Path(args.model).name)
+    elif plot_file:
+        log.warning("No picture: --plot draws texts, built-in tasks and files of questions only.")
     return 0
 
 

@@ -30,7 +30,7 @@ from utils import UserError, one_line
 SHUFFLE_SEED, EXAMPLE_SEED = (
     1337,
     1234,
-)  # nanochat's: which questions --core_items keeps, and which examples a question gets
+)  # nanochat's: which questions --items keeps, and which examples a question gets
 Item = dict[str, Any]  # a question, as its file has it
 Prompts = list[tuple[list[int], int]]  # ids, and how many of them at the end are scored
 

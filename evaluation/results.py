@@ -11,6 +11,7 @@ from evaluation.bits_per_byte import TextResult
 from evaluation.choices import SCORES, TaskResult
 from evaluation.core import CoreResult
 from evaluation.intervals import Estimate
+from evaluation.standard import StandardResult
 from jojo.plotting import LR_COLOR, TRAIN_COLOR, VAL_COLOR, new_figure, save_figure
 
 COLORS = dict(zip(SCORES, (TRAIN_COLOR, VAL_COLOR, LR_COLOR), strict=True))
@@ -19,11 +20,12 @@ LONGEST_NAME = 32  # characters of a text's or task's name in a table and in the
 
 @dataclass
 class Results:
-    """The results of one model, by the names of the texts and tasks."""
+    """The results of one model, by the names of the texts and tasks. `standard` are lm-eval's tasks."""
 
     texts: dict[str, TextResult] = field(default_factory=dict)
     tasks: dict[str, TaskResult] = field(default_factory=dict)
     core: CoreResult | None = None
+    standard: dict[str, StandardResult] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, unrounded."""
@@ -31,10 +33,11 @@ class Results:
             "bits_per_byte": {name: result.to_dict() for name, result in self.texts.items()},
             "tasks": {name: result.to_dict() for name, result in self.tasks.items()},
             "core": self.core and self.core.to_dict(),
+            "lm_eval": {name: result.to_dict() for name, result in self.standard.items()},
         }
 
     def tables(self) -> str:
-        """All results for people, rounded, each with its 95 % interval."""
+        """All results for people, rounded, each with its 95 % interval; those of lm-eval with its standard error."""
         blocks = []
         if self.texts:
             rows = [["text", "bits per byte", "loss", "documents", "bytes"]]
@@ -55,6 +58,13 @@ class Results:
             for name, accuracy in self.core.accuracies.items():
                 rows.append([name, with_interval(accuracy, 3), f"{self.core.centered[name]:.4f}"])
             blocks.append(aligned([*rows, ["CORE, the mean of the centered", "", f"{self.core.metric:.4f}"]]))
+        if self.standard:
+            rows = [["lm-eval task", "metric", "value", "standard error", "questions"]]
+            for name, standard in self.standard.items():
+                for metric, (value, error) in standard.metrics.items():
+                    shown = "" if error is None else f"{error:.4f}"
+                    rows.append([name, metric, f"{value:.4f}", shown, f"{standard.n_questions:,}"])
+            blocks.append(aligned(rows))
         return "\n\n".join(blocks)
 
     def draw(self, path: Path, title: str) -> None:

@@ -17,6 +17,7 @@ from pictures import png_size
 import evaluate
 import upload_to_huggingface
 from evaluation.builtin import TASKS
+from evaluation.standard import StandardResult
 from jojo.checkpoints.file import read_file, write_file
 from utils import UserError
 
@@ -89,6 +90,30 @@ def test_a_hugging_face_folder_is_the_same_model() -> None:
         evaluate.main(["hf_model"])
 
 
+def test_names_that_are_neither_built_in_nor_files_go_to_lm_eval(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    metrics = {"acc": (1 / 3, 0.04321), "word_perplexity": (1234.5, None)}
+
+    def run(model: object, tokenizer: object, loaded: object, most: object) -> dict[str, StandardResult]:
+        asked.append((loaded, most))
+        return {"piqa": StandardResult(1838, "1.0", metrics)}
+
+    monkeypatch.setattr("evaluation.standard.load_standard", lambda names, builtin: names)
+    monkeypatch.setattr("evaluation.standard.run_standard", run)
+    monkeypatch.setattr("evaluate.metadata.version", lambda name: f"version of {name}")
+    Path("blimp").mkdir()
+    values, said = found("--tasks", "piqa", "blimp", "--items", "7", "--plot", "out.png")
+    assert asked == [(["piqa", "blimp"], 7)]
+    assert values["lm_eval"]["piqa"] == {
+        "questions": 1838, "version": "1.0", "acc": 1 / 3, "acc_stderr": 0.04321,
+        "word_perplexity": 1234.5, "word_perplexity_stderr": None,
+    }  # fmt: skip
+    assert values["versions"]["lm-eval"] == "version of lm_eval" and values["tasks"] == values["bits_per_byte"] == {}
+    assert re.search(r"^piqa +acc +0\.3333 +0\.0432 +1,838$", said, re.MULTILINE)
+    assert re.search(r"^piqa +word_perplexity +1234\.5000 +1,838$", said, re.MULTILINE)
+    assert "No picture" in said and not Path("out.png").exists()
+
+
 def test_weights_of_fewer_bits_are_measured_too() -> None:
     exact, rounded = (found("--validation", "--dtype", dtype)[0] for dtype in ("float32", "int8"))
     assert (exact["dtype"], rounded["dtype"]) == ("float32", "int8")
@@ -102,6 +127,8 @@ def test_weights_of_fewer_bits_are_measured_too() -> None:
         (("--text", "none.txt"), "No file or folder 'none.txt'; check --text."),
         (("--seed", "-1"), "--seed must be between 0 and"),
         (("--text_field", "x"), "--text_field needs --text"),
+        (("--items", "0"), "--items must be 1 or more, not 0."),
+        (("--items", "5", "--tasks", "recall"), "--items is for --core and lm-eval's tasks only; leave it out."),
         (("--json", MODEL), "must not replace a model"),
         (("--tasks", "bad.jsonl"), "'bad.jsonl', line 1: \"choices\" must be a list"),
         (("--json", "data/mine-val.jsonl/x.json"), "Could not write"),
