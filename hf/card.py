@@ -5,7 +5,6 @@ A fact that the checkpoint does not hold has no line in the card.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from hf.families import FAMILIES
 from jojo.checkpoints.checkpoint import Checkpoint
+from jojo.facts import Row, how_trained, hyperparameters, last_evaluation
 from jojo.metrics import MetricsTracker
 from jojo.networks import formulas
-from jojo.plotting import choose_losses, finite, plot_run, save_figure
+from jojo.plotting import choose_losses, plot_run, save_figure
 from jojo.text.tokenizer import Tokenizer
 from model import GPT
-from utils import duration, one_line
+from utils import one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-Row = tuple[str, str]  # name and value, a row of a table
-
 MIN_CHAT_TOKENS = 16  # ChatML around "Hello", and a short answer
-HYPERPARAMETERS = {  # option -> its name in the card
-    "optimizer.kind": "optimizer", "optimizer.learning_rate": "learning rate", "scheduler.min_lr": "final learning rate",
-    "scheduler.kind": "schedule", "scheduler.warmup_iters": "warm-up batches", "optimizer.weight_decay": "weight decay",
-    "optimizer.beta1": "beta1", "optimizer.beta2": "beta2", "optimizer.grad_clip": "gradient clipping",
-    "training.batch_size": "sequences per micro-batch", "training.gradient_accumulation_steps": "micro-batches per batch",
-    "training.ema": "moving average of the weights", "system.dtype": "precision", "system.seed": "seed",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
     has_plot = bool(losses.train or losses.val)
     if has_plot:
         save_figure(plot_run(title, losses, metrics.learning_rate.points), folder / "loss.png")
-    evaluation, figures = evaluate(state.get("batch_counter"), metrics)
+    evaluation, figures = last_evaluation(state.get("batch_counter"), metrics)
     room = min(100, model.config.block_size // 2)
     card = ModelCard.from_template(
         hub_metadata(request, title, figures, metadata.get("base_model"), model.config.architecture),
@@ -70,8 +61,8 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
         dataset=request.dataset,
         architecture=architecture(model, tokenizer),
         paper=FAMILIES[model.config.architecture].paper,
-        training=training(checkpoint.config, state, metrics, request.dataset),
-        hyperparameters=hyperparameters(checkpoint.config),
+        training=cells(how_trained(checkpoint.config, state, metrics, request.dataset)),
+        hyperparameters=cells(hyperparameters(checkpoint.config)),
         evaluation=evaluation,
         has_plot=has_plot,
         trained_here=checkpoint.version == "1" or bool(metadata.get("trainer_version")),
@@ -110,24 +101,6 @@ def hub_metadata(
     )
 
 
-def evaluate(batches: int | None, metrics: MetricsTracker) -> tuple[list[Row], dict[str, Row]]:
-    """The last evaluation, or the best loss if none is recorded: as a table, and by the Hub's metric types."""
-    evaluations, best = finite(metrics.val_loss_eval), metrics.val.best
-    if not evaluations and not math.isfinite(best):
-        return [], {}
-    step, loss = evaluations[-1] if evaluations else (0, best)
-    prefix = "" if evaluations else "best "
-    when = f" (after batch {step:,} of {batches:,})" if evaluations and batches not in (None, step) else ""
-    figures = {"loss": (f"{prefix}validation loss{when}", f"{loss:.4f}")}
-    if loss < 50:
-        figures["perplexity"] = (f"{prefix}validation perplexity{when}", f"{math.exp(loss):.4f}")
-    rows = [(name, f"{value} nats per token" if kind == "loss" else value) for kind, (name, value) in figures.items()]
-    rows += [(f"bits per byte of the validation text{when}", f"{b:.4f}") for at, b in finite(metrics.bpb) if at == step]
-    if evaluations and math.isfinite(best):
-        rows.append(("best validation loss of the run", f"{best:.4f} nats per token"))
-    return rows, figures
-
-
 def architecture(model: GPT, tokenizer: Tokenizer) -> list[Row]:
     """The shape, without the embedding rows that the export cuts off."""
     shape = model.config
@@ -147,34 +120,6 @@ def architecture(model: GPT, tokenizer: Tokenizer) -> list[Row]:
     ]
 
 
-def training(config: dict[str, Any], state: dict[str, Any], metrics: MetricsTracker, dataset: str) -> list[Row]:
-    """How long, on which data and on which machine the model was trained."""
-    metadata = state.get("metadata", {})
-    machine = metadata.get("machine", {})
-    options = config.get("training", {}) | config.get("model", {})
-    sizes = [options.get(key) for key in ("batch_size", "gradient_accumulation_steps", "block_size")]
-    rows: list[tuple[str, Any]] = [
-        ("data set", dataset),
-        ("batches", state.get("batch_counter")),
-        ("tokens per batch", math.prod(sizes) if all(type(size) is int for size in sizes) else None),
-        ("tokens predicted", metrics.tokens),
-        ("time", duration(metrics.elapsed_s) if metrics.elapsed_s else ""),
-        ("device", cell(" ".join(machine[key] for key in ("device", "name") if machine.get(key)))),
-        ("saved", cell(metadata.get("timestamp"))),
-        ("Jojo", cell(metadata.get("trainer_version"))),
-        ("PyTorch", cell(metadata.get("pytorch_version"))),
-        ("commit", cell(metadata.get("git_commit"))),
-    ]
-    return [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in rows if value]
-
-
-def hyperparameters(config: dict[str, Any]) -> list[Row]:
-    """The recorded options that decide what a model learns."""
-    flat = {f"{section}.{key}": value for section, options in config.items() for key, value in options.items()}
-    rows = [(name, flat.get(option)) for option, name in HYPERPARAMETERS.items()]
-    return [(n, f"{v:g}" if isinstance(v, float) else cell(v)) for n, v in rows if v not in (None, "auto")]
-
-
-def cell(value: object) -> str:
-    """A value from the file as one line of plain text, with the special characters of Markdown and HTML escaped."""
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", one_line(str(value))) if value not in (None, "") else ""
+def cells(rows: list[Row]) -> list[Row]:
+    """Rows for a table in Markdown: each value on one line, with the special characters of Markdown and HTML escaped."""
+    return [(name, re.sub(r"([\\`*_\[\]<>|])", r"\\\1", one_line(value))) for name, value in rows]

@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # A file may also import from its own folder. docs/design.md explains the entries.
 ORDER = [
     *("utils", "config"),
-    *("jojo.config_file", "jojo.stopping", "jojo.command", "jojo.metrics", "jojo.plotting", "jojo.schedule"),
-    *("jojo.kernels", "jojo.networks", "jojo.machine", "jojo.optim", "jojo.averaging", "jojo.text", "jojo.checkpoints"),
+    *("jojo.config_file", "jojo.stopping", "jojo.command", "jojo.metrics", "jojo.plotting", "jojo.facts"),
+    *("jojo.schedule", "jojo.kernels", "jojo.networks", "jojo.machine", "jojo.optim"),
+    *("jojo.averaging", "jojo.text", "jojo.checkpoints"),
     *("model", "data_loader", "generation"),
     *("hf", "recipes", "evaluation", "training"),
     "trainer",
