@@ -48,8 +48,8 @@ def main(arguments: list[str]) -> int:
         with memory_explained(run):
             trainer = Trainer(run)
             if args.eval_only:
-                losses = trainer.evaluate()
-                log.info("training loss %.4f, validation loss %.4f, %.4f bits per byte", *losses.values())
+                shown = "training loss %(train_loss_eval).4f, validation loss %(val_loss).4f, %(bpb).4f bits per byte"
+                log.info(shown, trainer.evaluate())
                 return 0
             return trainer.train()
 

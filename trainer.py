@@ -25,6 +25,7 @@ from torch import Tensor
 from data_loader import IGNORED, DeviceBatch, DeviceLoader, PackedLoader
 from evaluation.builtin import chosen_tasks
 from evaluation.choices import run_task
+from evaluation.intervals import ratio_error
 from generation import sample_texts
 from jojo.averaging import WeightAverage
 from jojo.checkpoints.checkpoint import metadata
@@ -41,6 +42,7 @@ from jojo.stopping import Shutdown, StopFlags, due
 from jojo.text.packing import mix_key
 from training.placement import build_model, compile_blocks, is_compiled, place, synchronized
 from training.recorder import Record
+from training.report import write_report
 from training.resume import Mode
 from training.run import Run
 from training.summary import memory_explained, report_end, summary
@@ -235,18 +237,23 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Mean losses over fixed micro-batches of both splits, divided among the ranks. Uses no random numbers.
 
-        train_loss_eval and val_loss are nats per token; bpb is bits per byte of the validation text.
+        train_loss_eval and val_loss are nats per token; bpb is bits per byte of the validation text, and bpb_se its
+        standard error, from the differences between the evaluated rows.
         """
         self.model.eval()
         with self.averaged():
             train_nats, train_tokens, *_ = self.evaluate_split(self.eval_loaders["train"])
-            nats, tokens, text_nats, text_bytes = self.evaluate_split(self.eval_loaders["val"])
+            nats, tokens, text_nats, text_bytes, *sums_over_rows = self.evaluate_split(self.eval_loaders["val"])
         devices.give_back_memory(self.config.system, self.run.device)
         bpb = text_nats / math.log(2) / text_bytes if text_bytes else math.nan
-        return {"train_loss_eval": train_nats / train_tokens, "val_loss": nats / tokens, "bpb": bpb}
+        error = ratio_error(text_nats, text_bytes, *sums_over_rows) / math.log(2)
+        return {"train_loss_eval": train_nats / train_tokens, "val_loss": nats / tokens, "bpb": bpb, "bpb_se": error}
 
     def evaluate_split(self, loader: PackedLoader) -> list[float]:
-        """Four sums: loss and number of all targets, loss and bytes of text targets (control tokens have no bytes)."""
+        """Eight sums: loss and number of all targets, loss and bytes of text targets (control tokens have no bytes).
+
+        Then over the rows, of each row's loss and bytes of text: loss², loss·bytes and bytes²; and the number of rows.
+        """
         byte_lengths = torch.tensor(self.run.data.tokenizer.byte_lengths, device=self.run.device)  # (n_vocab,)
         sums: list[Tensor] = []
         rank, world_size = self.ranks.rank, self.ranks.world_size
@@ -260,7 +267,9 @@ class Trainer:
                 losses = self.model.losses(inputs, targets)
             text_bytes = byte_lengths[targets.clamp_min(0)] * (targets >= 0)
             text_losses = losses * (text_bytes > 0)
-            sums.append(torch.stack([losses.sum(), (targets >= 0).sum(), text_losses.sum(), text_bytes.sum()]))
+            totals = losses.sum(), (targets >= 0).sum(), text_losses.sum(), text_bytes.sum()
+            x, y = text_losses.sum(1), text_bytes.sum(1)  # (B,)
+            sums.append(torch.stack([*totals, (x * x).sum(), (x * y).sum(), (y * y).sum(), (y > 0).sum()]))
         return self.ranks.all_reduce_sum(torch.stack(sums).cpu().double().sum(0)).tolist()
 
     def task_scores(self) -> dict[str, float]:
@@ -290,8 +299,8 @@ class Trainer:
             newest = files.newest_of(self.run.start.run_id)
             if is_main and self.run.start.mode is Mode.RESUME and newest and newest[1] == self.batches_done:
                 with files.held():
-                    self.finish_last_save()
                     MetricsFile(files.metrics, self.batches_done, self.metrics).close()
+                    self.finish_last_save()
             log.info("This run is complete. To continue it, raise --epochs or --max_iters, or use --reset_epoch.")
             return 0
         with (
@@ -305,6 +314,9 @@ class Trainer:
             with self.saver, closing(record), self.saved_before_errors(record):
                 self.loop(shutdown, record)
             record.plot.draw(self.metrics)
+            if is_main:
+                made_by = metadata(self.run.data.fingerprints, self.run.device)
+                write_report(self.run, self.metrics, self.batches_done, made_by)
             code = report_end(self.run, self.metrics, self.batches_done, self.saver.failed, shutdown.exit_code)
             if is_main and not code:
                 files.job.unlink(missing_ok=True)
@@ -339,13 +351,16 @@ class Trainer:
         return paths
 
     def finish_last_save(self) -> None:
-        """Write the checkpoints and plots of the batch to resume from that are missing, because the run was killed."""
+        """Write the files of the batch to resume from that are missing, because the run was killed."""
         files, training, checkpoint = self.run.files, self.config.training, self.run.start.checkpoint
         assert checkpoint
         if training.save_checkpoints:
             files.finish_save(checkpoint.path, self.checkpoints_due(), training.keep_checkpoints)
         milestones = [files.numbered(self.batches_done, ".png")] * due(training.plot_interval, self.batches_done)
         PlotManager(files.plot, files.run).draw(self.metrics, *milestones)
+        is_missing = not files.report.exists() or files.report.stat().st_mtime < checkpoint.path.stat().st_mtime
+        if is_missing and self.batches_done == self.run.plan.total_batches:
+            write_report(self.run, self.metrics, self.batches_done, checkpoint.state["metadata"])
 
     def begin(self) -> Record:
         """Before the first batch: move old files aside, print the summary, open saver and record."""

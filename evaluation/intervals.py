@@ -53,3 +53,14 @@ def bootstrap_ratio(numerators: np.ndarray, denominators: np.ndarray, seed: int)
         ratios[resample] = numerators[drawn].sum() / denominators[drawn].sum()
     low, high = np.quantile(ratios, [0.025, 0.975])
     return Estimate(float(numerators.sum() / denominators.sum()), float(low), float(high))
+
+
+def ratio_error(x: float, y: float, xx: float, xy: float, yy: float, n: float) -> float:
+    """The standard error of x / y, where both are sums over n rows; xx, xy and yy are the sums of the rows' products.
+
+    Cochran 1977, Sampling Techniques, section 6.4. NaN for fewer than two rows.
+    """
+    if n < 2:
+        return math.nan
+    ratio = x / y
+    return math.sqrt(max(0.0, xx - 2 * ratio * xy + ratio**2 * yy) * n / (n - 1)) / y

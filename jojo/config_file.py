@@ -75,4 +75,9 @@ def config_layers(file: str | None, overrides: Sequence[tuple[str, str, Value]])
 
 def save_config(config: Config, path: Path) -> None:
     """Write a config file that `--config` reads back to an equal config."""
-    replace_text(path, json.dumps(config.to_dict(), indent=2) + "\n")
+    replace_text(path, config_text(config))
+
+
+def config_text(config: Config) -> str:
+    """The contents of a config file."""
+    return json.dumps(config.to_dict(), indent=2) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import time
 from itertools import accumulate
 from pathlib import Path
@@ -236,7 +237,7 @@ def test_evaluate_equals_a_plain_computation_and_bpb_its_definition():
     tokenizer = trainer.run.data.tokenizer
     trainer.model.eval()
     for split, name in (("train", "train_loss_eval"), ("val", "val_loss")):
-        nats, text_nats, tokens = 0.0, 0.0, []
+        nats, text_nats, tokens, rows = 0.0, 0.0, [], []
         loader = trainer.run.evaluation_loader(split)
         for index in range(loader.batches_per_epoch):
             batch = loader.batch(0, index)
@@ -247,11 +248,17 @@ def test_evaluate_equals_a_plain_computation_and_bpb_its_definition():
             nats += each[y >= 0].sum().item()
             text_nats += each[(y >= 0) & (y < tokenizer.eot_id)].sum().item()
             tokens += y[y >= 0].tolist()
+            text_bytes = torch.tensor([len(tokenizer.token_bytes(token)) for token in y.tolist()])
+            per_row = [values.reshape(x.shape).sum(1).tolist() for values in (each * (text_bytes > 0), text_bytes)]
+            rows += [row for row in zip(*per_row, strict=True) if row[1]]
         assert len(tokens) == getattr(trainer.run.data, split).n_tokens  # the whole split, each token once
         assert losses[name] == pytest.approx(nats / len(tokens), rel=1e-5)
     text = [json.loads(line)["text"] for line in Path("data/mine-val.jsonl").read_text().splitlines()]
     n_bytes = sum(len(document.encode()) for document in text)
     assert losses["bpb"] == pytest.approx(text_nats / math.log(2) / n_bytes, rel=1e-5)
+    apart = [nats - text_nats / n_bytes * length for nats, length in rows]  # from what the ratio says, in each row
+    error = math.sqrt(len(rows) * statistics.variance(apart)) / n_bytes / math.log(2)
+    assert losses["bpb_se"] == pytest.approx(error, rel=1e-4)
 
 
 def test_evaluation_reads_the_same_batches_whatever_the_seed():
@@ -347,9 +354,11 @@ def test_numbered_checkpoints_contain_the_batch_that_they_are_named_after():
     assert not Path("models/mine_epoch1_batch5.pt").exists()
 
 
-def test_save_checkpoints_false_writes_only_the_metrics_and_the_config():
+def test_save_checkpoints_false_writes_the_metrics_the_config_and_the_report():
     outcome = train("--max_iters", "3", "--eval_interval", "1", "--training.save_checkpoints", "false")
-    assert set(snapshot("models")) == {"mine_epoch1.metrics.jsonl", "mine_epoch1.config.json"}
+    assert set(snapshot("models")) == {
+        f"mine_epoch1.{kind}" for kind in ("metrics.jsonl", "config.json", "report.html")
+    }
     assert "gen.py" not in outcome.said
 
 
@@ -458,7 +467,7 @@ def test_the_metrics_file_has_a_row_per_batch_that_includes_the_losses_of_an_eva
     rows = metrics_rows("models/mine_epoch1.metrics.jsonl", clock=True)
     per_batch = {"step", "tokens", "elapsed_s", "loss", "lr", "grad_norm", "tokens_per_s", "samples_per_s", "mfu"}
     per_batch |= {"peak_memory_bytes"}
-    of_evaluation = {"train_loss_eval", "val_loss", "bpb"}
+    of_evaluation = {"train_loss_eval", "val_loss", "bpb", "bpb_se"}
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
     evaluated = [row["step"] for row in rows if of_evaluation & set(row)]
     end_of_epoch = make_run("--training.gradient_accumulation_steps", "2").plan.batches_per_epoch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,6 +115,7 @@ class Request:
     allow_changes: bool = False
     reset_epoch: bool = False
     tensorboard: bool = False
+    arguments: Sequence[str] = ()  # the flags as typed
 
 
 def read_request(args: argparse.Namespace, arguments: list[str]) -> Request:
@@ -136,5 +138,5 @@ def read_request(args: argparse.Namespace, arguments: list[str]) -> Request:
         config_file=args.config, overrides=overrides(args, arguments), continue_from=None if new_run else path,
         resume=bool(args.resume), weights_from=path if args.load_model_only else None, init_from=args.init_from,
         output=args.output_checkpoint, allow_changes=args.allow_changes, reset_epoch=args.reset_epoch,
-        tensorboard=args.tensorboard,
+        tensorboard=args.tensorboard, arguments=arguments,
     )  # fmt: skip

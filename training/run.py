@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +53,7 @@ class Run:
     start: Start
     ranks: Ranks = SINGLE
     tensorboard: bool = False  # also write TensorBoard events
+    arguments: Sequence[str] = ()  # the flags of train.py as typed
 
     def close(self) -> None:
         self.data.close()
@@ -102,7 +104,7 @@ def prepare_run(request: Request, ranks: Ranks = SINGLE) -> Run:
         total_batches = set_position(start, config, loader.batches_per_epoch)
     start.run_id = ranks.broadcast_text("run_id", start.run_id)
     plan = Plan(decide_schedule(resolved, total_batches, reasons), loader.batches_per_epoch, total_batches)
-    run = Run(config, reasons, data, resolved.files, plan, start, ranks, request.tensorboard)
+    run = Run(config, reasons, data, resolved.files, plan, start, ranks, request.tensorboard, request.arguments)
 
     if plan.batches_per_epoch < FEW_BATCHES and start.mode is not Mode.RESUME:
         accumulates = config.training.gradient_accumulation_steps > ranks.world_size

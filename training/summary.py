@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from config import OPTIONS, SECTIONS, Config
+from config import OPTIONS, SECTIONS, Config, ModelConfig
 from jojo.machine import estimate
 from jojo.machine.device import describe_device, memory_in_use_bytes, total_memory_bytes
+from jojo.machine.ranks import Ranks
 from jojo.metrics import MetricsTracker
 from jojo.networks import formulas
+from training.dataset import Data
 from training.decisions import Reasons
 from training.memory import memory_bytes
 from training.recorder import FORECAST_AFTER
@@ -31,18 +33,14 @@ def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
     """The box before the first batch. `peak_flops`: the device's peak FLOP/s, or None if unknown."""
     config, plan, start = run.config, run.plan, run.start
     model, training, system = config.model, config.training, config.system
-    train, val = run.data.train, run.data.val
+    data = run.data
     split = f"{training.gradient_accumulation_steps} x {plural(training.batch_size, 'sequence')} of {model.block_size}"
     writes = f"{run.files.last}" + (f", with its shards in {run.files.shards}/" if run.sharded else "")
     rows = [
-        ("model", f"{formulas(model).n_parameters:,} parameters: {plural(model.n_layer, 'layer')}, "
-                  f"{plural(model.n_head, 'head')}, width {model.n_embd}, context {model.block_size}\n"
-                  f"{model.architecture}, vocabulary {model.vocab_size:,}, "
-                  f"{'with' if model.bias else 'without'} biases, dropout {model.dropout:g}"),
-        ("data", f"{train.manifest.source['label']}, cached in {train.path.parent}/\n"
-                 f"{plural(train.n_documents, 'document')}, {train.n_tokens:,} tokens; "
-                 f"validation {plural(val.n_documents, 'document')}, {val.n_tokens:,} tokens"),
-        ("batches", f"{plan.total_batches:,} of {config.tokens_per_batch:,} tokens ({split})\n{_passes(plan)}"),
+        ("model", describe_model(model)),
+        ("data", f"{data.train.manifest.source['label']}, cached in {data.train.path.parent}/\n{describe_size(data)}"),
+        ("batches", f"{plan.total_batches:,} of {config.tokens_per_batch:,} tokens ({split})\n"
+                    f"{passes(plan.total_batches, plan)}"),
         ("intervals", _intervals(run)),
         ("learning rate", plan.schedule.describe(plan.total_batches, start.batches_done)),
         ("system", f"{describe_device(run.device)}, {run.dtype}, compile {'on' if compiled else 'off'}, seed {system.seed}"),
@@ -55,8 +53,28 @@ def summary(run: Run, peak_flops: float | None, compiled: bool) -> str:
     return _box("TRAINING", rows)
 
 
-def _passes(plan: Plan) -> str:
-    passes, of = plan.total_batches / plan.batches_per_epoch, f"of {plural(plan.batches_per_epoch, 'batch')}"
+def describe_model(model: ModelConfig) -> str:
+    """The size and shape of a model, on two lines."""
+    return (
+        f"{formulas(model).n_parameters:,} parameters: {plural(model.n_layer, 'layer')}, "
+        f"{plural(model.n_head, 'head')}, width {model.n_embd}, context {model.block_size}\n"
+        f"{model.architecture}, vocabulary {model.vocab_size:,}, "
+        f"{'with' if model.bias else 'without'} biases, dropout {model.dropout:g}"
+    )
+
+
+def describe_size(data: Data) -> str:
+    """How much text there is."""
+    train, val = data.train, data.val
+    return (
+        f"{plural(train.n_documents, 'document')}, {train.n_tokens:,} tokens; "
+        f"validation {plural(val.n_documents, 'document')}, {val.n_tokens:,} tokens"
+    )
+
+
+def passes(batches: int, plan: Plan) -> str:
+    """How often so many batches read the data."""
+    passes, of = batches / plan.batches_per_epoch, f"of {plural(plan.batches_per_epoch, 'batch')}"
     if passes < 1:
         return f"{100 * passes:.2g}% of one pass over the data ({of})"
     return f"{passes:.2f} passes over the data, each {of}"
@@ -148,7 +166,12 @@ def report_end(run: Run, metrics: MetricsTracker, batches_done: int, unsaved: Se
 
 def resume_command(run: Run) -> str:
     """The command that continues from the run's last checkpoint, on the same number of ranks."""
-    ranks, flags = run.ranks, shlex.join(["train.py", "--resume", str(run.files.last)])
+    return start_command(run.ranks, ["--resume", str(run.files.last)])
+
+
+def start_command(ranks: Ranks, arguments: Sequence[str]) -> str:
+    """The command that starts train.py with these flags on so many ranks."""
+    flags = shlex.join(["train.py", *arguments])
     if ranks.is_single or not ranks.by_torchrun:
         return f"python {flags}"
     here = f"--nproc_per_node {ranks.local_world_size}" if ranks.local_world_size == ranks.world_size else "..."
@@ -174,6 +197,7 @@ def completed(run: Run, metrics: MetricsTracker) -> str:
         ("Best model:", str(files.best) if saves and files.best.exists() else ""),
         ("Metrics:", str(files.metrics)),
         ("Loss curve:", str(files.plot) if files.plot.exists() else ""),
+        ("Report:", str(files.report) if files.report.exists() else ""),
         ("Talk to it:", f"python gen.py {shlex.quote(str(files.last))} {prompt}" if saves else ""),
     ]
     return _box("TRAINING COMPLETED", rows)

@@ -26,7 +26,7 @@ from jojo.machine.ranks import SINGLE, Ranks
 from jojo.metrics import lock as lock_file
 from utils import UserError, log, parse_json, replace_text, user_path
 
-KINDS = r"(_best|_batch\d+)?\.(pt|png|config\.json|metrics\.jsonl)"  # how the names of a run's files end
+KINDS = r"(_best|_batch\d+)?\.(pt|png|config\.json|metrics\.jsonl|report\.html)"  # how the names of a run's files end
 UNSTAMPED = Stamp("", -1)  # an older format, or a damaged end
 
 
@@ -39,6 +39,7 @@ class RunFiles:
         self.best = self.folder / f"{self.run}_best.pt"
         self.metrics = self.folder / f"{self.run}.metrics.jsonl"
         self.plot = self.folder / f"{self.run}.png"
+        self.report = self.folder / f"{self.run}.report.html"
         self.config = self.folder / f"{self.run}.config.json"
         self.tensorboard = self.folder / "tensorboard" / self.run
         self.shards = self.folder / f"{self.run}.shards"
