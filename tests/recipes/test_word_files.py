@@ -45,6 +45,6 @@ def test_two_sections_with_one_name_are_refused(folder: Path) -> None:
 
 def test_every_file_says_what_it_is_for() -> None:
     files = sorted(word_files.WORDS.glob("*.txt"))
-    assert len(files) == 4
+    assert len(files) == 5
     for path in files:
         assert word_files.sections(path.stem) and not path.read_text(encoding="utf-8").startswith("== ")
