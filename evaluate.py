@@ -167,14 +167,13 @@ def main(arguments: Sequence[str]) -> int:
     json_file, plot_file = (output_path(name) if name else None for name in (args.json, args.plot))
 
     from generation import load_model
-    from hf.folder import load_hf
-    from jojo.checkpoints.checkpoint import load_checkpoint
+    from hf.folder import load_folder_or_file
     from jojo.machine.device import choose_device, choose_dtype
 
     path = user_path(args.model)
     device = choose_device(args.device, from_flag=True).value
     args.dtype = choose_dtype(args.dtype, device).value
-    checkpoint = load_hf(path) if (path / "config.json").is_file() else load_checkpoint(path)
+    checkpoint = load_folder_or_file(path)
     model, tokenizer, _ = load_model(checkpoint, device, args.dtype)
     about = description(args, arguments, model, tokenizer)
     results = measure(args, model, tokenizer, checkpoint)

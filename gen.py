@@ -88,8 +88,7 @@ class Session:
         import torch
 
         from generation import Sampling, load_model
-        from hf.folder import load_hf
-        from jojo.checkpoints.checkpoint import load_checkpoint
+        from hf.folder import load_folder_or_file
         from jojo.checkpoints.run_files import newest_checkpoint
         from jojo.machine.device import choose_device, choose_dtype
         from jojo.networks import formulas
@@ -99,7 +98,7 @@ class Session:
         path = user_path(args.model) if args.model else newest_checkpoint(Path("models"))
         device = choose_device(args.device, from_flag=True).value
         dtype = choose_dtype(args.dtype, device).value
-        checkpoint = load_hf(path) if (path / "config.json").is_file() else load_checkpoint(path)
+        checkpoint = load_folder_or_file(path)
         self.model, self.tokenizer, _ = load_model(checkpoint, device, dtype, chatml=not args.use_base_tokenizer)
         self.generator = torch.Generator()
         seed = self.generator.seed() % 2**32 if args.seed is None else args.seed

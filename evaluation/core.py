@@ -134,7 +134,8 @@ def prompts(task: CoreTask, index: int, tokenizer: Tokenizer) -> Prompts:
     texts = KINDS[task.kind](task, task.items[index], examples)
     sequences = [[tokenizer.eot_id, *tokenizer.encode(text)] for text in texts]
     if task.kind == "schema":
-        return [(ids, equal_ids([ids[::-1] for ids in sequences])) for ids in sequences]
+        n_equal = equal_ids([ids[::-1] for ids in sequences])
+        return [(ids, n_equal) for ids in sequences]
     start = equal_ids(sequences)
     return [(ids, len(ids) - start) for ids in (sequences[1:] if task.kind == "language_modeling" else sequences)]
 
@@ -148,7 +149,7 @@ def equal_ids(sequences: Sequence[Sequence[int]]) -> int:
 def right(model: GPT, task: CoreTask, index: int, tokenizer: Tokenizer) -> float:
     """1 if the model answers a question, else 0; a part of 1 if it finds several answers equally good."""
     longest = model.config.block_size
-    sequences = [(ids[-longest - 1 :], min(max(n, 1), longest)) for ids, n in prompts(task, index, tokenizer)]
+    sequences = [(ids, min(max(n, 1), longest)) for ids, n in prompts(task, index, tokenizer)]
     scores = scored(model, sequences)
     if task.kind == "language_modeling":
         return float(scores[0].is_likeliest)

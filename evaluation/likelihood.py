@@ -91,18 +91,19 @@ def choice_likelihoods(model: GPT, tokenizer: Tokenizer, questions: Sequence[Que
                 raise UserError(f"{what} only changes the context's last token; let the choice begin a new word.")
             if len(ids) > block_size:
                 raise UserError(f"{what} has {len(ids):,} tokens, more than the context of {block_size:,}; shorten it.")
-            encoded.append(([*before, *ids][-block_size - 1 :], len(ids)))
+            encoded.append(([*before, *ids], len(ids)))
     sums = iter(score.log_likelihood for score in scored(model, encoded))
     counts = iter(n_tokens for _, n_tokens in encoded)
     return [tuple(Likelihood(next(sums), next(counts), len(c.encode())) for c in q.choices) for q in questions]
 
 
 def scored(model: GPT, sequences: Sequence[tuple[list[int], int]]) -> list[Score]:
-    """The score of each sequence's last tokens: pairs (ids, how many of them).
+    """The score of each sequence's last tokens: pairs (ids, how many of them). A sequence that is too long loses its beginning.
 
     Sequences of about the same length are read together; the unused end of a row changes nothing before it.
     """
     result: list[Score] = [Score(0.0, True)] * len(sequences)
+    sequences = [(ids[-model.config.block_size - 1 :], n_tokens) for ids, n_tokens in sequences]
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i][0]))  # the longest first
     while order:
         longest = len(sequences[order[0]][0]) - 1

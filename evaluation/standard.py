@@ -103,7 +103,7 @@ def lm_model(model: GPT, tokenizer: Tokenizer) -> Any:
         if not 0 < len(ids) <= longest:
             what = f"The answer '{one_line(continuation, 40)}' has {len(ids):,} tokens of its own"
             raise UserError(f"{what}, and the model can score 1 to {longest:,}; leave out its task.")
-        return [*before, *ids][-longest - 1 :], len(ids)
+        return [*before, *ids], len(ids)
 
     class Model(LM):  # type: ignore[misc]
         """Scores given answers. lm-eval's own class has the docstrings of the methods."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from config import ModelConfig
 from hf.families import EMBEDDING, OUTPUT, family_of
 from hf.tokenizer_files import TOKENIZER_FILES, read_tokenizer
-from jojo.checkpoints.checkpoint import MASKS, Checkpoint, complete_shape
+from jojo.checkpoints.checkpoint import MASKS, Checkpoint, complete_shape, load_checkpoint
 from jojo.checkpoints.shards import check_header
 from utils import UserError, one_line, read_object
 
@@ -24,6 +24,11 @@ WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 PADDING_FILE = "padding_rows.jojo"  # a safetensors file; other programs would load *.safetensors as weights
 CARD_FILE = "README.md"
 FILES = ("config.json", "generation_config.json", WEIGHTS_FILE, PADDING_FILE, CARD_FILE, "loss.png", *TOKENIZER_FILES)
+
+
+def load_folder_or_file(path: Path) -> Checkpoint:
+    """The model that a user names: a Hugging Face folder, or else a checkpoint. Raises UserError if it is neither."""
+    return load_hf(path) if (path / "config.json").is_file() else load_checkpoint(path)
 
 
 def load_hf(folder: Path, chatml: bool = False) -> Checkpoint:

@@ -26,9 +26,7 @@ MUON_ELEMENTS = 1 << 24  # elements of weights that are updated at a time
 # Polynomials a x + b x³ + c x⁵, one for each step of Muon. For singular values from 0.01 to 1, each brings the worst one as near to
 # 1 as a quintic can, given the steps before it (Amsel et al. 2025, "The Polar Express").
 NEWTON_SCHULZ = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
-RAW_WEIGHT = (
-    "raw_weight"  # in a checkpoint's state of a weight, if `training.ema` averages the weights: the weight itself
-)
+RAW_WEIGHT = "raw_weight"  # in a checkpoint with `training.ema`: the weight with which training continues
 ADAMW_STEP_SIZE = 0.2  # root mean square of AdamW's usual step at learning rate 1 (Liu et al. 2025)
 
 

@@ -43,6 +43,7 @@ class RunFiles:
         self.config = self.folder / f"{self.run}.config.json"
         self.tensorboard = self.folder / "tensorboard" / self.run
         self.shards = self.folder / f"{self.run}.shards"
+        self.lock = self.folder / f".{self.run}.lock"  # a run that trains holds it
         self.job = self.folder / f".{self.run}.job"  # which torchrun job trains this run
 
     def numbered(self, batch: int, suffix: str = ".pt") -> Path:
@@ -85,7 +86,7 @@ class RunFiles:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Lock these files for this run. Raises UserError if another run holds them, or the folder cannot be written."""
-        lock, other = FileLock(self.folder / f".{self.run}.lock"), "use another --output_checkpoint"
+        lock, other = FileLock(self.lock), "use another --output_checkpoint"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             longest = self.numbered(10**12, ".png.9999999.tmp")

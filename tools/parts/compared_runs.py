@@ -100,7 +100,7 @@ def wait_for(files: RunFiles) -> None:
     """Wait for a run that is still training because the comparison that started it was killed."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(files.folder / f".{files.run}.lock")
+    lock = FileLock(files.lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:

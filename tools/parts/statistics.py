@@ -35,11 +35,11 @@ class Difference:
         return self.mean == self.low == self.high == 0
 
 
-def paired(differences: Sequence[float], confidence: float = 0.95) -> Difference:
+def paired(differences: Sequence[float]) -> Difference:
     """The paired t-test (Student 1908) of two differences or more. If all are zero, p is 1."""
     values = np.asarray(differences, dtype=np.float64)
     mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
-    half = t_quantile(confidence, len(values) - 1) * error
+    half = t_quantile(0.95, len(values) - 1) * error
     return Difference(mean, mean - half, mean + half, float(p_values(t_statistics(values), len(values) - 1)))
 
 
