@@ -189,10 +189,10 @@ def main(arguments: Sequence[str]) -> int:
             log.warning("%s: %s, so the interval is missing or too narrow.", text.source, few)
     if json_file:
         replace_text(json_file, json.dumps(about | results.to_dict(), indent=1) + "\n")
-    if plot_file and (results.texts or results.tasks):
+    if plot_file and (results.texts or results.shares()):
         results.draw(plot_file, Path(args.model).name)
     elif plot_file:
-        log.warning("No picture: --plot draws texts, built-in tasks and files of questions only.")
+        log.warning("No picture: --plot draws bits per byte and shares of right answers, and there are none.")
     return 0
 
 

@@ -27,10 +27,8 @@ from jojo.text.tokenizer import Tokenizer
 from model import GPT
 from utils import UserError, one_line
 
-SHUFFLE_SEED, EXAMPLE_SEED = (
-    1337,
-    1234,
-)  # nanochat's: which questions --items keeps, and which examples a question gets
+SHUFFLE_SEED = 1337  # nanochat's: which questions --items keeps
+EXAMPLE_SEED = 1234  # nanochat's: which examples a question gets
 Item = dict[str, Any]  # a question, as its file has it
 Prompts = list[tuple[list[int], int]]  # ids, and how many of them at the end are scored
 
@@ -49,9 +47,10 @@ class CoreTask:
 
 @dataclass(frozen=True)
 class CoreResult:
-    """What a model scores: by task, its accuracy and its centered accuracy."""
+    """What a model scores: by task, its accuracy, that of guessing, and its centered accuracy."""
 
     accuracies: dict[str, Estimate]
+    chances: dict[str, float]
     centered: dict[str, float]
 
     @property
@@ -85,10 +84,8 @@ def read_core(folder: Path, most: int | None) -> list[CoreTask]:
             random.Random(SHUFFLE_SEED).shuffle(items)
             kind, delimiter = task["icl_task_type"], task.get("continuation_delimiter", " ")
             name, n_examples = task["label"], task["num_fewshot"][0]
-            KINDS[kind](
-                CoreTask(name, kind, 0, delimiter, 0.0, items), items[0], ""
-            )  # raises an error if keys are missing
             tasks.append(CoreTask(name, kind, n_examples, delimiter, chances[name], items[:most]))
+            KINDS[kind](tasks[-1], items[0], "")  # raises an error if keys are missing
         return tasks
     except FileNotFoundError:
         where = "download eval_bundle.zip (docs/evaluation.md says from where) and name its unpacked folder"
@@ -159,10 +156,13 @@ def right(model: GPT, task: CoreTask, index: int, tokenizer: Tokenizer) -> float
 
 def run_core(model: GPT, tokenizer: Tokenizer, tasks: Sequence[CoreTask]) -> CoreResult:
     """What a model scores in the tasks. The model must be in eval mode."""
+    from tqdm import tqdm
+
     accuracies, centered = {}, {}
     for task in tasks:
         n = len(task.items)
-        accuracy = sum(right(model, task, index, tokenizer) for index in range(n)) / n
+        shown = tqdm(range(n), desc=f"CORE {task.name}", unit=" questions", leave=False, disable=None)
+        accuracy = sum(right(model, task, index, tokenizer) for index in shown) / n
         accuracies[task.name] = wilson(accuracy, n)
         centered[task.name] = (accuracy - task.chance) / (1 - task.chance)
-    return CoreResult(accuracies, centered)
+    return CoreResult(accuracies, {task.name: task.chance for task in tasks}, centered)

@@ -102,9 +102,12 @@ def scored(model: GPT, sequences: Sequence[tuple[list[int], int]]) -> list[Score
 
     Sequences of about the same length are read together; the unused end of a row changes nothing before it.
     """
+    from tqdm import tqdm
+
     result: list[Score] = [Score(0.0, True)] * len(sequences)
     sequences = [(ids[-model.config.block_size - 1 :], n_tokens) for ids, n_tokens in sequences]
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i][0]))  # the longest first
+    shown = tqdm(total=len(order), desc="Scoring", unit=" answers", leave=False, disable=None, delay=1)
     while order:
         longest = len(sequences[order[0]][0]) - 1
         size = max(1, BATCH_TOKENS // longest)
@@ -120,4 +123,6 @@ def scored(model: GPT, sequences: Sequence[tuple[list[int], int]]) -> list[Score
         losses, likeliest = (torch.split(values, sizes) for values in target_losses(model, inputs, targets))
         for i, loss, hits in zip(batch, losses, likeliest, strict=True):
             result[i] = Score(-loss.sum().item(), bool(hits.all()))
+        shown.update(len(batch))
+    shown.close()
     return result

@@ -67,40 +67,50 @@ class Results:
             blocks.append(aligned(rows))
         return "\n\n".join(blocks)
 
+    def shares(self) -> list[tuple[str, dict[str, Estimate], float | None]]:
+        """Of every task its name, the shares of right answers by kind of score, and what guessing scores, if that is known."""
+        rows: list[tuple[str, dict[str, Estimate], float | None]]
+        rows = [(name, task.scores, task.chance) for name, task in self.tasks.items()]
+        if self.core:
+            chances = self.core.chances
+            rows += [(f"CORE {name}", {"acc": one}, chances[name]) for name, one in self.core.accuracies.items()]
+        rows += [(f"lm-eval {name}", found, None) for name, task in self.standard.items() if (found := task.shares())]
+        return rows
+
     def draw(self, path: Path, title: str) -> None:
-        """Write a picture of all results with their intervals, a PNG."""
-        texts = {result.source: {"bpb": result.bpb} for result in self.texts.values()}
-        tasks = {name: task.scores for name, task in self.tasks.items()}
-        parts = [part for part in (texts, tasks) if part]
+        """Write a picture of all results with their intervals, a PNG. Metrics of lm-eval that are no shares are left out."""
+        texts = [(result.source, {"bpb": result.bpb}, None) for result in self.texts.values()]
+        parts = [part for part in (texts, self.shares()) if part]
+        heights = [1.5 + len(part) for part in parts]
         figure = new_figure(8, 1.1 + sum(0.9 + 0.45 * len(part) for part in parts))
-        panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=[1.5 + len(part) for part in parts])[:, 0]
+        panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
         panels[0].set_title(title, fontsize=11)
         for axes, part in zip(panels, parts, strict=True):
             draw_estimates(axes, part)
         if texts:
             panels[0].set_xlabel("bits per byte (lower is better)")
             panels[0].set_xlim(0, 1.05 * panels[0].get_xlim()[1])
-        if tasks:
-            for row, task in enumerate(self.tasks.values()):
-                label = "chance" if row == 0 else None
-                panels[-1].plot([task.chance] * 2, [row - 0.4, row + 0.4], color="gray", linestyle=":", label=label)
+        if self.shares():
             panels[-1].set_xlabel("share of right answers (higher is better)")
             panels[-1].set_xlim(0, 1)
-            figure.legend(loc="outside lower center", ncols=len(SCORES) + 1, fontsize=9, frameon=False)
+            named = dict(zip(*reversed(panels[-1].get_legend_handles_labels()), strict=True))  # each label once
+            figure.legend(named.values(), named, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
         save_figure(figure, path)
 
 
-def draw_estimates(axes: Any, rows: dict[str, dict[str, Estimate]]) -> None:
-    """A row for each name, from above: a dot and an interval for each of its estimates."""
-    for row, estimates in enumerate(rows.values()):
+def draw_estimates(axes: Any, rows: Sequence[tuple[str, dict[str, Estimate], float | None]]) -> None:
+    """A row for each name, from above: a dot and an interval for each of its estimates, and a line at chance."""
+    for row, (_, estimates, chance) in enumerate(rows):
         for place, (score, estimate) in enumerate(estimates.items()):
             y = row + 0.2 * (place - (len(estimates) - 1) / 2)
             sides = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
             axes.errorbar(
                 [estimate.value], [y], xerr=sides, fmt="o", markersize=5, capsize=3,
-                color=COLORS.get(score, TRAIN_COLOR), label=score if row == 0 and score in COLORS else None,
+                color=COLORS.get(score, TRAIN_COLOR), label=score if score in COLORS else None,
             )  # fmt: skip
-    axes.set_yticks(range(len(rows)), [shortened(name) for name in rows])
+        if chance is not None:
+            axes.plot([chance] * 2, [row - 0.4, row + 0.4], color="gray", linestyle=":", label="chance")
+    axes.set_yticks(range(len(rows)), [shortened(name) for name, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -7,12 +7,13 @@ with the numbers that lm-eval finds for the exported model. lm-eval is imported 
 from __future__ import annotations
 
 import difflib
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.intervals import RESAMPLES
+from evaluation.intervals import RESAMPLES, Estimate, Z
 from evaluation.likelihood import encode_choice, scored
 from jojo.text.tokenizer import Tokenizer
 from model import GPT
@@ -29,6 +30,12 @@ class StandardResult:
     n_questions: int
     version: str  # of the task: numbers of different versions do not compare
     metrics: dict[str, tuple[float, float | None]]  # each with its standard error, if lm-eval has one
+
+    def shares(self) -> dict[str, Estimate]:
+        """The metrics that are a share of right answers, such as acc and acc_norm, with 95 % intervals."""
+        found = {name: one for name, one in self.metrics.items() if name.startswith(("acc", "exact_match"))}
+        halves = {name: math.nan if error is None else Z * error for name, (_, error) in found.items()}
+        return {name: Estimate(value, value - halves[name], value + halves[name]) for name, (value, _) in found.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, unrounded."""

@@ -17,6 +17,10 @@ from pictures import png_size
 import evaluate
 import upload_to_huggingface
 from evaluation.builtin import TASKS
+from evaluation.choices import TaskResult
+from evaluation.core import CoreResult
+from evaluation.intervals import Estimate
+from evaluation.results import Results
 from evaluation.standard import StandardResult
 from jojo.checkpoints.file import read_file, write_file
 from utils import UserError
@@ -111,7 +115,28 @@ def test_names_that_are_neither_built_in_nor_files_go_to_lm_eval(monkeypatch: py
     assert values["versions"]["lm-eval"] == "version of lm_eval" and values["tasks"] == values["bits_per_byte"] == {}
     assert re.search(r"^piqa +acc +0\.3333 +0\.0432 +1,838$", said, re.MULTILINE)
     assert re.search(r"^piqa +word_perplexity +1234\.5000 +1,838$", said, re.MULTILINE)
-    assert "No picture" in said and not Path("out.png").exists()
+    assert "No picture" not in said and png_size(Path("out.png"))[0] > 600
+    metrics.pop("acc")
+    assert "No picture" in found("--tasks", "piqa", "--plot", "none.png")[1] and not Path("none.png").exists()
+
+
+def test_every_share_of_right_answers_is_drawn_with_its_interval_and_what_guessing_scores() -> None:
+    task = TaskResult([], 0.25, {"acc": Estimate(0.4, 0.3, 0.5), "acc_norm": Estimate(0.5, 0.4, 0.6)})
+    core = CoreResult({"arc_easy": Estimate(0.3, 0.2, 0.4)}, {"arc_easy": 0.25}, {"arc_easy": 0.0667})
+    arc = StandardResult(10, "1.0", {"acc": (0.5, 0.1), "perplexity": (20.0, 1.0), "acc_norm": (0.25, None)})
+    gsm = StandardResult(10, "1.0", {"perplexity": (20.0, 1.0)})
+    results = Results(tasks={"recall": task}, core=core, standard={"arc_easy": arc, "wikitext": gsm})
+    by_name = {name: (scores, chance) for name, scores, chance in results.shares()}
+    assert by_name["recall"] == (task.scores, 0.25) and by_name["CORE arc_easy"] == (
+        {"acc": Estimate(0.3, 0.2, 0.4)},
+        0.25,
+    )
+    drawn, chance = by_name["lm-eval arc_easy"]
+    assert by_name.keys() == {"recall", "CORE arc_easy", "lm-eval arc_easy"} and chance is None
+    assert drawn["acc"] == Estimate(0.5, pytest.approx(0.304, abs=1e-4), pytest.approx(0.696, abs=1e-4))
+    assert drawn["acc_norm"].value == 0.25 and drawn["acc_norm"].interval is None
+    results.draw(Path("shares.png"), "x.pt")
+    assert png_size(Path("shares.png"))[0] > 600
 
 
 def test_weights_of_fewer_bits_are_measured_too() -> None:

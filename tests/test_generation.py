@@ -205,7 +205,7 @@ def greedy_by_hand(model: GPT, prompt: list[int], count: int) -> list[int]:
 @pytest.mark.parametrize(
     ("family", "prompt_length"),
     [
-        *(({}, n) for n in (1, 100, 128, 129, 500)),
+        *(({}, n) for n in (1, 128, 129, 500)),
         (QWEN3, 100),
         (QWEN3 | {"n_kv_head": 1, "tie_embeddings": False}, 500),
     ],

@@ -23,7 +23,7 @@ def peak_flops(system: SystemConfig) -> float | None:
     return None
 
 
-def measure_cpu_peak_flops(dtype: str, seconds: float = 1.0, size: int = 2048) -> float:
+def measure_cpu_peak_flops(dtype: str, seconds: float = 0.4, size: int = 2048) -> float:
     """The highest FLOP/s of this processor in products of two size x size matrices, measured for `seconds`."""
     a = torch.full((size, size), 0.5, dtype=getattr(torch, dtype))
     best, deadline = float("inf"), time.perf_counter() + seconds

@@ -69,9 +69,9 @@ Main = Callable[[list[str]], int]
 
 
 def examples(count: int) -> settings:
-    """Half of `count` examples; with HYPOTHESIS_PROFILE=thorough (tests/conftest.py) 20 times `count`, at least 1,000."""
+    """A third of `count` examples; with HYPOTHESIS_PROFILE=thorough (tests/conftest.py) 20 times `count`, at least 1,000."""
     most = settings.default.max_examples
-    return settings(max_examples=max(20 * count, most) if most >= 1000 else count // 2, database=None)
+    return settings(max_examples=max(20 * count, most) if most >= 1000 else count // 3, database=None)
 
 
 class TooLong(BaseException):

@@ -41,9 +41,7 @@ SAVERS = {"1": save_v1, "2.x": save_2x, "3": save_format3}
     ("version", "changes", "tokenizer"),
     [
         ("1", {"bias": True}, "gpt2"),
-        ("1", {"bias": False}, "extended"),
-        ("2.x", {"bias": True}, "extended"),
-        ("2.x", {"bias": False}, "gpt2"),
+        ("2.x", {"bias": False}, "extended"),
         ("3", {"bias": True}, "extended"),
         ("3", {"bias": False}, "gpt2"),
         ("3", QWEN3, "extended"),

@@ -36,6 +36,7 @@ SCRIPT = Path(__file__).parents[1] / "helpers" / "fake_ranks_script.py"
 RANKS = 64
 SMALL = "--dataset mine --device cpu --dtype float32 --model.n_head 4 --data.tokenizer bytes.tiktoken"
 WIDE = "--model.n_layer 4 --model.n_embd 384 --model.block_size 64 --batch_size 1"
+NARROW = "--model.n_layer 3 --model.n_embd 256 --model.block_size 64 --batch_size 1"
 LONG = "--model.n_layer 3 --model.n_embd 256 --model.block_size 128 --model.vocab_size 1024 --batch_size 4"
 FSDP, TWICE = "--system.parallel fsdp", "--training.gradient_accumulation_steps 128"
 HSDP = f"{FSDP} --system.shard_ranks 8"
@@ -43,8 +44,8 @@ QWEN3 = "--model.architecture qwen3 --model.n_kv_head 2 --model.tie_embeddings f
 MUON = "--system.shard_ranks 2 --optimizer.kind muon"
 CASES = [  # (moment of the peak, flags); each of 64 ranks has one micro-batch, or two
     ("loss", f"{WIDE} --model.vocab_size 4096"),
-    ("embeddings", f"{WIDE} --model.n_layer 1 --model.n_embd 256 --model.vocab_size 32768 {TWICE}"),
-    ("loss", f"{WIDE} --model.n_layer 1 --model.n_embd 256 --model.vocab_size 32768 {TWICE} {QWEN3}"),
+    ("embeddings", f"{WIDE} --model.n_layer 1 --model.n_embd 256 --model.block_size 32 --model.vocab_size 16384 {TWICE}"),
+    ("loss", f"{WIDE} --model.n_layer 1 --model.n_embd 128 --model.vocab_size 16384 {TWICE} {QWEN3}"),
     ("last block", f"{LONG} {FSDP} {QWEN3}"),
     ("last but one", f"{LONG} {FSDP} --training.activation_checkpointing true"),
     ("between blocks", f"{WIDE} --model.vocab_size 1024 {FSDP}"),
@@ -54,8 +55,8 @@ CASES = [  # (moment of the peak, flags); each of 64 ranks has one micro-batch, 
     ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP} {QWEN3}"),
     ("between blocks", f"{WIDE} --model.n_embd 260 --model.vocab_size 512 {FSDP}"),  # 260 rows are padded to 320
     ("update", f"{WIDE} --model.n_layer 5 --model.n_embd 260 --model.vocab_size 512 {FSDP} {MUON}"),
-    ("between blocks", f"{WIDE} --model.vocab_size 1024 {FSDP} --dtype bfloat16"),  # bfloat16: as on CUDA
-    ("between blocks", f"{WIDE} --model.vocab_size 1024 {HSDP} {TWICE} --dtype bfloat16 {QWEN3}"),
+    ("between blocks", f"{NARROW} --model.vocab_size 512 {FSDP} --dtype bfloat16"),  # bfloat16: as on CUDA
+    ("last block", f"{NARROW} --model.vocab_size 512 {HSDP} {TWICE} --dtype bfloat16 {QWEN3}"),
 ]
 
 

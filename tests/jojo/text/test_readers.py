@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import importlib.util
 import io
@@ -414,13 +415,16 @@ def peak_of(read):
         tracemalloc.stop()
 
 
-WORDS = "".join(f"{zlib.crc32(n.to_bytes(4, 'big')):08x} " for n in range(1_000_000))  # 9 MB that compress badly
+@functools.cache
+def words() -> str:
+    """9 MB that compress badly."""
+    return "".join(f"{zlib.crc32(n.to_bytes(4, 'big')):08x} " for n in range(1_000_000))
 
 
 @pytest.mark.parametrize("end", ["\n\n", " ", "\n<|endoftext|>\n"], ids=["empty lines", "one line", "documents"])
 @pytest.mark.parametrize("packing", list(PACKERS))
 def test_memory_does_not_grow_with_a_text(end, packing):
-    Path("a.txt").write_text(end.join(WORDS[at : at + 900] for at in range(0, len(WORDS), 900)))
+    Path("a.txt").write_text(end.join(words()[at : at + 900] for at in range(0, len(words()), 900)))
     path = pack(Path("a.txt"), packing)
 
     def read():
