@@ -44,7 +44,10 @@ QWEN3 = "--model.architecture qwen3 --model.n_kv_head 2 --model.tie_embeddings f
 MUON = "--system.shard_ranks 2 --optimizer.kind muon"
 CASES = [  # (moment of the peak, flags); each of 64 ranks has one micro-batch, or two
     ("loss", f"{WIDE} --model.vocab_size 4096"),
-    ("embeddings", f"{WIDE} --model.n_layer 1 --model.n_embd 256 --model.block_size 32 --model.vocab_size 16384 {TWICE}"),
+    (
+        "embeddings",
+        f"{WIDE} --model.n_layer 1 --model.n_embd 256 --model.block_size 32 --model.vocab_size 16384 {TWICE}",
+    ),
     ("loss", f"{WIDE} --model.n_layer 1 --model.n_embd 128 --model.vocab_size 16384 {TWICE} {QWEN3}"),
     ("last block", f"{LONG} {FSDP} {QWEN3}"),
     ("last but one", f"{LONG} {FSDP} --training.activation_checkpointing true"),
