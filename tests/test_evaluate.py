@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers_data import write_lines
+from helpers_fork import run_script
 from helpers_run import listening, settle, train
 from pictures import png_size
 
@@ -176,10 +175,5 @@ def test_missing_data_is_an_error_that_says_how_to_make_it() -> None:
 
 
 def test_it_runs_as_a_command_and_a_missing_file_of_questions_is_one_sentence() -> None:
-    command = [sys.executable, evaluate.__file__, MODEL, "--tasks", "none.jsonl"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (
-        done.returncode == 1
-        and done.stderr.count("\n") == 1
-        and "No such file or directory: 'none.jsonl'" in done.stderr
-    )
+    done = run_script(evaluate.__file__, MODEL, "--tasks", "none.jsonl")
+    assert done.code == 1 and done.err.count("\n") == 1 and "No such file or directory: 'none.jsonl'" in done.err

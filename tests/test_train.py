@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from helpers_cli import ROOT, finish, kept_log, messages, run_train, shown_config, start_python
 from helpers_data import write_lines
+from helpers_fork import run_script
 from helpers_run import TINY, write_data
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -417,9 +418,8 @@ def test_mistakes_give_a_one_line_error_in_a_real_process_too(folder: pathlib.Pa
         "model.n_layr": config_file('{"model": {"n_layr": 4}}'),
         "float16 on a CPU": [*TINY, "--dtype", "float16"],
     }
-    started = {words: start_python(program, *arguments, cwd=folder) for words, arguments in cases.items()}
-    for words, process in started.items():
-        result = finish(process)
+    for words, arguments in cases.items():
+        result = run_script(program, *arguments)
         assert result.code != 0
         assert words in result.err
         assert result.err.count("\n") == 1 and "Traceback" not in result.err + result.out

@@ -14,6 +14,7 @@ import pytest
 import torch
 from helpers_cli import finish, start_python
 from helpers_data import write_lines
+from helpers_fork import run_script
 from helpers_run import (
     TINY,
     differences,
@@ -376,9 +377,8 @@ def test_mfu_counts_every_processed_token_and_the_line_shows_the_share_that_was_
 COLOURED = {"NO_COLOR": "", "TERM": "xterm"}
 
 
-def test_output_in_a_file_has_neither_escape_codes_nor_carriage_returns(tmp_path):
-    command = [str(ROOT / "train.py"), *TINY, "--max_iters", "3", "--log_interval", "1"]
-    result = finish(start_python(*command, cwd=tmp_path, **COLOURED))
+def test_output_in_a_file_has_neither_escape_codes_nor_carriage_returns():
+    result = run_script(str(ROOT / "train.py"), *TINY, "--max_iters", "3", "--log_interval", "1", **COLOURED)
     assert result.code == 0
     assert not set("\x1b\r") & set(result.out + result.err)
     assert len(re.findall(r"^batch \d/3  loss", result.out, re.MULTILINE)) == 3

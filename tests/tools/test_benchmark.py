@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import IO, Any
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from helpers_data import ROOT
+from helpers_fork import as_script, exit_code, fork
 from helpers_model import random_model, random_tokens, tiny_config
 from helpers_run import listening
 from pictures import png_size
@@ -52,41 +51,20 @@ class Forked:
 
     def __init__(self, arguments: Sequence[str], folder: Path, errors: IO[bytes]) -> None:
         requests, answers = os.pipe(), os.pipe()
-        self.number = os.fork()
-        if not self.number:
-            self.become(arguments, folder, (requests[0], answers[1], errors.fileno()))
+
+        def run() -> None:
+            os.chdir(folder)
+            as_script(arguments)
+
+        self.number = fork(run, (requests[0], answers[1], errors.fileno()), {})
         os.close(requests[0])
         os.close(answers[1])
         self.stdin, self.stdout = open(requests[1], "wb", buffering=0), open(answers[0], "rb")
         self.code: int | None = None
 
-    @staticmethod
-    def become(arguments: Sequence[str], folder: Path, streams: tuple[int, ...]) -> None:
-        """Run the script as Python would, with these standard streams, and end."""
-        code = 1
-        try:
-            for number, stream in enumerate(streams):
-                os.dup2(stream, number)
-            os.closerange(3, 256)  # otherwise another contestant's pipes stay open
-            sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")
-            sys.argv[:] = arguments
-            os.chdir(folder)
-            torch.set_num_threads(1)
-            runpy.run_path(arguments[0], run_name="__main__")
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        finally:
-            with suppress(OSError, ValueError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
-
     def wait(self) -> int:
         if self.code is None:
-            self.code = os.waitstatus_to_exitcode(os.waitpid(self.number, 0)[1])
+            self.code = exit_code(self.number)
         return self.code
 
     def kill(self) -> None:

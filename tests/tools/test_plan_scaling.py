@@ -7,8 +7,6 @@ import json
 import math
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from helpers_data import ROOT, examples
+from helpers_fork import run_script
 from helpers_run import listening, make_run, settle, write_data
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,10 +104,9 @@ def test_a_plan_is_what_one_of_64_ranks_holds_and_sends(monkeypatch: pytest.Monk
     write_data()
     lines = [f"{base64.b64encode(bytes([n])).decode()} {n}\n" for n in range(256)]
     Path("bytes.tiktoken").write_text("".join(lines))
-    command = [sys.executable, str(SCRIPT), *(flags_of(case) for _, case in CASES)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stderr
-    for (moment, case), line in zip(CASES, ended.stdout.splitlines(), strict=True):
+    ended = run_script(str(SCRIPT), *(flags_of(case) for _, case in CASES))
+    assert ended.code == 0, ended.err
+    for (moment, case), line in zip(CASES, ended.out.splitlines(), strict=True):
         config, found = config_of(case), json.loads(line)
         always = sum(weights_bytes(config, RANKS).values())
         estimated, _ = peak_parts(config, RANKS)
