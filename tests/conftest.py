@@ -1,6 +1,8 @@
 """Settings and fixtures for all tests."""
 
+import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,24 @@ def stories(tmp_path: Path) -> Path:
 def cache_dir(tmp_path: Path) -> Path:
     """Where a test's token caches go."""
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def told_once() -> Iterator[None]:
+    """The built-in stories are made once for all tests of a process, which takes seconds."""
+    from recipes import story_generator
+    from recipes.story import STORIES
+
+    make = story_generator.stories
+
+    @functools.cache
+    def told(seed: int) -> list[str]:
+        return list(make(STORIES, seed))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            story_generator,
+            "stories",
+            lambda count, seed=0: iter(told(seed)) if count == STORIES else make(count, seed),
+        )
+        yield
