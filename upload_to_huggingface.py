@@ -12,9 +12,16 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from engines import GGUF_DTYPES
 from jojo.command import Parser, run_command
 from utils import UserError, __version__, log, one_line, user_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from model import GPT
 
 REPOSITORY = r"(?!.*(\.git|[-.])$)[A-Za-z0-9_](?:[A-Za-z0-9_]|[-.](?![-.]))*"
 NAMES = {  # flag: (pattern of the names that the Hub accepts, hint for the error message)
@@ -38,6 +45,8 @@ def build_parser() -> Parser:
     add("--tokenizer", choices=("gpt2", "extended"), help="extended has the chat tokens; default: the checkpoint's")
     add("--license", default="mit", metavar="ID", help="licence, as the Hub calls it [%(default)s]")
     add("--language", default="en", metavar="CODE", help="language of the texts [%(default)s]")
+    gguf = "also a GGUF file for llama.cpp and Ollama, with matrices of this type [f16]"
+    add("--gguf", nargs="?", const="f16", choices=GGUF_DTYPES, help=gguf)
     add("--output-dir", default="./hf_model", metavar="DIR", help="the folder to write [%(default)s]")
     add("--commit-message", metavar="MESSAGE", help="message of the commit; default: Upload NAME (Jojo VERSION)")
     add("--dry-run", action="store_true", help="make and check the folder, but do not use the network")
@@ -64,8 +73,10 @@ def main(arguments: Sequence[str]) -> int:
     from hf.hub import Hub, check_endpoint
 
     check_endpoint()
+    from engines.export import export_gguf
     from hf.card import CardRequest, write_card
     from hf.export import export, export_tokenizer, refuse_to_overwrite
+    from hf.folder import GGUF_FILE
     from jojo.checkpoints.checkpoint import load_checkpoint
 
     folder = user_path(args.output_dir).resolve()
@@ -75,9 +86,14 @@ def main(arguments: Sequence[str]) -> int:
     hub = None if args.dry_run else Hub()
     owner = args.organization or (hub.user if hub else None)
     repo_id = f"{owner}/{args.repo_name}" if owner else args.repo_name
-    request = CardRequest(repo_id, args.dataset, args.license, args.language)
+    request = CardRequest(repo_id, args.dataset, args.license, args.language, bool(args.gguf))
 
-    export(checkpoint, folder, tokenizer, lambda place, model: write_card(checkpoint, model, tokenizer, request, place))
+    def write_rest(place: Path, model: GPT) -> None:
+        write_card(checkpoint, model, tokenizer, request, place)
+        if args.gguf:
+            export_gguf(model.eval(), tokenizer, place / GGUF_FILE, args.gguf, args.repo_name)
+
+    export(checkpoint, folder, tokenizer, write_rest)
     log.info("Exported to '%s'. Weights, logits, greedy text and tokens equal those of '%s'.", folder, checkpoint.path)
     if hub is None:
         log.info("Nothing was uploaded, because of --dry-run.")

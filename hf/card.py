@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf.families import FAMILIES
+from hf.folder import GGUF_FILE
 from jojo.checkpoints.checkpoint import Checkpoint
 from jojo.facts import Row, how_trained, hyperparameters, last_evaluation
 from jojo.metrics import MetricsTracker
@@ -34,6 +35,7 @@ class CardRequest:
     dataset: str  # what it was trained on
     license: str = "mit"  # from the Hub's list
     language: str = "en"  # ISO 639-1 code
+    has_gguf: bool = False  # the folder also has a GGUF file
 
 
 def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request: CardRequest, folder: Path) -> None:
@@ -65,6 +67,7 @@ def write_card(checkpoint: Checkpoint, model: GPT, tokenizer: Tokenizer, request
         hyperparameters=cells(hyperparameters(checkpoint.config)),
         evaluation=evaluation,
         has_plot=has_plot,
+        gguf_file=GGUF_FILE if request.has_gguf else None,
         trained_here=checkpoint.version == "1" or bool(metadata.get("trainer_version")),
         context=f"{model.config.block_size:,}",
         room=room,

@@ -39,11 +39,11 @@ def export_tokenizer(checkpoint: Checkpoint, choice: str | None) -> Tokenizer:
 
 
 def export(
-    checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer, write_card: Callable[[Path, GPT], None] | None = None
+    checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer, write_rest: Callable[[Path, GPT], None] | None = None
 ) -> None:
     """Write a checkpoint as a Hugging Face folder. It appears only after it was compared with the checkpoint.
 
-    The folder may exist if it is empty or an unchanged export of ours. `write_card` writes the model card into a folder.
+    The folder may exist if it is empty or an unchanged export of ours. `write_rest` writes more files of FILES into a folder.
     Raises UserError if the checkpoint is unusable, the export differs from it, or the folder holds other files.
     """
     refuse_to_overwrite(folder)
@@ -52,8 +52,8 @@ def export(
     try:
         with new_folder(folder) as temporary:
             write_folder(model, tokenizer, temporary)
-            if write_card:
-                write_card(temporary, model)
+            if write_rest:
+                write_rest(temporary, model)
             seal(temporary)
             check_parity(model, tokenizer, temporary)
             refuse_to_overwrite(folder)  # again, because minutes may have passed

@@ -23,7 +23,11 @@ MARK = "jojo"  # the key of config.json that only our folders have
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 PADDING_FILE = "padding_rows.jojo"  # a safetensors file; other programs would load *.safetensors as weights
 CARD_FILE = "README.md"
-FILES = ("config.json", "generation_config.json", WEIGHTS_FILE, PADDING_FILE, CARD_FILE, "loss.png", *TOKENIZER_FILES)
+GGUF_FILE = "model.gguf"  # with `upload_to_huggingface.py --gguf`
+FILES = (
+    *("config.json", "generation_config.json", WEIGHTS_FILE, PADDING_FILE, CARD_FILE, "loss.png", GGUF_FILE),
+    *TOKENIZER_FILES,
+)
 
 
 def load_folder_or_file(path: Path) -> Checkpoint:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from hf.folder import CARD_FILE, FILES, INDEX_FILE, WEIGHTS_FILE, exported_hashes
+from hf.folder import CARD_FILE, FILES, GGUF_FILE, INDEX_FILE, WEIGHTS_FILE, exported_hashes
 from utils import UserError, log, one_line, sha256_of, user_path
 
 REASONS = {
@@ -107,7 +107,7 @@ def find_model(source: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    patterns = [*FILES, INDEX_FILE, "model-*.safetensors", "added_tokens.json"]
+    patterns = [*(set(FILES) - {GGUF_FILE}), INDEX_FILE, "model-*.safetensors", "added_tokens.json"]
     with hub_errors(f"fetch '{source}' (which is not a folder here)"):
         try:
             folder = Path(snapshot_download(source, allow_patterns=patterns))
