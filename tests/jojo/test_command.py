@@ -14,6 +14,7 @@ import pytest
 from helpers_cli import ROOT, kept_log, start_python, terminal
 
 import evaluate
+import export
 import gen
 import prepare
 import upload_to_huggingface
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[[], Parser]] = {
     "train.py": build_parser,
     "gen.py": gen.build_parser,
     "evaluate.py": evaluate.build_parser,
+    "export.py": export.build_parser,
     "prepare.py": prepare.build_parser,
     "upload_to_huggingface.py": upload_to_huggingface.build_parser,
 }
@@ -170,7 +172,7 @@ def test_a_missing_package_is_one_sentence_and_other_bugs_keep_their_traceback(c
     assert "KeyError" in capsys.readouterr().err
 
 
-SCRIPTS = [ROOT / f"{name}.py" for name in ("train", "gen", "prepare", "evaluate", "upload_to_huggingface")]
+SCRIPTS = [ROOT / f"{name}.py" for name in ("train", "gen", "prepare", "evaluate", "export", "upload_to_huggingface")]
 
 
 @pytest.mark.parametrize("command", [*SCRIPTS, *sorted(ROOT.glob("tools/*.py"))], ids=lambda path: path.name)
