@@ -92,6 +92,10 @@ class OptimizerConfig:
 
     kind: str = option("adamw", "muon (for the blocks' matrices) learns in fewer batches", choices=("adamw", "muon"))
     learning_rate: float = option(6e-4, "peak learning rate", above=0)
+    embedding_learning_rate: float | None = option(None, "that of embeddings; null = learning_rate", above=0)
+    output_learning_rate: float | None = option(None, "that of an untied output layer; null = learning_rate", above=0)
+    norm_learning_rate: float | None = option(None, "that of norms and biases; null = learning_rate", above=0)
+    momentum_warmup: int = option(0, "how long Muon's momentum rises from 0.85 to 0.95", unit="batches", at_least=0)
     weight_decay: float = option(0.1, "decoupled weight decay of matrices and embeddings", at_least=0)
     beta1: float = option(0.9, "AdamW's first-moment decay", at_least=0, below=1)
     beta2: float = option(0.95, "AdamW's second-moment decay", at_least=0, below=1)
@@ -378,6 +382,9 @@ def is_short_text(text: str) -> bool:
 def contradictions(config: Config) -> Iterator[tuple[set[str], str]]:
     """Yields (fields, problem) for values that are each valid but do not fit together."""
     model, name = config.model, config.data.dataset_name
+    if config.optimizer.output_learning_rate is not None and model.tie_embeddings:
+        problem = "optimizer.output_learning_rate is for an output layer of its own (model.tie_embeddings false)"
+        yield {"optimizer.output_learning_rate", "model.tie_embeddings"}, problem
     if model.n_embd % model.n_head:
         best = min(divisors(model.n_embd), key=lambda heads: abs(heads - model.n_head))
         problem = f"model.n_embd {model.n_embd} is not divisible by model.n_head {model.n_head}; {best} heads would fit"

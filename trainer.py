@@ -148,8 +148,8 @@ class Trainer:
         Raises UserError if loss or gradient is not finite; the weights then stay as they were.
         """
         self.model.train()
-        for group in chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
-            group["lr"] = self.run.plan.schedule.lr(self.batches_done)
+        for optimizer in self.optimizers:
+            optimizer.set_batch(self.batches_done, self.run.plan.schedule.lr(self.batches_done))
         self.ranks.heartbeat(self.batches_done + 1)
         loss = self.ranks.all_reduce_sum(self.backward(batch))
         for optimizer in self.optimizers:

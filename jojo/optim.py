@@ -21,7 +21,7 @@ from jojo.networks.common import Formulas
 from utils import UserError, one_line
 
 EPSILON = 1e-8  # added to the square root of AdamW's second moment
-MUON_MOMENTUM = 0.95
+FIRST_MOMENTUM, MUON_MOMENTUM = 0.85, 0.95  # at the first batch, if `optimizer.momentum_warmup` is not 0, and after it
 MUON_ELEMENTS = 1 << 24  # elements of weights that are updated at a time
 # Polynomials a x + b x³ + c x⁵, one for each step of Muon. For singular values from 0.01 to 1, each brings the worst one as near to
 # 1 as a quintic can, given the steps before it (Amsel et al. 2025, "The Polar Express").
@@ -35,22 +35,40 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig, dtype: str = "flo
 
     Weight decay applies to matrices and embeddings, not to biases and LayerNorms. `dtype` is for Muon's matrix products.
     """
-    kind, rest = OPTIMIZERS[config.kind], list[Tensor]()
+    kind, rest = OPTIMIZERS[config.kind], defaultdict[str, list[Tensor]](list)
     layers: dict[str, list[Tensor]] = defaultdict(list)  # matrices of one shape, by their name in a block
     for name, weight in model.named_parameters():
-        if kind is not AdamW and ".h." in name and weight.dim() == 2:
+        part = kind_of(name, weight)
+        if kind is not AdamW and part == "matrix":
             layers[name.split(".", 3)[-1]].append(weight)  # attn.c_attn.weight, without "transformer.h.0."
         else:
-            rest.append(weight)
-    decay = config.weight_decay
-    matrices, vectors = [w for w in rest if w.dim() >= 2], [w for w in rest if w.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+            rest[part].append(weight)
+    decay, usual = config.weight_decay, config.learning_rate
+    rates = {
+        "embedding": config.embedding_learning_rate, "output": config.output_learning_rate,
+        "norm": config.norm_learning_rate,
+    }  # fmt: skip
+    groups: list[dict[str, Any]] = [
+        {
+            "params": weights,
+            "weight_decay": 0.0 if part == "norm" else decay,
+            "share": (rates.get(part) or usual) / usual,
+        }
+        for part, weights in rest.items()
+    ]
     optimizers: list[Optimizer] = [AdamW(groups, config, dtype)]
     if layers:
         named, rows_of = sorted(layers.items()), formulas(model.config).rows_of  # type: ignore[arg-type]
         groups = [{"params": layer, "weight_decay": decay, "rows": rows_of(name)} for name, layer in named]
         optimizers.append(kind(groups, config, dtype))
     return optimizers
+
+
+def kind_of(name: str, weight: Tensor) -> str:
+    """The kind of a weight, by which it has its learning rate. One matrix for embedding and output is an embedding."""
+    if weight.dim() < 2:
+        return "norm"  # also biases
+    return "matrix" if ".h." in name else "output" if name.startswith("lm_head") else "embedding"
 
 
 class Optimizer:
@@ -63,12 +81,17 @@ class Optimizer:
     STATE: ClassVar[tuple[str, ...]]  # the state of a weight: "step" is a number, all others have its shape
 
     def __init__(self, groups: Iterable[dict[str, Any]], config: OptimizerConfig, dtype: str) -> None:
-        self.param_groups = [{"lr": config.learning_rate} | group for group in groups]
+        self.param_groups = [{"lr": config.learning_rate, "share": 1.0} | group for group in groups]
         self.config, self.dtype = config, torch.bfloat16 if dtype == "bfloat16" else torch.float32
         self.state: dict[Tensor, dict[str, Tensor]] = {}
         for weight in (weight for group in self.param_groups for weight in group["params"]):
             step = torch.zeros((), device=weight.device)
             self.state[weight] = {key: step if key == "step" else torch.zeros_like(weight) for key in self.STATE}
+
+    def set_batch(self, batch: int, lr: float) -> None:
+        """Set what depends on the batch's number, from 0 on, and on the scheduled learning rate: each group's own rate."""
+        for group in self.param_groups:
+            group["lr"] = lr * group["share"]
 
     def step(self) -> None:
         """Update every weight that has a gradient."""
@@ -136,6 +159,14 @@ class Muon(Optimizer):
     """
 
     STATE = ("momentum_buffer",)
+    momentum = MUON_MOMENTUM
+
+    def set_batch(self, batch: int, lr: float) -> None:
+        super().set_batch(batch, lr)
+        if batch < self.config.momentum_warmup:
+            self.momentum = FIRST_MOMENTUM + (MUON_MOMENTUM - FIRST_MOMENTUM) * batch / self.config.momentum_warmup
+        else:
+            self.momentum = MUON_MOMENTUM
 
     @torch.no_grad()
     def step(self) -> None:
@@ -164,8 +195,8 @@ class Muon(Optimizer):
         """Nesterov momentum: the average gradient, moved towards the new one."""
         assert weight.grad is not None
         gradient = local_tensor(weight.grad)
-        momentum = local_tensor(self.state[weight]["momentum_buffer"]).lerp_(gradient, 1 - MUON_MOMENTUM)
-        return gradient.lerp(momentum, MUON_MOMENTUM)
+        momentum = local_tensor(self.state[weight]["momentum_buffer"]).lerp_(gradient, 1 - self.momentum)
+        return gradient.lerp(momentum, self.momentum)
 
     @staticmethod
     def update_bytes(model: Formulas, dtype: str, ranks: int = 1) -> int:

@@ -247,6 +247,13 @@ def test_contradictions_are_reported_together_with_other_problems() -> None:
     assert "n_embd 100" in problem and "n_head 7" in problem and "a/b" in problem and "model.bias" in problem
 
 
+def test_an_output_layer_that_is_the_embedding_has_no_rate_of_its_own() -> None:
+    values = {"model": {"architecture": "qwen3"}, "optimizer": {"output_learning_rate": 0.01}}
+    assert "is for an output layer of its own" in problem_of(values)
+    values["model"]["tie_embeddings"] = False  # type: ignore[assignment]
+    assert Config.from_dict(values).optimizer.output_learning_rate == 0.01
+
+
 def test_a_refused_value_is_not_reported_again_as_a_contradiction() -> None:
     assert "divisible" not in problem_of({"model": {"n_embd": 100, "n_head": "seven"}})
 
@@ -356,6 +363,8 @@ def valid_values(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
         model["n_kv_head"] = draw(st.sampled_from([n for n in range(1, 65) if model["n_head"] % n == 0]))
     for key in [key for key in model if OPTIONS[f"model.{key}"].only not in ("", model.get("architecture", "gpt2"))]:
         del model[key]
+    if model.get("tie_embeddings", True):
+        values.get("optimizer", {}).pop("output_learning_rate", None)
     rate = values.get("optimizer", {}).get("learning_rate", OPTIONS["optimizer.learning_rate"].default)
     if (values.get("scheduler", {}).get("min_lr") or 0) > rate:
         values["scheduler"]["min_lr"] = rate

@@ -91,7 +91,8 @@ def test_a_run_stopped_at_any_batch_and_resumed_ends_as_if_it_never_stopped(monk
 
 @both_architectures
 def test_muons_momentum_and_the_average_of_the_weights_are_saved_and_resumed(monkeypatch, family):
-    averaged_muon = ("--optimizer.kind", "muon", "--training.ema", "0.9")
+    averaged_muon = ("--optimizer.kind", "muon", "--training.ema", "0.9", "--optimizer.momentum_warmup", "5")
+    averaged_muon += ("--optimizer.embedding_learning_rate", "0.02", "--optimizer.norm_learning_rate", "0.005")
     flags = (*HARD, *family, *averaged_muon, "--max_iters", "6", "--output_checkpoint")
     assert train(*flags, "models/whole.pt").code == 0
     stop_after(monkeypatch, 3)

@@ -401,6 +401,35 @@ def test_muon_takes_the_matrices_inside_blocks_and_adamw_the_rest() -> None:
     assert {g["weight_decay"] for g in muon.param_groups} == {0.3}
 
 
+def test_every_kind_of_weight_has_its_own_rate_in_proportion_to_the_scheduled_one() -> None:
+    model = GPT(tiny_config(architecture="qwen3", bias=False, tie_embeddings=False))
+    rates: Any = {"embedding_learning_rate": 0.06, "output_learning_rate": 0.01, "norm_learning_rate": 0.04}
+    for kind in ("adamw", "muon"):
+        optimizers = make_optimizers(model, OptimizerConfig(kind=kind, learning_rate=0.02, **rates))
+        for optimizer in optimizers:
+            optimizer.set_batch(7, 0.005)  # a quarter of the peak
+        names = {p: name for name, p in model.named_parameters()}
+        found = {names[p]: g["lr"] for o in optimizers for g in o.param_groups for p in g["params"]}
+        assert found.pop("transformer.wte.weight") == pytest.approx(0.015)
+        assert found.pop("lm_head.weight") == pytest.approx(0.0025)
+        assert {n: pytest.approx(0.01 if "ln_" in n or "_norm" in n else 0.005) for n in found} == found
+
+
+def test_without_rates_of_their_own_all_weights_have_exactly_the_scheduled_one() -> None:
+    for optimizer in make_optimizers(block_model(), OptimizerConfig(kind="muon", learning_rate=0.0037)):
+        optimizer.set_batch(3, 0.0011)
+        assert {group["lr"] for group in optimizer.param_groups} == {0.0011}
+
+
+def test_muons_momentum_rises_during_its_warmup() -> None:
+    _, muon = make_optimizers(block_model(), OptimizerConfig(kind="muon", momentum_warmup=4))
+    found = []
+    for batch in range(6):
+        muon.set_batch(batch, 0.01)
+        found.append(muon.momentum)  # type: ignore[attr-defined]
+    assert found == [pytest.approx(m) for m in (0.85, 0.875, 0.9, 0.925, 0.95, 0.95)]
+
+
 @pytest.mark.parametrize("kinds", [("muon", "muon"), ("adamw", "muon"), ("muon", "adamw")])
 def test_only_the_same_kind_of_optimizer_loads_the_state_of_a_weight(kinds: tuple[str, str]) -> None:
     first, second = block_model(), block_model()
