@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from evaluation.questions import Question
+from evaluation.story_tasks import STORY_TASKS, Twins, story_twins
 from recipes.story_generator import PRONOUNS
 from recipes.word_files import entries, sections
 from utils import UserError, one_line
@@ -24,7 +25,6 @@ if TYPE_CHECKING:  # it imports NumPy, which evaluate.py --help does not need
     from jojo.text.tokenizer import Tokenizer
 
 Fields = dict[str, str]  # slot -> text, for example {"nameA": "Kate", "he": "she"}
-Twins = tuple[Question, Question]
 
 TASKS = {
     "agreement": "a verb or a pronoun fits its subject",
@@ -33,8 +33,9 @@ TASKS = {
     "order": "what came first, what came last, and which number is next",
     "copying": "a list or a sentence is said again",
     "recall": "a thing, color or place is named again",
+    **STORY_TASKS,
 }
-QUESTIONS = 400  # 200 pairs of twins
+QUESTIONS = 600  # 300 pairs of twins
 TRIES = 20_000  # twins; far more than a vocabulary needs that has words
 GROUPS = ("", "", "animal ", "animal ", "new ")  # of names; the stories do not have the new ones
 MOST_PAUSES = 4  # sentences in a {pause}
@@ -122,7 +123,7 @@ def builtin_questions(task: str, tokenizer: Tokenizer, n: int = QUESTIONS) -> li
     No question is there twice, and one half of the answers is 0. Raises UserError if the vocabulary gives fewer.
     """
     questions: dict[Question, None] = {}
-    for pair in islice(twins(task), TRIES):
+    for pair in islice(story_twins(task) if task in STORY_TASKS else twins(task), TRIES):
         if not any(question in questions for question in pair) and all(_is_fair(q, tokenizer) for q in pair):
             questions |= dict.fromkeys(pair)
         if len(questions) >= n:

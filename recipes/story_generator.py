@@ -172,8 +172,21 @@ def _chooser(rng: random.Random) -> Callable[[Sequence[T]], T]:
     return choose
 
 
-def _draw_fields(plot: Plot, rng: random.Random) -> Fields:
-    """Draws all names and things that stay the same through a story; nobody plays two roles."""
+def _another(everybody: Sequence[Fields], actor: Fields, role: str, taken: set[str], other_gender: bool) -> Fields:
+    """The next one after an actor who could play the role, with the same pronouns or with others; the actor if there is none."""
+
+    def pronouns(fields: Fields) -> list[str]:
+        return [text for slot, text in fields.items() if slot.lower() != role]
+
+    at = everybody.index(actor)
+    for other in [*everybody[at + 1 :], *everybody[:at]]:
+        if (pronouns(other) != pronouns(actor)) == other_gender and other[role] not in taken:
+            return other
+    return actor
+
+
+def _draw_fields(plot: Plot, rng: random.Random, changed: str = "") -> Fields:
+    """Draws all names and things that stay the same through a story; nobody plays two roles. `changed`: see tell."""
     choose = _chooser(rng)
     fields: Fields = {}
     taken: set[str] = set()
@@ -182,13 +195,18 @@ def _draw_fields(plot: Plot, rng: random.Random) -> Fields:
         actor = choose(everybody)
         while actor[role] in taken:
             actor = choose(everybody)
+        if changed == role or (changed, role) == ("gender", "hero"):
+            actor = _another(everybody, actor, role, taken, other_gender=changed == "gender")
         taken.add(actor[role])
         fields.update(actor)
     fields.update(choose(colors()))
     fields["trait"] = choose(entries("story", "traits"))
     fields["home"] = choose(entries("story", "homes"))
-    for table in plot.tables:
-        for slot, text in choose(table).items():
+    for number, table in enumerate(plot.tables):
+        row = choose(table)
+        if changed == f"table {number}":
+            row = table[(table.index(row) + 1) % len(table)]
+        for slot, text in row.items():
             fields[slot] = text.format_map(fields) if "{" in text else text
     return fields
 
@@ -203,11 +221,11 @@ def _shorten(beats: list[str], optional: tuple[int, ...], limit: float, rng: ran
         beats[number] = ""
 
 
-def _tell_once(rng: random.Random) -> Telling:
+def _tell_once(rng: random.Random, changed: str) -> Telling:
     """Draws a plot, its names and its beats, and puts the story together. It may be too long."""
     choose = _chooser(rng)
     plot = choose(plots())
-    fields = _draw_fields(plot, rng)
+    fields = _draw_fields(plot, rng, changed)
     opener = choose(plot.once if rng.random() < ONCE_SHARE else plot.openers)
     # "One day, ..." must not follow on "One windy morning, ...".
     fields["one_day"] = "That morning" if opener.startswith("One ") else choose(entries("story", "days"))
@@ -218,17 +236,19 @@ def _tell_once(rng: random.Random) -> Telling:
     return Telling(plot.name, fields, text)
 
 
-def tell(index: int, seed: int = 0) -> Telling:
+def tell(index: int, seed: int = 0, changed: str = "") -> Telling:
     """A story with the name of its plot and the slots that were filled in.
 
     Args:
         index: the number of the story, from 0 on.
         seed: another seed gives another series of stories.
+        changed: tells the same story with one thing changed: a role ("pal") is played by another one of the same gender,
+            the hero is a boy instead of a girl ("gender"), or another row of a table of things is taken ("table 0").
     """
     rng = random.Random(f"{seed}/{index}")
-    telling = _tell_once(rng)
+    telling = _tell_once(rng, changed)
     while len(telling.text.split()) > MOST_WORDS:  # about one story in 20,000
-        telling = _tell_once(rng)
+        telling = _tell_once(rng, changed)
     return telling
 
 

@@ -45,7 +45,7 @@ def test_a_model_alone_is_measured_on_its_validation_text_and_all_built_in_tasks
     values, said = found("--seed", "7")
     assert values["tasks"].keys() == TASKS.keys()
     for name, task in values["tasks"].items():
-        assert task["questions"] == 400 and task["chance"] == 0.5
+        assert task["questions"] == 600 and task["chance"] == 0.5
         assert abs(task["acc"] - 0.5) < 0.08  # it has learned nothing
         assert re.search(rf"^{name} +0\.\d+ ", said, re.MULTILINE)
     reported = json.loads(Path("models/mine_epoch1.metrics.jsonl").read_text().splitlines()[-1])["bpb"]

@@ -27,6 +27,7 @@ KNOWN_RUNS = [
         (2.4e6, 200 * 1024, 0.695, "--config configs/story-small.json --max_iters 200"),
         (2.4e6, 800 * 1024, 0.0902, "--config configs/story-small.json --max_iters 800 --training.eval_iters 5"),
         (2.4e6, 4500 * 1024, 0.0469, "--config configs/story-small.json"),
+        (2.4e6, 15000 * 1024, 0.0436, "--config configs/story-small.json --max_iters 15000"),
         (2.4e6, 1100 * 1024, 0.124, "--config configs/story-small-8k.json --training.eval_iters 10"),
         (11.5e6, 1600 * 512, 0.131, "--config configs/story-small-8k.json --data.tokenizer gpt2 --batch_size 4"
                                     " --max_iters 1600 --training.eval_iters 10"),

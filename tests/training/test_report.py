@@ -102,7 +102,7 @@ def test_the_config_and_the_command_in_the_report_give_the_same_run() -> None:
 
 def test_tasks_have_intervals() -> None:
     rows = [{"step": 1, "tasks": {"name": 0.25}}, {"step": 2, "tasks": {"name": 0.5}}, {"step": 3}]
-    assert report.tasks(rows) == [("task name, share of right answers", "0.500 (95 %: 0.451 to 0.549)")]  # of 400
+    assert report.tasks(rows) == [("task name, share of right answers", "0.500 (95 %: 0.460 to 0.540)")]  # of 600
     assert report.tasks(rows[2:]) == []
 
 
