@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
+import socket
 import subprocess
 import sys
-import threading
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ranks_script
 import torch
-import torch._dynamo  # DDP and FSDP import it, which takes each rank 2 s
 from helpers_cli import environment
-from helpers_fork import exit_code, fork
 from helpers_run import QWEN3, TINY, make_run, metrics_rows, settle, state_of, train
 
 from jojo.checkpoints.checkpoint import load_checkpoint
 from jojo.machine.ranks import Ranks
 from trainer import Trainer
 
+SCRIPT = Path(__file__).parents[1] / "helpers" / "ranks_script.py"
 BATCHES = 21
 FLAGS = [  # seven epochs of three batches; in an epoch's last batch some ranks have few tokens or none
     *("--training.gradient_accumulation_steps", "4", "--epochs", "7", "--model.dropout", "0.1"),
@@ -46,32 +41,19 @@ def train_alone(*flags: str) -> dict[str, Any]:
 def torchrun(event: str, ranks: int, restarts: int, *flags: str) -> subprocess.CompletedProcess[str]:
     """Runs tests/helpers/ranks_script.py with torchrun on this machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    command += [f"--max-restarts={restarts}", str(ranks_script.__file__), event, *TINY, *FLAGS, *flags]
+    command += [f"--max-restarts={restarts}", str(SCRIPT), event, *TINY, *FLAGS, *flags]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
 
 
 def forked(event: str, ranks: int, *flags: str) -> tuple[list[int], list[str]]:
-    """The exit codes and outputs of ranks without torchrun, which ends a rank when another ends.
-
-    Ranks that still run 10 s after rank 0 has ended are killed.
-    """
-    if not hasattr(os, "fork"):
-        pytest.skip("this system cannot fork a process")
-    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # as torchrun has one
-    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    train_rank = partial(ranks_script.main, event, [*TINY, *FLAGS, *flags])
-    processes = []
-    for rank in range(ranks):
-        numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
-        with open(os.devnull) as nothing, open(f"rank-{rank}.txt", "w") as output:
-            streams = nothing.fileno(), output.fileno(), output.fileno()
-            processes.append(fork(train_rank, streams, place | numbers))
-    codes = [exit_code(processes[0])]
-    late = threading.Timer(10, lambda: [os.kill(process, signal.SIGKILL) for process in processes[1:]])
-    late.start()
-    codes += [exit_code(process) for process in processes[1:]]
-    late.cancel()
-    return codes, [Path(f"rank-{rank}.txt").read_text() for rank in range(ranks)]
+    """The exit codes and outputs of ranks without torchrun, which ends a rank when another ends."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1]), "RANKS": str(ranks)}
+    command = [sys.executable, str(SCRIPT), event, *TINY, *FLAGS, *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment(**place), timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout), [Path(f"rank-{rank}.txt").read_text() for rank in range(ranks)]
 
 
 def assert_same_training(path: str, reference: dict[str, Any]) -> None:
@@ -138,8 +120,8 @@ def test_fsdp_reduces_once_per_batch_learns_the_same_in_bfloat16_and_survives_a_
     ]
     assert train(*FLAGS, *flags, "--output_checkpoint", "models/alone.pt").code == 0
     flags += ["--system.parallel", "fsdp", "--training.sample_interval", "3", "--training.sample_tokens", "4"]
-    codes, (output, other) = forked("full:1:2", 2, *flags, "--output_checkpoint", "models/two.pt")
-    assert codes == [0, 0], output + other
+    codes, (output, _) = forked("full:1:2", 2, *flags, "--output_checkpoint", "models/two.pt")
+    assert codes == [0, 0], output
     assert output.count("Could not save") == 1 and "(No space left on device)" in output
     assert output.count("--- TRAINING COMPLETED") == 1 and not list(Path("models/two.shards").glob(".*"))
     for name in ("two", "two_best", "two_batch3"):

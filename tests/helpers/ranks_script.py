@@ -1,5 +1,8 @@
 """Run train.py on one of several ranks and trigger an event: tests/helpers/ranks_script.py EVENT FLAGS ...
 
+With RANKS=n in the environment, it forks n ranks, prints their exit codes, and rank N prints to rank-N.txt. So PyTorch is
+imported only once. Ranks that still run 10 s after rank 0 has ended are killed.
+
 EVENT is kind:rank:batch. It happens once, not again after a restart. Kinds: kill (SIGKILL), term (SIGTERM), nan (the rank's
 loss is not finite), sleep (the rank does nothing for 5 s), full (the rank's disk is full at the next save).
 Every rank writes a line to syncs-RANK.txt when its gradients are reduced; with fsdp the line counts the batch's collectives.
@@ -10,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -81,8 +85,32 @@ def note_sync(path: Path, bucket: torch.distributed.GradBucket) -> torch.futures
     return allreduce_hook(None, bucket)
 
 
-def main(event: str, flags: list[str]) -> None:
-    """Train as this rank; exits with train.py's code."""
+def become_rank(ranks: int) -> None:
+    """Return in each of so many forked processes as another rank; in this one, wait for them and exit."""
+    import torch._dynamo  # noqa: F401  (DDP and FSDP import it, which takes 2 s)
+
+    processes = []
+    for rank in range(ranks):
+        if not (process := os.fork()):
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+            output = os.open(f"rank-{rank}.txt", os.O_CREAT | os.O_WRONLY)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            return
+        processes.append(process)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(processes[0], 0)[1])]
+    late = threading.Timer(10, lambda: [os.kill(process, signal.SIGKILL) for process in processes[1:]])
+    late.start()
+    codes += [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes[1:]]
+    late.cancel()
+    print(json.dumps(codes))
+    sys.exit()
+
+
+def main() -> None:
+    event, flags = sys.argv[1], sys.argv[2:]
+    if "RANKS" in os.environ:
+        become_rank(int(os.environ["RANKS"]))
     step, make = trainer.Trainer.step, trainer.Trainer.__init__
 
     def watched_step(self: Any, batch: Any) -> Any:
@@ -107,4 +135,4 @@ def main(event: str, flags: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main()
