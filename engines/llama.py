@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import subprocess
@@ -29,7 +30,7 @@ TOLERANCE = {"f16": 0.05, "bf16": 0.3, "q8_0": 1.0}  # nats; llama.cpp rounds we
 def require_llama() -> None:
     """Raises UserError if xllamacpp is not installed."""
     if not find_spec("xllamacpp"):
-        how = "python -m pip install -r requirements-export.txt, or --no_check to write the file without"
+        how = "python -m pip install -r requirements-export.txt, or --no_check of export.py to write the file without"
         raise UserError(f"A real llama.cpp checks the file, by the package xllamacpp: {how}.")
 
 
@@ -63,7 +64,9 @@ class Llama:
 
     def reason(self) -> str:
         """What llama.cpp printed about its failure, in one line."""
-        self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=10)
+        self.process.kill()  # it may still run, if it did not answer
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").splitlines() or ["it printed nothing"]
         return one_line(next((line for line in lines if "error" in line), lines[-1]), 200)
@@ -91,9 +94,8 @@ class Llama:
 
     def log_probabilities(self, ids: Sequence[int], n_vocab: int) -> Tensor:
         """The log-probability of every token after these ids, float32 (V,)."""
-        bias = [
-            [self.tokens(".")[0], 1e4]
-        ]  # the server shows nothing if the chosen token is half a character or ends a text
+        # The server shows nothing if the chosen token is half a character or ends a text, so another one is chosen.
+        bias = [[self.tokens(".")[0], 1e4]]
         request = {"prompt": list(ids), "n_predict": 1, "temperature": 0, "n_probs": n_vocab, "logit_bias": bias}
         answer = self.ask("/completion", **request)  # the probabilities are those without the bias
         result = torch.full((n_vocab,), -torch.inf)

@@ -80,7 +80,8 @@ class Results:
     def draw(self, path: Path, title: str) -> None:
         """Write a picture of all results with their intervals, a PNG. Metrics of lm-eval that are no shares are left out."""
         texts = [(result.source, {"bpb": result.bpb}, None) for result in self.texts.values()]
-        parts = [part for part in (texts, self.shares()) if part]
+        shares = self.shares()
+        parts = [part for part in (texts, shares) if part]
         heights = [1.5 + len(part) for part in parts]
         figure = new_figure(8, 1.1 + sum(0.9 + 0.45 * len(part) for part in parts))
         panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -90,7 +91,7 @@ class Results:
         if texts:
             panels[0].set_xlabel("bits per byte (lower is better)")
             panels[0].set_xlim(0, 1.05 * panels[0].get_xlim()[1])
-        if self.shares():
+        if shares:
             panels[-1].set_xlabel("share of right answers (higher is better)")
             panels[-1].set_xlim(0, 1)
             named = dict(zip(*reversed(panels[-1].get_legend_handles_labels()), strict=True))  # each label once

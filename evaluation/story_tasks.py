@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import count
 
 from evaluation.questions import Question
-from recipes.story_generator import PRONOUNS, Plot, Telling, plots, tell
+from recipes.story_generator import PRONOUNS, Plot, Telling, chooser, plots, tell
 
 FEWEST_WORDS = 80  # before a question; shorter beginnings are also those of stories that training has
 SHORTEST = 4  # letters of a thing; shorter words may be articles
@@ -30,18 +30,13 @@ STORY_TASKS = {
 }
 
 
-def pick(items: list[str], rng: random.Random) -> str:
-    """A random item; the same one in every Python version."""
-    return items[int(rng.random() * len(items))]
-
-
 def what_changes(task: str, plot: Plot, rng: random.Random) -> str:
     """What is told otherwise in the twin, as `tell` names it; "" if the plot does not have it."""
     if task == "story_pronoun":
         return "gender"
     roles, tables = [role for role, _ in plot.cast if role != "hero"], [f"table {n}" for n in range(len(plot.tables))]
     choices = roles if task == "story_friend" else tables
-    return pick(choices, rng) if choices else ""
+    return chooser(rng)(choices) if choices else ""
 
 
 def is_asked(task: str, before: str, word: str, other: str) -> bool:
@@ -71,7 +66,7 @@ def told_twice(task: str, first: str, second: str, rng: random.Random) -> Twins 
             suitable.append((begins, words))
     if not suitable:
         return None
-    begins, words = suitable[int(rng.random() * len(suitable))]
+    begins, words = chooser(rng)(suitable)
     choices = f" {words[0]}", f" {words[1]}"
     return Question(begins[0][:-1], choices, 0), Question(begins[1][:-1], choices, 1)
 
@@ -81,8 +76,9 @@ def two_people(telling: Telling, roles: list[str], rng: random.Random) -> Twins 
     people = [name for name in dict.fromkeys(telling.fields[role] for role in roles) if " " not in name]
     if len(people) < 2:
         return None
-    chosen = pick(people, rng)
-    pair = chosen, pick([name for name in people if name != chosen], rng)
+    choose = chooser(rng)
+    chosen = choose(people)
+    pair = chosen, choose([name for name in people if name != chosen])
     cuts = []
     for name in pair:
         places = [match.start() - 1 for match in re.finditer(rf"(?<= ){name}\b", telling.text)]
@@ -91,7 +87,7 @@ def two_people(telling: Telling, roles: list[str], rng: random.Random) -> Twins 
         known = [b for b in begins if len(b.split()) >= FEWEST_WORDS and 0 <= b.rfind(name) < b.rfind(other)]
         if not known:
             return None
-        cuts.append(pick(known, rng))
+        cuts.append(choose(known))
     choices = f" {pair[0]}", f" {pair[1]}"
     return Question(cuts[0], choices, 0), Question(cuts[1], choices, 1)
 

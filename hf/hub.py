@@ -107,7 +107,7 @@ def find_model(source: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    patterns = [*(set(FILES) - {GGUF_FILE}), INDEX_FILE, "model-*.safetensors", "added_tokens.json"]
+    patterns = [*(name for name in FILES if name != GGUF_FILE), INDEX_FILE, "model-*.safetensors", "added_tokens.json"]
     with hub_errors(f"fetch '{source}' (which is not a folder here)"):
         try:
             folder = Path(snapshot_download(source, allow_patterns=patterns))

@@ -162,7 +162,7 @@ def actors(role: str, kind: str) -> tuple[Fields, ...]:
 # --- telling a story --------------------------------------------------------------------------------------------------
 
 
-def _chooser(rng: random.Random) -> Callable[[Sequence[T]], T]:
+def chooser(rng: random.Random) -> Callable[[Sequence[T]], T]:
     """A function that picks a random item; ``rng.choice`` may pick another one in another Python version."""
     uniform = rng.random
 
@@ -187,7 +187,7 @@ def _another(everybody: Sequence[Fields], actor: Fields, role: str, taken: set[s
 
 def _draw_fields(plot: Plot, rng: random.Random, changed: str = "") -> Fields:
     """Draws all names and things that stay the same through a story; nobody plays two roles. `changed`: see tell."""
-    choose = _chooser(rng)
+    choose = chooser(rng)
     fields: Fields = {}
     taken: set[str] = set()
     for role, kind in plot.cast:
@@ -223,7 +223,7 @@ def _shorten(beats: list[str], optional: tuple[int, ...], limit: float, rng: ran
 
 def _tell_once(rng: random.Random, changed: str) -> Telling:
     """Draws a plot, its names and its beats, and puts the story together. It may be too long."""
-    choose = _chooser(rng)
+    choose = chooser(rng)
     plot = choose(plots())
     fields = _draw_fields(plot, rng, changed)
     opener = choose(plot.once if rng.random() < ONCE_SHARE else plot.openers)
