@@ -79,6 +79,11 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
     return (drawn if ids is None else ids.gather(1, drawn)).squeeze(1)
 
 
+def cache_dtype(model: GPT) -> torch.dtype:
+    """The dtype of a model's keys and values: on a CPU, PyTorch's attention of a single query is fastest in float32."""
+    return torch.float32 if model.device.type == "cpu" else model.transformer.wte.weight.dtype
+
+
 @torch.no_grad()
 def generate(
     model: GPT,
@@ -102,10 +107,7 @@ def generate(
     sampling = sampling or Sampling()
     block_size = model.config.block_size
     window = torch.tensor([list(prompt)] * num_samples, device=model.device)  # (B, n)
-    dtype = model.transformer.wte.weight.dtype
-    if model.device.type == "cpu":
-        dtype = torch.float32  # PyTorch's attention of a single query is fastest in float32
-    cache = KVCache(model.config, num_samples, model.device, dtype) if use_cache else None
+    cache = KVCache(model.config, num_samples, model.device, cache_dtype(model)) if use_cache else None
     running = [True] * num_samples
     for _ in range(max_tokens):
         if window.size(1) > block_size:

@@ -57,9 +57,9 @@ class Transformer(nn.Module):
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Final hidden states (B, T, C) of tokens (B, T). With a cache, the tokens follow those in the cache."""
-        start = cache.length if cache is not None else 0
-        assert start + tokens.size(1) <= self.config.block_size, "more tokens than the context holds"
-        positions = torch.arange(start, start + tokens.size(1), device=tokens.device)
+        T = tokens.size(1)
+        assert self.config.block_size >= T, "more tokens than the context holds"
+        positions = torch.arange(T, device=tokens.device) if cache is None else cache.positions(T)
         x = self.wte(tokens)
         x = self.drop(x if self.wpe is None else x + self.wpe(positions))  # (B, T, C)
         turn = self.rotation(positions)
@@ -70,7 +70,7 @@ class Transformer(nn.Module):
             else:
                 x = block(x, turn, cache)
         if cache is not None:
-            cache.length += tokens.size(1)
+            cache.advance(T)
         return self.ln_f(x)
 
     def rotation(self, positions: Tensor) -> Rotation | None:

@@ -32,7 +32,7 @@ QUERY_ROWS = 128  # R: fewer make small, slow products; more compute more scores
 CACHE_BYTES = 4 << 20  # of scores at once: they fit into a processor's cache
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, seen: Tensor | None = None) -> Tensor:
     """For every position, a mean of the values up to its own, weighted by how well its query fits their keys.
 
     Args:
@@ -40,13 +40,15 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
         k: (B, K, S, D), keys of all S >= T tokens so far; K divides H.
         v: (B, K, S, D), their values.
         dropout: probability that a weight is zeroed.
+        seen: (B, 1, 1, S), for T = 1: which keys each row's token sees, as 0 or -inf; None: all.
     """
     (B, H, T, D), (K, S) = q.shape, k.shape[1:3]
-    if T == 1:  # it sees all keys; the queries that share keys take the place of T
-        return F.scaled_dot_product_attention(q.reshape(B, K, H // K, D), k, v, dropout_p=dropout).reshape(q.shape)
+    if T == 1:  # the queries that share keys take the place of T
+        q_of_k = q.reshape(B, K, H // K, D)
+        return F.scaled_dot_product_attention(q_of_k, k, v, attn_mask=seen, dropout_p=dropout).reshape(q.shape)
     if T < S:  # new token i sees the S - T cached tokens, and the new tokens up to i
-        seen = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout, enable_gqa=H > K)
+        causal = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=causal, dropout_p=dropout, enable_gqa=H > K)
     if q.device.type == "cpu" and q.dtype is torch.bfloat16 and not torch.compiler.is_compiling():
         return BlockedAttention.apply(q, k, v, dropout)  # type: ignore[no-untyped-call]
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, enable_gqa=H > K)

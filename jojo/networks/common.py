@@ -6,7 +6,7 @@ Shape letters: B batch, T time (tokens), C channels (n_embd), H heads, K key/val
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,12 @@ class KVCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)  # (n_layer, B, K, block_size, D)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0  # tokens in the cache
+        self.seen: Tensor | None = None  # a mask of keys, 0 or -inf; None: a new token sees all up to itself
+
+    def positions(self, T: int) -> Tensor:
+        """The positions of the next T tokens, int64 (T,)."""
+        assert self.length + T <= self.keys.size(3), "more tokens than the context holds"
+        return torch.arange(self.length, self.length + T, device=self.keys.device)
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append a layer's k and v of new tokens (B, K, T, D); returns those of all S tokens so far (B, K, S, D)."""
@@ -35,9 +41,52 @@ class KVCache:
         self.values[layer, :, :, self.length : end] = v
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
+    def advance(self, T: int) -> None:
+        """The T tokens are in the cache of every layer."""
+        self.length += T
+
+
+class RowsCache(KVCache):
+    """Keys and values of texts of different lengths, one in each row. The model then reads one token of each text."""
+
+    def row(self, number: int) -> KVCache:
+        """An empty cache in the memory of one row, to read a text's beginning into it."""
+        row = KVCache.__new__(KVCache)
+        row.keys, row.values = (memory[:, number : number + 1] for memory in (self.keys, self.values))
+        row.length, row.seen = 0, None
+        return row
+
+    def copy(self, source: int, target: int) -> None:
+        """Make row `target` equal to row `source`."""
+        for memory in (self.keys, self.values):
+            memory[:, target] = memory[:, source]
+
+    def begin(self, lengths: Sequence[int]) -> None:
+        """Call it before the model reads a token for each of the first B rows, which have so many tokens so far."""
+        device, dtype = self.keys.device, self.keys.dtype
+        self.rows, self.lengths = torch.arange(len(lengths), device=device), torch.tensor(lengths, device=device)
+        hidden = torch.arange(max(lengths) + 1, device=device) > self.lengths.view(-1, 1, 1, 1)  # (B, 1, 1, S)
+        self.seen = torch.zeros(hidden.shape, device=device, dtype=dtype).masked_fill_(hidden, -torch.inf)
+
+    def positions(self, T: int) -> Tensor:
+        """The position of each row's next token, int64 (B, 1)."""
+        assert T == 1
+        return self.lengths.view(-1, 1)
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a layer's k and v (B, K, 1, D); returns those of the longest row's S tokens, (B, K, S, D)."""
+        assert self.seen is not None
+        B, S = len(k), self.seen.size(-1)
+        self.keys[layer, self.rows, :, self.lengths] = k[:, :, 0]
+        self.values[layer, self.rows, :, self.lengths] = v[:, :, 0]
+        return self.keys[layer, :B, :, :S], self.values[layer, :B, :, :S]
+
+    def advance(self, T: int) -> None:
+        """The lengths change with the next begin()."""
+
 
 class CausalAttention(nn.Module):
-    """What follows once an architecture has made queries, keys and values. A subclass adds the linear layers."""
+    """Attention and the projection of its result. A subclass adds the linear layers before it."""
 
     c_proj: nn.Linear
 
@@ -46,12 +95,17 @@ class CausalAttention(nn.Module):
         self.dropout, self.layer = config.dropout, layer
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None) -> Tensor:
-        """Attention and projection of q (B, H, T, D), k and v (B, K, T, D): (B, T, C). A cache gets k and v."""
-        dtype = v.dtype
+    def heads(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, D), keys and values (B, K, T, D) of x (B, T, C); `rotation` is that of the T positions."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, rotation: Rotation | None = None, cache: KVCache | None = None) -> Tensor:
+        """(B, T, C) to (B, T, C): every position attends to itself and to those before it. A cache gets keys and values."""
+        q, k, v = self.heads(x, rotation)
+        dtype, seen = v.dtype, None
         if cache is not None:  # it may be in float32 while the weights are not
-            k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
-        y = causal_attention(q.to(v.dtype), k.to(v.dtype), v, self.dropout if self.training else 0.0)  # (B, H, T, D)
+            (k, v), seen = cache.extend(self.layer, k, v), cache.seen  # (B, K, S, D)
+        y = causal_attention(q.to(v.dtype), k.to(v.dtype), v, self.dropout if self.training else 0.0, seen)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).flatten(2).to(dtype)))
 
 

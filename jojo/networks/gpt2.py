@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from config import ModelConfig
 from jojo.kernels.activation import Gelu, projected
-from jojo.networks.common import CausalAttention, Formulas, KVCache, Network, Shapes
+from jojo.kernels.norm import Rotation
+from jojo.networks.common import CausalAttention, Formulas, Network, Shapes
 
 
 class Attention(CausalAttention):
-    """Every position attends to itself and to the positions before it."""
+    """Queries, keys and values have the same number of heads. Positions are learned, so there is no rotation."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__(config, layer)
@@ -26,12 +27,11 @@ class Attention(CausalAttention):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor, rotation: None = None, cache: KVCache | None = None) -> Tensor:
-        """(B, T, C) to (B, T, C). GPT-2 has learned positions, and no rotation."""
+    def heads(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         B, T, C = x.shape
         qkv = self.c_attn(x)  # (B, T, 3 C)
         q, k, v = (part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for part in qkv.split(C, dim=2))
-        return self.attend(q, k, v, cache)
+        return q, k, v  # (B, H, T, D)
 
 
 class MLP(nn.Module):

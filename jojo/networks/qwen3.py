@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from config import ModelConfig
 from jojo.kernels.activation import SwiGlu, projected
 from jojo.kernels.norm import Rotation, rms_norm, rotated_norms
-from jojo.networks.common import CausalAttention, Formulas, KVCache, Network
+from jojo.networks.common import CausalAttention, Formulas, Network
 
 WIDTH_MULTIPLE = 64  # the MLP's inner width is rounded up to it, for faster matrix products
 
@@ -30,7 +30,8 @@ def rotation(positions: Tensor, config: ModelConfig) -> Rotation:
     """The angles of rotary positions (Su et al. 2021, "RoFormer"): a pair i of D channels turns by position / theta^(2i/D)."""
     D = config.n_embd // config.n_head
     slowness = config.rope_theta ** (torch.arange(0, D, 2, device=positions.device, dtype=torch.float32) / D)
-    angles = positions.float().view(-1, 1) / slowness  # (T, D / 2)
+    angles = positions.float().unsqueeze(-1) / slowness  # (T, D / 2), or (B, T, D / 2) if rows have their own positions
+    angles = angles if angles.dim() == 2 else angles.unsqueeze(1)  # the same for all heads: (B, 1, T, D / 2)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
@@ -52,7 +53,7 @@ def norm(config: ModelConfig) -> nn.Module:
 
 
 class Attention(CausalAttention):
-    """Every position attends to itself and to the positions before it. H / K query heads share keys and values."""
+    """H / K query heads share keys and values. Queries and keys are normalized and rotated."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__(config, layer)
@@ -62,14 +63,14 @@ class Attention(CausalAttention):
         self.q_norm, self.k_norm = (RMSNorm(head_size, config.norm_eps) for _ in range(2))
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
 
-    def forward(self, x: Tensor, rotation: Rotation, cache: KVCache | None = None) -> Tensor:
-        """(B, T, C) to (B, T, C); `rotation` is that of the T positions."""
+    def heads(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        assert rotation is not None
         B, T, C = x.shape
         H, K = self.n_head, self.n_kv_head
         qkv = self.c_attn(x).view(B, T, H + 2 * K, C // H)  # all heads of queries, then of keys, then of values
         qk, v = qkv.split((H + K, K), dim=2)
         q, k = rotated_norms(qk, (H, K), (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps, rotation)
-        return self.attend(q, k, v.transpose(1, 2), cache)  # (B, H, T, D), and k and v (B, K, T, D)
+        return q, k, v.transpose(1, 2)  # (B, H, T, D), and k and v (B, K, T, D)
 
 
 class MLP(nn.Module):

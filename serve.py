@@ -1,0 +1,120 @@
+"""Serve models on this machine: an OpenAI-compatible API, and a page to talk to them and look inside.
+
+python serve.py models/x.pt                     then open http://127.0.0.1:8000
+python serve.py models/a.pt models/b.pt         several models, also side by side on the page
+python serve.py                                 the newest model in models/
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from jojo.command import Parser, run_command
+from utils import UserError, __version__, user_path
+
+DRAIN_SECONDS = 15  # requests that have begun may go on for so long after Ctrl-C
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+def build_parser() -> Parser:
+    """Flags of serve.py."""
+    parser = Parser("[MODEL ...] ", prog="serve.py", description=__doc__)
+    add = parser.add_argument
+    add("models", nargs="*", metavar="MODEL", help="checkpoints or Hugging Face folders [the newest in models/]")
+    add("--port", type=int, default=8000, metavar="N", help="port of the server; 0 takes any free one [%(default)s]")
+    add("--host", default="127.0.0.1", metavar="NAME", help="address to listen on; others need --api_key [%(default)s]")
+    add("--api_key", metavar="KEY", help="clients must send this key [the environment variable JOJO_API_KEY]")
+    template = "how a conversation is written: chatml, or a Jinja file [chatml, for models trained on chat data]"
+    add("--template", metavar="NAME", help=template)
+    add(
+        "--max_tokens", type=int, default=4096, metavar="N", help="most tokens that a request may ask for [%(default)s]"
+    )
+    add("--time_limit", type=float, default=300, metavar="S", help="seconds after which a text ends [%(default)s]")
+    add("--rows", type=int, default=16, metavar="N", help="write at most N texts at once [%(default)s]")
+    add("--queue", type=int, default=64, metavar="N", help="let at most N texts wait, refuse more [%(default)s]")
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps [%(default)s]")
+    dtypes = ("auto", "float32", "bfloat16", "float16", "int8")
+    add("--dtype", default="auto", choices=dtypes, help="type of the weights; int8 is the fastest [%(default)s]")
+    add("--no_color", "--no-color", action="store_true", help="no colours, even on a terminal")
+    add("--debug", action="store_true", help="show tracebacks with errors")
+    add("--version", action="version", version=f"Jojo {__version__}")
+    return parser
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises UserError for values out of range, and for a server that strangers could use."""
+    for name, least, most in (("port", 0, 65535), ("max_tokens", 1, 10**6), ("rows", 1, 1024), ("queue", 1, 10**5)):
+        value = getattr(args, name)
+        if not least <= value <= most:
+            raise UserError(f"--{name} must be between {least} and {most:,}, not {value}.")
+    if args.time_limit <= 0:
+        raise UserError(f"--time_limit must be above 0, not {args.time_limit:g}.")
+    args.api_key = args.api_key or os.environ.get("JOJO_API_KEY")
+    if not is_local(args.host) and not args.api_key:
+        raise UserError(
+            f"Other machines can reach {args.host}, so the server needs a key; set JOJO_API_KEY, or add --api_key KEY."
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at this address. Raises UserError if there can be none."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise UserError(f"Cannot listen on {host}, port {port} ({error.strerror}); choose another --port.") from None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run serve.py with these arguments; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    check_flags(args)
+    try:
+        import uvicorn
+
+        from serving.app import Limits, create_app
+        from serving.guard import ImpatientProtocol, Rules
+    except ModuleNotFoundError as error:
+        raise UserError(f"serve.py needs {error.name}: pip install -r requirements-serve.txt") from None
+    from jojo.checkpoints.run_files import newest_checkpoint
+    from jojo.machine.device import choose_device, choose_dtype
+    from serving.models import load
+
+    listener = listen(args.host, args.port)  # before the models, which take longer
+    paths = [user_path(name) for name in args.models] or [newest_checkpoint(Path("models"))]
+    device = choose_device(args.device, from_flag=True).value
+    dtype = choose_dtype(args.dtype, device).value
+    models = load(paths, device, dtype, args.template, args.rows, args.queue)
+    hosts = {*LOCAL_NAMES} if is_local(args.host) else {*LOCAL_NAMES, args.host, socket.gethostname().lower()}
+    rules = Rules(hosts, any_address=not is_local(args.host), key=args.api_key)
+    app = create_app(models, Limits(args.max_tokens, args.time_limit), rules)
+    config = uvicorn.Config(
+        app, http=ImpatientProtocol, ws="none", lifespan="on", log_level="warning", access_log=False,
+        server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS,
+    )  # fmt: skip
+    port = listener.getsockname()[1]
+    name = f"[{args.host}]" if ":" in args.host else args.host
+    print(f"Serving {', '.join(models)} ({device}, {dtype}). Ctrl-C ends it.")
+    print(f"  Page: http://{name}:{port}\n  API:  http://{name}:{port}/v1", flush=True)
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:  # the requests are answered, or DRAIN_SECONDS have passed
+        print("\nStopped.")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main, if_full="use fewer models, --dtype bfloat16 or int8, or smaller models")

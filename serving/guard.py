@@ -1,0 +1,147 @@
+"""Who may talk to the server, and how much: checked before a request is read.
+
+- A page of another site must not use a server on this machine: its requests carry a foreign Origin, or (after DNS rebinding)
+  a foreign Host.
+- With a key, the API answers only to those who send it.
+- A request's body has a limit in bytes and in seconds. So has a connection until its first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from serving.answers import error_body
+
+MAX_BODY_BYTES = 2 << 20
+READ_SECONDS = 10.0  # for a request's head, and again for its body
+SECURITY_HEADERS = {
+    "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the guard checks."""
+
+    hosts: Collection[str]  # names that a Host header may have
+    any_address: bool  # it may also be any IP address: the server listens on all of them
+    key: str | None
+
+    def knows_host(self, header: str) -> bool:
+        """Whether a Host header names this server."""
+        try:
+            name = urlsplit(f"//{header}").hostname or ""
+        except ValueError:
+            return False
+        return name in self.hosts or (self.any_address and _is_address(name))
+
+    def problem(self, path: str, headers: Headers) -> tuple[int, str, str] | None:
+        """Status, sentence and code if a request is refused."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not self.knows_host(host):
+            return 403, "The Host header does not name this server; use the address that serve.py shows.", "wrong_host"
+        if origin is not None and urlsplit(origin).netloc != host:
+            return 403, "Requests from pages of other sites are refused.", "wrong_origin"
+        if self.key is None or path in ("/", "/health") or path.startswith("/page/"):
+            return None
+        sent = headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(sent.encode(), self.key.encode()):
+            return 401, "A key is needed: send the header Authorization: Bearer KEY.", "invalid_api_key"
+        return None
+
+
+class Guard:
+    """ASGI middleware: refuses what `rules` forbid, reads the body within its limits, and adds SECURITY_HEADERS."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self.app, self.rules = app, rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # starting and stopping
+            return await self.app(scope, receive, send)
+        if problem := self.rules.problem(scope["path"], Headers(scope=scope)):
+            return await refuse(send, *problem)
+        try:
+            body = await asyncio.wait_for(read_body(receive), READ_SECONDS)
+        except asyncio.TimeoutError:
+            return await refuse(send, 408, f"The request did not arrive within {READ_SECONDS:g} seconds.", "timeout")
+        if body is None:
+            return await refuse(send, 413, f"The request exceeds {MAX_BODY_BYTES:,} bytes.", "request_too_large")
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again() -> Message:
+            return unread.pop() if unread else await receive()
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_encoded(SECURITY_HEADERS)]
+            await send(message)
+
+        await self.app(scope, receive_again, send_safely)
+
+
+async def read_body(receive: Receive) -> bytes | None:
+    """A request's body; None if it is too long."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            return None
+        if not message.get("more_body", False):  # also if the client has gone
+            return bytes(body)
+
+
+async def refuse(send: Send, status: int, message: str, code: str) -> None:
+    """Answer with an error, and close the connection."""
+    kind = "authentication_error" if status == 401 else "invalid_request_error"
+    body = json.dumps(error_body(message, kind, code=code)).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+    headers |= {"www-authenticate": "Bearer"} if status == 401 else {}
+    await send({"type": "http.response.start", "status": status, "headers": _encoded(headers | SECURITY_HEADERS)})
+    await send({"type": "http.response.body", "body": body})
+
+
+class ImpatientProtocol(H11Protocol):
+    """uvicorn's HTTP, but a connection has READ_SECONDS for the head of a request (uvicorn waits for ever)."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_request()
+
+    def data_received(self, data: bytes) -> None:
+        if self.cycle is not None and self.cycle.response_complete:  # a kept connection: another request begins
+            self._wait_for_request()
+        super().data_received(data)
+
+    def _wait_for_request(self) -> None:
+        self.loop.call_later(READ_SECONDS, self._close_if_none_followed, self.cycle)
+
+    def _close_if_none_followed(self, last: RequestResponseCycle | None) -> None:
+        if self.cycle is last:
+            self.transport.close()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
+
+
+def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
