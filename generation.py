@@ -9,6 +9,7 @@ Shape letters: B samples decoded together, V tokens of the vocabulary.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,10 +51,16 @@ class Sampling:
 
 
 def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch.Generator | None = None) -> Tensor:
-    """The next token of each sample, int64 (B,) on the CPU. Raises UserError if a logit is NaN or infinite.
+    """The next token of each sample, int64 (B,) on the CPU: drawn from its candidates."""
+    p, ids = candidates(logits, context, sampling)
+    return ids.gather(1, torch.multinomial(p, 1, generator=generator)).squeeze(1)
 
-    `logits`, (B, V), are on any device. The CPU draws, in float32, so a seed means the same on every device.
-    `context`, int64 (B, n), has the tokens that the repetition penalty applies to.
+
+def candidates(logits: Tensor, context: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The tokens that may be drawn, with their probabilities: float32 and int64 (B, n) on the CPU.
+
+    `logits`, (B, V), are on any device. The CPU computes, in float32, so a seed means the same on every device.
+    `context`, int64 (B, n), has the tokens that the repetition penalty applies to. Raises UserError if a logit is NaN or infinite.
     """
     logits = logits.float().cpu()
     if sampling.repetition_penalty != 1:
@@ -63,9 +70,9 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
     if not all(map(math.isfinite, logits.aminmax())):  # both are NaN if a logit is NaN
         raise UserError("The model's logits are not finite numbers; use an earlier checkpoint, or --dtype float32.")
     if sampling.temperature < LOWEST_TEMPERATURE:
-        return logits.argmax(dim=-1)
+        return torch.ones(len(logits), 1), logits.argmax(dim=-1, keepdim=True)
     logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # the largest is 0: exp cannot overflow
-    ids = None  # token ids of the candidates; None: all tokens, in order
+    ids = torch.arange(logits.size(1)).expand_as(logits)
     if 0 < sampling.top_k < logits.size(1):
         logits, ids = logits.topk(sampling.top_k)
     elif sampling.top_p < 1:
@@ -75,8 +82,7 @@ def choose(logits: Tensor, context: Tensor, sampling: Sampling, generator: torch
         beyond = p.cumsum(-1) - p >= sampling.top_p  # the tokens before this one already reach top_p
         beyond[:, 0] = False  # the likeliest token always stays
         p = p.masked_fill(beyond, 0)
-    drawn = torch.multinomial(p, 1, generator=generator)
-    return (drawn if ids is None else ids.gather(1, drawn)).squeeze(1)
+    return p, ids
 
 
 def cache_dtype(model: GPT) -> torch.dtype:
@@ -199,13 +205,11 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) ->
     The oldest messages are left out until the ids fit into `room`. The system message and the last message always stay.
     """
     system = [m for m in messages[:1] if m["role"] == "system"]
-    turns = list(messages[len(system) :])
-    opening = tokenizer.open_turn("assistant")
-    dropped = 0
-    while True:
-        ids = [tokenizer.eot_id, *tokenizer.encode_chat([*system, *turns[dropped:]]), *opening]
-        if len(ids) <= room or dropped >= len(turns) - 1:
-            return ids, dropped
+    turns = messages[len(system) :]
+    encoded = [tokenizer.encode_chat([turn]) for turn in turns]
+    before, after = [tokenizer.eot_id, *tokenizer.encode_chat(system)], tokenizer.open_turn("assistant")
+    dropped, size = 0, len(before) + sum(map(len, encoded)) + len(after)
+    while dropped < len(turns) - 1 and (size > room or (dropped and turns[dropped]["role"] != "user")):
+        size -= len(encoded[dropped])  # the first turn must not be an answer
         dropped += 1
-        while dropped < len(turns) - 1 and turns[dropped]["role"] != "user":  # the first turn must not be an answer
-            dropped += 1
+    return [*before, *itertools.chain(*encoded[dropped:]), *after], dropped

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generation import Sampling, choose
+from generation import Sampling, candidates
 from jojo.text.tokenizer import Tokenizer
 from model import GPT
 from serving.decoder import Decoder
@@ -51,12 +51,15 @@ class Job:
         self.text, self.piece = StoppedText(tokenizer, self.stops), Piece()
         self.generator = torch.Generator().manual_seed(self.seed)
 
-    def advance(self, logits: Tensor, window: list[int]) -> str | None:
-        """Draw the next token from logits (1, V), and tell the text that is certain. Returns why the job ends, or None."""
-        chosen = self._choose(logits, window)
+    @property
+    def draws_alone(self) -> bool:
+        """Whether its logits depend on its own text."""
+        return bool(self.presence_penalty or self.frequency_penalty) or self.sampling.repetition_penalty != 1
+
+    def advance(self, chosen: int, logits: Tensor) -> str | None:
+        """Take the next token, drawn from logits (V,), and tell the text that is certain. Returns why the job ends, or None."""
         if chosen in self.stop_ids:
             return "stop"
-        window.append(chosen)
         self.written[chosen] += 1
         self.piece.tokens.append(self._token(chosen, logits))
         self.piece.text += self.text.push(chosen)
@@ -75,19 +78,16 @@ class Job:
         self.piece.finish, self.piece.error = reason, error
         self.tell(self.piece)
 
-    def _choose(self, logits: Tensor, window: list[int]) -> int:
-        if self.presence_penalty or self.frequency_penalty:
-            ids = torch.tensor([*self.written], dtype=torch.int64)
-            counts = torch.tensor([*self.written.values()], dtype=torch.float32)
-            penalties = self.presence_penalty + self.frequency_penalty * counts
-            logits = logits.cpu().index_add(1, ids, -penalties.unsqueeze(0))
-        context = torch.tensor([window if self.sampling.repetition_penalty != 1 else []], dtype=torch.int64)
-        return int(choose(logits, context, self.sampling, self.generator))
+    def penalized(self, logits: Tensor) -> Tensor:
+        """Logits (1, V) without the presence and frequency penalties of the tokens that the text has."""
+        counts = torch.tensor([[*self.written.values()]], dtype=torch.float32)
+        penalties = self.presence_penalty + self.frequency_penalty * counts
+        return logits.index_add(1, torch.tensor([*self.written], dtype=torch.int64), -penalties)
 
     def _token(self, chosen: int, logits: Tensor) -> Token:
         if self.n_top is None:
             return Token(chosen, self.text.length)
-        logprobs = logits[0].log_softmax(-1)
+        logprobs = logits.log_softmax(-1)
         values, ids = logprobs.topk(min(self.n_top, len(logprobs)))
         top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
         return Token(chosen, self.text.length, logprobs[chosen].item(), top)
@@ -156,9 +156,11 @@ class Engine:
                     self._decoder.join(job.prompt)
                 if self.running:
                     self._step()
-            except Exception as error:  # one bad step must not end the server
-                log.error("Decoding failed: %s", error, exc_info=error)
-                self._leave(list(range(len(self.running))), "error", "The server could not decode; see its log.")
+            except Exception as error:  # it must not end the server
+                known = isinstance(error, UserError)  # logits that are not numbers, for example
+                log.error("Decoding failed: %s", error, exc_info=None if known else error)
+                message = str(error) if known else "The model could not decode; the server's log says why."
+                self._leave(range(len(self.running)), "error", message)
         for job in (*self.waiting, *self.running):
             job.end("error", "The server is shutting down.")
         for _, future in self._calls:
@@ -176,16 +178,28 @@ class Engine:
             return self.waiting.popleft() if self.waiting else None
 
     def _step(self) -> None:
-        """A token for every running job."""
-        ended: dict[int, tuple[str, str]] = {}
-        for row, logits in enumerate(torch.split(self._decoder.step(), 1)):
-            try:
-                if reason := self.running[row].advance(logits, self._decoder.windows[row]):
-                    ended[row] = reason, ""
-            except UserError as error:  # logits that are not numbers
-                ended[row] = "error", str(error)
+        """A token for every running job. Jobs with the same sampling share the work of it."""
+        logits = self._decoder.step().cpu()  # (B, V)
+        groups: dict[tuple[Sampling, int | None], list[int]] = {}
+        for row, job in enumerate(self.running):
+            groups.setdefault((job.sampling, row if job.draws_alone else None), []).append(row)
+        drawn: dict[int, int] = {}
+        for (sampling, alone), rows in groups.items():
+            given, context = logits[rows], torch.empty(len(rows), 0, dtype=torch.int64)
+            if alone is not None:
+                given = self.running[alone].penalized(given)
+                context = torch.tensor([self._decoder.windows[alone]])
+            p, ids = candidates(given, context, sampling)
+            for i, row in enumerate(rows):
+                number = torch.multinomial(p[i], 1, generator=self.running[row].generator)
+                drawn[row] = int(ids[i, number])
+        ended = {}
+        for row, job in enumerate(self.running):
+            if reason := job.advance(drawn[row], logits[row]):
+                ended[row] = reason
+            self._decoder.windows[row].append(drawn[row])
         for row in sorted(ended, reverse=True):
-            self._leave([row], *ended[row])
+            self._leave([row], ended[row])
 
     def _leave(self, rows: Sequence[int], reason: str, error: str = "") -> None:
         for row in sorted(rows, reverse=True):  # so the job that takes a free row has been looked at
