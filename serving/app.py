@@ -199,9 +199,11 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        param = next((str(part) for part in first["loc"][1:2]), None)
-        name = f"{param}: " if first["type"] != "json_invalid" and param else ""
-        return JSONResponse(error_body(f"{name}{first['msg']}.", param=param if name else None), 400)
+        names = [str(part) for part in first["loc"][1:] if not str(part).startswith(("str", "list"))]  # without types
+        if first["type"] == "json_invalid" or not names:
+            return JSONResponse(error_body("The body must be a JSON object, with Content-Type: application/json."), 400)
+        message = first["msg"].removeprefix("Value error, ")
+        return JSONResponse(error_body(f"{'.'.join(names)}: {message}.", param=names[0]), 400)
 
     @app.exception_handler(UserError)
     async def user_error(_request: Request, error: UserError) -> Response:

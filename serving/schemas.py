@@ -12,6 +12,7 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},), "logit_bias": ({},), "audio": (), "modalities": (["text"],),
     "echo": (False,), "suffix": ("",), "best_of": (1,),
 }  # fmt: skip
+MOST_STOPS = 4
 IDS = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
@@ -28,11 +29,12 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-def not_empty(stop: str | list[str] | None) -> str | list[str] | None:
-    """Refuse stop strings without a character: every text would end at once."""
-    if stop == "" or (stop and "" in stop):
-        raise ValueError("a stop string must not be empty")
-    return stop
+def as_stops(stop: str | list[str] | None) -> list[str]:
+    """A request's stop strings."""
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if "" in stops or len(stops) > MOST_STOPS:
+        raise ValueError(f"must be at most {MOST_STOPS} texts, each with a character or more")
+    return stops
 
 
 class SamplingRequest(Request):
@@ -45,7 +47,7 @@ class SamplingRequest(Request):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    stop: Annotated[str | Annotated[list[str], Field(max_length=4)] | None, AfterValidator(not_empty)] = None
+    stop: Annotated[str | list[str] | None, AfterValidator(as_stops)] = Field(None, validate_default=True)
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Annotated[int, Field(ge=1, le=16)] | None = None
     stream: bool | None = None
