@@ -17,7 +17,6 @@ from pathlib import Path
 from jojo.command import Parser, run_command
 from utils import UserError, __version__, user_path
 
-DRAIN_SECONDS = 15  # requests that have begun may go on for so long after Ctrl-C
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -83,36 +82,30 @@ def main(arguments: Sequence[str]) -> int:
     args = build_parser().parse_args(arguments)
     check_flags(args)
     try:
-        import uvicorn
-
-        from serving.app import Limits, create_app
-        from serving.guard import ImpatientProtocol, Rules
+        from serving.app import Limits, create_app, web_server
+        from serving.guard import Rules
     except ModuleNotFoundError as error:
         raise UserError(f"serve.py needs {error.name}: pip install -r requirements-serve.txt") from None
     from jojo.checkpoints.run_files import newest_checkpoint
     from jojo.machine.device import choose_device, choose_dtype
     from serving.models import load
 
-    listener = listen(args.host, args.port)  # before the models, which take longer
     paths = [user_path(name) for name in args.models] or [newest_checkpoint(Path("models"))]
     device = choose_device(args.device, from_flag=True).value
     dtype = choose_dtype(args.dtype, device).value
-    models = load(paths, device, dtype, args.template, args.rows, args.queue)
-    hosts = {*LOCAL_NAMES} if is_local(args.host) else {*LOCAL_NAMES, args.host, socket.gethostname().lower()}
-    rules = Rules(hosts, any_address=not is_local(args.host), key=args.api_key)
-    app = create_app(models, Limits(args.max_tokens, args.time_limit), rules)
-    config = uvicorn.Config(
-        app, http=ImpatientProtocol, ws="none", lifespan="on", log_level="warning", access_log=False,
-        server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS,
-    )  # fmt: skip
-    port = listener.getsockname()[1]
-    name = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"Serving {', '.join(models)} ({device}, {dtype}). Ctrl-C ends it.")
-    print(f"  Page: http://{name}:{port}\n  API:  http://{name}:{port}/v1", flush=True)
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:  # the requests are answered, or DRAIN_SECONDS have passed
-        print("\nStopped.")
+    with listen(args.host, args.port) as listener:  # before the models, which take longer
+        models = load(paths, device, dtype, args.template, args.rows, args.queue)
+        hosts = {*LOCAL_NAMES} if is_local(args.host) else {*LOCAL_NAMES, args.host, socket.gethostname().lower()}
+        rules = Rules(hosts, any_address=not is_local(args.host), key=args.api_key)
+        server = web_server(create_app(models, Limits(args.max_tokens, args.time_limit), rules))
+        name = f"[{args.host}]" if ":" in args.host else args.host
+        url = f"http://{name}:{listener.getsockname()[1]}"
+        print(f"Serving {', '.join(models)} ({device}, {dtype}). Ctrl-C ends it.")
+        print(f"  Page: {url}\n  API:  {url}/v1", flush=True)
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:  # the signal to stop; the requests have been answered
+            print("\nStopped.")
     return 0
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -17,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from serving.answers import JSON, Answer, ChatAnswer, error_body
 from serving.engine import Busy
-from serving.guard import Guard, Rules
+from serving.guard import Guard, ImpatientProtocol, Rules
 from serving.look import attention, token_probabilities
 from serving.metrics import Metrics
 from serving.models import Served
@@ -28,6 +29,7 @@ from utils import UserError, __version__
 PAGE = Path(__file__).parent / "page"
 MAX_ATTENTION_TOKENS = 256  # the answer has about half as many numbers as the square of it
 DEFAULT_MAX_TOKENS = 300  # gen.py's
+DRAIN_SECONDS = 15  # how long requests that have begun may go on after the signal to stop
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "the request is wrong"}, 401: {"description": "the key is missing"},
     403: {"description": "the Host or Origin header is wrong"}, 404: {"description": "there is no such model"},
@@ -182,6 +184,15 @@ def create_app(models: dict[str, Served], limits: Limits, rules: Rules) -> FastA
     add_error_handlers(app)
     app.add_middleware(Guard, rules=rules)
     return app
+
+
+def web_server(app: FastAPI) -> uvicorn.Server:
+    """A server for the application. It ends with SIGINT or SIGTERM, at most DRAIN_SECONDS later."""
+    config = uvicorn.Config(
+        app, http=ImpatientProtocol, ws="none", lifespan="on", log_level="warning", access_log=False,
+        server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS,
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
 
 def add_error_handlers(app: FastAPI) -> None:

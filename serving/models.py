@@ -80,14 +80,16 @@ def read_template(name: str) -> Template:
 
     Its text is encoded without control tokens, so a message cannot write one.
     """
-    from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    try:
-        template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
-            user_path(name).read_text("utf-8")
-        )
-        template.render(messages=[{"role": "user", "content": "Hello"}], add_generation_prompt=True)
-    except (TemplateError, UnicodeDecodeError) as error:
-        raise UserError(f"'{name}' is not a chat template in Jinja: {error}.") from None
-    return lambda messages: template.render(messages=list(messages), add_generation_prompt=True)
+    source = user_path(name).read_bytes()
+
+    def render(messages: Sequence[Message]) -> str:
+        try:
+            template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(source.decode())
+            return template.render(messages=list(messages), add_generation_prompt=True)
+        except Exception as error:  # a template is a program, and can fail in any way
+            raise UserError(f"The chat template '{Path(name).name}' cannot write this: {error}.") from None
+
+    render([{"role": "user", "content": "Hello"}])
+    return render

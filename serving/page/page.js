@@ -53,7 +53,9 @@ setKeyForm((wasWrong) => new Promise((resolve, reject) => {
     resolve($("key").value.trim());
     $("key-dialog").close();
   };
-  $("key-dialog").onclose = () => reject(new Error("The server needs its key. Reload the page to type it."));
+  $("key-dialog").onclose = () => {
+    if (!$("key-dialog").open) reject(new Error("The server needs its key. Reload the page to type it.")); // else it is open again
+  };
   $("key").value = "";
   $("key-dialog").showModal();
 }));

@@ -25,7 +25,7 @@ FLAGS = [
     *("--window-size=1300,900", "--remote-debugging-port=0"),
 ]
 TIMEOUT_S = 30.0  # to wait for a change of the page before the test fails
-KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "Tab": 9, " ": 32}
+KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "Tab": 9, " ": 32, "Enter": 13, "Escape": 27, "Home": 36, "End": 35}
 
 
 class Browser:

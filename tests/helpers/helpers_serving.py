@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import uvicorn
 from helpers_model import random_model, tiny_config, unigram_model
 
 from jojo.text.tokenizer import get_tokenizer
 from serve import LOCAL_NAMES
-from serving.app import Limits, create_app
+from serving.app import Limits, create_app, web_server
 from serving.engine import Engine
-from serving.guard import ImpatientProtocol, Rules
+from serving.guard import Rules
 from serving.models import Served
 
 TOKENIZER = get_tokenizer("story")
@@ -111,9 +110,7 @@ def serving(*models: Served, key: str | None = None, max_tokens: int = 100, seco
     rules = Rules(LOCAL_NAMES, any_address=False, key=key)
     app = create_app({model.name: model for model in models}, Limits(max_tokens, seconds), rules)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, http=ImpatientProtocol, ws="none", lifespan="on", log_level="critical")
-        config.timeout_graceful_shutdown = 5
-        server = uvicorn.Server(config)
+        server = web_server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
