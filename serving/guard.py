@@ -22,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from serving.answers import error_body
 
-MAX_BODY_BYTES = 2 << 20
+MAX_BODY_BYTES = 256 << 10
 READ_SECONDS = 10.0  # for a request's head, and again for its body
 SECURITY_HEADERS = {
     "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "

@@ -15,9 +15,9 @@ ORDER = [
     *("jojo.schedule", "jojo.kernels", "jojo.networks", "jojo.machine", "jojo.optim"),
     *("jojo.averaging", "jojo.text", "jojo.checkpoints"),
     *("model", "data_loader", "generation"),
-    *("hf", "engines", "recipes", "evaluation", "training"),
+    *("hf", "engines", "recipes", "evaluation", "serving", "training"),
     "trainer",
-    *("train", "gen", "prepare", "evaluate", "export", "upload_to_huggingface"),
+    *("train", "gen", "serve", "prepare", "evaluate", "export", "upload_to_huggingface"),
     "tools",
 ]
 

@@ -17,6 +17,7 @@ import evaluate
 import export
 import gen
 import prepare
+import serve
 import upload_to_huggingface
 from jojo.command import Parser, explain_os_error, run_command
 from training.flags import build_parser
@@ -25,6 +26,7 @@ from utils import UserError, explain_missing_package
 COMMANDS: dict[str, Callable[[], Parser]] = {
     "train.py": build_parser,
     "gen.py": gen.build_parser,
+    "serve.py": serve.build_parser,
     "evaluate.py": evaluate.build_parser,
     "export.py": export.build_parser,
     "prepare.py": prepare.build_parser,
