@@ -26,6 +26,7 @@ from jojo.text.tokenizer import IM_END, Message, Tokenizer
 from model import GPT
 from utils import UserError
 
+NOT_FINITE = "The model's logits are not finite numbers; use an earlier checkpoint, or --dtype float32."
 LOWEST_TEMPERATURE = 1e-6  # below this, take the likeliest token: dividing by the temperature would overflow
 
 
@@ -68,7 +69,7 @@ def candidates(logits: Tensor, context: Tensor, sampling: Sampling) -> tuple[Ten
         penalty = sampling.repetition_penalty
         logits = logits.scatter(1, context, torch.where(seen > 0, seen / penalty, seen * penalty))
     if not all(map(math.isfinite, logits.aminmax())):  # both are NaN if a logit is NaN
-        raise UserError("The model's logits are not finite numbers; use an earlier checkpoint, or --dtype float32.")
+        raise UserError(NOT_FINITE)
     if sampling.temperature < LOWEST_TEMPERATURE:
         return torch.ones(len(logits), 1), logits.argmax(dim=-1, keepdim=True)
     logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature  # the largest is 0: exp cannot overflow

@@ -8,14 +8,16 @@ python serve.py                                 the newest model in models/
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ipaddress
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from jojo.command import Parser, run_command
-from utils import UserError, __version__, user_path
+from utils import UserError, __version__, one_line, user_path
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -27,6 +29,8 @@ def build_parser() -> Parser:
     add("models", nargs="*", metavar="MODEL", help="checkpoints or Hugging Face folders [the newest in models/]")
     add("--port", type=int, default=8000, metavar="N", help="port of the server; 0 takes any free one [%(default)s]")
     add("--host", default="127.0.0.1", metavar="NAME", help="address to listen on; others need --api_key [%(default)s]")
+    names = "also answer requests to this name, as a proxy passes them on; may be repeated"
+    add("--host_name", metavar="NAME", action="append", default=[], help=names)
     add("--api_key", metavar="KEY", help="clients must send this key [the environment variable JOJO_API_KEY]")
     template = "how a conversation is written: chatml, or a Jinja file [chatml, for models trained on chat data]"
     add("--template", metavar="NAME", help=template)
@@ -62,6 +66,8 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.time_limit <= 0:
         raise UserError(f"--time_limit must be above 0, not {args.time_limit:g}.")
     args.api_key = args.api_key or os.environ.get("JOJO_API_KEY")
+    if args.api_key and not args.api_key.isascii():
+        raise UserError("--api_key must have only ASCII characters: clients send it in a header.")
     if not is_local(args.host) and not args.api_key:
         raise UserError(
             f"Other machines can reach {args.host}, so the server needs a key; set JOJO_API_KEY, or add --api_key KEY."
@@ -72,9 +78,13 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket at this address. Raises UserError if there can be none."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except (OSError, UnicodeError):
+        raise UserError(f"This machine knows no address '{one_line(host, 60)}'; choose another --host.") from None
+    try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise UserError(f"Cannot listen on {host}, port {port} ({error.strerror}); choose another --port.") from None
+        reason = os.strerror(error.errno or 0)
+        raise UserError(f"Cannot listen on {host}, port {port} ({reason}); choose another --port or --host.") from None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -82,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     args = build_parser().parse_args(arguments)
     check_flags(args)
     try:
-        from serving.app import Limits, create_app, web_server
+        from serving.app import Limits, WebServer
         from serving.guard import Rules
     except ModuleNotFoundError as error:
         raise UserError(f"serve.py needs {error.name}: pip install -r requirements-serve.txt") from None
@@ -95,17 +105,20 @@ def main(arguments: Sequence[str]) -> int:
     dtype = choose_dtype(args.dtype, device).value
     with listen(args.host, args.port) as listener:  # before the models, which take longer
         models = load(paths, device, dtype, args.template, args.rows, args.queue)
-        hosts = {*LOCAL_NAMES} if is_local(args.host) else {*LOCAL_NAMES, args.host, socket.gethostname().lower()}
+        own = [] if is_local(args.host) else [socket.gethostname()]
+        hosts = {name.lower() for name in (*LOCAL_NAMES, args.host, *args.host_name, *own)}
         rules = Rules(hosts, any_address=not is_local(args.host), key=args.api_key)
-        server = web_server(create_app(models, Limits(args.max_tokens, args.time_limit), rules))
+        server = WebServer(models, Limits(args.max_tokens, args.time_limit), rules)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, server.handle_exit)  # as uvicorn does with SIGINT and SIGTERM
         name = f"[{args.host}]" if ":" in args.host else args.host
         url = f"http://{name}:{listener.getsockname()[1]}"
         print(f"Serving {', '.join(models)} ({device}, {dtype}). Ctrl-C ends it.")
         print(f"  Page: {url}\n  API:  {url}/v1", flush=True)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal to stop again at its end
             server.run(sockets=[listener])
-        except KeyboardInterrupt:  # the signal to stop; the requests have been answered
-            print("\nStopped.")
+        server.close_engines()
+    print("\nStopped.")
     return 0
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
+
+from starlette.responses import Response
 
 from jojo.text.tokenizer import Tokenizer
 from serving.text import Piece, Token
@@ -17,6 +21,11 @@ def error_body(
 ) -> JSON:
     """An error in the API's form."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def as_json(content: JSON, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer in JSON. All of it is ASCII, so it can repeat what a client sent, half of a surrogate pair too."""
+    return Response(json.dumps(content), status, headers, "application/json")
 
 
 class Answer:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+import logging
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,25 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from serving.answers import JSON, Answer, ChatAnswer, error_body
+from serving.answers import JSON, Answer, ChatAnswer, as_json, error_body
 from serving.engine import Busy
 from serving.guard import Guard, ImpatientProtocol, Rules
 from serving.look import attention, token_probabilities
 from serving.metrics import Metrics
 from serving.models import Served
-from serving.schemas import AttentionRequest, ChatRequest, InspectRequest, SamplingRequest, TextRequest, TokensRequest
+from serving.schemas import (
+    FORMS,
+    AttentionRequest,
+    ChatRequest,
+    InspectRequest,
+    SamplingRequest,
+    TextRequest,
+    TokensRequest,
+)
 from serving.writing import StreamedAnswer, Writing, whole_answer
 from utils import UserError, __version__
 
@@ -96,8 +105,11 @@ class Server:
     async def complete(self, request: Request, body: TextRequest) -> Response:
         """Continue texts."""
         served, prompt = self.find(body.model), body.prompt
-        is_one = isinstance(prompt, str) or isinstance(prompt[0], int)
-        prompts = [self.ids(served, one, "prompt") for one in ([prompt] if is_one else prompt)]  # type: ignore[arg-type]
+        several: list[Any] = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
+        most = served.engine.n_waiting
+        if len(several) * (body.n or 1) > most:
+            raise ApiError(400, f"A request to this server can ask for at most {most:,} texts.", "prompt")
+        prompts = [self.ids(served, one, "prompt") for one in several]
         answer = Answer(served.name, served.tokenizer, bool(body.return_token_ids), body.logprobs is not None)
         writing = Writing(served, body, prompts, self.metrics)
         return await self._write(request, writing, self.max_tokens(body.max_tokens), body.logprobs, answer)
@@ -145,16 +157,10 @@ class Server:
 
 
 def create_app(models: dict[str, Served], limits: Limits, rules: Rules) -> FastAPI:
-    """The application. It closes the models' engines when it ends."""
+    """The application."""
     server = Server(models, limits)
 
-    @contextlib.asynccontextmanager
-    async def life(_app: FastAPI) -> AsyncIterator[None]:
-        yield
-        for served in models.values():
-            served.engine.close()
-
-    app = FastAPI(title="Jojo", version=__version__, lifespan=life, docs_url=None, redoc_url=None, responses=ERRORS)
+    app = FastAPI(title="Jojo", version=__version__, docs_url=None, redoc_url=None, responses=ERRORS)
     for path, answer in (("/v1/chat/completions", server.chat), ("/v1/completions", server.complete)):
         app.post(path, response_model=None)(answer)
     app.post("/inspect/tokens")(server.tokens)
@@ -186,13 +192,36 @@ def create_app(models: dict[str, Served], limits: Limits, rules: Rules) -> FastA
     return app
 
 
-def web_server(app: FastAPI) -> uvicorn.Server:
-    """A server for the application. It ends with SIGINT or SIGTERM, at most DRAIN_SECONDS later."""
-    config = uvicorn.Config(
-        app, http=ImpatientProtocol, ws="none", lifespan="on", log_level="warning", access_log=False,
-        server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS,
-    )  # fmt: skip
-    return uvicorn.Server(config)
+class WebServer(uvicorn.Server):
+    """uvicorn for the application. After the signal to stop, answers that have begun may go on for DRAIN_SECONDS."""
+
+    def __init__(self, models: dict[str, Served], limits: Limits, rules: Rules) -> None:
+        app = create_app(models, limits, rules)
+        silent = {"log_level": "error", "access_log": False, "server_header": False}
+        super().__init__(uvicorn.Config(app, http=ImpatientProtocol, ws="none", lifespan="off", **silent))  # type: ignore[arg-type]
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # else a line for each client that is gone
+        self._models = models
+
+    def close_engines(self) -> None:
+        """End all texts; their clients are told that the server is shutting down."""
+        for served in self._models.values():
+            served.engine.close()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for the answers, but not for ever: then end the texts, and then the connections whose clients do not read."""
+        later = asyncio.get_running_loop().call_later
+        timers = [later(DRAIN_SECONDS, self.close_engines), later(DRAIN_SECONDS + 1, self._abort)]
+        await super().shutdown(sockets)
+        for timer in timers:
+            timer.cancel()
+        if self.force_exit:  # a second Ctrl-C
+            self.close_engines()
+            self._abort()
+            await asyncio.sleep(0.1)  # so that the tasks notice it
+
+    def _abort(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -200,30 +229,32 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     async def ours(_request: Request, error: ApiError) -> Response:
-        return JSONResponse(error.body, error.status)
+        return as_json(error.body, error.status)
 
     @app.exception_handler(Busy)
     async def busy(_request: Request, _error: Busy) -> Response:
         message = "Too many requests wait; try again later."
-        return JSONResponse(error_body(message, "rate_limit_error", code="queue_full"), 429, {"Retry-After": "1"})
+        return as_json(error_body(message, "rate_limit_error", code="queue_full"), 429, {"Retry-After": "1"})
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         names = [str(part) for part in first["loc"][1:] if not str(part).startswith(("str", "list"))]  # without types
         if first["type"] == "json_invalid" or not names:
-            return JSONResponse(error_body("The body must be a JSON object, with Content-Type: application/json."), 400)
-        message = first["msg"].removeprefix("Value error, ")
-        return JSONResponse(error_body(f"{'.'.join(names)}: {message}.", param=names[0]), 400)
+            return as_json(error_body("The body must be a JSON object, with Content-Type: application/json."), 400)
+        form = next(
+            (f"must be {FORMS[name]}" for name in names if name in FORMS and first["type"] != "missing"), first["msg"]
+        )
+        return as_json(error_body(f"{'.'.join(names)}: {form}.", param=names[0]), 400)
 
     @app.exception_handler(UserError)
     async def user_error(_request: Request, error: UserError) -> Response:
-        return JSONResponse(error_body(str(error)), 400)
+        return as_json(error_body(str(error)), 400)
 
     @app.exception_handler(HTTPException)
     async def http(_request: Request, error: HTTPException) -> Response:
-        return JSONResponse(error_body(f"{error.detail}."), error.status_code, error.headers)
+        return as_json(error_body(f"{error.detail}."), error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def bug(_request: Request, _error: Exception) -> Response:
-        return JSONResponse(error_body("The server failed; its log says why.", "server_error"), 500)
+        return as_json(error_body("The server failed; its log says why.", "server_error"), 500)

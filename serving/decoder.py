@@ -37,11 +37,13 @@ class Decoder:
         elif len(prompt) <= self.block_size:
             self._read(row)
 
-    def leave(self, row: int) -> None:
-        """Remove a text. The last text takes its row."""
+    def leave(self, row: int, clear: bool = False) -> None:
+        """Remove a text. The last text takes its row. `clear`: the cache has NaN, which even a mask lets through."""
         last = len(self.windows) - 1
         if row != last:
             self.cache.copy(last, row)
+        if clear:
+            self.cache.clear(last)
         self.windows[row] = self.windows[last]
         self.windows.pop()
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generation import Sampling, candidates
+from generation import NOT_FINITE, Sampling, candidates
 from jojo.text.tokenizer import Tokenizer
 from model import GPT
 from serving.decoder import Decoder
@@ -102,14 +102,14 @@ class Engine:
         self.waiting: deque[Job] = deque()
         self.running: list[Job] = []  # the job of each row of the decoder
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._changed, self._closing = threading.Condition(), False
+        self._changed, self.closing = threading.Condition(), False
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Let jobs wait for their turn. Raises Busy if the queue has no room for all of them."""
         with self._changed:
-            if self._closing or len(self.waiting) + len(jobs) > self.n_waiting:
+            if self.closing or len(self.waiting) + len(jobs) > self.n_waiting:
                 raise Busy
             for job in jobs:
                 job.start(self.tokenizer)
@@ -128,7 +128,7 @@ class Engine:
         """Run a function between two steps. Raises Busy as submit() does."""
         future: Future[Any] = Future()
         with self._changed:
-            if self._closing or len(self._calls) >= self.n_waiting:
+            if self.closing or len(self._calls) >= self.n_waiting:
                 raise Busy
             self._calls.append((function, future))
             self._changed.notify()
@@ -137,15 +137,15 @@ class Engine:
     def close(self) -> None:
         """End all jobs and the thread."""
         with self._changed:
-            self._closing = True
+            self.closing = True
             self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self.waiting or self.running or self._calls or self._closing)
-            if self._closing:
+                self._changed.wait_for(lambda: self.waiting or self.running or self._calls or self.closing)
+            if self.closing:
                 break
             if self._calls:
                 self._answer(*self._calls.popleft())
@@ -181,30 +181,30 @@ class Engine:
         """A token for every running job. Jobs with the same sampling share the work of it."""
         logits = self._decoder.step().cpu()  # (B, V)
         groups: dict[tuple[Sampling, int | None], list[int]] = {}
-        for row, job in enumerate(self.running):
-            groups.setdefault((job.sampling, row if job.draws_alone else None), []).append(row)
-        drawn: dict[int, int] = {}
+        ended: dict[int, tuple[str, str]] = {}
+        for row, (job, good) in enumerate(zip(self.running, logits.isfinite().all(1).tolist(), strict=True)):
+            if good:
+                groups.setdefault((job.sampling, row if job.draws_alone else None), []).append(row)
+            else:
+                ended[row] = "error", NOT_FINITE
         for (sampling, alone), rows in groups.items():
             given, context = logits[rows], torch.empty(len(rows), 0, dtype=torch.int64)
             if alone is not None:
-                given = self.running[alone].penalized(given)
-                context = torch.tensor([self._decoder.windows[alone]])
+                given, context = self.running[alone].penalized(given), torch.tensor([self._decoder.windows[alone]])
             p, ids = candidates(given, context, sampling)
             for i, row in enumerate(rows):
-                number = torch.multinomial(p[i], 1, generator=self.running[row].generator)
-                drawn[row] = int(ids[i, number])
-        ended = {}
-        for row, job in enumerate(self.running):
-            if reason := job.advance(drawn[row], logits[row]):
-                ended[row] = reason
-            self._decoder.windows[row].append(drawn[row])
+                job = self.running[row]
+                chosen = int(ids[i, torch.multinomial(p[i], 1, generator=job.generator)])
+                self._decoder.windows[row].append(chosen)
+                if reason := job.advance(chosen, logits[row]):
+                    ended[row] = reason, ""
         for row in sorted(ended, reverse=True):
-            self._leave([row], ended[row])
+            self._leave([row], *ended[row])
 
     def _leave(self, rows: Sequence[int], reason: str, error: str = "") -> None:
         for row in sorted(rows, reverse=True):  # so the job that takes a free row has been looked at
             job, last = self.running[row], self.running.pop()
             if job is not last:
                 self.running[row] = last
-            self._decoder.leave(row)
+            self._decoder.leave(row, clear=bool(error))
             job.end(reason, error)

@@ -36,7 +36,10 @@ class Served:
         return {i for name, i in self.tokenizer.special_tokens.items() if name != IM_START}
 
     def chat_ids(self, messages: Sequence[Message], max_tokens: int) -> list[int]:
-        """The ids of a conversation, as gen.py --chat makes them: the oldest turns are left out if the context is full."""
+        """The ids of a conversation, as gen.py --chat makes them: the oldest turns are left out if the context is full.
+
+        What a template writes stays whole; the model sees its end.
+        """
         if self.template:
             return self.text_ids(self.template(messages))
         block_size = self.model.config.block_size
@@ -84,10 +87,13 @@ def read_template(name: str) -> Template:
 
     source = user_path(name).read_bytes()
 
+    def refuse(message: str) -> None:  # templates call it for conversations that they cannot write
+        raise ValueError(message)
+
     def render(messages: Sequence[Message]) -> str:
         try:
             template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(source.decode())
-            return template.render(messages=list(messages), add_generation_prompt=True)
+            return template.render(messages=list(messages), add_generation_prompt=True, raise_exception=refuse)
         except Exception as error:  # a template is a program, and can fail in any way
             raise UserError(f"The chat template '{Path(name).name}' cannot write this: {error}.") from None
 

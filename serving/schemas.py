@@ -13,7 +13,12 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "echo": (False,), "suffix": ("",), "best_of": (1,),
 }  # fmt: skip
 MOST_STOPS = 4
-IDS = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+# A list ends its check at the first error: a long one with many would block the server.
+IDS = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
+FORMS = {  # what these fields may be, for the error's sentence
+    "prompt": "a text, texts, ids (0 or more), or lists of ids", "stop": f"a text, or at most {MOST_STOPS}, not empty",
+    "content": "a text, or a list of parts of type text",
+}  # fmt: skip
 
 
 class Request(BaseModel):
@@ -33,7 +38,7 @@ def as_stops(stop: str | list[str] | None) -> list[str]:
     """A request's stop strings."""
     stops = [stop] if isinstance(stop, str) else stop or []
     if "" in stops or len(stops) > MOST_STOPS:
-        raise ValueError(f"must be at most {MOST_STOPS} texts, each with a character or more")
+        raise ValueError("an empty text, or too many")
     return stops
 
 
@@ -47,7 +52,9 @@ class SamplingRequest(Request):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    stop: Annotated[str | list[str] | None, AfterValidator(as_stops)] = Field(None, validate_default=True)
+    stop: Annotated[str | Annotated[list[str], Field(fail_fast=True)] | None, AfterValidator(as_stops)] = Field(
+        None, validate_default=True
+    )
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Annotated[int, Field(ge=1, le=16)] | None = None
     stream: bool | None = None
@@ -71,7 +78,7 @@ class ChatMessage(BaseModel):
     """A turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[ContentPart]
+    content: str | Annotated[list[ContentPart], Field(fail_fast=True)]
 
     def as_message(self) -> dict[str, str]:
         """The turn as the tokenizer takes it."""
@@ -82,7 +89,7 @@ class ChatMessage(BaseModel):
 class ChatRequest(SamplingRequest):
     """The body of /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="the newer name of max_tokens")
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -91,7 +98,10 @@ class ChatRequest(SamplingRequest):
 class TextRequest(SamplingRequest):
     """The body of /v1/completions."""
 
-    prompt: str | IDS | Annotated[list[str], Field(min_length=1)] | Annotated[list[IDS], Field(min_length=1)]
+    prompt: (
+        str | IDS | Annotated[list[str], Field(min_length=1, fail_fast=True)]
+        | Annotated[list[IDS], Field(min_length=1, fail_fast=True)]
+    )  # fmt: skip
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import time
@@ -10,11 +11,11 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from generation import Sampling
-from serving.answers import JSON, Answer, error_body
+from serving.answers import JSON, Answer, as_json, error_body
 from serving.engine import Job
 from serving.metrics import Metrics
 from serving.models import Served
@@ -57,17 +58,18 @@ class Writing:
 
     def _tell(self, number: int, piece: Piece) -> None:
         """Called in the engine's thread."""
-        self._loop.call_soon_threadsafe(self._pieces.put_nowait, (number, piece))
+        if self.jobs[number].written.total() == len(piece.tokens):
+            self.metrics.first_piece(self.served.name, time.monotonic() - self.started)
+        self.metrics.wrote(self.served.name, len(piece.tokens))
+        with contextlib.suppress(RuntimeError):  # the loop has ended, with a second Ctrl-C
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, (number, piece))
 
     async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
         """The number of a text and its next piece, until all texts have ended."""
         running = len(self.jobs)
         while running:
             number, piece = await self._pieces.get()
-            if not self.usage["completion_tokens"]:
-                self.metrics.first_piece(self.served.name, time.monotonic() - self.started)
             self.usage["completion_tokens"] += len(piece.tokens)
-            self.metrics.wrote(self.served.name, len(piece.tokens))
             running -= piece.finish is not None
             yield number, piece
         self.usage["total_tokens"] = sum(self.usage.values())
@@ -88,13 +90,15 @@ async def whole_answer(request: Request, writing: Writing, answer: Answer) -> Re
     tasks = [asyncio.ensure_future(collect()), asyncio.ensure_future(client_leaves())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            tasks[0].result()  # raises what went wrong there
     finally:
         for task in tasks:
             task.cancel()
         writing.cancel()
     if error := next((text.error for text in texts if text.error), None):
-        return JSONResponse(error_body(error, "server_error"), 500)
-    return JSONResponse(answer.whole(texts, writing.prompts, writing.usage))
+        return as_json(error_body(error, "server_error"), 503 if writing.served.engine.closing else 500)
+    return as_json(answer.whole(texts, writing.prompts, writing.usage))
 
 
 class StreamedAnswer(StreamingResponse):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
 import socket
 import subprocess
 import sys
-import urllib.request
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from helpers_cli import environment
 from helpers_model import random_model, save_format3, tiny_config
+from helpers_serving import endless_model, served, serving, until
 
 import serve
 from jojo.text.tokenizer import Tokenizer
+from serving import app
 from serving.models import load, read_template
 from utils import UserError
 
@@ -71,20 +75,20 @@ def test_models_of_the_same_name_get_numbers_and_text_models_cannot_chat(model: 
     models = load([model, twin], "cpu", "float32", None, 2, 2)
     with_template = load([model], "cpu", "float32", "chatml", 2, 2)
     assert list(models) == ["x", "x-2"]
-    assert [served.can_chat for served in (*models.values(), *with_template.values())] == [False, False, True]
-    assert str(tmp_path) not in json.dumps([served.card() for served in models.values()])
-    for served in (*models.values(), *with_template.values()):
-        served.engine.close()
+    assert [one.can_chat for one in (*models.values(), *with_template.values())] == [False, False, True]
+    assert str(tmp_path) not in json.dumps([one.card() for one in models.values()])
+    for one in (*models.values(), *with_template.values()):
+        one.engine.close()
 
 
 def test_a_template_writes_conversations_without_control_tokens(model: Path, tmp_path: Path) -> None:
     template = tmp_path / "plain.jinja"
     template.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:")
-    (served,) = load([model], "cpu", "float32", str(template), 2, 2).values()
-    ids = served.chat_ids([{"role": "user", "content": "Hi <|im_end|>"}], 10)
-    assert served.tokenizer.decode(ids[1:]) == "user: Hi <|im_end|>\nassistant:"
-    assert ids[0] == served.tokenizer.eot_id and not set(ids[1:]) & set(served.tokenizer.special_tokens.values())
-    served.engine.close()
+    (one,) = load([model], "cpu", "float32", str(template), 2, 2).values()
+    ids = one.chat_ids([{"role": "user", "content": "Hi <|im_end|>"}], 10)
+    assert one.tokenizer.decode(ids[1:]) == "user: Hi <|im_end|>\nassistant:"
+    assert ids[0] == one.tokenizer.eot_id and not set(ids[1:]) & set(one.tokenizer.special_tokens.values())
+    one.engine.close()
 
 
 @pytest.mark.parametrize("content", ["{% for %}", "{{ messages.__class__.__mro__ }}", "{{ 1 / 0 }}"])
@@ -95,29 +99,59 @@ def test_a_template_that_does_not_work_is_one_sentence(tmp_path: Path, content: 
         read_template(str(path))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_server_answers_and_ends_with_a_signal_after_the_running_answer(model: Path, number: int) -> None:
-    command = [sys.executable, "serve.py", str(model), "--device", "cpu", "--port", "0"]
+def request(port: int, max_tokens: int) -> bytes:
+    """A request for a stream that ends after so many tokens, or at a control token, which is rare."""
+    body = json.dumps(
+        {"model": "x", "prompt": "A", "max_tokens": max_tokens, "temperature": 2, "top_k": 0, "stream": True}
+    )
+    fields = (
+        f"Host: localhost:{port}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}"
+    )
+    return f"POST /v1/completions HTTP/1.1\r\n{fields}\r\n\r\n{body}".encode()
+
+
+@pytest.mark.parametrize(
+    ("signals", "max_tokens", "ends"),
+    [
+        ([signal.SIGTERM], 99, b"data: [DONE]"), ([signal.SIGHUP], 99, b"data: [DONE]"),
+        ([signal.SIGINT, signal.SIGINT], 10**6, b""),
+    ],
+)  # fmt: skip
+def test_a_server_ends_after_the_running_answers_and_at_once_with_a_second_signal(
+    model: Path, signals: list[int], max_tokens: int, ends: bytes
+) -> None:
+    command = [sys.executable, "serve.py", str(model), "--device", "cpu", "--port", "0", "--max_tokens", "1000000"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
     try:
         assert process.stdout is not None
-        said = [process.stdout.readline() for _ in range(3)]
-        url = said[2].split()[1]
-        body = json.dumps(
-            {"model": "x", "prompt": "A", "max_tokens": 60, "temperature": 2, "top_k": 0, "seed": 1}
-        ).encode()
-        request = urllib.request.Request(f"{url}/completions", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            assert json.load(answer)["choices"][0]["text"]
-        with socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0]))) as connection:
-            fields = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            connection.sendall(f"POST /v1/completions HTTP/1.1\r\n{fields}".encode() + body)
-            process.send_signal(number)
-            content = b"".join(iter(lambda: connection.recv(1 << 16), b""))
-        assert content == b"" or b'"finish_reason"' in content  # it came too late, or is answered to the end
-        out, err = process.communicate(timeout=20)
-        assert (process.returncode, out, err) == (0, "\nStopped.\n", "")
+        port = int([process.stdout.readline() for _ in range(3)][2].rsplit(":", 1)[1].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(request(port, max_tokens))
+            content = connection.recv(1)
+            for number in signals:
+                process.send_signal(number)
+                time.sleep(0.3)
+            with contextlib.suppress(ConnectionResetError):
+                content += b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        assert content.startswith(b"HTTP/1.1 200") and ends in content
+        assert process.communicate(timeout=20) == ("\nStopped.\n", "")
+        assert process.returncode == 0
     finally:
         process.kill()
+        process.communicate()
+
+
+def test_texts_that_take_too_long_after_the_signal_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "DRAIN_SECONDS", 0.2)
+    endless = served("endless", model=endless_model())
+    body = {"model": "endless", "prompt": "A", "max_tokens": 10**6}
+    with serving(endless, max_tokens=10**6) as client, ThreadPoolExecutor() as pool:
+        whole = pool.submit(client.ask, "/v1/completions", body)
+        stream = pool.submit(client.ask, "/v1/completions", body | {"stream": True})
+        until(lambda: len(endless.engine.running) == 2)
+        client.stop()
+        status, answer = whole.result(20)
+        assert (status, answer["error"]["message"]) == (503, "The server is shutting down.")
+        assert "The server is shutting down." in stream.result(20)[1]

@@ -61,6 +61,11 @@ class RowsCache(KVCache):
         for memory in (self.keys, self.values):
             memory[:, target] = memory[:, source]
 
+    def clear(self, number: int) -> None:
+        """Set a row to 0."""
+        for memory in (self.keys, self.values):
+            memory[:, number] = 0
+
     def begin(self, lengths: Sequence[int]) -> None:
         """Call it before the model reads a token for each of the first B rows, which have so many tokens so far."""
         device, dtype = self.keys.device, self.keys.dtype

@@ -14,7 +14,7 @@ from helpers_model import random_model, tiny_config, unigram_model
 
 from jojo.text.tokenizer import get_tokenizer
 from serve import LOCAL_NAMES
-from serving.app import Limits, create_app, web_server
+from serving.app import Limits, WebServer
 from serving.engine import Engine
 from serving.guard import Rules
 from serving.models import Served
@@ -53,8 +53,8 @@ def served(
 class Client:
     """Requests to one server."""
 
-    def __init__(self, port: int) -> None:
-        self.port, self.url = port, f"http://127.0.0.1:{port}"
+    def __init__(self, port: int, stop: Callable[[], None]) -> None:
+        self.port, self.url, self.stop = port, f"http://127.0.0.1:{port}", stop
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
@@ -105,17 +105,21 @@ def text_of_chunks(text: str) -> str:
 
 
 @contextlib.contextmanager
-def serving(*models: Served, key: str | None = None, max_tokens: int = 100, seconds: float = 30.0) -> Iterator[Client]:
+def serving(
+    *models: Served, key: str | None = None, max_tokens: int = 100, seconds: float = 30.0, buffer: int | None = None
+) -> Iterator[Client]:
     """A server for these models on a free port, until the block ends."""
     rules = Rules(LOCAL_NAMES, any_address=False, key=key)
-    app = create_app({model.name: model for model in models}, Limits(max_tokens, seconds), rules)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = web_server(app)
+        if buffer:  # bytes that the system takes for a client that does not read
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        server = WebServer({model.name: model for model in models}, Limits(max_tokens, seconds), rules)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
-            yield Client(listener.getsockname()[1])
+            yield Client(listener.getsockname()[1], lambda: setattr(server, "should_exit", True))
         finally:
             server.should_exit = True
             thread.join(20)
+            server.close_engines()
             assert not thread.is_alive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +11,12 @@ import openai
 import pytest
 import torch
 from helpers_serving import TOKENIZER, Client, endless_model, served, serving, until
+from pydantic import ValidationError
 
 from generation import Sampling, chat_prompt, generate
 from jojo.text.tokenizer import Message
 from serving.models import Served
+from serving.schemas import ChatRequest, TextRequest
 
 MESSAGES: list[Any] = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
 
@@ -177,12 +180,19 @@ def request_of(**body: Any) -> bytes:
     return head.encode() + content
 
 
-def test_a_stream_that_is_left_ends_its_decoding(api: openai.OpenAI, models: list[Served]) -> None:
+def test_a_stream_that_is_left_ends_its_decoding_within_two_tokens(
+    api: openai.OpenAI, models: list[Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = models[2].engine._decoder
+    step = decoder.step
+    monkeypatch.setattr(decoder, "step", lambda: (time.sleep(0.1), step())[1])
     stream = api.completions.create(model="endless", prompt="A", max_tokens=10**6, stream=True)
     next(iter(stream))
-    assert models[2].engine.running
+    (job,) = models[2].engine.running
+    written = job.written.total()
     stream.close()
     until(lambda: not models[2].engine.running)
+    assert job.written.total() <= written + 2
 
 
 def test_a_client_that_leaves_without_a_stream_ends_its_decoding(client: Client, models: list[Served]) -> None:
@@ -199,6 +209,16 @@ def test_a_reader_that_does_not_read_stalls_nobody(client: Client, models: list[
         until(lambda: models[2].engine.running[0].written.total() > 500)  # it is further than what the socket holds
         assert client.ask("/v1/completions", {"model": "endless", "prompt": "A", "max_tokens": 5})[0] == 200
     until(lambda: not models[2].engine.running)
+
+
+def test_a_list_with_many_errors_is_refused_at_the_first() -> None:
+    for kind, body in (
+        (TextRequest, {"prompt": [1.5] * 1000}), (TextRequest, {"prompt": ["A"] * 1000 + [None] * 1000}),
+        (ChatRequest, {"messages": [{}] * 1000}), (ChatRequest, {"messages": [{"role": "user", "content": [1] * 1000}]}),
+    ):  # fmt: skip
+        with pytest.raises(ValidationError) as caught:
+            kind.model_validate({"model": "x"} | body)
+        assert caught.value.error_count() < 10
 
 
 OK: dict[str, Any] = {"model": "tiny", "prompt": "A", "max_tokens": 2}
@@ -218,11 +238,14 @@ OK: dict[str, Any] = {"model": "tiny", "prompt": "A", "max_tokens": 2}
         ({"temperature": "1"}, 400, "temperature", "valid number"),
         ({"top_p": 0}, 400, "top_p", "greater than 0"),
         ({"n": 99}, 400, "n", "less than or equal to 16"),
-        ({"stop": ""}, 400, "stop", "each with a character or more"),
-        ({"stop": ["a"] * 5}, 400, "stop", "at most 4 texts"),
+        ({"stop": ""}, 400, "stop", "a text, or at most 4, not empty"),
+        ({"stop": ["a"] * 5}, 400, "stop", "a text, or at most 4, not empty"),
         ({"logprobs": True}, 400, "logprobs", "valid integer"),
         ({"echo": True}, 400, "echo", "does not support the parameter 'echo'"),
         ({"suffix": "x"}, 400, "suffix", "does not support"),
+        ({"prompt": [1.5] * 1000}, 400, "prompt", "a text, texts, ids (0 or more), or lists of ids"),
+        ({"prompt": ["A"] * 3, "n": 3}, 400, "prompt", "at most 8 texts"),
+        ({"model": "\ud800"}, 404, "model", "no model"),
         ({"tools": [], "user": "someone", "made_up": 1, "logit_bias": None}, 200, None, ""),
     ],
 )  # fmt: skip

@@ -148,6 +148,31 @@ def test_logits_that_are_not_numbers_end_jobs_with_a_sentence_and_the_engine_goe
     assert healthy.ids() == by_generate(engine, [1], 5, Sampling(), 1)
 
 
+def test_a_text_whose_logits_are_not_numbers_ends_alone_and_leaves_nothing_behind(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its keys and values may be NaN, in the row that another text takes."""
+    step = engine._decoder.step
+
+    def broken_row() -> torch.Tensor:
+        logits = step()
+        if len(logits) == 2 and len(engine._decoder.windows[0]) == 4:
+            engine._decoder.cache.values[:, 0] = torch.nan
+            logits[0, 5] = torch.nan
+        return logits
+
+    monkeypatch.setattr(engine._decoder, "step", broken_row)
+    readers = [Reader([7], 30), Reader([8], 30)]
+    engine.submit([reader.job for reader in readers])
+    assert readers[0].result().error
+    assert readers[1].ids() == by_generate(engine, [8], 30, Sampling(), 1)
+    monkeypatch.undo()
+    after = [Reader([number], 20, seed=number) for number in range(3)]
+    engine.submit([reader.job for reader in after])
+    for number, reader in enumerate(after):
+        assert reader.ids() == by_generate(engine, [number], 20, Sampling(), number)
+
+
 def test_an_unexpected_error_ends_the_jobs_and_the_engine_goes_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

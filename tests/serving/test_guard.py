@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Iterator
 
 import pytest
-from helpers_serving import Client, served, serving
+from helpers_serving import Client, endless_model, served, serving, until
 
 from serving import guard
 from serving.guard import MAX_BODY_BYTES, Rules
@@ -40,7 +42,9 @@ def test_a_foreign_host_is_refused_everywhere(client: Client, path: str) -> None
     assert (status, answer["error"]["code"]) == (403, "wrong_host")
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "http://[", ""]
+)
 def test_pages_of_other_sites_are_refused(client: Client, origin: str) -> None:
     status, answer = client.ask("/v1/completions", BODY, Origin=origin)
     assert (status, answer["error"]["code"]) == (403, "wrong_origin")
@@ -93,6 +97,27 @@ def test_a_body_that_is_too_long_is_refused(client: Client) -> None:
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     status, _, _ = client.raw(head + chunk * (MAX_BODY_BYTES // 0x10000 + 1))
     assert status == 413
+
+
+def test_what_is_not_http_is_400_in_the_apis_form(client: Client) -> None:
+    for content in (b"garbage\r\n\r\n", b"GET /health HTTP/1.1\r\n\r\n", b"\x16\x03\x01\r\n\r\n"):
+        status, headers, body = client.raw(content)
+        assert (status, headers["content-type"]) == (400, "application/json")
+        assert json.loads(body)["error"]["message"] == "Invalid HTTP request received."
+
+
+def test_a_client_that_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "WRITE_SECONDS", 0.3)
+    endless = served("endless", model=endless_model())
+    with serving(endless, max_tokens=10**6, buffer=4096) as client, client.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        body = json.dumps(
+            {"model": "endless", "prompt": "A" * 9, "max_tokens": 10**6, "stream": True, "logprobs": 20}
+        ).encode()
+        fields = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(f"POST /v1/completions HTTP/1.1\r\n{fields}".encode() + body)
+        until(lambda: endless.engine.running)
+        until(lambda: not endless.engine.running)
 
 
 def test_connections_that_send_nothing_are_closed_and_others_are_served(
