@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 
 from generation import NOT_FINITE, Sampling, candidates
+from jojo.networks import formulas
 from jojo.text.tokenizer import Tokenizer
 from model import GPT
 from serving.decoder import Decoder
 from serving.text import Piece, StoppedText, Token
 from utils import UserError, log
+
+SMALL = 5_000_000  # parameters: below, a step is too short to share among processors, and the event loop needs one too
 
 
 class Busy(Exception):
@@ -99,6 +102,8 @@ class Engine:
     def __init__(self, model: GPT, tokenizer: Tokenizer, n_rows: int, n_waiting: int) -> None:
         self.model, self.tokenizer, self.n_waiting = model, tokenizer, n_waiting
         self._n_rows, self._decoder = n_rows, Decoder(model, n_rows)
+        self._n_threads = torch.get_num_threads()
+        self._step_threads = 1 if formulas(model.config).n_parameters < SMALL else self._n_threads
         self.waiting: deque[Job] = deque()
         self.running: list[Job] = []  # the job of each row of the decoder
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -151,6 +156,7 @@ class Engine:
                 self._answer(*self._calls.popleft())
             try:
                 self._leave([row for row, job in enumerate(self.running) if job.cancelled], "stop")
+                torch.set_num_threads(self._n_threads)  # a prompt is read by all processors
                 while len(self.running) < self._n_rows and (job := self._next_job()):
                     self.running.append(job)
                     self._decoder.join(job.prompt)
@@ -161,6 +167,7 @@ class Engine:
                 log.error("Decoding failed: %s", error, exc_info=None if known else error)
                 message = str(error) if known else "The model could not decode; the server's log says why."
                 self._leave(range(len(self.running)), "error", message)
+        torch.set_num_threads(self._n_threads)
         for job in (*self.waiting, *self.running):
             job.end("error", "The server is shutting down.")
         for _, future in self._calls:
@@ -179,6 +186,7 @@ class Engine:
 
     def _step(self) -> None:
         """A token for every running job. Jobs with the same sampling share the work of it."""
+        torch.set_num_threads(self._step_threads)  # each time: the engine of another model may have changed it
         logits = self._decoder.step().cpu()  # (B, V)
         groups: dict[tuple[Sampling, int | None], list[int]] = {}
         ended: dict[int, tuple[str, str]] = {}
