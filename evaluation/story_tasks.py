@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, tee
 
 from evaluation.questions import Question
 from recipes.story_generator import PRONOUNS, Plot, Telling, chooser, plots, tell
@@ -93,7 +93,15 @@ def two_people(telling: Telling, roles: list[str], rng: random.Random) -> Twins 
 
 
 def story_twins(task: str) -> Iterator[Twins]:
-    """The task's questions, without end."""
+    """The task's questions, without end. A process makes them only once: each evaluation asks the same ones."""
+    _made[task], twins = tee(_made.get(task) or _story_twins(task))
+    return twins
+
+
+_made: dict[str, Iterator[Twins]] = {}
+
+
+def _story_twins(task: str) -> Iterator[Twins]:
     rng, by_name = random.Random(f"tasks/{task}"), {plot.name: plot for plot in plots()}
     for index in count():
         telling = tell(index, SEED)

@@ -44,6 +44,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     403: {"description": "the Host or Origin header is wrong"}, 404: {"description": "there is no such model"},
     408: {"description": "the request came too slowly"}, 413: {"description": "the request is too long"},
     429: {"description": "too many requests wait"}, 500: {"description": "the model cannot decode"},
+    503: {"description": "the server is shutting down"},
 }  # fmt: skip
 
 
@@ -90,12 +91,18 @@ class Server:
             raise ApiError(400, f"max_tokens: this server writes at most {most:,} tokens a text.", "max_tokens")
         return min(DEFAULT_MAX_TOKENS, most) if asked is None else asked
 
+    def check_room(self, served: Served, n_texts: int) -> None:
+        """Refuse a request that would not fit into an empty queue."""
+        if n_texts > served.engine.n_waiting:
+            raise ApiError(400, f"A request to this server can ask for at most {served.engine.n_waiting:,} texts.", "n")
+
     async def chat(self, request: Request, body: ChatRequest) -> Response:
         """Answer a conversation."""
         served = self.find(body.model)
         if not served.can_chat:
             message = f"'{served.name}' was not trained on conversations; use /v1/completions, or start the server with --template."
             raise ApiError(400, message, "model", "not_a_chat_model")
+        self.check_room(served, body.n or 1)
         max_tokens = self.max_tokens(body.max_completion_tokens or body.max_tokens)
         prompt = served.chat_ids([message.as_message() for message in body.messages], max_tokens)
         answer = ChatAnswer(served.name, served.tokenizer, bool(body.return_token_ids), bool(body.logprobs))
@@ -106,9 +113,7 @@ class Server:
         """Continue texts."""
         served, prompt = self.find(body.model), body.prompt
         several: list[Any] = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
-        most = served.engine.n_waiting
-        if len(several) * (body.n or 1) > most:
-            raise ApiError(400, f"A request to this server can ask for at most {most:,} texts.", "prompt")
+        self.check_room(served, len(several) * (body.n or 1))  # before they are encoded, which takes time
         prompts = [self.ids(served, one, "prompt") for one in several]
         answer = Answer(served.name, served.tokenizer, bool(body.return_token_ids), body.logprobs is not None)
         writing = Writing(served, body, prompts, self.metrics)

@@ -51,6 +51,12 @@ def tokenizer(name: str) -> Tokenizer:
 
 
 @cache
+def all_stories() -> tuple[str, str]:
+    """The new stories that questions may come from, and the sample that is trained on, each after a zero."""
+    return "\0".join(tell(index, SEED).text for index in range(9000)), "\0" + "\0".join(stories(20_000))
+
+
+@cache
 def questions(task: str, name: str = "story") -> list[Question]:
     return builtin_questions(task, tokenizer(name))
 
@@ -237,7 +243,7 @@ def test_training_never_sees_the_sentences() -> None:
 @pytest.mark.parametrize("task", STORY_TASKS)
 def test_questions_of_new_stories_are_stories_that_training_never_sees(task: str) -> None:
     """One of two twins is the beginning of a story with the questions' seed; no context begins a story of the sample."""
-    told, sample = "\0".join(tell(index, SEED).text for index in range(9000)), "\0" + "\0".join(stories(20_000))
+    told, sample = all_stories()
     found = questions(task)
     for first, second in zip(found[::2], found[1::2], strict=True):
         right = [question.context + question.choices[question.answer] for question in (first, second)]

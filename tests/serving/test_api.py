@@ -244,7 +244,7 @@ OK: dict[str, Any] = {"model": "tiny", "prompt": "A", "max_tokens": 2}
         ({"echo": True}, 400, "echo", "does not support the parameter 'echo'"),
         ({"suffix": "x"}, 400, "suffix", "does not support"),
         ({"prompt": [1.5] * 1000}, 400, "prompt", "a text, texts, ids (0 or more), or lists of ids"),
-        ({"prompt": ["A"] * 3, "n": 3}, 400, "prompt", "at most 8 texts"),
+        ({"prompt": ["A"] * 3, "n": 3}, 400, "n", "at most 8 texts"),
         ({"model": "\ud800"}, 404, "model", "no model"),
         ({"tools": [], "user": "someone", "made_up": 1, "logit_bias": None}, 200, None, ""),
     ],
