@@ -82,8 +82,8 @@ class RowsCache(KVCache):
         """Add a layer's k and v (B, K, 1, D); returns those of the longest row's S tokens, (B, K, S, D)."""
         assert self.seen is not None
         B, S = len(k), self.seen.size(-1)
-        self.keys[layer, self.rows, :, self.lengths] = k[:, :, 0]
-        self.values[layer, self.rows, :, self.lengths] = v[:, :, 0]
+        for memory, new in ((self.keys, k), (self.values, v)):
+            memory[layer, self.rows, :, self.lengths] = new[:, :, 0].to(memory.dtype)
         return self.keys[layer, :B, :, :S], self.values[layer, :B, :, :S]
 
     def advance(self, T: int) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generation import Sampling, generate
+from jojo.kernels.int8 import quantize
 from model import GPT
 from serving.decoder import Decoder
 
@@ -69,6 +70,21 @@ def test_logits_equal_those_of_the_whole_text(family: dict[str, Any]) -> None:
     for row, logits in enumerate(decoder.step()):
         expected = model(torch.tensor([texts[row]]))[0, -1]
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
+
+
+@both_architectures
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_weights_of_16_and_8_bits_give_the_logits_of_the_whole_text(family: dict[str, Any], dtype: str) -> None:
+    model = random_model(tiny_config(**family | {"n_embd": 64}))
+    model = quantize(model) if dtype == "int8" else model.to(torch.bfloat16)
+    decoder = Decoder(model, 3)
+    for prompt in ([1, 2, 3], [9], [5, 6]):
+        decoder.join(prompt)
+    for _ in range(5):
+        for logits, window in zip(decoder.step(), decoder.windows, strict=True):
+            expected = model.next_logits(torch.tensor([window]))[0]
+            torch.testing.assert_close(logits, expected, rtol=0, atol=0.03 * expected.abs().max().item())
+            window.append(int(expected.argmax()))
 
 
 @both_architectures
