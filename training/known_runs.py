@@ -39,8 +39,8 @@ KNOWN_RUNS = [
                                    " --data.tokenizer data/tale-8192.tiktoken --max_iters 320 --training.eval_iters 60"),
         (11.5e6, 500 * 512, 1.694, "--config configs/story-small-8k.json --dataset tale --data.tokenizer gpt2"
                                    " --batch_size 4 --max_iters 500 --training.eval_iters 60"),
-        (2.9e6, 550 * 1024, 1.58, "--config configs/story-fast-8k.json --training.eval_iters 29"),
-        (5.3e6, 1000 * 1024, 1.51, "--config configs/story-fast-8k-2min.json --training.eval_iters 29"),
+        (2.9e6, 550 * 1024, 1.55, "--config configs/story-fast-8k.json --training.eval_iters 29"),
+        (5.3e6, 1000 * 1024, 1.49, "--config configs/story-fast-8k-2min.json --training.eval_iters 29"),
         (30e6, 40 * 1024, 1.97, "--config configs/story-fast.json --training.eval_iters 29"),
     )
 ]  # fmt: skip
