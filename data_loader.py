@@ -26,7 +26,7 @@ from torch import Tensor
 from config import Config, SystemConfig
 from jojo.machine.ranks import SINGLE, Ranks
 from jojo.text.chat_targets import AssistantTargets
-from jojo.text.packing import EpochStream, Piece, WholeRows, mix_key, permute
+from jojo.text.packing import EpochStream, Piece, WholeRows, mix_key, permuted_range
 from jojo.text.token_cache import TokenCache
 from jojo.text.tokenizer import Tokenizer
 
@@ -82,7 +82,7 @@ class PackedLoader:
         first = index * self.rows_per_batch
         rows = np.full(self.rows_per_batch, -1, np.int64)
         real = max(0, min(self.n_rows - first, self.rows_per_batch))
-        rows[:real] = permute(np.arange(first, first + real), self.n_rows, mix_key(self.seed or 0, epoch, 2))
+        rows[:real] = permuted_range(first, first + real, self.n_rows, mix_key(self.seed or 0, epoch, 2))
         return rows.reshape(self.accumulation, self.batch_size)
 
     def batch(self, epoch: int, index: int) -> Batch:
@@ -93,41 +93,47 @@ class PackedLoader:
         mine, others = rows[of_this_rank], np.delete(rows, of_this_rank, axis=0)
         inputs = np.full((*mine.shape, self.block_size), self.eot_id, np.int64)  # (A, B, T)
         targets = np.full_like(inputs, IGNORED)
-        for place in np.ndindex(mine.shape):
-            if mine[place] >= 0:
-                self._fill(inputs[place], targets[place], layout, int(mine[place]))
+        inputs[mine >= 0], targets[mine >= 0] = self._read(layout, mine[mine >= 0])
         n_targets = np.count_nonzero(targets != IGNORED)  # of this rank; then add those of the other ranks
-        for row in others[others >= 0].tolist():
-            n_targets += self._predicted(self.targets, layout, row).sum() if self.targets else layout.n_targets(row)
+        elsewhere = others[others >= 0]
+        if self.targets:
+            n_targets += sum(self._predicted(self.targets, layout, row).sum() for row in elsewhere.tolist())
+        else:
+            n_targets += layout.n_targets(elsewhere).sum()
         return Batch(inputs, targets, int(n_targets))
 
-    def _fill(self, inputs: np.ndarray, targets: np.ndarray, layout: EpochStream | WholeRows, row: int) -> None:
-        """Write the ids of a row to `targets`, and shifted right by one to `inputs`; both (T,)."""
-        ids = np.concatenate([self.ids(piece) for piece in layout.pieces(row)])
-        if before := layout.context(row):
-            inputs[0] = self.ids(before)[0]
-        inputs[1 : len(ids)] = ids[:-1]
-        targets[: len(ids)] = ids
+    def _read(self, layout: EpochStream | WholeRows, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of n rows, int64 (n, T) each: a target is the input's next token."""
+        pieces = layout.pieces(rows, n_before=1)
+        ids = self.cache.gather(pieces.document, pieces.begin, pieces.count)
+        n_targets, n_ids = layout.n_targets(rows)[:, None], np.bincount(pieces.row, pieces.count, len(rows))[:, None]
+        column = np.arange(self.block_size + 1)  # 0: the token before the first target, which not every row has
+        tokens = np.full((len(rows), self.block_size + 1), self.eot_id, np.int64)
+        tokens[(column > n_targets - n_ids) & (column <= n_targets)] = ids
+        is_target = column[1:] <= n_targets
+        inputs, targets = np.where(is_target, tokens[:, :-1], self.eot_id), np.where(is_target, tokens[:, 1:], IGNORED)
         if self.targets:
-            targets[: len(ids)][~self._predicted(self.targets, layout, row)] = IGNORED
+            for place, row in enumerate(rows.tolist()):
+                targets[place, : n_targets[place, 0]][~self._predicted(self.targets, layout, row)] = IGNORED
+        return inputs, targets
 
     def _predicted(self, targets: AssistantTargets, layout: EpochStream | WholeRows, row: int) -> np.ndarray:
         """Which tokens of a row are predicted, bool. Reads a conversation from its beginning, to know who speaks."""
         masks = []
-        for piece in layout.pieces(row):
+        for piece in layout.pieces(np.array([row])):
             is_chat = self.ids(Piece(piece.document, 0, 1))[0] == targets.im_start
             known = Piece(piece.document, 0, piece.begin + piece.count) if is_chat else piece
             masks.append(targets.mask(self.ids(known))[-piece.count :])
         return np.concatenate(masks)
 
     def ids(self, piece: Piece) -> np.ndarray:
-        begin = int(self.cache.offsets(piece.document, piece.document + 1)[0]) + piece.begin
-        return self.cache.tokens(begin, begin + piece.count)
+        """The ids of one piece."""
+        return self.cache.gather(np.array([piece.document]), np.array([piece.begin]), np.array([piece.count]))
 
     def documents(self, epoch: int, index: int) -> list[int]:
         """Numbers (from 0, in the cache's order) of the documents in a batch, for messages about it."""
         layout, rows = self.layout(epoch), self.rows(epoch, index)
-        return sorted({piece.document for row in rows.flat if row >= 0 for piece in layout.pieces(int(row))})
+        return np.unique(layout.pieces(rows[rows >= 0]).document).tolist()
 
     def describe_documents(self, epoch: int, index: int, tokenizer: Tokenizer, most: int = 4) -> str:
         """The documents in a batch, for a message: their lines in the JSONL file, from 1, and their first words."""

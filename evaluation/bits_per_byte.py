@@ -58,8 +58,8 @@ def documents_of(loader: PackedLoader, index: int) -> np.ndarray:
     numbers = np.full((loader.batch_size, loader.block_size), -1, np.int64)
     for place, row in enumerate(loader.rows(0, index)[0].tolist()):
         if row >= 0:
-            pieces = loader.layout(0).pieces(row)
-            found = np.repeat([piece.document for piece in pieces], [piece.count for piece in pieces])
+            pieces = loader.layout(0).pieces(np.array([row]))
+            found = np.repeat(pieces.document, pieces.count)
             numbers[place, : len(found)] = found
     return numbers
 

@@ -88,7 +88,7 @@ def show(loader: PackedLoader, batch: Batch, epoch: int, index: int, tokenizer: 
     for place, row in enumerate(rows[:most].tolist()):
         if row < 0:
             continue
-        pieces = layout.pieces(row)
+        pieces = list(layout.pieces(rows[place : place + 1]))
         length = sum(piece.count for piece in pieces)
         unused = loader.block_size - length
         ids = [inputs[place][0].item(), *(i for piece in pieces for i in loader.ids(piece).tolist())]

@@ -12,6 +12,7 @@ answer. Plain text, and a turn that is longer than a row, is cut at the end of t
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +22,7 @@ from jojo.text.chat_targets import AssistantTargets
 from jojo.text.token_cache import TokenCache
 
 CHUNK = 1 << 16  # documents processed at once
+KEPT = 1 << 12  # positions permuted at once
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,25 @@ class Piece:
     count: int
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces of several rows, one after another, as arrays: int64 (n,)."""
+
+    row: np.ndarray  # a piece belongs to this one of the rows
+    document: np.ndarray
+    begin: np.ndarray
+    count: np.ndarray
+
+    def __iter__(self) -> Iterator[Piece]:
+        return map(Piece, self.document.tolist(), self.begin.tolist(), self.count.tolist())
+
+
+def ranges(firsts: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers first, first + 1, ... of each range, and the ranges that they belong to: int64 (sum of counts,)."""
+    number = np.repeat(np.arange(len(counts)), counts)
+    return np.arange(len(number)) + np.repeat(firsts - (np.cumsum(counts) - counts), counts), number
+
+
 def _mix(x: np.ndarray) -> np.ndarray:
     """SplitMix64's finalizer (Steele, Lea & Flood 2014): every bit of the result depends on every bit of x (uint64)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -39,6 +60,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
+@lru_cache(maxsize=64)
 def mix_key(*parts: int) -> int:
     """One 64-bit key from several integers, the same on every machine."""
     key = np.zeros(1, np.uint64)
@@ -72,6 +94,17 @@ def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
     return values.astype(np.int64)
 
 
+def permuted_range(first: int, stop: int, n: int, key: int) -> np.ndarray:
+    """permute() of `first` to `stop` - 1. A few thousand are computed together and kept, for the ranges that follow."""
+    chunks = [_permuted_chunk(chunk, n, key) for chunk in range(first // KEPT, -(-stop // KEPT))]
+    return np.concatenate([np.empty(0, np.int64), *chunks])[first % KEPT :][: stop - first]
+
+
+@lru_cache(maxsize=4)
+def _permuted_chunk(chunk: int, n: int, key: int) -> np.ndarray:
+    return permute(np.arange(chunk * KEPT, min((chunk + 1) * KEPT, n)), n, key)
+
+
 class EpochStream:
     """One epoch's documents laid end to end. Holds 8 bytes per document: where each begins in the stream."""
 
@@ -83,37 +116,31 @@ class EpochStream:
             index, n = cache.index(), cache.n_documents
             self._starts = np.zeros(n + 1, np.int64)
             for first in range(0, n, CHUNK):
-                documents = self._documents(first, min(first + CHUNK, n))
+                documents = self._documents(np.arange(first, min(first + CHUNK, n)))
                 self._starts[first + 1 : first + 1 + len(documents)] = index[documents + 1] - index[documents]
             np.cumsum(self._starts, out=self._starts)
 
-    def _documents(self, first: int, stop: int) -> np.ndarray:
-        """The documents at places `first` to `stop` - 1 of the stream."""
-        places = np.arange(first, stop)
+    def _documents(self, places: np.ndarray) -> np.ndarray:
+        """The documents at these places of the stream."""
         return places if self.key is None else permute(places, self.cache.n_documents, self.key)
 
-    def _pieces(self, start: int, stop: int) -> list[Piece]:
-        """The pieces that make up stream[start:stop]."""
+    def pieces(self, rows: np.ndarray, n_before: int = 0) -> Pieces:
+        """The pieces of documents that rows predict. `n_before`: with so many tokens before them, as far as there are any."""
+        first = np.maximum(rows * self.block_size - n_before, 0)
+        stop = np.minimum((rows + 1) * self.block_size, self.cache.n_tokens)
         starts = self.cache.index() if self._starts is None else self._starts
-        ends = np.array([start, stop - 1], starts.dtype)  # with another dtype, searchsorted would convert all starts
-        after, last = np.searchsorted(starts, ends, side="right").tolist()
-        pieces = []
-        for place, document in enumerate(self._documents(after - 1, last).tolist(), after - 1):
-            offset = int(starts[place])
-            begin, end = max(start, offset), min(stop, int(starts[place + 1]))
-            pieces.append(Piece(document, begin - offset, end - begin))
-        return pieces
+        ends = np.stack([first, stop - 1]).astype(
+            starts.dtype
+        )  # with another dtype, searchsorted would convert all starts
+        after, last = np.searchsorted(starts, ends, side="right")
+        places, row = ranges(after - 1, last - after + 1)
+        offsets, following = starts[places].astype(np.int64), starts[places + 1].astype(np.int64)
+        begin, end = np.maximum(first[row], offsets), np.minimum(stop[row], following)
+        return Pieces(row, self._documents(places), begin - offsets, end - begin)
 
-    def pieces(self, row: int) -> list[Piece]:
-        """The pieces of documents that a row predicts."""
-        return self._pieces(row * self.block_size, min((row + 1) * self.block_size, self.cache.n_tokens))
-
-    def context(self, row: int) -> Piece | None:
-        """The token before a row's first target; None for the epoch's first row."""
-        return self._pieces(row * self.block_size - 1, row * self.block_size)[0] if row else None
-
-    def n_targets(self, row: int) -> int:
-        return min(self.block_size, self.cache.n_tokens - row * self.block_size)
+    def n_targets(self, rows: np.ndarray) -> np.ndarray:
+        """How many tokens each row predicts."""
+        return np.minimum(self.block_size, self.cache.n_tokens - rows * self.block_size)
 
 
 class WholeRows:
@@ -142,15 +169,15 @@ class WholeRows:
                 self.n_cut += 1
         return np.concatenate([*whole, np.array(cut, np.uint32).reshape(-1, 3)])
 
-    def pieces(self, row: int) -> list[Piece]:
-        return [Piece(*part) for part in self._parts_by_row[self._firsts[row] : self._firsts[row + 1]].tolist()]
+    def pieces(self, rows: np.ndarray, n_before: int = 0) -> Pieces:
+        """The pieces of rows. No row has a token before its first target, whatever `n_before` is."""
+        places, row = ranges(self._firsts[rows], self._firsts[rows + 1] - self._firsts[rows])
+        return Pieces(row, *self._parts_by_row[places].astype(np.int64).T)
 
-    def context(self, row: int) -> Piece | None:
-        """Always None: a row's first target has no token before it."""
-        return None
-
-    def n_targets(self, row: int) -> int:
-        return sum(piece.count for piece in self.pieces(row))
+    def n_targets(self, rows: np.ndarray) -> np.ndarray:
+        """How many tokens each row predicts."""
+        pieces = self.pieces(rows)
+        return np.bincount(pieces.row, pieces.count, len(rows)).astype(np.int64)
 
 
 def cut_at_turns(ids: np.ndarray, longest: int, roles: AssistantTargets | None) -> list[tuple[int, int]]:

@@ -105,7 +105,7 @@ class CheckedFile:
         self.path, self.size = path, size
         self._checksums = checksums
         self._verified = bytearray(len(checksums) // 8)
-        self._file = open(path, "rb")
+        self._file = open(path, "rb", buffering=0)
         self.close = weakref.finalize(self, self._file.close)  # also runs when the last reference is gone
         actual = os.fstat(self._file.fileno()).st_size
         if actual != size:
@@ -114,6 +114,18 @@ class CheckedFile:
     def read(self, start: int, stop: int) -> bytes:
         self.verify(start, stop)
         return self._read(start, stop)
+
+    def read_ranges(self, starts: np.ndarray, sizes: np.ndarray) -> bytearray:
+        """Several ranges, one after another: `sizes` bytes from `starts` on."""
+        content, end = bytearray(int(sizes.sum())), 0
+        view = memoryview(content)
+        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+            self.verify(start, start + size)
+            self._file.seek(start)
+            if self._file.readinto(view[end : end + size]) < size:
+                raise DamagedCache(self.path, "was cut short while in use")
+            end += size
+        return content
 
     def verify(self, start: int, stop: int) -> None:
         """Raises DamagedCache if a block with bytes of this range does not hold what was written."""
@@ -137,7 +149,7 @@ def rebuild_if_damaged(read: Callable[..., np.ndarray]) -> Callable[..., np.ndar
     """Decorates TokenCache's reading methods: if one finds damage, the cache is rebuilt and it is called again."""
 
     @functools.wraps(read)
-    def read_twice(self: TokenCache, *arguments: int) -> np.ndarray:
+    def read_twice(self: TokenCache, *arguments: Any) -> np.ndarray:
         try:
             return read(self, *arguments)
         except (DamagedCache, OSError) as damage:  # OSError: the files are gone
@@ -177,10 +189,22 @@ class TokenCache:
         self._index_checked = False
 
     @rebuild_if_damaged
+    def gather(self, documents: np.ndarray, begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """The ids of pieces of documents, one after another: `counts` tokens from `begins` on. The arguments are int64 (n,)."""
+        size = self.dtype.itemsize
+        offsets = np.frombuffer(self._idx.read_ranges(documents * 8, np.full_like(documents, 8)), "<u8").astype(
+            np.int64
+        )
+        return self._checked(self._bin.read_ranges((offsets + begins) * size, counts * size))
+
+    @rebuild_if_damaged
     def tokens(self, start: int, stop: int) -> np.ndarray:
         """The ids at positions `start` to `stop` - 1 of all documents back to back, as stored (uint16 or uint32)."""
         size = self.dtype.itemsize
-        ids = np.frombuffer(self._bin.read(start * size, stop * size), dtype=self.dtype)
+        return self._checked(self._bin.read(start * size, stop * size))
+
+    def _checked(self, content: bytes | bytearray) -> np.ndarray:
+        ids = np.frombuffer(content, dtype=self.dtype)
         if ids.max(initial=0) >= self.manifest.tokenizer["n_vocab"]:
             raise DamagedCache(self._bin.path, "is damaged: it holds ids that its tokenizer does not have")
         return ids

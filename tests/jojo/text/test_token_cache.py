@@ -624,6 +624,8 @@ def test_each_block_is_verified_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     content = path.read_bytes()
     for start, stop in [(0, 1), (1 << 20, (1 << 20) + 1), ((1 << 20) - 1, (1 << 20) + 1), (3 << 20, size), (0, size)]:
         assert checked.read(start, stop) == content[start:stop]
+    starts, sizes = np.array([size - 9, 5, (2 << 20) - 3]), np.array([9, 0, 6])
+    assert checked.read_ranges(starts, sizes) == content[-9:] + content[(2 << 20) - 3 : (2 << 20) + 3]
     assert sorted(verified) == [17, *[1 << 20] * 5]
 
 
