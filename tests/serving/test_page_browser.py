@@ -107,6 +107,13 @@ def test_a_conversation_can_be_stopped_changed_and_asked_again(
     page.call("Input.insertText", text="Hello")
     press(page, "Enter")
     page.wait("document.querySelectorAll('#turns .token').length > 3")
+    page.evaluate("document.querySelectorAll('#turns .token')[2].click()")
+    page.wait("document.querySelectorAll('#panel-guesses button').length > 3")
+    page.evaluate("document.querySelectorAll('#panel-guesses button')[3].click()")  # while it writes
+    page.wait("!['+', undefined].includes(document.querySelectorAll('#turns .token')[2]?.textContent)")
+    page.wait("document.querySelectorAll('#turns .token').length > 5")
+    assert len(models[2].engine.running) == 1
+    page.evaluate("document.getElementById('message').focus()")
     press(page, "Tab", "Enter")  # the button says Stop
     page.wait("document.getElementById('send').textContent == 'Send'")
     until(lambda: not models[2].engine.running)
