@@ -128,10 +128,10 @@ class Session:
     def write(self, prompt: list[int], before: str = "") -> list[str]:
         """Continue a prompt. Prints `before` and then the text while it is made. Returns what was printed for each sample."""
         from generation import generate
-        from jojo.text.tokenizer import IM_START, TextStream
+        from jojo.text.tokenizer import TextStream
 
         args, started, n_tokens = self.args, time.perf_counter(), 0
-        stop = {i for name, i in self.tokenizer.special_tokens.items() if name != IM_START and not args.nonstop}
+        stop = set() if args.nonstop else self.tokenizer.end_ids
         streams = [TextStream(self.tokenizer) for _ in range(args.num_samples)]
         texts = self.unfinished = [before] * args.num_samples
         is_live = args.num_samples == 1 and not args.no_delay
@@ -179,7 +179,7 @@ def interactive(session: Session, record: list[str]) -> None:
 
 def chat(session: Session, first: str | None, record: list[str]) -> None:
     """Hold a conversation, or answer one question. Its oldest turns are dropped when the context is full."""
-    from generation import chat_prompt, ends_turns
+    from generation import chat_prompt, ends_turns, room_for_prompt
 
     session.tokenizer.require_chatml()
     on_terminal = first is None and sys.stdin.isatty()
@@ -188,7 +188,7 @@ def chat(session: Session, first: str | None, record: list[str]) -> None:
     if not ends_turns(session.model, session.tokenizer):
         log.warning("This model was not trained on conversations, or not for long; docs/chat.md shows how to do it.")
     system, block_size = session.args.system, session.model.config.block_size
-    room = max(block_size // 2, block_size - session.args.max_tokens)  # the rest is for the answer
+    room = room_for_prompt(block_size, session.args.max_tokens)
     messages = [{"role": "system", "content": system}] if system else []
     for question in iter(lambda: ask("you> "), None) if first is None else [first]:
         if first is None and question.strip().lower() in ("exit", "quit"):

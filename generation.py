@@ -200,6 +200,11 @@ def ends_turns(model: GPT, tokenizer: Tokenizer) -> bool:
     return False
 
 
+def room_for_prompt(block_size: int, max_tokens: int) -> int:
+    """How many tokens of the context a conversation may take; the rest is for an answer of max_tokens."""
+    return max(block_size // 2, block_size - max_tokens)
+
+
 def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int) -> tuple[list[int], int]:
     """The ids of a conversation, ready for the assistant's turn, and how many messages were left out.
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from jojo.command import Parser, run_command
+from jojo.command import Parser, is_loopback, run_command
 from utils import UserError, __version__, one_line, user_path
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -49,14 +48,6 @@ def build_parser() -> Parser:
     return parser
 
 
-def is_local(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def check_flags(args: argparse.Namespace) -> None:
     """Raises UserError for values out of range, and for a server that strangers could use."""
     for name, least, most in (("port", 0, 65535), ("max_tokens", 1, 10**6), ("rows", 1, 1024), ("queue", 1, 10**5)):
@@ -68,7 +59,7 @@ def check_flags(args: argparse.Namespace) -> None:
     args.api_key = args.api_key or os.environ.get("JOJO_API_KEY")
     if args.api_key and not args.api_key.isascii():
         raise UserError("--api_key must have only ASCII characters: clients send it in a header.")
-    if not is_local(args.host) and not args.api_key:
+    if not is_loopback(args.host) and not args.api_key:
         raise UserError(
             f"Other machines can reach {args.host}, so the server needs a key; set JOJO_API_KEY, or add --api_key KEY."
         )
@@ -105,9 +96,9 @@ def main(arguments: Sequence[str]) -> int:
     dtype = choose_dtype(args.dtype, device).value
     with listen(args.host, args.port) as listener:  # before the models, which take longer
         models = load(paths, device, dtype, args.template, args.rows, args.queue)
-        own = [] if is_local(args.host) else [socket.gethostname()]
+        own = [] if is_loopback(args.host) else [socket.gethostname()]
         hosts = {name.lower() for name in (*LOCAL_NAMES, args.host, *args.host_name, *own)}
-        rules = Rules(hosts, any_address=not is_local(args.host), key=args.api_key)
+        rules = Rules(hosts, any_address=not is_loopback(args.host), key=args.api_key)
         server = WebServer(models, Limits(args.max_tokens, args.time_limit), rules)
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, server.handle_exit)  # as uvicorn does with SIGINT and SIGTERM

@@ -165,6 +165,16 @@ def prints_errors() -> bool:
     return False
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    import ipaddress
+
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def explain_os_error(error: OSError) -> str:
     """One sentence for a failed file operation: what happened, to which file, and what to check."""
     name = f"'{one_line(str(error.filename), 300)}'" if error.filename else "(no file name)"

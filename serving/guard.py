@@ -22,7 +22,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from serving.answers import error_body
+from serving.answers import as_json, error_body
 
 MAX_BODY_BYTES = 256 << 10
 READ_SECONDS = 10.0  # for a request's head, and again for its body
@@ -71,25 +71,28 @@ class Guard:
         self.app, self.rules = app, rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # starting and stopping
-            return await self.app(scope, receive, send)
-        if problem := self.rules.problem(scope["path"], Headers(scope=scope)):
-            return await refuse(send, *problem)
-        try:
-            body = await asyncio.wait_for(read_body(receive), READ_SECONDS)
-        except asyncio.TimeoutError:
-            return await refuse(send, 408, f"The request did not arrive within {READ_SECONDS:g} seconds.", "timeout")
-        if body is None:
-            return await refuse(send, 413, f"The request exceeds {MAX_BODY_BYTES:,} bytes.", "request_too_large")
-        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive_again() -> Message:
-            return unread.pop() if unread else await receive()
-
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *_encoded(SECURITY_HEADERS)]
             await send(message)
+
+        async def refuse(status: int, message: str, code: str) -> None:
+            kind = "authentication_error" if status == 401 else "invalid_request_error"
+            headers = {"connection": "close"} | ({"www-authenticate": "Bearer"} if status == 401 else {})
+            await as_json(error_body(message, kind, code=code), status, headers)(scope, receive, send_safely)
+
+        if problem := self.rules.problem(scope["path"], Headers(scope=scope)):
+            return await refuse(*problem)
+        try:
+            body = await asyncio.wait_for(read_body(receive), READ_SECONDS)
+        except asyncio.TimeoutError:
+            return await refuse(408, f"The request did not arrive within {READ_SECONDS:g} seconds.", "timeout")
+        if body is None:
+            return await refuse(413, f"The request exceeds {MAX_BODY_BYTES:,} bytes.", "request_too_large")
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again() -> Message:
+            return unread.pop() if unread else await receive()
 
         await self.app(scope, receive_again, send_safely)
 
@@ -104,16 +107,6 @@ async def read_body(receive: Receive) -> bytes | None:
             return None
         if not message["more_body"]:
             return bytes(body)
-
-
-async def refuse(send: Send, status: int, message: str, code: str) -> None:
-    """Answer with an error, and close the connection."""
-    kind = "authentication_error" if status == 401 else "invalid_request_error"
-    body = json.dumps(error_body(message, kind, code=code)).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
-    headers |= {"www-authenticate": "Bearer"} if status == 401 else {}
-    await send({"type": "http.response.start", "status": status, "headers": _encoded(headers | SECURITY_HEADERS)})
-    await send({"type": "http.response.body", "body": body})
 
 
 class ImpatientProtocol(H11Protocol):

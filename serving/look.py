@@ -9,8 +9,8 @@ import math
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
+from jojo.kernels.attention import attention_weights, causal_mask
 from jojo.networks.common import CausalAttention
 from jojo.text.tokenizer import Tokenizer
 from model import GPT, Block
@@ -56,13 +56,8 @@ def attention(model: GPT, tokenizer: Tokenizer, ids: list[int], layer: int, head
         model.transformer(torch.tensor([ids], device=model.device))
     finally:
         hook.remove()
-    q, k, _ = part.heads(*inputs[:2])
-    rows = head_weights(q, k, head).tolist()
+    q, k, _ = (heads[0].float().cpu() for heads in part.heads(*inputs[:2]))  # (H, T, D), and k (K, T, D)
+    of_keys = head * len(k) // len(q)
+    weights = attention_weights(q[head, None], k[of_keys, None], causal_mask(len(ids), torch.float32))
+    rows = weights[0].tolist()
     return {"tokens": [named(tokenizer, i) for i in ids], "weights": [row[: i + 1] for i, row in enumerate(rows)]}
-
-
-def head_weights(q: Tensor, k: Tensor, head: int) -> Tensor:
-    """Softmax of one head's scores under the causal mask, float32 (T, T), of q (1, H, T, D) and k (1, K, T, D)."""
-    queries, keys = q[0, head].float(), k[0, head * k.size(1) // q.size(1)].float()
-    scores = queries @ keys.T / math.sqrt(q.size(-1))
-    return scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf).softmax(-1)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from generation import chat_prompt, ends_turns, load_model
+from generation import chat_prompt, ends_turns, load_model, room_for_prompt
 from hf.folder import load_folder_or_file
 from jojo.networks import formulas
-from jojo.text.tokenizer import IM_START, Message, Tokenizer
+from jojo.text.tokenizer import Message, Tokenizer
 from model import GPT
 from serving.engine import Engine
 from utils import UserError, user_path
@@ -30,11 +30,6 @@ class Served:
     template: Template | None  # how a conversation is written; None: in ChatML
     can_chat: bool
 
-    @property
-    def stop_ids(self) -> set[int]:
-        """The tokens that end a text, as in gen.py."""
-        return {i for name, i in self.tokenizer.special_tokens.items() if name != IM_START}
-
     def chat_ids(self, messages: Sequence[Message], max_tokens: int) -> list[int]:
         """The ids of a conversation, as gen.py --chat makes them: the oldest turns are left out if the context is full.
 
@@ -42,8 +37,8 @@ class Served:
         """
         if self.template:
             return self.text_ids(self.template(messages))
-        block_size = self.model.config.block_size
-        return chat_prompt(self.tokenizer, messages, max(block_size // 2, block_size - max_tokens))[0]
+        room = room_for_prompt(self.model.config.block_size, max_tokens)
+        return chat_prompt(self.tokenizer, messages, room)[0]
 
     def text_ids(self, text: str) -> list[int]:
         """The ids of a document that begins with this text."""

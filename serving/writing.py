@@ -43,7 +43,7 @@ class Writing:
         for number, prompt in enumerate(self.prompts):
             self.jobs.append(
                 Job(
-                    prompt, max_tokens, sampling, seed + number % (body.n or 1), self.served.stop_ids,
+                    prompt, max_tokens, sampling, seed + number % (body.n or 1), self.served.tokenizer.end_ids,
                     body.stop or [],
                     presence_penalty=body.presence_penalty or 0.0, frequency_penalty=body.frequency_penalty or 0.0,
                     n_top=n_top, deadline=self.started + seconds, tell=partial(self._tell, number),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import ipaddress
 import json
 import secrets
 import socket
@@ -28,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "tools" / "dashboard"
 sys.path[:0] = [str(ROOT), str(PAGE)]
 
-from jojo.command import Parser, run_command
+from jojo.command import Parser, is_loopback, run_command
 from utils import UserError, log, one_line, user_path  # isort: split
 
 from metrics_follower import Folder, X, differences
@@ -219,14 +218,6 @@ def build_parser() -> Parser:
     add("--allow_remote", action="store_true", help="let other machines see the page, which has no password")
     add("--debug", action="store_true", help="show every request, and tracebacks with errors")
     return parser
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def listen(host: str, port: int, folder: Folder, allow_remote: bool) -> Server:

@@ -129,9 +129,7 @@ class EpochStream:
         first = np.maximum(rows * self.block_size - n_before, 0)
         stop = np.minimum((rows + 1) * self.block_size, self.cache.n_tokens)
         starts = self.cache.index() if self._starts is None else self._starts
-        ends = np.stack([first, stop - 1]).astype(
-            starts.dtype
-        )  # with another dtype, searchsorted would convert all starts
+        ends = np.stack([first, stop - 1]).astype(starts.dtype)  # with another dtype, all starts would be converted
         after, last = np.searchsorted(starts, ends, side="right")
         places, row = ranges(after - 1, last - after + 1)
         offsets, following = starts[places].astype(np.int64), starts[places + 1].astype(np.int64)

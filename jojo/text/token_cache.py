@@ -115,17 +115,9 @@ class CheckedFile:
         self.verify(start, stop)
         return self._read(start, stop)
 
-    def read_ranges(self, starts: np.ndarray, sizes: np.ndarray) -> bytearray:
+    def read_ranges(self, starts: np.ndarray, sizes: np.ndarray) -> bytes:
         """Several ranges, one after another: `sizes` bytes from `starts` on."""
-        content, end = bytearray(int(sizes.sum())), 0
-        view = memoryview(content)
-        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
-            self.verify(start, start + size)
-            self._file.seek(start)
-            if self._file.readinto(view[end : end + size]) < size:
-                raise DamagedCache(self.path, "was cut short while in use")
-            end += size
-        return content
+        return b"".join(map(self.read, starts.tolist(), (starts + sizes).tolist()))
 
     def verify(self, start: int, stop: int) -> None:
         """Raises DamagedCache if a block with bytes of this range does not hold what was written."""
@@ -192,9 +184,7 @@ class TokenCache:
     def gather(self, documents: np.ndarray, begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """The ids of pieces of documents, one after another: `counts` tokens from `begins` on. The arguments are int64 (n,)."""
         size = self.dtype.itemsize
-        offsets = np.frombuffer(self._idx.read_ranges(documents * 8, np.full_like(documents, 8)), "<u8").astype(
-            np.int64
-        )
+        offsets = np.frombuffer(self._idx.read_ranges(documents * 8, np.full_like(documents, 8)), "<i8")
         return self._checked(self._bin.read_ranges((offsets + begins) * size, counts * size))
 
     @rebuild_if_damaged
@@ -203,7 +193,7 @@ class TokenCache:
         size = self.dtype.itemsize
         return self._checked(self._bin.read(start * size, stop * size))
 
-    def _checked(self, content: bytes | bytearray) -> np.ndarray:
+    def _checked(self, content: bytes) -> np.ndarray:
         ids = np.frombuffer(content, dtype=self.dtype)
         if ids.max(initial=0) >= self.manifest.tokenizer["n_vocab"]:
             raise DamagedCache(self._bin.path, "is damaged: it holds ids that its tokenizer does not have")

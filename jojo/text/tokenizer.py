@@ -63,6 +63,11 @@ class Tokenizer:
         self._of_thread = threading.local()
 
     @property
+    def end_ids(self) -> set[int]:
+        """The control tokens that end a document or a turn."""
+        return {i for name, i in self.special_tokens.items() if name != IM_START}
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """The tokens that are text."""
         return self._own or gpt2_vocabulary()

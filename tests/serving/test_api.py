@@ -45,7 +45,7 @@ def written(model: Served, ids: list[int], n: int, seed: int, sampling: Sampling
         ids,
         max_tokens=n,
         sampling=sampling,
-        stop=model.stop_ids,
+        stop=model.tokenizer.end_ids,
         generator=torch.Generator().manual_seed(seed),
     )
     return [token for (token,) in steps if token is not None]
